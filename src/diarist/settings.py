@@ -1,0 +1,119 @@
+"""Every setting, once: typed, with its range and what it does. The only reader of the environment and of ``.env``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from diarist.errors import ConfigurationError
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diarist"
+
+
+class Settings(BaseSettings):
+    """Read from the environment, then from ``.env`` in the working directory; names are case-insensitive."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, use_attribute_docstrings=True,
+        env_ignore_empty=True, protected_namespaces=(),
+    )  # fmt: skip
+
+    flask_host: str = "127.0.0.1"
+    """Address to listen on. The default is this machine alone; 0.0.0.0 is every network that it is in."""
+
+    flask_port: int = Field(default=5000, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one, which the log names."""
+
+    flask_debug: bool = False
+    """Log every request in detail. Errors never carry a stack trace to the caller, whatever this says."""
+
+    http_threads: int = Field(default=32, ge=4, le=1_000)
+    """Threads that answer requests. A waiting `POST /diarize` holds one of them."""
+
+    max_waiting: int = Field(default=16, ge=1, le=900)
+    """Recordings that may wait or be worked on at once; the next one is answered 503 with Retry-After."""
+
+    log_level: LogLevel = "INFO"
+    """Least severity that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+
+    log_format: Literal["plain", "json"] = "plain"
+    """How log lines are written: plain text, or one JSON object a line."""
+
+    log_file: Path = Path("logs/diarization_api.log")
+    """Log file, beside the console; it is rotated at 10 MB, five old ones are kept."""
+
+    nemo_log_level: LogLevel = "ERROR"
+    """Least severity of NeMo's own log lines."""
+
+    data_dir: Path = Path("data")
+    """The folder of everything that the service keeps: job store, uploads, results."""
+
+    temp_audio_dir: Path | None = None
+    """Where uploads are held while they arrive. Unset: `tmp` in DATA_DIR."""
+
+    model_dir: Path = Field(default_factory=_cache_folder)
+    """Where models are kept, shared by all installations of a user. Unset: `~/.cache/diarist`."""
+
+    model_config_dir: Path = Path("conf")
+    """Folder of the diarizer configurations of the NeMo engine."""
+
+    engine: Literal["embedded"] = "embedded"
+    """What does the work: `embedded` runs on the CPU."""
+
+    whisper_model: Literal["base", "tiny.en"] = "base"
+    """Recogniser of the embedded engine: `base` knows 99 languages, `tiny.en` is twice as fast and knows English."""
+
+    cpu_threads: int = Field(default=0, ge=0, le=256)
+    """Threads for the models; 0 takes the cores that this process may use, up to 8."""
+
+    max_upload_mb: int = Field(default=2_048, ge=1, le=1_048_576)
+    """Largest upload in megabytes (2^20 bytes)."""
+
+    max_duration_s: float = Field(default=14_400.0, ge=1.0, le=172_800.0)
+    """Longest recording in seconds."""
+
+    decode_timeout_s: float = Field(default=600.0, ge=1.0, le=86_400.0)
+    """Longest time that decoding one recording may take, in seconds."""
+
+    decode_memory_mb: int = Field(default=2_048, ge=256, le=1_048_576)
+    """Most address space of the decoder's process, in megabytes, beside the decoded samples."""
+
+    job_lease_s: float = Field(default=30.0, ge=0.5, le=3_600.0)
+    """A worker that has not reported for this long is taken for dead, and its job is taken up again."""
+
+    job_attempts: int = Field(default=3, ge=1, le=10)
+    """How often a recording is tried when workers die on it."""
+
+    @property
+    def upload_limit_bytes(self) -> int:
+        return self.max_upload_mb * 2**20
+
+    @property
+    def temp_dir(self) -> Path:
+        return self.temp_audio_dir or self.data_dir / "tmp"
+
+    @property
+    def threads(self) -> int:
+        """Threads for the models, at least 1."""
+        return self.cpu_threads or min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process; ``overrides`` (command-line options) come before the environment.
+
+    Raises:
+        ConfigurationError: a value is out of range or of the wrong kind; the message names each.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(f"{str(e['loc'][0]).upper() if e['loc'] else 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise ConfigurationError(f"Settings cannot be used: {faults}. See .env.example for what each one takes.") from error
