@@ -1,0 +1,192 @@
+"""Utterances broken into cues that can be read as subtitles."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from diarist.formats.line import one_line
+from diarist.formats.times import milliseconds
+from diarist.types import Transcript, Utterance
+
+LINE_COLUMNS = 42
+"""What broadcasters allow a line of Latin script; a wide (East Asian) character takes two columns."""
+
+LONGEST_MS = 7_000
+"""A cue stands no longer than this, as long as its words can be divided."""
+
+SHORTEST_MS = 1_000
+"""A cue stands this long where nothing follows sooner: a word of 0.2 s could not be read."""
+
+PAUSE_MS = 1_500
+"""Words that lie this far apart never share a cue: the later one would be given away."""
+
+_SENTENCE_ENDS = frozenset(".?!…。？！۔।")  # noqa: RUF001
+_CLAUSE_ENDS = frozenset(",;:、，；：،–—")  # noqa: RUF001
+_CLOSERS = "\"'”’»)]}」』"  # noqa: RUF001
+
+# What a break costs by what it tears apart, and what each cue costs by itself: found by reading real transcripts.
+_AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
+_CUE, _BRIEF_CUE = 2.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """Lines that stand on the screen together."""
+
+    start_ms: int
+    end_ms: int
+    """Later than the start."""
+
+    speaker: str
+    lines: tuple[str, ...]
+    """One or two, the first with the prefix; none is blank."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A word made safe to show."""
+
+    text: str
+    spaced: bool
+    """White space parts it from the piece before."""
+
+    start_ms: int
+    end_ms: int
+    columns: int
+
+
+def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "") -> tuple[Cue, ...]:
+    """The whole transcript as cues, in order of start.
+
+    Breaks fall between words, at the ends of sentences and clauses where there are any. A cue begins when its first
+    word does, and ends with its last one or ``SHORTEST_MS`` after its start, unless the next begins sooner.
+
+    Args:
+        transcript: May be empty.
+        prefix: What stands before a speaker's words in each cue; it counts as part of the first line.
+    """
+    cues = sorted(
+        (cue for utterance in transcript.utterances for cue in _cues(utterance, prefix(utterance.speaker))),
+        key=lambda cue: cue.start_ms,
+    )
+    last_ms = milliseconds(transcript.duration)
+    until = [*(cue.start_ms for cue in cues[1:]), last_ms]
+    return tuple(_linger(cue, min(next_ms, last_ms)) for cue, next_ms in zip(cues, until, strict=False))
+
+
+def _linger(cue: Cue, until_ms: int) -> Cue:
+    # One millisecond at least: a cue that ends at its start is an error in WebVTT, and words may have no length.
+    wanted_ms = min(cue.start_ms + SHORTEST_MS, until_ms)
+    return replace(cue, end_ms=max(cue.end_ms, wanted_ms, cue.start_ms + 1))
+
+
+def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
+    pieces = _pieces(utterance)
+    for first, end in _divide(pieces, _columns(prefix)):
+        chosen = pieces[first:end]
+        lines = _lay_out(chosen, _columns(prefix))
+        yield Cue(
+            start_ms=chosen[0].start_ms,
+            end_ms=max(piece.end_ms for piece in chosen),
+            speaker=utterance.speaker,
+            lines=(prefix + lines[0], *lines[1:]),
+        )
+
+
+def _pieces(utterance: Utterance) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    spaced = False
+    for word in utterance.words:
+        text = one_line(word.text)
+        spaced = spaced or word.text[:1].isspace()
+        if not text:
+            continue
+        pieces.append(_Piece(text, spaced, milliseconds(word.span.start), milliseconds(word.span.end), _columns(text)))
+        spaced = word.text[-1].isspace()
+    return pieces
+
+
+def _divide(pieces: Sequence[_Piece], prefix_columns: int) -> list[tuple[int, int]]:
+    """The cheapest division into cues that fit, as (first, end) indices: dynamic programming from the end."""
+    cost = [0.0] * (len(pieces) + 1)
+    chosen = [0] * len(pieces)
+    for first in reversed(range(len(pieces))):
+        cost[first] = float("inf")
+        for end in _ends(pieces, first, prefix_columns):
+            brief = pieces[end - 1].end_ms - pieces[first].start_ms < SHORTEST_MS
+            total = _CUE + (_BRIEF_CUE if brief else 0.0) + _tear(pieces, end) + cost[end]
+            if total <= cost[first]:
+                cost[first], chosen[first] = total, end
+    cues = []
+    first = 0
+    while first < len(pieces):
+        cues.append((first, chosen[first]))
+        first = chosen[first]
+    return cues
+
+
+def _ends(pieces: Sequence[_Piece], first: int, prefix_columns: int) -> Iterator[int]:
+    """Where a cue that begins with piece ``first`` may end (exclusive): after that piece, then while all fits."""
+    line, used = 1, prefix_columns + pieces[first].columns
+    yield first + 1
+    for position in range(first + 1, len(pieces)):
+        piece = pieces[position]
+        if piece.start_ms - pieces[position - 1].end_ms >= PAUSE_MS:
+            return
+        if piece.end_ms - pieces[first].start_ms > LONGEST_MS:
+            return
+        if used + piece.spaced + piece.columns <= LINE_COLUMNS:
+            used += piece.spaced + piece.columns
+        elif line == 1 and piece.columns <= LINE_COLUMNS:
+            line, used = 2, piece.columns
+        else:
+            return
+        yield position + 1
+
+
+def _tear(pieces: Sequence[_Piece], position: int) -> float:
+    """What it costs to break before the piece at ``position``."""
+    if position in {0, len(pieces)}:
+        return 0.0
+    before, after = pieces[position - 1], pieces[position]
+    last = before.text.rstrip(_CLOSERS)[-1:]
+    if last in _SENTENCE_ENDS and (after.spaced or _wide(last)):
+        return _AFTER_SENTENCE
+    if last in _CLAUSE_ENDS and (after.spaced or _wide(last)):
+        return _AFTER_CLAUSE
+    if after.spaced or _wide(before.text[-1]) or _wide(after.text[0]):
+        return _BETWEEN_WORDS
+    return _WITHIN_WORD
+
+
+def _lay_out(pieces: Sequence[_Piece], prefix_columns: int) -> tuple[str, ...]:
+    """One line where all fits in it, else two: broken where sense allows, and of like length."""
+    whole = prefix_columns + _width(pieces)
+    if whole <= LINE_COLUMNS or len(pieces) == 1:
+        return (_join(pieces),)
+
+    def ugliness(position: int) -> float:
+        upper, lower = prefix_columns + _width(pieces[:position]), _width(pieces[position:])
+        excess = max(0, upper - LINE_COLUMNS) + max(0, lower - LINE_COLUMNS)
+        return 100 * excess + 4 * _tear(pieces, position) + abs(upper - lower)
+
+    middle = min(range(1, len(pieces)), key=ugliness)
+    return _join(pieces[:middle]), _join(pieces[middle:])
+
+
+def _width(pieces: Sequence[_Piece]) -> int:
+    return sum(piece.columns for piece in pieces) + sum(piece.spaced for piece in pieces[1:])
+
+
+def _join(pieces: Sequence[_Piece]) -> str:
+    return pieces[0].text + "".join(f" {piece.text}" if piece.spaced else piece.text for piece in pieces[1:])
+
+
+def _columns(text: str) -> int:
+    return sum(0 if unicodedata.combining(each) else 2 if _wide(each) else 1 for each in text)
+
+
+def _wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in {"W", "F"}

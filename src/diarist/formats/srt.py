@@ -1,0 +1,20 @@
+"""SubRip subtitles."""
+
+from __future__ import annotations
+
+from diarist.formats.cues import Cue, subtitles
+from diarist.formats.line import one_line
+from diarist.formats.times import clock
+from diarist.types import Transcript
+
+
+def render(transcript: Transcript) -> str:
+    """Numbered cues; each begins with its speaker, since the format has no other place for one."""
+    cues = subtitles(transcript, prefix=lambda speaker: f"{one_line(speaker)}: ")
+    return "".join(f"{number}\n{_cue(cue)}\n" for number, cue in enumerate(cues, start=1))
+
+
+def _cue(cue: Cue) -> str:
+    # The format cannot escape the arrow of its own time lines, and readers look for it anywhere.
+    text = "".join(line.replace("-->", "\N{RIGHTWARDS ARROW}") + "\n" for line in cue.lines)
+    return f"{clock(cue.start_ms, ',')} --> {clock(cue.end_ms, ',')}\n{text}"

@@ -1,0 +1,22 @@
+"""WebVTT subtitles, https://www.w3.org/TR/webvtt1/."""
+
+from __future__ import annotations
+
+from html import escape
+
+from diarist.formats.cues import Cue, subtitles
+from diarist.formats.line import one_line
+from diarist.formats.times import clock
+from diarist.types import Transcript
+
+
+def render(transcript: Transcript) -> str:
+    """Cues whose speaker stands in a voice span, as ``<v SPEAKER_00>``."""
+    return "WEBVTT\n" + "".join(f"\n{_cue(cue)}" for cue in subtitles(transcript))
+
+
+def _cue(cue: Cue) -> str:
+    # A voice span over the whole cue needs no end tag. With ">" escaped, no text can hold the arrow of a time line.
+    text = "\n".join(escape(line, quote=False) for line in cue.lines)
+    voice = escape(one_line(cue.speaker), quote=False)
+    return f"{clock(cue.start_ms)} --> {clock(cue.end_ms)}\n<v {voice}>{text}\n"

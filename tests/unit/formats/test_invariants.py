@@ -1,0 +1,178 @@
+"""What holds for every format and any transcript."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from html import unescape
+
+import pysrt
+import pytest
+import webvtt
+from hypothesis import given
+
+from diarist.errors import InvalidOption
+from diarist.formats import FORMATS, render, rttm
+from diarist.formats.cues import LINE_COLUMNS, LONGEST_MS, PAUSE_MS, SHORTEST_MS, subtitles
+from diarist.formats.line import one_line
+from diarist.formats.times import milliseconds
+from diarist.types import Diarization, Transcript
+from strategies import patient, transcripts
+
+EMPTY = Transcript((), Diarization(), 3.0, None, None, "embedded", ())
+
+
+def spoken(transcript: Transcript) -> dict[str, str]:
+    """All that each speaker says, as it can be shown, without white space."""
+    texts: dict[str, str] = defaultdict(str)
+    for utterance in transcript.utterances:
+        for word in utterance.words:
+            texts[utterance.speaker] += one_line(word.text).replace(" ", "")
+    return {speaker: text for speaker, text in texts.items() if text}
+
+
+def srt_arrow(texts: dict[str, str]) -> dict[str, str]:
+    """SubRip alone cannot carry the arrow of its time lines; where it breaks lines is not known here."""
+    return {speaker: re.sub(r"-->|→", "", text) for speaker, text in texts.items()}
+
+
+@patient
+@given(transcripts())
+def test_json_keeps_everything(transcript):
+    conversation = json.loads(render(transcript, "json", recording="r", words=True), parse_constant=pytest.fail)
+    segments = conversation["conversation"]
+    assert len(segments) == len(transcript.utterances)
+    assert [each["start_time"] for each in segments] == sorted(each["start_time"] for each in segments)
+    for segment, utterance in zip(segments, transcript.utterances, strict=True):
+        assert segment["speaker"] == utterance.speaker
+        assert segment["text"] == utterance.text == "".join(word["text"] for word in segment["words"])
+        assert segment["start_time"] == pytest.approx(utterance.span.start, abs=0.0005001)
+        assert segment["end_time"] == pytest.approx(utterance.span.end, abs=0.0005001)
+        assert 0 <= segment["start_time"] <= segment["end_time"] <= transcript.duration + 0.1
+        edges = [edge for word in segment["words"] for edge in (word["start_time"], word["end_time"])]
+        assert edges == sorted(edges)
+        assert (edges[0], edges[-1]) == (segment["start_time"], segment["end_time"])
+        assert all(len(str(edge).partition(".")[2]) <= 3 for edge in edges)
+
+
+@patient
+@given(transcripts())
+def test_json_has_four_keys_and_no_more_unless_asked(transcript):
+    for segment in json.loads(render(transcript, "json", recording="r"))["conversation"]:
+        assert list(segment) == ["speaker", "start_time", "end_time", "text"]
+    for segment in json.loads(render(transcript, "json", recording="r", words=True))["conversation"]:
+        assert list(segment) == ["speaker", "start_time", "end_time", "text", "words"]
+        for word in segment["words"]:
+            assert list(word) == ["text", "start_time", "end_time", "confidence", "speaker_confidence"]
+
+
+@patient
+@given(transcripts())
+def test_txt_has_one_line_per_utterance(transcript):
+    lines = render(transcript, "txt", recording="r").splitlines()
+    shown = [utterance for utterance in transcript.utterances if one_line(utterance.text)]
+    assert len(lines) == len(shown)
+    starts = []
+    for line, utterance in zip(lines, shown, strict=True):
+        match = re.fullmatch(r"\[(\d\d):(\d\d):(\d\d)\.(\d{3})\] (SPEAKER_\d\d): (.+)", line)
+        assert match, line
+        hours, minutes, seconds, thousandths = (int(match[i]) for i in range(1, 5))
+        starts.append(((hours * 60 + minutes) * 60 + seconds) * 1000 + thousandths)
+        assert starts[-1] == milliseconds(utterance.span.start)
+        assert (match[5], match[6]) == (utterance.speaker, one_line(utterance.text))
+    assert starts == sorted(starts)
+
+
+@patient
+@given(transcripts())
+def test_srt_is_read_back_by_pysrt(transcript):
+    items = pysrt.from_string(render(transcript, "srt", recording="r"), error_handling=pysrt.ERROR_RAISE)
+    texts: dict[str, str] = defaultdict(str)
+    for number, item in enumerate(items, start=1):
+        assert item.index == number
+        speaker, _, text = item.text.partition(": ")
+        texts[speaker] += "".join(text.split())
+        assert 0 <= item.start.ordinal < item.end.ordinal <= transcript.duration * 1000 + 100
+    assert [item.start.ordinal for item in items] == sorted(item.start.ordinal for item in items)
+    assert srt_arrow(texts) == {k: v for k, v in srt_arrow(spoken(transcript)).items() if v or k in texts}
+
+
+@patient
+@given(transcripts())
+def test_vtt_is_read_back_by_webvtt(transcript):
+    texts: dict[str, str] = defaultdict(str)
+    captions = webvtt.from_string(render(transcript, "vtt", recording="r")).captions
+    times = [(each.start_time.in_milliseconds(), each.end_time.in_milliseconds()) for each in captions]
+    for caption, (start_ms, end_ms) in zip(captions, times, strict=True):
+        assert 0 <= start_ms < end_ms <= transcript.duration * 1000 + 100
+        texts[caption.voice] += "".join(unescape(caption.text).split())
+    assert times == sorted(times, key=lambda each: each[0])
+    assert texts == spoken(transcript)
+
+
+@patient
+@given(transcripts())
+def test_rttm_is_read_back_to_the_millisecond(transcript):
+    written = render(transcript, "rttm", recording="two words\nSPEAKER x 1 0 1 <NA> <NA> forged <NA> <NA>")
+    exact = sorted(
+        (milliseconds(turn.span.start), milliseconds(turn.span.end), turn.speaker)
+        for turn in transcript.diarization.turns
+    )
+    read = rttm.parse(written)
+    assert sorted((milliseconds(t.span.start), milliseconds(t.span.end), t.speaker) for t in read) == exact
+    assert all(turn.span.start == milliseconds(turn.span.start) / 1000 for turn in read)
+    assert all(turn.span.end == milliseconds(turn.span.end) / 1000 for turn in read)
+    assert {turn.speaker for turn in read} == set(transcript.diarization.speakers)
+    again = Transcript((), Diarization(read), transcript.duration, None, None, "embedded", ())
+    assert rttm.parse(rttm.render(again, "r")) == read
+
+
+@patient
+@given(transcripts())
+def test_cues_can_be_read(transcript):
+    cues = subtitles(transcript)
+    starts = [cue.start_ms for cue in cues]
+    for position, cue in enumerate(cues):
+        assert 1 <= len(cue.lines) <= 2
+        assert all(line and line == line.strip() for line in cue.lines)
+        one_word = any(
+            milliseconds(word.span.start) == cue.start_ms and milliseconds(word.span.end) >= cue.end_ms
+            for word in transcript.words
+        )
+        assert cue.end_ms - cue.start_ms <= LONGEST_MS or one_word
+        following = starts[position + 1 :]
+        if cue.end_ms - cue.start_ms < SHORTEST_MS:
+            room = min([*following, milliseconds(transcript.duration)])
+            assert cue.end_ms >= min(room, cue.start_ms + SHORTEST_MS) or cue.end_ms >= room
+    longest = max((len(one_line(word.text)) for word in transcript.words), default=0)
+    assert all(len(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
+    for utterance in transcript.utterances:
+        for before, after in zip(utterance.words, utterance.words[1:], strict=False):
+            if after.span.start - before.span.end > PAUSE_MS / 1000 + 0.002 and one_line(after.text):
+                assert milliseconds(after.span.start) in starts
+
+
+@patient
+@given(transcripts())
+def test_rendering_twice_gives_the_same(transcript):
+    for name in FORMATS:
+        assert render(transcript, name, recording="r") == render(transcript, name, recording="r")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("json", '{"conversation": []}\n'), ("txt", ""), ("srt", ""), ("vtt", "WEBVTT\n"), ("rttm", "")]
+)
+def test_an_empty_transcript_is_an_empty_document(name, text):
+    assert render(EMPTY, name, recording="r") == text
+
+
+def test_every_format_is_known_by_its_own_name():
+    assert list(FORMATS) == ["json", "txt", "srt", "vtt", "rttm"]
+    assert all(name == each.name for name, each in FORMATS.items())
+    assert all("/" in each.media_type and each.extension.isalnum() for each in FORMATS.values())
+
+
+def test_an_unknown_format_is_refused_with_the_list():
+    with pytest.raises(InvalidOption, match="json, txt, srt, vtt, rttm, not 'docx'"):
+        render(EMPTY, "docx", recording="r")
