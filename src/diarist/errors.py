@@ -21,6 +21,7 @@
     │   ├── EngineUnavailable      not loaded yet, or cannot be loaded
     │   ├── QueueFull              too many recordings wait already
     │   ├── StorageFull            too little disk space for the upload
+    │   ├── StoreUnavailable       the job store cannot be read or written
     │   └── JobFailed              the work failed in a way that is none of the above
     ├── JobNotFound                (LookupError) no such job
     └── Cancelled                  somebody stopped the work
@@ -144,6 +145,12 @@ class StorageFull(ServiceError):
     """There is too little disk space."""
 
     code = "storage_full"
+
+
+class StoreUnavailable(ServiceError):
+    """The job store cannot be read or written."""
+
+    code = "store_unavailable"
 
 
 class JobFailed(ServiceError):

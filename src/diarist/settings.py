@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     job_attempts: int = Field(default=3, ge=1, le=10)
     """How often a recording is tried when workers die on it."""
 
+    job_stall_s: float = Field(default=1_800.0, ge=1.0, le=86_400.0)
+    """A recording whose work shows no sign of progress for this long is taken for stuck; its worker is restarted."""
+
+    min_free_mb: int = Field(default=512, ge=0, le=1_048_576)
+    """Disk space that must stay free in DATA_DIR after an upload, in megabytes; else the upload is answered 507."""
+
     @property
     def upload_limit_bytes(self) -> int:
         return self.max_upload_mb * 2**20
@@ -99,6 +105,11 @@ class Settings(BaseSettings):
     @property
     def temp_dir(self) -> Path:
         return self.temp_audio_dir or self.data_dir / "tmp"
+
+    @property
+    def media_dir(self) -> Path:
+        """Where the recording of each job lies, in a folder of its own."""
+        return self.data_dir / "jobs"
 
     @property
     def threads(self) -> int:

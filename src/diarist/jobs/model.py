@@ -7,10 +7,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from diarist.types import ModelInfo, Transcript, TranscribeOptions
+from diarist.types import ModelInfo, TranscribeOptions, Transcript
 
 
 class JobState(StrEnum):
+    """Where a job is on its way."""
+
     QUEUED = "queued"
     """Waits for a worker: new, or given back after its worker died."""
     RUNNING = "running"
@@ -77,7 +79,10 @@ class WorkerReport:
 
 
 class JobStore(Protocol):
-    """The truth about jobs. Every method is one transaction and may be called from any thread or process."""
+    """The truth about jobs. Every method is one transaction and may be called from any thread or process.
+
+    Every method raises ``StoreUnavailable`` where the store cannot be read or written.
+    """
 
     def create(self, job: Job) -> None:
         """Keep a new job, queued."""
@@ -87,12 +92,18 @@ class JobStore(Protocol):
         """Raises ``JobNotFound``."""
         ...
 
-    def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the oldest job that is queued or whose lease has run out, and count the attempt; None where there is none."""
+    def claim(self, worker: str, lease_s: float, attempts: int) -> Job | None:
+        """Take the oldest job that is queued, or whose lease has run out with fewer than ``attempts`` made.
+
+        Counts the attempt. None where there is no such job. Two callers never get the same one.
+        """
         ...
 
     def renew(self, job_id: str, worker: str, lease_s: float, stage: str, progress: float) -> bool:
-        """Lengthen the lease and note the progress. False: the job is no longer this worker's (canceled, deleted, taken)."""
+        """Lengthen the lease and note the progress.
+
+        False: the job is no longer this worker's (canceled, deleted, taken).
+        """
         ...
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
@@ -103,8 +114,15 @@ class JobStore(Protocol):
         """Mark the job failed, unless it is no longer this worker's (False)."""
         ...
 
-    def release(self, worker: str, attempts: int) -> tuple[str, ...]:
-        """Give back what a dead worker held, at once: queued again, or failed where ``attempts`` are used up. The ids."""
+    def hand_back(self, job_id: str, worker: str) -> bool:
+        """Queue the job again as if it had not been tried, unless it is no longer this worker's (False)."""
+        ...
+
+    def release(self, worker: str | None, attempts: int) -> tuple[str, ...]:
+        """Give back what a dead worker held, at once, and forget its report; None: all whose lease has run out.
+
+        A job is queued again, or failed where ``attempts`` are used up. The ids, oldest first.
+        """
         ...
 
     def cancel(self, job_id: str) -> Job:
@@ -125,6 +143,10 @@ class JobStore(Protocol):
 
     def unfinished(self) -> tuple[Job, ...]:
         """All jobs queued or running, oldest first."""
+        ...
+
+    def ended(self) -> tuple[Job, ...]:
+        """All jobs that have ended, oldest first."""
         ...
 
     def report(self, report: WorkerReport) -> None:

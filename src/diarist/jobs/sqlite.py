@@ -1,0 +1,96 @@
+"""All that is particular to SQLite: how the file is opened, how a transaction begins, what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from diarist.errors import ServiceError, StorageFull, StoreUnavailable
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a transaction waits for another one's lock. Transactions here take milliseconds."""
+
+READ_ONLY = "diarist_read_only"
+"""Execution option of a connection that only reads: it neither waits for writers nor holds them up."""
+
+
+def open_sqlite(path: Path) -> Engine:
+    """The database at ``path``, made with its folder where it is missing, for this user's eyes alone.
+
+    Write-ahead log, so that readers and the one writer do not wait for each other. ``synchronous=NORMAL``: a process
+    that is killed loses nothing and the file is never damaged; a power cut may take back the last few commits, which
+    costs a recording's last step, while FULL would wait for the disk at every note of progress. What is deleted is
+    overwritten, since transcripts are private.
+
+    Raises:
+        StoreUnavailable: the folder or the file cannot be read or written, is locked, or is no such database.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # SQLite gives its log files the permissions of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The job store {path} cannot be written ({error.strerror}). Let this user own its folder, "
+            "or set DATA_DIR to one that can be written."
+        ) from error
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        pool_size=4,
+        max_overflow=-1,
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    try:
+        with engine.connect():
+            pass
+    except DBAPIError as error:
+        engine.dispose()
+        raise explain(error, engine) from error
+    return engine
+
+
+def explain(error: DBAPIError, engine: Engine) -> ServiceError:
+    """What a database error means, in words that say what to do."""
+    path = engine.url.database
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_FULL:
+        return StorageFull(f"The disk that holds the job store {path} is full. Free some space, then try again.")
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreUnavailable(
+            f"The job store {path} is locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
+            "Stop whatever else has it open, then try again."
+        )
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreUnavailable(
+            f"The job store {path} is damaged ({error.orig}). Stop the service, move the file away and start again: "
+            "an empty one is made."
+        )
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+        return StoreUnavailable(
+            f"The job store {path} cannot be read or written ({error.orig}). Check its disk, and that this user owns "
+            "the file and its folder."
+        )
+    return StoreUnavailable(f"The job store {path} failed ({error.orig}). The log has the details.")
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own habit is to begin late and for writing statements alone; _begin does it instead.
+    connection.isolation_level = None
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads before it writes would fail at once where another wrote in between: lock first.
+    mode = "DEFERRED" if connection.get_execution_options().get(READ_ONLY) else "IMMEDIATE"
+    connection.exec_driver_sql(f"BEGIN {mode}")

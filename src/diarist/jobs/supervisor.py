@@ -1,0 +1,271 @@
+"""Starts the worker process, wakes it, and starts another one whenever it dies or hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from diarist import logs
+from diarist.errors import ServiceError
+from diarist.jobs import line
+from diarist.jobs.line import Briefing
+from diarist.jobs.model import JobStore, WorkerReport
+from diarist.jobs.store import utc_now
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# -P: nothing in the working directory can stand in for a module.
+COMMAND = (sys.executable, "-P", "-m", "diarist.jobs.worker")
+
+BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Until the next start, by the number of deaths in a row; the last one for all that follow."""
+
+LONG_LIFE_S = 60.0
+"""A worker that lived for this long, or ended a job, starts the count of deaths anew."""
+
+STARTUP_S = 60.0
+"""How long a new process may take until its first sign of life, where the lease is shorter."""
+
+KILL_S = 5.0
+"""How long a killed process may take to be gone."""
+
+LOG_LINE_CHARS = 2**20
+"""Longer lines of a worker's stderr are cut into several."""
+
+
+class Supervisor:
+    """Keeps one worker process running.
+
+    What the worker held when it died is given back at once (``JobStore.release``). Its log lines, which come over its
+    stderr, become this process's.
+
+    Args:
+        settings: handed to the worker; gives the lease and the number of attempts.
+        store: the job store, for releases and for a report while no worker can make one.
+        notify: called whenever a job may have ended.
+        command: starts a worker that speaks ``diarist.jobs.line``.
+    """
+
+    def __init__(
+        self, settings: Settings, store: JobStore, notify: Callable[[], None], command: Sequence[str] = COMMAND
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._notify = notify
+        self._command = tuple(command)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._process: _WorkerProcess | None = None
+        self._main = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._watch = threading.Thread(target=self._watch_for_silence, name="supervisor-watch", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker process; None between two of them."""
+        with self._lock:
+            return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        self._main.start()
+        self._watch.start()
+
+    def wake(self) -> None:
+        """Tell the worker that there may be a job, or one fewer."""
+        with self._lock:
+            if self._process is not None:
+                self._process.wake()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the worker, kindly for ``timeout`` seconds; what it works on is queued again. No process is left."""
+        with self._lock:
+            self._stopping.set()
+            if self._process is not None:
+                self._process.terminate()
+        self._main.join(timeout)
+        if self._main.is_alive():
+            logger.warning("The worker did not end within %.1f s and is killed", timeout)
+            with self._lock:
+                if self._process is not None:
+                    self._process.kill()
+            self._main.join(KILL_S)
+        self._watch.join(KILL_S)
+
+    def _supervise(self) -> None:
+        deaths = 0
+        fault: str | None = None
+        while not self._stopping.is_set():
+            name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+            process: _WorkerProcess | None = None
+            try:
+                self._say_starting(name, fault)
+                process = self._spawn(name, fault)
+            except (OSError, ServiceError) as error:
+                logger.error("No worker can be started: %s", error)  # noqa: TRY400 - the words say it all
+                how = f"could not be started ({error})"
+            if process is not None:
+                how = process.wait()
+                with self._lock:
+                    self._process = None
+                process.close()
+            self._release(name)
+            if self._stopping.is_set():
+                break
+            lived = process is not None and (process.ended_jobs > 0 or process.age_s > LONG_LIFE_S)
+            deaths = 1 if lived else deaths + 1
+            # One that was ready is missed for a moment only; one that never got so is a fault to be shown.
+            was_ready = process is not None and process.ready
+            fault = (
+                None if was_ready else f"The worker process {how} while it started; see the log. It is started again."
+            )
+            delay_s = BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1]
+            logger.error("The worker %s; the next one starts in %.1f s", how, delay_s)
+            self._stopping.wait(delay_s)
+
+    def _spawn(self, name: str, fault: str | None) -> _WorkerProcess | None:
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            self._process = _WorkerProcess(self._command, Briefing(name, self._settings, fault), self._notify)
+            logger.info("Worker %s started as process %d", name, self._process.pid)
+            return self._process
+
+    def _say_starting(self, name: str, fault: str | None) -> None:
+        """In the new worker's name, until it speaks for itself."""
+        errors = () if fault is None else (fault,)
+        state = "loading" if fault is None else "error"
+        self._store.report(WorkerReport(name, os.getpid(), state, (), errors, utc_now()))
+
+    def _release(self, name: str) -> None:
+        """Give back what the dead worker held; again until the store can be written, for nobody else will."""
+        while True:
+            try:
+                released = self._store.release(name, self._settings.job_attempts)
+            except ServiceError as error:
+                logger.error("The jobs of a dead worker cannot be given back: %s", error)  # noqa: TRY400
+                if self._stopping.wait(1.0):
+                    return
+            else:
+                for job_id in released:
+                    logger.warning("Job of a dead worker given back", extra={"job_id": job_id})
+                self._notify()
+                return
+
+    def _watch_for_silence(self) -> None:
+        lease_s = self._settings.job_lease_s
+        while not self._stopping.wait(min(1.0, lease_s / 4)):
+            with self._lock:
+                process = self._process
+            if process is None:
+                continue
+            silent_s = process.silent_s
+            if silent_s > (lease_s if process.spoke else max(lease_s, STARTUP_S)):
+                logger.error("The worker (process %d) hangs: no sign of life for %.1f s; killed", process.pid, silent_s)
+                process.kill()
+
+
+class _WorkerProcess:
+    """One worker process, leader of its own process group, with a thread each for its events and its log."""
+
+    def __init__(self, command: Sequence[str], briefing: Briefing, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._started = self._heard = time.monotonic()
+        self.spoke = False
+        self.ready = False
+        self.ended_jobs = 0
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        )
+        self.pid = self._process.pid
+        self._down, events, log = _pipes(self._process)
+        self._readers = (
+            threading.Thread(target=self._read_events, args=(events,), name="worker-events", daemon=True),
+            threading.Thread(target=_relay_log, args=(log,), name="worker-log", daemon=True),
+        )
+        for reader in self._readers:
+            reader.start()
+        with contextlib.suppress(OSError):  # dead already: wait() says how
+            self._down.write(briefing.dump())
+            self._down.flush()
+            os.set_blocking(self._down.fileno(), False)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def silent_s(self) -> float:
+        """Since the last sign of life."""
+        return time.monotonic() - self._heard
+
+    def wake(self) -> None:
+        # A full pipe holds wakes enough; a broken one has nobody behind it.
+        with contextlib.suppress(OSError):
+            os.write(self._down.fileno(), b"\n")
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once, with the processes that it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self) -> str:
+        """Wait for its end; says how it ended."""
+        code = self._process.wait()
+        # Whatever it started goes with it. While the group has members, no other process can have its number.
+        self.kill()
+        if code >= 0:
+            return f"ended with exit code {code}"
+        return f"was killed by {_signal_name(-code)}"
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.join(KILL_S)
+        with contextlib.suppress(OSError):
+            self._down.close()
+
+    def _read_events(self, events: IO[bytes]) -> None:
+        with events:
+            for event in events:
+                self._heard = time.monotonic()
+                self.spoke = True
+                match event.decode(errors="replace").split():
+                    case [line.READY]:
+                        self.ready = True
+                    case [line.JOB_ENDED, _]:
+                        self.ended_jobs += 1
+                        self._notify()
+
+
+def _relay_log(log: IO[bytes]) -> None:
+    with log:
+        while text := log.readline(LOG_LINE_CHARS):
+            logs.relay(text.decode(errors="replace"))
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return process.stdin, process.stdout, process.stderr
+
+
+def _signal_name(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "SIGKILL (perhaps for want of memory)"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
