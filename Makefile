@@ -1,0 +1,83 @@
+# Needs Python 3.11 or newer, make, git and a package index that pip can reach. Everything else is fetched.
+#
+#   make run      set up, then serve (settings: .env, see .env.example)
+#   make test     set up for tests, then the whole suite; ARGS="-k words" narrows it
+#   make lint     what has to be clean before a commit
+#   make format   let ruff rewrite what it can
+#   make setup    the virtual environment and the models, nothing more
+#   make settings write .env.example and docs/settings.md anew from settings.py
+#   make lock     choose the versions in constraints.txt anew
+#   make clean    remove what make made; never recordings, results, logs or models
+
+SHELL  := /bin/sh
+VENV   ?= .venv
+PYTHON ?=
+ARGS   ?=
+
+venv_python := $(VENV)/bin/python
+install     := $(venv_python) -m pip install --quiet -c constraints.txt
+
+.PHONY: run test lint format setup settings lock clean
+.DELETE_ON_ERROR:
+
+run: setup
+	@exec $(venv_python) -m diarist.cli serve
+
+setup: $(VENV)/.models
+
+test: $(VENV)/.test
+	@$(venv_python) -m diarist.cli models pull
+	@$(venv_python) tests/recordings.py
+	$(venv_python) -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	$(venv_python) -m ruff check .
+	$(venv_python) -m ruff format --check .
+	$(venv_python) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.test
+	$(venv_python) -m ruff check --fix .
+	$(venv_python) -m ruff format .
+
+settings: $(VENV)/.test
+	$(venv_python) docs/describe_settings.py
+
+# The stamps: made last, so that a set-up that was broken off is done again.
+
+$(VENV)/.venv:
+	@set -e; \
+	if $(venv_python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then touch $@; exit; fi; \
+	for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			if ! $$candidate -c 'import ensurepip, venv' 2>/dev/null; then \
+				echo "$$candidate cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; \
+			fi; \
+			echo "Setting up $(VENV) with $$($$candidate --version)"; \
+			$$candidate -m venv --clear $(VENV); \
+			$(venv_python) -m pip install --quiet --upgrade pip; \
+			touch $@; exit; \
+		fi; \
+	done; \
+	echo "Diarist needs Python 3.11 or newer, and found none. Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1
+
+$(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing Diarist"
+	@$(install) -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	@echo "Installing what the tests need"
+	@$(install) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml
+	@$(venv_python) -m diarist.cli models pull
+	@touch $@
+
+lock: $(VENV)/.venv
+	sh .ci/lock $(venv_python)
+
+clean:
+	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
