@@ -1,0 +1,109 @@
+"""``POST /diarize``: a recording in, who said what, when, out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from apiflask import APIBlueprint
+from flask import Response, request
+
+from diarist import formats, logs
+from diarist.api.openapi import DIARIZE_RESPONSES
+from diarist.api.runtime import STOPPING, Runtime, runtime
+from diarist.api.schemas import Conversation, DiarizeForm
+from diarist.api.tracing import current_request_id
+from diarist.api.upload import check_form, received
+from diarist.errors import Cancelled, EngineUnavailable, QueueFull
+from diarist.jobs.model import Job
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POLL_S = 0.5
+"""How often a waiting request looks whether its caller is still there and the service goes on."""
+
+blueprint = APIBlueprint("diarize", __name__, tag="Diarization")
+
+
+def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
+    """Let at most MAX_WAITING callers in, so that threads stay free for ``/status``; then look at the form itself."""
+
+    @wraps(view)
+    def admitted(*args: P.args, **kwargs: P.kwargs) -> R:
+        service = runtime()
+        service.check_available()
+        if not service.gate.acquire(blocking=False):
+            raise QueueFull(
+                f"{service.settings.max_waiting} recordings wait or are worked on already, the most that this service "
+                "takes at once. Try again later; whoever runs it can raise MAX_WAITING."
+            )
+        try:
+            service.jobs.check_room(request.content_length or 0)
+            check_form(request)
+            return view(*args, **kwargs)
+        finally:
+            service.gate.release()
+
+    return admitted
+
+
+@blueprint.post("/diarize")
+@one_of_max_waiting
+@blueprint.input(DiarizeForm, location="form_and_files", arg_name="form")
+@blueprint.output(Conversation, description="Who said what, when.")
+@blueprint.doc(responses=DIARIZE_RESPONSES)
+def diarize(form: DiarizeForm) -> Response:
+    """Say who said what, when.
+
+    Send a recording and wait for the answer. Silence gives an empty conversation. If the connection is closed before
+    the answer, the work is stopped. Nothing of the recording is kept.
+    """
+    service = runtime()
+    options = form.options()
+    filename = form.audio.filename or ""
+    job = service.jobs.submit(received(form.audio).path, filename, options, current_request_id())
+    with _own(service, job):
+        _wait(service, job)
+        transcript = service.jobs.result(job.id)
+        return _render(formats.render(transcript, form.format, recording=filename, words=form.words), form.format)
+
+
+@contextmanager
+def _own(service: Runtime, job: Job) -> Iterator[None]:
+    """The job lives as long as its request does, and is named in the log."""
+    token = logs.job_id.set(job.id)
+    try:
+        yield
+    finally:
+        service.jobs.discard(job.id)
+        logs.job_id.reset(token)
+
+
+def _wait(service: Runtime, job: Job) -> None:
+    """Wait until the job has ended, well or badly.
+
+    Raises:
+        Cancelled: the caller has gone.
+        EngineUnavailable: the service stops, or its engine cannot be loaded.
+    """
+    caller_has_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    while not service.jobs.wait(job.id, POLL_S).state.ended:
+        if caller_has_gone():
+            raise Cancelled("The caller closed the connection before the answer was ready.")
+        if service.stopping.is_set():
+            raise EngineUnavailable(STOPPING)
+
+
+def _render(text: str, name: str) -> Response:
+    shape = formats.FORMATS[name]
+    response = Response(text, content_type=f"{shape.media_type}; charset=utf-8" if name != "json" else shape.media_type)
+    if name != "json":
+        # A fixed name: the caller's own would have to be made safe for headers, and says nothing to the caller.
+        response.headers["Content-Disposition"] = f'inline; filename="conversation.{shape.extension}"'
+    return response

@@ -1,0 +1,138 @@
+"""The one place that turns errors into HTTP answers: status, headers and ``{"error", "code", "request_id"}``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+
+from apiflask import APIFlask, HTTPError
+from flask import Response, request
+from werkzeug.exceptions import HTTPException
+
+from diarist import errors
+from diarist.api.tracing import current_request_id
+from diarist.errors import DiaristError
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 30
+"""What 429 and 503 advise. Recordings take seconds to minutes; a client that comes back sooner only burns bandwidth."""
+
+CLIENT_CLOSED_REQUEST = 499
+"""Nobody is left to read this answer; the number (nginx's) is for the access log."""
+
+STATUS: dict[type[DiaristError], int] = {
+    errors.InputError: HTTPStatus.BAD_REQUEST,
+    errors.NotAudio: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.UnsupportedAudio: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.CorruptAudio: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.AudioTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.JobNotFound: HTTPStatus.NOT_FOUND,
+    errors.Cancelled: CLIENT_CLOSED_REQUEST,
+    DiaristError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""An error that is not here has the status of its nearest ancestor."""
+
+MESSAGES = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address. GET / lists what there is."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method_not_allowed",
+        "This address does not take this method; the Allow header of this answer names those that it takes.",
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        "form_too_large",
+        "The form is too large: send one file in the field 'audio' and a handful of short text fields beside it.",
+    ),
+    HTTPStatus.BAD_REQUEST: ("bad_request", "The request cannot be understood."),
+    HTTPStatus.REQUEST_TIMEOUT: (
+        "upload_too_slow",
+        "The request arrived too slowly to go on waiting for it. Send it again over a faster connection.",
+    ),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("headers_too_large", "The headers of the request are too large."),
+    HTTPStatus.NOT_IMPLEMENTED: (
+        "not_implemented",
+        "This transfer encoding is not supported: use Content-Length or chunked.",
+    ),
+    HTTPStatus.INSUFFICIENT_STORAGE: (
+        errors.StorageFull.code,
+        "There is too little disk space to take the upload. Try again later.",
+    ),
+}
+"""For refusals that come from below the application: a machine word and what to do."""
+
+INTERNAL = (
+    "Something went wrong inside the service; the fault is not in the request. Its log has the details under the id"
+)
+
+
+def status_of(kind: type[DiaristError]) -> int:
+    """The HTTP status of an error of this kind."""
+    return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+
+
+def body(message: str, code: str, request_id: str) -> bytes:
+    """The JSON of every error, UTF-8."""
+    return json.dumps({"error": message, "code": code, "request_id": request_id}, ensure_ascii=False).encode(
+        "utf-8", "replace"
+    )
+
+
+def headers(status: int) -> dict[str, str]:
+    """What every error answer of this status carries beside its body."""
+    retry = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    return {"Content-Type": "application/json"} | ({"Retry-After": str(RETRY_AFTER_S)} if retry else {})
+
+
+def answer(status: int, message: str, code: str) -> Response:
+    """An error as an answer to the current request."""
+    return Response(body(message, code, current_request_id()), status=status, headers=headers(status))
+
+
+def register(app: APIFlask) -> None:
+    """Make ``app`` answer every error in the one shape."""
+    app.register_error_handler(DiaristError, _diarist)
+    app.register_error_handler(HTTPError, _invalid_form)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _diarist(error: DiaristError) -> Response:
+    return _known(type(error), str(error), error.code)
+
+
+def _known(kind: type[DiaristError], message: str, code: str) -> Response:
+    status = status_of(kind)
+    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+    logger.log(level, "Answered %d %s: %s", status, code, message)
+    return answer(status, message, code)
+
+
+def _invalid_form(error: HTTPError) -> Response:
+    """A form that pydantic refused: ``detail`` is ``{location: {field: [words]}}``."""
+    faults = [
+        f"{field}: {'; '.join(words)}" for fields in error.detail.values() for field, words in sorted(fields.items())
+    ]
+    return _known(errors.InvalidOption, ". ".join(faults) or str(error.message), errors.InvalidOption.code)
+
+
+def _http(error: HTTPException) -> Response | HTTPException:
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < HTTPStatus.BAD_REQUEST:
+        return error
+    code, message = MESSAGES.get(HTTPStatus(status), ("http_error", error.description or error.name))
+    response = answer(status, message, code)
+    kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    response.headers.extend(kept)
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("Failed to answer %s %s", request.method, request.path, exc_info=error)
+    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{INTERNAL} {current_request_id()}.", errors.ServiceError.code)

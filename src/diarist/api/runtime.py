@@ -1,0 +1,88 @@
+"""What the handlers share: the settings, the jobs, and whether the service is about to stop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from flask import current_app
+
+from diarist.errors import EngineUnavailable
+from diarist.jobs.model import Job, WorkerReport
+from diarist.settings import Settings
+from diarist.types import TranscribeOptions, Transcript
+
+STOPPING = "The service is stopping. Send the recording again when it is back."
+
+
+class Jobs(Protocol):
+    """The part of ``diarist.jobs.service.JobService`` that HTTP needs."""
+
+    def check_room(self, size_bytes: int = 0) -> None:
+        """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
+        ...
+
+    def submit(self, recording: BinaryIO | Path, filename: str, options: TranscribeOptions, request_id: str) -> Job:
+        """Take a recording on; a file is moved. Raises ``QueueFull`` or ``StorageFull``."""
+        ...
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """The job once it has ended, or as it is after ``timeout`` seconds.
+
+        Raises:
+            EngineUnavailable: the service stops, or the engine cannot be loaded and the job has not been begun.
+        """
+        ...
+
+    def result(self, job_id: str) -> Transcript:
+        """What a job that succeeded found; raises what it failed with."""
+        ...
+
+    def discard(self, job_id: str) -> None:
+        """Stop it where it has not ended, and forget it with all that belongs to it. No error where it is gone."""
+        ...
+
+    def counts(self) -> tuple[int, int]:
+        """How many jobs wait, and how many are being worked on."""
+        ...
+
+    def report(self) -> WorkerReport:
+        """What the worker last said of itself; ``loading`` before it said anything. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runtime:
+    """One per application, in ``app.extensions["diarist"]``."""
+
+    settings: Settings
+    jobs: Jobs
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the service begins to stop: callers that wait are answered 503 within half a second."""
+
+    gate: threading.BoundedSemaphore = field(init=False)
+    """A place for each caller of ``/diarize``, so that some threads are always left to answer ``/status``."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gate", threading.BoundedSemaphore(self.settings.max_waiting))
+
+    def check_available(self) -> None:
+        """Refuse work that cannot be done now.
+
+        Raises:
+            EngineUnavailable: the service stops, or its engine cannot be loaded. An engine that still loads is no
+                reason: the caller waits for it.
+        """
+        if self.stopping.is_set():
+            raise EngineUnavailable(STOPPING)
+        report = self.jobs.report()
+        if report.state == "error":
+            raise EngineUnavailable(" ".join(("The engine is not available.", *report.errors)))
+
+
+def runtime() -> Runtime:
+    """The runtime of the application that answers this request."""
+    found: Runtime = current_app.extensions["diarist"]
+    return found

@@ -1,0 +1,172 @@
+"""What goes in and out over HTTP, as pydantic models: the source of both the checks and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from apiflask.fields import UploadFile
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
+
+SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
+FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
+"""The keys of ``diarist.formats.FORMATS``; a test keeps them in step."""
+
+
+class DiarizeForm(BaseModel):
+    """The form of ``POST /diarize``. An empty text field is one that was not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    audio: UploadFile
+    """The recording, in any common audio or video format."""
+
+    num_speakers: SpeakerCount = None
+    """How many people speak, where that is known: a whole number from 1 to 100."""
+
+    min_speakers: SpeakerCount = None
+    """How many people speak at the least: a whole number from 1 to 100."""
+
+    max_speakers: SpeakerCount = None
+    """How many people speak at the most: a whole number from 1 to 100."""
+
+    language: Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")] | SkipJsonSchema[None] = None
+    """The language that is spoken, as an ISO 639 code such as `en`. Left out, it is found from the recording."""
+
+    words: bool = False
+    """`true` adds the single words, with times and confidences, to each segment."""
+
+    format: FormatName = "json"
+    """How the answer is written: json, txt, srt, vtt or rttm."""
+
+    channels: Literal["mix", "separate"] = "mix"
+    """`mix` hears all channels as one; `separate` takes each channel for one speaker, as in recorded calls."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, form: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in form.items() if not (isinstance(value, str) and not value.strip())}
+
+    def options(self) -> TranscribeOptions:
+        """Raises ``InvalidOption`` where the numbers of speakers contradict each other."""
+        return TranscribeOptions(
+            hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
+            language=self.language.lower() if self.language else None,
+            channels=self.channels,
+        )
+
+
+class SpokenWord(BaseModel):
+    """A word of a segment; the texts joined give the segment's text."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    text: str
+    """With the white space before it."""
+
+    start_time: float
+    """Seconds, to the millisecond."""
+
+    end_time: float
+    """Seconds, to the millisecond."""
+
+    confidence: Annotated[float, Field(ge=0, le=1)] | None
+    """The recogniser's probability; null where it gave none."""
+
+    speaker_confidence: Annotated[float, Field(ge=0, le=1)] | None
+    """The evidence for this speaker against the others; null where there is none."""
+
+
+class Segment(BaseModel):
+    """What one speaker says in one go."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    speaker: str
+    """SPEAKER_00, SPEAKER_01 ... in the order in which they first speak."""
+
+    start_time: float
+    """Seconds from the start of the recording, to the millisecond."""
+
+    end_time: float
+    """Seconds from the start of the recording, to the millisecond."""
+
+    text: str
+    words: list[SpokenWord] | SkipJsonSchema[None] = None
+    """Only where the request asks for it with `words=true`."""
+
+
+class Conversation(BaseModel):
+    """Who said what, when: segments in order of start. Empty where nobody speaks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    conversation: list[Segment]
+
+
+class Problem(BaseModel):
+    """Every error of this API."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    error: str
+    """What is wrong and what to do about it, for a person."""
+
+    code: str
+    """The same for a machine: one lower-case word with underscores, which does not change."""
+
+    request_id: str
+    """As in the header X-Request-ID; the service's log has it on each line of this request."""
+
+
+class ModelState(BaseModel):
+    """A model of the engine."""
+
+    name: str
+    role: str
+    licence: str
+    state: Literal["missing", "loading", "ready", "error"]
+
+
+class JobCounts(BaseModel):
+    """How busy the service is."""
+
+    waiting: int
+    running: int
+
+
+class Status(BaseModel):
+    """How the service is."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    status: Literal["loading", "ready", "error"]
+    """`loading` while models are fetched or loaded; recordings are taken meanwhile, and wait."""
+
+    nemo_components_loaded: bool
+    """True exactly when every component of the configured engine is loaded, whichever engine that is."""
+
+    errors: list[str]
+    """What is wrong, in words that say what to do."""
+
+    engine: str
+    models: list[ModelState]
+    version: str
+    jobs: JobCounts
+
+
+class Health(BaseModel):
+    """For orchestrators."""
+
+    status: Literal["alive", "ready", "loading", "error", "stopping"]
+
+
+class About(BaseModel):
+    """What answers here."""
+
+    name: str
+    version: str
+    about: str
+    links: dict[str, str]

@@ -1,0 +1,90 @@
+"""The whole service in one process and its worker: settings in, HTTP out, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from diarist import __version__, logs
+from diarist.api import create_app
+from diarist.api.lock import owned
+from diarist.api.server import Server
+from diarist.api.upload import sweep
+from diarist.errors import ConfigurationError
+from diarist.jobs.service import JobService, open_service
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open_service) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer waiting callers 503, end the worker and return.
+
+    Raises:
+        ConfigurationError: DATA_DIR is in use or cannot be written, or the address cannot be listened on.
+        StoreUnavailable: the job store cannot be used.
+    """
+    logs.configure(settings)
+    with ExitStack() as stack:
+        stack.enter_context(owned(settings.data_dir))
+        jobs = open_jobs(settings)
+        server = Server(create_app(settings, jobs), settings)
+        stack.callback(server.close)
+        stack.callback(jobs.stop)
+        stack.enter_context(_stopped_by_signals(server.stop))
+        jobs.start()
+        stack.enter_context(_temp_files_in(settings))
+        logger.info("Diarist %s, engine %s, data in %s", __version__, settings.engine, settings.data_dir.resolve())
+        for url in server.urls:
+            logger.info("Listening on %s", url)
+        server.run()
+        logger.info("Stopping")
+    logger.info("Stopped")
+
+
+@contextmanager
+def _temp_files_in(settings: Settings) -> Iterator[None]:
+    """Send every temporary file of this process, which includes spooled bodies, to TEMP_AUDIO_DIR."""
+    folder = settings.temp_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep(folder)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it to a "
+            "folder that can be written."
+        ) from error
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C call ``stop``; a second one ends the process at once. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, handle) for each in numbers]
+    try:
+        yield
+    finally:
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)

@@ -1,0 +1,89 @@
+"""``GET /status``, the health checks of orchestrators, and what this service is. Never touches a model."""
+
+from __future__ import annotations
+
+from apiflask import APIBlueprint
+from flask import Response
+
+from diarist import __version__
+from diarist.api.openapi import READY_RESPONSES
+from diarist.api.runtime import Jobs, runtime
+from diarist.api.schemas import About, Health, JobCounts, ModelState, Status
+from diarist.errors import ServiceError
+
+blueprint = APIBlueprint("status", __name__, tag="Status")
+
+
+@blueprint.get("/status")
+@blueprint.output(Status, description="How the service is; 200 whatever that is.")
+def status() -> Status:
+    """Say how the service is.
+
+    Answers at once, also while the models load and while recordings are worked on.
+    """
+    service = runtime()
+    report = service.jobs.report()
+    return Status.model_validate(
+        {
+            "status": report.state,
+            "nemo_components_loaded": report.state == "ready" and all(m.state == "ready" for m in report.models),
+            "errors": report.errors,
+            "engine": service.settings.engine,
+            "models": [ModelState(name=m.name, role=m.role, licence=m.licence, state=m.state) for m in report.models],
+            "version": __version__,
+            "jobs": _counts(service.jobs),
+        }
+    )
+
+
+@blueprint.get("/health/live")
+@blueprint.output(Health, description="The service answers.")
+def live() -> Health:
+    """Say that the service answers; restart it when this fails."""
+    return Health(status="alive")
+
+
+@blueprint.get("/health/ready")
+@blueprint.output(Health, description="The service takes recordings and its models are loaded.")
+@blueprint.doc(responses=READY_RESPONSES)
+def ready() -> Health | Response:
+    """Say whether the service can work now; send it recordings only while this answers 200."""
+    service = runtime()
+    if service.stopping.is_set():
+        return _not_ready("stopping")
+    state = service.jobs.report().state
+    if state != "ready":
+        return _not_ready(state)
+    return Health(status="ready")
+
+
+@blueprint.get("/")
+@blueprint.output(About, description="What answers here.")
+def about() -> About:
+    """Say what this is."""
+    return About(
+        name="Diarist",
+        version=__version__,
+        about="Who said what, when: POST a recording to /diarize.",
+        links={
+            "diarize": "/diarize",
+            "status": "/status",
+            "live": "/health/live",
+            "ready": "/health/ready",
+            "openapi": "/openapi.json",
+        },
+    )
+
+
+def _counts(jobs: Jobs) -> JobCounts:
+    try:
+        waiting, running = jobs.counts()
+    except ServiceError:
+        # The store cannot be read: ``report`` says so, in the same answer.
+        waiting = running = 0
+    return JobCounts(waiting=waiting, running=running)
+
+
+def _not_ready(state: str) -> Response:
+    health = Health.model_validate({"status": state})
+    return Response(health.model_dump_json(), 503, {"Content-Type": "application/json", "Retry-After": "5"})

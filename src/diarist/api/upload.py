@@ -1,0 +1,212 @@
+"""How an upload comes in: straight to a private file on disk, counted as it is written, gone when the request is."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from flask import Request
+from werkzeug.datastructures import FileStorage
+from werkzeug.formparser import FormDataParser
+
+from diarist.api.runtime import runtime
+from diarist.errors import EmptyAudio, InvalidOption, StorageFull, UploadTooLarge
+
+logger = logging.getLogger(__name__)
+
+FORM_BYTES = 2**20
+"""What a request may hold beside the recording: part headers and the text fields."""
+
+MAX_PARTS = 32
+"""Parts in a form. Eight fields are known; each part with a file name costs an open file while it arrives."""
+
+MAX_TEXT_BYTES = 64 * 2**10
+"""Length of one text field."""
+
+TEMP_PREFIX = "diarist-upload-"
+"""Of the files in TEMP_AUDIO_DIR, so that a start after a crash can sweep what was left."""
+
+SWEEP_AGE_S = 3_600.0
+"""Younger files may be another service's, which shares TEMP_AUDIO_DIR: an upload is such a file for moments only."""
+
+EXAMPLE = "curl -F audio=@meeting.wav http://localhost:5000/diarize"
+
+
+class StrictFormParser(FormDataParser):
+    """Says so when a form is malformed, where Werkzeug's own shows an empty form."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"silent": False})
+
+
+class UploadRequest(Request):
+    """A request whose files go to TEMP_AUDIO_DIR, never to memory, and never beyond MAX_UPLOAD_MB."""
+
+    form_data_parser_class = StrictFormParser
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,  # noqa: ARG002
+        content_type: str | None,  # noqa: ARG002
+        filename: str | None = None,  # noqa: ARG002
+        content_length: int | None = None,  # noqa: ARG002
+    ) -> IO[bytes]:
+        settings = runtime().settings
+        spool = UploadFile(settings.temp_dir, settings.upload_limit_bytes)
+        self._spools().append(spool)
+        return cast("IO[bytes]", spool)
+
+    def close(self) -> None:
+        """Remove what arrived and was not taken over, also where parsing stopped half-way."""
+        super().close()
+        for spool in self._spools():
+            spool.close()
+
+    def _spools(self) -> list[UploadFile]:
+        spools: list[UploadFile] = self.__dict__.setdefault("uploads", [])
+        return spools
+
+
+class UploadFile:
+    """A file that is being received. Private to this user, with a name of its own making.
+
+    Raises:
+        UploadTooLarge: more than ``limit_bytes`` were written.
+        StorageFull: the disk is full.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.size_bytes = 0
+        with _room():
+            descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=folder)
+        self.path = Path(name)
+        self._file: BinaryIO = os.fdopen(descriptor, "w+b")
+
+    def write(self, data: bytes) -> int:
+        self.size_bytes += len(data)
+        if self.size_bytes > self._limit_bytes:
+            raise too_large(self._limit_bytes)
+        with _room():
+            return self._file.write(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with _room():
+            return self._file.seek(offset, whence)
+
+    def close(self) -> None:
+        """Close and remove it; no error where it was moved away."""
+        try:
+            self._file.close()
+        except OSError as error:
+            # A full disk: what was buffered is about to be removed anyway.
+            logger.warning("An upload could not be written to its end: %s", error)
+        self.path.unlink(missing_ok=True)
+
+
+class _Room:
+    """Turns a full disk into ``StorageFull``."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                "The service has too little disk space for this upload. Try again later; whoever runs it can free "
+                "space in TEMP_AUDIO_DIR or set it to another disk."
+            ) from error
+
+
+def _room() -> _Room:
+    return _Room()
+
+
+def too_large(limit_bytes: int) -> UploadTooLarge:
+    """The refusal of an upload above ``limit_bytes``."""
+    return UploadTooLarge(
+        f"The upload is larger than {limit_bytes // 2**20} MB, the most that this service takes. Send it in a "
+        "compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise MAX_UPLOAD_MB."
+    )
+
+
+def check_form(request: Request) -> None:
+    """Refuse a form that does not hold exactly one file in ``audio`` and each other field at most once.
+
+    Raises:
+        InvalidOption: what is wrong with the form, and what to send.
+        EmptyAudio: the file has no bytes.
+        UploadTooLarge: it has too many.
+    """
+    if request.mimetype != "multipart/form-data":
+        raise InvalidOption(
+            f"The recording must come as multipart/form-data, not as {request.mimetype or 'a request without a body'}. "
+            f"Send it like this: {EXAMPLE}"
+        )
+    limit_bytes = runtime().settings.upload_limit_bytes
+    if (request.content_length or 0) > limit_bytes + FORM_BYTES:
+        raise too_large(limit_bytes)
+    request.max_content_length = limit_bytes + FORM_BYTES
+    try:
+        files = request.files
+    except ValueError as error:
+        raise InvalidOption(
+            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {EXAMPLE}"
+        ) from error
+    _release_spool(request)
+    _check_audio(files.getlist("audio"), sent_as_text="audio" in request.form)
+    strays = sorted(name for name in files if name != "audio")
+    if strays:
+        raise InvalidOption(f"Only the field 'audio' takes a file; found one in {', '.join(map(repr, strays))}.")
+    doubled = sorted(name for name, values in request.form.lists() if len(values) > 1)
+    if doubled:
+        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, doubled))}.")
+
+
+def _release_spool(request: Request) -> None:
+    """Free what the server holds of the body: it would lie on the disk twice for as long as the caller waits."""
+    spool = request.environ["wsgi.input"]
+    if isinstance(spool, io.BytesIO | io.BufferedRandom):
+        spool.truncate(0)
+
+
+def _check_audio(files: list[FileStorage], *, sent_as_text: bool) -> None:
+    if sent_as_text:
+        raise InvalidOption(f"The field 'audio' came as text, not as a file. With curl, write @ before it: {EXAMPLE}")
+    if not files:
+        raise InvalidOption(f"There is no file in the field 'audio'. Send it like this: {EXAMPLE}")
+    if len(files) > 1:
+        raise InvalidOption(f"There are {len(files)} files in the field 'audio': send one recording a request.")
+    if not files[0].filename:
+        raise InvalidOption(f"The file in the field 'audio' has no name: none was chosen. Send it like this: {EXAMPLE}")
+    if received(files[0]).size_bytes == 0:
+        raise EmptyAudio(
+            "The file in the field 'audio' has no bytes. Check that the recording was saved; send it again."
+        )
+
+
+def received(file: FileStorage) -> UploadFile:
+    """The file on disk behind one of the request's files."""
+    stream = file.stream
+    if not isinstance(stream, UploadFile):
+        raise TypeError(f"a {type(stream).__name__} is no received file")
+    return stream
+
+
+def sweep(folder: Path) -> None:
+    """Remove the uploads that a service which was killed has left in ``folder``."""
+    for path in folder.glob(f"{TEMP_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > SWEEP_AGE_S:
+                path.unlink()
+                logger.info("Removed an upload that an earlier run left in TEMP_AUDIO_DIR")
