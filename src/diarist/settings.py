@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from diarist.errors import ConfigurationError
@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     min_free_mb: int = Field(default=512, ge=0, le=1_048_576)
     """Disk space that must stay free in DATA_DIR after an upload, in megabytes; else the upload is answered 507."""
 
+    @field_validator("log_file", "data_dir", "temp_audio_dir", "model_dir", "model_config_dir")
+    @classmethod
+    def _find_home(cls, path: Path | None) -> Path | None:
+        # no shell has seen what .env says, so ~ would become a folder of that name
+        return path.expanduser() if path else path
+
     @property
     def upload_limit_bytes(self) -> int:
         return self.max_upload_mb * 2**20
@@ -114,7 +120,8 @@ class Settings(BaseSettings):
     @property
     def threads(self) -> int:
         """Threads for the models, at least 1."""
-        return self.cpu_threads or min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.cpu_threads or min(allowed, 8)
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -123,8 +130,19 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         ConfigurationError: a value is out of range or of the wrong kind; the message names each.
     """
+    if unknown := overrides.keys() - Settings.model_fields.keys():
+        raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(f"{str(e['loc'][0]).upper() if e['loc'] else 'settings'}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-        raise ConfigurationError(f"Settings cannot be used: {faults}. See .env.example for what each one takes.") from error
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']} (got {fault['input']!r})"
+            for fault in error.errors()
+        )
+        message = f"Settings cannot be used: {faults}. See .env.example for what each one takes."
+        raise ConfigurationError(message) from error
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"The file .env in this folder cannot be read as UTF-8 text ({error}): mend or remove it."
+        raise ConfigurationError(message) from error
+    except RuntimeError as error:  # pathlib's, where the user has no home
+        raise ConfigurationError(f"{error}: set MODEL_DIR, and write paths without ~.") from error

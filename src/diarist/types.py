@@ -6,8 +6,11 @@ Times are seconds as ``float`` from the start of the recording. Any other unit i
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -76,7 +79,8 @@ class Audio:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
-            raise ValueError(f"audio must be float32 of shape (samples,), not {self.samples.dtype} {self.samples.shape}")
+            kind = f"{self.samples.dtype} {self.samples.shape}"
+            raise ValueError(f"audio must be float32 of shape (samples,), not {kind}")
 
     @property
     def duration(self) -> Seconds:
@@ -84,7 +88,8 @@ class Audio:
 
     def cut(self, span: Span) -> Audio:
         """The part within ``span``: a view, clipped to what there is."""
-        return Audio(self.samples[round(span.start * self.rate) : round(span.end * self.rate)], self.rate)
+        first, last = (max(round(edge * self.rate), 0) for edge in (span.start, span.end))
+        return Audio(self.samples[first:last], self.rate)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -106,12 +111,13 @@ class SpeakerActivity:
     """Time from one frame to the next; frame ``i`` covers ``i * step`` to ``(i + 1) * step``."""
 
     def mean(self, span: Span) -> NDArray[np.float32]:
-        """The mean score of each speaker over ``span`` (at least one frame), shape (speakers,)."""
+        """The mean score of each speaker over the frames that ``span`` touches (at least one), shape (speakers,)."""
         frames = len(self.scores)
         if frames == 0:
             return np.zeros(self.scores.shape[1], dtype=np.float32)
-        first = min(max(int(span.start / self.step), 0), frames - 1)
-        last = min(max(math.ceil(span.end / self.step), first + 1), frames)
+        # a thousandth of a frame either way: 0.3 / 0.1 is a hair below 3
+        first = min(max(math.floor(span.start / self.step + 1e-3), 0), frames - 1)
+        last = min(max(math.ceil(span.end / self.step - 1e-3), first + 1), frames)
         mean: NDArray[np.float32] = self.scores[first:last].mean(axis=0, dtype=np.float32)
         return mean
 
@@ -135,18 +141,23 @@ class Diarization:
         return tuple(dict.fromkeys(turn.speaker for turn in self.turns))
 
     def exclusive(self) -> tuple[Turn, ...]:
-        """Turns without overlap: where several speak, the one who began to speak last keeps the floor until done."""
+        """Turns without overlap: where several speak, the one who began to speak last keeps the floor until done.
+
+        Of those who began at the same moment the one with the shorter turn comes first, so that both are heard.
+        """
         edges = sorted({edge for turn in self.turns for edge in (turn.span.start, turn.span.end)})
-        active: list[Turn] = []
-        pending = sorted(self.turns)
+        pending = deque(sorted(turn for turn in self.turns if turn.span.duration > 0))
+        speaking: list[tuple[Seconds, Seconds, str]] = []  # heap of (-start, end, speaker): the first has the floor
         joined: list[Turn] = []
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             while pending and pending[0].span.start <= start:
-                active.append(pending.pop(0))
-            active = [turn for turn in active if turn.span.end > start]
-            if not active:
+                turn = pending.popleft()
+                heappush(speaking, (-turn.span.start, turn.span.end, turn.speaker))
+            while speaking and speaking[0][1] <= start:
+                heappop(speaking)
+            if not speaking:
                 continue
-            speaker = max(active).speaker
+            speaker = speaking[0][2]
             if joined and joined[-1].speaker == speaker and joined[-1].span.end == start:
                 joined[-1] = Turn(Span(joined[-1].span.start, end), speaker)
             else:
@@ -259,7 +270,7 @@ class SpeakerHints:
     """What the caller knows of the number of speakers; all may be unknown.
 
     Raises:
-        InvalidOption: a number below 1 or above ``MAX_SPEAKERS``, a least above the most, or an exact number beside them.
+        InvalidOption: not a whole number from 1 to ``MAX_SPEAKERS``, or one that contradicts another.
     """
 
     num_speakers: int | None = None
@@ -269,8 +280,9 @@ class SpeakerHints:
     def __post_init__(self) -> None:
         for name in ("num_speakers", "min_speakers", "max_speakers"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= MAX_SPEAKERS:
-                raise InvalidOption(f"{name} must be a whole number from 1 to {MAX_SPEAKERS}, not {value}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and 1 <= value <= MAX_SPEAKERS):
+                raise InvalidOption(f"{name} must be a whole number from 1 to {MAX_SPEAKERS}, not {value!r}")
         if self.num_speakers is not None:
             if not self.least <= self.num_speakers <= self.most:
                 raise InvalidOption("num_speakers contradicts min_speakers or max_speakers: give one or the other")
@@ -317,7 +329,7 @@ class ModelInfo:
 
 
 def relabel(turns: Iterable[Turn]) -> tuple[dict[str, str], tuple[Turn, ...]]:
-    """Turns in order with speakers named ``SPEAKER_00``, ``SPEAKER_01`` ... as they first speak, and old to new names."""
+    """Old to new names, and the turns in order with speakers named ``SPEAKER_00`` ... as they first speak."""
     ordered = sorted(turns)
     names = {old: f"SPEAKER_{i:02d}" for i, old in enumerate(dict.fromkeys(turn.speaker for turn in ordered))}
     return names, tuple(replace(turn, speaker=names[turn.speaker]) for turn in ordered)
