@@ -1,0 +1,394 @@
+"""The program of the decoder's process: reads the recording on its standard input, writes messages to its output.
+
+Everything that touches bytes of strangers happens here, under limits, where a crash harms nobody. It is run as a file
+(``python -I -S child.py REQUEST``) and needs the standard library and PyAV alone, so that it starts in a tenth of a
+second; the parent imports it only for the constants and the layout of the messages.
+
+FFmpeg gets an open descriptor and the protocol ``fd`` and no other: a playlist that slips through the format list
+still cannot open anything. Only listed decoders run, all of them for audio; that list also binds FFmpeg's own probing,
+which would otherwise try video decoders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+MESSAGE = struct.Struct("<cBIf")
+"""Header of a message: kind, number of channels, length, how much of the recording is done (0..1).
+
+Kinds: ``O`` opened and ``D`` done (JSON of ``length`` bytes), ``E`` refused (JSON with ``code`` and ``message``), ``S``
+samples (``length`` samples of each channel, float32, channels interleaved), ``Z`` silence (``length`` samples)."""
+
+SAMPLE_RATE = 16_000
+BLOCK_SAMPLES = SAMPLE_RATE
+"""Most samples of a channel in one message: one second."""
+
+LEAST_RATE, MOST_RATE = 4_000, 384_000
+"""Sample rates in Hz that are accepted: from the poorest telephone to the best recorder."""
+
+MOST_CHANNELS = 16
+TOO_LONG_BY_S = 0.5
+"""What a recording may exceed its limit by: the padding of encoders."""
+
+MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+MATROSKA = "matroska,webm"
+FORMATS = ("wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", "mp3", "aac", "amr", "ogg", "asf", "avi")
+"""Containers that are read, by FFmpeg's names, beside MP4 and Matroska. Nothing that can name another file."""
+
+DECODERS = frozenset(
+    {
+        *("aac", "alac", "flac", "mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float", "vorbis", "opus", "libopus"),
+        *("amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb", "speex", "gsm", "gsm_ms", "truespeech"),
+        *("ac3", "eac3", "wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice", "pcm_alaw", "pcm_mulaw", "pcm_bluray"),
+        *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "adpcm_yamaha", "g722", "g723_1", "g726", "g726le", "g729"),
+        *("pcm_s8", "pcm_u8", "pcm_f16le", "pcm_f24le", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
+        *("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_s64le", "pcm_s16be", "pcm_s24be", "pcm_s32be", "pcm_s64be"),
+        *("pcm_u16le", "pcm_u24le", "pcm_u32le", "pcm_u16be", "pcm_u24be", "pcm_u32be"),
+    }
+)
+"""Decoders that may run, by FFmpeg's names: what recorders, telephones and editors write, and sound alone."""
+
+OPEN_OPTIONS = {
+    "protocol_whitelist": "fd",
+    "format_whitelist": ",".join((*FORMATS, MOV, MATROSKA)),
+    "codec_whitelist": ",".join(sorted(DECODERS)),
+    "fd": "0",
+}
+
+STATES_STREAM = frozenset({"wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", MOV, "avi"})
+"""Containers whose header gives the duration of the audio track itself, where it gives any."""
+
+STATES_FILE = frozenset({MATROSKA, "asf"})
+"""Containers whose header gives the duration of the longest track only."""
+
+KEEPS_TIME = frozenset({MOV, MATROSKA, "asf", "ogg", "flac"})
+"""Containers whose time stamps show where sound is missing; in all others they are made up while reading."""
+
+GAP_S = 0.2
+"""A gap in the time stamps this long is silence, so that words keep their times; shorter ones are rounding."""
+
+LONGEST_GAP_S = 600.0
+"""A longer gap, where no header gives the end, is taken for a damaged time stamp."""
+
+RAW_STREAMS = frozenset({"mp3", "aac", "amr"})
+"""Containers that are nothing but packets: other bytes in them are damage."""
+
+
+class Refused(Exception):  # noqa: N818
+    """The recording cannot be used; ``code`` is one of ``diarist.errors``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Output:
+    """Writes messages; ``done`` is the part of the recording that they all carry, 0..1."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.done = 0.0
+
+    def facts(self, kind: bytes, **facts: object) -> None:
+        body = json.dumps(facts).encode()
+        self._write(kind, 0, len(body), body)
+
+    def samples(self, frame: Any) -> None:
+        channels = frame.layout.nb_channels
+        size_bytes = frame.samples * channels * 4
+        self._write(b"S", channels, frame.samples, memoryview(frame.planes[0])[:size_bytes])
+
+    def silence(self, samples: int) -> None:
+        for start in range(0, samples, BLOCK_SAMPLES):
+            self._write(b"Z", 0, min(BLOCK_SAMPLES, samples - start), b"")
+
+    def _write(self, kind: bytes, channels: int, length: int, body: bytes | memoryview) -> None:
+        self._stream.write(MESSAGE.pack(kind, channels, length, min(max(self.done, 0.0), 1.0)))
+        self._stream.write(body)
+        self._stream.flush()
+
+
+class Resampler:
+    """Frames in, blocks of 16 kHz out, whatever the rate, the sample format and the layout change to on the way."""
+
+    def __init__(self, av: Any, output: Output) -> None:
+        self._av = av
+        self._output = output
+        self._format: tuple[str, str, int] | None = None
+        self._resampler: Any = None
+
+    def push(self, frame: Any) -> None:
+        format_ = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if format_ != self._format:
+            self.flush()
+            accept(frame.sample_rate, frame.layout.nb_channels)
+            self._format = format_
+        if self._resampler is None:
+            self._resampler = self._av.AudioResampler("flt", frame.layout, SAMPLE_RATE, BLOCK_SAMPLES)
+        # The filter would fill or cut by the time stamps it gets; that is decided in ``read``.
+        frame.pts = None
+        for block in self._resampler.resample(frame):
+            self._output.samples(block)
+
+    def flush(self) -> None:
+        if self._resampler is not None:
+            for block in self._resampler.resample(None):
+                self._output.samples(block)
+            self._resampler = None
+
+
+class Clock:
+    """Where in the recording the next sample belongs, and how much silence comes before it."""
+
+    def __init__(self, origin: float | None, end: float | None, *, kept: bool) -> None:
+        self.position: float = 0.0
+        self._shift = None if origin is None else -origin
+        self._end = end
+        self._kept = kept
+
+    def gap(self, stamp: float | None) -> float:
+        """Seconds of silence before the frame stamped ``stamp``; jumps that make no sense move the origin."""
+        if stamp is None or not self._kept:
+            return 0.0
+        if self._shift is None:
+            self._shift = self.position - stamp
+        gap = stamp + self._shift - self.position
+        if abs(gap) <= GAP_S:
+            return 0.0
+        most = LONGEST_GAP_S if self._end is None else self._end + 1.0 - self.position
+        if 0 < gap <= most:
+            return gap
+        self._shift -= gap
+        return 0.0
+
+
+def accept(rate: int, channels: int) -> None:
+    """Raises ``Refused`` where the sample rate (Hz) or the number of channels is outside what is read."""
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise Refused(
+            "unsupported_audio",
+            f"Its sample rate is {rate:,} Hz; {LEAST_RATE:,} to {MOST_RATE:,} Hz can be read. Convert it to 16,000 Hz.",
+        )
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise Refused(
+            "unsupported_audio",
+            f"It has {channels:,} channels; 1 to {MOST_CHANNELS} can be read. Mix it down to fewer.",
+        )
+
+
+def open_recording(av: Any, kind: str | None) -> Any:
+    """The container on descriptor 0. Raises ``Refused``."""
+    try:
+        return av.open("fd:", options=OPEN_OPTIONS, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        if kind is None:
+            raise Refused(
+                "not_audio",
+                "This is not an audio or video file that can be read. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM "
+                "or another common format; samples without a header must be given one first.",
+            ) from error
+        raise Refused(
+            "corrupt_audio",
+            f"This looks like {kind}, but its header is damaged or missing, as when a recording or a copy was cut "
+            "off. Export or copy it again.",
+        ) from error
+
+
+def choose_stream(av: Any, container: Any) -> Any:
+    """The default audio track, else the first, among those that can be decoded. Raises ``Refused``."""
+    tracks = [stream for stream in container.streams if stream.type == "audio"]
+    if not tracks:
+        raise Refused("not_audio", "There is no audio track in it. Send a recording with sound.")
+    known = [track for track in tracks if track.codec_context is not None and track.codec_context.name in DECODERS]
+    if not known:
+        names = ", ".join(sorted({track.codec_context.name for track in tracks if track.codec_context is not None}))
+        raise Refused(
+            "unsupported_audio",
+            f"Its sound is encoded in a way that is not read ({names or 'unknown'}). Convert it to WAV, FLAC or MP3.",
+        )
+    default = [track for track in known if track.disposition & av.stream.Disposition.default]
+    return (default or known)[0]
+
+
+def stated_duration(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Seconds that the header states: of the track, and of the longest track. None where it is silent or estimates."""
+    name = container.format.name
+    if name in STATES_FILE:
+        return None, container.duration / 1e6 if container.duration else None
+    stated = request["counts_frames"] if name == "mp3" else name in STATES_STREAM
+    if not stated or not stream.duration or stream.duration < 0:
+        return None, None
+    seconds = float(stream.duration * stream.time_base)
+    bytes_stated = seconds * (stream.codec_context.bit_rate or 0) / 8
+    # Writers that cannot go back leave the largest number there is, or 2^31: a stand-in, not a length.
+    if (
+        name in {"wav", "w64", "au", "aiff"}
+        and bytes_stated >= 2**31 - 2**16
+        and bytes_stated > 2 * request["size_bytes"]
+    ):
+        return None, None
+    return seconds, None
+
+
+def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
+    """All packets up to the end or the first damage, which is noted."""
+    demuxer = container.demux()
+    while True:
+        try:
+            yield next(demuxer)
+        except StopIteration:
+            return
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError):
+            report["cut"] = True
+            return
+
+
+def read(av: Any, output: Output, request: dict[str, Any]) -> None:
+    """Decode the recording on descriptor 0 to ``output``. Raises ``Refused`` and ``MemoryError``."""
+    max_duration_s, size_bytes = request["max_duration_s"], request["size_bytes"]
+    with open_recording(av, request["kind"]) as container:
+        stream = choose_stream(av, container)
+        codec = stream.codec_context
+        if codec.sample_rate:
+            accept(codec.sample_rate, codec.channels or 1)
+        stated, stated_file = stated_duration(container, stream, request)
+        expected = stated or stated_file
+        if expected is not None and expected > max_duration_s + TOO_LONG_BY_S:
+            raise too_long(max_duration_s)
+        guess = expected or (container.duration / 1e6 if container.duration else None)
+        output.facts(b"O", format=container.format.name, codec=codec.name, duration=guess)
+
+        # fmt: off
+        report: dict[str, Any] = {
+            "format": container.format.name, "stated": stated, "stated_file": stated_file, "position": 0.0, "last": 0.0,
+            "cut": False, "packets": 0, "failed": 0, "good_bytes": 0,
+            "bytes": size_bytes - request["tag_bytes"] if container.format.name in RAW_STREAMS else None,
+        }
+        # fmt: on
+        origin = None if container.start_time is None else container.start_time / 1e6
+        clock = Clock(origin, expected, kept=container.format.name in KEEPS_TIME)
+        resampler = Resampler(av, output)
+        codec.thread_count = 1
+        flushed = False
+        for packet in packets(av, container, report):
+            if packet.pts is not None and packet.time_base:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - (origin or 0.0)
+                report["last"] = max(report["last"], end)
+            if packet.stream.index != stream.index:
+                continue
+            flushed = packet.size == 0
+            frames = decoded(av, codec, packet, report)
+            output.done = clock.position / guess if guess else (packet.pos or 0) / max(size_bytes, 1)
+            place(frames, clock, resampler, output, max_duration_s)
+        if not flushed:
+            place(decoded(av, codec, None, report), clock, resampler, output, max_duration_s)
+        resampler.flush()
+        report["position"] = clock.position
+        output.done = 1.0
+        output.facts(b"D", **report)
+
+
+def decoded(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[Any]:
+    """The frames of a packet (None: what the decoder still holds); one that cannot be decoded is counted."""
+    content = packet is not None and packet.size > 0
+    report["packets"] += content
+    try:
+        frames: list[Any] = codec.decode(packet if content else None)
+    except MemoryError:
+        raise
+    except EOFError:
+        return []
+    except (av.FFmpegError, ValueError):
+        report["failed"] += 1
+        return []
+    if content:
+        report["good_bytes"] += packet.size
+    return frames
+
+
+def place(frames: list[Any], clock: Clock, resampler: Resampler, output: Output, max_duration_s: float) -> None:
+    """Hand frames on in their places, with silence where the recording has gaps."""
+    for frame in frames:
+        if not frame.samples or not frame.sample_rate:
+            continue
+        gap = clock.gap(frame.time)
+        if clock.position + gap > max_duration_s + TOO_LONG_BY_S:
+            raise too_long(max_duration_s)
+        if gap:
+            resampler.flush()
+            output.silence(round(gap * SAMPLE_RATE))
+        clock.position += gap + frame.samples / frame.sample_rate
+        resampler.push(frame)
+
+
+def too_long(max_duration_s: float) -> Refused:
+    """The refusal of a recording beyond the limit."""
+    return Refused("audio_too_long", f"It is longer than the {max_duration_s:,.0f} s that are accepted. Split it.")
+
+
+def bind(request: dict[str, Any]) -> None:
+    """Limits that hold from the first byte on, and the end of this process with its parent's."""
+    import resource
+    import signal
+
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != request["parent"]:
+            sys.exit(1)
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CPU, request["cpu_s"]),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (least, least))
+
+
+def bind_memory(memory_bytes: int) -> None:
+    """Limit the address space to what the libraries take, and ``memory_bytes``. Linux alone counts it usefully."""
+    import resource
+
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as counts:  # noqa: PTH123
+            taken = int(counts.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes, taken + memory_bytes))
+
+
+def main() -> None:
+    """Read the recording as the JSON in the first argument says."""
+    request = json.loads(sys.argv[1])
+    bind(request)
+    with os.fdopen(1, "wb") as stream:
+        output = Output(stream)
+        try:
+            sys.path.append(request["libraries"])
+            import av
+            import av.stream
+
+            bind_memory(request["memory_bytes"])
+            read(av, output, request)
+        except BrokenPipeError:
+            os._exit(1)  # nobody listens any more, and closing the stream would fail again
+        except MemoryError:
+            output.facts(b"E", code="memory", message="")
+        except Refused as refused:
+            output.facts(b"E", code=refused.code, message=str(refused))
+        except Exception as error:  # noqa: BLE001  # told to the parent, which logs it
+            output.facts(b"E", code="decoder_failed", message=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""A file to samples: what is accepted, what is refused, and with which words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diarist.audio.channels import DownMix, distinct
+from diarist.audio.child import TOO_LONG_BY_S
+from diarist.audio.headers import Header
+from diarist.audio.process import Block, Message, Opened, Report, Silence, facts_of, messages
+from diarist.audio.samples import SampleBuffer
+from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
+from diarist.settings import Settings
+from diarist.types import SAMPLE_RATE, Audio, ChannelMode, Seconds
+
+log = logging.getLogger(__name__)
+
+SHORTEST_S = 0.01
+"""Less than this holds nothing that anybody could say; less than a frame of any model."""
+
+_MISSING_S, _MISSING_PART = 1.0, 0.05
+"""A recording is cut off when it lacks both more than a second and more than a twentieth of what its header states."""
+
+_FAILED_PART = 0.1
+"""Part of the packets that may fail to decode."""
+
+_FOREIGN_PART = 0.5
+"""Part of a file of bare packets that may be something else: beyond it, it was never such a file."""
+
+_INVALID_PART = 0.05
+"""Part of the samples that may be no numbers."""
+
+_SEPARATE_FACTOR = 2
+"""Separate channels together may last this many times as long as a mixed recording: they all lie in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What decoding one recording may take."""
+
+    max_duration_s: Seconds = 14_400.0
+    timeout_s: Seconds = 600.0
+    memory_mb: int = 2_048
+    """Address space of the decoder's process beyond its libraries; the samples are not in it."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> DecodeLimits:
+        return cls(settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb)
+
+
+def decode(
+    path: Path,
+    limits: DecodeLimits,
+    progress: Callable[[float], None] | None = None,
+    channels: ChannelMode = "mix",
+) -> tuple[Audio, ...]:
+    """The sound of an audio or video file: 16 kHz float32, finite, in -1..1.
+
+    ``mix`` gives one ``Audio``: the mean of the channels, or the loudest where they cancel. ``separate`` gives one for
+    each channel, less those that repeat another. ``progress`` is called with the part that is done, 0..1 and never
+    falling, about ten times a second; what it raises (``Cancelled``) ends the decoder at once and goes through.
+
+    Raises:
+        NotAudio: no audio in it, or not a container that is read.
+        EmptyAudio: nothing in it, or less than ``SHORTEST_S``.
+        CorruptAudio: damaged or cut off.
+        UnsupportedAudio: sample rate, number of channels or codec outside what is read.
+        AudioTooLong: longer than the limit.
+        DecoderFailed: the decoder died, or ran out of time or memory.
+        OSError: the file cannot be opened.
+    """
+    told = progress or _nobody
+    # Not blocking: a named pipe would otherwise hang here.
+    recording = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        facts = os.fstat(recording)
+        if not stat.S_ISREG(facts.st_mode):
+            raise NotAudio("This is not a file but a folder or a device. Give the recording itself.")
+        if facts.st_size == 0:
+            raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
+        header = Header.of(recording)
+        collector = _Collector(limits, channels)
+        with messages(
+            recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
+            memory_mb=limits.memory_mb, tick=told,
+        ) as arriving:  # fmt: skip
+            for message in arriving:
+                collector.add(message)
+    finally:
+        os.close(recording)
+    audio = collector.finish(header)
+    told(1.0)
+    return audio
+
+
+class _Collector:
+    """Puts the messages of the decoder's process together."""
+
+    def __init__(self, limits: DecodeLimits, channels: ChannelMode) -> None:
+        self._limits = limits
+        self._mode = channels
+        self._room_samples = 0
+        self._buffers: list[SampleBuffer] = []
+        self._down_mix = DownMix()
+        self._silent_samples = 0
+        self._samples = 0
+        self._values = 0
+        self._invalid_values = 0
+        self._report: Report | None = None
+
+    def add(self, message: Message) -> None:
+        match message:
+            case Opened(duration):
+                expected = min(duration or 0.0, self._limits.max_duration_s)
+                self._room_samples = round(max(expected + 1.0, 0.0) * SAMPLE_RATE)
+            case Block(samples):
+                self._sound(samples)
+            case Silence(samples):
+                self._silence(samples)
+            case Report():
+                self._report = message
+
+    def _sound(self, block: NDArray[np.float32]) -> None:
+        valid = np.isfinite(block)
+        self._values += block.size
+        if not valid.all():
+            self._invalid_values += block.size - int(np.count_nonzero(valid))
+            block = np.where(valid, block, np.float32(0.0))
+        block = np.clip(block, -1.0, 1.0)
+        tracks = block.shape[1] if self._mode == "separate" else 1
+        if not self._buffers:
+            self._buffers = [SampleBuffer(self._room_samples) for _ in range(tracks)]
+            for buffer in self._buffers:
+                buffer.append_silence(self._silent_samples)
+        elif tracks != len(self._buffers):
+            raise UnsupportedAudio(
+                "The number of channels changes within the recording, so that they cannot be told apart. Ask for "
+                "channels=mix, or convert it to one number of channels."
+            )
+        self._advance(len(block))
+        if self._mode == "mix":
+            self._buffers[0].append(self._down_mix.mix(block))
+        else:
+            for buffer, channel in zip(self._buffers, block.T, strict=True):
+                buffer.append(channel)
+
+    def _silence(self, samples: int) -> None:
+        self._advance(samples)
+        if not self._buffers:
+            self._silent_samples += samples
+        for buffer in self._buffers:
+            buffer.append_silence(samples)
+
+    def _advance(self, samples: int) -> None:
+        self._samples += samples
+        tracks = len(self._buffers)
+        most = self._limits.max_duration_s
+        # A second beyond the limit of the process itself: its own refusal has the better reason.
+        if self._samples > (most + TOO_LONG_BY_S + 1.0) * SAMPLE_RATE:
+            raise AudioTooLong(f"It is longer than the {most:,.0f} s that are accepted. Split it.")
+        if tracks > _SEPARATE_FACTOR and self._samples * tracks > _SEPARATE_FACTOR * (most + 1.0) * SAMPLE_RATE:
+            raise AudioTooLong(
+                f"{tracks} separate channels may last {_SEPARATE_FACTOR * most / tracks:,.0f} s. Split the recording, "
+                "or ask for channels=mix."
+            )
+
+    def finish(self, header: Header) -> tuple[Audio, ...]:
+        report = self._report
+        if report is None:
+            raise DecoderFailed("The decoder stopped without a word. Convert the recording to WAV and send it again.")
+        judge(report, header, decoded=bool(self._buffers))
+        if self._samples < SHORTEST_S * SAMPLE_RATE:
+            raise EmptyAudio(
+                f"There is less than {SHORTEST_S * 1000:.0f} ms of sound in it: the recording failed or was cut to "
+                "nothing. Send one with speech."
+            )
+        if self._invalid_values > _INVALID_PART * self._values:
+            raise CorruptAudio(
+                f"{100 * self._invalid_values / self._values:.0f} % of its samples are not numbers (NaN or infinite). "
+                "Export it again, as 16-bit WAV or FLAC."
+            )
+        if report.failed or self._invalid_values or self._down_mix.cancelled_samples:
+            log.warning(
+                "decoded with repairs: %s, samples that were no numbers: %d, seconds taken from the loudest channel "
+                "as the mix cancels: %.1f",
+                facts_of(report), self._invalid_values, self._down_mix.cancelled_samples / SAMPLE_RATE,
+            )  # fmt: skip
+        rows = [buffer.take() for buffer in self._buffers]
+        return tuple(Audio(row) for row in (distinct(rows) if self._mode == "separate" else rows))
+
+
+def judge(report: Report, header: Header, *, decoded: bool) -> None:
+    """Refuse what is mostly damage or ends long before it should; silent loss is worse than an error.
+
+    Raises:
+        EmptyAudio: there is no sound, and nothing is damaged.
+        CorruptAudio: there is too little of what there should be.
+    """
+    damaged = report.failed > 0 or report.cut
+    if not decoded:
+        if damaged:
+            raise CorruptAudio("None of its sound can be decoded: the file is damaged. Export or copy it again.")
+        if _missing(report.stated, report.position) or _missing(report.stated_file, report.last):
+            raise CorruptAudio("Its sound is missing: the file was cut off after its header. Export or copy it again.")
+        raise EmptyAudio("There is no sound in it (0 s): the recording failed. Send one with speech.")
+    if report.failed > 1 and report.failed > _FAILED_PART * report.packets:
+        raise CorruptAudio(
+            f"{report.failed:,} of its {report.packets:,} packets cannot be decoded: the file is damaged. Export or "
+            "copy it again."
+        )
+    if report.bytes is not None and report.good_bytes < (1 - _FOREIGN_PART) * report.bytes:
+        raise CorruptAudio(
+            "Most of the file is not the audio that its first bytes promise: it is damaged, or samples without a "
+            "header. Export it again, as WAV or FLAC."
+        )
+    # By the promised size of the file as many seconds as by that of what there is.
+    by_size = report.position * (header.promised_bytes or 0) / header.size_bytes
+    for stated, reached in (
+        (report.stated, report.position),
+        (report.stated_file, max(report.last, report.position)),
+        (by_size, report.position),
+    ):
+        if stated is not None and _missing(stated, reached):
+            raise CorruptAudio(
+                f"It ends after {reached:.1f} s although its header states {stated:.1f} s: the file was cut off or is "
+                "damaged. Export or copy it again."
+            )
+
+
+def _missing(stated: Seconds | None, reached: Seconds) -> bool:
+    return stated is not None and stated - reached > max(_MISSING_S, _MISSING_PART * stated)
+
+
+def _nobody(_done: float) -> None:
+    pass

@@ -1,0 +1,114 @@
+"""What the first bytes of a file say that FFmpeg does not tell: what it was meant to be, and how long it should be."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (8, b"WAVE", "WAV"), (8, b"AVI ", "AVI"), (0, b"riff", "W64"), (4, b"ftyp", "MP4"), (4, b"moov", "MP4"),
+    (4, b"mdat", "MP4"), (0, b"OggS", "Ogg"), (0, b"fLaC", "FLAC"), (0, b"\x1aE\xdf\xa3", "WebM"), (8, b"AIFF", "AIFF"),
+    (8, b"AIFC", "AIFF"), (0, b"caff", "CAF"), (0, b"ID3", "MP3"), (0, b"\xff\xfb", "MP3"), (0, b"\xff\xf3", "MP3"),
+    (0, b"\xff\xf1", "AAC"), (0, b"#!AMR", "AMR"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA"), (0, b".snd", "AU"),
+    (0, b"NIST_1A", "NIST SPHERE"),
+)  # fmt: skip
+
+_STAND_IN_BYTES = 2**31 - 2**16
+"""Writers that cannot go back leave a size from here on up (2^31, 2^32 - 1, 2^63 - 1), or 0: a stand-in."""
+
+_MOST_CHUNKS = 20_000
+
+_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+_ASF_FILE_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first bytes of a recording."""
+
+    kind: str | None
+    """What the file is meant to be, for people; None where nothing says it."""
+
+    size_bytes: int
+    tag_bytes: int
+    """Size of the ID3v2 tag at the start."""
+
+    counts_frames: bool
+    """Whether an MP3 file states its length (Xing, Info or VBRI header)."""
+
+    promised_bytes: int | None
+    """How large the file should be, where its header says so."""
+
+    @classmethod
+    def of(cls, recording: int) -> Header:
+        """Read from the descriptor ``recording``, whose position stays."""
+        head = os.pread(recording, 16, 0)
+        kind = next((name for offset, magic, name in _MAGIC if head[offset:].startswith(magic)), None)
+        tag = _tag_bytes(os.pread(recording, 10, 0))
+        first = os.pread(recording, 8_192, tag)
+        counts = any(name in first for name in (b"Xing", b"Info", b"VBRI"))
+        size = os.fstat(recording).st_size
+        return cls(kind, size, tag, counts, _promised_bytes(recording, kind, size))
+
+
+def _tag_bytes(head: bytes) -> int:
+    """ID3v2.4, section 3.1: seven bits a byte, then the header itself and, where a flag says so, a footer."""
+    if len(head) < 10 or not head.startswith(b"ID3"):
+        return 0
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return size + (20 if head[5] & 0x10 else 10)
+
+
+def _promised_bytes(recording: int, kind: str | None, size: int) -> int | None:
+    # FFmpeg cuts the durations of these to the size that it finds, so that a file cut in half looks whole.
+    if kind == "WAV":
+        return _wav_bytes(recording, size)
+    if kind == "W64":
+        return _w64_bytes(recording, size)
+    if kind == "AVI":
+        return _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
+    if kind == "WMA":
+        head = os.pread(recording, 65_536, 0)
+        at = head.find(_ASF_FILE_PROPERTIES)
+        if at >= 0 and len(head) >= at + 92 and not head[at + 88] & 1:  # broadcasts state no size
+            return _end(0, int.from_bytes(head[at + 40 : at + 48], "little"))
+    return None
+
+
+def _end(start: int, length: int) -> int | None:
+    return start + length if 0 < length < _STAND_IN_BYTES else None
+
+
+def _wav_bytes(recording: int, size: int) -> int | None:
+    """End of the sound by the sizes of RIFF and of its ``data`` chunk; the smaller, as nothing else matters here."""
+    riff = _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
+    wide: int | None = None
+    at = 12
+    for _ in range(_MOST_CHUNKS):
+        head = os.pread(recording, 8, at)
+        if len(head) < 8 or at >= size:
+            break
+        length = int.from_bytes(head[4:], "little")
+        if head.startswith(b"ds64"):  # RF64, EBU Tech 3306: 64-bit sizes of RIFF and data
+            wide = int.from_bytes(os.pread(recording, 8, at + 16), "little")
+        elif head.startswith(b"data"):
+            end = at + 8 + wide if wide is not None and length == 2**32 - 1 else _end(at + 8, length)
+            return end if end is None or riff is None else min(end, riff)
+        at += 8 + length + length % 2
+    return None
+
+
+def _w64_bytes(recording: int, size: int) -> int | None:
+    at = 40
+    for _ in range(_MOST_CHUNKS):
+        head = os.pread(recording, 24, at)
+        if len(head) < 24 or at >= size:
+            break
+        (length,) = struct.unpack("<Q", head[16:])
+        if head.startswith(_W64_DATA):
+            return _end(at, length)
+        at += max(24, length + -length % 8)
+    return None

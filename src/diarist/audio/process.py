@@ -1,0 +1,230 @@
+"""The decoder's process seen from outside: started with limits, read with a deadline, always gone at the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diarist.audio import child
+from diarist.audio.headers import Header
+from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed, NotAudio, UnsupportedAudio
+
+log = logging.getLogger(__name__)
+
+_REFUSALS: dict[str, type[AudioError]] = {
+    error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
+}
+_TICK_S = 0.1
+_MOST_JSON_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The recording could be opened."""
+
+    duration: float | None
+    """Seconds, stated or guessed; None where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Up to a second of sound."""
+
+    samples: NDArray[np.float32]
+    """Shape (samples, channels) at 16 kHz; not checked in any way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Up to a second that the recording leaves out, of all channels."""
+
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the process saw of the whole recording."""
+
+    format: str
+    """FFmpeg's name of the container."""
+
+    stated: float | None
+    """Seconds that the header gives the track."""
+
+    stated_file: float | None
+    """Seconds that the header gives the longest track."""
+
+    position: float
+    """Seconds that were decoded, with the gaps that were filled."""
+
+    last: float
+    """Seconds up to the last time stamp of any track."""
+
+    cut: bool
+    """Reading stopped at damage."""
+
+    packets: int
+    failed: int
+    """Packets that could not be decoded."""
+
+    good_bytes: int
+    """Size of the packets that could be decoded."""
+
+    bytes: int | None
+    """What the packets should fill, in containers that are nothing but packets."""
+
+
+Message: TypeAlias = Opened | Block | Silence | Report
+
+
+@contextmanager
+def messages(
+    recording: int,
+    header: Header,
+    *,
+    max_duration_s: float,
+    timeout_s: float,
+    memory_mb: int,
+    tick: Callable[[float], None],
+) -> Iterator[Iterator[Message]]:
+    """What a fresh process makes of the file open on the descriptor ``recording``, message by message.
+
+    ``tick`` is called with the part that is done (0..1) about ten times a second, also while nothing arrives; what it
+    raises goes through. The process and its group are dead when the context ends, however it ends.
+
+    Raises:
+        AudioError: the process refused the recording.
+        DecoderFailed: the process died, or ran out of time or memory.
+    """
+    libraries = importlib.util.find_spec("av")
+    if libraries is None or libraries.origin is None:
+        raise DecoderFailed("PyAV is not installed: run `pip install diarist` again.")
+    request = {
+        "parent": os.getpid(),
+        "libraries": str(Path(libraries.origin).parents[1]),
+        "kind": header.kind,
+        "size_bytes": header.size_bytes,
+        "tag_bytes": header.tag_bytes,
+        "counts_frames": header.counts_frames,
+        "max_duration_s": max_duration_s,
+        "memory_bytes": memory_mb * 2**20,
+        "cpu_s": math.ceil(timeout_s) + 5,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", child.__file__, json.dumps(request)],
+        stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        # An interpreter that was itself found through this variable cannot start without it.
+        env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+    )  # fmt: skip
+    try:
+        yield _Reader(process, time.monotonic() + timeout_s, timeout_s, memory_mb, tick).read()
+    finally:
+        with suppress(ProcessLookupError, PermissionError):  # not yet waited for, so the number is still its own
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+class _Reader:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        deadline: float,
+        timeout_s: float,
+        memory_mb: int,
+        tick: Callable[[float], None],
+    ) -> None:
+        assert process.stdout is not None
+        self._process = process
+        self._pipe = process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+        self._deadline = deadline
+        self._timeout_s = timeout_s
+        self._memory_mb = memory_mb
+        self._tick = tick
+        self._ticked = 0.0
+        self._done = 0.0
+
+    def read(self) -> Iterator[Message]:
+        while True:
+            kind, channels, length, done = child.MESSAGE.unpack(self._take(child.MESSAGE.size))
+            self._done = max(self._done, done if math.isfinite(done) else 0.0)
+            if kind == b"S" and 1 <= channels <= child.MOST_CHANNELS and length <= child.BLOCK_SAMPLES:
+                block = np.frombuffer(self._take(length * channels * 4), dtype=np.float32)
+                yield Block(block.reshape(length, channels))
+            elif kind == b"Z" and length <= child.BLOCK_SAMPLES:
+                yield Silence(length)
+            elif kind in {b"O", b"E", b"D"} and length <= _MOST_JSON_BYTES:
+                facts = json.loads(self._take(length))
+                if kind == b"E":
+                    raise self._refusal(facts["code"], facts["message"])
+                if kind == b"D":
+                    yield Report(**facts)
+                    return
+                log.debug("decoding %s in %s", facts["codec"], facts["format"])
+                yield Opened(facts["duration"])
+            else:
+                raise DecoderFailed("The decoder gave an answer that makes no sense. Try another format, such as WAV.")
+
+    def _take(self, size: int) -> bytearray:
+        taken = bytearray(size)
+        view = memoryview(taken)
+        while view:
+            now = time.monotonic()
+            if now >= self._ticked + _TICK_S:
+                self._ticked = now
+                self._tick(self._done)
+            if now >= self._deadline:
+                raise DecoderFailed(
+                    f"Decoding took longer than {self._timeout_s:g} s (DECODE_TIMEOUT_S) and was stopped. Send a "
+                    "shorter recording, or convert it to WAV first."
+                )
+            if self._poll.poll(min(self._deadline - now, _TICK_S) * 1000):
+                count = os.readv(self._pipe, [view])
+                if count == 0:
+                    raise self._death()
+                view = view[count:]
+        return taken
+
+    def _refusal(self, code: str, message: str) -> AudioError | DecoderFailed:
+        if code in _REFUSALS:
+            return _REFUSALS[code](message)
+        if code == "memory":
+            return DecoderFailed(
+                f"Decoding needs more memory than the {self._memory_mb} MB that it may have (DECODE_MEMORY_MB). "
+                "Convert the recording to WAV or MP3 and send it again."
+            )
+        log.error("the decoder failed: %r", message)
+        return DecoderFailed("The decoder failed on this recording. Convert it to WAV or FLAC and send it again.")
+
+    def _death(self) -> DecoderFailed:
+        try:
+            status = self._process.wait(timeout=max(0.1, min(5.0, self._deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            status = 0
+        log.error("the decoder's process ended early with status %d", status)
+        reason = f"was killed by signal {-status}" if status < 0 else f"ended early (status {status})"
+        return DecoderFailed(f"The decoder {reason} on this recording. Convert it to WAV or FLAC and send it again.")
+
+
+def facts_of(report: Report) -> dict[str, Any]:
+    """For the log."""
+    return {name: getattr(report, name) for name in report.__slots__}
