@@ -332,4 +332,4 @@ def relabel(turns: Iterable[Turn]) -> tuple[dict[str, str], tuple[Turn, ...]]:
     """Old to new names, and the turns in order with speakers named ``SPEAKER_00`` ... as they first speak."""
     ordered = sorted(turns)
     names = {old: f"SPEAKER_{i:02d}" for i, old in enumerate(dict.fromkeys(turn.speaker for turn in ordered))}
-    return names, tuple(replace(turn, speaker=names[turn.speaker]) for turn in ordered)
+    return names, tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in ordered))
