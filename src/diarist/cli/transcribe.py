@@ -1,0 +1,214 @@
+"""``diarist transcribe``: recordings in, transcripts out, by the same pipeline as the service's."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+
+from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
+
+if TYPE_CHECKING:
+    from diarist.cli.outputs import Task
+    from diarist.cli.reporters import Reporter
+    from diarist.formats import Format
+    from diarist.settings import Settings
+    from diarist.types import Progress, TranscribeOptions, Transcript
+
+Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
+"""Transcribes one recording; the progress is that of the whole recording."""
+
+Prepare: TypeAlias = "Callable[[Settings, Reporter, bool], Transcriber]"
+"""Loads the engine, once for all recordings; the last argument forbids fetching models."""
+
+logger = logging.getLogger(__name__)
+
+
+def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Format, ...]:
+    from diarist.formats import find
+
+    try:
+        return tuple(find(name) for name in dict.fromkeys(part.strip() for part in value.lower().split(",")))
+    except InvalidOption as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+@click.command
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-f", "--format", "formats", default="txt", show_default=True, metavar="NAMES", callback=_formats,
+              help="json, txt, srt, vtt or rttm; several with commas between.")  # fmt: skip
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path),
+              help="Write files into this folder; it is made if need be.")  # fmt: skip
+@click.option("--force", "--overwrite", is_flag=True, help="Replace transcripts that are there already.")
+@click.option("--num-speakers", type=int, metavar="N", help="There are exactly so many speakers.")
+@click.option("--min-speakers", type=int, metavar="N", help="There are at least so many.")
+@click.option("--max-speakers", type=int, metavar="N", help="There are at most so many.")
+@click.option("--language", metavar="CODE", help="What is spoken, as en or de; detected if not given.")
+@click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
+              help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
+@click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
+@click.option("--offline", is_flag=True, help="Never fetch models: fail if one is missing.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
+@click.pass_obj
+def transcribe(
+    prepare: Prepare | None,
+    files: tuple[Path, ...],
+    formats: tuple[Format, ...],
+    output: Path | None,
+    force: bool,
+    num_speakers: int | None,
+    min_speakers: int | None,
+    max_speakers: int | None,
+    language: str | None,
+    channels: str,
+    words: bool,
+    offline: bool,
+    verbose: bool,
+) -> None:
+    """Say who said what, when, in recordings.
+
+    One FILE in one format goes to standard output. Several files or formats, or --output, give files named after
+    the recordings (meeting.json), in the current folder unless --output names another. A FILE that is - is read
+    from standard input.
+
+    Exit codes: 0 all done, 1 some recording failed (the others are done), 2 wrong options, 3 no models or engine,
+    130 interrupted.
+    """
+    from diarist.cli.outputs import plan
+    from diarist.cli.reporters import reporter
+    from diarist.settings import load_settings
+    from diarist.types import SpeakerHints, TranscribeOptions
+
+    if words and all(each.name != "json" for each in formats):
+        raise InvalidOption("--words needs --format json: the other formats have no place for them")
+    hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
+    options = TranscribeOptions(hints, language and language.lower(), "separate" if channels == "separate" else "mix")
+    settings = load_settings()
+    tasks = plan(files, formats, output, replace=force)
+    _log_to_stderr(verbose=verbose)
+    with _signals_unwind(), reporter(verbose=verbose) as report:
+        transcriber = (prepare or prepare_engine)(settings, report, offline)
+        failures = work(tasks, options, transcriber, report, words=words, replace=force)
+    if failures:
+        sys.exit(1)
+
+
+def prepare_engine(settings: Settings, report: Reporter, offline: bool) -> Transcriber:
+    """Fetch the models that are missing, unless ``offline``, and load the engine.
+
+    Raises:
+        ModelError: a model cannot be had.
+        EngineUnavailable: the engine cannot be loaded.
+    """
+    from diarist.audio import DecodeLimits
+    from diarist.engines.registry import load_engine
+    from diarist.models import ModelStore, required
+    from diarist.pipeline import transcribe as run_pipeline
+
+    store = ModelStore(settings.model_dir)
+    for name in required(settings):
+        if store.state(name) == "missing":
+            with report.step(name) as progress:
+                store.pull(name, lambda share, progress=progress: progress("fetching", share), offline=offline)
+    with report.step("engine") as progress:
+        progress("loading", 0.0)
+        engine = load_engine(settings)
+    limits = DecodeLimits.of(settings)
+    return lambda path, options, progress: run_pipeline(path, engine, options, progress, limits)
+
+
+def work(
+    tasks: Sequence[Task],
+    options: TranscribeOptions,
+    transcriber: Transcriber,
+    report: Reporter,
+    *,
+    words: bool,
+    replace: bool,
+) -> int:
+    """Transcribe one recording after the other and write what comes out; the number of those that failed.
+
+    Raises:
+        InvalidOption: an option that no recording can be transcribed with.
+        ModelError, EngineUnavailable: no recording can be transcribed.
+        ServiceError: standard output cannot be written.
+    """
+    failures = 0
+    for task in tasks:
+        texts = _transcribed(task, options, transcriber, report, words=words)
+        if texts is None or not _delivered(task, texts, report, replace=replace):
+            failures += 1
+    return failures
+
+
+def _transcribed(
+    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, *, words: bool
+) -> list[str] | None:
+    """The transcript in each of the task's formats, or None, said, where there is none."""
+    from diarist.cli.outputs import regular_file
+    from diarist.formats import render
+
+    try:
+        with report.step(task.shown) as progress, regular_file(task.recording) as path:
+            transcript = transcriber(path, options, progress)
+        return [render(transcript, each.name, recording=task.name, words=words) for each, _ in task.outputs]
+    except (InvalidOption, ModelError, EngineUnavailable):
+        raise
+    except DiaristError as error:
+        _fail(task, str(error), error, report)
+    except OSError as error:
+        _fail(task, error.strerror or str(error), error, report)
+    except Exception as error:  # the other recordings are not to blame  # noqa: BLE001
+        _fail(task, f"this is a fault in diarist ({type(error).__name__}: {error}); -v shows where", error, report)
+    return None
+
+
+def _delivered(task: Task, texts: Sequence[str], report: Reporter, *, replace: bool) -> bool:
+    from diarist.cli.outputs import write, write_out
+
+    for (_, path), text in zip(task.outputs, texts, strict=True):
+        if path is None:
+            write_out(text)
+            continue
+        try:
+            write(path, text, replace=replace)
+        except OSError as error:
+            _fail(task, f"{path} cannot be written: {error.strerror or error}", error, report)
+            return False
+        report.note(f"{task.shown}: written to {path}")
+    return True
+
+
+def _fail(task: Task, message: str, error: Exception, report: Reporter) -> None:
+    from diarist.cli import printable
+
+    logger.info("%s failed", task.shown, exc_info=error)
+    report.fail(f"{task.shown}: {printable(message)}")
+
+
+def _log_to_stderr(*, verbose: bool) -> None:
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("diarist").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Let a polite kill, or a closed terminal, run the ``finally`` blocks that remove temporary files."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    # Under nohup SIGHUP is ignored, and stays so.
+    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

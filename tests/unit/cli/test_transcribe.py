@@ -1,0 +1,231 @@
+"""``diarist transcribe`` with a stand-in for the engine: what goes where, and what the shell is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+
+import pytest
+from click.testing import CliRunner
+
+from diarist.cli import main
+from diarist.types import SpeakerHints, TranscribeOptions
+from unit.cli.stand_in import StandIn
+
+
+def run(*args, engine=None, stdin=None):
+    engine = engine or StandIn()
+    result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.prepare, input=stdin)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def recording(folder, name="meeting.wav", does="say Hello."):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(does)
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_recording_in_one_format_goes_to_standard_output(folder):
+    recording(folder)
+    result = run("meeting.wav")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "[00:00:00.000] SPEAKER_00: Hello.\n", "")
+    assert names(folder) == ["meeting.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("json", '{"conversation"'), ("srt", "1\n"), ("vtt", "WEBVTT"), ("rttm", "SPEAKER meeting 1 ")]
+)
+def test_each_format(folder, name, begins):
+    recording(folder)
+    assert run("meeting.wav", "--format", name).stdout.startswith(begins)
+
+
+def test_several_formats_go_into_the_current_folder(folder):
+    recording(folder / "sub", "board.meeting.wav")
+    result = run("sub/board.meeting.wav", "-f", "json, RTTM,json")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert names(folder) == ["board.meeting.json", "board.meeting.rttm", "sub"]
+    assert json.loads((folder / "board.meeting.json").read_text())["conversation"][0]["text"] == "Hello."
+
+
+def test_several_recordings_take_one_engine(folder):
+    recording(folder, "a.wav", "say A.")
+    recording(folder, "b.mp3", "say B.")
+    engine = StandIn()
+    result = run("a.wav", "b.mp3", "--output", "out/deep", engine=engine)
+    assert (result.exit_code, engine.loads) == (0, 1)
+    assert names(folder / "out" / "deep") == ["a.txt", "b.txt"]
+    assert (folder / "out/deep/b.txt").read_text() == "[00:00:00.000] SPEAKER_00: B.\n"
+
+
+def test_files_get_the_permissions_that_the_user_gives_new_files(folder):
+    recording(folder)
+    before = os.umask(0o027)
+    try:
+        run("meeting.wav", "-o", ".")
+    finally:
+        os.umask(before)
+    assert (folder / "meeting.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_options_arrive(folder):
+    recording(folder)
+    engine = StandIn()
+    args = ("--min-speakers", 2, "--max-speakers", 4, "--language", "DE", "--channels", "separate", "--offline")
+    assert run("meeting.wav", *args, engine=engine).exit_code == 0
+    assert engine.asked[0][1] == TranscribeOptions(SpeakerHints(None, 2, 4), "de", "separate")
+    assert engine.offline is True
+    run("meeting.wav", "--num-speakers", 3, engine=engine)
+    assert engine.asked[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
+    assert engine.offline is False
+
+
+def test_words(folder):
+    recording(folder)
+    segments = json.loads(run("meeting.wav", "--format", "json", "--words").stdout)["conversation"]
+    assert segments[0]["words"][0]["speaker_confidence"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "Missing argument 'FILE...'"),
+        (("absent.wav", "missing.wav"), "absent.wav: there is no such file; missing.wav: there is no such file"),
+        (("there",), "there is a folder: name the recordings in it"),
+        (("meeting.wav", "--format", "docx"), "must be one of json, txt, srt, vtt, rttm, not 'docx'"),
+        (("meeting.wav", "--format", ""), "must be one of"),
+        (("meeting.wav", "--words"), "--words needs --format json"),
+        (("meeting.wav", "--num-speakers", "0"), "num_speakers must be a whole number from 1 to 100, not 0"),
+        (("meeting.wav", "--num-speakers", "1.5"), "'1.5' is not a valid integer"),
+        (("meeting.wav", "--num-speakers", "1000000000"), "from 1 to 100"),
+        (("meeting.wav", "--min-speakers", "3", "--max-speakers", "2"), "min_speakers (3) is above max_speakers (2)"),
+        (("meeting.wav", "--num-speakers", "5", "--max-speakers", "2"), "num_speakers contradicts"),
+        (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
+        (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
+        (("-", "-", "-f", "json"), "would both be written to stdin.json"),
+        (("meeting.wav", "--output", "meeting.wav"), "--output meeting.wav cannot be a folder"),
+        (("meeting.wav", "--output", "taken"), "taken/meeting.txt: there already"),
+        (("meeting.wav", "--output", "folders"), "folders/meeting.txt is a folder"),
+        (("speech.txt", "--output", ".", "--force"), "speech.txt is a recording itself"),
+        (("meeting.wav", "--frobnicate"), "No such option"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(folder, args, says):
+    recording(folder)
+    recording(folder / "there", "meeting.mp3")
+    recording(folder / "taken", "meeting.txt")
+    recording(folder, "speech.txt")
+    (folder / "folders" / "meeting.txt").mkdir(parents=True)
+    before = sorted(folder.rglob("*"))
+    engine = StandIn()
+    result = run(*args, engine=engine)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+    assert (result.stdout, engine.loads) == ("", 0)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("flag", ["--force", "--overwrite"])
+def test_force_replaces(folder, flag):
+    recording(folder)
+    (folder / "meeting.txt").write_text("old")
+    assert run("meeting.wav", "-o", ".").exit_code == 2
+    assert (folder / "meeting.txt").read_text() == "old"
+    assert run("meeting.wav", "-o", ".", flag).exit_code == 0
+    assert (folder / "meeting.txt").read_text() == "[00:00:00.000] SPEAKER_00: Hello.\n"
+
+
+def test_one_bad_recording_does_not_stop_the_others(folder):
+    recording(folder, "a.wav", "refuse")
+    recording(folder, "b.wav", "break")
+    recording(folder, "c.wav", "say C.")
+    result = run("a.wav", "b.wav", "c.wav")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    broken, fault = result.stderr.splitlines()
+    assert broken == "diarist: a.wav: the recording ends\N{REPLACEMENT CHARACTER}after 2 of 9 s: copy it again"
+    assert fault == "diarist: b.wav: this is a fault in diarist (KeyError: 'lost'); -v shows where"
+    assert names(folder) == ["a.wav", "b.wav", "c.txt", "c.wav"]
+
+
+def test_a_transcript_that_cannot_be_written_is_a_failure_and_leaves_no_part_of_it(folder):
+    recording(folder, "a.wav", f"occupy {folder / 'a.txt'}")
+    recording(folder, "b.wav")
+    result = run("a.wav", "b.wav", "--force")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("diarist: a.wav: a.txt cannot be written: ")
+    assert names(folder) == ["a.txt", "a.wav", "b.txt", "b.wav"]
+
+
+def test_a_file_that_appears_while_the_work_runs_is_not_replaced(folder):
+    recording(folder, "a.wav", f"occupy {folder / 'a.txt'}")
+    result = run("a.wav", "-o", ".")
+    assert result.exit_code == 1
+    assert "a.txt has appeared meanwhile" in result.stderr
+    assert names(folder) == ["a.txt", "a.wav"]
+
+
+def test_no_engine(folder):
+    recording(folder)
+    result = run("meeting.wav", engine=StandIn(available=False))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "diarist: the engine cannot be loaded: free some memory\n"
+
+
+def test_a_model_that_goes_missing_stops_all(folder):
+    recording(folder, "a.wav", "models")
+    recording(folder, "b.wav")
+    result = run("a.wav", "b.wav")
+    assert (result.exit_code, result.stderr) == (3, "diarist: campplus is missing: run `diarist models pull`\n")
+
+
+def test_an_option_that_the_model_refuses(folder):
+    recording(folder, does="option")
+    result = run("meeting.wav", "--language", "xx")
+    assert (result.exit_code, result.stderr) == (2, "diarist: language must be one that the model knows, not 'xx'\n")
+
+
+def test_a_setting_that_cannot_be_used(folder, monkeypatch):
+    recording(folder)
+    monkeypatch.setenv("MAX_DURATION_S", "soon")
+    engine = StandIn()
+    result = run("meeting.wav", engine=engine)
+    assert (result.exit_code, engine.loads) == (2, 0)
+    assert result.stderr.startswith("diarist: Settings cannot be used: MAX_DURATION_S: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_standard_input(folder, monkeypatch):
+    spool = folder / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    engine = StandIn()
+    result = run("-", "-f", "rttm", engine=engine, stdin="say Hi.")
+    assert (result.exit_code, result.stdout.split()[1]) == (0, "stdin")
+    assert engine.asked[0][0].parent == spool
+    assert names(spool) == []
+
+
+def test_a_name_cannot_drive_the_terminal(folder):
+    name = "a\x1b[31m\n[bold]2026 ERROR forged.wav"
+    recording(folder, name, "refuse")
+    result = run(name)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("diarist: a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}[bold]2026 ERROR")
+    assert result.stderr.count("\n") == 1
+
+
+def test_verbose_tells_the_stages_and_where_a_fault_lies(folder, caplog):
+    recording(folder, "a.wav", "break")
+    recording(folder, "b.wav")
+    result = run("a.wav", "b.wav", "-v")
+    assert "b.wav: diarizing (50%)\nb.wav: written to b.txt\n" in result.stderr
+    assert any(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)
