@@ -104,15 +104,13 @@ class Supervisor:
     def _supervise(self) -> None:
         deaths = 0
         fault: str | None = None
+        name = self._name_next(fault)
         while not self._stopping.is_set():
-            name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
             process: _WorkerProcess | None = None
             try:
-                self._say_starting(name, fault)
                 process = self._spawn(name, fault)
-            except (OSError, ServiceError) as error:
-                logger.error("No worker can be started: %s", error)  # noqa: TRY400 - the words say it all
-                how = f"could not be started ({error})"
+            except OSError as error:
+                how = f"could not be started ({error.strerror})"
             if process is not None:
                 how = process.wait()
                 with self._lock:
@@ -125,12 +123,12 @@ class Supervisor:
             deaths = 1 if lived else deaths + 1
             # One that was ready is missed for a moment only; one that never got so is a fault to be shown.
             was_ready = process is not None and process.ready
-            fault = (
-                None if was_ready else f"The worker process {how} while it started; see the log. It is started again."
-            )
+            fault = None if was_ready else f"The worker process {how} before it was ready. The log says more."
+            name = self._name_next(fault)
             delay_s = BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1]
-            logger.error("The worker %s; the next one starts in %.1f s", how, delay_s)
+            logger.error("The worker process %s; the next one starts in %.1f s", how, delay_s)
             self._stopping.wait(delay_s)
+        self._release(name)
 
     def _spawn(self, name: str, fault: str | None) -> _WorkerProcess | None:
         with self._lock:
@@ -140,11 +138,17 @@ class Supervisor:
             logger.info("Worker %s started as process %d", name, self._process.pid)
             return self._process
 
-    def _say_starting(self, name: str, fault: str | None) -> None:
-        """In the new worker's name, until it speaks for itself."""
+    def _name_next(self, fault: str | None) -> str:
+        """A name for the next worker, with a report in that name until it speaks for itself."""
+        name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         errors = () if fault is None else (fault,)
-        state = "loading" if fault is None else "error"
-        self._store.report(WorkerReport(name, os.getpid(), state, (), errors, utc_now()))
+        try:
+            self._store.report(
+                WorkerReport(name, os.getpid(), "loading" if fault is None else "error", (), errors, utc_now())
+            )
+        except ServiceError as error:
+            logger.error("The state of the worker cannot be reported: %s", error)  # noqa: TRY400
+        return name
 
     def _release(self, name: str) -> None:
         """Give back what the dead worker held; again until the store can be written, for nobody else will."""

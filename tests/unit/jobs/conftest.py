@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from diarist.jobs.model import Job
+from diarist.jobs.service import JobService
+from diarist.jobs.store import SqlJobStore, open_store
+from diarist.settings import Settings, load_settings
+from diarist.types import TranscribeOptions
+
+ENTRIES = Path(__file__).parent
+
+
+def _until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    turn = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        turn.wait(0.02)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait for a condition, with a deadline."""
+    return _until
+
+
+@pytest.fixture
+def make_settings(tmp_path) -> Callable[..., Settings]:
+    def make(**overrides: object) -> Settings:
+        return load_settings(**{"data_dir": tmp_path / "data", "min_free_mb": 0, "job_lease_s": 30.0, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings) -> Settings:
+    return make_settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A service with a real worker process, and the folder where test and worker leave each other files."""
+
+    service: JobService
+    store: SqlJobStore
+    settings: Settings
+    folder: Path
+
+    def submit(self, orders: str, filename: str = "talk.wav") -> Job:
+        return self.service.submit(io.BytesIO(orders.encode()), filename, TranscribeOptions(), "r-1")
+
+    def tell(self, name: str) -> None:
+        (self.folder / name).touch()
+
+    def lines(self, name: str) -> list[str]:
+        path = self.folder / name
+        return path.read_text(encoding="ascii").splitlines() if path.exists() else []
+
+    @property
+    def pid(self) -> int:
+        pid = self.service._supervisor.pid
+        assert pid is not None
+        return pid
+
+    def until_begun(self, times: int = 1) -> None:
+        _until(lambda: len(self.lines("begun")) >= times)
+
+    def until_ready(self) -> None:
+        _until(lambda: self.service.report().state == "ready")
+
+
+@pytest.fixture
+def make_bench(tmp_path, make_settings) -> Iterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def make(*, start: bool = True, files: tuple[str, ...] = (), **overrides: object) -> Bench:
+        settings = make_settings(**overrides)
+        folder = tmp_path / "orders"
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+        store = open_store(settings)
+        command = (sys.executable, str(ENTRIES / "worker_entry.py"), str(folder))
+        bench = Bench(JobService(settings, store, command), store, settings, folder)
+        benches.append(bench)
+        if start:
+            bench.service.start()
+        return bench
+
+    yield make
+    for bench in benches:
+        if bench.service._supervisor._main.is_alive():
+            bench.service.stop()
+        bench.store.close()
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert left == [], "processes or zombies are left"
+
+
+@pytest.fixture
+def bench(make_bench) -> Bench:
+    return make_bench()

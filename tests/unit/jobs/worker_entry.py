@@ -1,0 +1,87 @@
+"""A worker process whose recordings are orders: run as ``python worker_entry.py FOLDER``.
+
+A recording holds one order a line; ``FOLDER`` is where test and worker leave each other files. ``loads`` counts how
+often the engine was loaded, ``begun`` gets the pid of the worker for each job that it begins.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from diarist.errors import ModelUnavailable, NotAudio
+from diarist.jobs.worker import main
+from diarist.protocols import Engine
+from diarist.types import Diarization, ModelInfo, Span, Timing, Transcript, Turn, Utterance, Word
+
+FOLDER = Path(sys.argv[1])
+
+
+def note(name: str, text: str) -> None:
+    with (FOLDER / name).open("a", encoding="ascii") as file:
+        file.write(text + "\n")
+
+
+def count(name: str) -> int:
+    path = FOLDER / name
+    return len(path.read_text(encoding="ascii").splitlines()) if path.exists() else 0
+
+
+def load_engine(settings, note_models) -> Engine:
+    note("loads", str(os.getpid()))
+    print("a library's own chatter on stdout")  # noqa: T201
+    note_models((ModelInfo("model", "recognition", "MIT", "loading"),))
+    if (FOLDER / "no-network").exists():
+        raise ModelUnavailable("No source of models can be reached. Connect, or run `diarist models pull`.")
+    if (FOLDER / "die-while-loading").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (FOLDER / "fault-while-loading").exists():
+        raise RuntimeError("a secret path")
+    return Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+
+
+def wait_for(name: str, progress=lambda: None) -> None:
+    turn = threading.Event()
+    while not (FOLDER / name).exists():
+        progress()
+        turn.wait(0.02)
+
+
+def work(path: Path, engine, options, progress, settings) -> Transcript:
+    note("begun", str(os.getpid()))
+    progress("decode", 0.1)
+    said = path.read_text(encoding="ascii")
+    for order in said.splitlines():
+        match order.split():
+            case ["wait", name]:
+                wait_for(name, lambda: progress("wait", 0.5))
+            case ["deaf", name]:
+                wait_for(name)
+            case ["child", name]:
+                child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+                note(name, str(child.pid))
+            case ["die", times] if count("begun") <= int(times):
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["freeze", times] if count("begun") <= int(times):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case ["stall", times] if count("begun") <= int(times):
+                wait_for("never")
+            case ["not-audio"]:
+                raise NotAudio("There is no audio in it. Send a recording.")
+            case ["bug"]:
+                raise RuntimeError("a secret path")
+            case ["nan"]:
+                return Transcript((), Diarization(), float("nan"), None, None, "orders", ())
+    span = Span(0.0, 1.0)
+    utterance = Utterance((Word(said, span, "SPEAKER_00", 1.0, 1.0),))
+    return Transcript(
+        (utterance,), Diarization((Turn(span, "SPEAKER_00"),)), 1.0, "en", 1.0, engine.name, (Timing("decode", 0.1),)
+    )
+
+
+if __name__ == "__main__":
+    main(load_engine, work, load_retry_s=0.2)
