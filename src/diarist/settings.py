@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     model_dir: Path = Field(default_factory=_cache_folder)
     """Where models are kept, shared by all installations of a user. Unset: `~/.cache/diarist`."""
 
+    model_source_dir: Path | None = None
+    """A folder with model files or the wheels that hold them, looked into before any network. Unset: none."""
+
     model_config_dir: Path = Path("conf")
     """Folder of the diarizer configurations of the NeMo engine."""
 

@@ -1,0 +1,142 @@
+"""The graph of CAM++: a voice as 192 values.
+
+The architecture is that of Wang et al. 2023 (https://arxiv.org/abs/2303.00332) with the sizes of
+``iic/speech_campplus_sv_zh_en_16k-common_advanced``: a two-dimensional front end, a TDNN layer, three blocks of densely
+connected TDNN layers with context-aware masking, pooled mean and deviation, one linear layer.
+
+Input ``features``: float32 (batch, frames, 80), Kaldi filterbanks of 25 ms every 10 ms from which the mean over the
+frames has been subtracted; all rows of a batch have the same number of frames, at least 3. Output ``embedding``:
+float32 (batch, 192).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+
+from diarist.models.graph import EPSILON, GraphWriter, Tensors, batch_norm, fold
+
+FEATURES = 80
+VALUES = 192
+
+_BLOCKS = ((12, 1), (24, 2), (16, 2))
+"""Layers and dilation of each dense block."""
+
+_SEGMENT_FRAMES = 100
+"""The mask looks at the mean of the whole and at that of segments of this many frames."""
+
+
+def build_campplus(tensors: Tensors) -> onnx.ModelProto:
+    """The ONNX model for the tensors of the checkpoint, every batch norm behind a convolution folded into it.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    graph = GraphWriter()
+    x = graph.op("Transpose", "input", perm=[0, 2, 1])  # (batch, 80, frames)
+    x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.whole([1])))
+    first = fold(tensors["xvector.tdnn.linear.weight"], batch_norm(tensors, "xvector.tdnn.nonlinear.batchnorm"))
+    x = graph.op("Relu", _conv(graph, x, first, strides=[2], pads=[2, 2]))  # (batch, 128, frames / 2)
+    context, spread = _segments(graph, x)
+    for block, (layers, dilation) in enumerate(_BLOCKS, start=1):
+        for layer in range(1, layers + 1):
+            new = _dense_layer(graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, context, spread)
+            x = graph.op("Concat", x, new, axis=1)
+        transit = f"xvector.transit{block}"
+        kernel = tensors[f"{transit}.linear.weight"]
+        if block == len(_BLOCKS):
+            folded = fold(kernel, batch_norm(tensors, "xvector.out_nonlinear.batchnorm"))
+        else:
+            folded = kernel, None
+        x = _conv(graph, _norm_relu(graph, tensors, x, f"{transit}.nonlinear.batchnorm"), folded)
+    x = _statistics(graph, graph.op("Relu", x))  # (batch, 1024)
+    kernel, bias = fold(
+        tensors["xvector.dense.linear.weight"], batch_norm(tensors, "xvector.dense.nonlinear.batchnorm")
+    )
+    embedding = graph.op("Gemm", x, graph.weight(kernel[:, :, 0]), graph.weight(bias), transB=1)
+    return graph.model(
+        ("input", "features", ("batch", "frames", FEATURES)), (embedding, "embedding", ("batch", VALUES)), "campplus"
+    )
+
+
+def _conv(graph: GraphWriter, x: str, kernel_bias: tuple[Any, Any], **attributes: Any) -> str:
+    kernel, bias = kernel_bias
+    inputs = [graph.weight(kernel)] if bias is None else [graph.weight(kernel), graph.weight(bias)]
+    return graph.op("Conv", x, *inputs, kernel_shape=list(kernel.shape[2:]), **attributes)
+
+
+def _norm_relu(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
+    """A batch norm that stands before its convolution, where it cannot be folded, and its ReLU."""
+    factor, offset = batch_norm(tensors, name)
+    zeros, ones = np.zeros_like(factor), np.full_like(factor, 1 - EPSILON)
+    parts = [graph.weight(part) for part in (factor, offset, zeros, ones)]
+    return graph.op("Relu", graph.op("BatchNormalization", x, *parts, epsilon=EPSILON))
+
+
+def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
+    """(batch, 1, 80, frames) to (batch, 320, frames)."""
+
+    def conv(x: str, name: str, norm: str, stride: int, pad: int = 1) -> str:
+        kernel = fold(tensors[f"head.{name}.weight"], batch_norm(tensors, f"head.{norm}"))
+        return _conv(graph, x, kernel, strides=[stride, 1], pads=[pad] * 4)
+
+    x = graph.op("Relu", conv(x, "conv1", "bn1", 1))
+    for layer in ("layer1", "layer2"):
+        for block, stride in ((0, 2), (1, 1)):
+            at = f"{layer}.{block}"
+            inner = graph.op("Relu", conv(x, f"{at}.conv1", f"{at}.bn1", stride))
+            inner = conv(inner, f"{at}.conv2", f"{at}.bn2", 1)
+            beside = conv(x, f"{at}.shortcut.0", f"{at}.shortcut.1", stride, pad=0) if stride > 1 else x
+            x = graph.op("Relu", graph.op("Add", inner, beside))
+    x = graph.op("Relu", conv(x, "conv2", "bn2", 2))  # (batch, 32, 10, frames)
+    # The 32 channels of 10 bands each become 320 channels.
+    return graph.op("Reshape", x, graph.whole([0, 320, -1]))
+
+
+def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
+    """Two matrices that all masks share, for ``x`` of shape (batch, channels, frames).
+
+    The first, (frames, segments), takes a product from frames to what the mask looks at: the mean of each segment plus
+    the mean of the whole. The second, (segments, frames), spreads one value a segment over its frames. So a mask is
+    computed once a segment instead of once a frame, as the original does.
+    """
+    frames = graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0)
+    one, zero, size = graph.whole(1), graph.whole(0), graph.whole(_SEGMENT_FRAMES)
+    segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): its segment
+    count = graph.op("Div", graph.op("Add", frames, graph.whole(_SEGMENT_FRAMES - 1)), size)
+    column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.whole([1]))
+    inside = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
+    lengths = graph.op("ReduceSum", inside, one_axis, keepdims=1)  # (segments, 1): the last segment may be short
+    means = graph.op("Transpose", graph.op("Div", inside, lengths), perm=[1, 0])
+    whole = graph.op("Reciprocal", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT))
+    return graph.op("Add", means, whole), inside
+
+
+def _dense_layer(
+    graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, spread: str
+) -> str:
+    """One densely connected layer: (batch, channels, frames) to the (batch, 32, frames) that it adds."""
+    x = _norm_relu(graph, tensors, x, f"{name}.nonlinear1.batchnorm")
+    kernel = fold(tensors[f"{name}.linear1.weight"], batch_norm(tensors, f"{name}.nonlinear2.batchnorm"))
+    x = graph.op("Relu", _conv(graph, x, kernel))  # (batch, 128, frames)
+    cam = f"{name}.cam_layer"
+    local = _conv(
+        graph, x, (tensors[f"{cam}.linear_local.weight"], None), pads=[dilation, dilation], dilations=[dilation]
+    )
+    mask = graph.op("MatMul", x, context)  # (batch, 128, segments)
+    for layer, activation in (("linear1", "Relu"), ("linear2", "Sigmoid")):
+        kernel = tensors[f"{cam}.{layer}.weight"], tensors[f"{cam}.{layer}.bias"]
+        mask = graph.op(activation, _conv(graph, mask, kernel))
+    return graph.op("Mul", local, graph.op("MatMul", mask, spread))
+
+
+def _statistics(graph: GraphWriter, x: str) -> str:
+    """Mean and sample deviation (divided by one less) over the frames: (batch, 512, frames) to (batch, 1024)."""
+    mean = graph.op("ReduceMean", x, axes=[2], keepdims=1)
+    apart = graph.op("Sub", x, mean)
+    squares = graph.op("ReduceSum", graph.op("Mul", apart, apart), graph.whole([2]), keepdims=1)
+    frames = graph.op("Cast", graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0), to=1)
+    deviation = graph.op("Sqrt", graph.op("Div", squares, graph.op("Sub", frames, graph.weight(1.0))))
+    return graph.op("Squeeze", graph.op("Concat", mean, deviation, axis=1), graph.whole([2]))

@@ -1,0 +1,81 @@
+"""The ONNX graphs that are built once, beside the checkpoints that they are built from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from diarist.errors import ModelCorrupt
+from diarist.models.catalogue import GraphName, Model
+
+BUILDER_VERSION = 1
+"""Counted up whenever what the builders make changes: older graphs are then built again."""
+
+GRAPH_FILE = "model.onnx"
+MANIFEST_FILE = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a built graph is made of, kept beside it."""
+
+    builder: int
+    source_sha256: str
+    graph_sha256: str
+    graph_bytes: int
+
+
+def current_manifest(folder: Path, model: Model) -> Manifest | None:
+    """The manifest of the graph in ``folder``; None where there is no graph, or one of other tensors or builders."""
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    fits = manifest.builder == BUILDER_VERSION and manifest.source_sha256 == model.files[0].sha256
+    return manifest if fits and (folder / GRAPH_FILE).exists() else None
+
+
+def build(folder: Path, model: Model) -> Manifest:
+    """Build the graph of ``model`` from the checkpoint in ``folder`` (checked by the caller) and keep it there.
+
+    Raises:
+        ModelCorrupt: the checkpoint does not hold the tensors of that network.
+        OSError: the folder cannot be written.
+    """
+    if model.graph is None:
+        raise ValueError(f"{model.name} has no graph to build")
+    checkpoint = folder / model.files[0].name
+    try:
+        content = _graph(model.graph, checkpoint)
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, ModelCorrupt):
+            raise
+        raise ModelCorrupt(f"{checkpoint} does not hold the tensors of {model.name}: {error}.") from error
+    manifest = Manifest(BUILDER_VERSION, model.files[0].sha256, hashlib.sha256(content).hexdigest(), len(content))
+    # Without a manifest a graph counts as none: a crash between the two writes leaves nothing that looks damaged.
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    _write(folder / GRAPH_FILE, content)
+    _write(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    return manifest
+
+
+def _graph(name: GraphName, checkpoint: Path) -> bytes:
+    from diarist.models.campplus import build_campplus
+    from diarist.models.checkpoint import read_tensors
+    from diarist.models.segmentation import build_segmentation
+
+    builders = {"segmentation": build_segmentation, "campplus": build_campplus}
+    content: bytes = builders[name](read_tensors(checkpoint)).SerializeToString(deterministic=True)
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""Where model files come from: a folder, an installed distribution, a package index, a model hub.
+
+A source puts what it has of the wanted files into the staging folder, each checked against its hash, and says in words
+why it could not where it could not. Whether that is enough is the store's business.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from diarist.errors import ModelCorrupt
+from diarist.models.catalogue import Model, ModelFile, Part, Wheel
+from diarist.models.integrity import write_checked
+from diarist.models.pip_download import DownloadFailed, download_wheel
+
+BytesProgress = Callable[[str, int, int], None]
+"""Called as ``progress(model, done_bytes, total_bytes)``, of the source being tried; raises to stop the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file of a model that is wanted."""
+
+    model: Model
+    file: ModelFile
+
+    def staged(self, staging: Path) -> Path:
+        return staging / self.model.name / self.file.name
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a source is asked for."""
+
+    model: Model
+    needed: tuple[Wanted, ...]
+    """Files without which the model is of no use."""
+
+    welcome: tuple[Wanted, ...]
+    """Files of other models that the same wheels hold: fetched along, so that no wheel is downloaded twice."""
+
+    staging: Path
+    """Where to put them, and everything that is temporary."""
+
+    progress: BytesProgress
+
+    def open(self) -> tuple[Wanted, ...]:
+        """The files that no source has given yet."""
+        return tuple(w for w in (*self.needed, *self.welcome) if not w.staged(self.staging).exists())
+
+    @property
+    def done(self) -> bool:
+        return all(wanted.staged(self.staging).exists() for wanted in self.needed)
+
+
+class Source(Protocol):
+    """A place that may have model files."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether asking it goes over the network."""
+        ...
+
+    def fetch(self, request: Request) -> tuple[str, ...]:
+        """Put into the staging folder what there is of the request; gives, in words for the user, what went wrong.
+
+        Raises:
+            OSError: the staging folder cannot be written.
+            Cancelled: ``progress`` raised it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder of the user: model files in ``<model>/<file>``, or the wheels that hold them."""
+
+    folder: Path
+    remote: bool = False
+
+    def fetch(self, request: Request) -> tuple[str, ...]:
+        faults: list[str] = []
+        for wanted in request.open():
+            plain = self.folder / wanted.model.name / wanted.file.name
+            if plain.is_file():
+                _stage(wanted, request, _opened([plain]), f"{self.folder}", faults)
+        wheels = {wheel: found for wheel in _wheels(request.open()) for found in self._wheels_of(wheel)}
+        _unpack(request, wheels, f"{self.folder}", faults)
+        if not request.done and not faults:
+            faults.append(f"{self.folder}: holds neither the files nor the wheels")
+        return tuple(faults)
+
+    def _wheels_of(self, wheel: Wheel) -> list[Path]:
+        return sorted(self.folder.glob(wheel.pattern))
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledSource:
+    """Distributions that happen to be installed in this environment."""
+
+    remote: bool = False
+
+    def fetch(self, request: Request) -> tuple[str, ...]:
+        faults: list[str] = []
+        for wanted in request.open():
+            paths = [_installed(part) for part in wanted.file.parts]
+            found = [path for path in paths if path is not None]
+            if found and len(found) == len(paths):
+                _stage(wanted, request, _opened(found), "the installed package", faults)
+        return tuple(faults)
+
+
+def _installed(part: Part) -> Path | None:
+    try:
+        distribution = importlib.metadata.distribution(part.wheel.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    path = Path(str(distribution.locate_file(part.path)))
+    return path if distribution.version == part.wheel.version and path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSource:
+    """The package index that pip is set up for, by pip itself: a mirror, credentials and proxies apply."""
+
+    remote: bool = True
+
+    def fetch(self, request: Request) -> tuple[str, ...]:
+        faults: list[str] = []
+        wheels = _wheels(wanted for wanted in request.needed if not wanted.staged(request.staging).exists())
+        total = sum(wheel.size_bytes for wheel in wheels)
+        before = 0
+        got: dict[Wheel, Path] = {}
+        for wheel in wheels:
+            folder = request.staging / "wheels" / wheel.distribution
+
+            def note(done_bytes: int, before: int = before) -> None:
+                request.progress(request.model.name, min(before + done_bytes, total), total)
+
+            try:
+                got[wheel] = download_wheel(wheel, folder, note)
+            except DownloadFailed as failure:
+                faults.append(f"package index ({wheel.requirement}): {failure}")
+                break
+            before += wheel.size_bytes
+        if not faults:
+            _unpack(request, got, "package index", faults)
+        shutil.rmtree(request.staging / "wheels", ignore_errors=True)
+        return tuple(faults)
+
+
+def _wheels(wanted: Iterable[Wanted]) -> tuple[Wheel, ...]:
+    return tuple(dict.fromkeys(part.wheel for item in wanted for part in item.file.parts))
+
+
+def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[str]) -> None:
+    """Take out of the wheels every open file that they hold whole."""
+    for wanted in request.open():
+        parts = wanted.file.parts
+        if parts and all(part.wheel in wheels for part in parts):
+            _stage(wanted, request, _members((wheels[part.wheel], part.path) for part in parts), place, faults)
+
+
+def _opened(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
+    for path in paths:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def _members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
+    for wheel, path in places:
+        with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
+            yield cast(BinaryIO, stream)
+
+
+def _stage(
+    wanted: Wanted, request: Request, streams: Generator[BinaryIO, None, None], place: str, faults: list[str]
+) -> None:
+    target = wanted.staged(request.staging)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_checked(wanted.file, streams, target)
+    except ModelCorrupt as error:
+        faults.append(f"{place}: refused, {error}")
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        faults.append(f"{place}: refused, the wheel is damaged ({error})")
+    finally:
+        streams.close()
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """The model hub, by its own client: its settings (mirror, token, HF_HUB_OFFLINE) apply."""
+
+    remote: bool = True
+
+    def fetch(self, request: Request) -> tuple[str, ...]:
+        hub = request.model.hub
+        if hub is None:
+            return ()
+        from huggingface_hub import hf_hub_download
+
+        faults: list[str] = []
+        place = f"model hub ({hub})"
+        total = sum(wanted.file.size_bytes for wanted in request.needed)
+        done = 0
+        folder = request.staging / "hub"
+        for wanted in request.needed:
+            request.progress(request.model.name, done, total)
+            try:
+                got = hf_hub_download(hub, wanted.file.name, revision=request.model.revision, local_dir=folder)
+            # The client raises errors of several libraries, and which ones changes from version to version.
+            except Exception as error:  # noqa: BLE001
+                faults.append(f"{place}: {next(iter(str(error).splitlines()), '') or type(error).__name__}")
+                break
+            _stage(wanted, request, _opened([Path(got)]), place, faults)
+            done += wanted.file.size_bytes
+        shutil.rmtree(folder, ignore_errors=True)
+        return tuple(faults)
