@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.jobs.codec import dump_options, dump_transcript, load_options, load_transcript
+from diarist.types import SpeakerHints, TranscribeOptions
+from strategies import patient, transcripts
+
+counts = st.none() | st.integers(1, 5)
+
+
+@patient
+@given(transcripts())
+def test_any_transcript_comes_back_as_it_was(transcript):
+    text = dump_transcript(transcript)
+    assert text.isascii()
+    back = load_transcript(text)
+    for name in ("utterances", "duration", "language", "language_probability", "engine", "timings", "speakers"):
+        assert getattr(back, name) == getattr(transcript, name)
+    assert back.diarization.turns == transcript.diarization.turns
+    assert np.array_equal(back.diarization.embeddings, transcript.diarization.embeddings)
+    assert back.diarization.embeddings.shape == transcript.diarization.embeddings.shape
+
+
+@patient
+@given(counts, st.integers(1, 5), st.integers(0, 5), st.none() | st.text(), st.sampled_from(["mix", "separate"]))
+def test_any_options_come_back_as_they_were(exact, least, more, language, channels):
+    hints = SpeakerHints(exact) if exact else SpeakerHints(None, least, least + more)
+    options = TranscribeOptions(hints, language, channels)
+    assert load_options(dump_options(options)) == options
+
+
+def test_a_transcript_of_another_version_is_refused():
+    with pytest.raises(ValueError, match="version 2"):
+        load_transcript('{"version": 2}')

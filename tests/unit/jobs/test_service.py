@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
+from diarist.jobs.media import MediaStore, new_job_id
+from diarist.jobs.model import Job, JobError, JobState, WorkerReport
+from diarist.jobs.service import clear_leftovers
+from diarist.jobs.store import open_store
+from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
+
+SILENCE = Transcript((), Diarization(), 1.0, None, None, "test", ())
+
+
+@pytest.fixture
+def still(make_bench):
+    """A bench whose service was not started: no worker takes a job."""
+    return make_bench(start=False, max_waiting=2, max_upload_mb=1)
+
+
+def test_the_queue_has_an_end_and_a_place_that_comes_free_is_taken(still):
+    first = still.submit("one")
+    still.submit("two")
+    assert still.service.counts() == (2, 0)
+    for refused in (still.service.check_room, lambda: still.submit("three")):
+        with pytest.raises(QueueFull, match="2 recordings wait"):
+            refused()
+    assert len(list(still.settings.media_dir.iterdir())) == 2
+    still.service.discard(first.id)
+    still.submit("three")
+
+
+def test_uploads_that_arrive_at_once_share_the_places(still):
+    outcomes: list[type] = []
+    barrier = threading.Barrier(8)
+
+    def send() -> None:
+        barrier.wait(10)
+        try:
+            still.submit("said")
+            outcomes.append(Job)
+        except QueueFull as error:
+            outcomes.append(type(error))
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(kind.__name__ for kind in outcomes) == ["Job"] * 2 + ["QueueFull"] * 6
+    assert len(list(still.settings.media_dir.iterdir())) == 2
+
+
+def test_an_upload_that_is_too_large_leaves_nothing_and_frees_its_place(still):
+    for _ in range(3):
+        with pytest.raises(UploadTooLarge):
+            still.submit("x" * (2**20 + 1))
+    assert still.service.counts() == (0, 0)
+    assert list(still.settings.media_dir.iterdir()) == []
+    still.submit("x" * 2**20)
+
+
+def test_a_disk_without_room_is_told_as_such(make_bench):
+    still = make_bench(start=False, min_free_mb=2**20)
+    for refused in (still.service.check_room, lambda: still.submit("said")):
+        with pytest.raises(StorageFull, match="MIN_FREE_MB"):
+            refused()
+    assert list(still.settings.media_dir.iterdir()) == []
+
+
+def test_a_file_is_taken_over_with_its_options(still, tmp_path):
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"said")
+    options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr", "separate")
+    job = still.service.submit(upload, "talk.wav", options, "r-9")
+    assert not upload.exists()
+    kept = still.service.get(job.id)
+    assert (kept.options, kept.request_id, kept.size_bytes) == (options, "r-9", 4)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a\0b", "\ud800", "x" * 5_000, "\r\nforged", "", "-i.wav"])
+def test_a_filename_is_only_ever_a_text(still, name):
+    job = still.submit("said", filename=name)
+    kept = still.service.get(job.id)
+    assert len(kept.filename) <= 255
+    assert "\0" not in kept.filename
+    assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
+
+
+def test_a_result_before_the_end_is_refused(still):
+    job = still.submit("said")
+    with pytest.raises(ServiceError, match="not ended"):
+        still.service.result(job.id)
+    assert still.service.wait(job.id, 0.05).state is JobState.QUEUED
+
+
+def test_waiters_wake_when_their_job_is_canceled(still):
+    job = still.submit("said")
+    ended: list[JobState] = []
+    waiter = threading.Thread(target=lambda: ended.append(still.service.wait(job.id, 20).state))
+    waiter.start()
+    still.service.cancel(job.id)
+    waiter.join(10)
+    assert ended == [JobState.CANCELED]
+
+
+def test_a_store_that_fails_leaves_no_recording(still, monkeypatch):
+    def refuse(job: Job) -> None:
+        raise StoreUnavailable("locked")
+
+    monkeypatch.setattr(still.store, "create", refuse)
+    with pytest.raises(StoreUnavailable):
+        still.submit("said")
+    assert list(still.settings.media_dir.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_read_shows_in_the_report(still):
+    still.store.close()
+    path = still.settings.data_dir / "jobs.sqlite3"
+    path.write_bytes(b"damage" * 1_000)
+    report = still.service.report()
+    assert report.state == "error"
+    assert "damaged" in report.errors[0]
+    for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"):
+        (still.settings.data_dir / name).unlink(missing_ok=True)
+
+
+def fill(settings) -> None:
+    """What a service leaves that was killed: one job in each state, a folder without a row, a row without a folder."""
+    store, media = open_store(settings), MediaStore(settings.media_dir)
+    ids = [new_job_id() for _ in range(4)]
+    for job_id in ids:
+        store.create(Job(job_id, JobState.QUEUED, TranscribeOptions(), "f", 1, "r", datetime.now(UTC)))
+    for job_id in (*ids[:3], new_job_id()):
+        media.keep(job_id, io.BytesIO(b"said"), 10)
+    store.claim("dead", 3_600, 3)
+    store.finish(ids[0], "dead", SILENCE)
+    store.claim("dead", 3_600, 3)
+    store.fail(ids[1], "dead", JobError("job_failed", "why"))
+    store.claim("dead", 3_600, 3)
+    store.report(WorkerReport("dead", 1, "ready", (), (), datetime.now(UTC)))
+    store.close()
+    settings.temp_dir.mkdir()
+    (settings.temp_dir / "half an upload").touch()
+
+
+def test_a_start_forgets_what_an_earlier_run_left_and_says_so(settings, caplog):
+    fill(settings)
+    store, media = open_store(settings), MediaStore(settings.media_dir)
+    clear_leftovers(settings, store, media)
+    assert (store.unfinished(), store.ended(), store.reports()) == ((), (), ())
+    assert media.job_ids() == frozenset()
+    assert list(settings.temp_dir.iterdir()) == []
+    assert "2 unfinished jobs, 2 ended ones, 4 folders" in caplog.text
+    caplog.clear()
+    clear_leftovers(settings, store, media)
+    assert caplog.records == []
+    store.close()
+
+
+def test_a_temporary_folder_that_was_chosen_is_not_cleared(make_settings, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "somebody else's").touch()
+    settings = make_settings(temp_audio_dir=shared)
+    store = open_store(settings)
+    clear_leftovers(settings, store, MediaStore(settings.media_dir))
+    assert (shared / "somebody else's").exists()
+    store.close()
+
+
+def test_a_folder_that_cannot_be_removed_is_told_and_does_not_stop_the_answer(still, caplog, monkeypatch):
+    job = still.submit("said")
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    caplog.set_level(logging.WARNING)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", refuse)
+        still.service.discard(job.id)
+    assert "cannot be removed" in caplog.text
