@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -100,27 +101,34 @@ def transcribe(
 
 
 def prepare_engine(settings: Settings, report: Reporter, offline: bool) -> Transcriber:
-    """Fetch the models that are missing, unless ``offline``, and load the engine.
+    """Fetch the models that are missing or damaged, unless ``offline``, and load the engine.
 
     Raises:
         ModelError: a model cannot be had.
         EngineUnavailable: the engine cannot be loaded.
     """
-    from diarist.audio import DecodeLimits
-    from diarist.engines.registry import load_engine
     from diarist.models import ModelStore, required
-    from diarist.pipeline import transcribe as run_pipeline
 
-    store = ModelStore(settings.model_dir)
+    store = ModelStore.of(settings)
     for name in required(settings):
-        if store.state(name) == "missing":
+        try:
+            store.locate(name)
+        except ModelError:
             with report.step(name) as progress:
-                store.pull(name, lambda share, progress=progress: progress("fetching", share), offline=offline)
+                store.pull(name, partial(_fetching, progress), offline=offline)
     with report.step("engine") as progress:
         progress("loading", 0.0)
+        from diarist.audio import DecodeLimits
+        from diarist.engines.registry import load_engine
+        from diarist.pipeline import transcribe as run_pipeline
+
         engine = load_engine(settings)
     limits = DecodeLimits.of(settings)
     return lambda path, options, progress: run_pipeline(path, engine, options, progress, limits)
+
+
+def _fetching(progress: Progress, _: str, done_bytes: int, total_bytes: int) -> None:
+    progress("fetching", done_bytes / total_bytes if total_bytes else 0.0)
 
 
 def work(

@@ -1,0 +1,93 @@
+"""docs/cli.md and docs/output.md say what is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from diarist.cli import COMMANDS, main
+from diarist.formats import FORMATS, render
+from diarist.types import Diarization, Span, Transcript, Turn, Utterance, Word
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+CONSOLE = blocks("cli.md", "console")
+EXAMPLES = blocks("cli.md", "sh")
+
+
+def said(text: str, *times: tuple[float, float], speaker: str) -> Utterance:
+    words = [f" {word}" for word in text.split()]
+    return Utterance(tuple(Word(w, Span(*t), speaker, 0.91, 0.97) for w, t in zip(words, times, strict=True)))
+
+
+CALL = Transcript(
+    (
+        said("Hello?", (6.69, 7.05), speaker="SPEAKER_00"),
+        said(
+            "Hi, it's me. Are you in?",
+            (7.1, 7.4), (7.5, 7.75), (7.8, 8.1), (8.6, 8.8), (8.8, 9.0), (9.0, 9.35),
+            speaker="SPEAKER_01",
+        ),
+    ),
+    Diarization((Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01"))),
+    30.0, "en", 0.99, "embedded", (),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0] for block in CONSOLE])
+def test_help_is_as_shown(block):
+    command, _, shown = block.partition("\n")
+    assert command.startswith("$ diarist ")
+    result = CliRunner().invoke(main, command.split()[2:], prog_name="diarist", terminal_width=80)
+    assert result.exit_code == 0
+    assert shown == result.stdout, f"the block after {command!r} should be:\n{result.stdout}"
+
+
+def test_the_help_of_both_is_shown():
+    assert [block.splitlines()[0] for block in CONSOLE] == ["$ diarist --help", "$ diarist transcribe --help"]
+
+
+def test_every_command_is_told_of():
+    page = (DOCS / "cli.md").read_text()
+    assert all(f"diarist {name}" in page for name in COMMANDS)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_examples_run(block, folder):
+    (folder / "recordings").mkdir()
+    for name in ("meeting.wav", "call.wav", "recordings/a.flac", "recordings/b.flac"):
+        (folder / name).write_text("say Hello.")
+    program = Path(__file__).with_name("stand_in.py")
+    script = f"set -euo pipefail\ndiarist() {{ '{sys.executable}' '{program}' \"$@\"; }}\n{block}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout or len(list(folder.rglob("*.json"))) > 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_output_is_as_shown(name):
+    (shown,) = blocks("output.md", name)
+    assert shown == render(CALL, name, recording="call")
+
+
+def test_words_are_as_shown():
+    (shown,) = blocks("output.md", "json words")
+    assert shown == render(CALL, "json", recording="call", words=True)
+
+
+def test_the_table_of_formats_is_complete():
+    page = (DOCS / "output.md").read_text()
+    for each in FORMATS.values():
+        assert f"| `{each.name}` | `.{each.extension}` | `{each.media_type}` |" in page
