@@ -12,8 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol, TypeAlias
 
 from diarist import logs
 from diarist.errors import Cancelled, DiaristError, InputError, ServiceError
@@ -24,9 +22,9 @@ from diarist.jobs.line import Briefing, WorkerLine
 from diarist.jobs.media import MediaStore
 from diarist.jobs.model import Job, JobStore, WorkerReport
 from diarist.jobs.store import open_store, utc_now
+from diarist.jobs.work import LoadEngine, Work
 from diarist.protocols import Engine
-from diarist.settings import Settings
-from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
+from diarist.types import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +39,6 @@ STORE_RETRY_S = 2.0
 
 LEAVE_S = 1.5
 """How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
-
-NoteModels: TypeAlias = Callable[[tuple[ModelInfo, ...]], None]
-"""Called with the models and their states whenever one changes."""
-
-LoadEngine: TypeAlias = Callable[[Settings, NoteModels], Engine]
-"""Loads the engine, after fetching the models that it lacks; raises a ``DiaristError`` that says what to do."""
-
-
-class Work(Protocol):
-    """Makes a transcript of a recording; ``progress`` takes the stage and the fraction of the whole that is done."""
-
-    def __call__(
-        self, path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings: Settings
-    ) -> Transcript: ...
 
 
 def run_worker(
@@ -233,6 +217,6 @@ def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETR
 
 
 if __name__ == "__main__":
-    from diarist.jobs.loading import load_engine, transcribe
+    from diarist.jobs.loading import load_engine, work
 
-    main(load_engine, transcribe)
+    main(load_engine, work)
