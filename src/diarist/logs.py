@@ -123,7 +123,7 @@ def configure(settings: Settings) -> None:
         file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
     except OSError as error:
         logging.getLogger(__name__).warning(
-            "The log file %s cannot be written (%s), so logs go to the console alone. Set LOG_FILE to a place that can.",
+            "The log file %s cannot be written (%s), so logs go to the console alone. Set LOG_FILE to another place.",
             settings.log_file,
             error.strerror or error,
         )

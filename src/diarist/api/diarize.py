@@ -16,7 +16,7 @@ from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm
 from diarist.api.tracing import current_request_id
-from diarist.api.upload import check_form, received
+from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job
 
@@ -44,6 +44,7 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
                 "takes at once. Try again later; whoever runs it can raise MAX_WAITING."
             )
         try:
+            check_head(request)
             service.jobs.check_room(request.content_length or 0)
             check_form(request)
             return view(*args, **kwargs)
@@ -57,7 +58,7 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
 @one_of_max_waiting
 @blueprint.input(DiarizeForm, location="form_and_files", arg_name="form")
 @blueprint.output(Conversation, description="Who said what, when.")
-@blueprint.doc(responses=DIARIZE_RESPONSES)
+@blueprint.doc(responses=DIARIZE_RESPONSES, operation_id="diarize")
 def diarize(form: DiarizeForm) -> Response:
     """Say who said what, when.
 

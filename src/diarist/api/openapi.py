@@ -17,10 +17,8 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying ag
 
 def problem(description: str, *, retry: bool = False, body: type[BaseModel] = Problem) -> Document:
     """A refusal, as an OpenAPI response object."""
-    response: Document = {
-        "description": description,
-        "content": {"application/json": {"schema": body.model_json_schema()}},
-    }
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    response: Document = {"description": description, "content": {"application/json": {"schema": schema}}}
     return response | ({"headers": _RETRY_AFTER} if retry else {})
 
 
@@ -43,21 +41,22 @@ READY_RESPONSES: dict[int | str, Document] = {
 
 
 def describe(app: APIFlask) -> None:
-    """Give ``app`` its name and a document that says which bodies are required."""
+    """Give ``app`` its name, and a document that says what APIFlask leaves out."""
     app.title = "Diarist"
     app.version = __version__
     app.description = "Who said what, when."
-    app.config.update(
-        OPENAPI_VERSION="3.1.0",
-        AUTO_SERVERS=False,
-        AUTO_VALIDATION_ERROR_RESPONSE=False,
-        AUTO_OPERATION_ID=True,
-    )
-    app.spec_processor(_require_bodies)
+    app.config.update(OPENAPI_VERSION="3.1.0", AUTO_SERVERS=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
+    app.spec_processor(_complete)
 
 
-def _require_bodies(document: Document | str) -> Document | str:
+def _complete(document: Document | str) -> Document | str:
     assert isinstance(document, dict)
+    schemas = document["components"]["schemas"]
+    schemas[Problem.__name__] = Problem.model_json_schema()
+    for field in schemas["DiarizeForm"]["properties"].values():
+        # Pydantic shows the default of a field that may be left out, though null is nothing that can be sent.
+        if field.get("default", ...) is None:
+            del field["default"]
     for operations in document["paths"].values():
         for operation in operations.values():
             if "requestBody" in operation:

@@ -8,9 +8,11 @@ from http import HTTPStatus
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, request
+from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from diarist import errors
+from diarist.api.schemas import explain
 from diarist.api.tracing import current_request_id
 from diarist.errors import DiaristError
 
@@ -104,22 +106,17 @@ def register(app: APIFlask) -> None:
 
 
 def _diarist(error: DiaristError) -> Response:
-    return _known(type(error), str(error), error.code)
-
-
-def _known(kind: type[DiaristError], message: str, code: str) -> Response:
-    status = status_of(kind)
+    status = status_of(type(error))
     level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-    logger.log(level, "Answered %d %s: %s", status, code, message)
-    return answer(status, message, code)
+    logger.log(level, "Answered %d %s: %s", status, error.code, error)
+    return answer(status, str(error), error.code)
 
 
 def _invalid_form(error: HTTPError) -> Response:
-    """A form that pydantic refused: ``detail`` is ``{location: {field: [words]}}``."""
-    faults = [
-        f"{field}: {'; '.join(words)}" for fields in error.detail.values() for field, words in sorted(fields.items())
-    ]
-    return _known(errors.InvalidOption, ". ".join(faults) or str(error.message), errors.InvalidOption.code)
+    """APIFlask's own error: a form that pydantic refused, or a status that it was asked to answer."""
+    if isinstance(error.__cause__, ValidationError):
+        return _diarist(errors.InvalidOption(explain(error.__cause__)))
+    return answer(error.status_code, str(error.message), "http_error")
 
 
 def _http(error: HTTPException) -> Response | HTTPException:

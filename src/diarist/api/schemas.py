@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from apiflask.fields import UploadFile
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
@@ -15,12 +15,16 @@ FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test keeps them in step."""
 
 
+SHOWN_CHARS = 80
+"""How much of a value that is refused is shown to the one who sent it."""
+
+
 class DiarizeForm(BaseModel):
     """The form of ``POST /diarize``. An empty text field is one that was not given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    audio: UploadFile
+    audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
     """The recording, in any common audio or video format."""
 
     num_speakers: SpeakerCount = None
@@ -56,6 +60,24 @@ class DiarizeForm(BaseModel):
             language=self.language.lower() if self.language else None,
             channels=self.channels,
         )
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a form that ``DiarizeForm`` refused, and what each field takes."""
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else "form"
+        field = DiarizeForm.model_fields.get(name)
+        if field is None:
+            faults[name] = f"There is no field {_shorten(name)}; there are {', '.join(DiarizeForm.model_fields)}."
+        else:
+            faults[name] = f"{name} cannot be {_shorten(fault['input'])}. It says: {field.description}"
+    return " ".join(faults.values())
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
 class SpokenWord(BaseModel):

@@ -16,6 +16,7 @@ blueprint = APIBlueprint("status", __name__, tag="Status")
 
 @blueprint.get("/status")
 @blueprint.output(Status, description="How the service is; 200 whatever that is.")
+@blueprint.doc(operation_id="status")
 def status() -> Status:
     """Say how the service is.
 
@@ -38,6 +39,7 @@ def status() -> Status:
 
 @blueprint.get("/health/live")
 @blueprint.output(Health, description="The service answers.")
+@blueprint.doc(operation_id="live")
 def live() -> Health:
     """Say that the service answers; restart it when this fails."""
     return Health(status="alive")
@@ -45,7 +47,7 @@ def live() -> Health:
 
 @blueprint.get("/health/ready")
 @blueprint.output(Health, description="The service takes recordings and its models are loaded.")
-@blueprint.doc(responses=READY_RESPONSES)
+@blueprint.doc(responses=READY_RESPONSES, operation_id="ready")
 def ready() -> Health | Response:
     """Say whether the service can work now; send it recordings only while this answers 200."""
     service = runtime()
@@ -59,6 +61,7 @@ def ready() -> Health | Response:
 
 @blueprint.get("/")
 @blueprint.output(About, description="What answers here.")
+@blueprint.doc(operation_id="about")
 def about() -> About:
     """Say what this is."""
     return About(

@@ -140,13 +140,12 @@ def too_large(limit_bytes: int) -> UploadTooLarge:
     )
 
 
-def check_form(request: Request) -> None:
-    """Refuse a form that does not hold exactly one file in ``audio`` and each other field at most once.
+def check_head(request: Request) -> None:
+    """Refuse by its headers a request that cannot hold a recording of an accepted size.
 
     Raises:
-        InvalidOption: what is wrong with the form, and what to send.
-        EmptyAudio: the file has no bytes.
-        UploadTooLarge: it has too many.
+        InvalidOption: it holds no form.
+        UploadTooLarge: it declares too many bytes.
     """
     if request.mimetype != "multipart/form-data":
         raise InvalidOption(
@@ -157,6 +156,17 @@ def check_form(request: Request) -> None:
     if (request.content_length or 0) > limit_bytes + FORM_BYTES:
         raise too_large(limit_bytes)
     request.max_content_length = limit_bytes + FORM_BYTES
+
+
+def check_form(request: Request) -> None:
+    """Read the form; refuse one that does not hold exactly one file in ``audio`` and each other field at most once.
+
+    Raises:
+        InvalidOption: what is wrong with the form, and what to send.
+        EmptyAudio: the file has no bytes.
+        UploadTooLarge: it has too many.
+        StorageFull: the disk is full.
+    """
     try:
         files = request.files
     except ValueError as error:

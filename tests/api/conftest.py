@@ -1,0 +1,100 @@
+"""The application in this process and the service in its own, each with the real jobs and a scripted engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+
+from api.process import ServiceProcess
+from api.scripted_service import COMMAND
+from api.wire import FORM, recording
+from diarist.api import create_app
+from diarist.jobs.service import JobService
+from diarist.jobs.store import open_store
+from diarist.settings import Settings
+
+
+def eventually(condition: Callable[[], object], timeout: float = 15) -> None:
+    """Wait until it holds; fails where it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("api")
+    return Settings(
+        _env_file=None, data_dir=folder / "data", log_file=folder / "log", max_upload_mb=1, max_waiting=8,
+        http_threads=12, min_free_mb=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def jobs(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobService]:
+    engine = tmp_path_factory.mktemp("engine") / "state"
+    engine.write_text("ready")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCRIPTED_ENGINE", str(engine))
+        service = JobService(settings, open_store(settings), COMMAND)
+        service.start()
+        settings.temp_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            eventually(lambda: service.report().state == "ready", 60)
+            yield service
+        finally:
+            service.stop()
+
+
+@pytest.fixture(scope="session")
+def app(settings: Settings, jobs: JobService) -> APIFlask:
+    return create_app(settings, jobs)
+
+
+@pytest.fixture
+def client(app: APIFlask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def post(client: FlaskClient, settings: Settings) -> Iterator[Callable]:
+    """``post(body=None, **fields)``: an ordinary request unless a body is given. Nothing may be left after the test."""
+
+    def send(body: bytes | None = None, headers: dict[str, str] | None = None, **fields: object):
+        return client.post("/diarize", data=body or recording(**fields), headers=FORM | (headers or {}))
+
+    yield send
+    assert [path for folder in (settings.temp_dir, settings.data_dir / "jobs") for path in folder.glob("*")] == []
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
+    """``start(**settings)``: a service of the test's own."""
+    started: list[ServiceProcess] = []
+
+    def run(**options: object) -> ServiceProcess:
+        started.append(ServiceProcess(options.pop("folder", tmp_path), **options))
+        return started[-1]
+
+    yield run
+    for service in started:
+        if service.process.poll() is None:
+            service.stop()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """One service that tests share; it takes uploads of 1 MB."""
+    service = ServiceProcess(
+        tmp_path_factory.mktemp("server"), MAX_UPLOAD_MB=1, MAX_WAITING=4, HTTP_THREADS=8, MIN_FREE_MB=0
+    )
+    service.wait_for("is ready")
+    yield service
+    assert service.stop() == 0
+    assert service.left_behind() == []

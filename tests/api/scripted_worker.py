@@ -1,0 +1,74 @@
+"""A real worker process with an engine that does what the recording says: the rest of the way is the service's own.
+
+A recording that is a JSON object is a script: ``{"fail": "CorruptAudio", "message": "..."}``, ``{"until": "/path"}``
+(goes on until that file is there), ``{"words": ["Hello", " there"]}``, ``{"silence": true}``. Any other recording is
+answered with its own SHA-256. The engine loads once the file named by ``SCRIPTED_ENGINE`` says ``ready``; ``error``
+fails it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from diarist import errors
+from diarist.jobs import worker
+from diarist.protocols import Engine
+from diarist.types import (
+    Diarization,
+    ModelInfo,
+    Progress,
+    Span,
+    Timing,
+    TranscribeOptions,
+    Transcript,
+    Turn,
+    Utterance,
+    Word,
+)
+
+MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
+
+
+def load_engine(settings, note_models) -> Engine:
+    note_models((ModelInfo("scripted", "diarization", "Apache-2.0", "loading"),))
+    state = Path(os.environ["SCRIPTED_ENGINE"])
+    while state.read_text() == "loading":
+        time.sleep(0.02)
+    if state.read_text() == "error":
+        raise errors.ModelUnavailable("The model could not be fetched: run `diarist models pull`.")
+    return Engine("scripted", None, None, MODELS)
+
+
+def transcribe(path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings) -> Transcript:
+    content = path.read_bytes()
+    try:
+        script = json.loads(content)
+    except ValueError:
+        script = {"words": [hashlib.sha256(content).hexdigest()]}
+    while "until" in script and not Path(script["until"]).exists():
+        progress("waiting", 0.1)
+        time.sleep(0.02)
+    if "crash" in script:
+        os._exit(1)
+    if "fail" in script:
+        raise getattr(errors, script["fail"], RuntimeError)(script.get("message", "What to do."))
+    if "silence" in script:
+        return Transcript((), Diarization(), 3.0, None, None, "scripted", ())
+    if "options" in script:
+        script["words"] = [repr(options)]
+    texts = script.get("words", ["Hello,", " how", " are", " you?"])
+    words = tuple(
+        Word(text, Span(0.12345 + i, 0.98765 + i), "SPEAKER_00", 0.91234, 0.87654) for i, text in enumerate(texts)
+    )
+    reply = Word("Fine.", Span(len(texts) + 0.5, len(texts) + 1.00049), "SPEAKER_01", 1.0, 1.0)
+    utterances = (Utterance(words), Utterance((reply,)))
+    turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
+    return Transcript(utterances, Diarization(turns), 20.0, "en", 0.99, "scripted", (Timing("scripted", 0.01),))
+
+
+if __name__ == "__main__":
+    worker.main(load_engine, transcribe, load_retry_s=0.1)

@@ -1,0 +1,160 @@
+"""What the form may hold: each refusal says what to send instead, and nothing stays on the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.wire import form, part, recording
+
+AUDIO = part("audio", "{}", "meeting.wav")
+
+
+def refusal(answer, status: int = 400, code: str = "invalid_option") -> str:
+    """The words of a refusal, after its shape was checked."""
+    assert (answer.status_code, answer.content_type) == (status, "application/json"), answer.text
+    body = answer.get_json()
+    assert list(body) == ["error", "code", "request_id"]
+    assert body["code"] == code
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    return body["error"]
+
+
+@pytest.mark.parametrize("field", ["num_speakers", "min_speakers", "max_speakers"])
+@pytest.mark.parametrize("value", ["0", "-1", "101", str(10**9), "9" * 5000, "1.5", "two", "1e3", "NaN", "٣x", "1;2"])
+def test_numbers_of_speakers_out_of_range(post, field, value):
+    words = refusal(post(**{field: value}))
+    assert field in words
+    assert "from 1 to 100" in words
+
+
+@pytest.mark.parametrize("field", ["num_speakers", "min_speakers", "max_speakers"])
+@pytest.mark.parametrize("value", ["1", "100", " 2 ", ""])
+def test_numbers_of_speakers_in_range(post, field, value):
+    assert post(content="{}", **{field: value}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        {"min_speakers": 3, "max_speakers": 2},
+        {"num_speakers": 1, "min_speakers": 2},
+        {"num_speakers": 5, "max_speakers": 4},
+    ],
+)
+def test_contradictory_hints(post, hints):
+    assert "speakers" in refusal(post(**hints))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", "mp3"), ("format", "JSON "), ("format", "../json"), ("words", "maybe"), ("words", "2"),
+        ("channels", "left"), ("language", "english"), ("language", "e"), ("language", "e\n"), ("language", "../"),
+        ("language", "{{7*7}}"), ("language", "\x1b[31m"),
+    ],
+)  # fmt: skip
+def test_values_that_are_not_known(post, field, value):
+    assert field in refusal(post(**{field: value}))
+
+
+@pytest.mark.parametrize("field", ["num_speaker", "Audio2", "stream", "x" * 200, "<img src=x>", "a.b"])
+def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
+    words = refusal(post(form(AUDIO, part(field, "1"))))
+    assert field[:60] in words
+    assert "num_speakers" in words
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (form(), "no file in the field 'audio'"),
+        (form(part("words", "true")), "no file in the field 'audio'"),
+        (form(part("file", "{}", "a.wav")), "no file in the field 'audio'"),
+        (form(part("audio", "@meeting.wav")), "came as text"),
+        (form(AUDIO, part("audio", "text")), "came as text"),
+        (form(part("audio", "", "")), "none was chosen"),
+        (form(part("audio", "{}", "")), "none was chosen"),
+        (form(AUDIO, AUDIO), "2 files"),
+        (form(AUDIO, part("extra", "{}", "b.wav")), "'extra'"),
+        (form(AUDIO, part("words", "true"), part("words", "false")), "'words'"),
+        (form(AUDIO)[:-20], "not well-formed"),
+        (b"nothing like a form", "not well-formed"),
+    ],
+)
+def test_forms_without_one_recording(post, body, said):
+    assert said in refusal(post(body))
+
+
+@pytest.mark.parametrize("body", [form(), form(part("file", "{}", "a.wav")), form(part("audio", "", ""))])
+def test_what_to_send_is_shown(post, body):
+    assert "curl -F audio=@meeting.wav" in refusal(post(body))
+
+
+def test_an_empty_file(post):
+    assert "no bytes" in refusal(post(form(part("audio", "", "a.wav"))), code="empty_audio")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "audio/wav", "application/json", "application/x-www-form-urlencoded", "multipart/form-data",
+     "multipart/form-data; boundary=", "multipart/form-data; boundary=ä", "multipart/mixed; boundary=b", "\x7f"],
+)  # fmt: skip
+def test_bodies_that_are_no_form(client, content_type):
+    answer = client.post("/diarize", data=recording(), headers={"Content-Type": content_type} if content_type else {})
+    assert "curl -F audio=@meeting.wav" in refusal(answer)
+
+
+def test_a_request_without_a_body(client):
+    assert "without a body" in refusal(client.post("/diarize"))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ["../../etc/passwd", "..\\\\..\\\\x", "/abs/p.wav", "a\x00b.wav", "a" * 4096 + ".wav", "\u202egpj.wav", "-i.wav",
+     "concat:a|b", "http://h/x.wav", "%2e%2e%2f", "CON.wav", "🎉.wav", "<img src=x onerror=alert(1)>.wav", "'; drop",
+     "{{7*7}}.wav", "a%0d%0ab.wav", "=HYPERLINK(1)", " ", "."],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["json", "rttm"])
+def test_file_names_are_never_paths(post, filename, name):
+    answer = post(form(part("audio", "{}", filename), part("format", name)))
+    assert answer.status_code == 200
+    assert "passwd" not in answer.headers.get("Content-Disposition", "")
+    if name == "rttm":
+        assert all(len(line.split()) == 10 for line in answer.text.splitlines())
+
+
+def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(post, settings):
+    assert post(content=b" " * (settings.upload_limit_bytes - 2) + b"{}").status_code == 200
+    words = refusal(post(content=b" " * (settings.upload_limit_bytes - 1) + b"{}"), 413, "upload_too_large")
+    assert "1 MB" in words
+
+
+def test_many_parts(post):
+    refusal(post(form(AUDIO, *(part(f"f{i}", "1") for i in range(1_001)))), 413, "form_too_large")
+
+
+def test_many_files(post):
+    refusal(post(form(*(part("audio", "x", "a.wav") for _ in range(100)))), 413, "form_too_large")
+
+
+def test_a_long_text_field(post):
+    refusal(post(form(part("language", b"x" * 600_000), AUDIO)), 413, "form_too_large")
+
+
+def test_a_body_beyond_the_limit_is_refused_by_its_declared_length(client):
+    declared = {"CONTENT_TYPE": "multipart/form-data; boundary=b", "CONTENT_LENGTH": str(2**40)}
+    refusal(client.post("/diarize", environ_overrides=declared), 413, "upload_too_large")
+
+
+def test_too_many_at_once(post, app):
+    gate = app.extensions["diarist"].gate
+    taken = [gate.acquire(blocking=False) for _ in range(8)]
+    assert all(taken)
+    try:
+        answer = post(content="{}")
+        assert "8 recordings" in refusal(answer, 503, "queue_full")
+        assert int(answer.headers["Retry-After"]) > 0
+    finally:
+        for _ in taken:
+            gate.release()
+    assert post(content="{}").status_code == 200

@@ -1,0 +1,137 @@
+"""``GET /status``, the health checks and what else answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from diarist import __version__
+from diarist.api import create_app
+from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
+from diarist.types import ModelInfo
+
+
+class Reporting:
+    """The real jobs, but for what the worker says of itself."""
+
+    def __init__(self, jobs, **changes: object) -> None:
+        self._jobs = jobs
+        self._changes = changes
+
+    def __getattr__(self, name: str):
+        return getattr(self._jobs, name)
+
+    def report(self):
+        return replace(self._jobs.report(), **self._changes)
+
+
+def test_ready(client):
+    answer = client.get("/status")
+    assert answer.status_code == 200
+    assert answer.get_json() == {
+        "status": "ready",
+        "nemo_components_loaded": True,
+        "errors": [],
+        "engine": "embedded",
+        "models": [{"name": "scripted", "role": "diarization", "licence": "Apache-2.0", "state": "ready"}],
+        "version": __version__,
+        "jobs": {"waiting": 0, "running": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "ready"),
+    [
+        ({"state": "loading", "models": ()}, 503),
+        ({"state": "loading", "models": (ModelInfo("a", "vad", "MIT", "ready"),)}, 503),
+        ({"state": "error", "errors": ("Run `diarist models pull`.",)}, 503),
+        ({"state": "ready", "models": (ModelInfo("a", "vad", "MIT", "missing"),)}, 200),
+    ],
+)
+def test_not_all_loaded(settings, jobs, changes, ready):
+    client = create_app(settings, Reporting(jobs, **changes)).test_client()
+    answer = client.get("/status")
+    assert answer.status_code == 200
+    body = answer.get_json()
+    assert (body["status"], body["nemo_components_loaded"]) == (changes["state"], False)
+    assert body["errors"] == list(changes.get("errors", ()))
+    assert client.get("/health/ready").status_code == ready
+    assert client.get("/health/live").status_code == 200
+
+
+def test_an_engine_in_error_refuses_at_once(settings, jobs):
+    client = create_app(settings, Reporting(jobs, state="error", errors=("Do this.",))).test_client()
+    answer = client.post("/diarize")
+    assert answer.status_code == 503
+    assert answer.get_json()["code"] == "engine_unavailable"
+    assert "Do this." in answer.get_json()["error"]
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_status_answers_without_the_store(settings, jobs):
+    broken = Reporting(jobs, state="error", errors=("The disk is gone.",))
+
+    def counts():
+        raise StoreUnavailable("The disk is gone.")
+
+    broken.counts = counts
+    answer = create_app(settings, broken).test_client().get("/status")
+    assert answer.status_code == 200
+    assert answer.get_json()["errors"] == ["The disk is gone."]
+
+
+def test_a_fault_in_a_handler_is_json_without_the_inside(settings, jobs, caplog):
+    broken = Reporting(jobs)
+
+    def counts():
+        raise ZeroDivisionError("/secret/path")
+
+    broken.counts = counts
+    answer = create_app(settings, broken).test_client().get("/status", headers={"X-Request-ID": "abc"})
+    assert answer.status_code == 500
+    assert answer.get_json()["code"] == ServiceError.code
+    assert "abc" in answer.get_json()["error"]
+    assert "secret" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_first_page_links_to_what_there_is(client):
+    links = client.get("/").get_json()["links"]
+    assert {client.get(link).status_code for name, link in links.items() if name != "diarize"} == {200}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/status/", 404, "not_found"),
+        ("POST", "/status", 405, "method_not_allowed"),
+        ("GET", "/diarize", 405, "method_not_allowed"),
+        ("GET", "/docs", 404, "not_found"),
+        ("GET", "/static/../../app.py", 404, "not_found"),
+    ],
+)
+def test_what_is_not_there(client, method, path, status, code):
+    answer = client.open(path, method=method)
+    assert (answer.status_code, answer.content_type) == (status, "application/json")
+    assert answer.get_json()["code"] == code
+    assert answer.get_json()["request_id"] == answer.headers["X-Request-ID"]
+    assert ("Allow" in answer.headers) == (status == 405)
+
+
+def test_waiting_callers_may_not_hold_every_thread(settings, jobs):
+    with pytest.raises(ConfigurationError, match=r"MAX_WAITING.*HTTP_THREADS"):
+        create_app(settings.model_copy(update={"max_waiting": 11}), jobs)
+
+
+def test_the_api_loads_no_models():
+    code = (
+        "import json, sys, diarist.api.serving, diarist.cli.serve;"
+        "print(json.dumps(sorted({'torch', 'onnxruntime', 'av', 'faster_whisper', 'onnx'} & set(sys.modules))))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == []
