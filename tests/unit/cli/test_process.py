@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from diarist import __version__
+from diarist.cli import COMMANDS
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 REAL = (sys.executable, "-m", "diarist.cli")
@@ -198,3 +199,10 @@ def test_missing_models_and_no_leave_to_fetch_them(folder):
     assert result.stderr.startswith(b"diarist: ")
     assert b"diarist models pull" in result.stderr
     assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_shows_its_line(name):
+    command = COMMANDS[name].load()
+    assert command.name == name
+    assert command.get_short_help_str(limit=200) == COMMANDS[name].summary
