@@ -5,8 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Dialect, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
+
+from diarist.jobs.model import JobState
 
 VERSION = 1
 """Of these tables; the row in ``schema_version`` says which one a store has."""
@@ -35,7 +50,7 @@ jobs = Table(
     # The order of arrival: times may tie, or go back with the clock.
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
-    Column("state", String(16), nullable=False),
+    Column("state", Enum(JobState, native_enum=False, length=16, values_callable=list), nullable=False),
     Column("options", Text, nullable=False),
     Column("filename", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),

@@ -307,7 +307,7 @@ def _values(job: Job) -> dict[str, object]:
 def _job(row: Row[*tuple[object, ...]]) -> Job:
     return Job(
         id=row.id,
-        state=JobState(row.state),
+        state=row.state,
         options=codec.load_options(row.options),
         filename=row.filename,
         size_bytes=row.size_bytes,

@@ -92,6 +92,8 @@ class Supervisor:
             self._stopping.set()
             if self._process is not None:
                 self._process.terminate()
+        if not self._main.is_alive():
+            return
         self._main.join(timeout)
         if self._main.is_alive():
             logger.warning("The worker did not end within %.1f s and is killed", timeout)
@@ -175,6 +177,7 @@ class Supervisor:
             silent_s = process.silent_s
             if silent_s > (lease_s if process.spoke else max(lease_s, STARTUP_S)):
                 logger.error("The worker (process %d) hangs: no sign of life for %.1f s; killed", process.pid, silent_s)
+                process.hung = True
                 process.kill()
 
 
@@ -186,6 +189,7 @@ class _WorkerProcess:
         self._started = self._heard = time.monotonic()
         self.spoke = False
         self.ready = False
+        self.hung = False
         self.ended_jobs = 0
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
@@ -221,7 +225,11 @@ class _WorkerProcess:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once, with the processes that it started."""
+        """End it at once, with the processes that it started, unless it is gone already."""
+        if self._process.returncode is None:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -229,7 +237,9 @@ class _WorkerProcess:
         """Wait for its end; says how it ended."""
         code = self._process.wait()
         # Whatever it started goes with it. While the group has members, no other process can have its number.
-        self.kill()
+        self._kill_group()
+        if self.hung:
+            return "gave no sign of life and was killed"
         if code >= 0:
             return f"ended with exit code {code}"
         return f"was killed by {_signal_name(-code)}"

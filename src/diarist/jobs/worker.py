@@ -212,6 +212,7 @@ def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETR
     parent = WorkerLine()
     briefing = parent.briefing()
     parent.listen()
+    parent.say(line.ALIVE)
     logs.configure_worker(briefing.settings)
     run_worker(briefing, parent, load_engine, work, load_retry_s=load_retry_s)
 

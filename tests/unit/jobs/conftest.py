@@ -100,8 +100,7 @@ def make_bench(tmp_path, make_settings) -> Iterator[Callable[..., Bench]]:
 
     yield make
     for bench in benches:
-        if bench.service._supervisor._main.is_alive():
-            bench.service.stop()
+        bench.service.stop()
         bench.store.close()
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert left == [], "processes or zombies are left"

@@ -93,6 +93,11 @@ def test_a_filename_is_only_ever_a_text(still, name):
     assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
 
 
+def test_a_service_that_was_never_started_can_be_stopped(still):
+    still.service.stop()
+    still.service.stop()
+
+
 def test_a_result_before_the_end_is_refused(still):
     job = still.submit("said")
     with pytest.raises(ServiceError, match="not ended"):

@@ -184,6 +184,14 @@ def test_a_worker_that_hangs_is_killed_and_its_job_done_by_the_next(make_bench):
     assert len(bench.lines("loads")) == 2
 
 
+def test_a_worker_that_hangs_while_it_loads_is_shown(make_bench, until):
+    bench = make_bench(files=("freeze-while-loading",), job_lease_s=1.0)
+    until(lambda: bench.service.report().state == "error")
+    assert "no sign of life" in bench.service.report().errors[0]
+    (bench.folder / "freeze-while-loading").unlink()
+    bench.until_ready()
+
+
 def test_work_that_shows_no_progress_is_taken_for_stuck(make_bench):
     bench = make_bench(job_lease_s=1.0, job_stall_s=1.0)
     job = bench.submit("stall 1")

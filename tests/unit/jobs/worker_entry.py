@@ -39,6 +39,8 @@ def load_engine(settings, note_models) -> Engine:
         raise ModelUnavailable("No source of models can be reached. Connect, or run `diarist models pull`.")
     if (FOLDER / "die-while-loading").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if (FOLDER / "freeze-while-loading").exists():
+        os.kill(os.getpid(), signal.SIGSTOP)
     if (FOLDER / "fault-while-loading").exists():
         raise RuntimeError("a secret path")
     return Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
