@@ -26,7 +26,8 @@ from diarist.jobs.work import LoadEngine, Work
 from diarist.protocols import Engine
 from diarist.types import ModelInfo
 
-logger = logging.getLogger(__name__)
+# By name: as the program that runs, this module is called __main__.
+logger = logging.getLogger("diarist.jobs.worker")
 
 LOAD_RETRY_S = 30.0
 """Until the engine is tried again after it could not be loaded: a source of models that was down mends itself."""
