@@ -282,7 +282,7 @@ def test_a_recording_sent_while_the_engine_loads_is_answered_when_it_has(start, 
         eventually(lambda: counts(service)["waiting"] == 1)
         engine.write_text("ready")
         assert caller.result().status == 200
-    assert call(service.address, "GET", "/status").json["nemo_components_loaded"] is True
+    eventually(lambda: call(service.address, "GET", "/status").json["nemo_components_loaded"] is True)
     assert call(service.address, "GET", "/health/ready").status == 200
 
 
@@ -365,6 +365,19 @@ def test_localhost_is_every_address_of_that_name(start):
     for family, _, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
         if family == socket.AF_INET or any(f"[{address[0]}]" in line for line in service.log):
             assert call((address[0], port), "GET", "/status").status == 200
+
+
+def test_an_upload_that_the_disk_has_no_room_for_is_refused_when_it_is_declared(start):
+    service = start(MIN_FREE_MB=1_048_576)
+    shows(raw(service.address, head(500_000, "Expect: 100-continue")), 507, "storage_full")
+    shows(raw(service.address, head(None, "Transfer-Encoding: chunked"), b"5\r\nhello\r\n"), 507, "storage_full")
+    assert call(service.address, "GET", "/status").status == 200
+
+
+def test_debug_logs_each_request_in_detail(start):
+    service = start(FLASK_DEBUG="true")
+    call(service.address, "GET", "/status", headers={"User-Agent": "the-agent"})
+    assert "127.0.0.1" in service.wait_for("DEBUG diarist.access .*the-agent")[0]
 
 
 def test_uploads_are_held_where_the_settings_say(start, tmp_path):

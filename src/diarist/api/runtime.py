@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from flask import current_app
 
-from diarist.errors import EngineUnavailable
+from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.model import Job, WorkerReport
 from diarist.settings import Settings
 from diarist.types import TranscribeOptions, Transcript
+
+logger = logging.getLogger(__name__)
 
 STOPPING = "The service is stopping. Send the recording again when it is back."
 
@@ -53,6 +57,43 @@ class Jobs(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """How the service is: what its worker said, and how many jobs wait and run."""
+
+    report: WorkerReport
+    waiting: int
+    running: int
+
+
+class Lookout:
+    """Looks at the job store for everyone who asks, ten times a second at the most: pollers cost next to nothing."""
+
+    MAX_AGE_S = 0.1
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._seen: Glance | None = None
+        self._seen_at = 0.0
+
+    def look(self) -> Glance:
+        """How the service is now, or was ``MAX_AGE_S`` ago."""
+        with self._lock:
+            if self._seen is None or time.monotonic() - self._seen_at > self.MAX_AGE_S:
+                self._seen = self._look()
+                self._seen_at = time.monotonic()
+            return self._seen
+
+    def _look(self) -> Glance:
+        report = self._jobs.report()
+        try:
+            return Glance(report, *self._jobs.counts())
+        except ServiceError as error:
+            logger.warning("The jobs cannot be counted: %s", error)
+            return Glance(report, 0, 0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Runtime:
     """One per application, in ``app.extensions["diarist"]``."""
@@ -65,7 +106,10 @@ class Runtime:
     gate: threading.BoundedSemaphore = field(init=False)
     """A place for each caller of ``/diarize``, so that some threads are always left to answer ``/status``."""
 
+    lookout: Lookout = field(init=False)
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "lookout", Lookout(self.jobs))
         object.__setattr__(self, "gate", threading.BoundedSemaphore(self.settings.max_waiting))
 
     def check_available(self) -> None:

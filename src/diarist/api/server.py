@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -46,6 +48,10 @@ IDLE_S = 120
 """A connection without a request is closed after this long."""
 
 CONNECTIONS = 500
+
+ROOM_STEP_BYTES = 16 * 2**20
+"""How much of a body comes between two looks at the free space of the disk."""
+
 FLUSH_S = 3.0
 """How long a stopping server goes on to send the answers that it has."""
 
@@ -60,13 +66,19 @@ class _RefusalError(Error):  # type: ignore[misc]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """One request as it arrives."""
+
+    error: Error | None
+
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
         self.started = time.monotonic()
+        self.room_checked_bytes = -ROOM_STEP_BYTES
 
     def received(self, data: bytes) -> int:
         try:
             consumed: int = super().received(data)
+            self._check_room()
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -78,11 +90,22 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             return len(data)
         return consumed
 
-    error: Error | None
-
     def refuse(self, status: HTTPStatus) -> None:
+        self.expect_continue = False
         self.error = _RefusalError(status)
         self.completed = True
+
+    def _check_room(self) -> None:
+        """Refuse a body that the disk has no room for: once it is declared, and again as others grow beside it."""
+        if self.error is not None or self.body_rcv is None:
+            return
+        received_bytes = self.body_bytes_received
+        if received_bytes - self.room_checked_bytes < ROOM_STEP_BYTES:
+            return
+        self.room_checked_bytes = received_bytes
+        ahead_bytes = max(self.content_length - received_bytes, 0)
+        if shutil.disk_usage(tempfile.gettempdir()).free < self.adj.min_free_bytes + ahead_bytes:
+            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE)
 
     @property
     def too_slow(self) -> bool:
@@ -215,6 +238,7 @@ class Server:
             listener.channel_class = _Channel
             listener.upload_limit_bytes = settings.upload_limit_bytes
             listener.adj.socket_options = _socket_options()
+            listener.adj.min_free_bytes = settings.min_free_mb * 2**20
 
     @property
     def urls(self) -> tuple[str, ...]:

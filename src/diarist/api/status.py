@@ -7,9 +7,8 @@ from flask import Response
 
 from diarist import __version__
 from diarist.api.openapi import READY_RESPONSES
-from diarist.api.runtime import Jobs, runtime
+from diarist.api.runtime import runtime
 from diarist.api.schemas import About, Health, JobCounts, ModelState, Status
-from diarist.errors import ServiceError
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
 
@@ -23,7 +22,8 @@ def status() -> Status:
     Answers at once, also while the models load and while recordings are worked on.
     """
     service = runtime()
-    report = service.jobs.report()
+    seen = service.lookout.look()
+    report = seen.report
     return Status.model_validate(
         {
             "status": report.state,
@@ -32,7 +32,7 @@ def status() -> Status:
             "engine": service.settings.engine,
             "models": [ModelState(name=m.name, role=m.role, licence=m.licence, state=m.state) for m in report.models],
             "version": __version__,
-            "jobs": _counts(service.jobs),
+            "jobs": JobCounts(waiting=seen.waiting, running=seen.running),
         }
     )
 
@@ -53,7 +53,7 @@ def ready() -> Health | Response:
     service = runtime()
     if service.stopping.is_set():
         return _not_ready("stopping")
-    state = service.jobs.report().state
+    state = service.lookout.look().report.state
     if state != "ready":
         return _not_ready(state)
     return Health(status="ready")
@@ -76,15 +76,6 @@ def about() -> About:
             "openapi": "/openapi.json",
         },
     )
-
-
-def _counts(jobs: Jobs) -> JobCounts:
-    try:
-        waiting, running = jobs.counts()
-    except ServiceError:
-        # The store cannot be read: ``report`` says so, in the same answer.
-        waiting = running = 0
-    return JobCounts(waiting=waiting, running=running)
 
 
 def _not_ready(state: str) -> Response:

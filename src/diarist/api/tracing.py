@@ -53,6 +53,13 @@ class Traced:
             return start_response(status, [*headers, *extra], exc_info)
 
         token = logs.request_id.set(request_id)
+        access.debug(
+            "From %s: %s, %s bytes, by %s",
+            *(
+                environ.get(name) or "-"
+                for name in ("REMOTE_ADDR", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_USER_AGENT")
+            ),
+        )
         try:
             return self.app(environ, start)
         finally:
