@@ -36,8 +36,6 @@ TEMP_PREFIX = "diarist-upload-"
 SWEEP_AGE_S = 3_600.0
 """Younger files may be another service's, which shares TEMP_AUDIO_DIR: an upload is such a file for moments only."""
 
-EXAMPLE = "curl -F audio=@meeting.wav http://localhost:5000/diarize"
-
 
 class StrictFormParser(FormDataParser):
     """Says so when a form is malformed, where Werkzeug's own shows an empty form."""
@@ -140,6 +138,11 @@ def too_large(limit_bytes: int) -> UploadTooLarge:
     )
 
 
+def example(request: Request) -> str:
+    """How to send a recording to the address that was called."""
+    return f"curl -F audio=@meeting.wav {request.base_url}"
+
+
 def check_head(request: Request) -> None:
     """Refuse by its headers a request that cannot hold a recording of an accepted size.
 
@@ -150,7 +153,7 @@ def check_head(request: Request) -> None:
     if request.mimetype != "multipart/form-data":
         raise InvalidOption(
             f"The recording must come as multipart/form-data, not as {request.mimetype or 'a request without a body'}. "
-            f"Send it like this: {EXAMPLE}"
+            f"Send it like this: {example(request)}"
         )
     limit_bytes = runtime().settings.upload_limit_bytes
     if (request.content_length or 0) > limit_bytes + FORM_BYTES:
@@ -171,10 +174,10 @@ def check_form(request: Request) -> None:
         files = request.files
     except ValueError as error:
         raise InvalidOption(
-            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {EXAMPLE}"
+            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {example(request)}"
         ) from error
     _release_spool(request)
-    _check_audio(files.getlist("audio"), sent_as_text="audio" in request.form)
+    _check_audio(request)
     strays = sorted(name for name in files if name != "audio")
     if strays:
         raise InvalidOption(f"Only the field 'audio' takes a file; found one in {', '.join(map(repr, strays))}.")
@@ -190,15 +193,20 @@ def _release_spool(request: Request) -> None:
         spool.truncate(0)
 
 
-def _check_audio(files: list[FileStorage], *, sent_as_text: bool) -> None:
-    if sent_as_text:
-        raise InvalidOption(f"The field 'audio' came as text, not as a file. With curl, write @ before it: {EXAMPLE}")
+def _check_audio(request: Request) -> None:
+    files = request.files.getlist("audio")
+    if "audio" in request.form:
+        raise InvalidOption(
+            f"The field 'audio' came as text, not as a file. With curl, write @ before it: {example(request)}"
+        )
     if not files:
-        raise InvalidOption(f"There is no file in the field 'audio'. Send it like this: {EXAMPLE}")
+        raise InvalidOption(f"There is no file in the field 'audio'. Send it like this: {example(request)}")
     if len(files) > 1:
         raise InvalidOption(f"There are {len(files)} files in the field 'audio': send one recording a request.")
     if not files[0].filename:
-        raise InvalidOption(f"The file in the field 'audio' has no name: none was chosen. Send it like this: {EXAMPLE}")
+        raise InvalidOption(
+            f"The file in the field 'audio' has no name: none was chosen. Send it like this: {example(request)}"
+        )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
             "The file in the field 'audio' has no bytes. Check that the recording was saved; send it again."
