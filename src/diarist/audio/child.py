@@ -79,7 +79,7 @@ RAW_STREAMS = frozenset({"mp3", "aac", "amr"})
 """Containers that are nothing but packets: other bytes in them are damage."""
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The recording cannot be used; ``code`` is one of ``diarist.errors``."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -270,7 +270,7 @@ def read(av: Any, output: Output, request: dict[str, Any]) -> None:
         # fmt: off
         report: dict[str, Any] = {
             "format": container.format.name, "stated": stated, "stated_file": stated_file, "position": 0.0, "last": 0.0,
-            "cut": False, "packets": 0, "failed": 0, "good_bytes": 0,
+            "cut": False, "last_byte": 0, "packets": 0, "failed": 0, "good_bytes": 0,
             "bytes": size_bytes - request["tag_bytes"] if container.format.name in RAW_STREAMS else None,
         }
         # fmt: on
@@ -283,6 +283,7 @@ def read(av: Any, output: Output, request: dict[str, Any]) -> None:
             if packet.pts is not None and packet.time_base:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - (origin or 0.0)
                 report["last"] = max(report["last"], end)
+            report["last_byte"] = max(report["last_byte"], packet.pos or 0)
             if packet.stream.index != stream.index:
                 continue
             flushed = packet.size == 0

@@ -35,6 +35,9 @@ _FAILED_PART = 0.1
 _FOREIGN_PART = 0.5
 """Part of a file of bare packets that may be something else: beyond it, it was never such a file."""
 
+_OGG_TAIL_BYTES = 2**17
+"""The last packet of Ogg begins at most two pages (of 64 kB) before the end; FFmpeg skips what it cannot chain."""
+
 _INVALID_PART = 0.05
 """Part of the samples that may be no numbers."""
 
@@ -220,6 +223,12 @@ def judge(report: Report, header: Header, *, decoded: bool) -> None:
         raise CorruptAudio(
             "Most of the file is not the audio that its first bytes promise: it is damaged, or samples without a "
             "header. Export it again, as WAV or FLAC."
+        )
+    unread = header.size_bytes - report.last_byte
+    if report.format == "ogg" and unread > max(_OGG_TAIL_BYTES, _MISSING_PART * header.size_bytes):
+        raise CorruptAudio(
+            f"After {report.position:.1f} s it changes to another codec, or is damaged, and the rest cannot be read. "
+            "Convert it to one WAV or FLAC file."
         )
     # By the promised size of the file as many seconds as by that of what there is.
     by_size = report.position * (header.promised_bytes or 0) / header.size_bytes

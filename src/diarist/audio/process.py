@@ -32,6 +32,9 @@ _REFUSALS: dict[str, type[AudioError]] = {
 }
 _TICK_S = 0.1
 _MOST_JSON_BYTES = 65_536
+_HONEST_PART = 0.25
+"""A file below this part of the memory limit cannot need all of it: the largest that FFmpeg holds at once is a picture
+or an index, which lies in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,9 @@ class Report:
 
     cut: bool
     """Reading stopped at damage."""
+
+    last_byte: int
+    """Where in the file the last packet of any track begins."""
 
     packets: int
     failed: int
@@ -133,7 +139,7 @@ def messages(
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
     )  # fmt: skip
     try:
-        yield _Reader(process, time.monotonic() + timeout_s, timeout_s, memory_mb, tick).read()
+        yield _Reader(process, header.size_bytes, timeout_s, memory_mb, tick).read()
     finally:
         with suppress(ProcessLookupError, PermissionError):  # not yet waited for, so the number is still its own
             os.killpg(process.pid, signal.SIGKILL)
@@ -146,7 +152,7 @@ class _Reader:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        deadline: float,
+        size_bytes: int,
         timeout_s: float,
         memory_mb: int,
         tick: Callable[[float], None],
@@ -156,7 +162,8 @@ class _Reader:
         self._pipe = process.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
-        self._deadline = deadline
+        self._deadline = time.monotonic() + timeout_s
+        self._size_bytes = size_bytes
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._tick = tick
@@ -207,6 +214,11 @@ class _Reader:
     def _refusal(self, code: str, message: str) -> AudioError | DecoderFailed:
         if code in _REFUSALS:
             return _REFUSALS[code](message)
+        if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _HONEST_PART:
+            return CorruptAudio(
+                f"Decoding it needs more than {self._memory_mb} MB of memory, which its size does not explain: its "
+                "header is damaged. Export it again, as WAV or FLAC."
+            )
         if code == "memory":
             return DecoderFailed(
                 f"Decoding needs more memory than the {self._memory_mb} MB that it may have (DECODE_MEMORY_MB). "

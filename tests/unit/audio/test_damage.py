@@ -122,6 +122,16 @@ def test_chained_streams_and_changing_rates(tmp_path):
         assert loudest_hertz(half) == pytest.approx(440, abs=2)
 
 
+def test_an_ogg_file_that_changes_its_codec_loses_nothing_silently(tmp_path):
+    noise = np.random.default_rng(5).standard_normal((48_000 * 4, 1)) * 0.2
+    opus = encoded_bytes(tmp_path, noise, 48_000, "libopus", "ogg")
+    flac = encoded_bytes(tmp_path, noise, 48_000, "flac", "ogg")
+    with pytest.raises(CorruptAudio, match="another codec"):
+        decode(write(tmp_path / "a.ogg", opus + flac), LIMITS)
+    for whole in (opus, flac):
+        assert decode(write(tmp_path / "a.ogg", whole), LIMITS)[0].duration == pytest.approx(4.0, abs=0.05)
+
+
 def test_a_gap_in_the_time_stamps_becomes_silence(tmp_path):
     path = tmp_path / "a.webm"
     with av.open(str(path), "w", format="webm") as file:
@@ -155,7 +165,7 @@ def clock_step(clock, stamp):
 def report(**facts):
     # fmt: off
     plain = {"format": "wav", "stated": None, "stated_file": None, "position": 100.0, "last": 100.0, "cut": False,
-             "packets": 100, "failed": 0, "good_bytes": 1_000, "bytes": None}
+             "last_byte": 0, "packets": 100, "failed": 0, "good_bytes": 1_000, "bytes": None}
     # fmt: on
     return Report(**plain | facts)
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from diarist.audio import DecodeLimits, child, decode
-from diarist.errors import Cancelled, DecoderFailed, NotAudio
+from diarist.errors import Cancelled, CorruptAudio, DecoderFailed, NotAudio
 from diarist.settings import Settings
 from unit.audio.audio_files import encode, pcm, tone, wav, write
 
@@ -173,6 +173,12 @@ def test_memory_is_limited_and_its_lack_is_told(tmp_path):
     assert decode(path, DecodeLimits(memory_mb=512))[0].duration == pytest.approx(2.0, abs=0.1)
     with pytest.raises(DecoderFailed, match="DECODE_MEMORY_MB"):
         decode(path, DecodeLimits(memory_mb=1))
+
+
+def test_a_small_file_that_asks_for_gigabytes_is_damaged(play, recording):
+    play("real['main'].__globals__['read'] = lambda *_: bytearray(2**31)\nreal['main']()")
+    with pytest.raises(CorruptAudio, match="more than 512 MB"):
+        decode(recording, LIMITS)
 
 
 def test_the_process_has_limits_and_no_environment(play, recording, monkeypatch):
