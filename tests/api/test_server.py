@@ -374,6 +374,20 @@ def test_an_upload_that_the_disk_has_no_room_for_is_refused_when_it_is_declared(
     assert call(service.address, "GET", "/status").status == 200
 
 
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="this system cannot limit a process's files")
+@pytest.mark.parametrize("size_bytes", [450_000, 900_000], ids=["while it is stored", "while it arrives"])
+def test_a_disk_that_runs_full_is_said_and_leaves_nothing(start, size_bytes):
+    service = start()
+    service.wait_for("is ready")
+    process = psutil.Process(service.process.pid)
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (400_000, before[1]))
+    shows(diarize(service.address, recording(b"x" * size_bytes)), 507, "storage_full")
+    assert service.left_behind() == []
+    process.rlimit(psutil.RLIMIT_FSIZE, before)
+    assert diarize(service.address, recording(b"x" * size_bytes)).status == 200
+
+
 def test_debug_logs_each_request_in_detail(start):
     service = start(FLASK_DEBUG="true")
     call(service.address, "GET", "/status", headers={"User-Agent": "the-agent"})

@@ -30,7 +30,7 @@ from diarist import errors
 from diarist.api import problems
 from diarist.api.runtime import Runtime
 from diarist.api.tracing import log_access, request_id_for
-from diarist.api.upload import FORM_BYTES, too_large
+from diarist.api.upload import DISK_FULL, FORM_BYTES, too_large
 from diarist.errors import ConfigurationError
 from diarist.settings import Settings
 
@@ -81,7 +81,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             self._check_room()
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in DISK_FULL
             self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR)
             return len(data)
         if self.error is not None:

@@ -30,6 +30,8 @@ MAX_PARTS = 32
 MAX_TEXT_BYTES = 64 * 2**10
 """Length of one text field."""
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 TEMP_PREFIX = "diarist-upload-"
 """Of the files in TEMP_AUDIO_DIR, so that a start after a crash can sweep what was left."""
 
@@ -119,7 +121,7 @@ class _Room:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise StorageFull(
                 "The service has too little disk space for this upload. Try again later; whoever runs it can free "
                 "space in TEMP_AUDIO_DIR or set it to another disk."
