@@ -130,7 +130,7 @@ class Diarization:
     """In order of start; turns of different speakers may overlap, those of one speaker do not."""
 
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    """One voice per row, shape (speakers, values), in the order of ``speakers``; may have no rows at all."""
+    """One voice per row, shape (speakers, values), in the order of ``speakers``."""
 
     activity: SpeakerActivity | None = None
     """Frame-level evidence, where the diarizer has it."""
@@ -230,6 +230,10 @@ class Utterance:
     def text(self) -> str:
         return "".join(word.text for word in self.words).strip()
 
+    def renamed(self, speaker: str) -> Utterance:
+        """The same words, said by ``speaker``."""
+        return Utterance(tuple(replace(word, speaker=speaker) for word in self.words))
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -313,7 +317,14 @@ class TranscribeOptions:
     """ISO 639-1 of the words, or None to detect it."""
 
     channels: ChannelMode = "mix"
-    """``mix``: all channels as one; ``separate``: each channel is one speaker (calls with a party a channel)."""
+    """``mix``: all channels as one; ``separate``: each channel is one speaker (calls with a party a channel).
+
+    Separate channels leave nothing to guess, so hints beside them are refused with ``InvalidOption``.
+    """
+
+    def __post_init__(self) -> None:
+        if self.channels == "separate" and self.hints != SpeakerHints():
+            raise InvalidOption("channels=separate makes each channel one speaker: leave the numbers of speakers out")
 
 
 @dataclass(frozen=True, slots=True)

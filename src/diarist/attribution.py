@@ -1,0 +1,191 @@
+"""Words and turns to utterances: each word gets exactly one speaker.
+
+Every word is weighed against every speaker: how much of it the speaker's turns cover, and how active the speaker is in its
+frames. A path through all words is then found (Viterbi) on which a change of speaker costs something, and less after a
+pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's rarely is
+another's. On ties the current speaker keeps the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diarist.types import Diarization, RecognizedWord, Seconds, Span, Turn, Utterance, Word
+
+Floats = NDArray[np.float64]
+
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
+CLAUSE_ENDS = (",", ";", ":", "、", "，", "；", "：")
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a change of speaker between two words costs, in nats, and where utterances break."""
+
+    within: float = 3.0
+    """Within a phrase."""
+
+    clause: float = 2.0
+    """After a comma."""
+
+    sentence: float = 0.7
+    """After the end of a sentence."""
+
+    pause: float = 0.7
+    """After a pause of ``pause_s`` or more."""
+
+    pause_s: Seconds = 0.4
+
+    break_s: Seconds = 1.0
+    """A longer pause ends the utterance."""
+
+    longest: Seconds = 30.0
+    """A longer utterance ends with its sentence."""
+
+
+def attribute(
+    words: Sequence[RecognizedWord], diarization: Diarization, handover: Handover = Handover()
+) -> tuple[Utterance, ...]:
+    """Give each word its speaker and join words to utterances.
+
+    Args:
+        words: in order of start.
+        diarization: turns in order of start; without any, all words are ``SPEAKER_00``'s.
+        handover: what a change of speaker costs.
+
+    Returns:
+        Utterances in order of start, which hold every word exactly once.
+    """
+    if not words:
+        return ()
+    speakers = diarization.speakers or ("SPEAKER_00",)
+    evidence = weigh(words, diarization) if diarization.turns else np.ones((len(words), 1))
+    costs = np.array([_cost(a, b, handover) for a, b in zip(words, words[1:], strict=False)])
+    path, posterior = decode(np.log(evidence), costs)
+    named = [
+        Word(word.text, word.span, speakers[k], word.confidence, float(posterior[i, k]))
+        for i, (word, k) in enumerate(zip(words, path, strict=True))
+    ]
+    return _utterances(named, handover)
+
+
+def weigh(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
+    """How well each word fits each speaker: (words, speakers), positive, rows sum to 1."""
+    speakers = diarization.speakers
+    column = {speaker: k for k, speaker in enumerate(speakers)}
+    covered = np.zeros((len(words), len(speakers)))
+    distance = np.full((len(words), len(speakers)), np.inf)
+    for k, speaker in enumerate(speakers):
+        spans = [turn.span for turn in diarization.turns if column[turn.speaker] == k]
+        covered[:, k], distance[:, k] = _cover([word.span for word in words], spans)
+    near = np.exp(-np.minimum(distance, 50.0) / 0.25)  # a word in a gap leans to the nearest turn
+    score = covered + 0.1 * near
+    if diarization.activity is not None:
+        score = score + np.stack([diarization.activity.mean(word.span) for word in words])
+    score = score + 0.02
+    fit: Floats = score / score.sum(axis=1, keepdims=True)
+    return fit
+
+
+def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats]:
+    """The share of each word that the turns (disjoint, in order) cover, and its distance to the nearest of them."""
+    starts = np.array([turn.start for turn in turns])
+    ends = np.array([turn.end for turn in turns])
+    before = np.concatenate([[0.0], np.cumsum(ends - starts)])
+    start = np.array([word.start for word in words])
+    end = np.array([max(word.end, word.start + 0.02) for word in words])  # a word without length still stands somewhere
+
+    def spoken_until(time: Floats) -> Floats:
+        at = np.searchsorted(starts, time, side="right")
+        inside = np.where(at > 0, np.minimum(time, ends[at - 1]) - starts[at - 1], 0.0)
+        total: Floats = np.where(at > 0, before[at - 1] + inside, 0.0)
+        return total
+
+    covered = (spoken_until(end) - spoken_until(start)) / (end - start)
+    after = np.searchsorted(starts, start, side="right")
+    to_previous = np.where(after > 0, start - ends[after - 1], np.inf)
+    following = np.searchsorted(starts, start, side="left")
+    to_next = np.where(following < len(starts), starts[np.minimum(following, len(starts) - 1)] - end, np.inf)
+    return covered, np.maximum(np.minimum(to_previous, to_next), 0.0)
+
+
+def _cost(word: RecognizedWord, following: RecognizedWord, handover: Handover) -> float:
+    text = word.text.rstrip("\"'”’)] ")
+    if following.span.start - word.span.end >= handover.pause_s:
+        return handover.pause
+    if text.endswith(SENTENCE_ENDS):
+        return handover.sentence
+    return handover.clause if text.endswith(CLAUSE_ENDS) else handover.within
+
+
+def decode(evidence: Floats, costs: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The best path of speakers, and each word's posterior over speakers.
+
+    Args:
+        evidence: log, (words, speakers).
+        costs: of a change of speaker after each word but the last, (words - 1,), in nats.
+
+    Returns:
+        int64 (words,) and (words, speakers) with rows that sum to 1.
+    """
+    count, speakers = evidence.shape
+    best, forward = evidence[0].copy(), evidence[0].copy()
+    origin = np.tile(np.arange(speakers), (count, 1))
+    forwards = [forward]
+    for i in range(1, count):
+        top = int(np.argmax(best))
+        stay, change = best, best[top] - costs[i - 1]
+        origin[i] = np.where(stay >= change, np.arange(speakers), top)
+        best = np.maximum(stay, change) + evidence[i]
+        forward = _mix(forward, costs[i - 1]) + evidence[i]
+        forwards.append(forward)
+    backward = np.zeros(speakers)
+    posterior = np.empty_like(evidence)
+    path = np.empty(count, dtype=np.int64)
+    path[-1] = int(np.argmax(best))
+    for i in range(count - 1, -1, -1):
+        if i < count - 1:
+            backward = _mix(backward + evidence[i + 1], costs[i])
+            path[i] = origin[i + 1, path[i + 1]]
+        joint = forwards[i] + backward
+        posterior[i] = np.exp(joint - np.logaddexp.reduce(joint))
+    return path, posterior
+
+
+def _mix(score: Floats, cost: float) -> Floats:
+    """Log-sum over staying and over a change from any speaker."""
+    total: Floats = np.logaddexp(score, np.logaddexp.reduce(score) - cost - np.log(len(score)))
+    return total
+
+
+def _utterances(words: Sequence[Word], handover: Handover) -> tuple[Utterance, ...]:
+    groups: list[list[Word]] = []
+    for word in words:
+        if groups and not _breaks(groups[-1], word, handover):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return tuple(Utterance(tuple(group)) for group in groups)
+
+
+def _breaks(group: list[Word], word: Word, handover: Handover) -> bool:
+    last = group[-1]
+    if word.speaker != last.speaker or word.span.start - last.span.end >= handover.break_s:
+        return True
+    long = word.span.end - group[0].span.start > handover.longest
+    return long and last.text.rstrip("\"'”’)] ").endswith(SENTENCE_ENDS)
+
+
+def speech_of(turns: Sequence[Turn], join_s: Seconds = 0.2) -> tuple[Span, ...]:
+    """Where anybody speaks: ordered, disjoint spans; gaps shorter than ``join_s`` are closed."""
+    spans: list[Span] = []
+    for turn in turns:
+        if spans and turn.span.start - spans[-1].end < join_s:
+            spans[-1] = Span(spans[-1].start, max(spans[-1].end, turn.span.end))
+        else:
+            spans.append(turn.span)
+    return tuple(spans)

@@ -1,0 +1,45 @@
+"""Where speech is cut for the recogniser: at its longest pauses, into pieces of a length that it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diarist.types import Seconds, Span
+
+
+def pack(speech: Sequence[Span], longest: Seconds, pause: Seconds) -> tuple[Span, ...]:
+    """Join neighbouring speech into chunks of at most ``longest``; a pause of ``pause`` or more always parts them.
+
+    Where more speech than ``longest`` goes on without such a pause, it is parted at its longest pause that leaves neither
+    side tiny, and speech without any pause is cut evenly.
+
+    Args:
+        speech: ordered, disjoint spans.
+    """
+    groups: list[list[Span]] = []
+    for span in speech:
+        if groups and span.start - groups[-1][-1].end < pause:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    return tuple(chunk for group in groups for chunk in _part(group, longest))
+
+
+def _part(group: list[Span], longest: Seconds) -> list[Span]:
+    whole = Span(group[0].start, group[-1].end)
+    if whole.duration <= longest:
+        return [whole]
+    if len(group) == 1:
+        pieces = int(-(-whole.duration // longest))
+        edges = [whole.start + whole.duration * i / pieces for i in range(pieces + 1)]
+        return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    gaps = [(b.start - a.end, i) for i, (a, b) in enumerate(zip(group, group[1:], strict=False), start=1)]
+
+    def worth(gap: tuple[Seconds, int]) -> Seconds:
+        # a long pause is a good place; one near an end of the group leaves a scrap, which the recogniser reads badly
+        length, at = gap
+        shorter = min(group[at - 1].end - whole.start, whole.end - group[at].start)
+        return length * min(1.0, shorter / (longest / 3))
+
+    at = max(gaps, key=worth)[1]
+    return _part(group[:at], longest) + _part(group[at:], longest)

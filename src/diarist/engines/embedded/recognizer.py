@@ -1,0 +1,199 @@
+"""The embedded recogniser: Whisper in CTranslate2, in batches over speech alone.
+
+Radford et al., "Robust speech recognition via large-scale weak supervision" (2022). The model, its tokenizer, its features
+and the alignment of words come from faster-whisper; the cutting, the batches and the second look at what was passed over
+are ours, since batches over long windows drop whole utterances.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
+
+from diarist.engines.embedded.chunks import pack
+from diarist.errors import InvalidOption
+from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
+
+if TYPE_CHECKING:
+    from ctranslate2 import StorageView
+
+PREPENDED = "\"'“¿([{-"
+APPENDED = "\"'.。,，!！?？:：”)]}、"
+FRAMES_A_SECOND = 100
+WHISPER_WINDOW: Seconds = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """The numbers of the recogniser. What each one was worth is told in ``docs/accuracy.md``."""
+
+    beam: int = 5
+    batch: int = 8
+    longest: Seconds = 28.0
+    """Longest chunk."""
+
+    pause: Seconds = 1.5
+    """A longer pause always ends a chunk."""
+
+    margin: Seconds = 0.2
+    """What is heard before and after a chunk's speech."""
+
+    tail: Seconds = 30.0
+    """Silence after the longest chunk of a batch, up to Whisper's 30 s in all: with less it tends to say things twice."""
+
+    word: Seconds = 0.7
+    """A word without punctuation rarely lasts longer; the rest of its span is a pause, or speech that was passed over."""
+
+    repeats: float = 2.4
+    """A text that shrinks by more than this when compressed is a loop (Whisper's own threshold)."""
+
+    passed_over: Seconds = 1.0
+    """Speech of this length without a word is looked at again."""
+
+
+class WhisperRecognizer:
+    """Recognition on the CPU. Keeps no state between calls."""
+
+    def __init__(self, folder: Path, threads: int, decoding: Decoding = Decoding()) -> None:
+        self._model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
+        self._decoding = decoding
+        self._suppressed = get_suppressed_tokens(self._tokenizer("en"), [-1])
+
+    def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
+        if not speech:
+            return Recognition()
+        language, probability = self._language(audio, speech, language)
+        tokenizer = self._tokenizer(language)
+        chunks = pack(speech, self._decoding.longest, self._decoding.pause)
+        words = self._read(audio, chunks, tokenizer, lambda done: progress("recognition", done * 0.95))
+        words = [shorten(word, self._decoding.word) for word in words]
+        again = passed_over(chunks, speech, words, self._decoding.passed_over)
+        if again:
+            words += self._read(audio, again, tokenizer, lambda done: progress("recognition", 0.95 + 0.05 * done))
+        progress("recognition", 1.0)
+        return Recognition(in_order(words, audio.duration), language, probability)
+
+    def _tokenizer(self, language: str) -> Tokenizer:
+        model = self._model
+        return Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language)
+
+    def _language(self, audio: Audio, speech: Sequence[Span], wanted: str | None) -> tuple[str, float]:
+        """The language asked for, or the one that the first 30 s of speech sound like, and its probability."""
+        known = self._model.supported_languages
+        if wanted is not None:
+            if wanted not in known:
+                raise InvalidOption(f"language {wanted!r} is not one that this model knows: {', '.join(sorted(known))}")
+            return wanted, 1.0
+        if len(known) == 1:
+            return known[0], 1.0
+        heard = np.concatenate([audio.cut(span).samples for span in speech])[: round(WHISPER_WINDOW * SAMPLE_RATE)]
+        features = self._model.feature_extractor(
+            np.pad(heard, (0, round(WHISPER_WINDOW * SAMPLE_RATE) - len(heard))), padding=0
+        )
+        language, probability, _ = self._model.detect_language(features=features)
+        return language, float(probability)
+
+    def _read(
+        self, audio: Audio, chunks: Sequence[Span], tokenizer: Tokenizer, report: Callable[[float], None]
+    ) -> list[RecognizedWord]:
+        """The words of all chunks, in the chunks' order."""
+        words: list[RecognizedWord] = []
+        for first in range(0, len(chunks), self._decoding.batch):
+            batch = chunks[first : first + self._decoding.batch]
+            pieces = [self._piece(audio, chunk) for chunk in batch]
+            words += self._decode(audio, pieces, tokenizer)
+            report((first + len(batch)) / len(chunks))
+        return words
+
+    def _piece(self, audio: Audio, chunk: Span) -> Span:
+        margin = self._decoding.margin
+        return Span(chunk.start - margin, chunk.end + margin).clamp(0.0, audio.duration)
+
+    def _decode(self, audio: Audio, pieces: Sequence[Span], tokenizer: Tokenizer) -> list[RecognizedWord]:
+        encoded = self._encode(audio, pieces)
+        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
+        tokens = self._generate(encoded, [prompt] * len(pieces))
+        loops = [i for i, found in enumerate(tokens) if _loops(tokenizer.decode(found), self._decoding.repeats)]
+        for i in loops:  # a loop is broken by forbidding the repetition of three tokens
+            tokens[i] = self._generate(self._encode(audio, [pieces[i]]), [prompt], no_repeat_ngram_size=3)[0]
+        frames = [round(piece.duration * FRAMES_A_SECOND) for piece in pieces]
+        spoken = [[token for token in found if token < tokenizer.eot] for found in tokens]
+        words: list[RecognizedWord] = []
+        for piece, alignment in zip(
+            pieces, self._model.find_alignment(tokenizer, spoken, encoded, frames), strict=True
+        ):
+            merge_punctuations(alignment, PREPENDED, APPENDED)
+            words += [
+                RecognizedWord(
+                    word["word"],
+                    Span(
+                        piece.start + float(word["start"]), piece.start + max(float(word["end"]), float(word["start"]))
+                    ),
+                    min(1.0, max(0.0, float(word["probability"]))),
+                )
+                for word in alignment
+                if word["word"].strip()
+            ]
+        return words
+
+    def _encode(self, audio: Audio, pieces: Sequence[Span]) -> StorageView:
+        """Encoder output of all pieces, filled up with silence to one length."""
+        length = min(WHISPER_WINDOW, max(piece.duration for piece in pieces) + self._decoding.tail)
+        samples = round(length * SAMPLE_RATE)
+        features = [
+            self._model.feature_extractor(np.pad(cut, (0, samples - len(cut))), padding=0)
+            for cut in (audio.cut(piece).samples[:samples] for piece in pieces)
+        ]
+        return self._model.encode(np.stack(features).astype(np.float32))
+
+    def _generate(self, encoded: StorageView, prompts: list[list[int]], **options: int) -> list[list[int]]:
+        results = self._model.model.generate(
+            encoded, prompts, beam_size=self._decoding.beam, max_length=self._model.max_length,
+            suppress_blank=True, suppress_tokens=self._suppressed, **options,
+        )  # fmt: skip
+        return [list(result.sequences_ids[0]) for result in results]
+
+
+def _loops(text: str, ratio: float) -> bool:
+    raw = text.encode()
+    return len(raw) > 0 and len(raw) / len(zlib.compress(raw)) > ratio
+
+
+def shorten(word: RecognizedWord, longest: Seconds) -> RecognizedWord:
+    """The word with an end that is no later than such a word takes to say: 0.1 s a letter where that is more."""
+    allowed = max(longest, 0.1 * len(word.text.strip()))
+    return RecognizedWord(
+        word.text, Span(word.span.start, min(word.span.end, word.span.start + allowed)), word.confidence
+    )
+
+
+def passed_over(
+    chunks: Sequence[Span], speech: Sequence[Span], words: Sequence[RecognizedWord], least: Seconds
+) -> tuple[Span, ...]:
+    """Speech of at least ``least`` seconds in which no word was found, but for chunks that hold no word at all.
+
+    A chunk without any word is left: there the model heard it and said that nobody speaks.
+    """
+    heard = [chunk for chunk in chunks if any(chunk.overlap(word.span) > 0 for word in words)]
+    left: list[Span] = []
+    for span in speech:
+        at = span.start
+        for word in sorted((word.span for word in words if word.span.overlap(span) > 0), key=lambda s: s.start):
+            left.append(Span(at, max(at, word.start)))
+            at = max(at, word.end)
+        left.append(Span(min(at, span.end), span.end))
+    return tuple(gap for gap in left if gap.duration >= least and any(chunk.overlap(gap) > 0 for chunk in heard))
+
+
+def in_order(words: Sequence[RecognizedWord], duration: Seconds) -> tuple[RecognizedWord, ...]:
+    """Words by start, within the recording."""
+    clamped = [RecognizedWord(w.text, w.span.clamp(0.0, duration), w.confidence) for w in words]
+    return tuple(sorted(clamped, key=lambda w: (w.span.start, w.span.end)))

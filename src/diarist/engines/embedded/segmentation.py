@@ -1,0 +1,102 @@
+"""Who speaks within ten seconds: pyannote's segmentation-3.0 over sliding windows.
+
+Bredin, "pyannote.audio 2.1 speaker diarization pipeline" (2023); Plaquet and Bredin, "Powerset multi-class cross entropy
+loss for neural speaker diarization" (2023); model card of pyannote/segmentation-3.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diarist.types import SAMPLE_RATE, Audio, Progress, Samples, Seconds
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+WINDOW_SAMPLES = 160_000
+"""10 s: the length that the model was trained on."""
+
+FRAME_SAMPLES = 270
+"""From one frame to the next: 10 x 3 x 3 x 3, the strides of the SincNet front end."""
+
+FIELD_SAMPLES = 991
+"""What one frame of the front end sees; frame 0 is centred on half of it."""
+
+WINDOW_FRAMES = 589
+LOCAL_SPEAKERS = 3
+CLASSES = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
+"""The powerset: which of the window's speakers each of the 7 classes means."""
+
+FRAME_STEP: Seconds = FRAME_SAMPLES / SAMPLE_RATE
+
+MEMBERS = np.array([[float(k in members) for k in range(LOCAL_SPEAKERS)] for members in CLASSES], dtype=np.float32)
+"""Shape (7 classes, 3 speakers): 1 where the class holds the speaker."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """What each window says, on one grid of frames that all windows share."""
+
+    activity: NDArray[np.float32]
+    """Probability of each of a window's speakers, shape (windows, 589 frames, 3 local speakers)."""
+
+    classes: NDArray[np.uint8]
+    """The most probable class, shape (windows, 589)."""
+
+    starts: NDArray[np.int64]
+    """The frame on the common grid at which each window starts, shape (windows,)."""
+
+    frames: int
+    """Length of the common grid: as many frames as have their centre in the recording."""
+
+    def overlap_add(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mean over windows of ``values`` (windows, 589, n), on the common grid: (frames, n)."""
+        total = np.zeros((int(self.starts[-1]) + WINDOW_FRAMES, values.shape[2]), dtype=np.float32)
+        weight = np.zeros((len(total), 1), dtype=np.float32)
+        for start, value in zip(self.starts, values, strict=True):
+            total[start : start + WINDOW_FRAMES] += value
+            weight[start : start + WINDOW_FRAMES] += 1
+        mean: NDArray[np.float32] = (total / np.maximum(weight, 1))[: self.frames]
+        return mean
+
+
+class Segmenter:
+    """The model with its windows.
+
+    Args:
+        session: the ONNX graph: ``samples`` (batch, 1, samples) to scores (batch, frames, 7), log-probabilities.
+        step_frames: from one window to the next, in frames, so that all windows share one grid.
+        batch: windows at a time; bounds the memory.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, step_frames: int = 59, batch: int = 4) -> None:
+        self._session = session
+        self._step_frames = step_frames
+        self._batch = batch
+
+    def segment(self, audio: Audio, progress: Progress) -> Segmentation:
+        """Slide over the recording; the last window is filled up with silence."""
+        length = len(audio.samples)
+        step_samples = self._step_frames * FRAME_SAMPLES
+        windows = 1 + max(0, -(-(length - WINDOW_SAMPLES) // step_samples))
+        activity = np.empty((windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float32)
+        classes = np.empty((windows, WINDOW_FRAMES), dtype=np.uint8)
+        for first in range(0, windows, self._batch):
+            chunk = range(first, min(first + self._batch, windows))
+            samples = np.stack([_window(audio.samples, i * step_samples) for i in chunk])[:, None]
+            scores = self._session.run(None, {"samples": samples})[0]  # (batch, 589, 7)
+            classes[first : chunk.stop] = scores.argmax(axis=2)
+            activity[first : chunk.stop] = np.exp(scores) @ MEMBERS
+            progress("segmentation", chunk.stop / windows)
+        frames = max(1, round((length - FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5))
+        starts = np.arange(windows, dtype=np.int64) * self._step_frames
+        return Segmentation(activity, classes, starts, min(frames, int(starts[-1]) + WINDOW_FRAMES))
+
+
+def _window(samples: Samples, start: int) -> Samples:
+    piece = samples[start : start + WINDOW_SAMPLES]
+    return np.pad(piece, (0, WINDOW_SAMPLES - len(piece))) if len(piece) < WINDOW_SAMPLES else piece
