@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
+
 import pytest
 
-from api.wire import form, part, recording
+from api.wire import BOUNDARY, form, part, recording
 
 AUDIO = part("audio", "{}", "meeting.wav")
 
@@ -127,6 +130,26 @@ def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(post, settings):
     assert post(content=b" " * (settings.upload_limit_bytes - 2) + b"{}").status_code == 200
     words = refusal(post(content=b" " * (settings.upload_limit_bytes - 1) + b"{}"), 413, "upload_too_large")
     assert "1 MB" in words
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        b"\0",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\r\n--",
+        b"\r\n--" + BOUNDARY[:-1],
+        b"x--" + BOUNDARY,
+        random.Random(7).randbytes(99_991),
+    ],
+)
+def test_any_bytes_arrive_as_they_were_sent(post, settings, pattern):
+    content = (pattern * (settings.upload_limit_bytes // len(pattern) + 1))[: settings.upload_limit_bytes]
+    answer = post(content=content)
+    assert answer.status_code == 200, answer.text
+    assert answer.get_json()["conversation"][0]["text"] == hashlib.sha256(content).hexdigest()
 
 
 def test_many_parts(post):

@@ -27,8 +27,9 @@ FORM_BYTES = 2**20
 MAX_PARTS = 32
 """Parts in a form. Eight fields are known; each part with a file name costs an open file while it arrives."""
 
-MAX_TEXT_BYTES = 64 * 2**10
-"""Length of one text field."""
+MAX_TEXT_BYTES = 512 * 2**10
+"""Length of one text field. Werkzeug holds what it reads of a *file* to the same number: it takes 64 kB at a time and
+may keep some of it back, so that much less would refuse recordings, depending on what is in them."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

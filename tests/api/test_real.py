@@ -1,0 +1,45 @@
+"""The whole service as users start it, with the real models and a real recording."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from api.process import ServiceProcess
+from api.wire import call, diarize, recording
+from diarist.formats import rttm
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+@pytest.mark.models
+def test_a_real_conversation(start, model_store, sample_recording):
+    service: ServiceProcess = start(command=(sys.executable, str(APP)))
+    service.wait_for("is ready", 120)
+    status = call(service.address, "GET", "/status").json
+    assert (status["status"], status["nemo_components_loaded"], status["errors"]) == ("ready", True, [])
+    assert {model["role"] for model in status["models"]} >= {"segmentation", "embedding", "recognition"}
+    content = sample_recording.read_bytes()
+
+    answer = diarize(service.address, recording(content))
+    assert answer.status == 200
+    segments = answer.json["conversation"]
+    assert {segment["speaker"] for segment in segments} == {"SPEAKER_00", "SPEAKER_01"}
+    assert segments[0]["speaker"] == "SPEAKER_00"
+    assert [segment["start_time"] for segment in segments] == sorted(segment["start_time"] for segment in segments)
+    assert all(0 <= segment["start_time"] <= segment["end_time"] <= 30.1 for segment in segments)
+    assert "hello" in segments[0]["text"].lower()
+
+    turns = rttm.parse(diarize(service.address, recording(content, format="rttm")).body.decode())
+    assert {turn.speaker for turn in turns} == {"SPEAKER_00", "SPEAKER_01"}
+
+    refused = diarize(service.address, recording(b"This is no recording. " * 100))
+    assert (refused.status, refused.json["code"]) == (415, "not_audio")
+
+    started = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - started < 5
+    assert service.left_behind() == []
