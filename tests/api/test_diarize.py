@@ -117,10 +117,12 @@ def test_the_job_is_forgotten_after_the_answer(post, jobs):
 
 
 def test_options_reach_the_work(post):
-    answer = post(content=script(options=True), min_speakers=2, max_speakers=3, language="DE", channels="separate")
+    answer = post(content=script(options=True), min_speakers=2, max_speakers=3, language="DE")
     said = answer.get_json()["conversation"][0]["text"]
     assert "min_speakers=2, max_speakers=3" in said
-    assert "language='de', channels='separate'" in said
+    assert "language='de', channels='mix'" in said
+    answer = post(content=script(options=True), channels="separate")
+    assert "channels='separate'" in answer.get_json()["conversation"][0]["text"]
 
 
 def test_the_callers_request_id_comes_back(post):

@@ -42,6 +42,7 @@ def test_numbers_of_speakers_in_range(post, field, value):
         {"min_speakers": 3, "max_speakers": 2},
         {"num_speakers": 1, "min_speakers": 2},
         {"num_speakers": 5, "max_speakers": 4},
+        {"num_speakers": 2, "channels": "separate"},
     ],
 )
 def test_contradictory_hints(post, hints):

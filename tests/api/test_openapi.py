@@ -14,7 +14,7 @@ from diarist.api import schemas
 from diarist.api.upload import MAX_PARTS
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
-from diarist.types import MAX_SPEAKERS, SpeakerHints
+from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,8 @@ def beyond_a_schema(body) -> list:
     # An empty text field is one that was not given: browsers send them for what was left open.
     left_open = [value for name, value in body.items() if name != "audio" and str(value).strip() in ("", "[]")]
     try:
-        SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
+        hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
+        TranscribeOptions(hints, channels=body.get("channels", "mix"))
     except InvalidOption:
         return [positive_data_acceptance]
     except TypeError:  # not numbers at all

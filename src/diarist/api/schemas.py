@@ -46,7 +46,7 @@ class DiarizeForm(BaseModel):
     """How the answer is written: json, txt, srt, vtt or rttm."""
 
     channels: Literal["mix", "separate"] = "mix"
-    """`mix` hears all channels as one; `separate` takes each channel for one speaker, as in recorded calls."""
+    """`mix` hears all channels as one; `separate` takes each for one speaker, whose number is then left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +54,7 @@ class DiarizeForm(BaseModel):
         return {name: value for name, value in form.items() if not (isinstance(value, str) and not value.strip())}
 
     def options(self) -> TranscribeOptions:
-        """Raises ``InvalidOption`` where the numbers of speakers contradict each other."""
+        """Raises ``InvalidOption`` where the numbers of speakers contradict each other, or separate channels."""
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
             language=self.language.lower() if self.language else None,
