@@ -1,13 +1,14 @@
 """Words and turns to utterances: each word gets exactly one speaker.
 
-Every word is weighed against every speaker: how much of it the speaker's turns cover, and how active the speaker is in its
-frames. A path through all words is then found (Viterbi) on which a change of speaker costs something, and less after a
-pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's rarely is
-another's. On ties the current speaker keeps the floor.
+Every word is weighed against every speaker: how much of it the speaker's turns cover, and how active the speaker is in
+its frames. A path through all words is then found (Viterbi) on which a change of speaker costs something, and less
+after a pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's
+rarely is another's. On ties the current speaker keeps the floor.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def attribute(
         return ()
     speakers = diarization.speakers or ("SPEAKER_00",)
     evidence = weigh(words, diarization) if diarization.turns else np.ones((len(words), 1))
-    costs = np.array([_cost(a, b, handover) for a, b in zip(words, words[1:], strict=False)])
+    costs = np.array([_cost(a, b, handover) for a, b in itertools.pairwise(words)])
     path, posterior = decode(np.log(evidence), costs)
     named = [
         Word(word.text, word.span, speakers[k], word.confidence, float(posterior[i, k]))
@@ -79,7 +80,7 @@ def weigh(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
     column = {speaker: k for k, speaker in enumerate(speakers)}
     covered = np.zeros((len(words), len(speakers)))
     distance = np.full((len(words), len(speakers)), np.inf)
-    for k, speaker in enumerate(speakers):
+    for k in range(len(speakers)):
         spans = [turn.span for turn in diarization.turns if column[turn.speaker] == k]
         covered[:, k], distance[:, k] = _cover([word.span for word in words], spans)
     near = np.exp(-np.minimum(distance, 50.0) / 0.25)  # a word in a gap leans to the nearest turn

@@ -20,8 +20,56 @@ SPECTRAL_MINIMUM = 40
 SPECTRAL_LIMIT = 2_000
 """More windows than this are summarised by blocks before the spectral step (as NeMo's long-form clustering does)."""
 
-AHC_DISTANCE = 0.65
-"""Cosine distance at which average-link clusters of CAM++ embeddings stop to merge."""
+DISTINCT = 0.14
+"""Two clusters are two voices when windows within them are more alike than windows across them by this much (cosine).
+
+Against a fixed distance this holds on a telephone too, whose channel makes all voices alike. See ``docs/accuracy.md``.
+"""
+
+SAME_VOICE = 0.5
+"""Cosine of two windows of one voice, where the recording itself says little about it."""
+
+SAME_VOICE_PAIRS = 4
+"""How many observed pairs that prior is worth."""
+
+CLUSTER_PAIRS = 3
+"""How many observed pairs within a cluster the recording's own mean is worth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Windows:
+    """What is clustered: embeddings, and where in the recording they come from."""
+
+    unit: Floats
+    """Rows of unit length, float32 (windows, values)."""
+
+    start: NDArray[np.float64]
+    """Seconds, ascending, (windows,)."""
+
+    end: NDArray[np.float64]
+    run: Labels
+    """The stretch of one speaker's speech that each window is cut from, (windows,)."""
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def part(self, rows: slice) -> Windows:
+        return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows])
+
+    @property
+    def apart(self) -> NDArray[np.bool_]:
+        """Which pairs of windows share no sound, (windows, windows): shared sound makes any two alike."""
+        later = np.maximum(self.start[:, None], self.start)
+        return np.minimum(self.end[:, None], self.end) - later <= 0.01
+
+    def same_voice(self) -> float:
+        """How alike two windows of one voice are in this recording: the mean over neighbours within a run."""
+        alike: list[float] = []
+        for step in (1, 2, 3):
+            first, second = slice(None, -step), slice(step, None)
+            near = (self.run[first] == self.run[second]) & (self.start[second] >= self.end[first] - 0.01)
+            alike += (self.unit[first][near] * self.unit[second][near]).sum(axis=1).tolist()
+        return (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +91,20 @@ def normalise(embeddings: Floats) -> Floats:
     return unit
 
 
-def cluster(embeddings: Floats, bounds: SpeakerBounds) -> Labels:
-    """Label each window with its voice: 0, 1 ... in the order in which they first appear.
+def cluster(windows: Windows, bounds: SpeakerBounds) -> Labels:
+    """Label each window with its voice: 0, 1 ... in the order in which they first appear, int64 (windows,).
 
     Args:
-        embeddings: float32 (windows, values), of any length.
         bounds: what is known of the number of voices; met exactly while there are as many windows.
-
-    Returns:
-        int64 (windows,).
     """
-    count = len(embeddings)
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    unit = normalise(embeddings)
-    if bounds.clip(1, count) == bounds.clip(count, count) == 1:
+    count = len(windows)
+    if count == 0 or bounds.clip(1, count) == bounds.clip(count, count) == 1:
         return np.zeros(count, dtype=np.int64)
     if count < SPECTRAL_MINIMUM:
-        return in_order(agglomerate(1.0 - unit @ unit.T, AHC_DISTANCE, bounds))
+        return in_order(agglomerate(windows, bounds, DISTINCT))
     if count <= SPECTRAL_LIMIT:
-        return in_order(spectral(unit, bounds))
-    summary, member = summarise(unit, SPECTRAL_LIMIT)
+        return in_order(spectral(windows.unit, bounds))
+    summary, member = summarise(windows, SPECTRAL_LIMIT)
     return in_order(spectral(summary, bounds)[member])
 
 
@@ -75,34 +116,47 @@ def in_order(labels: Labels) -> Labels:
     return rank[inverse]
 
 
-def agglomerate(distance: Floats, threshold: float, bounds: SpeakerBounds) -> Labels:
-    """Average-link clustering, bottom-up, of a (windows, windows) distance matrix, until clusters lie ``threshold`` apart."""
-    count = len(distance)
-    table = distance.astype(np.float64)
-    np.fill_diagonal(table, np.inf)
-    size = np.ones(count)
+def agglomerate(windows: Windows, bounds: SpeakerBounds, distinct: float) -> Labels:
+    """Join clusters bottom-up while the closest two are less than ``distinct`` apart, int64 (windows,).
+
+    The distance of two clusters is the mean cosine within them less the mean cosine across them (average linkage, made
+    relative): it estimates half the squared distance of their true centres, free of the scatter of short windows.
+    """
+    count = len(windows)
+    across = (windows.unit @ windows.unit.T).astype(np.float64)  # sums of cosines between clusters
+    pairs = windows.apart.astype(np.float64)  # ... and what counts as evidence of a cluster's own scatter
+    alike = across * pairs
+    within, within_pairs, size = np.zeros(count), np.zeros(count), np.ones(count)
+    same = windows.same_voice()
+    own = np.full(count, same)  # mean cosine within each cluster
+    distance = same - across
+    np.fill_diagonal(distance, np.inf)
     labels = np.arange(count)
-    left = count
-    while left > 1:
-        index = int(np.argmin(table))
-        a, b = divmod(index, count)
-        if left <= bounds.least or (table[a, b] > threshold and bounds.clip(left, count) == left):
+    for left in range(count, 1, -1):
+        a, b = sorted(divmod(int(np.argmin(distance)), count))
+        if left <= bounds.least or (distance[a, b] > distinct and bounds.clip(left, count) == left):
             break
-        merged = (size[a] * table[a] + size[b] * table[b]) / (size[a] + size[b])
-        table[a], table[:, a] = merged, merged
-        table[b], table[:, b] = np.inf, np.inf
-        table[a, a] = np.inf
+        within[a] += within[b] + alike[a, b]
+        within_pairs[a] += within_pairs[b] + pairs[a, b]
+        own[a] = (within[a] + CLUSTER_PAIRS * same) / (within_pairs[a] + CLUSTER_PAIRS)
+        for table in (across, alike, pairs):
+            table[a] += table[b]
+            table[:, a] += table[:, b]
         size[a] += size[b]
         labels[labels == b] = a
-        left -= 1
+        live = np.isfinite(distance[a])
+        live[b] = False
+        row = np.where(live, (own[a] + own) / 2 - across[a] / (size[a] * size), np.inf)
+        distance[a], distance[:, a] = row, row
+        distance[b], distance[:, b] = np.inf, np.inf
     return labels
 
 
 def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:
     """Spectral clustering of the pruned cosine affinity; the widest gap between eigenvalues tells the number of voices.
 
-    von Luxburg, "A tutorial on spectral clustering" (2007); pruning of each row to its nearest windows as in Park et al.,
-    "Auto-tuning spectral clustering" (2019), with a fixed share instead of its search, which fails on short recordings.
+    von Luxburg, "A tutorial on spectral clustering" (2007); each row is pruned to its nearest as in Park et al.,
+    "Auto-tuning spectral clustering" (2019), with a fixed share instead of its search, which fails on short ones.
     """
     count = len(unit)
     affinity = unit @ unit.T
@@ -112,7 +166,7 @@ def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:
     affinity[affinity < weakest[:, None]] = 0.0
     np.maximum(affinity, 0.0, out=affinity)
     affinity = (affinity + affinity.T) / 2
-    laplacian = np.diag(affinity.sum(axis=1)) - affinity
+    laplacian: Floats = np.subtract(np.diag(affinity.sum(axis=1)), affinity, dtype=np.float32)
     values, vectors = smallest_eigenpairs(laplacian, min(count, max(most, bounds.least, bounds.most or 0) + 1))
     gaps = np.diff(values[: most + 1])
     voices = bounds.clip(int(np.argmax(gaps)) + 1, count)
@@ -148,7 +202,7 @@ def k_means(points: Floats, clusters: int, rounds: int = 100) -> Labels:
     return labels.astype(np.int64)
 
 
-def summarise(unit: Floats, limit: int, block: int = 400) -> tuple[Floats, Labels]:
+def summarise(windows: Windows, limit: int, block: int = 400) -> tuple[Floats, Labels]:
     """At most ``limit`` (or one a block) mean embeddings that stand for all windows.
 
     Windows are joined bottom-up within consecutive blocks, so the cost is linear in the length of the recording.
@@ -156,14 +210,16 @@ def summarise(unit: Floats, limit: int, block: int = 400) -> tuple[Floats, Label
     Returns:
         Unit rows, float32 (summaries, values), and the row that each window belongs to, int64 (windows,).
     """
-    blocks = np.array_split(unit, max(1, round(len(unit) / block)))
-    each = max(1, limit // len(blocks))
+    blocks = max(1, round(len(windows) / block))
+    edges = np.linspace(0, len(windows), blocks + 1).astype(int).tolist()
+    each = max(1, limit // blocks)
     rows: list[Floats] = []
     member: list[Labels] = []
-    for windows in blocks:
-        labels = in_order(agglomerate(1.0 - windows @ windows.T, 2.0, SpeakerBounds(each, each)))
+    for first, stop in itertools.pairwise(edges):
+        part = windows.part(slice(first, stop))
+        labels = in_order(agglomerate(part, SpeakerBounds(each, each), np.inf))
         member.append(labels + sum(len(row) for row in rows))
-        rows.append(np.stack([windows[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)]))
+        rows.append(np.stack([part.unit[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)]))
     return normalise(np.concatenate(rows)), np.concatenate(member)
 
 
@@ -178,11 +234,14 @@ def assign(score: Floats) -> tuple[int, ...]:
     rows, columns = score.shape
     if rows == 0 or columns == 0:
         return (-1,) * rows
-    choices = [[*np.argsort(-row, kind="stable")[:rows].tolist(), -1] for row in score]
-    used = [
-        c for c in itertools.product(*choices) if _distinct(c) and sum(k == -1 for k in c) == max(0, rows - columns)
-    ]
-    return max(used, key=lambda c: sum(float(score[i, k]) for i, k in enumerate(c) if k >= 0))
+    choices = [[*(int(k) for k in np.argsort(-row, kind="stable")[:rows]), -1] for row in score]
+    left_over = max(0, rows - columns)
+    possible = (c for c in itertools.product(*choices) if _distinct(c) and c.count(-1) == left_over)
+
+    def total(columns: tuple[int, ...]) -> float:
+        return sum(float(score[row, column]) for row, column in enumerate(columns) if column >= 0)
+
+    return max(possible, key=total)
 
 
 def _distinct(columns: tuple[int, ...]) -> bool:

@@ -49,8 +49,8 @@ def transcribe(
         path: an audio or video file of any kind that is read.
         engine: loaded.
         options: what the caller asks for.
-        progress: called with the stage's name and the part of the whole that is done, 0..1, never falling; what it raises
-            (``Cancelled``) ends the work and goes through.
+        progress: called with the stage's name and the part of the whole that is done, 0..1, never falling; what it
+            raises (``Cancelled``) ends the work and goes through.
         limits: what decoding may take.
 
     Raises:

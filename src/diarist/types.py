@@ -108,7 +108,10 @@ class SpeakerActivity:
     """Shape (frames, speakers), 0..1; columns in the order of ``Diarization.speakers``."""
 
     step: Seconds
-    """Time from one frame to the next; frame ``i`` covers ``i * step`` to ``(i + 1) * step``."""
+    """Time from one frame to the next; frame ``i`` covers ``step`` seconds from ``start + i * step``."""
+
+    start: Seconds = 0.0
+    """Where frame 0 starts."""
 
     def mean(self, span: Span) -> NDArray[np.float32]:
         """The mean score of each speaker over the frames that ``span`` touches (at least one), shape (speakers,)."""
@@ -116,8 +119,8 @@ class SpeakerActivity:
         if frames == 0:
             return np.zeros(self.scores.shape[1], dtype=np.float32)
         # a thousandth of a frame either way: 0.3 / 0.1 is a hair below 3
-        first = min(max(math.floor(span.start / self.step + 1e-3), 0), frames - 1)
-        last = min(max(math.ceil(span.end / self.step - 1e-3), first + 1), frames)
+        first = min(max(math.floor((span.start - self.start) / self.step + 1e-3), 0), frames - 1)
+        last = min(max(math.ceil((span.end - self.start) / self.step - 1e-3), first + 1), frames)
         mean: NDArray[np.float32] = self.scores[first:last].mean(axis=0, dtype=np.float32)
         return mean
 

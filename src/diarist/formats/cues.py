@@ -22,9 +22,9 @@ SHORTEST_MS = 1_000
 PAUSE_MS = 1_500
 """Words that lie this far apart never share a cue: the later one would be given away."""
 
-_SENTENCE_ENDS = frozenset(".?!…。？！۔।")  # noqa: RUF001
-_CLAUSE_ENDS = frozenset(",;:、，；：،–—")  # noqa: RUF001
-_CLOSERS = "\"'”’»)]}」』"  # noqa: RUF001
+_SENTENCE_ENDS = frozenset(".?!…。？！۔।")
+_CLAUSE_ENDS = frozenset(",;:、，；：،–—")
+_CLOSERS = "\"'”’»)]}」』"
 
 # What a break costs by what it tears apart, and what each cue costs by itself: found by reading real transcripts.
 _AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0

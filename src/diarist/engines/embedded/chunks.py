@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from diarist.types import Seconds, Span
 
@@ -10,8 +11,8 @@ from diarist.types import Seconds, Span
 def pack(speech: Sequence[Span], longest: Seconds, pause: Seconds) -> tuple[Span, ...]:
     """Join neighbouring speech into chunks of at most ``longest``; a pause of ``pause`` or more always parts them.
 
-    Where more speech than ``longest`` goes on without such a pause, it is parted at its longest pause that leaves neither
-    side tiny, and speech without any pause is cut evenly.
+    Where more speech than ``longest`` goes on without such a pause, it is parted at its longest pause that leaves
+    neither side tiny, and speech without any pause is cut evenly.
 
     Args:
         speech: ordered, disjoint spans.
@@ -32,8 +33,8 @@ def _part(group: list[Span], longest: Seconds) -> list[Span]:
     if len(group) == 1:
         pieces = int(-(-whole.duration // longest))
         edges = [whole.start + whole.duration * i / pieces for i in range(pieces + 1)]
-        return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-    gaps = [(b.start - a.end, i) for i, (a, b) in enumerate(zip(group, group[1:], strict=False), start=1)]
+        return [Span(a, b) for a, b in pairwise(edges)]
+    gaps = [(b.start - a.end, i) for i, (a, b) in enumerate(pairwise(group), start=1)]
 
     def worth(gap: tuple[Seconds, int]) -> Seconds:
         # a long pause is a good place; one near an end of the group leaves a scrap, which the recogniser reads badly

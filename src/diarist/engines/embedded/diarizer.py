@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import SpeakerBounds, cluster, normalise
+from diarist.clustering import Floats, SpeakerBounds, Windows, cluster, normalise
 from diarist.engines.embedded import fusion
 from diarist.engines.embedded.embedding import Embedder
-from diarist.engines.embedded.segmentation import FRAME_STEP, Segmenter
+from diarist.engines.embedded.segmentation import FRAME_OFFSET, FRAME_STEP, Segmenter, frame_time
 from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerActivity, SpeakerHints, Turn, relabel
 
 
@@ -33,7 +33,7 @@ class Recipe:
     smooth_frames: int = 31
     """Median filter over the fused scores: half a second."""
 
-    fill: Seconds = 0.3
+    fill: Seconds = 0.4
     """A shorter pause of one speaker is part of the turn."""
 
     shortest_turn: Seconds = 0.1
@@ -59,26 +59,27 @@ class EmbeddedDiarizer:
             runs, recipe.window, recipe.shift, 0.0
         )
         if not windows:  # nothing but overlap
-            windows = (Span(0.0, audio.duration),)
-        unit = normalise(self._embedder.embed(audio, windows, progress))
+            windows = (fusion.Window(Span(0.0, audio.duration), 0),)
+        unit = normalise(self._embedder.embed(audio, [window.span for window in windows], progress))
         least, most = hints.bounds()
-        labels = cluster(unit, SpeakerBounds(least, most))
+        start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
+        located = Windows(unit, start, end, np.array([window.run for window in windows]))
+        labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)
-        lengths = np.array([window.duration for window in windows], dtype=np.float32)
-        voices = fusion.centroids(unit, labels, lengths)
-        evidence, covered = fusion.voice_evidence(len(count), windows, unit @ voices.T)
+        voices = fusion.centroids(unit, labels, (end - start).astype(np.float32))
+        evidence = fusion.voice_evidence(len(count), windows, unit @ voices.T)
         activity = fusion.local_to_global(segmentation, evidence)
         score = fusion.median_smooth(activity + recipe.voice_weight * evidence, recipe.smooth_frames)
         active = fusion.strongest(score, np.minimum(count, len(voices)))
         turns = self._turns(active, audio.duration)
-        return _diarization(turns, voices, score, activity)
+        return _diarization(turns, voices, activity)
 
     def _turns(self, active: NDArray[np.bool_], duration: Seconds) -> tuple[Turn, ...]:
         """Active frames (frames, voices) to turns: short pauses filled, shorter turns dropped."""
         turns: list[Turn] = []
         for voice in range(active.shape[1]):
             edges = np.flatnonzero(np.diff(np.concatenate([[False], active[:, voice], [False]]).astype(np.int8)))
-            spans = [Span(first * FRAME_STEP, stop * FRAME_STEP) for first, stop in edges.reshape(-1, 2)]
+            spans = [Span(frame_time(first), frame_time(stop)) for first, stop in edges.reshape(-1, 2)]
             joined: list[Span] = []
             for span in spans:
                 if joined and span.start - joined[-1].end < self._recipe.fill:
@@ -93,9 +94,8 @@ class EmbeddedDiarizer:
         return tuple(sorted(turns))
 
 
-def _diarization(
-    turns: tuple[Turn, ...], voices: NDArray[np.float32], score: NDArray[np.float32], activity: NDArray[np.float32]
-) -> Diarization:
+def _diarization(turns: tuple[Turn, ...], voices: Floats, activity: Floats) -> Diarization:
+    """Named by first appearance; voices that have no turn are left out."""
     names, ordered = relabel(turns)
     columns = [int(old) for old in names]
-    return Diarization(ordered, voices[columns], SpeakerActivity(activity[:, columns], FRAME_STEP))
+    return Diarization(ordered, voices[columns], SpeakerActivity(activity[:, columns], FRAME_STEP, FRAME_OFFSET))

@@ -29,7 +29,7 @@ VALUES = 192
 
 
 def filterbanks(audio: Audio) -> NDArray[np.float32]:
-    """Kaldi filterbanks, float32 (rows, 80): 25 ms every 10 ms, Povey window, no dither, as 3D-Speaker computes them."""
+    """Kaldi filterbanks as 3D-Speaker computes them, float32 (rows, 80): 25 ms every 10 ms, Povey window, no dither."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0

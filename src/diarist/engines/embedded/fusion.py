@@ -8,13 +8,14 @@ boundaries.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diarist.clustering import assign, normalise
-from diarist.engines.embedded.segmentation import FRAME_STEP, MEMBERS, WINDOW_FRAMES, Segmentation
-from diarist.types import Span
+from diarist.engines.embedded.segmentation import MEMBERS, WINDOW_FRAMES, Segmentation, frame_at, frame_time
+from diarist.types import Seconds, Span
 
 Floats = NDArray[np.float32]
 
@@ -26,7 +27,7 @@ def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
 
 
 def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool_]:
-    """Where most windows hear one speaker hand over to another without a pause, bool (frames,): True at the first new frame.
+    """Where most windows hear one speaker hand over to another without a pause, bool (frames,): the first new frame.
 
     Windows differ by a few frames on the moment, so what is compared lies ``reach`` frames before and after it.
     """
@@ -53,44 +54,53 @@ def single_speaker_runs(count: NDArray[np.int64], changes: NDArray[np.bool_]) ->
         stop = first + 1
         while stop < len(single) and single[stop] and not starts[stop]:
             stop += 1
-        runs.append((int(first), stop))
+        runs.append((int(first), int(stop)))
     return runs
 
 
-def cut(runs: Sequence[tuple[int, int]], length: float, shift: float, least: float) -> tuple[Span, ...]:
-    """Windows of ``length`` seconds every ``shift`` within the runs; a shorter run of at least ``least`` is one window."""
-    windows: list[Span] = []
-    for first, stop in runs:
-        start, end = first * FRAME_STEP, stop * FRAME_STEP
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of one speaker's speech that gets an embedding."""
+
+    span: Span
+    run: int
+    """The run that it is cut from."""
+
+
+def cut(runs: Sequence[tuple[int, int]], length: Seconds, shift: Seconds, least: Seconds) -> tuple[Window, ...]:
+    """Windows of ``length`` every ``shift`` within the runs; a shorter run of at least ``least`` is one window."""
+    windows: list[Window] = []
+    for run, (first, stop) in enumerate(runs):
+        start, end = frame_time(first), frame_time(stop)
         if end - start < least:
             continue
         if end - start <= length:
-            windows.append(Span(start, end))
+            windows.append(Window(Span(start, end), run))
             continue
         pieces = int(np.ceil((end - start - length) / shift)) + 1
         offsets = np.linspace(start, end - length, pieces)
-        windows.extend(Span(float(at), float(at) + length) for at in offsets)
+        windows.extend(Window(Span(float(at), float(at) + length), run) for at in offsets)
     return tuple(windows)
 
 
-def voice_evidence(frames: int, windows: Sequence[Span], similarity: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def voice_evidence(frames: int, windows: Sequence[Window], similarity: Floats) -> Floats:
     """Spread each window's similarity to the voices over the frames that it covers.
 
     Args:
         frames: length of the common grid.
-        windows: spans of the embeddings.
         similarity: cosine of each window to each voice, (windows, voices).
 
     Returns:
-        The mean over covering windows, (frames, voices), and which frames any window covers, (frames,).
+        The mean over covering windows, (frames, voices); zeros where no window covers a frame.
     """
     total = np.zeros((frames, similarity.shape[1]), dtype=np.float32)
     weight = np.zeros((frames, 1), dtype=np.float32)
     for window, row in zip(windows, similarity, strict=True):
-        first, stop = round(window.start / FRAME_STEP), round(window.end / FRAME_STEP)
+        first, stop = frame_at(window.span.start), frame_at(window.span.end)
         total[first:stop] += row
         weight[first:stop] += 1
-    return total / np.maximum(weight, 1), weight[:, 0] > 0
+    mean: Floats = np.divide(total, np.maximum(weight, 1), out=total)
+    return mean
 
 
 def local_to_global(segmentation: Segmentation, evidence: Floats) -> Floats:

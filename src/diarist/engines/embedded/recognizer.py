@@ -1,8 +1,8 @@
 """The embedded recogniser: Whisper in CTranslate2, in batches over speech alone.
 
-Radford et al., "Robust speech recognition via large-scale weak supervision" (2022). The model, its tokenizer, its features
-and the alignment of words come from faster-whisper; the cutting, the batches and the second look at what was passed over
-are ours, since batches over long windows drop whole utterances.
+Radford et al., "Robust speech recognition via large-scale weak supervision" (2022). The model, its tokenizer, its
+features and the alignment of words come from faster-whisper; the cutting, the batches and the second look at what was
+passed over are ours, since batches over long windows drop whole utterances.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Decoding:
     """What is heard before and after a chunk's speech."""
 
     tail: Seconds = 30.0
-    """Silence after the longest chunk of a batch, up to Whisper's 30 s in all: with less it tends to say things twice."""
+    """Silence after the longest chunk of a batch, up to Whisper's 30 s in all: with less it says things twice."""
 
     word: Seconds = 0.7
-    """A word without punctuation rarely lasts longer; the rest of its span is a pause, or speech that was passed over."""
+    """A short word rarely lasts longer; the rest of its span is a pause, or speech that was passed over."""
 
     repeats: float = 2.4
     """A text that shrinks by more than this when compressed is a loop (Whisper's own threshold)."""

@@ -1,7 +1,7 @@
 """Who speaks within ten seconds: pyannote's segmentation-3.0 over sliding windows.
 
-Bredin, "pyannote.audio 2.1 speaker diarization pipeline" (2023); Plaquet and Bredin, "Powerset multi-class cross entropy
-loss for neural speaker diarization" (2023); model card of pyannote/segmentation-3.0.
+Bredin, "pyannote.audio 2.1 speaker diarization pipeline" (2023); Plaquet and Bredin, "Powerset multi-class cross
+entropy loss for neural speaker diarization" (2023); model card of pyannote/segmentation-3.0.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ CLASSES = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
 
 FRAME_STEP: Seconds = FRAME_SAMPLES / SAMPLE_RATE
 
+FRAME_OFFSET: Seconds = (FIELD_SAMPLES - FRAME_SAMPLES) / 2 / SAMPLE_RATE
+"""Where frame 0 starts to speak for the recording: half a step before its centre."""
+
 MEMBERS = np.array([[float(k in members) for k in range(LOCAL_SPEAKERS)] for members in CLASSES], dtype=np.float32)
 """Shape (7 classes, 3 speakers): 1 where the class holds the speaker."""
 
@@ -60,8 +63,18 @@ class Segmentation:
         for start, value in zip(self.starts, values, strict=True):
             total[start : start + WINDOW_FRAMES] += value
             weight[start : start + WINDOW_FRAMES] += 1
-        mean: NDArray[np.float32] = (total / np.maximum(weight, 1))[: self.frames]
-        return mean
+        mean: NDArray[np.float32] = np.divide(total, np.maximum(weight, 1), out=total)
+        return mean[: self.frames]
+
+
+def frame_time(frame: float) -> Seconds:
+    """Where a frame starts."""
+    return frame * FRAME_STEP + FRAME_OFFSET
+
+
+def frame_at(time: Seconds) -> int:
+    """The frame whose start is nearest; never below 0."""
+    return max(0, round((time - FRAME_OFFSET) / FRAME_STEP))
 
 
 class Segmenter:
@@ -73,7 +86,7 @@ class Segmenter:
         batch: windows at a time; bounds the memory.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, step_frames: int = 59, batch: int = 4) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, step_frames: int = 59, batch: int = 16) -> None:
         self._session = session
         self._step_frames = step_frames
         self._batch = batch
