@@ -231,12 +231,12 @@ def assign(score: Floats) -> tuple[int, ...]:
     Args:
         score: (rows, columns), with at most about 4 rows.
     """
-    rows, columns = score.shape
+    rows, columns = len(score), score.shape[1]
     if rows == 0 or columns == 0:
         return (-1,) * rows
     choices = [[*(int(k) for k in np.argsort(-row, kind="stable")[:rows]), -1] for row in score]
     left_over = max(0, rows - columns)
-    possible = (c for c in itertools.product(*choices) if _distinct(c) and c.count(-1) == left_over)
+    possible = [tuple(c) for c in itertools.product(*choices) if _distinct(c) and c.count(-1) == left_over]
 
     def total(columns: tuple[int, ...]) -> float:
         return sum(float(score[row, column]) for row, column in enumerate(columns) if column >= 0)
