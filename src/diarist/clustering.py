@@ -171,7 +171,7 @@ def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:
     gaps = np.diff(values[: most + 1])
     voices = bounds.clip(int(np.argmax(gaps)) + 1, count)
     low, high = bounds.clip(1, count), bounds.clip(most, count)
-    if low <= high and len(gaps) >= low:
+    if voices == low and len(gaps) >= low:  # the widest gap lies below what was asked for: the widest from there on
         voices = low + int(np.argmax(gaps[low - 1 : high]))
     return k_means(vectors[:, :voices], voices)
 
@@ -194,7 +194,8 @@ def k_means(points: Floats, clusters: int, rounds: int = 100) -> Labels:
         distance = ((points[:, None, :] - centres[None]) ** 2).sum(axis=2)  # (points, clusters)
         new = np.argmin(distance, axis=1)
         for empty in np.setdiff1d(np.arange(clusters), new):
-            new[int(np.argmax(distance[np.arange(len(points)), new]))] = empty
+            shared = np.bincount(new, minlength=clusters)[new] > 1  # a point alone leaves its own cluster empty
+            new[int(np.argmax(np.where(shared, distance[np.arange(len(points)), new], -1.0)))] = empty
         if np.array_equal(new, labels):
             break
         labels = new
