@@ -27,20 +27,32 @@ def pack(speech: Sequence[Span], longest: Seconds, pause: Seconds) -> tuple[Span
 
 
 def _part(group: list[Span], longest: Seconds) -> list[Span]:
+    chunks: list[Span] = []
+    waiting = [group]  # the earliest last; hours without a long pause would be too deep for recursion
+    while waiting:
+        group = waiting.pop()
+        whole = Span(group[0].start, group[-1].end)
+        if whole.duration <= longest:
+            chunks.append(whole)
+        elif len(group) == 1:
+            pieces = int(-(-whole.duration // longest))
+            edges = [whole.start + whole.duration * i / pieces for i in range(pieces + 1)]
+            chunks += [Span(a, b) for a, b in pairwise(edges)]
+        else:
+            at = _best_pause(group, longest)
+            waiting += [group[at:], group[:at]]
+    return chunks
+
+
+def _best_pause(group: list[Span], longest: Seconds) -> int:
+    """The number of the span after the pause at which the group is best parted."""
     whole = Span(group[0].start, group[-1].end)
-    if whole.duration <= longest:
-        return [whole]
-    if len(group) == 1:
-        pieces = int(-(-whole.duration // longest))
-        edges = [whole.start + whole.duration * i / pieces for i in range(pieces + 1)]
-        return [Span(a, b) for a, b in pairwise(edges)]
-    gaps = [(b.start - a.end, i) for i, (a, b) in enumerate(pairwise(group), start=1)]
 
-    def worth(gap: tuple[Seconds, int]) -> Seconds:
-        # a long pause is a good place; one near an end of the group leaves a scrap, which the recogniser reads badly
-        length, at = gap
+    def worth(at: int) -> tuple[Seconds, Seconds]:
+        # a long pause is a good place; one near an end of the group leaves a scrap, which the recogniser reads badly;
+        # of pauses that are alike to the millisecond the one nearest the middle
         shorter = min(group[at - 1].end - whole.start, whole.end - group[at].start)
-        return length * min(1.0, shorter / (longest / 3))
+        length = group[at].start - group[at - 1].end
+        return round(length * min(1.0, shorter / (longest / 3)), 3), shorter
 
-    at = max(gaps, key=worth)[1]
-    return _part(group[:at], longest) + _part(group[at:], longest)
+    return max(range(1, len(group)), key=worth)

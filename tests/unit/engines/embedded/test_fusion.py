@@ -1,0 +1,239 @@
+"""Two kinds of evidence on one grid, on segmentations made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from diarist.engines.embedded.fusion import (
+    Window,
+    centroids,
+    change_points,
+    cut,
+    local_to_global,
+    median_smooth,
+    single_speaker_runs,
+    speaker_count,
+    strongest,
+    voice_evidence,
+)
+from diarist.engines.embedded.segmentation import (
+    CLASSES,
+    FRAME_STEP,
+    MEMBERS,
+    WINDOW_FRAMES,
+    Segmentation,
+    frame_at,
+    frame_time,
+)
+from diarist.types import Span
+from strategies import patient
+
+STEP = 59
+FRAMES = WINDOW_FRAMES + 4 * STEP
+
+
+def heard(timeline, permutations=None):
+    """What windows say of ``timeline``: for each frame the set of who speaks (0, 1, 2).
+
+    ``permutations`` gives each window its own names for the three.
+    """
+    starts = np.arange(0, len(timeline) - WINDOW_FRAMES + 1, STEP)
+    classes = np.zeros((len(starts), WINDOW_FRAMES), dtype=np.uint8)
+    for i, start in enumerate(starts):
+        names = permutations[i % len(permutations)] if permutations else (0, 1, 2)
+        for frame in range(WINDOW_FRAMES):
+            local = tuple(sorted(names[who] for who in timeline[start + frame]))
+            classes[i, frame] = CLASSES.index(local)
+    return Segmentation(MEMBERS[classes], classes, starts, len(timeline))
+
+
+def timeline(*parts):
+    """(who, until frame) one after the other."""
+    frames = []
+    for who, until in parts:
+        frames += [frozenset(who)] * (until - len(frames))
+    assert len(frames) == FRAMES
+    return frames
+
+
+TALK = timeline(((), 40), ((0,), 200), ((1,), 330), ((), 360), ((1,), 500), ((0, 1), 560), ((0,), 700), ((), FRAMES))
+
+
+def test_speakers_are_counted_frame_by_frame():
+    assert speaker_count(heard(TALK)).tolist() == [len(who) for who in TALK]
+    assert speaker_count(heard(TALK, [(0, 1, 2), (2, 0, 1)])).tolist() == [len(who) for who in TALK]
+
+
+def test_where_windows_disagree_the_count_is_their_mean_rounded():
+    classes = np.zeros((3, WINDOW_FRAMES), dtype=np.uint8)
+    classes[0] = classes[1] = 4  # two speakers
+    made = Segmentation(MEMBERS[classes], classes, np.zeros(3, dtype=np.int64), WINDOW_FRAMES)
+    assert set(speaker_count(made).tolist()) == {1}
+
+
+def test_a_hand_over_without_a_pause_is_found_to_the_frame():
+    changes = change_points(heard(TALK, [(0, 1, 2), (1, 2, 0), (2, 1, 0)]))
+    assert changes.shape == (FRAMES,)
+    # that at 200; around the pause and the overlap nobody hands over to another directly
+    assert np.flatnonzero(changes).tolist() == [200]
+
+
+def test_no_change_without_another_speaker():
+    steady = timeline(((0,), FRAMES))
+    assert not change_points(heard(steady)).any()
+    broken = timeline(((0,), 300), ((), 305), ((0,), FRAMES))
+    assert not change_points(heard(broken)).any()
+
+
+def test_runs_end_where_somebody_else_begins():
+    made = heard(TALK)
+    assert single_speaker_runs(speaker_count(made), change_points(made)) == [
+        (40, 200), (200, 330), (360, 500), (560, 700),
+    ]  # fmt: skip
+
+
+@given(hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(0, 2)), st.data())
+@patient
+def test_runs_are_all_single_speech_parted_at_changes(count, data):
+    changes = data.draw(hnp.arrays(np.bool_, len(count)))
+    runs = single_speaker_runs(count, changes)
+    covered = [frame for first, stop in runs for frame in range(first, stop)]
+    assert covered == np.flatnonzero(count == 1).tolist()
+    starts = {first for first, _ in runs}
+    for frame in covered:
+        begins = frame == 0 or count[frame - 1] != 1 or changes[frame]
+        assert (frame in starts) == begins
+
+
+@st.composite
+def spoken_runs(draw):
+    at, runs = 0, []
+    for _ in range(draw(st.integers(0, 8))):
+        first = at + draw(st.integers(0, 50))
+        at = first + draw(st.integers(1, 700))
+        runs.append((first, at))
+    return runs
+
+
+@given(spoken_runs())
+@patient
+def test_windows_cover_every_run_that_is_long_enough(runs):
+    length, shift, least = 1.5, 0.75, 0.8
+    windows = cut(runs, length, shift, least)
+    for run, (first, stop) in enumerate(runs):
+        span = Span(frame_time(first), frame_time(stop))
+        own = [window.span for window in windows if window.run == run]
+        if span.duration < least:
+            assert own == []
+            continue
+        assert (own[0].start, own[-1].end) == (pytest.approx(span.start), pytest.approx(span.end))
+        assert all(window.duration == pytest.approx(min(length, span.duration)) for window in own)
+        gaps = np.diff([window.start for window in own])
+        assert (gaps <= shift + 1e-9).all()
+        assert (gaps > 0).all()
+    assert [window.run for window in windows] == sorted(window.run for window in windows)
+    assert len(cut(runs, length, shift, 0.0)) >= max(len(windows), len(runs))
+
+
+def test_evidence_is_the_mean_over_covering_windows_and_zero_elsewhere():
+    windows = (Window(Span(frame_time(10), frame_time(20)), 0), Window(Span(frame_time(15), frame_time(30)), 0))
+    similarity = np.array([[0.8, 0.2], [0.4, 0.6]], dtype=np.float32)
+    found = voice_evidence(40, windows, similarity)
+    assert found[:10].tolist() == found[30:].tolist() == [[0.0, 0.0]] * 10
+    assert found[12] == pytest.approx([0.8, 0.2])
+    assert found[17] == pytest.approx([0.6, 0.4])
+    assert found[25] == pytest.approx([0.4, 0.6])
+
+
+def test_a_window_beyond_the_grid_does_no_harm():
+    window = Window(Span(frame_time(5), frame_time(90)), 0)
+    found = voice_evidence(8, (window,), np.array([[0.5]], dtype=np.float32))
+    assert found[:, 0].tolist() == [0.0] * 5 + [0.5] * 3
+
+
+def evidence_of(who_speaks, voices):
+    """A cosine of 0.7 with whoever speaks alone, 0.1 with everybody else."""
+    found = np.zeros((len(who_speaks), voices), dtype=np.float32)
+    for frame, who in enumerate(who_speaks):
+        if len(who) == 1:
+            found[frame] = 0.1
+            found[frame, next(iter(who))] = 0.7
+    return found
+
+
+def test_names_that_windows_chose_by_themselves_are_undone():
+    permutations = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0)]
+    activity = local_to_global(heard(TALK, permutations), evidence_of(TALK, 2))
+    expected = np.array([[float(voice in who) for voice in range(2)] for who in TALK])
+    assert activity == pytest.approx(expected, abs=1e-6)
+
+
+def test_more_local_speakers_than_voices_leaves_the_least_alike_out():
+    spoken = timeline(((0,), 250), ((1,), 350), ((2,), FRAMES))
+    evidence = evidence_of(spoken, 3)[:, :2]
+    activity = local_to_global(heard(spoken), evidence)
+    assert activity.shape == (FRAMES, 2)
+    assert (activity[:230, 0] == 1).all()
+    assert (activity[270:330, 1] == 1).all()
+    assert (activity[:STEP] == np.eye(2)[0]).all()  # only the first window is there: all three speak in it
+
+
+def test_who_is_only_heard_in_overlap_still_gets_a_voice():
+    spoken = timeline(((0,), 300), ((0, 1), 500), ((0,), FRAMES))
+    evidence = np.full((FRAMES, 2), 0.1, dtype=np.float32)
+    evidence[:, 0] = 0.7
+    activity = local_to_global(heard(spoken), evidence)
+    assert (activity[320:480] == 1).all()
+
+
+def test_a_voice_is_the_weighted_mean_of_its_windows():
+    unit = np.eye(3, dtype=np.float32)
+    found = centroids(unit, np.array([0, 1, 1]), np.array([1.0, 3.0, 4.0], dtype=np.float32))
+    assert found == pytest.approx(np.array([[1, 0, 0], [0, 0.6, 0.8]]))
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 50), st.integers(1, 3)), elements=st.floats(-2, 2, width=32)),
+    st.sampled_from((1, 3, 7, 31)),
+)
+@patient
+def test_the_running_median_is_the_naive_one(values, frames):
+    smooth = median_smooth(values, frames)
+    assert smooth.shape == values.shape
+    half = frames // 2
+    for i in range(len(values)):
+        around = np.clip(np.arange(i - half, i + half + 1), 0, len(values) - 1)
+        assert smooth[i] == pytest.approx(np.median(values[around], axis=0))
+
+
+def test_the_running_median_has_no_seams_between_blocks():
+    values = np.random.default_rng(0).random((40_100, 1), dtype=np.float32)
+    smooth = median_smooth(values, 31)
+    for first in (19_900, 39_900):
+        stretch = median_smooth(values[first : first + 200], 31)
+        assert np.array_equal(smooth[first + 15 : first + 185], stretch[15:-15])
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 5)), elements=st.floats(-2, 2, width=32)),
+    st.data(),
+)
+@patient
+def test_the_strongest_are_as_many_as_counted_and_above_all_others(score, data):
+    voices = score.shape[1]
+    count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, voices)))
+    active = strongest(score, count)
+    assert active.sum(axis=1).tolist() == count.tolist()
+    for row, on in zip(score, active, strict=True):
+        if on.any() and not on.all():
+            assert row[on].min() >= row[~on].max()
+
+
+def test_times_of_runs_are_those_of_their_frames():
+    (window,) = cut([(100, 160)], 1.5, 0.75, 0.5)
+    assert frame_at(window.span.start) == 100
+    assert window.span.duration == pytest.approx(60 * FRAME_STEP)

@@ -1,0 +1,170 @@
+"""Windows and frames, against a network that says what the test knows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.engines.embedded.segmentation import (
+    CLASSES,
+    FIELD_SAMPLES,
+    FRAME_OFFSET,
+    FRAME_SAMPLES,
+    FRAME_STEP,
+    LOCAL_SPEAKERS,
+    MEMBERS,
+    WINDOW_FRAMES,
+    WINDOW_SAMPLES,
+    Segmentation,
+    Segmenter,
+    frame_at,
+    frame_time,
+)
+from diarist.errors import Cancelled
+from diarist.types import SAMPLE_RATE, Audio
+from strategies import patient
+
+STEP_FRAMES = 59
+
+
+class Network:
+    """Says of each frame the class that the sample at its centre names; keeps what it was given."""
+
+    def __init__(self):
+        self.batches = []
+
+    def run(self, _outputs, inputs):
+        samples = inputs["samples"]
+        assert samples.dtype == np.float32
+        assert samples.shape[1:] == (1, WINDOW_SAMPLES)
+        self.batches.append(samples.copy())
+        centres = FIELD_SAMPLES // 2 + FRAME_SAMPLES * np.arange(WINDOW_FRAMES)
+        named = np.rint(samples[:, 0, centres] * 10).astype(int)
+        scores = np.full((*named.shape, len(CLASSES)), 0.01)
+        np.put_along_axis(scores, named[..., None], 0.94, axis=2)
+        return [np.log(scores).astype(np.float32)]
+
+
+def segment(samples, batch=16, progress=lambda *_: None):
+    network = Network()
+    found = Segmenter(network, STEP_FRAMES, batch).segment(Audio(samples), progress)
+    return found, np.concatenate(network.batches)[:, 0]
+
+
+LENGTHS = [1, 159, 160, 400, 990, 991, 16_000, 159_999, 160_000, 160_001, 175_930, 175_931, 400_000, 1_000_000]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_windows_lie_on_the_grid_and_cover_the_recording(length):
+    samples = np.random.default_rng(length).uniform(0, 0.6, length).astype(np.float32)
+    found, windows = segment(samples)
+    step = STEP_FRAMES * FRAME_SAMPLES
+    count = 1
+    while (count - 1) * step + WINDOW_SAMPLES < length:  # until the last one reaches the end
+        count += 1
+    assert len(windows) == len(found.starts) == count
+    assert found.starts.tolist() == [STEP_FRAMES * i for i in range(count)]
+    assert found.activity.shape == (count, WINDOW_FRAMES, LOCAL_SPEAKERS)
+    assert found.classes.shape == (count, WINDOW_FRAMES)
+    padded = np.concatenate([samples, np.zeros(WINDOW_SAMPLES + step, dtype=np.float32)])
+    for i, window in enumerate(windows):
+        assert np.array_equal(window, padded[i * step : i * step + WINDOW_SAMPLES])
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_frames_are_those_whose_centre_is_in_the_recording(length):
+    found, _ = segment(np.zeros(length, dtype=np.float32))
+    centred = sum(FIELD_SAMPLES / 2 + FRAME_SAMPLES * i < length for i in range(length // FRAME_SAMPLES + 1))
+    assert found.frames == max(1, min(centred, int(found.starts[-1]) + WINDOW_FRAMES))
+    # what the windows cannot reach at the very end is shorter than any word
+    assert centred - found.frames <= 3
+    assert frame_time(found.frames - 1) < max(length / SAMPLE_RATE, FRAME_STEP + FRAME_OFFSET)
+
+
+def test_batches_make_no_difference():
+    samples = np.random.default_rng(0).uniform(0, 0.6, 500_000).astype(np.float32)
+    one, windows = segment(samples, batch=1)
+    many, same = segment(samples, batch=7)
+    assert np.array_equal(windows, same)
+    assert np.array_equal(one.activity, many.activity)
+    assert np.array_equal(one.classes, many.classes)
+
+
+def test_all_windows_name_a_moment_by_the_same_frame():
+    samples = np.zeros(600_000, dtype=np.float32)
+    samples[200_000:350_000] = 0.2  # class 2: the second speaker alone
+    found, _ = segment(samples)
+    spoken = found.overlap_add(MEMBERS[found.classes])
+    assert spoken.shape == (found.frames, LOCAL_SPEAKERS)
+    heard = np.flatnonzero(spoken[:, 1])
+    assert np.array_equal(spoken[heard, 1], np.ones(len(heard)))  # no window disagrees
+    assert frame_time(heard[0]) == pytest.approx(200_000 / SAMPLE_RATE, abs=FRAME_STEP)
+    assert frame_time(heard[-1] + 1) == pytest.approx(350_000 / SAMPLE_RATE, abs=FRAME_STEP)
+    assert np.array_equal(heard, np.arange(heard[0], heard[-1] + 1))
+
+
+def test_probabilities_of_classes_add_up_to_those_of_speakers():
+    samples = np.full(WINDOW_SAMPLES, 0.5, dtype=np.float32)  # class 5: the first and the third
+    found, _ = segment(samples)
+    assert (found.classes == CLASSES.index((0, 2))).all()
+    # 0.94 for the class itself, 0.01 for each other one that holds the speaker
+    assert found.activity[0, 0] == pytest.approx([0.96, 0.03, 0.96], abs=1e-5)
+
+
+def test_progress_rises_to_one_and_what_it_raises_goes_through():
+    reports = []
+    segment(np.zeros(800_000, dtype=np.float32), batch=4, progress=lambda *report: reports.append(report))
+    assert [stage for stage, _ in reports] == ["segmentation"] * len(reports)
+    assert [done for _, done in reports] == sorted(done for _, done in reports)
+    assert reports[-1][1] == 1.0
+    assert len(reports) > 5
+
+    def stop(*_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        segment(np.zeros(800_000, dtype=np.float32), progress=stop)
+
+
+@given(st.integers(1, 6), st.integers(1, 120), st.integers(1, 3), st.integers(0, 99))
+@patient
+def test_overlap_add_is_the_mean_over_windows(windows, step, columns, seed):
+    values = np.random.default_rng(seed).random((windows, WINDOW_FRAMES, columns), dtype=np.float32)
+    starts = np.arange(windows) * step
+    frames = int(starts[-1]) + WINDOW_FRAMES - seed
+    made = Segmentation(
+        np.zeros((windows, WINDOW_FRAMES, 3), dtype=np.float32),
+        np.zeros((windows, WINDOW_FRAMES), dtype=np.uint8),
+        starts,
+        frames,
+    )
+    mean = made.overlap_add(values)
+    assert mean.shape == (frames, columns)
+    for frame in (0, step, frames // 2, frames - 1):
+        heard = [
+            value[frame - start]
+            for start, value in zip(starts, values, strict=True)
+            if 0 <= frame - start < WINDOW_FRAMES
+        ]
+        assert mean[frame] == pytest.approx(np.mean(heard, axis=0), abs=1e-5)
+
+
+@given(st.integers(0, 2_000_000))
+@patient
+def test_frames_and_times_are_inverse(frame):
+    assert frame_at(frame_time(frame)) == frame
+    assert frame_time(frame + 1) - frame_time(frame) == pytest.approx(FRAME_STEP, abs=1e-6)
+
+
+def test_a_frame_is_named_by_the_step_around_its_centre():
+    centre = FIELD_SAMPLES / 2 / SAMPLE_RATE
+    assert (frame_time(0) + frame_time(1)) / 2 == pytest.approx(centre)
+    assert frame_at(0.0) == frame_at(-3.0) == 0
+
+
+def test_the_classes_are_the_powerset_up_to_two():
+    assert len(set(CLASSES)) == len(CLASSES)
+    assert MEMBERS.sum(axis=1).tolist() == [len(members) for members in CLASSES]
+    assert all(MEMBERS[c, k] == (k in members) for c, members in enumerate(CLASSES) for k in range(LOCAL_SPEAKERS))
