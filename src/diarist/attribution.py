@@ -27,16 +27,16 @@ CLAUSE_ENDS = (",", ";", ":", "、", "，", "；", "：")
 class Handover:
     """What a change of speaker between two words costs, in nats, and where utterances break."""
 
-    within: float = 3.0
+    within: float = 1.5
     """Within a phrase."""
 
-    clause: float = 2.0
+    clause: float = 0.7
     """After a comma."""
 
-    sentence: float = 0.7
+    sentence: float = 0.1
     """After the end of a sentence."""
 
-    pause: float = 0.7
+    pause: float = 0.1
     """After a pause of ``pause_s`` or more."""
 
     pause_s: Seconds = 0.4

@@ -105,7 +105,7 @@ TRANSCRIPT = Transcript(
 
 
 def test_a_job_comes_back_as_it_was_given(store):
-    options = TranscribeOptions(SpeakerHints(min_speakers=2, max_speakers=4), "de", "separate")
+    options = TranscribeOptions(SpeakerHints(min_speakers=2, max_speakers=4), "de")
     job = new_job(options=options, filename="a\r\n'; DROP TABLE jobs; --.wav", size_bytes=3 * 2**40)
     store.create(job)
     assert store.get(job.id) == job

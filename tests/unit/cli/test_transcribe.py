@@ -79,10 +79,15 @@ def test_files_get_the_permissions_that_the_user_gives_new_files(folder):
 def test_options_arrive(folder):
     recording(folder)
     engine = StandIn()
-    args = ("--min-speakers", 2, "--max-speakers", 4, "--language", "DE", "--channels", "separate", "--offline")
+    args = ("--min-speakers", 2, "--max-speakers", 4, "--language", "DE", "--offline")
     assert run("meeting.wav", *args, engine=engine).exit_code == 0
-    assert engine.asked[0][1] == TranscribeOptions(SpeakerHints(None, 2, 4), "de", "separate")
+    assert engine.asked[0][1] == TranscribeOptions(SpeakerHints(None, 2, 4), "de", "mix")
     assert engine.offline is True
+    assert run("meeting.wav", "--channels", "separate", "--force", engine=engine).exit_code == 0
+    assert engine.asked.pop()[1] == TranscribeOptions(SpeakerHints(), None, "separate")
+    refused = run("meeting.wav", "--channels", "separate", "--num-speakers", 2, "--force", engine=engine)
+    assert refused.exit_code == 2
+    assert "channels" in refused.stderr
     run("meeting.wav", "--num-speakers", 3, engine=engine)
     assert engine.asked[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
     assert engine.offline is False

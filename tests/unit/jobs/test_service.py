@@ -77,7 +77,7 @@ def test_a_disk_without_room_is_told_as_such(make_bench):
 def test_a_file_is_taken_over_with_its_options(still, tmp_path):
     upload = tmp_path / "upload"
     upload.write_bytes(b"said")
-    options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr", "separate")
+    options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr")
     job = still.service.submit(upload, "talk.wav", options, "r-9")
     assert not upload.exists()
     kept = still.service.get(job.id)

@@ -30,6 +30,9 @@ class Recipe:
     voice_weight: float = 4.0
     """Weight of a frame's similarity to a voice against its activity in the segmentation."""
 
+    sharpness: float = 2.0
+    """What a difference of 1 in the fused score is worth, in nats."""
+
     smooth_frames: int = 31
     """Median filter over the fused scores: half a second."""
 
@@ -72,7 +75,7 @@ class EmbeddedDiarizer:
         score = fusion.median_smooth(activity + recipe.voice_weight * evidence, recipe.smooth_frames)
         active = fusion.strongest(score, np.minimum(count, len(voices)))
         turns = self._turns(active, audio.duration)
-        return _diarization(turns, voices, activity)
+        return _diarization(turns, voices, fusion.posterior(score, count, recipe.sharpness))
 
     def _turns(self, active: NDArray[np.bool_], duration: Seconds) -> tuple[Turn, ...]:
         """Active frames (frames, voices) to turns: short pauses filled, shorter turns dropped."""

@@ -151,6 +151,19 @@ def median_smooth(values: Floats, frames: int) -> Floats:
     return smooth
 
 
+def posterior(score: Floats, count: NDArray[np.int64], sharpness: float) -> Floats:
+    """How probable it is that each voice speaks, (frames, voices) in 0..1: nothing in silence, shared in overlap.
+
+    Args:
+        score: fused, (frames, voices).
+        count: how many speak in each frame, (frames,).
+        sharpness: what a difference of 1 in score is worth, in nats.
+    """
+    likely = np.exp(sharpness * (score - score.max(axis=1, keepdims=True)))
+    shared: Floats = np.minimum(1.0, count[:, None] * likely / likely.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shared
+
+
 def strongest(score: Floats, count: NDArray[np.int64]) -> NDArray[np.bool_]:
     """The ``count`` highest-ranked voices in every frame, bool (frames, voices)."""
     rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")

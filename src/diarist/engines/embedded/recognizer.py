@@ -8,8 +8,10 @@ passed over are ours, since batches over long windows drop whole utterances.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
 FRAMES_A_SECOND = 100
+EARLY: Seconds = 0.05
+"""Whisper's alignment runs ahead: the median over 488 words of meetings, against the corpus' own times."""
+
 WHISPER_WINDOW: Seconds = 30.0
 
 
@@ -37,10 +42,10 @@ class Decoding:
 
     beam: int = 5
     batch: int = 8
-    longest: Seconds = 28.0
+    longest: Seconds = 20.0
     """Longest chunk."""
 
-    pause: Seconds = 1.5
+    pause: Seconds = 4.0
     """A longer pause always ends a chunk."""
 
     margin: Seconds = 0.2
@@ -134,8 +139,8 @@ class WhisperRecognizer:
             words += [
                 RecognizedWord(
                     word["word"],
-                    Span(
-                        piece.start + float(word["start"]), piece.start + max(float(word["end"]), float(word["start"]))
+                    Span(float(word["start"]), max(float(word["end"]), float(word["start"]))).shift(
+                        piece.start + EARLY
                     ),
                     min(1.0, max(0.0, float(word["probability"]))),
                 )
@@ -182,13 +187,22 @@ def passed_over(
 
     A chunk without any word is left: there the model heard it and said that nobody speaks.
     """
-    heard = [chunk for chunk in chunks if any(chunk.overlap(word.span) > 0 for word in words)]
+    spans = sorted(word.span for word in words)
+    starts, ends = [span.start for span in spans], list(accumulate((span.end for span in spans), max))
+
+    def holds_words(chunk: Span) -> bool:
+        before_its_end = bisect_left(starts, chunk.end)
+        return before_its_end > 0 and ends[before_its_end - 1] > chunk.start
+
+    heard = [chunk for chunk in chunks if holds_words(chunk)]
     left: list[Span] = []
+    at, following = 0.0, 0
     for span in speech:
-        at = span.start
-        for word in sorted((word.span for word in words if word.span.overlap(span) > 0), key=lambda s: s.start):
-            left.append(Span(at, max(at, word.start)))
-            at = max(at, word.end)
+        at = max(at, span.start)
+        while following < len(spans) and starts[following] < span.end:
+            left.append(Span(at, max(at, starts[following])))
+            at = max(at, ends[following])
+            following += 1
         left.append(Span(min(at, span.end), span.end))
     return tuple(gap for gap in left if gap.duration >= least and any(chunk.overlap(gap) > 0 for chunk in heard))
 

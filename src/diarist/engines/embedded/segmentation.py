@@ -69,7 +69,7 @@ class Segmentation:
 
 def frame_time(frame: float) -> Seconds:
     """Where a frame starts."""
-    return frame * FRAME_STEP + FRAME_OFFSET
+    return float(frame) * FRAME_STEP + FRAME_OFFSET
 
 
 def frame_at(time: Seconds) -> int:
