@@ -1,0 +1,107 @@
+"""Filterbanks in blocks and windows in batches give what one at a time would."""
+
+from __future__ import annotations
+
+import kaldi_native_fbank
+import numpy as np
+import pytest
+
+from diarist.engines.embedded.embedding import MELS, SHIFT, VALUES, Embedder, filterbanks
+from diarist.errors import Cancelled
+from diarist.types import SAMPLE_RATE, Audio, Span
+
+
+def noise(seconds, seed=0):
+    count = round(seconds * SAMPLE_RATE)
+    return Audio(np.random.default_rng(seed).uniform(-0.5, 0.5, count).astype(np.float32))
+
+
+def unblocked(audio):
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.mel_opts.num_bins = MELS
+    extractor = kaldi_native_fbank.OnlineFbank(options)
+    extractor.accept_waveform(SAMPLE_RATE, audio.samples)
+    extractor.input_finished()
+    return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+
+
+@pytest.mark.parametrize("seconds", [0.025, 1.0, 59.99, 60.015, 60.025, 60.5, 125.0])
+def test_blocks_leave_no_seam(seconds):
+    audio = noise(seconds)
+    rows = filterbanks(audio)
+    assert rows.dtype == np.float32
+    assert rows.shape == ((len(audio.samples) - 400) // 160 + 1, MELS)
+    assert np.array_equal(rows, unblocked(audio))
+
+
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 399])
+def test_too_little_for_a_row(samples):
+    audio = noise(samples / SAMPLE_RATE)
+    assert filterbanks(audio).shape == (0, MELS)
+    found = Embedder(Network()).embed(audio, [Span(0, 0.01)], ignore)
+    assert found.shape == (1, VALUES)
+    assert not found.any()
+
+
+def ignore(*_):
+    pass
+
+
+class Network:
+    """Answers with the mean and the number of the rows it is given, so that it can be foretold."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def run(self, _outputs, inputs):
+        batch = inputs["features"]
+        assert batch.dtype == np.float32
+        self.shapes.append(batch.shape)
+        found = np.zeros((len(batch), VALUES), dtype=np.float32)
+        found[:, 0] = batch.shape[1]
+        found[:, 1] = np.abs(batch).mean(axis=(1, 2))
+        found[:, 2] = np.abs(batch.mean(axis=1)).max(axis=1)
+        return [found]
+
+
+WINDOWS = [Span(0.0, 1.5), Span(0.75, 2.25), Span(2.0, 2.9), Span(5.0, 6.5), Span(6.2, 7.7), Span(3.0, 3.9)]
+
+
+def test_every_window_gets_its_own_row_whatever_the_batch():
+    audio = noise(10)
+    rows = filterbanks(audio)
+    one = Embedder(Network(), batch=1).embed(audio, WINDOWS, ignore)
+    many = Embedder(Network(), batch=4).embed(audio, WINDOWS, ignore)
+    assert one.shape == (len(WINDOWS), VALUES)
+    assert many == pytest.approx(one, abs=1e-5)
+    for window, found in zip(WINDOWS, many, strict=True):
+        own = rows[round(window.start / SHIFT) : round(window.end / SHIFT)]
+        assert found[0] == len(own)
+        assert found[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
+        assert found[2] == pytest.approx(0, abs=1e-4)  # each window's own mean is taken from it
+
+
+def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():
+    network = Network()
+    found = Embedder(network).embed(noise(2), [Span(1.5, 3.0), Span(1.99, 2.0), Span(5.0, 6.0)], ignore)
+    assert np.isfinite(found).all()
+    assert all(length >= 20 for _, length, _ in network.shapes)  # what is short is repeated
+
+
+def test_no_windows():
+    assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, VALUES)
+
+
+def test_progress_rises_to_one_and_what_it_raises_goes_through():
+    reports = []
+    Embedder(Network(), batch=2).embed(noise(10), WINDOWS, lambda *report: reports.append(report))
+    assert {stage for stage, _ in reports} == {"embedding"}
+    assert [done for _, done in reports] == sorted(done for _, done in reports)
+    assert reports[-1][1] == 1.0
+
+    def stop(*_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Embedder(Network()).embed(noise(10), WINDOWS, stop)
