@@ -129,7 +129,8 @@ class WhisperRecognizer:
         loops = [i for i, found in enumerate(tokens) if _loops(tokenizer.decode(found), self._decoding.repeats)]
         for i in loops:  # a loop is broken by forbidding the repetition of three tokens
             tokens[i] = self._generate(self._encode(audio, [pieces[i]]), [prompt], no_repeat_ngram_size=3)[0]
-        frames = [round(piece.duration * FRAMES_A_SECOND) for piece in pieces]
+        # the alignment sees every other frame, and fails without any
+        frames = [max(2, round(piece.duration * FRAMES_A_SECOND)) for piece in pieces]
         spoken = [[token for token in found if token < tokenizer.eot] for found in tokens]
         words: list[RecognizedWord] = []
         for piece, alignment in zip(

@@ -1,0 +1,196 @@
+"""What every ``Diarizer`` must do. A new implementation adds a line to ``LOADERS``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+
+from diarist.errors import Cancelled
+from diarist.protocols import Diarizer
+from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
+
+
+def embedded() -> Diarizer:
+    from diarist.engines.embedded.diarizer import EmbeddedDiarizer
+    from diarist.engines.embedded.embedding import Embedder
+    from diarist.engines.embedded.runtime import open_graph
+    from diarist.engines.embedded.segmentation import Segmenter
+    from diarist.models import ModelStore
+    from diarist.settings import load_settings
+
+    settings = load_settings()
+    store = ModelStore.of(settings)
+    return EmbeddedDiarizer(
+        Segmenter(open_graph(store.locate("segmentation-3.0"), settings.threads)),
+        Embedder(open_graph(store.locate("campplus"), settings.threads)),
+    )
+
+
+LOADERS: Mapping[str, Callable[[], Diarizer]] = {"embedded": embedded}
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="module", params=LOADERS)
+def diarizer(request: pytest.FixtureRequest, model_store: object) -> Diarizer:
+    return LOADERS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def call(sample_recording) -> Audio:
+    samples, rate = soundfile.read(sample_recording, dtype="float32")
+    assert rate == SAMPLE_RATE
+    return Audio(samples)
+
+
+@pytest.fixture(scope="module")
+def diarized(diarizer, call) -> Diarization:
+    return run(diarizer, call)
+
+
+def run(diarizer: Diarizer, audio: Audio, progress=lambda _stage, _done: None, **hints: int) -> Diarization:
+    return diarizer.diarize(audio, SpeakerHints(**hints), progress)
+
+
+def check(diarization: Diarization, duration: float) -> None:
+    """All that holds for any recording."""
+    turns = diarization.turns
+    assert list(turns) == sorted(turns)
+    assert diarization.speakers == tuple(f"SPEAKER_{i:02d}" for i in range(len(diarization.speakers)))
+    assert all(0 <= turn.span.start < turn.span.end <= duration for turn in turns)
+    assert {type(edge) for turn in turns for edge in (turn.span.start, turn.span.end)} <= {float}
+    by_speaker = defaultdict[str, list[Turn]](list)
+    for turn in turns:
+        by_speaker[turn.speaker].append(turn)
+    for own in by_speaker.values():
+        assert all(before.span.end <= after.span.start for before, after in pairwise(own))
+    assert len(diarization.embeddings) == len(diarization.speakers)
+    assert diarization.embeddings.dtype == np.float32
+    assert np.isfinite(diarization.embeddings).all()
+    if diarization.activity is not None and turns:
+        scores = diarization.activity.scores
+        assert scores.shape[1] == len(diarization.speakers)
+        assert scores.dtype == np.float32
+        assert np.isfinite(scores).all()
+        assert ((scores >= 0) & (scores <= 1 + 1e-5)).all()
+
+
+def noise(seconds: float, level: float, seed: int = 0) -> Audio:
+    rng = np.random.default_rng(seed)
+    return Audio((level * rng.standard_normal(round(seconds * SAMPLE_RATE))).clip(-1, 1).astype(np.float32))
+
+
+def test_a_call_has_its_two_speakers(diarized, call):
+    check(diarized, call.duration)
+    assert len(diarized.speakers) == 2
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.06, 0.5, 3.0, 10.0, 21.0])
+def test_silence_has_no_turns(diarizer, seconds):
+    diarization = run(diarizer, Audio(np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)))
+    assert diarization.turns == ()
+    check(diarization, seconds)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.05, 0.3, 1.0, 2.0, 9.99, 10.0, 10.01])
+def test_a_recording_of_any_length_is_diarized(diarizer, call, seconds):
+    start = 14 * SAMPLE_RATE  # in the middle of what somebody says
+    audio = Audio(call.samples[start : start + round(seconds * SAMPLE_RATE)])
+    check(run(diarizer, audio), audio.duration)
+
+
+@pytest.mark.parametrize("level", [1e-4, 0.01, 0.3, 3.0])
+def test_noise_is_not_taken_for_a_crowd(diarizer, level):
+    audio = noise(12.0, level)
+    diarization = run(diarizer, audio)
+    check(diarization, audio.duration)
+    assert len(diarization.speakers) <= 1
+
+
+def test_sound_that_is_no_speech_does_no_harm(diarizer):
+    time = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE
+    chord = sum(np.sin(2 * np.pi * hertz * time) for hertz in (220, 277, 330)) / 4
+    square = np.sign(np.sin(2 * np.pi * 3 * time))  # clipped to both ends
+    for samples in (chord, square, np.ones_like(time), -np.ones_like(time)):
+        audio = Audio(samples.astype(np.float32))
+        check(run(diarizer, audio), audio.duration)
+
+
+def test_two_runs_are_identical(diarizer, diarized, call):
+    run(diarizer, noise(2.0, 0.1))  # nothing is left over from another recording
+    again = run(diarizer, call)
+    assert again.turns == diarized.turns
+    assert np.array_equal(again.embeddings, diarized.embeddings)
+    assert (again.activity is None) == (diarized.activity is None)
+    if again.activity is not None and diarized.activity is not None:
+        assert np.array_equal(again.activity.scores, diarized.activity.scores)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_an_exact_number_of_speakers_is_met(diarizer, call, wanted):
+    diarization = run(diarizer, call, num_speakers=wanted)
+    check(diarization, call.duration)
+    assert len(diarization.speakers) == wanted
+
+
+def test_one_speaker_is_one_column(diarizer, call):
+    turns = run(diarizer, call, num_speakers=1).turns
+    assert {turn.speaker for turn in turns} == {"SPEAKER_00"}
+    assert sum(turn.span.duration for turn in turns) > 15
+
+
+def test_the_most_and_the_least_are_kept(diarizer, call):
+    assert len(run(diarizer, call, max_speakers=1).speakers) == 1
+    assert len(run(diarizer, call, min_speakers=1, max_speakers=2).speakers) == 2
+    assert len(run(diarizer, call, min_speakers=3).speakers) >= 3
+
+
+def test_more_speakers_than_speech_can_be_divided_among(diarizer, call):
+    audio = Audio(call.samples[14 * SAMPLE_RATE : 18 * SAMPLE_RATE])
+    diarization = run(diarizer, audio, num_speakers=100)
+    check(diarization, audio.duration)
+    assert diarization.speakers
+
+
+def test_voices_are_told_apart_by_their_embeddings(diarizer, call):
+    first, second = run(diarizer, call, num_speakers=2).embeddings
+    cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
+    assert cosine < 0.9
+
+
+def test_progress_never_falls_within_a_stage(diarizer, call):
+    reports = defaultdict[str, list[float]](list)
+    run(diarizer, call, lambda stage, done: reports[stage].append(done))
+    assert reports
+    for done in reports.values():
+        assert done == sorted(done)
+        assert 0 <= done[0] <= done[-1] <= 1
+
+
+def test_cancelled_goes_through_from_every_stage_and_leaves_nothing(diarizer, diarized, call):
+    stages: dict[str, None] = {}
+    run(diarizer, call, lambda stage, _done: stages.setdefault(stage))
+    for stop_at in stages:
+
+        def progress(stage, _done, stop_at=stop_at):
+            if stage == stop_at:
+                raise Cancelled(stage)
+
+        with pytest.raises(Cancelled, match=stop_at):
+            run(diarizer, call, progress)
+    assert run(diarizer, call).turns == diarized.turns
+
+
+def test_the_recording_is_left_as_it_was(diarizer, call):
+    before = call.samples.copy()
+    call.samples.flags.writeable = False
+    try:
+        run(diarizer, call)
+    finally:
+        call.samples.flags.writeable = True
+    assert np.array_equal(before, call.samples)
