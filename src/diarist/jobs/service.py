@@ -91,13 +91,15 @@ class JobService:
                 id=job_id, state=JobState.QUEUED, options=options, filename=_storable(filename),
                 size_bytes=size_bytes, request_id=request_id, created_at=utc_now(),
             )  # fmt: skip
-            self._store.create(job)
+            with self._admitting:
+                # In one step: between the two the job would be counted twice, and others refused for it.
+                self._store.create(job)
+                self._arriving -= 1
         except BaseException:
-            self._remove_media(job_id)
-            raise
-        finally:
             with self._admitting:
                 self._arriving -= 1
+            self._remove_media(job_id)
+            raise
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
         self._supervisor.wake()
         return job

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 
 import pytest
@@ -55,6 +56,21 @@ def test_uploads_that_arrive_at_once_share_the_places(still):
         thread.join(30)
     assert sorted(kind.__name__ for kind in outcomes) == ["Job"] * 2 + ["QueueFull"] * 6
     assert len(list(still.settings.media_dir.iterdir())) == 2
+
+
+def test_a_recording_takes_one_place_while_it_is_noted(still, monkeypatch):
+    create = still.store.create
+    with ThreadPoolExecutor(1) as pool:
+        asked: list[Future[None]] = []
+
+        def create_and_be_asked(job: Job) -> None:
+            create(job)
+            asked.append(pool.submit(still.service.check_room))
+            wait(asked, timeout=0.5)
+
+        monkeypatch.setattr(still.store, "create", create_and_be_asked)
+        still.submit("one")
+        asked[0].result(10)  # there are two places
 
 
 def test_an_upload_that_is_too_large_leaves_nothing_and_frees_its_place(still):
