@@ -64,7 +64,7 @@ MESSAGES = {
     ),
     HTTPStatus.INSUFFICIENT_STORAGE: (
         errors.StorageFull.code,
-        "There is too little disk space to take the upload. Try again later.",
+        "There is too little disk space for this upload. Try again later; whoever runs the service can free some.",
     ),
 }
 """For refusals that come from below the application: a machine word and what to do."""

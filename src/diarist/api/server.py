@@ -59,8 +59,8 @@ FLUSH_S = 3.0
 class _RefusalError(Error):  # type: ignore[misc]
     """A reason to refuse a request that waitress itself does not know."""
 
-    def __init__(self, status: HTTPStatus) -> None:
-        super().__init__(status.phrase)
+    def __init__(self, status: HTTPStatus, details: str = "") -> None:
+        super().__init__(details or status.phrase)
         self.code = int(status)
         self.reason = status.phrase
 
@@ -82,7 +82,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
             full = error.errno in DISK_FULL
-            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR)
+            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
             return len(data)
         if self.error is not None:
             # Or waitress would ask the sender to go on, and read to the end a body that it has refused already.
@@ -90,9 +90,10 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             return len(data)
         return consumed
 
-    def refuse(self, status: HTTPStatus) -> None:
+    def refuse(self, status: HTTPStatus, details: str = "") -> None:
+        """End the request here; ``details`` are for the log."""
         self.expect_continue = False
-        self.error = _RefusalError(status)
+        self.error = _RefusalError(status, details)
         self.completed = True
 
     def _check_room(self) -> None:
@@ -104,8 +105,13 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             return
         self.room_checked_bytes = received_bytes
         ahead_bytes = max(self.content_length - received_bytes, 0)
-        if shutil.disk_usage(tempfile.gettempdir()).free < self.adj.min_free_bytes + ahead_bytes:
-            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE)
+        free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+        if free_bytes < self.adj.min_free_bytes + ahead_bytes:
+            self.refuse(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                f"TEMP_AUDIO_DIR has {free_bytes // 2**20} MB free, {ahead_bytes / 2**20:.1f} MB would still come, and "
+                f"{self.adj.min_free_bytes // 2**20} MB must stay free (MIN_FREE_MB)",
+            )
 
     @property
     def too_slow(self) -> bool:
@@ -130,7 +136,8 @@ class _Refuse(ErrorTask):  # type: ignore[misc]
         self.content_length = len(body)
         self.write(body)
         method, path = getattr(self.request, "command", "-"), getattr(self.request, "path", "-")
-        logger.info("Refused with %d %s: %s", error.code, code, error.body, extra={"request_id": request_id})
+        level = logging.WARNING if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "Refused with %d %s: %s", error.code, code, error.body, extra={"request_id": request_id})
         log_access(method, path, str(error.code), started, request_id)
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 access = logging.getLogger("diarist.access")
 
+POLLED = frozenset({"/status", "/health/live", "/health/ready"})
+"""Addresses that are asked every few seconds for as long as the service runs."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -30,9 +33,11 @@ def current_request_id() -> str:
 
 
 def log_access(method: str, path: str, status: str, started: float, request_id: str) -> None:
-    """One line for an answered request; ``started`` is of ``time.monotonic``."""
+    """One line for an answered request; ``started`` is of ``time.monotonic``. At DEBUG for a poll that went well."""
     took_ms = (time.monotonic() - started) * 1000
-    access.info("%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
+    # Or the log of a night would hold nothing else, and rotation would throw out what matters.
+    level = logging.DEBUG if path in POLLED and status == "200" else logging.INFO
+    access.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
 
 
 class Traced:
