@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     min_free_mb: int = Field(default=512, ge=0, le=1_048_576)
     """Disk space that must stay free in DATA_DIR after an upload, in megabytes; else the upload is answered 507."""
 
-    @field_validator("log_file", "data_dir", "temp_audio_dir", "model_dir", "model_config_dir")
+    @field_validator("log_file", "data_dir", "temp_audio_dir", "model_dir", "model_source_dir", "model_config_dir")
     @classmethod
     def _find_home(cls, path: Path | None) -> Path | None:
         # no shell has seen what .env says, so ~ would become a folder of that name

@@ -124,8 +124,9 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 def test_the_home_folder_may_be_written_short(monkeypatch: pytest.MonkeyPatch, dotenv: Callable[[str], None]) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    dotenv("MODEL_DIR=~/models\n")
+    dotenv("MODEL_DIR=~/models\nMODEL_SOURCE_DIR=~/wheels\n")
     assert load_settings().model_dir == Path("/home/somebody/models")
+    assert load_settings().model_source_dir == Path("/home/somebody/wheels")
 
 
 def test_models_are_kept_in_the_cache_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
