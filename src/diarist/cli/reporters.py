@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import rich.progress
 
 
+NAME_CHARS = 24
+"""Most of a recording's name that a bar shows."""
+
+
 class Reporter(Protocol):
     """Tells the user how the work goes, on standard error."""
 
@@ -64,7 +68,7 @@ class Bar:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Progress]:
-        task = self._bar.add_task(name, total=1.0, stage="")
+        task = self._bar.add_task(_short(name), total=1.0, stage="")
         try:
             yield lambda stage, done: self._bar.update(task, completed=done, stage=stage)
         finally:
@@ -85,6 +89,12 @@ def reporter(*, verbose: bool) -> Iterator[Reporter]:
         return
     with ExitStack() as stack:
         yield Bar(stack.enter_context(_bar()))
+
+
+def _short(name: str) -> str:
+    """The end of a path, in as many characters as leave room for the rest on a terminal of 80 columns."""
+    last = name.rstrip("/").rpartition("/")[2] or name
+    return last if len(last) <= NAME_CHARS else f"…{last[1 - NAME_CHARS :]}"
 
 
 def _bar() -> rich.progress.Progress:

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from diarist.cli.reporters import Bar, _bar
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/home/somebody/recordings/of last year/in the office/monday.wav", "monday.wav"),
+        ("the meeting of the whole department, second half, copy.wav", "second half, copy.wav"),
+        ("standard input", "standard input"),
+    ],
+)
+def test_the_name_of_a_recording_leaves_room_for_the_times(name, shown):
+    progress = _bar()
+    screen = io.StringIO()
+    with Bar(progress).step(name) as report:
+        report("segmentation", 0.25)
+        Console(file=screen, width=80).print(progress.get_renderable())
+    line = screen.getvalue().rstrip()
+    assert f"{shown} segmentation " in line
+    assert line.endswith(" 25% 0:00:00 left -:--:--")
