@@ -86,7 +86,7 @@ def check(transcript: Transcript) -> None:
 
 
 def heavy(transcript: Transcript, least: float = 2.0) -> list[str]:
-    """Who speaks for more than ``least`` seconds: what an encoder does to one short word may make a voice of its own."""
+    """Who speaks for more than ``least`` seconds: an encoder may make a voice of its own of one short word."""
     spoken = {
         speaker: sum(turn.span.duration for turn in transcript.diarization.turns if turn.speaker == speaker)
         for speaker in transcript.speakers
