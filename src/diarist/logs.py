@@ -33,7 +33,10 @@ OLD_FILES = 5
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Libraries whose DEBUG lines would bury ours.
-_CHATTY = ("httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper", "waitress.queue")
+_CHATTY = ("httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper")
+
+# Warns of every request that waits a moment for a thread. Callers beyond MAX_WAITING are refused, which is logged.
+_ALARMIST = ("waitress.queue",)
 
 
 def escape(text: str) -> str:
@@ -186,6 +189,8 @@ def _install(settings: Settings, handler: logging.Handler, formatter: logging.Fo
     logging.getLogger("nemo_logger").setLevel(settings.nemo_log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    for name in _ALARMIST:
+        logging.getLogger(name).setLevel(max(logging.ERROR, root.level))
     logging.captureWarnings(capture=True)
 
 

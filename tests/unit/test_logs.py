@@ -36,7 +36,7 @@ def configured(tmp_path, monkeypatch):
             root.removeHandler(handler)
             handler.close()
     root.setLevel(level)
-    for name in ("diarist", "nemo_logger", *logs._CHATTY):
+    for name in ("diarist", "nemo_logger", *logs._CHATTY, *logs._ALARMIST):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
 
@@ -130,6 +130,14 @@ def test_levels(configured, settings, shown):
     configured(**settings)
     levels = {name: logging.getLevelName(logging.getLogger(name).getEffectiveLevel()) for name in shown}
     assert levels == shown
+
+
+def test_a_burst_of_requests_is_no_reason_for_warnings(configured):
+    console = configured()
+    logging.getLogger("waitress.queue").warning("Task queue depth is 7")
+    assert console.getvalue() == ""
+    logging.getLogger("waitress").warning("Something else")
+    assert "Something else" in console.getvalue()
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(configured, tmp_path):
