@@ -26,6 +26,9 @@ DISTINCT = 0.14
 Against a fixed distance this holds on a telephone too, whose channel makes all voices alike. See ``docs/accuracy.md``.
 """
 
+DISTINCT_CLUSTERS = 0.2
+"""The same for clusters of many windows, whose means say more."""
+
 SAME_VOICE = 0.5
 """Cosine of two windows of one voice, where the recording itself says little about it."""
 
@@ -101,11 +104,27 @@ def cluster(windows: Windows, bounds: SpeakerBounds) -> Labels:
     if count == 0 or bounds.clip(1, count) == bounds.clip(count, count) == 1:
         return np.zeros(count, dtype=np.int64)
     if count < SPECTRAL_MINIMUM:
-        return in_order(agglomerate(windows, bounds, DISTINCT))
+        return in_order(agglomerate(windows, np.arange(count), bounds, DISTINCT))
     if count <= SPECTRAL_LIMIT:
-        return in_order(spectral(windows.unit, bounds))
-    summary, member = summarise(windows, SPECTRAL_LIMIT)
-    return in_order(spectral(summary, bounds)[member])
+        labels = spectral(windows.unit, bounds)
+    else:
+        summary, member = summarise(windows, SPECTRAL_LIMIT)
+        labels = spectral(summary, bounds)[member]
+    return in_order(join_alike(windows, labels, bounds))
+
+
+def join_alike(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Labels:
+    """Join clusters that are one voice, int64 (windows,).
+
+    Neighbours alone, which is what the spectral step goes by, make a voice of every phrase that is heard twice. At most
+    ``SPECTRAL_LIMIT`` windows, evenly taken, stand for all.
+    """
+    step = -(-len(windows) // SPECTRAL_LIMIT)
+    present, dense = np.unique(labels[::step], return_inverse=True)
+    joined = agglomerate(windows.part(slice(None, None, step)), dense, bounds, DISTINCT_CLUSTERS)
+    renamed = np.arange(int(labels.max()) + 1)
+    renamed[present[dense]] = present[joined]
+    return renamed[labels]
 
 
 def in_order(labels: Labels) -> Labels:
@@ -116,25 +135,32 @@ def in_order(labels: Labels) -> Labels:
     return rank[inverse]
 
 
-def agglomerate(windows: Windows, bounds: SpeakerBounds, distinct: float) -> Labels:
+def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinct: float) -> Labels:
     """Join clusters bottom-up while the closest two are less than ``distinct`` apart, int64 (windows,).
 
     The distance of two clusters is the mean cosine within them less the mean cosine across them (average linkage, made
     relative): it estimates half the squared distance of their true centres, free of the scatter of short windows.
+
+    Args:
+        labels: the clusters to begin with, (windows,): 0, 1 ... without a gap.
     """
-    count = len(windows)
-    across = (windows.unit @ windows.unit.T).astype(np.float64)  # sums of cosines between clusters
-    pairs = windows.apart.astype(np.float64)  # ... and what counts as evidence of a cluster's own scatter
-    alike = across * pairs
-    within, within_pairs, size = np.zeros(count), np.zeros(count), np.ones(count)
+    count = int(labels.max()) + 1
+    member = np.zeros((len(labels), count), dtype=np.float32)
+    member[np.arange(len(labels)), labels] = 1.0
+    cosine, apart = windows.unit @ windows.unit.T, windows.apart
+    size = member.sum(axis=0)
+    across = member.T @ cosine @ member  # sums of cosines between clusters
+    pairs = member.T @ apart @ member  # ... and what counts as evidence of a cluster's own scatter
+    alike = member.T @ (cosine * apart) @ member
+    within, within_pairs = np.diag(alike) / 2, np.diag(pairs) / 2
     same = windows.same_voice()
-    own = np.full(count, same)  # mean cosine within each cluster
-    distance = same - across
+    own = (within + CLUSTER_PAIRS * same) / (within_pairs + CLUSTER_PAIRS)  # mean cosine within each cluster
+    distance = (own[:, None] + own) / 2 - across / np.outer(size, size)
     np.fill_diagonal(distance, np.inf)
-    labels = np.arange(count)
+    joined = np.arange(count)
     for left in range(count, 1, -1):
         a, b = sorted(divmod(int(np.argmin(distance)), count))
-        if left <= bounds.least or (distance[a, b] > distinct and bounds.clip(left, count) == left):
+        if left <= bounds.least or (distance[a, b] > distinct and bounds.clip(left, len(windows)) == left):
             break
         within[a] += within[b] + alike[a, b]
         within_pairs[a] += within_pairs[b] + pairs[a, b]
@@ -143,13 +169,13 @@ def agglomerate(windows: Windows, bounds: SpeakerBounds, distinct: float) -> Lab
             table[a] += table[b]
             table[:, a] += table[:, b]
         size[a] += size[b]
-        labels[labels == b] = a
+        joined[joined == b] = a
         live = np.isfinite(distance[a])
         live[b] = False
         row = np.where(live, (own[a] + own) / 2 - across[a] / (size[a] * size), np.inf)
         distance[a], distance[:, a] = row, row
         distance[b], distance[:, b] = np.inf, np.inf
-    return labels
+    return joined[labels]
 
 
 def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:
@@ -218,7 +244,7 @@ def summarise(windows: Windows, limit: int, block: int = 400) -> tuple[Floats, L
     member: list[Labels] = []
     for first, stop in itertools.pairwise(edges):
         part = windows.part(slice(first, stop))
-        labels = in_order(agglomerate(part, SpeakerBounds(each, each), np.inf))
+        labels = in_order(agglomerate(part, np.arange(len(part)), SpeakerBounds(each, each), np.inf))
         member.append(labels + sum(len(row) for row in rows))
         rows.append(np.stack([part.unit[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)]))
     return normalise(np.concatenate(rows)), np.concatenate(member)

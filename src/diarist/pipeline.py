@@ -13,6 +13,7 @@ import numpy as np
 
 from diarist.attribution import attribute, speech_of
 from diarist.audio import DecodeLimits, decode
+from diarist.errors import InvalidOption
 from diarist.protocols import Engine
 from diarist.types import (
     Audio,
@@ -57,6 +58,9 @@ def transcribe(
         InputError: the recording or an option cannot be used.
         DecoderFailed: the decoder died, or ran out of time or memory.
     """
+    known = engine.recognizer.languages
+    if options.language is not None and options.language not in known:
+        raise InvalidOption(f"language {options.language!r} is not one that this model knows: {', '.join(known)}")
     meter = _Meter(progress)
     with meter.timed("decode"):
         channels = decode(path, limits, lambda done: meter.note("decode", done), options.channels)
@@ -67,7 +71,9 @@ def transcribe(
         meter.share(index, len(channels))
         parts.append(_read(audio, engine, options.language, hints, meter))
     with meter.timed("attribution"):
-        diarization, utterances = _join([(diarized, attribute(said.words, diarized)) for diarized, said in parts])
+        diarization, utterances = _number(
+            *_join([(diarized, attribute(said.words, diarized)) for diarized, said in parts])
+        )
     heard = max((said for _, said in parts), key=lambda said: len(said.words))
     meter.finish()
     return Transcript(
@@ -107,6 +113,16 @@ def _join(parts: list[tuple[Diarization, tuple[Utterance, ...]]]) -> tuple[Diari
         for utterance in said
     ]
     return Diarization(turns, embeddings), tuple(sorted(utterances, key=lambda utterance: utterance.span))
+
+
+def _number(diarization: Diarization, utterances: tuple[Utterance, ...]) -> tuple[Diarization, tuple[Utterance, ...]]:
+    """Speakers numbered as their words first appear; those of whom no word was understood come last."""
+    order = dict.fromkeys((*(utterance.speaker for utterance in utterances), *diarization.speakers))
+    names = {old: f"SPEAKER_{number:02d}" for number, old in enumerate(order)}
+    turns = tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in diarization.turns))
+    rows = {names[old]: row for row, old in enumerate(diarization.speakers)}
+    embeddings = diarization.embeddings[[rows[name] for name in Diarization(turns).speakers]]
+    return Diarization(turns, embeddings), tuple(said.renamed(names[said.speaker]) for said in utterances)
 
 
 class _Meter:

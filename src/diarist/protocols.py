@@ -29,6 +29,11 @@ class Diarizer(Protocol):
 class Recognizer(Protocol):
     """Says what was said."""
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that it knows, ISO 639-1, in order."""
+        ...
+
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
         """Find the words within ``speech`` (ordered, disjoint spans that hold speech).
 

@@ -174,3 +174,9 @@ def test_progress_never_falls_and_what_it_raises_goes_through(recognizer, call, 
 
     with pytest.raises(Cancelled):
         run(recognizer, call, speech, "en", stop)
+
+
+def test_it_says_which_languages_it_knows(recognizer, call, speech):
+    assert "en" in recognizer.languages
+    assert list(recognizer.languages) == sorted(recognizer.languages)
+    assert run(recognizer, call, speech[:1], language=recognizer.languages[0]).language == recognizer.languages[0]

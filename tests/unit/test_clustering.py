@@ -167,8 +167,8 @@ def test_in_order_renames_and_keeps_the_partition(labels):
 def test_agglomeration_only_ever_joins():
     windows, _ = spoken(turns(3, 6), scatter=1.0)
     for distinct in (0.0, 0.1, np.inf):
-        fine = agglomerate(windows, SpeakerBounds(6, None), distinct)
-        coarse = agglomerate(windows, SpeakerBounds(3, 3), distinct)
+        fine = agglomerate(windows, np.arange(len(windows)), SpeakerBounds(6, None), distinct)
+        coarse = agglomerate(windows, np.arange(len(windows)), SpeakerBounds(3, 3), distinct)
         together = fine[:, None] == fine
         assert (coarse[:, None] == coarse)[together].all()
 
@@ -229,9 +229,9 @@ def test_a_summary_is_bounded_and_does_not_mix_voices():
 def test_a_summary_takes_work_in_proportion_to_the_recording(monkeypatch):
     sizes: list[int] = []
 
-    def note(windows, bounds, distinct):
+    def note(windows, labels, bounds, distinct):
         sizes.append(len(windows))
-        return agglomerate(windows, bounds, distinct)
+        return agglomerate(windows, labels, bounds, distinct)
 
     monkeypatch.setattr(clustering, "agglomerate", note)
     windows, _ = spoken(turns(3, 1_000))

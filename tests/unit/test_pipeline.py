@@ -62,6 +62,10 @@ class Scripted:
         )
         return Diarization(turns, np.array([[pitch] for pitch in known], dtype=np.float32).reshape(len(known), 1))
 
+    @property
+    def languages(self):
+        return ("de", "en")
+
     def recognize(self, audio, speech, language, progress):
         self.asked.append((tuple(speech), language))
         self._report(progress, "recognition")
@@ -159,6 +163,28 @@ def test_the_engine_is_asked_what_the_caller_asked(recording, engine):
     assert asked_hints == hints
     assert speech == (Span(1, 2), Span(3, 4), Span(5, 6), Span(7, 8))
     assert language == "de"
+
+
+def test_an_unknown_language_is_refused_before_any_work(recording, engine):
+    with pytest.raises(InvalidOption, match=r"'xx' .* de, en"):
+        run(recording(TALK), engine, language="xx")
+    assert engine.asked == []
+
+
+def test_speakers_are_numbered_by_their_words_and_the_wordless_come_last(recording, engine):
+    """The first to speak says nothing that is understood: the transcript still begins with SPEAKER_00."""
+
+    class Deaf(Scripted):
+        def recognize(self, audio, speech, language, progress):
+            return super().recognize(audio, speech[1::2], language, progress)
+
+    deaf = Deaf()
+    transcript = run(recording(TALK), deaf)
+    assert [u.speaker for u in transcript.utterances] == ["SPEAKER_00", "SPEAKER_00"]
+    assert transcript.utterances[0].span.start == pytest.approx(3.0)
+    assert [turn.speaker for turn in transcript.diarization.turns] == ["SPEAKER_01", "SPEAKER_00"] * 2
+    assert transcript.diarization.speakers == ("SPEAKER_01", "SPEAKER_00")
+    assert transcript.diarization.embeddings.tolist() == [[3.0], [7.0]]
 
 
 def test_separate_channels_are_separate_people(recording, engine):

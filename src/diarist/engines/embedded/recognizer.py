@@ -42,7 +42,7 @@ class Decoding:
 
     beam: int = 5
     batch: int = 8
-    longest: Seconds = 20.0
+    longest: Seconds = 16.0
     """Longest chunk."""
 
     pause: Seconds = 4.0
@@ -51,8 +51,9 @@ class Decoding:
     margin: Seconds = 0.2
     """What is heard before and after a chunk's speech."""
 
-    tail: Seconds = 30.0
-    """Silence after the longest chunk of a batch, up to Whisper's 30 s in all: with less it says things twice."""
+    tail: Seconds = 6.0
+    """Silence after the longest chunk of a batch: with less Whisper says things twice, and with more, up to the 30 s
+    that it was trained on, the encoder works on nothing. Its time grows faster than the length."""
 
     word: Seconds = 0.7
     """A short word rarely lasts longer; the rest of its span is a pause, or speech that was passed over."""
@@ -75,16 +76,21 @@ class WhisperRecognizer:
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
         if not speech:
             return Recognition()
+        progress("recognition", 0.0)
         language, probability = self._language(audio, speech, language)
         tokenizer = self._tokenizer(language)
         chunks = pack(speech, self._decoding.longest, self._decoding.pause)
         words = self._read(audio, chunks, tokenizer, lambda done: progress("recognition", done * 0.95))
         words = [shorten(word, self._decoding.word) for word in words]
-        again = passed_over(chunks, speech, words, self._decoding.passed_over)
+        again = pack(passed_over(chunks, speech, words, self._decoding.passed_over), self._decoding.longest, 0.0)
         if again:
             words += self._read(audio, again, tokenizer, lambda done: progress("recognition", 0.95 + 0.05 * done))
         progress("recognition", 1.0)
         return Recognition(in_order(words, audio.duration), language, probability)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(sorted(self._model.supported_languages))
 
     def _tokenizer(self, language: str) -> Tokenizer:
         model = self._model
@@ -92,17 +98,22 @@ class WhisperRecognizer:
 
     def _language(self, audio: Audio, speech: Sequence[Span], wanted: str | None) -> tuple[str, float]:
         """The language asked for, or the one that the first 30 s of speech sound like, and its probability."""
-        known = self._model.supported_languages
+        known = self.languages
         if wanted is not None:
             if wanted not in known:
-                raise InvalidOption(f"language {wanted!r} is not one that this model knows: {', '.join(sorted(known))}")
+                raise InvalidOption(f"language {wanted!r} is not one that this model knows: {', '.join(known)}")
             return wanted, 1.0
         if len(known) == 1:
             return known[0], 1.0
-        heard = np.concatenate([audio.cut(span).samples for span in speech])[: round(WHISPER_WINDOW * SAMPLE_RATE)]
-        features = self._model.feature_extractor(
-            np.pad(heard, (0, round(WHISPER_WINDOW * SAMPLE_RATE) - len(heard))), padding=0
-        )
+        heard = np.zeros(round(WHISPER_WINDOW * SAMPLE_RATE), dtype=np.float32)
+        filled = 0
+        for span in speech:
+            piece = audio.cut(span).samples[: len(heard) - filled]
+            heard[filled : filled + len(piece)] = piece
+            filled += len(piece)
+            if filled == len(heard):
+                break
+        features = self._model.feature_extractor(heard, padding=0)
         language, probability, _ = self._model.detect_language(features=features)
         return language, float(probability)
 
