@@ -203,8 +203,8 @@ def passed_over(
     starts, ends = [span.start for span in spans], list(accumulate((span.end for span in spans), max))
 
     def holds_words(chunk: Span) -> bool:
-        before_its_end = bisect_left(starts, chunk.end)
-        return before_its_end > 0 and ends[before_its_end - 1] > chunk.start
+        last = bisect_left(starts, chunk.end) - 1
+        return last >= 0 and (starts[last] >= chunk.start or ends[last] > chunk.start)
 
     heard = [chunk for chunk in chunks if holds_words(chunk)]
     left: list[Span] = []

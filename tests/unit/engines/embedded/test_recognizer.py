@@ -60,6 +60,10 @@ def test_a_word_without_length_is_not_read_a_second_time():
     assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], LEAST) == ()
 
 
+def test_a_word_without_length_at_the_very_start_counts():
+    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], LEAST) == (Span(0, 2),)
+
+
 def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
     speech = (Span(0, 2), Span(2.5, 4))
     assert passed_over((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], LEAST) == ()
