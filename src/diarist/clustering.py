@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.types import Seconds
+
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -29,8 +31,14 @@ Against a fixed distance this holds on a telephone too, whose channel makes all 
 DISTINCT_CLUSTERS = 0.2
 """The same for clusters of many windows, whose means say more."""
 
+HEARD_TOGETHER = 0.15
+"""What it is worth, as a cosine, that the segmentation hears two windows as one speaker, or as two."""
+
 SAME_VOICE = 0.5
 """Cosine of two windows of one voice, where the recording itself says little about it."""
+
+WINDOW_S: Seconds = 1.5
+"""Length of the windows that ``SAME_VOICE`` is about."""
 
 SAME_VOICE_PAIRS = 4
 """How many observed pairs that prior is worth."""
@@ -53,11 +61,16 @@ class Windows:
     run: Labels
     """The stretch of one speaker's speech that each window is cut from, (windows,)."""
 
+    heard: Floats | None = None
+    """Whether the segmentation hears two windows as one speaker (1) or as two (-1); 0 where it cannot say.
+    Shape (windows, windows); None where nobody asked it."""
+
     def __len__(self) -> int:
         return len(self.unit)
 
     def part(self, rows: slice) -> Windows:
-        return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows])
+        heard = None if self.heard is None else self.heard[rows, rows]
+        return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows], heard)
 
     @property
     def apart(self) -> NDArray[np.bool_]:
@@ -65,14 +78,21 @@ class Windows:
         later = np.maximum(self.start[:, None], self.start)
         return np.minimum(self.end[:, None], self.end) - later <= 0.01
 
-    def same_voice(self) -> float:
-        """How alike two windows of one voice are in this recording: the mean over neighbours within a run."""
+    def same_voice(self) -> NDArray[np.float64]:
+        """How alike each window should be to another one like it of the same voice, (windows,).
+
+        The mean cosine of neighbours within a run, less for windows shorter than ``WINDOW_S``, which scatter more.
+        """
         alike: list[float] = []
         for step in (1, 2, 3):
             first, second = slice(None, -step), slice(step, None)
             near = (self.run[first] == self.run[second]) & (self.start[second] >= self.end[first] - 0.01)
             alike += (self.unit[first][near] * self.unit[second][near]).sum(axis=1).tolist()
-        return (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
+        whole = (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
+        seconds = np.maximum(self.end - self.start, 0.01)
+        # The signal's share of signal and noise, where noise falls with the length as any mean's does.
+        expected: NDArray[np.float64] = seconds / (seconds + WINDOW_S * (1 / max(whole, 0.05) - 1))
+        return expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +169,13 @@ def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinc
     member[np.arange(len(labels)), labels] = 1.0
     cosine, apart = windows.unit @ windows.unit.T, windows.apart
     size = member.sum(axis=0)
-    across = member.T @ cosine @ member  # sums of cosines between clusters
+    alike_across = cosine if windows.heard is None else cosine + HEARD_TOGETHER * windows.heard
+    across = member.T @ alike_across @ member  # sums between clusters
     pairs = member.T @ apart @ member  # ... and what counts as evidence of a cluster's own scatter
     alike = member.T @ (cosine * apart) @ member
     within, within_pairs = np.diag(alike) / 2, np.diag(pairs) / 2
-    same = windows.same_voice()
-    own = (within + CLUSTER_PAIRS * same) / (within_pairs + CLUSTER_PAIRS)  # mean cosine within each cluster
+    expected = windows.same_voice() @ member  # sums over windows
+    own = (within + CLUSTER_PAIRS * expected / size) / (within_pairs + CLUSTER_PAIRS)  # mean cosine within each cluster
     distance = (own[:, None] + own) / 2 - across / np.outer(size, size)
     np.fill_diagonal(distance, np.inf)
     joined = np.arange(count)
@@ -164,11 +185,12 @@ def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinc
             break
         within[a] += within[b] + alike[a, b]
         within_pairs[a] += within_pairs[b] + pairs[a, b]
-        own[a] = (within[a] + CLUSTER_PAIRS * same) / (within_pairs[a] + CLUSTER_PAIRS)
+        expected[a] += expected[b]
         for table in (across, alike, pairs):
             table[a] += table[b]
             table[:, a] += table[:, b]
         size[a] += size[b]
+        own[a] = (within[a] + CLUSTER_PAIRS * expected[a] / size[a]) / (within_pairs[a] + CLUSTER_PAIRS)
         joined[joined == b] = a
         live = np.isfinite(distance[a])
         live[b] = False

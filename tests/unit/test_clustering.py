@@ -282,3 +282,11 @@ def test_eigenpairs_are_the_smallest():
 def test_separate_islands_are_told_by_the_eigengap():
     windows, truth = spoken(turns(7, 50), scatter=0.3)
     assert same(spectral(windows.unit, ANY), truth)
+
+
+def test_short_windows_are_expected_to_scatter_more():
+    windows, _ = spoken(turns(2, 6))
+    seconds = windows.end - windows.start
+    short = Windows(windows.unit, windows.start, windows.start + seconds / 2, windows.run)
+    assert (short.same_voice() < windows.same_voice()).all()
+    assert ((windows.same_voice() > 0) & (windows.same_voice() < 1)).all()

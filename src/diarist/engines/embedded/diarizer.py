@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import Floats, SpeakerBounds, Windows, cluster, normalise
+from diarist.clustering import SPECTRAL_MINIMUM, Floats, SpeakerBounds, Windows, cluster, normalise
 from diarist.engines.embedded import fusion
 from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.segmentation import FRAME_OFFSET, FRAME_STEP, Segmenter, frame_time
@@ -66,7 +66,8 @@ class EmbeddedDiarizer:
         unit = normalise(self._embedder.embed(audio, [window.span for window in windows], progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
-        located = Windows(unit, start, end, np.array([window.run for window in windows]))
+        heard = fusion.heard_together(segmentation, windows) if len(windows) < SPECTRAL_MINIMUM else None
+        located = Windows(unit, start, end, np.array([window.run for window in windows]), heard)
         labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)
         voices = fusion.centroids(unit, labels, (end - start).astype(np.float32))

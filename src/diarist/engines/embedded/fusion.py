@@ -83,6 +83,30 @@ def cut(runs: Sequence[tuple[int, int]], length: Seconds, shift: Seconds, least:
     return tuple(windows)
 
 
+def heard_together(segmentation: Segmentation, windows: Sequence[Window], least: float = 0.3) -> Floats:
+    """What the segmentation says of pairs of windows that lie within the same ten seconds.
+
+    Returns:
+        (windows, windows), 1 where it hears one speaker, -1 where it hears two, 0 where it heard less than ``least`` of
+        both at once. Quadratic in the number of windows: for short recordings.
+    """
+    first = np.array([frame_at(window.span.start) for window in windows])
+    stop = np.maximum([frame_at(window.span.end) for window in windows], first + 1)
+    members = MEMBERS[segmentation.classes]  # (segmentation's windows, 589, 3)
+    solo = members * (members.sum(axis=2, keepdims=True) == 1)
+    until = np.concatenate([np.zeros_like(solo[:, :1]), np.cumsum(solo, axis=1)], axis=1)
+    same, both = np.zeros((2, len(windows), len(windows)), dtype=np.float32)
+    for index, start in enumerate(segmentation.starts):
+        inside = np.flatnonzero((first >= start) & (stop <= start + WINDOW_FRAMES))
+        spoken = until[index, stop[inside] - start] - until[index, first[inside] - start]
+        share = spoken / (stop[inside] - first[inside])[:, None]  # (windows inside, 3)
+        pairs = np.ix_(inside, inside)
+        same[pairs] += share @ share.T
+        both[pairs] += np.outer(share.sum(axis=1), share.sum(axis=1))
+    said: Floats = np.where(both > least, 2 * same / np.maximum(both, 1e-9) - 1, 0).astype(np.float32)
+    return said
+
+
 def voice_evidence(frames: int, windows: Sequence[Window], similarity: Floats) -> Floats:
     """Spread each window's similarity to the voices over the frames that it covers.
 

@@ -13,8 +13,10 @@ from diarist.engines.embedded.fusion import (
     centroids,
     change_points,
     cut,
+    heard_together,
     local_to_global,
     median_smooth,
+    posterior,
     single_speaker_runs,
     speaker_count,
     strongest,
@@ -66,6 +68,31 @@ TALK = timeline(((), 40), ((0,), 200), ((1,), 330), ((), 360), ((1,), 500), ((0,
 def test_speakers_are_counted_frame_by_frame():
     assert speaker_count(heard(TALK)).tolist() == [len(who) for who in TALK]
     assert speaker_count(heard(TALK, [(0, 1, 2), (2, 0, 1)])).tolist() == [len(who) for who in TALK]
+
+
+def window(first, stop):
+    return Window(Span(frame_time(first), frame_time(stop)), 0)
+
+
+def test_windows_are_heard_together_or_apart_whatever_their_names():
+    windows = [window(60, 180), window(220, 320), window(370, 490), window(570, 690)]  # 0, 1, 1, 0
+    said = heard_together(heard(TALK, [(0, 1, 2), (2, 0, 1), (1, 2, 0)]), windows)
+    assert np.array_equal(said, said.T)
+    assert np.allclose(said, [[1, -1, -1, 0], [-1, 1, 1, -1], [-1, 1, 1, -1], [0, -1, -1, 1]])  # 60 to 690: over 10 s
+
+
+def test_what_is_silent_or_never_within_ten_seconds_is_not_judged():
+    silent, spoken = window(5, 35), window(60, 180)
+    assert heard_together(heard(TALK), [silent, spoken])[0].tolist() == [0, 0]
+
+
+def test_the_posterior_is_silent_in_silence_and_shares_overlap():
+    score = np.array([[3.0, 0.0, -1.0], [3.0, 3.0, -9.0], [1.0, 0.5, 0.0]], dtype=np.float32)
+    shares = posterior(score, np.array([0, 2, 1]), sharpness=2.0)
+    assert shares[0].tolist() == [0, 0, 0]
+    assert shares[1] == pytest.approx([1, 1, 0], abs=1e-4)
+    assert shares[2].sum() == pytest.approx(1.0)
+    assert shares[2, 0] / shares[2, 1] == pytest.approx(np.e)
 
 
 def test_where_windows_disagree_the_count_is_their_mean_rounded():
