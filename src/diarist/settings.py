@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     """Log file, beside the console; it is rotated at 10 MB, five old ones are kept."""
 
     nemo_log_level: LogLevel = "ERROR"
-    """Least severity of NeMo's own log lines."""
+    """Least severity of NeMo's own log lines; without effect until there is that engine."""
 
     data_dir: Path = Path("data")
     """The folder of everything that the service keeps: job store, uploads, results."""
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """A folder with model files or the wheels that hold them, looked into before any network. Unset: none."""
 
     model_config_dir: Path = Path("conf")
-    """Folder of the diarizer configurations of the NeMo engine."""
+    """Folder of the diarizer configurations of the NeMo engine; without effect until there is one."""
 
     engine: Literal["embedded"] = "embedded"
     """What does the work: `embedded` runs on the CPU."""
