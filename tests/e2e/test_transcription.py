@@ -87,15 +87,6 @@ def check(transcript: Transcript) -> None:
     assert transcript.speakers == tuple(f"SPEAKER_{i:02d}" for i in range(len(transcript.speakers)))
 
 
-def heavy(transcript: Transcript, least: float = 2.0) -> list[str]:
-    """Who speaks for more than ``least`` seconds: an encoder may make a voice of its own of one short word."""
-    spoken = {
-        speaker: sum(turn.span.duration for turn in transcript.diarization.turns if turn.speaker == speaker)
-        for speaker in transcript.speakers
-    }
-    return [speaker for speaker, seconds in spoken.items() if seconds > least]
-
-
 def diarization_error(reference: Sequence[Turn], found: Sequence[Turn], duration: float, collar: float = 0.0) -> float:
     """Missed, false and confused speech against all speech, in frames of 10 ms, with the best naming; overlap counts.
 
