@@ -268,8 +268,8 @@ class Transcript:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Labels of all who speak, in the order in which they first speak, whether or not words were recognised."""
-        return tuple(dict.fromkeys((*self.diarization.speakers, *(u.speaker for u in self.utterances))))
+        """Labels of all who speak, in the order of their words; those of whom no word was recognised come last."""
+        return tuple(dict.fromkeys((*(u.speaker for u in self.utterances), *self.diarization.speakers)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ def test_speakers_are_numbered_by_their_words_and_the_wordless_come_last(recordi
     assert transcript.utterances[0].span.start == pytest.approx(3.0)
     assert [turn.speaker for turn in transcript.diarization.turns] == ["SPEAKER_01", "SPEAKER_00"] * 2
     assert transcript.diarization.speakers == ("SPEAKER_01", "SPEAKER_00")
+    assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
     assert transcript.diarization.embeddings.tolist() == [[3.0], [7.0]]
 
 
