@@ -46,16 +46,22 @@ def beyond_a_schema(body) -> list:
     """Checks that cannot hold for this form, by rules that JSON Schema has no words for."""
     if not isinstance(body, dict):
         return []
-    # An empty text field is one that was not given: browsers send them for what was left open.
-    left_open = [value for name, value in body.items() if name != "audio" and str(value).strip() in ("", "[]")]
+    # A form has nothing but text: an array of one arrives as its element, an empty one or null as an empty field, and
+    # an empty field is one that was not given: browsers send them for what was left open.
+    shapeless = [
+        value
+        for name, value in body.items()
+        if name != "audio" and (value is None or isinstance(value, list | dict) or not str(value).strip())
+    ]
+    excluded = [negative_data_rejection] if shapeless else []
     try:
         hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
         TranscribeOptions(hints, channels=body.get("channels", "mix"))
     except InvalidOption:
-        return [positive_data_acceptance]
-    except TypeError:  # not numbers at all
-        return [negative_data_rejection] if left_open else []
-    return [negative_data_rejection] if left_open else []
+        excluded.append(positive_data_acceptance)
+    except TypeError:  # not numbers at all: the form itself refuses them
+        pass
+    return excluded
 
 
 def conforms(app, path: str, mode: GenerationMode, examples: int) -> None:
