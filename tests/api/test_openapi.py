@@ -51,9 +51,21 @@ def beyond_a_schema(body) -> list:
     shapeless = [
         value
         for name, value in body.items()
-        if name != "audio" and (value is None or isinstance(value, list | dict) or not str(value).strip())
+        if name != "audio" and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
-    excluded = [negative_data_rejection] if shapeless else []
+    as_said_elsewhere = str(body.get("words")).strip().lower() in {
+        "1",
+        "0",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "y",
+        "n",
+        "t",
+        "f",
+    }
+    excluded = [negative_data_rejection] if shapeless or as_said_elsewhere else []
     try:
         hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
         TranscribeOptions(hints, channels=body.get("channels", "mix"))
