@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,20 @@ from typing import NoReturn
 
 import pytest
 
+import nemo_architectures
 import recordings
 from diarist.types import Audio
 from recordings import Conversation
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """NeMo and what it stands on warn of themselves in a hundred ways; our own code still may not."""
+    for item in items:
+        if item.get_closest_marker("nemo"):
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
+            item.add_marker(pytest.mark.filterwarnings("error:::diarist"))
 
 
 def _absent(reason: str) -> NoReturn:
@@ -85,3 +95,40 @@ def model_store() -> object:
         except ModelError as error:
             _absent(str(error))
     return store
+
+
+@pytest.fixture(scope="session")
+def nemo_models(tmp_path_factory: pytest.TempPathFactory) -> NemoModels:
+    """Real NeMo models with random weights, small, each built when it is first asked for: ``nemo_models["tdt"]``."""
+    if importlib.util.find_spec("nemo") is None or importlib.util.find_spec("torch") is None:
+        _absent("NeMo is not installed: run `make test`")
+    return NemoModels(tmp_path_factory.mktemp("nemo"))
+
+
+class NemoModels:
+    """``.nemo`` files by what is in them; see ``BUILDERS``."""
+
+    BUILDERS: Mapping[str, Callable[[Path], object]] = {
+        "ctc": nemo_architectures.ctc,
+        "character_ctc": lambda _: nemo_architectures.character_ctc(),
+        "rnnt": nemo_architectures.rnnt,
+        "tdt": nemo_architectures.tdt,
+        "hybrid": nemo_architectures.hybrid,
+        "speaker": lambda _: nemo_architectures.speaker(),
+        "frame_vad": lambda _: nemo_architectures.frame_vad(),
+        "segment_vad": lambda _: nemo_architectures.segment_vad(),
+        "sortformer": lambda _: nemo_architectures.sortformer(),
+        "offline_sortformer": lambda _: nemo_architectures.sortformer(streaming=False),
+    }
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> Path:
+        path = self.folder / f"{name}.nemo"
+        if not path.exists():
+            model = self.BUILDERS[name](self.folder / f"{name}-tokenizer")
+            partial = self.folder / f"{name}.partial.nemo"
+            model.save_to(str(partial))
+            partial.replace(path)
+        return path

@@ -77,8 +77,9 @@ def transcribe(
     heard = max((said for _, said in parts), key=lambda said: len(said.words))
     meter.finish()
     return Transcript(
-        utterances, diarization, duration, heard.language, heard.language_probability, engine.name, meter.timings
-    )
+        utterances, diarization, duration, heard.language, heard.language_probability, engine.name, meter.timings,
+        next((model.name for model in engine.models if model.role == "recognition"), ""), engine.device,
+    )  # fmt: skip
 
 
 def _read(
@@ -112,7 +113,9 @@ def _join(parts: list[tuple[Diarization, tuple[Utterance, ...]]]) -> tuple[Diari
         for channel, (_, said) in enumerate(parts)
         for utterance in said
     ]
-    return Diarization(turns, embeddings), tuple(sorted(utterances, key=lambda utterance: utterance.span))
+    return Diarization(turns, embeddings, diarizer=parts[0][0].diarizer), tuple(
+        sorted(utterances, key=lambda utterance: utterance.span)
+    )
 
 
 def _number(diarization: Diarization, utterances: tuple[Utterance, ...]) -> tuple[Diarization, tuple[Utterance, ...]]:
@@ -122,7 +125,8 @@ def _number(diarization: Diarization, utterances: tuple[Utterance, ...]) -> tupl
     turns = tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in diarization.turns))
     rows = {names[old]: row for row, old in enumerate(diarization.speakers)}
     embeddings = diarization.embeddings[[rows[name] for name in Diarization(turns).speakers]]
-    return Diarization(turns, embeddings), tuple(said.renamed(names[said.speaker]) for said in utterances)
+    numbered = Diarization(turns, embeddings, diarizer=diarization.diarizer)
+    return numbered, tuple(said.renamed(names[said.speaker]) for said in utterances)
 
 
 class _Meter:

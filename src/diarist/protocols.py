@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from diarist.types import Audio, Diarization, ModelInfo, Progress, Recognition, Span, SpeakerHints
+
+PartT_co = TypeVar("PartT_co", covariant=True)
 
 
 class Diarizer(Protocol):
@@ -47,6 +49,16 @@ class Recognizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Loaded(Generic[PartT_co]):
+    """A diarizer or a recogniser, with what it is made of."""
+
+    part: PartT_co
+    models: tuple[ModelInfo, ...]
+    device: str = "cpu"
+    """What it runs on: ``cpu``, or a GPU by its number and name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Engine:
     """A diarizer and a recogniser, loaded."""
 
@@ -54,3 +66,5 @@ class Engine:
     diarizer: Diarizer
     recognizer: Recognizer
     models: tuple[ModelInfo, ...]
+    device: str = "cpu"
+    """What it runs on: ``cpu``, or a GPU by its number and name."""

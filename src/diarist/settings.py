@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     """Log file, beside the console; it is rotated at 10 MB, five old ones are kept."""
 
     nemo_log_level: LogLevel = "ERROR"
-    """Least severity of NeMo's own log lines; without effect until there is that engine."""
+    """Least severity of NeMo's own log lines."""
 
     data_dir: Path = Path("data")
     """The folder of everything that the service keeps: job store, uploads, results."""
@@ -65,14 +65,67 @@ class Settings(BaseSettings):
     model_source_dir: Path | None = None
     """A folder with model files or the wheels that hold them, looked into before any network. Unset: none."""
 
-    model_config_dir: Path = Path("conf")
-    """Folder of the diarizer configurations of the NeMo engine; without effect until there is one."""
+    engine: Literal["embedded", "nemo"] = "embedded"
+    """What does the work: `embedded` on the CPU without PyTorch, or `nemo`, NVIDIA NeMo's models on a GPU or a CPU."""
 
-    engine: Literal["embedded"] = "embedded"
-    """What does the work: `embedded` runs on the CPU."""
+    recognizer: Literal["whisper", "nemo", "onnx"] | None = None
+    """What finds the words: Whisper, a NeMo model, or one that was exported to ONNX. Unset: `whisper` for the embedded
+    engine, `nemo` for NeMo."""
+
+    diarizer: Literal["embedded", "clustering", "sortformer", "auto", "onnx"] | None = None
+    """What tells the speakers apart: the embedded pipeline, NeMo's clustering, Sortformer, Sortformer with clustering
+    for more speakers than it can tell apart (`auto`), or clustering with models that were exported to ONNX. Unset:
+    `embedded` for the embedded engine, `auto` for NeMo."""
 
     whisper_model: Literal["base", "tiny.en"] = "base"
-    """Recogniser of the embedded engine: `base` knows 99 languages, `tiny.en` is twice as fast and knows English."""
+    """Model of the recogniser `whisper`: `base` knows 99 languages, `tiny.en` is twice as fast and knows English."""
+
+    nemo_asr_model: str = ""
+    """Model of the recogniser `nemo`: a name on the hub or in NVIDIA's catalogue, or the path of a `.nemo` file. Unset:
+    the one that the diarizer configuration names, `nvidia/parakeet-tdt-0.6b-v3` in those that come with Diarist."""
+
+    model_config_dir: Path = Path("conf")
+    """Folder of the diarizer configurations, NeMo's `diar_infer_*.yaml`; those that come with Diarist are used where it
+    does not exist."""
+
+    diar_config: str = Field(default="meeting", pattern=r"^[A-Za-z0-9_.-]+$")
+    """Which configuration of clustering is used: `meeting`, `telephonic`, `general`, or any X for which there is a
+    `diar_infer_X.yaml` in MODEL_CONFIG_DIR."""
+
+    sortformer_model: str = "nvidia/diar_streaming_sortformer_4spk-v2.1"
+    """Model of the diarizer `sortformer`: a name on the hub, or the path of a `.nemo` file."""
+
+    sortformer_config: str = Field(default="callhome", pattern=r"^[A-Za-z0-9_.-]+$")
+    """Thresholds and latency of Sortformer: `callhome`, `dihard3`, or any X for which there is a `sortformer_X.yaml` in
+    MODEL_CONFIG_DIR."""
+
+    nemo_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
+    """Where NeMo's models run: `auto` takes the first GPU if there is one; or `cpu`, `cuda`, `cuda:1` and so on."""
+
+    nemo_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers that NeMo's models compute in; `auto` is bf16 on GPUs that have it, fp32 elsewhere."""
+
+    nemo_batch: int = Field(default=0, ge=0, le=1_024)
+    """Windows at a time on NeMo's models; 0 goes by the free memory. Halved by itself where memory runs out."""
+
+    nemo_sha256: str = ""
+    """Hashes that NeMo's model files must have: `name=hash` pairs with commas between them, where a name is what the
+    setting of the model says. Unset: files are checked for hostile content only."""
+
+    hub_timeout_s: float = Field(default=30.0, ge=1.0, le=600.0)
+    """Longest silence of a model hub before it is taken for unreachable, in seconds."""
+
+    onnx_asr_model: str = "parakeet-tdt-0.6b-v3"
+    """Model of the recogniser `onnx`: what `diarist models export` named it, or the path of its folder."""
+
+    onnx_speaker_model: str = "titanet_large"
+    """Speaker model of the diarizer `onnx`, likewise."""
+
+    onnx_vad_model: str = "frame_vad_multilingual_marblenet_v2.0"
+    """VAD model of the diarizer `onnx`, likewise."""
+
+    workers: int = Field(default=0, ge=0, le=64)
+    """Worker processes, each with models of its own. 0 is one for each GPU that NeMo's models may use, else one."""
 
     cpu_threads: int = Field(default=0, ge=0, le=256)
     """Threads for the models; 0 takes the cores that this process may use, up to 8."""
@@ -106,6 +159,16 @@ class Settings(BaseSettings):
     def _find_home(cls, path: Path | None) -> Path | None:
         # no shell has seen what .env says, so ~ would become a folder of that name
         return path.expanduser() if path else path
+
+    @property
+    def diarizer_name(self) -> str:
+        """The diarizer that is meant, by name."""
+        return self.diarizer or {"embedded": "embedded", "nemo": "auto"}[self.engine]
+
+    @property
+    def recognizer_name(self) -> str:
+        """The recogniser that is meant, by name."""
+        return self.recognizer or {"embedded": "whisper", "nemo": "nemo"}[self.engine]
 
     @property
     def upload_limit_bytes(self) -> int:

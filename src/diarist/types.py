@@ -133,10 +133,14 @@ class Diarization:
     """In order of start; turns of different speakers may overlap, those of one speaker do not."""
 
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    """One voice per row, shape (speakers, values), in the order of ``speakers``."""
+    """One voice per row, shape (speakers, values), in the order of ``speakers``; without values where the diarizer
+    knows no voices."""
 
     activity: SpeakerActivity | None = None
     """Frame-level evidence, where the diarizer has it."""
+
+    diarizer: str = ""
+    """The name of the diarizer that found it."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -261,6 +265,11 @@ class Transcript:
     language_probability: float | None
     engine: str
     timings: tuple[Timing, ...]
+    recognizer: str = ""
+    """The model that found the words."""
+
+    device: str = "cpu"
+    """What the engine ran on."""
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -148,5 +148,7 @@ def find(name: str, models: Mapping[str, Model]) -> Model:
 
 
 def required(settings: Settings) -> tuple[str, ...]:
-    """The names of the models that the engine of these settings needs."""
-    return ("segmentation-3.0", "campplus", f"whisper-{settings.whisper_model}")
+    """The names of the models of the catalogue that the engine of these settings needs."""
+    diarizer = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
+    recognizer = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
+    return (*diarizer, *recognizer)

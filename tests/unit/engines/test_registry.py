@@ -10,33 +10,63 @@ import pytest
 
 from diarist.engines import registry
 from diarist.errors import EngineUnavailable, ModelUnavailable
-from diarist.protocols import Engine
+from diarist.protocols import Loaded
 from diarist.settings import Settings, load_settings
+from diarist.types import ModelInfo
 
 
-def test_every_engine_that_can_be_set_has_a_factory():
-    assert set(get_args(Settings.model_fields["engine"].annotation)) == set(registry.FACTORIES)
+def choices(setting: str) -> set[str]:
+    literal, _none = get_args(Settings.model_fields[setting].annotation)
+    return set(get_args(literal))
 
 
-def test_the_configured_engine_is_made_with_the_settings(monkeypatch):
-    asked = []
-
-    def make(settings):
-        asked.append(settings)
-        return Engine("other", None, None, ())
-
-    monkeypatch.setattr(registry, "FACTORIES", {"embedded": make})
-    settings = load_settings(engine="embedded")
-    assert registry.load_engine(settings).name == "other"
-    assert asked == [settings]
+def test_everything_that_can_be_set_has_a_loader():
+    assert choices("diarizer") == set(registry.DIARIZERS)
+    assert choices("recognizer") == set(registry.RECOGNIZERS)
+    for engine in get_args(Settings.model_fields["engine"].annotation):
+        settings = load_settings(engine=engine)
+        assert settings.diarizer_name in registry.DIARIZERS
+        assert settings.recognizer_name in registry.RECOGNIZERS
 
 
-def test_a_library_that_is_missing_is_named_with_what_to_do(monkeypatch):
-    def make(_settings):
-        raise ImportError("No module named 'onnxruntime'")
+def loader(name, role, device="cpu"):
+    return lambda _settings: Loaded(name, (ModelInfo(f"model of {name}", role, "MIT"),), device)
 
-    monkeypatch.setattr(registry, "FACTORIES", {"embedded": make})
-    with pytest.raises(EngineUnavailable, match=r"onnxruntime.*make setup") as raised:
+
+@pytest.mark.parametrize(
+    ("chosen", "diarizer", "recognizer"),
+    [
+        ({}, "embedded", "whisper"),
+        ({"engine": "nemo"}, "auto", "nemo"),
+        ({"recognizer": "nemo"}, "embedded", "nemo"),
+        ({"engine": "nemo", "recognizer": "whisper", "diarizer": "sortformer"}, "sortformer", "whisper"),
+    ],
+)
+def test_diarizer_and_recogniser_are_chosen_apart(monkeypatch, chosen, diarizer, recognizer):
+    for table, role in (("DIARIZERS", "diarization"), ("RECOGNIZERS", "recognition")):
+        loaders = {name: loader(name, role) for name in getattr(registry, table)}
+        monkeypatch.setattr(registry, table, loaders)
+    engine = registry.load_engine(load_settings(**chosen))
+    assert (engine.diarizer, engine.recognizer) == (diarizer, recognizer)
+    assert [model.name for model in engine.models] == [f"model of {diarizer}", f"model of {recognizer}"]
+    assert engine.name == chosen.get("engine", "embedded")
+
+
+def test_the_device_is_the_gpu_where_either_has_one(monkeypatch):
+    monkeypatch.setattr(registry, "DIARIZERS", {"embedded": loader("d", "diarization")})
+    monkeypatch.setattr(registry, "RECOGNIZERS", {"nemo": loader("r", "recognition", "cuda:0")})
+    assert registry.load_engine(load_settings(recognizer="nemo")).device == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install 'diarist\[nemo\]'")]
+)
+def test_a_library_that_is_missing_is_named_with_what_to_do(monkeypatch, module, advice):
+    def load(_settings):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(registry, "DIARIZERS", {"embedded": load})
+    with pytest.raises(EngineUnavailable, match=rf"diarizer embedded.*{module}.*{advice}") as raised:
         registry.load_engine(load_settings())
     assert isinstance(raised.value.__cause__, ImportError)
 
@@ -49,7 +79,7 @@ def test_models_that_are_not_there_are_named(tmp_path):
 def test_the_registry_itself_loads_no_library():
     program = (
         "import sys, diarist.engines.registry; "
-        "print(*{'onnxruntime', 'faster_whisper', 'kaldi_native_fbank'} & sys.modules.keys())"
+        "print(*{'onnxruntime', 'faster_whisper', 'kaldi_native_fbank', 'torch', 'nemo'} & sys.modules.keys())"
     )
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     assert loaded.stdout.split() == []

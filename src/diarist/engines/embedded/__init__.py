@@ -1,4 +1,4 @@
-"""The engine that works straight after ``pip install``: on the CPU, without PyTorch."""
+"""What works straight after ``pip install``: on the CPU, without PyTorch."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.recognizer import WhisperRecognizer
 from diarist.engines.embedded.runtime import open_graph
 from diarist.engines.embedded.segmentation import Segmenter
-from diarist.models import ModelStore, required
-from diarist.protocols import Engine
+from diarist.models import ModelStore
+from diarist.protocols import Diarizer, Loaded, Recognizer
 from diarist.settings import Settings
 
-__all__ = ["load"]
+__all__ = ["load_diarizer", "load_recognizer"]
 
 
-def load(settings: Settings) -> Engine:
-    """All three models, from the model store.
+def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
+    """Segmentation and embeddings, from the model store.
 
     Raises:
-        ModelError: one is missing or damaged.
+        ModelError: a model is missing or damaged.
     """
     store = ModelStore.of(settings)
-    diarizer = EmbeddedDiarizer(
-        Segmenter(open_graph(store.locate("segmentation-3.0"), settings.threads)),
-        Embedder(open_graph(store.locate("campplus"), settings.threads)),
-    )
-    recognizer = WhisperRecognizer(store.locate(f"whisper-{settings.whisper_model}"), settings.threads)
-    return Engine("embedded", diarizer, recognizer, tuple(store.info(name) for name in required(settings)))
+    names = ("segmentation-3.0", "campplus")
+    segmentation, embedding = (open_graph(store.locate(name), settings.threads) for name in names)
+    diarizer = EmbeddedDiarizer(Segmenter(segmentation), Embedder(embedding))
+    return Loaded(diarizer, tuple(store.info(name) for name in names))
+
+
+def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
+    """Whisper, from the model store.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    store = ModelStore.of(settings)
+    name = f"whisper-{settings.whisper_model}"
+    return Loaded(WhisperRecognizer(store.locate(name), settings.threads), (store.info(name),))

@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diarist.clustering import SPECTRAL_MINIMUM, Floats, SpeakerBounds, Windows, cluster, normalise
-from diarist.engines.embedded import fusion
+from diarist.clustering import SPECTRAL_MINIMUM, SpeakerBounds, Windows, cluster, normalise
+from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.embedding import Embedder
-from diarist.engines.embedded.segmentation import FRAME_OFFSET, FRAME_STEP, Segmenter, frame_time
-from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerActivity, SpeakerHints, Turn, relabel
+from diarist.engines.embedded.segmentation import GRID, Segmenter
+from diarist.engines.fusion import (
+    Window,
+    centroids,
+    cut,
+    diarization_of,
+    median_smooth,
+    posterior,
+    strongest,
+    turns_of,
+    voice_evidence,
+)
+from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHints
+
+NAME = "embedded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,52 +66,25 @@ class EmbeddedDiarizer:
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
         recipe = self._recipe
         segmentation = self._segmenter.segment(audio, progress)
-        count = fusion.speaker_count(segmentation)
+        count = local_speakers.speaker_count(segmentation)
         if not count.any():
-            return Diarization()
-        runs = fusion.single_speaker_runs(count, fusion.change_points(segmentation))
-        windows = fusion.cut(runs, recipe.window, recipe.shift, recipe.least) or fusion.cut(
-            runs, recipe.window, recipe.shift, 0.0
-        )
+            return Diarization(diarizer=NAME)
+        frames = local_speakers.single_speaker_runs(count, local_speakers.change_points(segmentation))
+        runs = [Span(GRID.time(first), GRID.time(stop)) for first, stop in frames]
+        windows = cut(runs, recipe.window, recipe.shift, recipe.least) or cut(runs, recipe.window, recipe.shift, 0.0)
         if not windows:  # nothing but overlap
-            windows = (fusion.Window(Span(0.0, audio.duration), 0),)
+            windows = (Window(Span(0.0, audio.duration), 0),)
         unit = normalise(self._embedder.embed(audio, [window.span for window in windows], progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
-        heard = fusion.heard_together(segmentation, windows) if len(windows) < SPECTRAL_MINIMUM else None
+        heard = local_speakers.heard_together(segmentation, windows) if len(windows) < SPECTRAL_MINIMUM else None
         located = Windows(unit, start, end, np.array([window.run for window in windows]), heard)
         labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)
-        voices = fusion.centroids(unit, labels, (end - start).astype(np.float32))
-        evidence = fusion.voice_evidence(len(count), windows, unit @ voices.T)
-        activity = fusion.local_to_global(segmentation, evidence)
-        score = fusion.median_smooth(activity + recipe.voice_weight * evidence, recipe.smooth_frames)
-        active = fusion.strongest(score, np.minimum(count, len(voices)))
-        turns = self._turns(active, audio.duration)
-        return _diarization(turns, voices, fusion.posterior(score, count, recipe.sharpness))
-
-    def _turns(self, active: NDArray[np.bool_], duration: Seconds) -> tuple[Turn, ...]:
-        """Active frames (frames, voices) to turns: short pauses filled, shorter turns dropped."""
-        turns: list[Turn] = []
-        for voice in range(active.shape[1]):
-            edges = np.flatnonzero(np.diff(np.concatenate([[False], active[:, voice], [False]]).astype(np.int8)))
-            spans = [Span(frame_time(first), frame_time(stop)) for first, stop in edges.reshape(-1, 2)]
-            joined: list[Span] = []
-            for span in spans:
-                if joined and span.start - joined[-1].end < self._recipe.fill:
-                    joined[-1] = Span(joined[-1].start, span.end)
-                else:
-                    joined.append(span)
-            turns += [
-                Turn(span.clamp(0.0, duration), str(voice))
-                for span in joined
-                if span.duration >= self._recipe.shortest_turn
-            ]
-        return tuple(sorted(turns))
-
-
-def _diarization(turns: tuple[Turn, ...], voices: Floats, activity: Floats) -> Diarization:
-    """Named by first appearance; voices that have no turn are left out."""
-    names, ordered = relabel(turns)
-    columns = [int(old) for old in names]
-    return Diarization(ordered, voices[columns], SpeakerActivity(activity[:, columns], FRAME_STEP, FRAME_OFFSET))
+        voices = centroids(unit, labels, (end - start).astype(np.float32))
+        evidence = voice_evidence(GRID, len(count), windows, unit @ voices.T)
+        activity = local_speakers.local_to_global(segmentation, evidence)
+        score = median_smooth(activity + recipe.voice_weight * evidence, recipe.smooth_frames)
+        active = strongest(score, np.minimum(count, len(voices)))
+        turns = turns_of(active, GRID, audio.duration, recipe.fill, recipe.shortest_turn)
+        return diarization_of(turns, voices, posterior(score, count, recipe.sharpness), GRID, NAME)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.types import SAMPLE_RATE, Audio, Progress, Samples, Seconds
+from diarist.engines.fusion import Grid
+from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,10 +32,8 @@ LOCAL_SPEAKERS = 3
 CLASSES = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
 """The powerset: which of the window's speakers each of the 7 classes means."""
 
-FRAME_STEP: Seconds = FRAME_SAMPLES / SAMPLE_RATE
-
-FRAME_OFFSET: Seconds = (FIELD_SAMPLES - FRAME_SAMPLES) / 2 / SAMPLE_RATE
-"""Where frame 0 starts to speak for the recording: half a step before its centre."""
+GRID = Grid(FRAME_SAMPLES / SAMPLE_RATE, (FIELD_SAMPLES - FRAME_SAMPLES) / 2 / SAMPLE_RATE)
+"""A frame starts to speak for the recording half a step before its centre."""
 
 MEMBERS = np.array([[float(k in members) for k in range(LOCAL_SPEAKERS)] for members in CLASSES], dtype=np.float32)
 """Shape (7 classes, 3 speakers): 1 where the class holds the speaker."""
@@ -65,16 +64,6 @@ class Segmentation:
             weight[start : start + WINDOW_FRAMES] += 1
         mean: NDArray[np.float32] = np.divide(total, np.maximum(weight, 1), out=total)
         return mean[: self.frames]
-
-
-def frame_time(frame: float) -> Seconds:
-    """Where a frame starts."""
-    return float(frame) * FRAME_STEP + FRAME_OFFSET
-
-
-def frame_at(time: Seconds) -> int:
-    """The frame whose start is nearest; never below 0."""
-    return max(0, round((time - FRAME_OFFSET) / FRAME_STEP))
 
 
 class Segmenter:

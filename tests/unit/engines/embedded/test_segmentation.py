@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 from diarist.engines.embedded.segmentation import (
     CLASSES,
     FIELD_SAMPLES,
-    FRAME_OFFSET,
     FRAME_SAMPLES,
-    FRAME_STEP,
+    GRID,
     LOCAL_SPEAKERS,
     MEMBERS,
     WINDOW_FRAMES,
     WINDOW_SAMPLES,
     Segmentation,
     Segmenter,
-    frame_at,
-    frame_time,
 )
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio
@@ -80,7 +77,7 @@ def test_frames_are_those_whose_centre_is_in_the_recording(length):
     assert found.frames == max(1, min(centred, int(found.starts[-1]) + WINDOW_FRAMES))
     # what the windows cannot reach at the very end is shorter than any word
     assert centred - found.frames <= 3
-    assert frame_time(found.frames - 1) < max(length / SAMPLE_RATE, FRAME_STEP + FRAME_OFFSET)
+    assert GRID.time(found.frames - 1) < max(length / SAMPLE_RATE, GRID.step + GRID.start)
 
 
 def test_batches_make_no_difference():
@@ -100,8 +97,8 @@ def test_all_windows_name_a_moment_by_the_same_frame():
     assert spoken.shape == (found.frames, LOCAL_SPEAKERS)
     heard = np.flatnonzero(spoken[:, 1])
     assert np.array_equal(spoken[heard, 1], np.ones(len(heard)))  # no window disagrees
-    assert frame_time(heard[0]) == pytest.approx(200_000 / SAMPLE_RATE, abs=FRAME_STEP)
-    assert frame_time(heard[-1] + 1) == pytest.approx(350_000 / SAMPLE_RATE, abs=FRAME_STEP)
+    assert GRID.time(heard[0]) == pytest.approx(200_000 / SAMPLE_RATE, abs=GRID.step)
+    assert GRID.time(heard[-1] + 1) == pytest.approx(350_000 / SAMPLE_RATE, abs=GRID.step)
     assert np.array_equal(heard, np.arange(heard[0], heard[-1] + 1))
 
 
@@ -154,14 +151,14 @@ def test_overlap_add_is_the_mean_over_windows(windows, step, columns, seed):
 @given(st.integers(0, 2_000_000))
 @patient
 def test_frames_and_times_are_inverse(frame):
-    assert frame_at(frame_time(frame)) == frame
-    assert frame_time(frame + 1) - frame_time(frame) == pytest.approx(FRAME_STEP, abs=1e-6)
+    assert GRID.at(GRID.time(frame)) == frame
+    assert GRID.time(frame + 1) - GRID.time(frame) == pytest.approx(GRID.step, abs=1e-6)
 
 
 def test_a_frame_is_named_by_the_step_around_its_centre():
     centre = FIELD_SAMPLES / 2 / SAMPLE_RATE
-    assert (frame_time(0) + frame_time(1)) / 2 == pytest.approx(centre)
-    assert frame_at(0.0) == frame_at(-3.0) == 0
+    assert (GRID.time(0) + GRID.time(1)) / 2 == pytest.approx(centre)
+    assert GRID.at(0.0) == GRID.at(-3.0) == 0
 
 
 def test_the_classes_are_the_powerset_up_to_two():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.embedded.chunks import pack
+from diarist.engines.chunks import pack
 from diarist.types import Span
 from strategies import patient
 

@@ -8,29 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.engines.embedded.fusion import (
-    Window,
-    centroids,
+from diarist.engines.embedded.local_speakers import (
     change_points,
-    cut,
     heard_together,
     local_to_global,
-    median_smooth,
-    posterior,
     single_speaker_runs,
     speaker_count,
-    strongest,
-    voice_evidence,
 )
-from diarist.engines.embedded.segmentation import (
-    CLASSES,
-    FRAME_STEP,
-    MEMBERS,
-    WINDOW_FRAMES,
-    Segmentation,
-    frame_at,
-    frame_time,
-)
+from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
+from diarist.engines.fusion import Window
 from diarist.types import Span
 from strategies import patient
 
@@ -71,7 +57,7 @@ def test_speakers_are_counted_frame_by_frame():
 
 
 def window(first, stop):
-    return Window(Span(frame_time(first), frame_time(stop)), 0)
+    return Window(Span(GRID.time(first), GRID.time(stop)), 0)
 
 
 def test_windows_are_heard_together_or_apart_whatever_their_names():
@@ -84,15 +70,6 @@ def test_windows_are_heard_together_or_apart_whatever_their_names():
 def test_what_is_silent_or_never_within_ten_seconds_is_not_judged():
     silent, spoken = window(5, 35), window(60, 180)
     assert heard_together(heard(TALK), [silent, spoken])[0].tolist() == [0, 0]
-
-
-def test_the_posterior_is_silent_in_silence_and_shares_overlap():
-    score = np.array([[3.0, 0.0, -1.0], [3.0, 3.0, -9.0], [1.0, 0.5, 0.0]], dtype=np.float32)
-    shares = posterior(score, np.array([0, 2, 1]), sharpness=2.0)
-    assert shares[0].tolist() == [0, 0, 0]
-    assert shares[1] == pytest.approx([1, 1, 0], abs=1e-4)
-    assert shares[2].sum() == pytest.approx(1.0)
-    assert shares[2, 0] / shares[2, 1] == pytest.approx(np.e)
 
 
 def test_where_windows_disagree_the_count_is_their_mean_rounded():
@@ -136,52 +113,6 @@ def test_runs_are_all_single_speech_parted_at_changes(count, data):
         assert (frame in starts) == begins
 
 
-@st.composite
-def spoken_runs(draw):
-    at, runs = 0, []
-    for _ in range(draw(st.integers(0, 8))):
-        first = at + draw(st.integers(0, 50))
-        at = first + draw(st.integers(1, 700))
-        runs.append((first, at))
-    return runs
-
-
-@given(spoken_runs())
-@patient
-def test_windows_cover_every_run_that_is_long_enough(runs):
-    length, shift, least = 1.5, 0.75, 0.8
-    windows = cut(runs, length, shift, least)
-    for run, (first, stop) in enumerate(runs):
-        span = Span(frame_time(first), frame_time(stop))
-        own = [window.span for window in windows if window.run == run]
-        if span.duration < least:
-            assert own == []
-            continue
-        assert (own[0].start, own[-1].end) == (pytest.approx(span.start), pytest.approx(span.end))
-        assert all(window.duration == pytest.approx(min(length, span.duration)) for window in own)
-        gaps = np.diff([window.start for window in own])
-        assert (gaps <= shift + 1e-9).all()
-        assert (gaps > 0).all()
-    assert [window.run for window in windows] == sorted(window.run for window in windows)
-    assert len(cut(runs, length, shift, 0.0)) >= max(len(windows), len(runs))
-
-
-def test_evidence_is_the_mean_over_covering_windows_and_zero_elsewhere():
-    windows = (Window(Span(frame_time(10), frame_time(20)), 0), Window(Span(frame_time(15), frame_time(30)), 0))
-    similarity = np.array([[0.8, 0.2], [0.4, 0.6]], dtype=np.float32)
-    found = voice_evidence(40, windows, similarity)
-    assert found[:10].tolist() == found[30:].tolist() == [[0.0, 0.0]] * 10
-    assert found[12] == pytest.approx([0.8, 0.2])
-    assert found[17] == pytest.approx([0.6, 0.4])
-    assert found[25] == pytest.approx([0.4, 0.6])
-
-
-def test_a_window_beyond_the_grid_does_no_harm():
-    window = Window(Span(frame_time(5), frame_time(90)), 0)
-    found = voice_evidence(8, (window,), np.array([[0.5]], dtype=np.float32))
-    assert found[:, 0].tolist() == [0.0] * 5 + [0.5] * 3
-
-
 def evidence_of(who_speaks, voices):
     """A cosine of 0.7 with whoever speaks alone, 0.1 with everybody else."""
     found = np.zeros((len(who_speaks), voices), dtype=np.float32)
@@ -215,52 +146,3 @@ def test_who_is_only_heard_in_overlap_still_gets_a_voice():
     evidence[:, 0] = 0.7
     activity = local_to_global(heard(spoken), evidence)
     assert (activity[320:480] == 1).all()
-
-
-def test_a_voice_is_the_weighted_mean_of_its_windows():
-    unit = np.eye(3, dtype=np.float32)
-    found = centroids(unit, np.array([0, 1, 1]), np.array([1.0, 3.0, 4.0], dtype=np.float32))
-    assert found == pytest.approx(np.array([[1, 0, 0], [0, 0.6, 0.8]]))
-
-
-@given(
-    hnp.arrays(np.float32, st.tuples(st.integers(0, 50), st.integers(1, 3)), elements=st.floats(-2, 2, width=32)),
-    st.sampled_from((1, 3, 7, 31)),
-)
-@patient
-def test_the_running_median_is_the_naive_one(values, frames):
-    smooth = median_smooth(values, frames)
-    assert smooth.shape == values.shape
-    half = frames // 2
-    for i in range(len(values)):
-        around = np.clip(np.arange(i - half, i + half + 1), 0, len(values) - 1)
-        assert smooth[i] == pytest.approx(np.median(values[around], axis=0))
-
-
-def test_the_running_median_has_no_seams_between_blocks():
-    values = np.random.default_rng(0).random((40_100, 1), dtype=np.float32)
-    smooth = median_smooth(values, 31)
-    for first in (19_900, 39_900):
-        stretch = median_smooth(values[first : first + 200], 31)
-        assert np.array_equal(smooth[first + 15 : first + 185], stretch[15:-15])
-
-
-@given(
-    hnp.arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 5)), elements=st.floats(-2, 2, width=32)),
-    st.data(),
-)
-@patient
-def test_the_strongest_are_as_many_as_counted_and_above_all_others(score, data):
-    voices = score.shape[1]
-    count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, voices)))
-    active = strongest(score, count)
-    assert active.sum(axis=1).tolist() == count.tolist()
-    for row, on in zip(score, active, strict=True):
-        if on.any() and not on.all():
-            assert row[on].min() >= row[~on].max()
-
-
-def test_times_of_runs_are_those_of_their_frames():
-    (window,) = cut([(100, 160)], 1.5, 0.75, 0.5)
-    assert frame_at(window.span.start) == 100
-    assert window.span.duration == pytest.approx(60 * FRAME_STEP)

@@ -1,0 +1,368 @@
+"""NeMo models with random weights, of the real architectures and of any size: for tests and for timings.
+
+What they say means nothing; what is called, how long it takes and how much memory it needs is real. Published weights
+are not needed, and none are made: the same seed gives the same model.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RATE = 16_000
+ALPHABET = "etaoinshrdlcumwfgypbvkjxqz"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is small in tests and as published in timings."""
+
+    width: int = 32
+    """Of the Conformer."""
+
+    layers: int = 2
+    heads: int = 4
+    mels: int = 80
+    channels: int = 32
+    """Of the subsampling."""
+
+    prediction: int = 32
+    """Width of the transducer's prediction and joint networks."""
+
+    prediction_layers: int = 1
+    pieces: int = 40
+    """Of the tokenizer."""
+
+    diarizer_width: int = 32
+    """Of Sortformer's Transformer."""
+
+    diarizer_layers: int = 2
+    filters: int = 32
+    """Of the speaker and VAD models."""
+
+    embedding: int = 32
+
+
+TINY = Size()
+
+PARAKEET_06B = Size(
+    width=1024, layers=24, heads=8, mels=128, channels=256, prediction=640, prediction_layers=2, pieces=8192
+)
+"""``nvidia/parakeet-tdt-0.6b-v3``, as its configuration says."""
+
+SORTFORMER_4SPK = Size(width=512, layers=17, heads=8, mels=128, channels=256, diarizer_width=192, diarizer_layers=18)
+"""``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
+
+TITANET_LARGE = Size(filters=1024, embedding=192)
+"""``titanet_large``."""
+
+MARBLENET = Size(filters=128)
+"""The VAD models."""
+
+
+def tokenizer(folder: Path, pieces: int = TINY.pieces) -> Path:
+    """A SentencePiece tokenizer of ``pieces`` pieces in ``folder``, learned from words that are made up."""
+    import sentencepiece
+
+    rng = random.Random(0)
+    weights = [2.0 ** -(place / 6) for place in range(len(ALPHABET))]
+    count = max(2_000, pieces * 8)
+    words = ["".join(rng.choices(ALPHABET, weights, k=rng.randint(2, 9))) for _ in range(count)]
+    lines = iter([ALPHABET, *(" ".join(words[at : at + 8]) for at in range(0, count, 8))])
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, vocab_size=pieces, model_type="unigram",
+        bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2, hard_vocab_limit=False, num_threads=1,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    names = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
+    (folder / "vocab.txt").write_text("\n".join(name.replace("▁", "##") for name in names), encoding="utf-8")
+    (folder / "tokenizer.vocab").write_text("\n".join(f"{name}\t0" for name in names), encoding="utf-8")
+    return folder
+
+
+def ctc(folder: Path, size: Size = TINY) -> Any:
+    """``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
+    from nemo.collections.asr.models import EncDecCTCModelBPE
+
+    decoder = {
+        "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+        "feat_in": None, "num_classes": -1, "vocabulary": [],
+    }  # fmt: skip
+    return _build(EncDecCTCModelBPE, {**_recognizer(folder, size), "decoder": decoder})
+
+
+def character_ctc(size: Size = TINY) -> Any:
+    """``EncDecCTCModel``: a convolutional encoder with characters, as Citrinet's and QuartzNet's relatives are."""
+    from nemo.collections.asr.models import EncDecCTCModel
+
+    labels = [" ", *sorted(ALPHABET), "'"]
+    parts = {
+        "sample_rate": RATE, "labels": labels, "preprocessor": _mel(80), "encoder": _convolutions(size, 80),
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+            "feat_in": size.filters, "num_classes": len(labels), "vocabulary": labels,
+        },
+        "decoding": {"strategy": "greedy_batch"}, "validation_ds": _no_data(labels=labels),
+    }  # fmt: skip
+    return _build(EncDecCTCModel, parts)
+
+
+def rnnt(folder: Path, size: Size = TINY) -> Any:
+    """``EncDecRNNTBPEModel``: a FastConformer transducer."""
+    from nemo.collections.asr.models import EncDecRNNTBPEModel
+
+    return _build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **_transducer(size)})
+
+
+def tdt(folder: Path, size: Size = TINY) -> Any:
+    """``EncDecRNNTBPEModel`` with durations: what Parakeet TDT is."""
+    from nemo.collections.asr.models import EncDecRNNTBPEModel
+
+    durations = [0, 1, 2, 3, 4]
+    parts = _transducer(size, extra=len(durations))
+    parts["model_defaults"]["tdt_durations"] = durations
+    parts["model_defaults"]["num_tdt_durations"] = len(durations)
+    parts["decoding"] |= {"model_type": "tdt", "durations": durations}
+    parts["loss"] = {
+        "loss_name": "tdt",
+        "tdt_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0, "durations": durations, "sigma": 0.02, "omega": 0.1},
+    }
+    return _build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **parts})
+
+
+def hybrid(folder: Path, size: Size = TINY) -> Any:
+    """``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
+    from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
+
+    head = {
+        "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
+        "feat_in": None, "num_classes": -1, "vocabulary": [],
+    }  # fmt: skip
+    auxiliary = {
+        "ctc_loss_weight": 0.3,
+        "ctc_reduction": "mean_batch",
+        "decoder": head,
+        "decoding": {"strategy": "greedy_batch"},
+    }
+    return _build(EncDecHybridRNNTCTCBPEModel, {**_recognizer(folder, size), **_transducer(size), "aux_ctc": auxiliary})
+
+
+def speaker(size: Size = TINY) -> Any:
+    """``EncDecSpeakerLabelModel``: what TitaNet is."""
+    from nemo.collections.asr.models import EncDecSpeakerLabelModel
+
+    wide = size.filters * 3
+    layers = [(size.filters, 3, 1), (size.filters, 7, 3), (size.filters, 11, 3), (size.filters, 15, 3), (wide, 1, 1)]
+    encoder = {
+        "_target_": "nemo.collections.asr.modules.ConvASREncoder", "feat_in": 80, "activation": "relu",
+        "conv_mask": True,
+        "jasper": [_block(width, kernel, times, residual=times > 1, se=True) for width, kernel, times in layers],
+    }  # fmt: skip
+    decoder = {
+        "_target_": "nemo.collections.asr.modules.SpeakerDecoder", "feat_in": wide, "num_classes": 10,
+        "pool_mode": "attention", "emb_sizes": size.embedding,
+    }  # fmt: skip
+    data = {"sample_rate": RATE, "shuffle": False, "manifest_filepath": None, "labels": None, "batch_size": 1}
+    parts = {
+        "sample_rate": RATE, "preprocessor": _mel(80), "encoder": encoder, "decoder": decoder,
+        "train_ds": data, "validation_ds": data,
+    }  # fmt: skip
+    return _build(EncDecSpeakerLabelModel, parts)
+
+
+def frame_vad(size: Size = TINY) -> Any:
+    """``EncDecFrameClassificationModel``: MarbleNet that tells speech in every frame of 20 ms."""
+    from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
+
+    parts = {**_vad(size), "preprocessor": _mel(80, normalize="None")}
+    parts["encoder"]["jasper"][0]["stride"] = [2]
+    del parts["train_ds"], parts["validation_ds"]  # this class alone insists on there being data in them
+    parts["decoder"] = {
+        "_target_": "nemo.collections.common.parts.MultiLayerPerceptron",
+        "hidden_size": size.filters, "num_classes": 2, "num_layers": 1, "activation": "relu", "log_softmax": False,
+    }  # fmt: skip
+    return _build(EncDecFrameClassificationModel, parts)
+
+
+def segment_vad(size: Size = TINY) -> Any:
+    """``EncDecClassificationModel``: MarbleNet that tells speech in a window of 0.63 s."""
+    from nemo.collections.asr.models import EncDecClassificationModel
+
+    mfcc = {
+        "_target_": "nemo.collections.asr.modules.AudioToMFCCPreprocessor",
+        "window_size": 0.025, "window_stride": 0.01, "window": "hann", "n_mels": 64, "n_mfcc": 64, "n_fft": 512,
+    }  # fmt: skip
+    parts = {**_vad(size, mels=64), "preprocessor": mfcc}
+    parts["decoder"] = {
+        "_target_": "nemo.collections.asr.modules.ConvASRDecoderClassification",
+        "feat_in": size.filters, "num_classes": 2, "return_logits": True, "pooling_type": "avg",
+    }  # fmt: skip
+    return _build(EncDecClassificationModel, parts)
+
+
+def sortformer(size: Size = TINY, *, streaming: bool = True, speakers: int = 4) -> Any:
+    """``SortformerEncLabelModel``: end-to-end diarization."""
+    from nemo.collections.asr.models import SortformerEncLabelModel
+
+    data = {"manifest_filepath": None, "sample_rate": RATE, "batch_size": 1, "num_spks": speakers,
+            "soft_label_thres": 0.5, "session_len_sec": 90, "validation_mode": True, "num_workers": 0}  # fmt: skip
+    parts = {
+        "sample_rate": RATE, "max_num_of_spks": speakers, "pil_weight": 0.5, "ats_weight": 0.5,
+        "streaming_mode": streaming, "model_defaults": {"fc_d_model": size.width, "tf_d_model": size.diarizer_width},
+        "preprocessor": _mel(size.mels, normalize="NA" if streaming else "per_feature"),
+        "sortformer_modules": {
+            "_target_": "nemo.collections.asr.modules.sortformer_modules.SortformerModules",
+            "num_spks": speakers, "dropout_rate": 0.5, "fc_d_model": size.width, "tf_d_model": size.diarizer_width,
+        },
+        "encoder": _conformer(size),
+        "transformer_encoder": {
+            "_target_": "nemo.collections.asr.modules.transformer.transformer_encoders.TransformerEncoder",
+            "num_layers": size.diarizer_layers, "hidden_size": size.diarizer_width,
+            "inner_size": size.diarizer_width * 4, "num_attention_heads": min(8, size.diarizer_width // 8),
+            "attn_score_dropout": 0.5, "attn_layer_dropout": 0.5, "ffn_dropout": 0.5, "hidden_act": "relu",
+            "pre_ln": False, "pre_ln_final_layer_norm": True,
+        },
+        "loss": {"_target_": "nemo.collections.asr.losses.bce_loss.BCELoss", "weight": None, "reduction": "mean"},
+        "train_ds": data, "validation_ds": data, "test_ds": data, "optim": {"name": "adamw", "lr": 1e-4},
+    }  # fmt: skip
+    if streaming:
+        parts["sortformer_modules"] |= {
+            "subsampling_factor": 8, "spkcache_len": 188, "fifo_len": 188, "chunk_len": 188,
+            "spkcache_update_period": 188, "chunk_left_context": 1, "chunk_right_context": 1,
+        }  # fmt: skip
+    return _build(SortformerEncLabelModel, parts)
+
+
+def _build(kind: Any, parts: Mapping[str, Any]) -> Any:
+    import torch
+    from omegaconf import OmegaConf
+
+    with _quiet(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind(cfg=OmegaConf.create(dict(parts))).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """NeMo warns of every part of a configuration that is only needed for training."""
+    import logging
+
+    from nemo.utils import logging as nemo_logging
+
+    before = nemo_logging.getEffectiveLevel()
+    nemo_logging.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        nemo_logging.setLevel(before)
+
+
+def _mel(mels: int, normalize: str = "per_feature") -> dict[str, Any]:
+    return {
+        "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+        "sample_rate": RATE, "normalize": normalize, "window_size": 0.025, "window_stride": 0.01, "window": "hann",
+        "features": mels, "n_fft": 512, "frame_splicing": 1, "dither": 1e-5, "pad_to": 0,
+    }  # fmt: skip
+
+
+def _conformer(size: Size) -> dict[str, Any]:
+    return {
+        "_target_": "nemo.collections.asr.modules.ConformerEncoder", "feat_in": size.mels, "feat_out": -1,
+        "n_layers": size.layers, "d_model": size.width, "subsampling": "dw_striding", "subsampling_factor": 8,
+        "subsampling_conv_channels": size.channels, "causal_downsampling": False, "ff_expansion_factor": 4,
+        "self_attention_model": "rel_pos", "n_heads": size.heads, "att_context_size": [-1, -1], "xscaling": False,
+        "untie_biases": True, "pos_emb_max_len": 5000, "conv_kernel_size": 9, "conv_norm_type": "batch_norm",
+        "conv_context_size": None, "dropout": 0.1, "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1,
+    }  # fmt: skip
+
+
+def _recognizer(folder: Path, size: Size) -> dict[str, Any]:
+    return {
+        "sample_rate": RATE, "tokenizer": {"dir": str(tokenizer(folder, size.pieces)), "type": "bpe"},
+        "preprocessor": _mel(size.mels), "encoder": _conformer(size), "decoding": {"strategy": "greedy_batch"},
+        "validation_ds": _no_data(),
+    }  # fmt: skip
+
+
+def _transducer(size: Size, extra: int = 0) -> dict[str, Any]:
+    hidden = {"pred_hidden": size.prediction, "enc_hidden": size.width, "joint_hidden": size.prediction}
+    return {
+        "model_defaults": dict(hidden),
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.RNNTDecoder", "normalization_mode": None,
+            "random_state_sampling": False, "blank_as_pad": True,
+            "prednet": {"pred_hidden": size.prediction, "pred_rnn_layers": size.prediction_layers, "dropout": 0.2},
+        },
+        "joint": {
+            "_target_": "nemo.collections.asr.modules.RNNTJoint", "log_softmax": None, "fuse_loss_wer": False,
+            "fused_batch_size": 4, "num_extra_outputs": extra,
+            "jointnet": {
+                "joint_hidden": size.prediction, "encoder_hidden": size.width, "pred_hidden": size.prediction,
+                "activation": "relu", "dropout": 0.2,
+            },
+        },
+        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+        "loss": {"loss_name": "default"},
+    }  # fmt: skip
+
+
+def _convolutions(size: Size, mels: int) -> dict[str, Any]:
+    blocks = [
+        _block(size.filters, 11, 1, stride=2),
+        _block(size.filters, 13, 2, residual=True),
+        _block(size.filters, 1, 1),
+    ]
+    return {
+        "_target_": "nemo.collections.asr.modules.ConvASREncoder", "feat_in": mels, "activation": "relu",
+        "conv_mask": True, "jasper": blocks,
+    }  # fmt: skip
+
+
+def _vad(size: Size, mels: int = 80) -> dict[str, Any]:
+    data = {"manifest_filepath": None, "sample_rate": RATE, "labels": ["background", "speech"], "shuffle": False,
+            "batch_size": 1}  # fmt: skip
+    half = max(size.filters // 2, 1)
+    blocks = [
+        _block(size.filters, 11, 1), _block(half, 13, 2, residual=True), _block(half, 15, 2, residual=True),
+        _block(half, 17, 2, residual=True), _block(size.filters, 29, 1, dilation=2), _block(size.filters, 1, 1),
+    ]  # fmt: skip
+    return {
+        "sample_rate": RATE, "labels": ["background", "speech"], "num_classes": 2,
+        "encoder": {
+            "_target_": "nemo.collections.asr.modules.ConvASREncoder", "feat_in": mels, "activation": "relu",
+            "conv_mask": True, "jasper": blocks,
+        },
+        "train_ds": data, "validation_ds": data,
+        "loss": {"_target_": "nemo.collections.common.losses.CrossEntropyLoss"},
+    }  # fmt: skip
+
+
+def _block(
+    filters: int,
+    kernel: int,
+    repeat: int,
+    *,
+    residual: bool = False,
+    stride: int = 1,
+    dilation: int = 1,
+    se: bool = False,
+) -> dict[str, Any]:
+    return {
+        "filters": filters, "repeat": repeat, "kernel": [kernel], "stride": [stride], "dilation": [dilation],
+        "dropout": 0.0, "residual": residual, "separable": kernel > 1, "se": se, "se_context_size": -1,
+    }  # fmt: skip
+
+
+def _no_data(**more: Any) -> dict[str, Any]:
+    return {
+        "manifest_filepath": None, "sample_rate": RATE, "batch_size": 1, "shuffle": False,
+        "use_start_end_token": False, "num_workers": 0, **more,
+    }  # fmt: skip
