@@ -5,7 +5,7 @@ What has an effect here becomes a ``DiarConfig``; every other key that NeMo's fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from diarist.engines.binarization import Binarization
@@ -21,7 +21,7 @@ class VadConfig:
     model: str
     """A published name, or the path of a ``.nemo`` file."""
 
-    rule: Binarization = Binarization()
+    rule: Binarization = field(default_factory=Binarization)
 
     window: Seconds = 0.63
     """What a model that judges whole windows hears at once; models that judge frames do not use it."""
