@@ -2,6 +2,7 @@
 #
 #   make run      set up, then serve (settings: .env, see .env.example)
 #   make test     set up for tests, then the whole suite; ARGS="-k words" narrows it
+#   make test-nemo  the same, but only what runs on NeMo
 #   make lint     what has to be clean before a commit
 #   make format   let ruff rewrite what it can
 #   make setup    the virtual environment and the models, nothing more
@@ -14,10 +15,14 @@ VENV   ?= .venv
 PYTHON ?=
 ARGS   ?=
 
+# What the tests of the NeMo engine run on. For a build without CUDA, which is much smaller on Linux:
+#   make test TORCH="--extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu"
+TORCH  ?= torch==2.13.0
+
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: run test lint format setup settings lock clean
+.PHONY: run test test-nemo lint format setup settings lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -29,6 +34,10 @@ test: $(VENV)/.test
 	@$(venv_python) -m diarist.cli models pull
 	@$(venv_python) tests/recordings.py
 	$(venv_python) -m pytest $(ARGS)
+
+test-nemo: $(VENV)/.test
+	@$(venv_python) tests/recordings.py
+	$(venv_python) -m pytest -m nemo $(ARGS)
 
 lint: $(VENV)/.test
 	$(venv_python) -m ruff check .
@@ -67,8 +76,9 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	@echo "Installing what the tests need"
-	@$(install) -e '.[dev]'
+	@echo "Installing what the tests need, PyTorch and NeMo among it"
+	@$(install) $(TORCH)
+	@$(install) -e '.[dev,nemo]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml
