@@ -96,7 +96,7 @@ def ctc(folder: Path, size: Size = TINY) -> Any:
         "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
         "feat_in": None, "num_classes": -1, "vocabulary": [],
     }  # fmt: skip
-    return _build(EncDecCTCModelBPE, {**_recognizer(folder, size), "decoder": decoder})
+    return _talkative(_build(EncDecCTCModelBPE, {**_recognizer(folder, size), "decoder": decoder}))
 
 
 def character_ctc(size: Size = TINY) -> Any:
@@ -112,14 +112,14 @@ def character_ctc(size: Size = TINY) -> Any:
         },
         "decoding": {"strategy": "greedy_batch"}, "validation_ds": _no_data(labels=labels),
     }  # fmt: skip
-    return _build(EncDecCTCModel, parts)
+    return _talkative(_build(EncDecCTCModel, parts))
 
 
 def rnnt(folder: Path, size: Size = TINY) -> Any:
     """``EncDecRNNTBPEModel``: a FastConformer transducer."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
-    return _build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **_transducer(size)})
+    return _talkative(_build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **_transducer(size)}))
 
 
 def tdt(folder: Path, size: Size = TINY) -> Any:
@@ -135,7 +135,7 @@ def tdt(folder: Path, size: Size = TINY) -> Any:
         "loss_name": "tdt",
         "tdt_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0, "durations": durations, "sigma": 0.02, "omega": 0.1},
     }
-    return _build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **parts})
+    return _talkative(_build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **parts}))
 
 
 def hybrid(folder: Path, size: Size = TINY) -> Any:
@@ -152,7 +152,8 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
         "decoder": head,
         "decoding": {"strategy": "greedy_batch"},
     }
-    return _build(EncDecHybridRNNTCTCBPEModel, {**_recognizer(folder, size), **_transducer(size), "aux_ctc": auxiliary})
+    parts = {**_recognizer(folder, size), **_transducer(size), "aux_ctc": auxiliary}
+    return _talkative(_build(EncDecHybridRNNTCTCBPEModel, parts))
 
 
 def speaker(size: Size = TINY) -> Any:
@@ -250,6 +251,12 @@ def _build(kind: Any, parts: Mapping[str, Any]) -> Any:
         return kind(cfg=OmegaConf.create(dict(parts))).eval()
 
 
+def _talkative(model: Any) -> Any:
+    from talkative import talkative  # PyTorch need not be there for this file to be imported
+
+    return talkative(model)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """NeMo warns of every part of a configuration that is only needed for training."""
@@ -309,7 +316,7 @@ def _transducer(size: Size, extra: int = 0) -> dict[str, Any]:
                 "activation": "relu", "dropout": 0.2,
             },
         },
-        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 1}},
         "loss": {"loss_name": "default"},
     }  # fmt: skip
 
