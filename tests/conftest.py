@@ -11,7 +11,9 @@ from typing import NoReturn
 import pytest
 
 import nemo_architectures
+import nemo_configuration
 import recordings
+from diarist.settings import Settings, load_settings
 from diarist.types import Audio
 from recordings import Conversation
 
@@ -105,8 +107,22 @@ def nemo_models(tmp_path_factory: pytest.TempPathFactory) -> NemoModels:
     return NemoModels(tmp_path_factory.mktemp("nemo"))
 
 
+@pytest.fixture(scope="session")
+def nemo_settings(nemo_models: NemoModels, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The NeMo engine on small models, with the configurations that come with Diarist."""
+    configs = nemo_configuration.write(
+        tmp_path_factory.mktemp("conf"),
+        asr=nemo_models["tdt"], vad=nemo_models["frame_vad"], speaker=nemo_models["speaker"], onset=0.5, offset=0.5,
+    )  # fmt: skip
+    return load_settings(
+        engine="nemo", nemo_device="cpu", model_config_dir=configs, sortformer_model=str(nemo_models["sortformer"])
+    )
+
+
 class NemoModels:
-    """``.nemo`` files by what is in them; see ``BUILDERS``."""
+    """``.nemo`` files by what is in them; see ``BUILDERS``. Recognisers are named as NVIDIA names English ones."""
+
+    RECOGNIZERS = ("ctc", "character_ctc", "rnnt", "tdt", "hybrid")
 
     BUILDERS: Mapping[str, Callable[[Path], object]] = {
         "ctc": nemo_architectures.ctc,
@@ -125,7 +141,7 @@ class NemoModels:
         self.folder = folder
 
     def __getitem__(self, name: str) -> Path:
-        path = self.folder / f"{name}.nemo"
+        path = self.folder / f"stt_en_{name}.nemo" if name in self.RECOGNIZERS else self.folder / f"{name}.nemo"
         if not path.exists():
             model = self.BUILDERS[name](self.folder / f"{name}-tokenizer")
             partial = self.folder / f"{name}.partial.nemo"

@@ -59,7 +59,7 @@ def transcribe(
         DecoderFailed: the decoder died, or ran out of time or memory.
     """
     known = engine.recognizer.languages
-    if options.language is not None and options.language not in known:
+    if options.language is not None and known and options.language not in known:
         raise InvalidOption(f"language {options.language!r} is not one that this model knows: {', '.join(known)}")
     meter = _Meter(progress)
     with meter.timed("decode"):

@@ -33,7 +33,7 @@ class Recognizer(Protocol):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that it knows, ISO 639-1, in order."""
+        """The languages that it knows, ISO 639-1, in order; empty where the model does not say: it then takes any."""
         ...
 
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:

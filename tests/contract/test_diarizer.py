@@ -1,44 +1,86 @@
-"""What every ``Diarizer`` must do. A new implementation adds a line to ``LOADERS``."""
+"""What every ``Diarizer`` must do. A new implementation adds a line to ``IMPLEMENTATIONS``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 
-from diarist.errors import Cancelled
+from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Diarizer
+from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
 
 
-def embedded() -> Diarizer:
-    from diarist.engines.embedded.diarizer import EmbeddedDiarizer
-    from diarist.engines.embedded.embedding import Embedder
-    from diarist.engines.embedded.runtime import open_graph
-    from diarist.engines.embedded.segmentation import Segmenter
-    from diarist.models import ModelStore
-    from diarist.settings import load_settings
+def embedded(request: pytest.FixtureRequest) -> Diarizer:
+    from diarist.engines.registry import DIARIZERS
 
-    settings = load_settings()
-    store = ModelStore.of(settings)
-    return EmbeddedDiarizer(
-        Segmenter(open_graph(store.locate("segmentation-3.0"), settings.threads)),
-        Embedder(open_graph(store.locate("campplus"), settings.threads)),
-    )
+    request.getfixturevalue("model_store")
+    return DIARIZERS["embedded"](load_settings()).part
 
 
-LOADERS: Mapping[str, Callable[[], Diarizer]] = {"embedded": embedded}
+def on_nemo(name: str) -> Callable[[pytest.FixtureRequest], Diarizer]:
+    def load(request: pytest.FixtureRequest) -> Diarizer:
+        from diarist.engines.registry import DIARIZERS
 
-pytestmark = pytest.mark.models
+        return DIARIZERS[name](request.getfixturevalue("nemo_settings")).part
+
+    return load
 
 
-@pytest.fixture(scope="module", params=LOADERS)
-def diarizer(request: pytest.FixtureRequest, model_store: object) -> Diarizer:
-    return LOADERS[request.param]()
+def on_onnx(request: pytest.FixtureRequest) -> Diarizer:
+    from diarist.engines.registry import DIARIZERS
+
+    return DIARIZERS["onnx"](request.getfixturevalue("exported_settings")).part
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    load: Callable[[pytest.FixtureRequest], Diarizer]
+    trained: bool = False
+    """Whether what it says means anything: models that the tests make have random weights."""
+
+    most: int | None = None
+    """The most speakers that it can tell apart."""
+
+    voices: bool = True
+    """Whether it knows what speakers sound like."""
+
+
+IMPLEMENTATIONS: Mapping[str, Implementation] = {
+    "embedded": Implementation(embedded, trained=True),
+    "clustering": Implementation(on_nemo("clustering")),
+    "sortformer": Implementation(on_nemo("sortformer"), most=4, voices=False),
+    "auto": Implementation(on_nemo("auto"), voices=False),
+    "onnx": Implementation(on_onnx),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.models if name == "embedded" else pytest.mark.nemo)
+        for name in IMPLEMENTATIONS
+    ],
+)
+def chosen(request: pytest.FixtureRequest) -> Implementation:
+    return IMPLEMENTATIONS[request.param]
+
+
+@pytest.fixture(scope="module")
+def diarizer(request: pytest.FixtureRequest, chosen: Implementation) -> Diarizer:
+    return chosen.load(request)
+
+
+@pytest.fixture
+def trained(chosen: Implementation) -> None:
+    if not chosen.trained:
+        pytest.skip("its weights are random: what it says means nothing")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +112,7 @@ def check(diarization: Diarization, duration: float) -> None:
     for own in by_speaker.values():
         assert all(before.span.end <= after.span.start for before, after in pairwise(own))
     assert len(diarization.embeddings) == len(diarization.speakers)
+    assert diarization.diarizer
     assert diarization.embeddings.dtype == np.float32
     assert np.isfinite(diarization.embeddings).all()
     if diarization.activity is not None and turns:
@@ -85,6 +128,7 @@ def noise(seconds: float, level: float, seed: int = 0) -> Audio:
     return Audio((level * rng.standard_normal(round(seconds * SAMPLE_RATE))).clip(-1, 1).astype(np.float32))
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_call_has_its_two_speakers(diarized, call):
     check(diarized, call.duration)
     assert len(diarized.speakers) == 2
@@ -104,6 +148,7 @@ def test_a_recording_of_any_length_is_diarized(diarizer, call, seconds):
     check(run(diarizer, audio), audio.duration)
 
 
+@pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("level", [1e-4, 0.01, 0.3, 3.0])
 def test_noise_is_not_taken_for_a_crowd(diarizer, level):
     audio = noise(12.0, level)
@@ -138,6 +183,7 @@ def test_an_exact_number_of_speakers_is_met(diarizer, call, wanted):
     assert len(diarization.speakers) == wanted
 
 
+@pytest.mark.usefixtures("trained")
 def test_one_speaker_is_one_column(diarizer, call):
     turns = run(diarizer, call, num_speakers=1).turns
     assert {turn.speaker for turn in turns} == {"SPEAKER_00"}
@@ -150,13 +196,18 @@ def test_the_most_and_the_least_are_kept(diarizer, call):
     assert len(run(diarizer, call, min_speakers=3).speakers) >= 3
 
 
-def test_more_speakers_than_speech_can_be_divided_among(diarizer, call):
+def test_more_speakers_than_speech_can_be_divided_among(diarizer, chosen, call):
+    if chosen.most is not None:
+        with pytest.raises(InvalidOption, match=rf"at most {chosen.most}.*DIARIZER"):
+            run(diarizer, call, num_speakers=chosen.most + 1)
+        return
     audio = Audio(call.samples[14 * SAMPLE_RATE : 18 * SAMPLE_RATE])
     diarization = run(diarizer, audio, num_speakers=100)
     check(diarization, audio.duration)
     assert diarization.speakers
 
 
+@pytest.mark.usefixtures("trained")
 def test_voices_are_told_apart_by_their_embeddings(diarizer, call):
     first, second = run(diarizer, call, num_speakers=2).embeddings
     cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))

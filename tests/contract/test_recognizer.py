@@ -1,8 +1,9 @@
-"""What every ``Recognizer`` must do. A new implementation adds a line to ``LOADERS``."""
+"""What every ``Recognizer`` must do. A new implementation adds a line to ``IMPLEMENTATIONS``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,26 +14,68 @@ import recordings
 from diarist.attribution import speech_of
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Recognizer
+from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
 
 
-def embedded() -> Recognizer:
-    from diarist.engines.embedded.recognizer import WhisperRecognizer
-    from diarist.models import ModelStore
-    from diarist.settings import load_settings
+def whisper(request: pytest.FixtureRequest) -> Recognizer:
+    from diarist.engines.registry import RECOGNIZERS
 
-    settings = load_settings()
-    return WhisperRecognizer(ModelStore.of(settings).locate(f"whisper-{settings.whisper_model}"), settings.threads)
+    request.getfixturevalue("model_store")
+    return RECOGNIZERS["whisper"](load_settings()).part
 
 
-LOADERS: Mapping[str, Callable[[], Recognizer]] = {"embedded": embedded}
+def on_nemo(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
+    def load(request: pytest.FixtureRequest) -> Recognizer:
+        from diarist.engines.registry import RECOGNIZERS
 
-pytestmark = pytest.mark.models
+        path = request.getfixturevalue("nemo_models")[model]
+        settings = request.getfixturevalue("nemo_settings")
+        return RECOGNIZERS["nemo"](settings.model_copy(update={"nemo_asr_model": str(path)})).part
+
+    return load
 
 
-@pytest.fixture(scope="module", params=LOADERS)
-def recognizer(request: pytest.FixtureRequest, model_store: object) -> Recognizer:
-    return LOADERS[request.param]()
+def on_onnx(request: pytest.FixtureRequest) -> Recognizer:
+    from diarist.engines.registry import RECOGNIZERS
+
+    return RECOGNIZERS["onnx"](request.getfixturevalue("exported_settings")).part
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    load: Callable[[pytest.FixtureRequest], Recognizer]
+    trained: bool = False
+    """Whether what it says means anything: models that the tests make have random weights."""
+
+
+IMPLEMENTATIONS: Mapping[str, Implementation] = {
+    "whisper": Implementation(whisper, trained=True),
+    **{model: Implementation(on_nemo(model)) for model in ("ctc", "character_ctc", "rnnt", "tdt", "hybrid")},
+    "onnx": Implementation(on_onnx),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.models if name == "whisper" else pytest.mark.nemo)
+        for name in IMPLEMENTATIONS
+    ],
+)
+def chosen(request: pytest.FixtureRequest) -> Implementation:
+    return IMPLEMENTATIONS[request.param]
+
+
+@pytest.fixture(scope="module")
+def recognizer(request: pytest.FixtureRequest, chosen: Implementation) -> Recognizer:
+    return chosen.load(request)
+
+
+@pytest.fixture
+def trained(chosen: Implementation) -> None:
+    if not chosen.trained:
+        pytest.skip("its weights are random: what it says means nothing")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +121,11 @@ def cut(audio: Audio, start: float, end: float) -> Audio:
 
 def test_words_are_in_order_and_within(recognized, call):
     check(recognized, call.duration)
+    assert len(recognized.words) > 10
+
+
+@pytest.mark.usefixtures("trained")
+def test_words_are_those_that_are_said(recognized):
     assert len(recognized.words) > 40
     assert "originally from chicago" in text(recognized)
 
@@ -87,6 +135,10 @@ def test_words_lie_where_they_are_said(recognized, speech):
     grown = [Span(max(span.start - 0.5, 0), span.end + 0.5) for span in speech]
     inside = [any(span.start <= word.span.middle <= span.end for span in grown) for word in recognized.words]
     assert np.mean(inside) > 0.95
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_word_lies_where_it_is_said(recognized):
     chicago = next(word for word in recognized.words if "chicago" in word.text.lower())
     assert 16.0 < chicago.span.middle < 18.5
 
@@ -104,11 +156,11 @@ def test_two_runs_are_identical(recognizer, call, speech, recognized):
 def test_only_the_speech_is_read(recognizer, call):
     recognition = run(recognizer, call, (Span(14.4, 17.9),), "en")
     check(recognition, call.duration)
-    assert "sheila" in text(recognition)
-    assert "hello" not in text(recognition)
+    assert recognition.words
     assert all(word.span.start > 13.5 and word.span.end < 18.8 for word in recognition.words)
 
 
+@pytest.mark.usefixtures("trained")
 def test_the_language_is_detected(recognized):
     assert recognized.language == "en"
     assert recognized.language_probability is not None
@@ -143,7 +195,7 @@ def test_the_shortest_recordings_are_read(recognizer, call, seconds):
     check(run(recognizer, audio, (Span(0.0, audio.duration),), "en"), audio.duration)
 
 
-def test_a_stretch_longer_than_the_model_hears_at_once(recognizer, call):
+def test_a_stretch_longer_than_the_model_hears_at_once(recognizer, chosen, call):
     audio = Audio(np.concatenate([call.samples[14 * SAMPLE_RATE :], call.samples[14 * SAMPLE_RATE :]]))
     assert audio.duration > 30
     recognition = run(recognizer, audio, (Span(0.0, audio.duration),), "en")
@@ -151,7 +203,8 @@ def test_a_stretch_longer_than_the_model_hears_at_once(recognizer, call):
     half = audio.duration / 2
     first = sum(word.span.start < half for word in recognition.words)
     assert 0.7 < first / (len(recognition.words) - first) < 1.4
-    assert text(recognition).count("yankee") == 2
+    if chosen.trained:
+        assert text(recognition).count("yankee") == 2
 
 
 def test_speech_at_the_very_end_is_kept_within(recognizer, call):

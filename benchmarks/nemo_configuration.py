@@ -1,0 +1,27 @@
+"""The configurations that come with Diarist, naming other models: for tests and for timings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+SHIPPED = Path(__file__).parent.parent / "conf"
+
+
+def write(folder: Path, *, asr: Path, vad: Path, speaker: Path, onset: float, offset: float) -> Path:
+    """All of ``conf/`` in ``folder``, with these models in it, and these thresholds of speech.
+
+    Models with random weights know no speech, so that the thresholds of real ones say nothing about them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in SHIPPED.glob("*.yaml"):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "diarizer" in config:
+            diarizer = config["diarizer"]
+            diarizer["vad"]["model_path"] = str(vad)
+            diarizer["vad"]["parameters"] |= {"onset": onset, "offset": offset}
+            diarizer["speaker_embeddings"]["model_path"] = str(speaker)
+            diarizer["asr"]["model_path"] = str(asr)
+        (folder / path.name).write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
