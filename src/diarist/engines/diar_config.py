@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from diarist.engines.binarization import Binarization
@@ -201,9 +203,8 @@ def read_config(settings: Settings) -> DiarConfig:
         ConfigurationError: it is not there, cannot be read, or holds what cannot be; the message names file and key.
     """
     file = ConfigFile(find_config(settings, "diar_infer", settings.diar_config, "DIAR_CONFIG"), SCHEMA)
-    for key, reason in WITHOUT_EFFECT.items():
-        if file.given(key):
-            logger.warning("%s: %s has no effect: %s", file.path, key, reason)
+    for key in filter(file.given, WITHOUT_EFFECT):
+        _say_without_effect(file.path, key)
     return DiarConfig(
         _vad(file, "diarizer.vad"),
         _voices(file, "diarizer.speaker_embeddings"),
@@ -211,6 +212,12 @@ def read_config(settings: Settings) -> DiarConfig:
         _asr(file, "diarizer.asr.model_path"),
         file.values.get("batch_size", 64),
     )
+
+
+@cache
+def _say_without_effect(path: Path, key: str) -> None:
+    """Once, though the recogniser's name is read from the same file."""
+    logger.warning("%s: %s has no effect: %s", path, key, WITHOUT_EFFECT[key])
 
 
 def _vad(file: ConfigFile, section: str) -> VadConfig:
