@@ -23,6 +23,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+_LOCK = threading.RLock()
+"""One for the process, whichever devices its models are on."""
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""What the allocators of PyTorch, CUDA, cuBLAS and cuDNN say where they do not use the class that is made for it."""
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +42,6 @@ class Runtime:
     def __init__(self, device: torch.device, precision: Precision) -> None:
         self.device = device
         self.precision = precision
-        self._lock = threading.RLock()
 
     @classmethod
     def of(cls, settings: Settings) -> Runtime:
@@ -55,10 +60,16 @@ class Runtime:
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make or change models: nobody uses one meanwhile. What is made here can be changed later, too."""
+        with _LOCK:
+            yield
+
+    @contextmanager
     def using(self, *, exact: bool = False) -> Iterator[None]:
         """Use the models: nobody else does meanwhile. No gradients; reduced precision unless ``exact``."""
         dtype = None if exact else _DTYPES.get(self.precision)
-        with self._lock, torch.inference_mode():
+        with _LOCK, torch.inference_mode():
             if dtype is None:
                 yield
             else:
@@ -83,8 +94,8 @@ class Runtime:
 
         Args:
             items: what to work on, in order.
-            run: gives a result for each item that it is called with.
-            batch: items at a time, at first.
+            run: gives a result for each item that it is called with. Called again with fewer where memory ran out.
+            batch: items at a time, at first; at least 1.
             done: called with the share that is done, 0..1.
 
         Raises:
@@ -94,9 +105,11 @@ class Runtime:
         while len(results) < len(items):
             part = items[len(results) : len(results) + batch]
             try:
-                results += run(part)
-            except torch.OutOfMemoryError as error:
-                if batch == 1:
+                found = run(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
                     message = (
                         f"The memory of {self.name} does not suffice for one window of audio: use a smaller model, let"
                         " nothing else run there, or set NEMO_DEVICE to another device."
@@ -105,6 +118,9 @@ class Runtime:
                 batch = max(1, len(part) // 2)
                 logger.warning("The memory of %s ran out; going on with %d windows at a time", self.name, batch)
             else:
+                if len(found) != len(part):
+                    raise ValueError(f"{len(found)} results for {len(part)} items")
+                results += found
                 done(len(results) / len(items))
                 continue
             self.free_memory()  # not within the handler, whose exception holds the tensors
@@ -114,6 +130,13 @@ class Runtime:
         """Give back what PyTorch keeps for later."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device or of the machine was too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 @cache
