@@ -1,4 +1,4 @@
-"""``diarist models``: what models there are, fetch them, check them."""
+"""``diarist models``: what models there are, fetch them, check them, export those of NeMo."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from diarist.errors import InvalidOption, ModelError
+from diarist.errors import EngineUnavailable, InvalidOption, ModelError
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, fetch and check the models.
+    """List, fetch, check and export the models.
 
     They are kept in MODEL_DIR (~/.cache/diarist unless set otherwise) and shared by all installations of a user.
     """
@@ -94,6 +95,41 @@ def verify(names: tuple[str, ...], everything: bool) -> None:
             click.echo(f"{name}: whole, in {path}")
     if bad:
         sys.exit(1)
+
+
+@models.command()
+@click.argument("model", metavar="NAME_OR_PATH")
+@click.option(
+    "--to",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Make the model's folder in DIR.  [default: MODEL_DIR/exported]",
+)
+@click.option("--name", metavar="NAME", help="Call the folder NAME.  [default: as the model is called]")
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Store a recogniser's matrices in a byte a number: a third of the size, and not quite what NeMo says.",
+)
+def export(model: str, folder: Path | None, name: str | None, quantize: Literal["int8"] | None) -> None:
+    """Turn a NeMo model into ONNX files, which run without PyTorch.
+
+    NAME_OR_PATH is a CTC, RNN-T or TDT recogniser, a speaker model or a frame VAD: a name on the hub or in NVIDIA's
+    catalogue, or the path of a .nemo file. This takes NeMo; where the files are used (RECOGNIZER=onnx, DIARIZER=onnx)
+    it is not needed. A model of that name that was exported before is replaced.
+    """
+    settings = load_settings()
+    try:
+        from diarist.engines.nemo.export import Wish
+        from diarist.engines.nemo.export import export as run
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"The export needs NeMo, which is not installed here ({error}): `pip install 'diarist[nemo]'`, or export on"
+            " another machine and copy the folder."
+        ) from error
+    path = run(Wish(model, folder, name, quantize), settings, lambda step: click.echo(f"{model}: {step}", err=True))
+    click.echo(f"{path.name}: ready in {path}")
 
 
 def _store() -> tuple[Settings, ModelStore]:

@@ -7,11 +7,16 @@ from pathlib import Path
 import onnxruntime
 
 
-def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU with ``threads`` threads."""
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Options of a session with ``threads`` threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the CPU with ``threads`` threads."""
+    return onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])

@@ -1,0 +1,129 @@
+"""What an exported ONNX graph still needs before onnxruntime and onnx-asr can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+INLINE_BYTES = 1_024
+"""Smaller tensors stay within the graph."""
+
+ALIGNMENT_BYTES = 4_096
+"""Of the weights in their file, so that onnxruntime can map them into memory."""
+
+LENGTH = "length"
+TRIMMED = "audio_signal_within_length"
+
+
+def gather_weights(path: Path) -> None:
+    """Move the weights of the graph at ``path`` into one file beside it, ``<name>.data``.
+
+    A graph is one message of Protocol Buffers, which cannot hold 2 GB; what PyTorch writes for a larger model is a file
+    for each tensor. Those are copied one by one and removed, so that no more than one tensor is in memory.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    _constants_to_initializers(model.graph)
+    target = path.with_name(f"{path.name}.data")
+    gathered = path.with_name(f"{path.name}.gathered")  # the target's name may be that of a part
+    parts: set[Path] = set()
+    with gathered.open("wb") as out:
+        for tensor in _tensors(model.graph):
+            outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+            if not outside and tensor.ByteSize() < INLINE_BYTES:
+                continue
+            if outside:
+                content, part = _content(tensor, path.parent)
+                parts.add(part)
+            else:
+                content = onnx.numpy_helper.to_array(tensor).tobytes()
+            out.seek(-out.tell() % ALIGNMENT_BYTES, 1)
+            offset, length = out.tell(), out.write(content)
+            _point(tensor, target.name, offset, length)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    for part in parts:
+        part.unlink()
+    gathered.replace(target)
+
+
+def accept_length(path: Path) -> None:
+    """Give the graph at ``path`` the input ``length`` where it has none, and let it hear no frame beyond that.
+
+    NeMo exports convolutional encoders without it, and with the masks of their convolutions turned off: what is filled
+    up behind the last frame would be heard. For one recording at a time this is what the masks do.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    graph = model.graph
+    if any(value.name == LENGTH for value in graph.input):
+        return
+    signal = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = [TRIMMED if name == signal else name for name in node.input]
+    graph.input.append(onnx.helper.make_tensor_value_info(LENGTH, onnx.TensorProto.INT64, ["batch"]))
+    for name, value in (("trim_start", 0), ("trim_axis", 2)):
+        graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
+    longest = onnx.helper.make_node("ReduceMax", [LENGTH], ["trim_end"], keepdims=1)
+    trim = onnx.helper.make_node("Slice", [signal, "trim_start", "trim_end", "trim_axis"], [TRIMMED])
+    graph.node.insert(0, longest)
+    graph.node.insert(1, trim)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def keep_output(path: Path, name: str) -> None:
+    """Let the graph at ``path`` have no output but ``name``."""
+    model = onnx.load(str(path), load_external_data=False)
+    (kept,) = (value for value in model.graph.output if value.name == name)
+    del model.graph.output[:]
+    model.graph.output.append(kept)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Large constants become initialisers, the only tensors whose content may lie in another file everywhere."""
+    kept = []
+    for node in graph.node:
+        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        outside = tensor is not None and tensor.data_location == onnx.TensorProto.EXTERNAL
+        if node.op_type == "Constant" and tensor is not None and (outside or tensor.ByteSize() >= INLINE_BYTES):
+            graph.initializer.append(tensor)
+            graph.initializer[-1].name = node.output[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
+    """The initialisers of the graph and of the graphs within it; and the constants within those."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.data_location == onnx.TensorProto.EXTERNAL:
+                yield attribute.t
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _tensors(inner)
+
+
+def _content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
+    """The bytes of a tensor that lies in another file, and that file."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    path = folder / place["location"]
+    with path.open("rb") as source:
+        source.seek(int(place.get("offset", 0)))
+        return source.read(int(place["length"]) if "length" in place else -1), path
+
+
+def _point(tensor: Any, location: str, offset: int, length: int) -> None:
+    """Let the tensor lie in ``location``."""
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
+        tensor.ClearField(field)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
