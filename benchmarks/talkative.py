@@ -9,7 +9,7 @@ import torch
 
 RATE = 16_000
 
-BLANK = {"ctc": 0.7, "rnnt": 0.8, "tdt": 0.4}
+BLANK = {"ctc": 0.65, "rnnt": 0.65, "tdt": 0.3}
 """The share of steps that say nothing, so that there are some three pieces a second, as in speech. A TDT model leaps
 over most frames in which nothing is said."""
 

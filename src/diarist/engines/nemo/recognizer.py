@@ -1,0 +1,124 @@
+"""The NeMo recogniser: any model with word times, over windows of speech in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from diarist.engines.nemo.decoders import Decoder, decoder_for
+from diarist.engines.nemo.loading import load_model
+from diarist.engines.nemo.runtime import Runtime
+from diarist.engines.nemo.windows import windows
+from diarist.engines.nemo.words import Token
+from diarist.errors import InvalidOption
+from diarist.protocols import Loaded, Recognizer
+from diarist.settings import Settings
+from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Samples, Seconds, Span
+
+DEFAULT_MODEL = "nvidia/parakeet-tdt-0.6b-v3"
+
+SHORTEST: Seconds = 1.0
+"""Shorter windows are filled up with silence at their end, as in NeMo: normalisation needs some frames."""
+
+BATCH_ON_CPU = 4
+"""More windows at a time cost memory and save no time."""
+
+LARGEST_BATCH = 64
+"""More windows at a time than this bring no more speed on a GPU."""
+
+BYTES_A_WINDOW = 600 * 2**20
+"""What a window of 30 s takes on a GPU in the largest models, nearly all of it in the first convolutions: 256 channels
+of 1,500 frames by 64 bands in four bytes, six times over."""
+
+
+def load(settings: Settings) -> Loaded[Recognizer]:
+    """The model that the settings name.
+
+    Raises:
+        ModelError: it could not be had, or is damaged.
+        ConfigurationError: it is no recogniser, or none that tells the times of words.
+    """
+    runtime = Runtime.of(settings)
+    loaded = load_model(settings.nemo_asr_model or DEFAULT_MODEL, "recognition", settings, runtime)
+    with runtime.using(exact=True):
+        decoder = decoder_for(loaded.model, loaded.name)
+    recognizer = NemoRecognizer(decoder, loaded.languages or decoder.languages, runtime, settings.nemo_batch)
+    return Loaded(recognizer, (loaded.info,), runtime.name)
+
+
+class NemoRecognizer:
+    """Recognition with a NeMo model. Keeps no state between calls.
+
+    Args:
+        decoder: a model, and how it is read.
+        languages: those that it knows, ISO 639-1; empty where that is not known.
+        runtime: where it runs.
+        batch: windows at a time; 0 goes by the free memory.
+    """
+
+    def __init__(self, decoder: Decoder, languages: Sequence[str], runtime: Runtime, batch: int = 0) -> None:
+        self._decoder = decoder
+        self._languages = tuple(sorted(languages))
+        self._runtime = runtime
+        self._batch = batch
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._languages
+
+    def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
+        self._check(language)
+        heard = windows(audio, speech)
+        if not heard:
+            return Recognition()
+        progress("recognition", 0.0)
+        assumed = language or self._decoder.default_language
+        words = self._read(audio, heard, assumed, lambda done: progress("recognition", done))
+        if language is None and len(self._languages) == 1:
+            language = self._languages[0]
+        return Recognition(words, language or assumed, None if language is None else 1.0)
+
+    def _check(self, language: str | None) -> None:
+        """What is not known of a model cannot be checked: any language is taken then."""
+        if language is not None and self._languages and language not in self._languages:
+            known = ", ".join(self._languages)
+            raise InvalidOption(f"language {language!r} is not one that this model knows: {known}")
+
+    def _read(
+        self, audio: Audio, heard: Sequence[Span], language: str | None, report: Callable[[float], None]
+    ) -> tuple[RecognizedWord, ...]:
+        """The words of all windows, in order."""
+
+        def decode(part: Sequence[int]) -> list[list[Token]]:
+            return self._decode([audio.cut(heard[number]).samples for number in part], language)
+
+        # Windows of like length go together. The longest come first: if memory runs out, then at once.
+        order = sorted(range(len(heard)), key=lambda number: (-heard[number].duration, number))
+        batch = self._batch or self._fitting()
+        said = dict(zip(order, self._runtime.in_batches(order, decode, batch, report), strict=True))
+        decoder = self._decoder
+        return tuple(
+            word
+            for number, window in enumerate(heard)
+            for word in decoder.vocabulary.words(said[number], window, decoder.frame, decoder.letter)
+        )
+
+    def _decode(self, pieces: Sequence[Samples], language: str | None) -> list[list[Token]]:
+        least = round(SHORTEST * SAMPLE_RATE)
+        lengths = np.array([max(len(piece), least) for piece in pieces], dtype=np.int64)
+        signal = np.zeros((len(pieces), int(lengths.max())), dtype=np.float32)
+        for row, piece in zip(signal, pieces, strict=True):
+            row[: len(piece)] = piece
+        with self._runtime.using():
+            return self._decoder.decode(self._runtime.tensor(signal), self._runtime.tensor(lengths), language)
+
+    def _fitting(self) -> int:
+        """As many windows at a time as the device has memory for."""
+        device = self._runtime.device
+        if device.type == "cpu":
+            return BATCH_ON_CPU
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return max(1, min(LARGEST_BATCH, int((free + kept) * 0.8) // BYTES_A_WINDOW))
