@@ -120,10 +120,14 @@ def transcripts(draw: st.DrawFn, max_utterances: int = 5) -> Transcript:
     ends = [utterance.span.end for utterance in said] + [turn.span.end for turn in spoken]
     return Transcript(
         utterances=tuple(said),
-        diarization=Diarization(spoken, np.zeros((0, 0), dtype=np.float32)),
+        diarization=Diarization(
+            spoken, np.zeros((0, 0), dtype=np.float32), diarizer=draw(st.sampled_from(("", "embedded", "auto")))
+        ),
         duration=max(ends, default=0.0) + draw(st.floats(0, 2)),
         language=draw(st.sampled_from((None, "en", "ja"))),
         language_probability=draw(st.none() | confidences()),
         engine="embedded",
         timings=(Timing("decode", draw(st.floats(0, 100))),),
+        recognizer=draw(st.just("") | word_texts()),
+        device=draw(st.sampled_from(("cpu", "cuda:0 (NVIDIA H200)"))),
     )

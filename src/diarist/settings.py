@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     """Worker processes, each with models of its own. 0 is one for each GPU that NeMo's models may use, else one."""
 
     cpu_threads: int = Field(default=0, ge=0, le=256)
-    """Threads for the models; 0 takes the cores that this process may use, up to 8."""
+    """Threads for the models of each worker; 0 divides the cores that this process may use, up to 8 for each."""
 
     max_upload_mb: int = Field(default=2_048, ge=1, le=1_048_576)
     """Largest upload in megabytes (2^20 bytes)."""
@@ -186,8 +186,12 @@ class Settings(BaseSettings):
     @property
     def threads(self) -> int:
         """Threads for the models, at least 1."""
+        return self.threads_each(1)
+
+    def threads_each(self, workers: int) -> int:
+        """Threads for the models of each of so many workers, at least 1."""
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.cpu_threads or min(allowed, 8)
+        return self.cpu_threads or min(max(allowed // workers, 1), 8)
 
 
 def load_settings(**overrides: object) -> Settings:

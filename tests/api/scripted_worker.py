@@ -67,7 +67,10 @@ def transcribe(path: Path, engine: Engine, options: TranscribeOptions, progress:
     reply = Word("Fine.", Span(len(texts) + 0.5, len(texts) + 1.00049), "SPEAKER_01", 1.0, 1.0)
     utterances = (Utterance(words), Utterance((reply,)))
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
-    return Transcript(utterances, Diarization(turns), 20.0, "en", 0.99, "scripted", (Timing("scripted", 0.01),))
+    return Transcript(
+        utterances, Diarization(turns, diarizer="by the script"), 20.0, "en", 0.98765, "scripted",
+        (Timing("decode", 0.01), Timing("recognition", 1 / 3)), "scripted", engine.device,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -48,6 +48,38 @@ def test_no_words_unless_asked_for(post, value):
     assert "words" not in post(content=script(), words=value).get_json()["conversation"][0]
 
 
+def test_details_on_request(post):
+    answer = post(content=script(), details="true").get_json()
+    plain = post(content=script()).get_json()
+    assert answer == plain | {
+        "duration": 20.0,
+        "language": "en",
+        "language_probability": 0.988,
+        "speakers": ["SPEAKER_00", "SPEAKER_01"],
+        "engine": "scripted",
+        "diarizer": "by the script",
+        "recognizer": "scripted",
+        "device": "cpu",
+        "timings": [{"stage": "decode", "seconds": 0.01}, {"stage": "recognition", "seconds": 0.333}],
+    }
+    assert next(iter(answer)) == "conversation"
+    assert list(plain) == ["conversation"]
+
+
+def test_details_of_silence(post):
+    answer = post(content=script(silence=True), details="true", words="true").get_json()
+    assert (answer["conversation"], answer["speakers"], answer["language"]) == ([], [], None)
+    assert (answer["duration"], answer["diarizer"], answer["recognizer"]) == (3.0, None, None)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
+def test_details_are_refused_where_there_is_no_place_for_them(post, name):
+    answer = post(content=script(), details="true", format=name)
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_option")
+    assert "details=true needs format=json" in answer.get_json()["error"]
+    assert post(content=script(), details="false", format=name).status_code == 200
+
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
 def test_formats_come_with_their_media_type(post, name):
     answer = post(content=script(), format=name)

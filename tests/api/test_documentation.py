@@ -25,10 +25,18 @@ def codes_of(status: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "example"), list(zip((schemas.Conversation, schemas.Status, schemas.Problem), EXAMPLES, strict=True))
+    ("model", "example"),
+    list(zip((schemas.Conversation, schemas.Conversation, schemas.Status, schemas.Problem), EXAMPLES, strict=True)),
 )
 def test_examples_are_answers_that_the_service_could_give(model, example):
     assert model.model_validate(example).model_dump(exclude_none=True) == example
+
+
+def test_every_detail_is_there():
+    section = TEXT.partition("### Details")[2].partition("## `GET /status`")[0]
+    rows = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
+    told = [name for row in rows if row != "key" for name in row.split(", ")]
+    assert ["conversation", *told] == list(schemas.Conversation.model_fields) == list(EXAMPLES[1])
 
 
 def test_every_field_is_there_and_no_other():

@@ -53,6 +53,7 @@ def test_contradictory_hints(post, hints):
     ("field", "value"),
     [
         ("format", "mp3"), ("format", "JSON "), ("format", "../json"), ("words", "maybe"), ("words", "2"),
+        ("details", "maybe"),
         ("channels", "left"), ("language", "english"), ("language", "e"), ("language", "e\n"), ("language", "../"),
         ("language", "{{7*7}}"), ("language", "\x1b[31m"),
     ],

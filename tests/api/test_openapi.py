@@ -53,19 +53,13 @@ def beyond_a_schema(body) -> list:
         for name, value in body.items()
         if name != "audio" and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
-    as_said_elsewhere = str(body.get("words")).strip().lower() in {
-        "1",
-        "0",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "y",
-        "n",
-        "t",
-        "f",
-    }
+    as_said_elsewhere = {str(body.get(name)).strip().lower() for name in ("words", "details")} & {
+        "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f",
+    }  # fmt: skip
     excluded = [negative_data_rejection] if shapeless or as_said_elsewhere else []
+    truthy = str(body.get("details")).strip().lower() in {"true", "1", "yes", "on", "y", "t"}
+    if truthy and body.get("format", "json") != "json":
+        excluded.append(positive_data_acceptance)
     try:
         hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
         TranscribeOptions(hints, channels=body.get("channels", "mix"))

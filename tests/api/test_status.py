@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 
 import pytest
 
+from api.wire import FORM, recording
 from diarist import __version__
 from diarist.api import create_app
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
+from diarist.jobs.model import CrewReport, WorkerReport
 from diarist.types import ModelInfo
 
 
@@ -37,6 +40,8 @@ def test_ready(client):
         "nemo_components_loaded": True,
         "errors": [],
         "engine": "embedded",
+        "device": "cpu",
+        "workers": [{"state": "ready", "device": "cpu"}],
         "models": [{"name": "scripted", "role": "diarization", "licence": "Apache-2.0", "state": "ready"}],
         "version": __version__,
         "jobs": {"waiting": 0, "running": 0},
@@ -61,6 +66,30 @@ def test_not_all_loaded(settings, jobs, changes, ready):
     assert body["errors"] == list(changes.get("errors", ()))
     assert client.get("/health/ready").status_code == ready
     assert client.get("/health/live").status_code == 200
+
+
+def test_one_worker_of_several_that_is_ready_is_enough(settings, jobs):
+    now = datetime.now(UTC)
+    crew = CrewReport.of(
+        (
+            WorkerReport("a", 1, "error", (), ("No disk.",), now),
+            WorkerReport("b", 2, "ready", (ModelInfo("m", "vad", "MIT"),), (), now, "cuda:1 (a card)"),
+            WorkerReport("c", 3, "loading", (), (), now),
+        )
+    )
+    client = create_app(
+        settings, Reporting(jobs, **{f.name: getattr(crew, f.name) for f in fields(crew)})
+    ).test_client()
+    body = client.get("/status").get_json()
+    assert (body["status"], body["nemo_components_loaded"], body["errors"]) == ("ready", True, ["No disk."])
+    assert body["device"] == "cuda:1 (a card)"
+    assert body["workers"] == [
+        {"state": "error", "device": None},
+        {"state": "ready", "device": "cuda:1 (a card)"},
+        {"state": "loading", "device": None},
+    ]
+    assert client.get("/health/ready").status_code == 200
+    assert client.post("/diarize", data=recording("{}"), headers=FORM).status_code == 200
 
 
 def test_an_engine_in_error_refuses_at_once(settings, jobs):

@@ -317,7 +317,7 @@ def test_reports_are_kept_per_worker_newest_first_and_go_with_release(store, clo
     clock.advance(1)
     store.report(WorkerReport("b", 2, "loading", (), (), clock.now))
     clock.advance(1)
-    new = WorkerReport("b", 2, "ready", (), (), clock.now)
+    new = WorkerReport("b", 2, "ready", (), (), clock.now, "cuda:0 (NVIDIA H200)")
     store.report(new)
     assert store.reports() == (new, old)
     store.release("b", ATTEMPTS)

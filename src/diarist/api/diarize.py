@@ -72,7 +72,8 @@ def diarize(form: DiarizeForm) -> Response:
     with _own(service, job):
         _wait(service, job)
         transcript = service.jobs.result(job.id)
-        return _render(formats.render(transcript, form.format, recording=filename, words=form.words), form.format)
+        text = formats.render(transcript, form.format, recording=filename, words=form.words, details=form.details)
+        return _render(text, form.format)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 from flask import current_app
 
 from diarist.errors import EngineUnavailable, ServiceError
-from diarist.jobs.model import Job, WorkerReport
+from diarist.jobs.model import CrewReport, Job
 from diarist.settings import Settings
 from diarist.types import TranscribeOptions, Transcript
 
@@ -52,16 +52,16 @@ class Jobs(Protocol):
         """How many jobs wait, and how many are being worked on."""
         ...
 
-    def report(self) -> WorkerReport:
-        """What the worker last said of itself; ``loading`` before it said anything. Never raises."""
+    def report(self) -> CrewReport:
+        """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """How the service is: what its worker said, and how many jobs wait and run."""
+    """How the service is: what its workers said, and how many jobs wait and run."""
 
-    report: WorkerReport
+    report: CrewReport
     waiting: int
     running: int
 

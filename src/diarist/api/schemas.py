@@ -8,6 +8,7 @@ from apiflask.fields import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from diarist.errors import InvalidOption
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
@@ -42,6 +43,9 @@ class DiarizeForm(BaseModel):
     words: bool = False
     """`true` adds the single words, with times and confidences, to each segment."""
 
+    details: bool = False
+    """`true` adds what is known of the recording and of the work: speakers, language, models, times. For json alone."""
+
     format: FormatName = "json"
     """How the answer is written: json, txt, srt, vtt or rttm."""
 
@@ -54,7 +58,9 @@ class DiarizeForm(BaseModel):
         return {name: value for name, value in form.items() if not (isinstance(value, str) and not value.strip())}
 
     def options(self) -> TranscribeOptions:
-        """Raises ``InvalidOption`` where the numbers of speakers contradict each other, or separate channels."""
+        """Raises ``InvalidOption`` where fields contradict each other."""
+        if self.details and self.format != "json":
+            raise InvalidOption(f"details=true needs format=json: {self.format} has no place for them")
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
             language=self.language.lower() if self.language else None,
@@ -120,12 +126,45 @@ class Segment(BaseModel):
     """Only where the request asks for it with `words=true`."""
 
 
-class Conversation(BaseModel):
-    """Who said what, when: segments in order of start. Empty where nobody speaks."""
+class StageTime(BaseModel):
+    """How long one stage of the work took."""
 
     model_config = ConfigDict(extra="forbid")
 
+    stage: str
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Conversation(BaseModel):
+    """Who said what, when: segments in order of start, empty where nobody speaks. All else only with `details=true`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
     conversation: list[Segment]
+    duration: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = None
+    """Seconds of the recording, to the millisecond."""
+
+    language: str | None = None
+    """What is spoken, as an ISO 639-1 code; null where nothing was said."""
+
+    language_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How sure the recogniser is of it; null where it does not say."""
+
+    speakers: list[str] | SkipJsonSchema[None] = None
+    """All who speak, in the order of their words; those of whom no word was understood come last."""
+
+    engine: str | SkipJsonSchema[None] = None
+    diarizer: str | None = None
+    """What told the speakers apart."""
+
+    recognizer: str | None = None
+    """The model that found the words."""
+
+    device: str | SkipJsonSchema[None] = None
+    """`cpu`, or the GPU."""
+
+    timings: list[StageTime] | SkipJsonSchema[None] = None
+    """How long each stage took, in order."""
 
 
 class Problem(BaseModel):
@@ -152,6 +191,16 @@ class ModelState(BaseModel):
     state: Literal["missing", "loading", "ready", "error"]
 
 
+class WorkerState(BaseModel):
+    """One of the worker processes."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    state: Literal["loading", "ready", "error"]
+    device: str | None
+    """What its engine runs on: `cpu`, or a GPU; null until that is loaded."""
+
+
 class JobCounts(BaseModel):
     """How busy the service is."""
 
@@ -165,15 +214,19 @@ class Status(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["loading", "ready", "error"]
-    """`loading` while models are fetched or loaded; recordings are taken meanwhile, and wait."""
+    """`ready` as soon as one worker is; `loading` while models are fetched or loaded, and recordings wait for them."""
 
     nemo_components_loaded: bool
     """True exactly when every component of the configured engine is loaded, whichever engine that is."""
 
     errors: list[str]
-    """What is wrong, in words that say what to do."""
+    """What is wrong with any worker, in words that say what to do; the others may be ready."""
 
     engine: str
+    device: str | None
+    """What the engines run on, each device once; null until one is loaded."""
+
+    workers: list[WorkerState]
     models: list[ModelState]
     version: str
     jobs: JobCounts

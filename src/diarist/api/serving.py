@@ -1,4 +1,4 @@
-"""The whole service in one process and its worker: settings in, HTTP out, until it is told to stop."""
+"""The whole service in one process and its workers: settings in, HTTP out, until it is told to stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open_service) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer waiting callers 503, end the worker and return.
+    """Serve until SIGTERM or Ctrl-C; then answer waiting callers 503, end the workers and return.
 
     Raises:
         ConfigurationError: DATA_DIR is in use or cannot be written, or the address cannot be listened on.
@@ -39,7 +39,10 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
         stack.enter_context(_stopped_by_signals(server.stop))
         jobs.start()
         stack.enter_context(_temp_files_in(settings))
-        logger.info("Diarist %s, engine %s, data in %s", __version__, settings.engine, settings.data_dir.resolve())
+        logger.info(
+            "Diarist %s, engine %s (diarizer %s, recogniser %s), data in %s", __version__, settings.engine,
+            settings.diarizer_name, settings.recognizer_name, settings.data_dir.resolve(),
+        )  # fmt: skip
         for url in server.urls:
             logger.info("Listening on %s", url)
         server.run()

@@ -30,6 +30,8 @@ def status() -> Status:
             "nemo_components_loaded": report.state == "ready" and all(m.state == "ready" for m in report.models),
             "errors": report.errors,
             "engine": service.settings.engine,
+            "device": report.device,
+            "workers": [{"state": w.state, "device": w.device or None} for w in report.workers],
             "models": [ModelState(name=m.name, role=m.role, licence=m.licence, state=m.state) for m in report.models],
             "version": __version__,
             "jobs": JobCounts(waiting=seen.waiting, running=seen.running),

@@ -25,7 +25,7 @@ FORM_BYTES = 2**20
 """What a request may hold beside the recording: part headers and the text fields."""
 
 MAX_PARTS = 32
-"""Parts in a form. Eight fields are known; each part with a file name costs an open file while it arrives."""
+"""Parts in a form. Nine fields are known; each part with a file name costs an open file while it arrives."""
 
 MAX_TEXT_BYTES = 512 * 2**10
 """Length of one text field. Werkzeug holds what it reads of a *file* to the same number: it takes 64 kB at a time and

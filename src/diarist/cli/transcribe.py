@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from diarist.cli.engine_options import engine_options
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
     from diarist.cli.outputs import Task
     from diarist.cli.reporters import Reporter
-    from diarist.formats import Format
+    from diarist.formats import Extras, Format
     from diarist.settings import Settings
     from diarist.types import Progress, TranscribeOptions, Transcript
 
@@ -54,6 +55,8 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
+@click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
+@engine_options
 @click.option("--offline", is_flag=True, help="Never fetch models: fail if one is missing.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
 @click.pass_obj
@@ -69,6 +72,10 @@ def transcribe(
     language: str | None,
     channels: str,
     words: bool,
+    details: bool,
+    engine: str | None,
+    diarizer: str | None,
+    recognizer: str | None,
     offline: bool,
     verbose: bool,
 ) -> None:
@@ -83,19 +90,22 @@ def transcribe(
     """
     from diarist.cli.outputs import plan
     from diarist.cli.reporters import reporter
+    from diarist.formats import Extras
     from diarist.settings import load_settings
     from diarist.types import SpeakerHints, TranscribeOptions
 
-    if words and all(each.name != "json" for each in formats):
-        raise InvalidOption("--words needs --format json: the other formats have no place for them")
+    for asked, option in ((words, "--words"), (details, "--details")):
+        if asked and all(each.name != "json" for each in formats):
+            raise InvalidOption(f"{option} needs --format json: the other formats have no place for them")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
     options = TranscribeOptions(hints, language and language.lower(), "separate" if channels == "separate" else "mix")
-    settings = load_settings()
+    chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
+    settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     tasks = plan(files, formats, output, replace=force)
     _log_to_stderr(verbose=verbose)
     with _signals_unwind(), reporter(verbose=verbose) as report:
         transcriber = (prepare or prepare_engine)(settings, report, offline)
-        failures = work(tasks, options, transcriber, report, words=words, replace=force)
+        failures = work(tasks, options, transcriber, report, Extras(words, details), replace=force)
     if failures:
         sys.exit(1)
 
@@ -136,8 +146,8 @@ def work(
     options: TranscribeOptions,
     transcriber: Transcriber,
     report: Reporter,
+    extras: Extras,
     *,
-    words: bool,
     replace: bool,
 ) -> int:
     """Transcribe one recording after the other and write what comes out; the number of those that failed.
@@ -149,23 +159,37 @@ def work(
     """
     failures = 0
     for task in tasks:
-        texts = _transcribed(task, options, transcriber, report, words=words)
-        if texts is None or not _delivered(task, texts, report, replace=replace):
+        done = _transcribed(task, options, transcriber, report, extras)
+        if done is None or not _delivered(task, done[1], report, replace=replace):
             failures += 1
+        else:
+            report.note(f"{task.shown}: {summary(done[0])}")
     return failures
 
 
+def summary(transcript: Transcript) -> str:
+    """What was heard, and by what, in one line."""
+    speakers = len(transcript.speakers)
+    language = f" in {transcript.language}" if transcript.language else ""
+    took = sum(timing.seconds for timing in transcript.timings)
+    parts = [name for name in (transcript.diarization.diarizer, transcript.recognizer) if name]
+    by = f" by {' and '.join(parts)}" if parts else ""
+    return (
+        f"{transcript.duration:.1f} s, {speakers} speaker{'s' * (speakers != 1)}{language};"
+        f" took {took:.1f} s{by} on {transcript.device}"
+    )
+
+
 def _transcribed(
-    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, *, words: bool
-) -> list[str] | None:
-    """The transcript in each of the task's formats, or None, said, where there is none."""
+    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, extras: Extras
+) -> tuple[Transcript, list[str]] | None:
+    """The transcript, and its text in each of the task's formats; or None, said, where there is none."""
     from diarist.cli.outputs import regular_file
-    from diarist.formats import render
 
     try:
         with report.step(task.shown) as progress, regular_file(task.recording) as path:
             transcript = transcriber(path, options, progress)
-        return [render(transcript, each.name, recording=task.name, words=words) for each, _ in task.outputs]
+        return transcript, [each.render(transcript, task.name, extras) for each, _ in task.outputs]
     except (InvalidOption, ModelError, EngineUnavailable):
         raise
     except DiaristError as error:

@@ -8,7 +8,10 @@ from types import MappingProxyType
 
 from diarist.errors import InvalidOption
 from diarist.formats import conversation, rttm, srt, txt, vtt
+from diarist.formats.conversation import Extras
 from diarist.types import Transcript
+
+__all__ = ["FORMATS", "Extras", "Format", "find", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class Format:
     extension: str
     """Of a file of this format, without the dot."""
 
-    render: Callable[[Transcript, str, bool], str]
-    """Called with the transcript, the recording's name and whether words are wanted."""
+    render: Callable[[Transcript, str, Extras], str]
+    """Called with the transcript, the recording's name and what is wanted beside the text."""
 
 
 def _by_name(*formats: Format) -> Mapping[str, Format]:
@@ -33,7 +36,7 @@ def _by_name(*formats: Format) -> Mapping[str, Format]:
 
 
 FORMATS: Mapping[str, Format] = _by_name(
-    Format("json", "application/json", "json", lambda it, _, words: conversation.render(it, words=words)),
+    Format("json", "application/json", "json", lambda it, _, extras: conversation.render(it, extras)),
     Format("txt", "text/plain", "txt", lambda it, _, __: txt.render(it)),
     Format("srt", "application/x-subrip", "srt", lambda it, _, __: srt.render(it)),
     Format("vtt", "text/vtt", "vtt", lambda it, _, __: vtt.render(it)),
@@ -53,7 +56,7 @@ def find(name: str) -> Format:
     return FORMATS[name]
 
 
-def render(transcript: Transcript, name: str, *, recording: str, words: bool = False) -> str:
+def render(transcript: Transcript, name: str, *, recording: str, words: bool = False, details: bool = False) -> str:
     """``transcript`` in the format called ``name``.
 
     Args:
@@ -61,8 +64,9 @@ def render(transcript: Transcript, name: str, *, recording: str, words: bool = F
         name: A key of ``FORMATS``.
         recording: The recording's name, for formats that carry one (rttm). May hold anything: it is made safe.
         words: Add each word with its times and confidences, where the format has a place for them (json).
+        details: Add what is known of the recording and of the work on it, likewise.
 
     Raises:
         InvalidOption: there is no such format.
     """
-    return find(name).render(transcript, recording, words)
+    return find(name).render(transcript, recording, Extras(words, details))

@@ -5,25 +5,63 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from diarist.formats.times import milliseconds
 from diarist.types import Seconds, Transcript, Utterance, Word
 
-Value = str | float | None | Sequence[Mapping[str, str | float | None]]
+Member = Mapping[str, str | float | None]
+Value = str | float | None | Sequence[str] | Sequence[Member]
 
 
-def render(transcript: Transcript, *, words: bool = False) -> str:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What is wanted beside the text. A format without a place for it leaves it out: only json has one."""
+
+    words: bool = False
+    """Each word with its times and confidences."""
+
+    details: bool = False
+    """What is known of the recording, and of the work on it."""
+
+
+TEXT_ALONE = Extras()
+
+
+def render(transcript: Transcript, extras: Extras = TEXT_ALONE) -> str:
     """A JSON object with one segment a line, not ASCII-escaped.
 
     Keys of a segment: ``speaker``, ``start_time`` and ``end_time`` (seconds, whole milliseconds) and ``text``; with
-    ``words`` also ``words``, each with ``text``, ``start_time``, ``end_time``, ``confidence`` and
-    ``speaker_confidence``. The words' texts joined give the segment's text.
+    ``extras.words`` also ``words``, each with ``text``, ``start_time``, ``end_time``, ``confidence`` and
+    ``speaker_confidence``. The words' texts joined give the segment's text. With ``extras.details`` the object has
+    more keys than ``conversation``, one a line: what is known of the recording and of the work.
     """
-    lines = [
-        json.dumps(_segment(utterance, words=words), ensure_ascii=False, allow_nan=False)
-        for utterance in transcript.utterances
-    ]
-    return '{"conversation": [' + ",".join(f"\n  {line}" for line in lines) + ("\n" if lines else "") + "]}\n"
+    lines = [_dump(_segment(utterance, words=extras.words)) for utterance in transcript.utterances]
+    conversation = "[" + ",".join(f"\n  {line}" for line in lines) + ("\n" if lines else "") + "]"
+    members = [f'"conversation": {conversation}']
+    if extras.details:
+        members += [f'"{name}": {_dump(value)}' for name, value in _details(transcript).items()]
+    return "{" + ",\n ".join(members) + "}\n"
+
+
+def _details(transcript: Transcript) -> dict[str, Value]:
+    probability = transcript.language_probability
+    timings: list[Member] = [{"stage": each.stage, "seconds": _time(each.seconds)} for each in transcript.timings]
+    return {
+        "duration": _time(transcript.duration),
+        "language": transcript.language,
+        "language_probability": None if probability is None else _share(probability),
+        "speakers": transcript.speakers,
+        "engine": transcript.engine,
+        "diarizer": transcript.diarization.diarizer or None,
+        "recognizer": transcript.recognizer or None,
+        "device": transcript.device,
+        "timings": timings,
+    }
+
+
+def _dump(value: Value | Mapping[str, Value]) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _segment(utterance: Utterance, *, words: bool) -> dict[str, Value]:
@@ -53,7 +91,7 @@ def _texts(utterance: Utterance) -> list[str]:
     return texts
 
 
-def _word(word: Word, text: str) -> dict[str, str | float | None]:
+def _word(word: Word, text: str) -> Member:
     return {
         "text": text,
         "start_time": _time(word.span.start),

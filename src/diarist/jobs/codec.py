@@ -43,6 +43,9 @@ def dump_transcript(transcript: Transcript) -> str:
             "language": transcript.language,
             "language_probability": transcript.language_probability,
             "engine": transcript.engine,
+            "diarizer": transcript.diarization.diarizer,
+            "recognizer": transcript.recognizer,
+            "device": transcript.device,
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
@@ -77,12 +80,15 @@ def load_transcript(text: str) -> Transcript:
         diarization=Diarization(
             turns=tuple(Turn(Span(start, end), speaker) for start, end, speaker in data["turns"]),
             embeddings=embeddings,
+            diarizer=data.get("diarizer", ""),
         ),
         duration=data["duration"],
         language=data["language"],
         language_probability=data["language_probability"],
         engine=data["engine"],
         timings=tuple(Timing(stage, seconds) for stage, seconds in data["timings"]),
+        recognizer=data.get("recognizer", ""),  # version 1 began without these three
+        device=data.get("device", "cpu"),
     )
 
 

@@ -33,9 +33,13 @@ class Briefing:
     fault: str | None = None
     """What is wrong with its predecessors, for its own report until it is ready."""
 
+    gpu: str | None = None
+    """The GPU that is its own, by its name outside of the process; None where it has none of its own."""
+
     def dump(self) -> bytes:
         """One line of JSON, with its end."""
-        fields = {"worker": self.worker, "fault": self.fault, "settings": self.settings.model_dump(mode="json")}
+        settings = self.settings.model_dump(mode="json")
+        fields = {"worker": self.worker, "settings": settings, "fault": self.fault, "gpu": self.gpu}
         return json.dumps(fields).encode() + b"\n"
 
     @classmethod
@@ -46,7 +50,7 @@ class Briefing:
             ValueError: it is no briefing.
         """
         fields = json.loads(line)
-        return cls(fields["worker"], load_settings(**fields["settings"]), fields["fault"])
+        return cls(fields["worker"], load_settings(**fields["settings"]), fields["fault"], fields["gpu"])
 
 
 class WorkerLine:

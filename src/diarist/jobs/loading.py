@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diarist.errors import DiaristError
 from diarist.jobs.work import NoteModels
 from diarist.protocols import Engine
 from diarist.settings import Settings
-from diarist.types import Progress, TranscribeOptions, Transcript
+from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
 
 if TYPE_CHECKING:
+    from diarist.engines.diar_config import DiarConfig
     from diarist.models import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -36,8 +39,57 @@ def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
     from diarist.engines import registry
     from diarist.models import ModelStore, required
 
-    pull_models(ModelStore.of(settings), required(settings), note_models)
+    others = other_models(settings)
+    pull_models(ModelStore.of(settings), required(settings), lambda models: note_models((*models, *others)))
     return registry.load_engine(settings)
+
+
+def other_models(settings: Settings) -> tuple[ModelInfo, ...]:
+    """The models that are not of the catalogue, by what the settings call them: what is waited for while they load.
+
+    Without those of a configuration file that cannot be read, which the engine then says itself.
+    """
+    from diarist.engines.nemo import known
+
+    return tuple(
+        ModelInfo(_shown(reference), role, known.licence(reference), "loading")
+        for role, reference in dict.fromkeys(_named(settings))
+    )
+
+
+def _shown(reference: str) -> str:
+    """As the loaded model is called: a file or a folder by its own name, all else as it is named."""
+    path = Path(reference).expanduser()
+    return path.stem if path.suffix == ".nemo" else path.name if path.exists() else reference
+
+
+def _named(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Role and reference of each."""
+    diarizer, recognizer = settings.diarizer_name, settings.recognizer_name
+    clustering = diarizer in ("clustering", "auto")
+    left_open = recognizer == "nemo" and not settings.nemo_asr_model
+    config = _diar_config(settings) if clustering or left_open else None
+    if diarizer in ("sortformer", "auto"):
+        yield "diarization", settings.sortformer_model
+    if clustering and config:
+        yield "vad", config.vad.model
+        yield "embedding", config.voices.model
+    if diarizer == "onnx":
+        yield "vad", settings.onnx_vad_model
+        yield "embedding", settings.onnx_speaker_model
+    if recognizer == "onnx":
+        yield "recognition", settings.onnx_asr_model
+    if recognizer == "nemo" and (reference := settings.nemo_asr_model or (config.asr_model if config else None)):
+        yield "recognition", reference
+
+
+def _diar_config(settings: Settings) -> DiarConfig | None:
+    from diarist.engines.diar_config import read_config
+
+    try:
+        return read_config(settings)
+    except DiaristError:
+        return None
 
 
 def pull_models(store: ModelStore, names: tuple[str, ...], note_models: NoteModels) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -64,6 +65,10 @@ class Job:
     error: JobError | None = None
 
 
+STATES = ("ready", "loading", "error")
+"""Of a worker, best first."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """What a worker last said of itself."""
@@ -71,11 +76,44 @@ class WorkerReport:
     worker: str
     pid: int
     state: str
-    """``loading``, ``ready`` or ``error``."""
+    """One of ``STATES``."""
 
     models: tuple[ModelInfo, ...]
     errors: tuple[str, ...]
     reported_at: datetime
+    device: str = ""
+    """What its engine runs on; empty until that is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrewReport:
+    """What all workers last said, taken together."""
+
+    state: str
+    """``ready`` where one worker is, else ``loading`` where one may get so, else ``error``."""
+
+    models: tuple[ModelInfo, ...]
+    """Those of a worker in that state: all workers have the same ones."""
+
+    errors: tuple[str, ...]
+    """Those of all workers, each once; a crew that is ready may have some."""
+
+    workers: tuple[WorkerReport, ...] = ()
+    """In order of their places."""
+
+    @classmethod
+    def of(cls, reports: Iterable[WorkerReport]) -> CrewReport:
+        """Of the reports of all workers; ``loading`` where there is none yet."""
+        workers = tuple(sorted(reports, key=lambda report: report.worker))
+        state = min((report.state for report in workers), key=STATES.index, default="loading")
+        models = (report.models for report in workers if report.state == state)
+        errors = dict.fromkeys(error for report in workers for error in report.errors)
+        return cls(state, next(filter(None, models), ()), tuple(errors), workers)
+
+    @property
+    def device(self) -> str | None:
+        """What the engines that are loaded run on, each device once; None where none is."""
+        return ", ".join(dict.fromkeys(report.device for report in self.workers if report.device)) or None
 
 
 class JobStore(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Dialect,
     Double,
     Enum,
@@ -18,12 +19,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    insert,
+    select,
+    update,
 )
 from sqlalchemy.types import TypeDecorator
 
 from diarist.jobs.model import JobState
 
-VERSION = 1
+VERSION = 2
 """Of these tables; the row in ``schema_version`` says which one a store has."""
 
 
@@ -84,4 +88,25 @@ workers = Table(
     Column("models", Text, nullable=False),
     Column("errors", Text, nullable=False),
     Column("reported_at", UtcTime, nullable=False),
+    Column("device", Text, nullable=False),
 )
+
+
+def upgrade(connection: Connection) -> int:
+    """Make the tables that are missing, and bring those of an older Diarist up to ``VERSION``.
+
+    Returns:
+        The version that the store has then: another one than ``VERSION`` is a newer Diarist's.
+    """
+    metadata.create_all(connection)
+    version: int | None = connection.execute(select(schema_version.c.version)).scalar()
+    if version is None:
+        connection.execute(insert(schema_version).values(version=VERSION))
+        return VERSION
+    if version == 1:
+        # What workers said of themselves is worth nothing once they have gone.
+        workers.drop(connection)
+        workers.create(connection)
+        connection.execute(update(schema_version).values(version=VERSION))
+        return VERSION
+    return version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull, ServiceError
+from diarist.jobs.crew import COMMAND, Crew
 from diarist.jobs.failure import to_exception
 from diarist.jobs.media import MediaStore, new_job_id
-from diarist.jobs.model import Job, JobState, JobStore, WorkerReport
+from diarist.jobs.model import CrewReport, Job, JobState, JobStore
 from diarist.jobs.store import open_store, utc_now
-from diarist.jobs.supervisor import COMMAND, Supervisor
 from diarist.jobs.waiters import Waiters
 from diarist.settings import Settings
 from diarist.types import TranscribeOptions, Transcript
@@ -35,28 +34,28 @@ def open_service(settings: Settings) -> JobService:
 
 
 class JobService:
-    """Safe to call from any thread. ``command`` starts a worker process."""
+    """Safe to call from any thread, once it is started. ``command`` starts a worker process."""
 
     def __init__(self, settings: Settings, store: JobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
         self._store = store
         self._media = MediaStore(settings.media_dir, settings.min_free_mb * 2**20)
         self._waiters = Waiters(store)
-        self._supervisor = Supervisor(settings, store, self._waiters.notify, command)
+        self._crew = Crew(settings, store, self._waiters.notify, command)
         self._admitting = threading.Lock()
         self._arriving = 0
         self._stopped = False
 
     def start(self) -> None:
-        """Clear what an earlier run left, then start the worker."""
+        """Clear what an earlier run left, then start the workers."""
         clear_leftovers(self._settings, self._store, self._media)
-        self._supervisor.start()
+        self._crew.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Let everyone who waits go (``EngineUnavailable``) and end the worker process."""
+        """Let everyone who waits go (``EngineUnavailable``) and end the worker processes."""
         self._stopped = True
         self._waiters.close()
-        self._supervisor.stop(timeout)
+        self._crew.stop(timeout)
 
     def check_room(self, size_bytes: int = 0) -> None:
         """Refuse an upload of about ``size_bytes`` before it is read.
@@ -101,7 +100,7 @@ class JobService:
             self._remove_media(job_id)
             raise
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._supervisor.wake()
+        self._crew.wake()
         return job
 
     def get(self, job_id: str) -> Job:
@@ -157,13 +156,12 @@ class JobService:
         states = [job.state for job in self._store.unfinished()]
         return states.count(JobState.QUEUED), states.count(JobState.RUNNING)
 
-    def report(self) -> WorkerReport:
-        """What the worker last said of itself; ``loading`` before it said anything. Never raises."""
+    def report(self) -> CrewReport:
+        """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            reports = self._store.reports()
+            return CrewReport.of(self._store.reports())
         except ServiceError as error:
-            return WorkerReport("", os.getpid(), "error", (), (str(error),), utc_now())
-        return reports[0] if reports else WorkerReport("", os.getpid(), "loading", (), (), utc_now())
+            return CrewReport("error", (), (str(error),))
 
     def _check_queue(self) -> None:
         if self._store.waiting() + self._arriving >= self._settings.max_waiting:

@@ -69,11 +69,8 @@ class SqlJobStore:
         self._engine = engine
         self._clock = clock
         with self._writing() as connection:
-            schema.metadata.create_all(connection)
-            version = connection.execute(select(schema.schema_version.c.version)).scalar()
-            if version is None:
-                connection.execute(insert(schema.schema_version).values(version=schema.VERSION))
-        if version not in (None, schema.VERSION):
+            version = schema.upgrade(connection)
+        if version != schema.VERSION:
             raise StoreUnavailable(
                 f"The job store {engine.url.database} has version {version}, and this Diarist knows {schema.VERSION}. "
                 "Start the version that wrote it, or set DATA_DIR to another folder."
@@ -217,6 +214,7 @@ class SqlJobStore:
                     models=codec.dump_models(report.models),
                     errors=codec.dump_texts(report.errors),
                     reported_at=report.reported_at,
+                    device=report.device,
                 )
             )
 
@@ -231,6 +229,7 @@ class SqlJobStore:
                 models=codec.load_models(row.models),
                 errors=codec.load_texts(row.errors),
                 reported_at=row.reported_at,
+                device=row.device,
             )
             for row in rows
         )

@@ -1,4 +1,4 @@
-"""Starts the worker process, wakes it, and starts another one whenever it dies or hangs."""
+"""Starts the worker process of one place, wakes it, and starts another one whenever it dies or hangs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from diarist import logs
@@ -20,13 +19,10 @@ from diarist.errors import ServiceError
 from diarist.jobs import line
 from diarist.jobs.line import Briefing
 from diarist.jobs.model import JobStore, WorkerReport
+from diarist.jobs.places import Place
 from diarist.jobs.store import utc_now
-from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# -P: nothing in the working directory can stand in for a module.
-COMMAND = (sys.executable, "-P", "-m", "diarist.jobs.worker")
 
 BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Until the next start, by the number of deaths in a row; the last one for all that follow."""
@@ -51,18 +47,26 @@ class Supervisor:
     stderr, become this process's.
 
     Args:
-        settings: handed to the worker; gives the lease and the number of attempts.
+        place: where the worker works; its settings give the lease and the number of attempts.
         store: the job store, for releases and for a report while no worker can make one.
         notify: called whenever a job may have ended.
+        offer: called when a job of a dead worker can be taken up by another.
         command: starts a worker that speaks ``diarist.jobs.line``.
     """
 
     def __init__(
-        self, settings: Settings, store: JobStore, notify: Callable[[], None], command: Sequence[str] = COMMAND
+        self,
+        place: Place,
+        store: JobStore,
+        notify: Callable[[], None],
+        offer: Callable[[], None],
+        command: Sequence[str],
     ) -> None:
-        self._settings = settings
+        self._place = place
+        self._settings = place.settings
         self._store = store
         self._notify = notify
+        self._offer = offer
         self._command = tuple(command)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -86,12 +90,16 @@ class Supervisor:
             if self._process is not None:
                 self._process.wake()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """End the worker, kindly for ``timeout`` seconds; what it works on is queued again. No process is left."""
+    def dismiss(self) -> None:
+        """Tell the worker to end, and start no other. Returns at once."""
         with self._lock:
             self._stopping.set()
             if self._process is not None:
                 self._process.terminate()
+
+    def stop(self, timeout: float) -> None:
+        """End the worker, kindly for ``timeout`` seconds; what it works on is queued again. No process is left."""
+        self.dismiss()
         if not self._main.is_alive():
             return
         self._main.join(timeout)
@@ -136,13 +144,15 @@ class Supervisor:
         with self._lock:
             if self._stopping.is_set():
                 return None
-            self._process = _WorkerProcess(self._command, Briefing(name, self._settings, fault), self._notify)
-            logger.info("Worker %s started as process %d", name, self._process.pid)
+            briefing = Briefing(name, self._settings, fault, self._place.gpu)
+            self._process = _WorkerProcess(self._command, self._place.environment, briefing, self._notify)
+            on = "" if self._place.gpu is None else f" on GPU {self._place.gpu}"
+            logger.info("Worker %s%s started as process %d", name, on, self._process.pid)
             return self._process
 
     def _name_next(self, fault: str | None) -> str:
         """A name for the next worker, with a report in that name until it speaks for itself."""
-        name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        name = f"{socket.gethostname()}-{self._place.number:02d}-{secrets.token_hex(4)}"
         errors = () if fault is None else (fault,)
         try:
             self._store.report(
@@ -165,6 +175,8 @@ class Supervisor:
                 for job_id in released:
                     logger.warning("Job of a dead worker given back", extra={"job_id": job_id})
                 self._notify()
+                if released:
+                    self._offer()
                 return
 
     def _watch_for_silence(self) -> None:
@@ -184,7 +196,13 @@ class Supervisor:
 class _WorkerProcess:
     """One worker process, leader of its own process group, with a thread each for its events and its log."""
 
-    def __init__(self, command: Sequence[str], briefing: Briefing, notify: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        briefing: Briefing,
+        notify: Callable[[], None],
+    ) -> None:
         self._notify = notify
         self._started = self._heard = time.monotonic()
         self.spoke = False
@@ -192,8 +210,9 @@ class _WorkerProcess:
         self.hung = False
         self.ended_jobs = 0
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+            env=environment,
+        )  # fmt: skip
         self.pid = self._process.pid
         self._down, events, log = _pipes(self._process)
         self._readers = (

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from diarist import logs
 from diarist.errors import Cancelled, DiaristError, InputError, ServiceError
@@ -72,6 +74,7 @@ class _Worker:
     def __init__(self, briefing: Briefing, parent: WorkerLine, store: JobStore, keeper: Keeper, work: Work) -> None:
         self._name = briefing.worker
         self._fault = briefing.fault
+        self._gpu = briefing.gpu
         self._settings = briefing.settings
         self._parent = parent
         self._store = store
@@ -99,9 +102,12 @@ class _Worker:
                 self._parent.leave.wait(retry_s)
             else:
                 self._fault = None
-                self._report("ready", engine.models)
+                engine = replace(engine, device=_outside(engine.device, self._gpu))
+                self._report("ready", engine.models, engine.device)
                 self._parent.say(line.READY)
-                logger.info("The engine %s is ready after %.1f s", engine.name, time.monotonic() - started)
+                logger.info(
+                    "The engine %s is ready on %s after %.1f s", engine.name, engine.device, time.monotonic() - started
+                )
                 return engine
         return None
 
@@ -148,8 +154,10 @@ class _Worker:
         took = time.monotonic() - started
         stages = ", ".join(f"{timing.stage} {timing.seconds:.2f} s" for timing in transcript.timings)
         logger.info(
-            "Job finished: %.1f s of audio in %.2f s (real-time factor %.3f): %s",
-            transcript.duration, took, took / max(transcript.duration, 0.001), stages or "no stages",
+            "Job finished: %.1f s of audio in %.2f s (real-time factor %.3f) by %s and %s on %s: %s",
+            transcript.duration, took, took / max(transcript.duration, 0.001),
+            transcript.diarization.diarizer or "no diarizer", transcript.recognizer or "no recogniser",
+            transcript.device, stages or "no stages",
         )  # fmt: skip
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -181,9 +189,16 @@ class _Worker:
         self._models = models
         self._report("loading" if self._fault is None else "error", models)
 
-    def _report(self, state: str, models: tuple[ModelInfo, ...]) -> None:
+    def _report(self, state: str, models: tuple[ModelInfo, ...], device: str = "") -> None:
         errors = () if self._fault is None else (self._fault,)
-        self._store.report(WorkerReport(self._name, os.getpid(), state, models, errors, utc_now()))
+        self._store.report(WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device))
+
+
+def _outside(device: str, gpu: str | None) -> str:
+    """The device as it is called outside of this process, which calls its only GPU the first."""
+    if gpu is None:
+        return device
+    return re.sub(r"^cuda(:0)?(?!\S)", f"cuda:{gpu}" if gpu.isdigit() else gpu, device)
 
 
 def _see_out(leave: threading.Event, left: threading.Event, store: JobStore, keeper: Keeper, worker: str) -> None:

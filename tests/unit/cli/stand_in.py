@@ -17,7 +17,8 @@ from pathlib import Path
 
 from diarist.cli import main
 from diarist.errors import CorruptAudio, EngineUnavailable, InvalidOption, ModelUnavailable
-from diarist.types import Diarization, Span, Transcript, Turn, Utterance, Word
+from diarist.settings import Settings
+from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 
 class StandIn:
@@ -27,11 +28,13 @@ class StandIn:
         self.available = available
         self.loads = 0
         self.offline: bool | None = None
+        self.settings: Settings | None = None
         self.asked: list = []
 
     def prepare(self, settings, report, offline):
         self.loads += 1
         self.offline = offline
+        self.settings = settings
         if not self.available:
             raise EngineUnavailable("the engine cannot be loaded: free some memory")
         return self.transcribe
@@ -70,7 +73,10 @@ def transcript(*texts: str) -> Transcript:
         for i, text in enumerate(texts)
     )
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in said)
-    return Transcript(said, Diarization(turns), float(len(texts)), "en", 0.9, "stand-in", ())
+    return Transcript(
+        said, Diarization(turns, diarizer="guess"), float(len(texts)), "en", 0.9, "stand-in",
+        (Timing("decode", 0.25), Timing("recognition", 1.5)), "model", "cpu",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from diarist.cli import COMMANDS, main
 from diarist.formats import FORMATS, render
-from diarist.types import Diarization, Span, Transcript, Turn, Utterance, Word
+from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -40,8 +40,8 @@ CALL = Transcript(
             speaker="SPEAKER_01",
         ),
     ),
-    Diarization((Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01"))),
-    30.0, "en", 0.99, "embedded", (),
+    Diarization((Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01")), diarizer="embedded"),
+    30.0, "en", 0.99, "embedded", (Timing("decode", 0.031), Timing("diarization", 0.62)), "whisper-base",
 )  # fmt: skip
 
 
@@ -85,6 +85,11 @@ def test_output_is_as_shown(name):
 def test_words_are_as_shown():
     (shown,) = blocks("output.md", "json words")
     assert shown == render(CALL, "json", recording="call", words=True)
+
+
+def test_details_are_as_shown():
+    (shown,) = blocks("output.md", "json details")
+    assert shown == render(CALL, "json", recording="call", details=True)
 
 
 def test_the_table_of_formats_is_complete():

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
-from diarist.cli import main
+from diarist.api import serving
+from diarist.cli import engine_options, main
+from diarist.engines import registry
+from diarist.settings import Settings
 from diarist.types import SpeakerHints, TranscribeOptions
 from unit.cli.stand_in import StandIn
 
@@ -99,6 +103,44 @@ def test_words(folder):
     assert segments[0]["words"][0]["speaker_confidence"] == 0.8
 
 
+def test_details(folder):
+    recording(folder)
+    said = json.loads(run("meeting.wav", "--format", "json", "--details").stdout)
+    assert (said["diarizer"], said["recognizer"], said["device"]) == ("guess", "model", "cpu")
+    assert "words" not in said["conversation"][0]
+    run("meeting.wav", "--format", "json,srt", "--details")
+    assert json.loads((folder / "meeting.json").read_text()) == said
+    assert (folder / "meeting.srt").read_text().startswith("1\n")
+
+
+def test_the_engine_can_be_chosen_and_comes_before_the_environment(folder, monkeypatch):
+    recording(folder)
+    monkeypatch.setenv("ENGINE", "nemo")
+    engine = StandIn()
+    assert run("meeting.wav", engine=engine).exit_code == 0
+    assert (engine.settings.engine, engine.settings.diarizer_name) == ("nemo", "auto")
+    chosen = ("--engine", "embedded", "--diarizer", "sortformer", "--recognizer", "onnx")
+    assert run("meeting.wav", *chosen, engine=engine).exit_code == 0
+    settings = engine.settings
+    assert (settings.engine, settings.diarizer, settings.recognizer) == ("embedded", "sortformer", "onnx")
+
+
+def test_what_can_be_chosen_is_what_there_is():
+    assert set(engine_options.DIARIZERS) == set(registry.DIARIZERS)
+    assert set(engine_options.RECOGNIZERS) == set(registry.RECOGNIZERS)
+    assert get_args(Settings.model_fields["engine"].annotation) == engine_options.ENGINES
+
+
+def test_serve_takes_the_same_choices(monkeypatch):
+    given: list[Settings] = []
+    monkeypatch.setattr(serving, "serve", given.append)
+    args = ("serve", "--engine", "nemo", "--diarizer", "clustering", "--recognizer", "whisper", "--port", "0")
+    assert CliRunner().invoke(main, args).exit_code == 0
+    (settings,) = given
+    assert (settings.engine, settings.diarizer, settings.recognizer) == ("nemo", "clustering", "whisper")
+    assert CliRunner().invoke(main, ("serve", "--diarizer", "pyannote")).exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -108,6 +150,8 @@ def test_words(folder):
         (("meeting.wav", "--format", "docx"), "must be one of json, txt, srt, vtt, rttm, not 'docx'"),
         (("meeting.wav", "--format", ""), "must be one of"),
         (("meeting.wav", "--words"), "--words needs --format json"),
+        (("meeting.wav", "--format", "srt,txt", "--details"), "--details needs --format json"),
+        (("meeting.wav", "--engine", "magic"), "'magic' is not one of 'embedded', 'nemo'"),
         (("meeting.wav", "--num-speakers", "0"), "num_speakers must be a whole number from 1 to 100, not 0"),
         (("meeting.wav", "--num-speakers", "1.5"), "'1.5' is not a valid integer"),
         (("meeting.wav", "--num-speakers", "1000000000"), "from 1 to 100"),
@@ -232,5 +276,6 @@ def test_verbose_tells_the_stages_and_where_a_fault_lies(folder, caplog):
     recording(folder, "a.wav", "break")
     recording(folder, "b.wav")
     result = run("a.wav", "b.wav", "-v")
-    assert "b.wav: diarizing (50%)\nb.wav: written to b.txt\n" in result.stderr
+    done = "b.wav: 1.0 s, 1 speaker in en; took 1.8 s by guess and model on cpu\n"
+    assert f"b.wav: diarizing (50%)\nb.wav: written to b.txt\n{done}" in result.stderr
     assert any(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)

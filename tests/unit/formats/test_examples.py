@@ -12,7 +12,7 @@ from diarist.formats import render, rttm
 from diarist.formats.cues import subtitles
 from diarist.formats.line import one_line
 from diarist.formats.times import clock, milliseconds
-from diarist.types import Diarization, Span, Transcript, Turn, Utterance, Word
+from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 
 def utterance(text: str, start: float = 0.0, speaker: str = "SPEAKER_00", step: float = 0.4) -> Utterance:
@@ -52,6 +52,28 @@ def test_json_words():
         '{"text": "Hello", "start_time": 1.0, "end_time": 1.3, "confidence": 0.9, "speaker_confidence": 0.8}, '
         '{"text": " you", "start_time": 1.4, "end_time": 1.7, "confidence": 0.9, "speaker_confidence": 0.8}]}\n'
         "]}\n"
+    )
+
+
+def test_json_details():
+    done = Transcript(
+        (utterance("Hello?", 6.69),),
+        Diarization((Turn(Span(6.69, 7.12), "SPEAKER_00"), Turn(Span(8, 9), "SPEAKER_01")), diarizer="auto"),
+        60.0004, "en", math.nan, "nemo", (Timing("decode", 0.12345),), 'a "model"', "cuda:1 (NVIDIA H200)",
+    )  # fmt: skip
+    assert render(done, "json", recording="call", details=True) == (
+        '{"conversation": [\n'
+        '  {"speaker": "SPEAKER_00", "start_time": 6.69, "end_time": 6.99, "text": "Hello?"}\n'
+        "],\n"
+        ' "duration": 60.0,\n'
+        ' "language": "en",\n'
+        ' "language_probability": null,\n'
+        ' "speakers": ["SPEAKER_00", "SPEAKER_01"],\n'
+        ' "engine": "nemo",\n'
+        ' "diarizer": "auto",\n'
+        ' "recognizer": "a \\"model\\"",\n'
+        ' "device": "cuda:1 (NVIDIA H200)",\n'
+        ' "timings": [{"stage": "decode", "seconds": 0.123}]}\n'
     )
 
 

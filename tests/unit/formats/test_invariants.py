@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from html import unescape
 
@@ -30,6 +31,11 @@ def spoken(transcript: Transcript) -> dict[str, str]:
         for word in utterance.words:
             texts[utterance.speaker] += one_line(word.text).replace(" ", "")
     return {speaker: text for speaker, text in texts.items() if text}
+
+
+def letters(text: str) -> int:
+    """Characters that take a column: marks stand on the letter before them."""
+    return sum(not unicodedata.combining(character) for character in text)
 
 
 def srt_arrow(texts: dict[str, str]) -> dict[str, str]:
@@ -65,6 +71,33 @@ def test_json_has_four_keys_and_no_more_unless_asked(transcript):
         assert list(segment) == ["speaker", "start_time", "end_time", "text", "words"]
         for word in segment["words"]:
             assert list(word) == ["text", "start_time", "end_time", "confidence", "speaker_confidence"]
+
+
+@patient
+@given(transcripts())
+def test_json_details_add_to_the_conversation_and_change_nothing_of_it(transcript):
+    plain = json.loads(render(transcript, "json", recording="r", words=True))
+    written = render(transcript, "json", recording="r", words=True, details=True)
+    detailed = json.loads(written, parse_constant=pytest.fail)
+    assert {"conversation": detailed.pop("conversation")} == plain
+    assert list(detailed) == [
+        "duration", "language", "language_probability", "speakers", "engine", "diarizer", "recognizer", "device",
+        "timings",
+    ]  # fmt: skip
+    assert detailed["duration"] == pytest.approx(transcript.duration, abs=0.0005001)
+    assert detailed["speakers"] == list(transcript.speakers)
+    assert {segment["speaker"] for segment in plain["conversation"]} <= set(detailed["speakers"])
+    assert detailed["diarizer"] == (transcript.diarization.diarizer or None)
+    assert (detailed["recognizer"], detailed["device"]) == (transcript.recognizer or None, transcript.device)
+    assert [each["stage"] for each in detailed["timings"]] == [timing.stage for timing in transcript.timings]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
+@patient
+@given(transcripts())
+def test_formats_without_a_place_for_extras_leave_them_out(name, transcript):
+    plain = render(transcript, name, recording="r")
+    assert render(transcript, name, recording="r", words=True, details=True) == plain
 
 
 @patient
@@ -145,8 +178,8 @@ def test_cues_can_be_read(transcript):
         if cue.end_ms - cue.start_ms < SHORTEST_MS:
             room = min([*following, milliseconds(transcript.duration)])
             assert cue.end_ms >= min(room, cue.start_ms + SHORTEST_MS) or cue.end_ms >= room
-    longest = max((len(one_line(word.text)) for word in transcript.words), default=0)
-    assert all(len(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
+    longest = max((letters(one_line(word.text)) for word in transcript.words), default=0)
+    assert all(letters(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
     for utterance in transcript.utterances:
         for before, after in zip(utterance.words, utterance.words[1:], strict=False):
             if after.span.start - before.span.end > PAUSE_MS / 1000 + 0.002 and one_line(after.text):

@@ -68,9 +68,13 @@ class Bench:
 
     @property
     def pid(self) -> int:
-        pid = self.service._supervisor.pid
-        assert pid is not None
+        """Of the only worker."""
+        (pid,) = self.pids
         return pid
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return self.service._crew.pids
 
     def until_begun(self, times: int = 1) -> None:
         _until(lambda: len(self.lines("begun")) >= times)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.jobs.codec import dump_options, dump_transcript, load_options, load_transcript
-from diarist.types import SpeakerHints, TranscribeOptions
+from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 from strategies import patient, transcripts
 
 counts = st.none() | st.integers(1, 5)
@@ -18,11 +20,27 @@ def test_any_transcript_comes_back_as_it_was(transcript):
     text = dump_transcript(transcript)
     assert text.isascii()
     back = load_transcript(text)
-    for name in ("utterances", "duration", "language", "language_probability", "engine", "timings", "speakers"):
+    for name in (
+        "utterances", "duration", "language", "language_probability", "engine", "timings", "speakers", "recognizer",
+        "device",
+    ):  # fmt: skip
         assert getattr(back, name) == getattr(transcript, name)
+    assert back.diarization.diarizer == transcript.diarization.diarizer
     assert back.diarization.turns == transcript.diarization.turns
     assert np.array_equal(back.diarization.embeddings, transcript.diarization.embeddings)
     assert back.diarization.embeddings.shape == transcript.diarization.embeddings.shape
+
+
+def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote():
+    done = Transcript((), Diarization(diarizer="auto"), 1.0, None, None, "nemo", (), "parakeet", "cuda:1 (NVIDIA H200)")
+    text = dump_transcript(done)
+    back = load_transcript(text)
+    assert (back.diarization.diarizer, back.recognizer, back.device) == ("auto", "parakeet", "cuda:1 (NVIDIA H200)")
+    fields = json.loads(text)
+    for name in ("diarizer", "recognizer", "device"):
+        del fields[name]
+    old = load_transcript(json.dumps(fields))
+    assert (old.engine, old.diarization.diarizer, old.recognizer, old.device) == ("nemo", "", "", "cpu")
 
 
 @patient

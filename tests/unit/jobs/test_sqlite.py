@@ -17,7 +17,7 @@ import pytest
 from diarist.errors import StorageFull, StoreUnavailable
 from diarist.jobs import sqlite as sqlite_module
 from diarist.jobs.media import new_job_id
-from diarist.jobs.model import Job, JobState
+from diarist.jobs.model import Job, JobState, WorkerReport
 from diarist.jobs.sqlite import open_sqlite
 from diarist.jobs.store import SqlJobStore
 from diarist.types import TranscribeOptions
@@ -164,6 +164,27 @@ def test_a_store_of_a_newer_diarist_is_refused(path):
     plain.close()
     with pytest.raises(StoreUnavailable, match="version 99"):
         SqlJobStore(open_sqlite(path))
+
+
+def test_a_store_of_the_first_version_is_taken_over_with_its_jobs(path):
+    store = SqlJobStore(open_sqlite(path))
+    job = new_job()
+    store.create(job)
+    store.close()
+    with sqlite3.connect(path) as plain:
+        plain.execute("ALTER TABLE workers DROP COLUMN device")
+        plain.execute("UPDATE schema_version SET version = 1")
+        plain.execute("INSERT INTO workers VALUES ('old', 1, 'ready', '[]', '[]', 0)")
+    plain.close()
+    store = SqlJobStore(open_sqlite(path))
+    assert store.get(job.id) == job
+    assert store.reports() == ()
+    report = WorkerReport("new", 2, "ready", (), (), datetime.now(UTC), "cuda:1 (NVIDIA H200)")
+    store.report(report)
+    store.close()
+    again = SqlJobStore(open_sqlite(path))
+    assert again.reports() == (report,)
+    again.close()
 
 
 def test_many_threads_open_and_write_one_new_store(path):

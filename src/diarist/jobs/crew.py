@@ -1,0 +1,75 @@
+"""All worker processes of a service, each under a supervisor of its own: one that dies is no matter to the others."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from diarist.jobs.model import JobStore
+from diarist.jobs.places import Place, places
+from diarist.jobs.supervisor import Supervisor
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# -P: nothing in the working directory can stand in for a module.
+COMMAND = (sys.executable, "-P", "-m", "diarist.jobs.worker")
+
+
+class Crew:
+    """Keeps a worker process running in each place.
+
+    Args:
+        settings: say how many places there are.
+        store: the job store.
+        notify: called whenever a job may have ended.
+        command: starts a worker that speaks ``diarist.jobs.line``.
+    """
+
+    def __init__(
+        self, settings: Settings, store: JobStore, notify: Callable[[], None], command: Sequence[str] = COMMAND
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._notify = notify
+        self._command = command
+        self._supervisors: tuple[Supervisor, ...] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the worker processes, in order of their places; without those that are between two processes."""
+        return tuple(pid for supervisor in self._supervisors if (pid := supervisor.pid) is not None)
+
+    def start(self) -> None:
+        """Look where there is room, and start a worker in each place."""
+        found = places(self._settings)
+        _tell(found)
+        self._supervisors = tuple(
+            Supervisor(place, self._store, self._notify, self.wake, self._command) for place in found
+        )
+        for supervisor in self._supervisors:
+            supervisor.start()
+
+    def wake(self) -> None:
+        """Tell all workers that there may be a job, or one fewer."""
+        for supervisor in self._supervisors:
+            supervisor.wake()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End all workers, kindly for ``timeout`` seconds in all; what they work on is queued again."""
+        until = time.monotonic() + timeout
+        for supervisor in self._supervisors:
+            supervisor.dismiss()
+        for supervisor in self._supervisors:
+            supervisor.stop(max(until - time.monotonic(), 0.0))
+
+
+def _tell(found: Sequence[Place]) -> None:
+    if len(found) > 1:
+        gpus = ", ".join(dict.fromkeys(place.gpu for place in found if place.gpu is not None))
+        threads = found[0].settings.threads
+        logger.info(
+            "%d workers of %d threads, %s", len(found), threads, f"on GPUs {gpus}" if gpus else "on no GPU of their own"
+        )
