@@ -126,10 +126,11 @@ def test_probabilities_are_those_that_nemo_tells(nemo_models, recognizers, kind,
     model = ASRModel.restore_from(str(nemo_models[kind]), map_location="cpu")
     config = model.cfg.decoding
     with open_dict(config):
-        config.compute_timestamps = True
-        config.confidence_cfg.preserve_frame_confidence = True
-        config.confidence_cfg.preserve_token_confidence = True
-        config.confidence_cfg.method_cfg = {"name": "max_prob", "alpha": 1.0}
+        config.confidence_cfg = {
+            "preserve_frame_confidence": True,
+            "preserve_token_confidence": True,
+            "method_cfg": {"name": "max_prob", "alpha": 1.0},
+        }
     model.change_decoding_strategy(config, verbose=False)
     (hypothesis,) = model.transcribe([audio.samples], return_hypotheses=True, verbose=False, num_workers=0)
     classes = len(recognizers(kind)._decoder.vocabulary) + 1  # NeMo puts chance at 0
