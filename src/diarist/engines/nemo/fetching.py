@@ -179,12 +179,13 @@ def _from_hub(reference: Reference, name: str, settings: Settings) -> Path:
 
 
 def _download_from_hub(name: str, timeout_s: float) -> Path:
+    hub = huggingface_hub.HfApi(endpoint=constants.ENDPOINT, library_name="diarist")
     # one question without a second try: before the download itself the hub's client would try six times, with pauses
-    there = huggingface_hub.HfApi().model_info(name, timeout=timeout_s).siblings or []
-    file = _choose((one.rfilename for one in there if PurePosixPath(one.rfilename).match("*.nemo")), name)
+    there = (one.rfilename for one in hub.model_info(name, timeout=timeout_s).siblings or ())
+    file = _choose((one for one in there if one.endswith(".nemo")), name)
     if file is None:
         raise LookupError(name)
-    return Path(huggingface_hub.hf_hub_download(name, file, etag_timeout=timeout_s, library_name="diarist"))
+    return Path(hub.hf_hub_download(name, file, etag_timeout=timeout_s))
 
 
 def _catalogue_entry(reference: Reference, name: str) -> CatalogueEntry:
@@ -253,8 +254,9 @@ def _network_fault(error: BaseException, place: str) -> str:
         return f"is not there any more: {place} answered 404"
     if status:
         return f"could not be downloaded: {place} answered {status}"
-    why = str(getattr(error, "reason", None) or error).strip() or type(error).__name__
-    return f"could not be downloaded: {place} cannot be reached ({why.splitlines()[0]})"
+    root = [*_causes(error)][-1]
+    why = next(iter(str(root).strip().splitlines()), type(root).__name__)
+    return f"could not be downloaded: {place} cannot be reached ({why})"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

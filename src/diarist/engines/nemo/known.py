@@ -68,7 +68,7 @@ class KnownModel:
 
     role: Role
     class_name: str
-    """Class in ``nemo.collections.asr.models``; empty where it has several."""
+    """Class in ``nemo.collections.asr.models``."""
 
     licence: str
     origin: str
@@ -120,20 +120,29 @@ def _by_stem() -> Mapping[str, KnownModel]:
     return {stem(model.name): model for model in KNOWN}
 
 
-def _hub(name: str, role: Role, kind: str, licence: str, *rest: object, **more: object) -> KnownModel:
-    return KnownModel(f"nvidia/{name}", role, kind, licence, f"https://huggingface.co/nvidia/{name}", *rest, **more)  # type: ignore[arg-type]
+def _hub(
+    name: str,
+    role: Role,
+    class_name: str,
+    licence: str | None,
+    languages: tuple[str, ...] = (),
+    max_speakers: int | None = None,
+) -> KnownModel:
+    origin = f"https://huggingface.co/nvidia/{name}"
+    said = licence or f"see {origin}"
+    return KnownModel(f"nvidia/{name}", role, class_name, said, origin, languages, max_speakers)
 
 
-def _catalogue(name: str, role: Role, kind: str, *rest: object) -> KnownModel:
+def _catalogue(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> KnownModel:
     origin = f"https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models/{name}"
-    return KnownModel(name, role, kind, f"see {origin}", origin, *rest)  # type: ignore[arg-type]
+    return KnownModel(name, role, class_name, f"see {origin}", origin, languages)
 
 
 KNOWN: tuple[KnownModel, ...] = (
     _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN),
-    _hub("parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",)),
+    _hub("parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", None, ("en",)),
     _hub("parakeet-tdt_ctc-110m", "recognition", "EncDecHybridRNNTCTCBPEModel", CC_BY_4, ("en",)),
-    _hub("parakeet-ctc-1.1b", "recognition", "EncDecCTCModelBPE", CC_BY_4, ("en",)),
+    _hub("parakeet-ctc-1.1b", "recognition", "EncDecCTCModelBPE", None, ("en",)),
     _hub("parakeet-rnnt-1.1b", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",)),
     _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN),
     _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
@@ -145,6 +154,7 @@ KNOWN: tuple[KnownModel, ...] = (
     _catalogue("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
     _catalogue("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
     _catalogue("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
+    _hub("speakerverification_en_titanet_large", "embedding", "EncDecSpeakerLabelModel", CC_BY_4),
     _catalogue("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
     _catalogue("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
     _catalogue("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),

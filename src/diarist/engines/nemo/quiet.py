@@ -95,6 +95,10 @@ def _quieten_hub(settings: Settings) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
+    client = logging.getLogger("huggingface_hub")
+    for handler in tuple(client.handlers):  # to standard error, beside what the log gets
+        client.removeHandler(handler)
+    client.propagate = True
     # read from the environment when the client is imported, which other parts of the engine may have done long ago
     constants.HF_HUB_DISABLE_TELEMETRY = True
     constants.HF_HUB_DOWNLOAD_TIMEOUT = max(1, round(settings.hub_timeout_s))
