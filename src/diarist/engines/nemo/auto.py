@@ -35,8 +35,9 @@ class LimitedDiarizer(Diarizer, Protocol):
 class AutoDiarizer:
     """One diarizer that is better for few speakers, and one for any number. Keeps no state between calls.
 
-    Where the first finds as many speakers as it can, it may have run out of them, and two people may share a label: the
-    second counts again, and is believed if it finds more.
+    Where the first finds as many speakers as it can, it may have run out of them, and two people may share a label;
+    where it finds fewer than the caller knows of, it did not tell some apart. Either way the second counts again, and
+    is believed if it finds more.
     """
 
     def __init__(self, few: LimitedDiarizer, many: Diarizer) -> None:
@@ -51,23 +52,26 @@ class AutoDiarizer:
         longest = self._few.longest
         if longest is not None and audio.duration > longest:
             return self._by(self._many, audio, hints, progress, f"over {longest:.0f} s")
-        if most is not None and most <= limit:
+        if least == 1 and most is not None and most <= limit:
             return self._by(self._few, audio, hints, progress, f"at most {most} speakers are asked for")
         return self._by_either(audio, hints, progress)
 
     def _by_either(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        limit = self._few.speakers
         first = self._few.diarize(audio, hints, _share(progress, 0.0, FIRST_SHARE))
-        if len(first.speakers) < limit:
+        found, limit = len(first.speakers), self._few.speakers
+        least, most = hints.bounds()
+        exhausted = found == limit and (most is None or most > limit)
+        if not exhausted and not 0 < found < least:
             progress("segmentation", 1.0)
-            logger.info("Diarized by %s: %d of %d speakers found", first.diarizer, len(first.speakers), limit)
+            logger.info("Diarized by %s: %d of %d speakers found", first.diarizer, found, limit)
             return first
         second = self._many.diarize(audio, hints, _share(progress, FIRST_SHARE, 1.0))
-        more = len(second.speakers) > limit
-        chosen = second if more else first
+        chosen = second if len(second.speakers) > found else first
         logger.info(
-            "Diarized by %s: %s finds %d speakers, the most that it can, and %s finds %d",
-            chosen.diarizer, first.diarizer, limit, second.diarizer, len(second.speakers),
+            "Diarized by %s: %s finds %d speakers where %s, and %s finds %d",
+            chosen.diarizer, first.diarizer, found,
+            "it can find no more" if exhausted else f"at least {least} are asked for",
+            second.diarizer, len(second.speakers),
         )  # fmt: skip
         return chosen
 

@@ -57,7 +57,7 @@ def decide(few: int, many: int, progress=lambda _stage, _done: None, longest=Non
         # fewer than it can tell apart: that is all
         (0, 9, {}, (1, 0, "sortformer", 0)),
         (3, 9, {}, (1, 0, "sortformer", 3)),
-        (3, 9, {"min_speakers": 4}, (1, 0, "sortformer", 3)),
+        (3, 9, {"min_speakers": 3}, (1, 0, "sortformer", 3)),
         (3, 9, {"max_speakers": 9}, (1, 0, "sortformer", 3)),
         # as many as it can tell apart: there may be more
         (4, 6, {}, (1, 1, "clustering", 6)),
@@ -68,7 +68,12 @@ def decide(few: int, many: int, progress=lambda _stage, _done: None, longest=Non
         (4, 9, {"num_speakers": 4}, (1, 0, "sortformer", 4)),
         (4, 9, {"max_speakers": 4}, (1, 0, "sortformer", 4)),
         (2, 9, {"num_speakers": 2}, (1, 0, "sortformer", 2)),
-        # the caller knows that there are more
+        # the caller knows of more than it finds
+        (3, 4, {"num_speakers": 4}, (1, 1, "clustering", 4)),
+        (3, 5, {"min_speakers": 4}, (1, 1, "clustering", 5)),
+        (3, 3, {"num_speakers": 4}, (1, 1, "sortformer", 3)),
+        (0, 2, {"num_speakers": 2}, (1, 0, "sortformer", 0)),
+        # the caller knows that there are more than it can tell apart
         (4, 5, {"num_speakers": 5}, (0, 1, "clustering", 5)),
         (4, 7, {"min_speakers": 5}, (0, 1, "clustering", 7)),
     ],
@@ -84,7 +89,14 @@ def test_a_recording_too_long_for_the_first_goes_to_the_second():
 
 @pytest.mark.parametrize(
     ("few", "many", "hints"),
-    [(3, 9, {}), (4, 6, {}), (4, 2, {}), (4, 9, {"max_speakers": 4}), (4, 9, {"num_speakers": 9})],
+    [
+        (3, 9, {}),
+        (4, 6, {}),
+        (4, 2, {}),
+        (2, 3, {"num_speakers": 3}),
+        (4, 9, {"max_speakers": 4}),
+        (4, 9, {"num_speakers": 9}),
+    ],
 )
 def test_progress_never_falls_and_comes_to_the_end(few, many, hints):
     reports = defaultdict[str, list[float]](list)
