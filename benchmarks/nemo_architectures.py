@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +67,20 @@ MARBLENET = Size(filters=128)
 
 def tokenizer(folder: Path, pieces: int = TINY.pieces) -> Path:
     """A SentencePiece tokenizer of ``pieces`` pieces in ``folder``, learned from words that are made up."""
-    import sentencepiece
-
     rng = random.Random(0)
     weights = [2.0 ** -(place / 6) for place in range(len(ALPHABET))]
     count = max(2_000, pieces * 8)
     words = ["".join(rng.choices(ALPHABET, weights, k=rng.randint(2, 9))) for _ in range(count)]
-    lines = iter([ALPHABET, *(" ".join(words[at : at + 8]) for at in range(0, count, 8))])
+    return _sentence_piece(folder, [ALPHABET, *(" ".join(words[at : at + 8]) for at in range(0, count, 8))], pieces)
+
+
+def _sentence_piece(folder: Path, lines: Iterable[str], pieces: int, **options: Any) -> Path:
+    import sentencepiece
+
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines, model_writer=model, vocab_size=pieces, model_type="unigram",
-        bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2, hard_vocab_limit=False, num_threads=1,
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=pieces, model_type="unigram",
+        bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2, hard_vocab_limit=False, num_threads=1, **options,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(model.getvalue())
@@ -154,6 +157,60 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
     }
     parts = {**_recognizer(folder, size), **_transducer(size), "aux_ctc": auxiliary}
     return _talkative(_build(EncDecHybridRNNTCTCBPEModel, parts))
+
+
+def canary(folder: Path, size: Size = TINY) -> Any:
+    """``EncDecMultiTaskModel``: a FastConformer and a Transformer that writes words and times, as Canary flash does."""
+    from nemo.collections.asr.models import EncDecMultiTaskModel
+
+    tokenizers = {
+        "spl_tokens": {"dir": str(_special_tokens(folder / "special")), "type": "bpe"},
+        "en": {"dir": str(tokenizer(folder / "en", size.pieces)), "type": "bpe"},
+    }
+    layer = {"attn_score_dropout": 0.0, "attn_layer_dropout": 0.0, "ffn_dropout": 0.0, "hidden_act": "relu"}
+    parts = {
+        "sample_rate": RATE, "prompt_format": "canary2", "preprocessor": _mel(size.mels), "encoder": _conformer(size),
+        "model_defaults": dict.fromkeys(("asr_enc_hidden", "lm_enc_hidden", "lm_dec_hidden"), size.width),
+        "tokenizer": {
+            "dir": None, "type": "agg", "langs": tokenizers,
+            "custom_tokenizer": {
+                "_target_": "nemo.collections.common.tokenizers.canary_tokenizer.CanaryTokenizer", "tokenizers": None,
+            },
+        },
+        "transf_encoder": {
+            "_target_": "nemo.collections.asr.modules.transformer.transformer_encoders.TransformerEncoder",
+            "num_layers": 0, "hidden_size": size.width, "inner_size": size.width * 4, "num_attention_heads": size.heads,
+            **layer,
+        },
+        "transf_decoder": {
+            "_target_": "nemo.collections.asr.modules.transformer.get_nemo_transformer", "model_name": None,
+            "pretrained": False, "encoder": None, "pre_ln_final_layer_norm": True,
+            "config_dict": {
+                "max_sequence_length": 512, "num_token_types": 0, "embedding_dropout": 0.0, "hidden_size": size.width,
+                "learn_positional_encodings": False, "inner_size": size.width * 4, "num_layers": size.layers,
+                "num_attention_heads": size.heads, "pre_ln": True, "vocab_size": None, **layer,
+            },
+        },
+        "head": {
+            "_target_": "nemo.collections.asr.parts.submodules.token_classifier.TokenClassifier", "num_layers": 1,
+            "activation": "relu", "log_softmax": True, "hidden_size": size.width, "num_classes": None, "dropout": 0.0,
+            "use_transformer_init": True,
+        },
+        "decoding": {"strategy": "greedy", "greedy": {"temperature": None, "n_samples": 1}},
+        "loss": {
+            "_target_": "nemo.collections.common.losses.smoothed_cross_entropy.SmoothedCrossEntropyLoss",
+            "label_smoothing": 0.0, "pad_id": None,
+        },
+    }  # fmt: skip
+    return _build(EncDecMultiTaskModel, parts)
+
+
+def _special_tokens(folder: Path) -> Path:
+    """The pieces that Canary's prompts are made of, and those that it writes times with."""
+    switches = [f"<|{no}{what}|>" for what in ("pnc", "itn", "timestamp", "diarize") for no in ("", "no")]
+    marks = ("nospeech", "endoftext", "startoftranscript", "startofcontext", "emo:undefined", "en", "de")
+    symbols = ["<pad>", *(f"<|{mark}|>" for mark in marks), *switches, *(f"<|{frame}|>" for frame in range(400))]
+    return _sentence_piece(folder, ["."], len(symbols) + 3, user_defined_symbols=symbols)
 
 
 def speaker(size: Size = TINY) -> Any:

@@ -130,6 +130,7 @@ class NemoModels:
         "rnnt": nemo_architectures.rnnt,
         "tdt": nemo_architectures.tdt,
         "hybrid": nemo_architectures.hybrid,
+        "canary": nemo_architectures.canary,
         "speaker": lambda _: nemo_architectures.speaker(),
         "frame_vad": lambda _: nemo_architectures.frame_vad(),
         "segment_vad": lambda _: nemo_architectures.segment_vad(),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from diarist.engines.nemo.canary import CanaryDecoder
 from diarist.engines.nemo.words import LETTER, Token, Vocabulary
 from diarist.errors import ConfigurationError
 from diarist.types import Seconds
@@ -63,12 +64,14 @@ def decoder_for(model: Any, name: str) -> Decoder:
     Raises:
         ConfigurationError: the model has no word times.
     """
-    from nemo.collections.asr.models import EncDecCTCModel, EncDecRNNTModel
+    from nemo.collections.asr.models import EncDecCTCModel, EncDecMultiTaskModel, EncDecRNNTModel
 
     if isinstance(model, EncDecRNNTModel):  # hybrids too: their transducer is the better half
         return TransducerDecoder(model)
     if isinstance(model, EncDecCTCModel):
         return CtcDecoder(model)
+    if isinstance(model, EncDecMultiTaskModel):
+        return CanaryDecoder(model, name)
     raise ConfigurationError(
         f"The model {name} is a {type(model).__name__}, which gives no times of words. Set NEMO_ASR_MODEL to a CTC,"
         " RNNT, TDT or hybrid model, such as nvidia/parakeet-tdt-0.6b-v3."

@@ -1,0 +1,127 @@
+"""Canary models that write the time before and after each word into their text: canary-1b-flash, canary-180m-flash."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from diarist.engines.nemo.words import Token, Vocabulary
+from diarist.errors import ConfigurationError
+from diarist.types import Seconds
+
+_TIME = re.compile(r"<\|(\d+)\|>")
+_LANGUAGE = re.compile(r"<\|([a-z]{2})\|>")
+
+WRITING = 200
+"""How many more pieces than frames may be written: five and a half words a second in a window of 30 s. A model that
+cannot find its end goes on to the longest text that it knows."""
+
+
+class CanaryDecoder:
+    """Greedy writing, token by token, to a prompt that asks for times and for the words in the language spoken.
+
+    Żelasko et al., "Training and inference efficiency of encoder-decoder speech models" (2025).
+    """
+
+    letter: Seconds = 0.0
+
+    def __init__(self, model: Any, name: str) -> None:
+        self._model = model
+        tokenizer = model.tokenizer
+        special = set(getattr(tokenizer, "special_tokens", ()))
+        if model.prompt_format != "canary2" or not {"<|timestamp|>", "<|0|>"} <= special:
+            raise _timeless(name)
+        if model.timestamps_asr_model is not None:  # canary-1b-v2 has a second model for times, and writes none
+            raise _timeless(name)
+        pieces = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
+        self.vocabulary = Vocabulary(pieces)
+        self.frame: Seconds = float(model.cfg.preprocessor.window_stride) * int(model.encoder.subsampling_factor)
+        self._times = {
+            number: int(match[1]) * self.frame
+            for number, piece in enumerate(pieces)
+            if (match := _TIME.fullmatch(piece))
+        }
+        known = {match[1] for piece in special if (match := _LANGUAGE.fullmatch(piece))}
+        self.languages = tuple(sorted(known & set(tokenizer.langs) or known))
+        self.default_language: str | None = "en" if "en" in known else self.languages[0]
+        model.change_decoding_strategy(_greedy(model.cfg.decoding))
+        model.eval()
+
+    def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:
+        model = self._model
+        prompt = self._prompt(language or self.default_language or "en").to(signal.device)
+        _, _, states, mask = model.forward(input_signal=signal, input_signal_length=lengths)
+        with torch.autocast(signal.device.type, enabled=False):
+            (hypotheses,) = model.decoding.decoding(
+                encoder_hidden_states=states.float(),
+                encoder_input_mask=mask.float(),
+                decoder_input_ids=prompt.repeat(len(signal), 1),
+            )
+        model.eval()  # NeMo leaves the decoder in training mode, where it drops values at random
+        return [self._tokens(hypothesis) for hypothesis in hypotheses]
+
+    def _prompt(self, language: str) -> torch.Tensor:
+        """Numbers of the pieces that ask for words with times, (1, pieces)."""
+        slots = {
+            "decodercontext": "", "emotion": "<|emo:undefined|>", "source_lang": language, "target_lang": language,
+            "pnc": "yes", "itn": "no", "timestamp": "yes", "diarize": "no",
+        }  # fmt: skip
+        return self._model.prompt.encode_dialog(turns=[{"role": "user", "slots": slots}])["context_ids"][None]
+
+    def _tokens(self, hypothesis: Any) -> list[Token]:
+        pieces = [int(piece) for piece in hypothesis.y_sequence]
+        sure = [float(value) for value in hypothesis.token_confidence]
+        return between_times(pieces, sure, self._times, self.frame)
+
+
+def between_times(
+    pieces: Sequence[int], sure: Sequence[float], times: dict[int, Seconds], frame: Seconds
+) -> list[Token]:
+    """Pieces of text with the times that are written before and after them.
+
+    Args:
+        pieces: text and times, as written.
+        sure: the probability of each.
+        times: what the pieces mean that are times.
+        frame: what a word lasts after which no time is written.
+
+    Returns:
+        The text alone; times never fall.
+    """
+    tokens: list[Token] = []
+    waiting: list[Token] = []  # have a start and no end yet
+    latest = 0.0
+    for piece, confidence in zip(pieces, sure, strict=True):
+        if piece not in times:
+            waiting.append(Token(piece, latest, latest + frame, confidence))
+            continue
+        latest = max(latest, times[piece])
+        tokens += [replace(token, end=max(latest, token.end)) for token in waiting]
+        waiting = []
+    return tokens + waiting
+
+
+def _timeless(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The model {name} does not write times of words. Set NEMO_ASR_MODEL to nvidia/canary-1b-flash, or to a CTC,"
+        " RNNT, TDT or hybrid model, such as nvidia/parakeet-tdt-0.6b-v3."
+    )
+
+
+def _greedy(config: Any) -> Any:
+    from omegaconf import OmegaConf, open_dict
+
+    config = copy.deepcopy(config)
+    asked = {
+        "strategy": "greedy",
+        "return_xattn_scores": False,
+        "greedy": {"temperature": None, "n_samples": 1, "max_generation_delta": WRITING},
+        "confidence_cfg": {"preserve_token_confidence": True, "method_cfg": {"name": "max_prob", "alpha": 1.0}},
+    }
+    with open_dict(config):
+        return OmegaConf.merge(config, asked)
