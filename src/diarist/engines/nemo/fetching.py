@@ -58,8 +58,8 @@ class Reference:
 
     @property
     def is_path(self) -> bool:
-        """Whether it can only be meant as a path."""
-        return self.text.endswith(".nemo") or self.text.startswith(("/", "./", "../", "~")) or self.path.exists()
+        """Whether it is meant as a path: it looks like nothing else, or there is a file."""
+        return self.text.endswith(".nemo") or self.text.startswith(("/", "./", "../", "~")) or self.path.is_file()
 
     @property
     def path(self) -> Path:

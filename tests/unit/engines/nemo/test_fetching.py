@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,7 +73,11 @@ class Hub:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                pass  # callers hang up on what never answers
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -161,6 +168,12 @@ class TestOnThisMachine:
 
     def test_a_path_of_a_folder(self, tmp_path, settings):
         assert "is a folder" in refused(settings, str(tmp_path))
+
+    def test_a_folder_of_the_same_name_is_no_model(self, cache, settings, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / NAME).mkdir(parents=True)
+        path = snapshot(cache, NAME, FILE)
+        assert find(reference(), settings) == path
 
     def test_a_name_that_none_can_have(self, settings):
         assert "neither the path" in refused(settings, "https://example.org/a b")
@@ -261,6 +274,31 @@ class TestFromTheHub:
 
         monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", full)
         assert "the disk is full (/cache)" in refused(settings)
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_the_variables_of_the_hub(hub, tmp_path, offline):
+    """What the hub's client reads from the environment when it is imported, which the tests above put in place."""
+    code = (
+        "from diarist.engines.nemo.fetching import Reference, find\n"
+        "from diarist.errors import ModelUnavailable\n"
+        "from diarist.settings import Settings\n"
+        "try:\n"
+        f"    print(find(Reference({NAME!r}, 'recognition'), Settings()))\n"
+        "except ModelUnavailable as error:\n"
+        "    print(error)\n"
+    )
+    variables = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": offline}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **variables}
+    )
+    if offline == "1":
+        assert "HF_HUB_OFFLINE forbids to download it. There are three ways" in done.stdout
+        assert f"fill the cache, here {tmp_path}/home/hub (HF_HOME)" in done.stdout
+        assert hub.asked == []
+    else:
+        assert Path(done.stdout.strip()).read_bytes() == CONTENT
+        assert done.stdout.startswith(f"{tmp_path}/home/hub/")
 
 
 @pytest.mark.nemo
