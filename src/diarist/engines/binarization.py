@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from diarist.engines.fusion import Grid
 from diarist.types import Seconds, Span
 
+_ROUNDING: Seconds = 1e-6
+"""Times that differ by less are the same: 0.1 + 0.2 is a hair above 0.3."""
+
 
 @dataclass(frozen=True, slots=True)
 class Binarization:
@@ -58,7 +61,7 @@ def speech_spans(
         (max(grid.time(first) - rule.pad_onset, 0.0), min(grid.time(stop) + rule.pad_offset, duration))
         for first, stop in edges.reshape(-1, 2)
     ]
-    spans = _joined([Span(start, end) for start, end in padded if end > start], 0.0)
+    spans = _joined([Span(start, end) for start, end in padded if end - start > _ROUNDING], 0.0)
     steps = [_long_enough, _without_short_pauses]
     for step in steps if rule.filter_speech_first else reversed(steps):
         spans = step(spans, rule)
@@ -86,7 +89,7 @@ def _joined(spans: Sequence[Span], pause: Seconds) -> list[Span]:
     joined: list[Span] = []
     for span in spans:
         between = span.start - joined[-1].end if joined else np.inf
-        if between <= 0 or between < pause:
+        if between < max(_ROUNDING, pause - _ROUNDING):
             joined[-1] = Span(joined[-1].start, max(joined[-1].end, span.end))
         else:
             joined.append(span)
@@ -94,7 +97,7 @@ def _joined(spans: Sequence[Span], pause: Seconds) -> list[Span]:
 
 
 def _long_enough(spans: Sequence[Span], rule: Binarization) -> list[Span]:
-    return [span for span in spans if span.duration >= rule.min_duration_on]
+    return [span for span in spans if span.duration >= rule.min_duration_on - _ROUNDING]
 
 
 def _without_short_pauses(spans: Sequence[Span], rule: Binarization) -> list[Span]:

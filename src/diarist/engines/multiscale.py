@@ -97,7 +97,7 @@ class Clusterer(Protocol):
 class Recipe:
     """How labels of windows become turns."""
 
-    label_weight: float = 0.5
+    label_weight: float = 0.1
     """What the label of the nearest window counts against the cosine of a moment to a voice."""
 
     smooth_frames: int = 25
@@ -202,9 +202,15 @@ class MultiscaleDiarizer:
 
 def silent(audio: Audio, grid: Grid, frames: int) -> NDArray[np.bool_]:
     """Which frames hold digital silence, bool (frames,): models trained on sound may take it for anything."""
-    loud = np.flatnonzero(np.abs(audio.samples) > SILENCE)
+    edges = np.ceil((grid.start + np.arange(frames + 1) * grid.step) * audio.rate - 1e-6).astype(np.int64)
+    edges = edges.clip(0, len(audio.samples))
     held = np.zeros(frames, dtype=bool)
-    held[np.clip(((loud / audio.rate - grid.start) / grid.step).astype(np.int64), 0, frames - 1)] = True
+    block = 6_000  # bounds the memory for hours
+    for first in range(0, frames, block):
+        own = edges[first : first + block + 1]
+        loud = np.abs(audio.samples[own[0] : own[-1]]) > SILENCE
+        so_far = np.concatenate([[0], np.cumsum(loud)])[own - own[0]]
+        held[first : first + block] = np.diff(so_far) > 0
     return ~held
 
 

@@ -28,6 +28,9 @@ BLOCK_FRAMES = 3_000
 SMOOTHED_STEP: Seconds = 0.01
 """Step of the frames that smoothing gives, whatever the windows' shift, as in NeMo."""
 
+SHORTEST_WINDOW: Seconds = 0.05
+"""Less has no spectrum to judge."""
+
 
 def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, batch: int) -> SpeechDetector:
     """What finds speech with this model, by its class.
@@ -39,7 +42,7 @@ def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, ba
         batch: blocks or windows at a time.
 
     Raises:
-        ConfigurationError: it does not tell two kinds of sound apart.
+        ConfigurationError: it does not tell two kinds of sound apart, or judges windows that are too short.
     """
     from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
 
@@ -50,6 +53,11 @@ def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, ba
         raise ConfigurationError(message)
     if isinstance(loaded.model, EncDecFrameClassificationModel):
         return FrameVad(loaded.model, runtime, batch)
+    if config.window < SHORTEST_WINDOW:
+        raise ConfigurationError(
+            f"{loaded.name} judges windows of diarizer.vad.parameters.window_length_in_sec, which is {config.window:g}:"
+            f" give at least {SHORTEST_WINDOW} (0.63 is usual), or a model that judges frames."
+        )
     return WindowVad(loaded.model, runtime, config, batch)
 
 
@@ -137,16 +145,15 @@ class WindowVad:
         self._config = config
         self._batch = batch * 8
         self._shift = max(1, int(config.shift * SAMPLE_RATE))
-        self._window = max(1, int(config.window * SAMPLE_RATE))
+        self._window = int(config.window * SAMPLE_RATE)
         self.grid = Grid(SMOOTHED_STEP if config.smoothing else self._shift / SAMPLE_RATE)
 
     def probability(self, audio: Audio, progress: Progress) -> Floats:
         """How probable speech is, float32 (frames,)."""
         count = max(1, len(audio.samples) // self._shift)
-        window = min(self._window, max(len(audio.samples), 1))
-        edge = np.zeros(window, dtype=np.float32)
-        padded = np.concatenate([edge[: window // 2], audio.samples, edge])
-        views = np.lib.stride_tricks.sliding_window_view(padded, window)[:: self._shift]  # (windows, samples)
+        edge = np.zeros(self._window, dtype=np.float32)
+        padded = np.concatenate([edge[: self._window // 2], audio.samples, edge])
+        views = np.lib.stride_tricks.sliding_window_view(padded, self._window)[:: self._shift]  # (windows, samples)
 
         def run(rows: Sequence[int]) -> Sequence[np.float32]:
             return self._run(views[rows[0] : rows[-1] + 1])
