@@ -68,8 +68,6 @@ class Crew:
 
 def _tell(found: Sequence[Place]) -> None:
     if len(found) > 1:
-        gpus = ", ".join(dict.fromkeys(place.gpu for place in found if place.gpu is not None))
-        threads = found[0].settings.threads
-        logger.info(
-            "%d workers of %d threads, %s", len(found), threads, f"on GPUs {gpus}" if gpus else "on no GPU of their own"
-        )
+        gpus = dict.fromkeys(place.gpu for place in found if place.gpu is not None)
+        where = f" on GPUs {', '.join(gpus)}" if gpus else ""
+        logger.info("%d workers%s, threads of each: %d", len(found), where, found[0].settings.threads)
