@@ -119,6 +119,25 @@ def nemo_settings(nemo_models: NemoModels, tmp_path_factory: pytest.TempPathFact
     )
 
 
+@pytest.fixture(scope="session")
+def exported_settings(nemo_models: NemoModels, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Recogniser and diarizer on small models that were exported to ONNX; everything that is loud counts as speech."""
+    from diarist.engines.nemo.export import Wish, export
+
+    models = {"tdt": nemo_models["tdt"], "voice": nemo_models["speaker"], "vad": nemo_models["frame_vad"]}
+    configs = nemo_configuration.write(
+        tmp_path_factory.mktemp("conf"),
+        asr=models["tdt"], vad=models["vad"], speaker=models["voice"], onset=0.2, offset=0.1,
+    )  # fmt: skip
+    settings = load_settings(
+        recognizer="onnx", diarizer="onnx", onnx_asr_model="tdt", onnx_speaker_model="voice", onnx_vad_model="vad",
+        model_dir=tmp_path_factory.mktemp("models"), model_config_dir=configs,
+    )  # fmt: skip
+    for name, path in models.items():
+        export(Wish(str(path), name=name), settings)
+    return settings
+
+
 class NemoModels:
     """``.nemo`` files by what is in them; see ``BUILDERS``. Recognisers are named as NVIDIA names English ones."""
 

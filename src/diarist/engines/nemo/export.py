@@ -21,13 +21,16 @@ from filelock import FileLock
 
 from diarist.engines.embedded import exported
 from diarist.engines.embedded.exported import Exported, Quantization
-from diarist.engines.nemo import known, recipes
+from diarist.engines.nemo import archive, known, quiet, recipes
 from diarist.engines.nemo.loading import LoadedModel, load_model
 from diarist.engines.nemo.runtime import Runtime
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+ROLES: tuple[known.Role, ...] = ("recognition", "embedding", "vad")
+"""What models are exported for."""
 
 _STAGING = ".export-"
 _REPLACED = ".replaced-"
@@ -116,18 +119,17 @@ def _load(reference: str, settings: Settings, runtime: Runtime) -> LoadedModel:
     Raises:
         ConfigurationError: it has none of the roles that are exported.
     """
+    quiet.refuse_unsafe_loading()
+    archive.parse_hashes(settings.nemo_sha256)  # from here on a refusal is one of the role
     published = known.find(reference)
-    roles: tuple[known.Role, ...] = (published.role,) if published else ("recognition", "embedding", "vad")
-    if roles == ("diarization",):
-        raise ConfigurationError(recipes.refusal(reference, "Sortformer"))
+    likeliest = published.role if published else ROLES[0]
     refused: ConfigurationError | None = None
-    for role in roles:
+    for role in sorted(ROLES, key=lambda role: role != likeliest):
         try:
             return load_model(reference, role, settings, runtime)
         except ConfigurationError as error:
             refused = refused or error
-    message = recipes.refusal(reference, "a model of another kind")
-    raise ConfigurationError(f"{message} ({refused})") from refused
+    raise ConfigurationError(f"{recipes.refusal(reference, 'a model of another kind')} ({refused})") from refused
 
 
 def _check_room(model: Any, parent: Path, quantization: Quantization | None) -> None:

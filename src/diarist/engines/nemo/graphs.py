@@ -34,12 +34,14 @@ def gather_weights(path: Path) -> None:
     parts: set[Path] = set()
     with gathered.open("wb") as out:
         for tensor in _tensors(model.graph):
-            outside = tensor.data_location == onnx.TensorProto.EXTERNAL
-            if not outside and tensor.ByteSize() < INLINE_BYTES:
-                continue
-            if outside:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 content, part = _content(tensor, path.parent)
                 parts.add(part)
+                if len(content) < INLINE_BYTES:  # shapes, which have to be known before any other file is read
+                    _put_inline(tensor, content)
+                    continue
+            elif tensor.ByteSize() < INLINE_BYTES:
+                continue
             else:
                 content = onnx.numpy_helper.to_array(tensor).tobytes()
             out.seek(-out.tell() % ALIGNMENT_BYTES, 1)
@@ -116,6 +118,13 @@ def _content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
     with path.open("rb") as source:
         source.seek(int(place.get("offset", 0)))
         return source.read(int(place["length"]) if "length" in place else -1), path
+
+
+def _put_inline(tensor: Any, content: bytes) -> None:
+    """Let the tensor lie in the graph."""
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.raw_data = content
 
 
 def _point(tensor: Any, location: str, offset: int, length: int) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diarist.engines.embedded.exported import Kind, Quantization
 from diarist.engines.embedded.onnx_features import ARRAYS, FeatureSettings, MelFeatures, Normalization
+from diarist.engines.embedded.onnx_recognizer import BLANK, VOCABULARY, WORD_START
 from diarist.engines.nemo.graphs import accept_length, gather_weights, keep_output
 from diarist.errors import ConfigurationError
 from diarist.types import SAMPLE_RATE, Seconds
@@ -34,9 +35,6 @@ CLASSES: Mapping[str, Kind] = {
     "EncDecFrameClassificationModel": "frame_vad",
 }
 """What each class is exported as; a transducer with durations is ``tdt``, and a hybrid its transducer."""
-
-WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
-"""SentencePiece's mark for the space before a word."""
 
 NORMALIZATIONS: Mapping[str, Normalization] = {"per_feature": "per_feature", "none": "none", "na": "none", "": "none"}
 """NeMo normalises by what it knows by name, and by nothing else without a word."""
@@ -240,19 +238,24 @@ def _write_vocabulary(job: _Job) -> None:
     """The tokens as onnx-asr reads them: a line each with its number, the blank last."""
     model = job.model
     tokens = [_token(token, job) for token in _tokens(model)]
-    lines = [f"{token} {number}" for number, token in enumerate([*tokens, "<blk>"])]
-    (job.folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = [f"{token} {number}" for number, token in enumerate([*tokens, BLANK])]
+    (job.folder / VOCABULARY).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _tokens(model: Any) -> list[str]:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         return list(model.joint.vocabulary if hasattr(model, "joint") else model.decoder.vocabulary)
-    if model.cfg.tokenizer.get("type") == "wpe":  # there what goes on within a word is marked, not where one starts
-        return [
-            token[2:] if token.startswith("##") else f"\N{LOWER ONE EIGHTH BLOCK}{token}" for token in tokenizer.vocab
-        ]
+    if model.cfg.tokenizer.get("type") == "wpe":
+        return [_marked(token) for token in tokenizer.vocab]
     return list(tokenizer.vocab)
+
+
+def _marked(token: str) -> str:
+    """A token of WordPiece, which marks what goes on within a word, as SentencePiece marks it: where one starts."""
+    if token.startswith("[") and token.endswith("]"):
+        return token
+    return token[2:] if token.startswith("##") else f"{WORD_START}{token}"
 
 
 def _token(token: str, job: _Job) -> str:
