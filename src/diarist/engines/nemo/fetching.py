@@ -268,8 +268,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _unavailable(reference: Reference, what: str) -> ModelUnavailable:
     named_by = f" as {reference.named_by}" if reference.named_by else ""
     cache = f"{constants.HF_HUB_CACHE} (HF_HOME)" if "/" in reference.text else f"{nemo_cache()} (NEMO_CACHE_DIR)"
+    it = "name it as it is published, and let it" if reference.is_path else "let it"
     return ModelUnavailable(
-        f"{reference.words} {what}. There are three ways to provide it: let it be downloaded once, with a network and"
+        f"{reference.words} {what}. There are three ways to provide it: {it} be downloaded once, with a network and"
         f" without HF_HUB_OFFLINE; give the path of its .nemo file{named_by}, or put that file into MODEL_SOURCE_DIR;"
         f" or fill the cache, here {cache}, from a machine that has it."
     )
