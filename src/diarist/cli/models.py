@@ -123,12 +123,13 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
     try:
         from diarist.engines.nemo.export import Wish
         from diarist.engines.nemo.export import export as run
+
+        path = run(Wish(model, folder, name, quantize), settings, lambda step: click.echo(f"{model}: {step}", err=True))
     except ImportError as error:
         raise EngineUnavailable(
             f"The export needs NeMo, which is not installed here ({error}): `pip install 'diarist[nemo]'`, or export on"
             " another machine and copy the folder."
         ) from error
-    path = run(Wish(model, folder, name, quantize), settings, lambda step: click.echo(f"{model}: {step}", err=True))
     click.echo(f"{path.name}: ready in {path}")
 
 

@@ -54,8 +54,10 @@ def test_help_is_as_shown(block):
     assert shown == result.stdout, f"the block after {command!r} should be:\n{result.stdout}"
 
 
-def test_the_help_of_both_is_shown():
-    assert [block.splitlines()[0] for block in CONSOLE] == ["$ diarist --help", "$ diarist transcribe --help"]
+def test_the_help_of_each_is_shown():
+    assert [block.splitlines()[0] for block in CONSOLE] == [
+        "$ diarist --help", "$ diarist transcribe --help", "$ diarist models export --help",
+    ]  # fmt: skip
 
 
 def test_every_command_is_told_of():
