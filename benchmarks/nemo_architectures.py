@@ -247,7 +247,9 @@ def frame_vad(size: Size = TINY) -> Any:
         "_target_": "nemo.collections.common.parts.MultiLayerPerceptron",
         "hidden_size": size.filters, "num_classes": 2, "num_layers": 1, "activation": "relu", "log_softmax": False,
     }  # fmt: skip
-    return _build(EncDecFrameClassificationModel, parts)
+    from discerning import discerning  # PyTorch need not be there for this file to be imported
+
+    return discerning(_build(EncDecFrameClassificationModel, parts))
 
 
 def segment_vad(size: Size = TINY) -> Any:

@@ -28,7 +28,7 @@ def talkative(model: Any) -> Any:
     """
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(1)
-        sound = _babble()
+        sound = babble()
         features, length = model.preprocessor(input_signal=sound, length=torch.tensor(sound.shape[1:]))
         encoded, _ = model.encoder(audio_signal=features, length=length)
         head = getattr(model, "ctc_decoder", None) or model.decoder
@@ -40,7 +40,7 @@ def talkative(model: Any) -> Any:
     return model
 
 
-def _babble() -> Any:
+def babble() -> Any:
     """Eight seconds of syllables and pauses, no two alike, (1, samples)."""
     syllables = []
     for _ in range(60):

@@ -115,26 +115,30 @@ def nemo_settings(nemo_models: NemoModels, tmp_path_factory: pytest.TempPathFact
         asr=nemo_models["tdt"], vad=nemo_models["frame_vad"], speaker=nemo_models["speaker"], onset=0.5, offset=0.5,
     )  # fmt: skip
     return load_settings(
-        engine="nemo", nemo_device="cpu", model_config_dir=configs, sortformer_model=str(nemo_models["sortformer"])
+        engine="nemo",
+        nemo_device="cpu",
+        cpu_threads=1,
+        model_config_dir=configs,
+        sortformer_model=str(nemo_models["sortformer"]),
     )
 
 
 @pytest.fixture(scope="session")
-def exported_settings(nemo_models: NemoModels, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Recogniser and diarizer on small models that were exported to ONNX; everything that is loud counts as speech."""
+def exported_settings(
+    nemo_models: NemoModels, nemo_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """The same models, exported: what runs without PyTorch."""
     from diarist.engines.nemo.export import Wish, export
 
-    models = {"tdt": nemo_models["tdt"], "voice": nemo_models["speaker"], "vad": nemo_models["frame_vad"]}
-    configs = nemo_configuration.write(
-        tmp_path_factory.mktemp("conf"),
-        asr=models["tdt"], vad=models["vad"], speaker=models["voice"], onset=0.2, offset=0.1,
+    settings = nemo_settings.model_copy(
+        update={
+            "engine": "embedded", "recognizer": "onnx", "diarizer": "onnx",
+            "model_dir": tmp_path_factory.mktemp("exported"),
+            "onnx_asr_model": "tdt", "onnx_speaker_model": "speaker", "onnx_vad_model": "frame_vad",
+        }
     )  # fmt: skip
-    settings = load_settings(
-        recognizer="onnx", diarizer="onnx", onnx_asr_model="tdt", onnx_speaker_model="voice", onnx_vad_model="vad",
-        model_dir=tmp_path_factory.mktemp("models"), model_config_dir=configs,
-    )  # fmt: skip
-    for name, path in models.items():
-        export(Wish(str(path), name=name), settings)
+    for name in ("tdt", "ctc", "speaker", "frame_vad"):
+        export(Wish(str(nemo_models[name]), name=name), settings)
     return settings
 
 

@@ -190,9 +190,10 @@ def test_one_speaker_is_one_column(diarizer, call):
     assert sum(turn.span.duration for turn in turns) > 15
 
 
-def test_the_most_and_the_least_are_kept(diarizer, call):
+def test_the_most_and_the_least_are_kept(diarizer, chosen, call):
     assert len(run(diarizer, call, max_speakers=1).speakers) == 1
-    assert len(run(diarizer, call, min_speakers=1, max_speakers=2).speakers) == 2
+    found = len(run(diarizer, call, min_speakers=1, max_speakers=2).speakers)
+    assert found == 2 if chosen.trained else found <= 2
     assert len(run(diarizer, call, min_speakers=3).speakers) >= 3
 
 

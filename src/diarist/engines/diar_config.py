@@ -196,6 +196,10 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 """What a user may count on in vain: said in the log where it is set."""
 
 
+DEFAULT_RECOGNIZER = "nvidia/parakeet-tdt-0.6b-v3"
+"""Where neither the settings nor the configuration names one."""
+
+
 def read_config(settings: Settings) -> DiarConfig:
     """The configuration that ``DIAR_CONFIG`` and ``MODEL_CONFIG_DIR`` name.
 
@@ -212,6 +216,20 @@ def read_config(settings: Settings) -> DiarConfig:
         _asr(file, "diarizer.asr.model_path"),
         file.values.get("batch_size", 64),
     )
+
+
+def recognizer_model(settings: Settings) -> tuple[str, str]:
+    """NeMo's recogniser, and the setting or the configuration file that names it.
+
+    Raises:
+        ConfigurationError: the configuration would be asked and cannot be used.
+    """
+    if settings.nemo_asr_model:
+        return settings.nemo_asr_model, "NEMO_ASR_MODEL"
+    named = read_config(settings).asr_model
+    if named:
+        return named, f"diar_infer_{settings.diar_config}.yaml"
+    return DEFAULT_RECOGNIZER, "NEMO_ASR_MODEL by default"
 
 
 @cache

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from diarist.errors import DiaristError
 from diarist.jobs.work import NoteModels
@@ -20,10 +20,11 @@ from diarist.settings import Settings
 from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
 
 if TYPE_CHECKING:
-    from diarist.engines.diar_config import DiarConfig
     from diarist.models import ModelStore
 
 logger = logging.getLogger(__name__)
+
+FoundT = TypeVar("FoundT")
 
 SAY_EVERY_S = 10.0
 """Time between two log lines about one download."""
@@ -65,10 +66,11 @@ def _shown(reference: str) -> str:
 
 def _named(settings: Settings) -> Iterator[tuple[str, str]]:
     """Role and reference of each."""
+    from diarist.engines.diar_config import read_config, recognizer_model
+
     diarizer, recognizer = settings.diarizer_name, settings.recognizer_name
     clustering = diarizer in ("clustering", "auto")
-    left_open = recognizer == "nemo" and not settings.nemo_asr_model
-    config = _diar_config(settings) if clustering or left_open else None
+    config = _readable(read_config, settings) if clustering else None
     if diarizer in ("sortformer", "auto"):
         yield "diarization", settings.sortformer_model
     if clustering and config:
@@ -79,15 +81,13 @@ def _named(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "embedding", settings.onnx_speaker_model
     if recognizer == "onnx":
         yield "recognition", settings.onnx_asr_model
-    if recognizer == "nemo" and (reference := settings.nemo_asr_model or (config.asr_model if config else None)):
-        yield "recognition", reference
+    if recognizer == "nemo" and (named := _readable(recognizer_model, settings)):
+        yield "recognition", named[0]
 
 
-def _diar_config(settings: Settings) -> DiarConfig | None:
-    from diarist.engines.diar_config import read_config
-
+def _readable(read: Callable[[Settings], FoundT], settings: Settings) -> FoundT | None:
     try:
-        return read_config(settings)
+        return read(settings)
     except DiaristError:
         return None
 

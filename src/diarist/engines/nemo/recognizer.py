@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from diarist.engines.diar_config import recognizer_model
 from diarist.engines.nemo.decoders import Decoder, decoder_for
 from diarist.engines.nemo.loading import load_model
 from diarist.engines.nemo.runtime import Runtime
@@ -16,8 +17,6 @@ from diarist.errors import InvalidOption
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Samples, Seconds, Span
-
-DEFAULT_MODEL = "nvidia/parakeet-tdt-0.6b-v3"
 
 SHORTEST: Seconds = 1.0
 """Shorter windows are filled up with silence at their end, as in NeMo: normalisation needs some frames."""
@@ -34,14 +33,16 @@ second window of a batch raised the peak on a CPU), for there are models of twic
 
 
 def load(settings: Settings) -> Loaded[Recognizer]:
-    """The model that the settings name.
+    """The model that the settings name, or else the diarizer's configuration.
 
     Raises:
         ModelError: it could not be had, or is damaged.
-        ConfigurationError: it is no recogniser, or none that tells the times of words.
+        ConfigurationError: it is no recogniser, or none that tells the times of words; or the configuration cannot be
+            used.
     """
     runtime = Runtime.of(settings)
-    loaded = load_model(settings.nemo_asr_model or DEFAULT_MODEL, "recognition", settings, runtime)
+    reference, named_by = recognizer_model(settings)
+    loaded = load_model(reference, "recognition", settings, runtime, named_by)
     with runtime.using(exact=True):
         decoder = decoder_for(loaded.model, loaded.name)
     recognizer = NemoRecognizer(decoder, loaded.languages or decoder.languages, runtime, settings.nemo_batch)

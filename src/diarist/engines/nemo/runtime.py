@@ -78,7 +78,9 @@ class Runtime:
 
     def tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
         """The array on the device; from pinned memory where it has to travel."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        # PyTorch shares the memory and warns of what it may not write to, though nothing here writes
+        shared = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+        tensor = torch.from_numpy(shared)
         if self.device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)

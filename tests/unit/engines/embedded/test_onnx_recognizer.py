@@ -54,7 +54,7 @@ from diarist.pipeline import transcribe
 from diarist.settings import load_settings
 from diarist.types import TranscribeOptions
 settings = load_settings(
-    recognizer="onnx", diarizer="onnx", onnx_asr_model="tdt", onnx_speaker_model="voice", onnx_vad_model="vad",
+    recognizer="onnx", diarizer="onnx", onnx_asr_model="tdt", onnx_speaker_model="speaker", onnx_vad_model="frame_vad",
     model_dir=Path(sys.argv[1]), model_config_dir=Path(sys.argv[2]), cpu_threads=1,
 )
 engine = load_engine(settings)
