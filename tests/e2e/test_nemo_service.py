@@ -167,9 +167,9 @@ def test_whisper_goes_with_sortformer_and_a_nemo_model_with_the_embedded_diarize
     assert len(answer.json["speakers"]) == 2
 
 
-def transcribe(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def diarist(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {name: str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "diarist.cli", "transcribe", *arguments]
+    command = [sys.executable, "-m", "diarist.cli", *arguments]
     return subprocess.run(
         command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=READY_S
     )
@@ -177,7 +177,7 @@ def transcribe(folder: Path, *arguments: str, **settings: object) -> subprocess.
 
 def test_the_command_line_runs_on_nemo_too(nemo_settings, sample_recording, tmp_path):
     shutil.copy(sample_recording, tmp_path / "call.wav")
-    done = transcribe(tmp_path, "call.wav", "--format", "rttm", "--output", ".", **options(nemo_settings))
+    done = diarist(tmp_path, "transcribe", "call.wav", "--format", "rttm", "--output", ".", **options(nemo_settings))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "call.rttm").read_text().startswith("SPEAKER ")
 
@@ -185,9 +185,26 @@ def test_the_command_line_runs_on_nemo_too(nemo_settings, sample_recording, tmp_
 def test_without_any_model_the_command_line_ends_with_words(sample_recording, tmp_path):
     """Offline, with empty caches: which model, and the ways to provide it."""
     empty = {"HF_HUB_OFFLINE": 1, "HF_HOME": tmp_path / "hub", "NEMO_CACHE_DIR": tmp_path / "nemo"}
-    done = transcribe(tmp_path, str(sample_recording), ENGINE="nemo", NEMO_DEVICE="cpu", **empty)
+    done = diarist(tmp_path, "transcribe", str(sample_recording), ENGINE="nemo", NEMO_DEVICE="cpu", **empty)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     words = " ".join(done.stderr.split())
     for needed in ("nvidia/diar_streaming_sortformer_4spk-v2.1", ".nemo", "HF_HUB_OFFLINE"):
         assert needed in words
+
+
+def test_models_can_be_fetched_before_they_are_needed(nemo_settings, tmp_path):
+    done = diarist(tmp_path, "models", "pull", **options(nemo_settings))
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        "sortformer", "stt_en_tdt", "frame_vad", "speaker",
+    ]  # fmt: skip
+    assert all(Path(line.partition("ready in ")[2]).is_file() for line in done.stdout.splitlines())
+
+
+def test_a_model_that_cannot_be_fetched_ends_with_words(tmp_path):
+    empty = {"HF_HOME": tmp_path / "hub", "NEMO_CACHE_DIR": tmp_path / "nemo"}
+    done = diarist(tmp_path, "models", "pull", "--offline", ENGINE="nemo", **empty)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "nvidia/diar_streaming_sortformer_4spk-v2.1" in done.stderr

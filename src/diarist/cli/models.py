@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,13 +67,15 @@ def list_models(as_json: bool) -> None:
 def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
     """Fetch models, and mend those that are damaged.
 
-    Without a NAME: those that the settings need. What is here and whole is left alone.
+    Without a NAME: those that the settings need, NeMo's among them. What is here and whole is left alone.
     """
     settings, store = _store()
     for name in _chosen(names, settings, store, everything=everything):
         with _progress_of(name) as progress:
             path = store.pull(name, progress, offline=offline)
         click.echo(f"{name}: ready in {path}")
+    if not names and not everything:
+        _pull_nemo(settings, offline=offline)
 
 
 @models.command()
@@ -131,6 +134,29 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
             " another machine and copy the folder."
         ) from error
     click.echo(f"{path.name}: ready in {path}")
+
+
+def _pull_nemo(settings: Settings, *, offline: bool) -> None:
+    """NeMo's models that the settings name, into the caches of the hub and of NeMo; nothing is loaded."""
+    from diarist.engines.wanted import wanted
+
+    of_nemo = [model for model in wanted(settings) if not model.exported]
+    if not of_nemo:
+        return
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it
+    from diarist.engines.nemo.fetching import Reference, find
+
+    for model in of_nemo:
+        click.echo(f"{model.name}: looking for it", err=True)
+        try:
+            path = find(Reference(model.reference, model.role, model.named_by), settings)
+        except ImportError as error:
+            raise EngineUnavailable(
+                f"{model.reference} is in NVIDIA's catalogue, which only NeMo can read, and NeMo is not installed here"
+                f" ({error}): `pip install 'diarist[nemo]'`."
+            ) from error
+        click.echo(f"{model.name}: ready in {path}")
 
 
 def _store() -> tuple[Settings, ModelStore]:

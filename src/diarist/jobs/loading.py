@@ -6,14 +6,14 @@ broken is reported like any fault of loading.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from diarist.errors import DiaristError
+from diarist.errors import ConfigurationError
 from diarist.jobs.work import NoteModels
 from diarist.protocols import Engine
 from diarist.settings import Settings
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from diarist.models import ModelStore
 
 logger = logging.getLogger(__name__)
-
-FoundT = TypeVar("FoundT")
 
 SAY_EVERY_S = 10.0
 """Time between two log lines about one download."""
@@ -51,45 +49,13 @@ def other_models(settings: Settings) -> tuple[ModelInfo, ...]:
     Without those of a configuration file that cannot be read, which the engine then says itself.
     """
     from diarist.engines.nemo import known
+    from diarist.engines.wanted import wanted
 
-    return tuple(
-        ModelInfo(_shown(reference), role, known.licence(reference), "loading")
-        for role, reference in dict.fromkeys(_named(settings))
-    )
-
-
-def _shown(reference: str) -> str:
-    """As the loaded model is called: a file or a folder by its own name, all else as it is named."""
-    path = Path(reference).expanduser()
-    return path.stem if path.suffix == ".nemo" else path.name if path.exists() else reference
-
-
-def _named(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Role and reference of each."""
-    from diarist.engines.diar_config import read_config, recognizer_model
-
-    diarizer, recognizer = settings.diarizer_name, settings.recognizer_name
-    clustering = diarizer in ("clustering", "auto")
-    config = _readable(read_config, settings) if clustering else None
-    if diarizer in ("sortformer", "auto"):
-        yield "diarization", settings.sortformer_model
-    if clustering and config:
-        yield "vad", config.vad.model
-        yield "embedding", config.voices.model
-    if diarizer == "onnx":
-        yield "vad", settings.onnx_vad_model
-        yield "embedding", settings.onnx_speaker_model
-    if recognizer == "onnx":
-        yield "recognition", settings.onnx_asr_model
-    if recognizer == "nemo" and (named := _readable(recognizer_model, settings)):
-        yield "recognition", named[0]
-
-
-def _readable(read: Callable[[Settings], FoundT], settings: Settings) -> FoundT | None:
-    try:
-        return read(settings)
-    except DiaristError:
-        return None
+    found: list[ModelInfo] = []
+    with contextlib.suppress(ConfigurationError):
+        for model in wanted(settings):
+            found.append(ModelInfo(model.name, model.role, known.licence(model.reference), "loading"))  # noqa: PERF401 - what came before an error counts
+    return tuple(dict.fromkeys(found))
 
 
 def pull_models(store: ModelStore, names: tuple[str, ...], note_models: NoteModels) -> None:

@@ -15,8 +15,8 @@ from onnx_asr.onnx import OnnxSessionOptions
 from diarist.engines.embedded.exported import Exported, Kind, locate
 from diarist.engines.embedded.onnx_features import Floats, MelFeatures
 from diarist.engines.embedded.runtime import session_options
-from diarist.engines.nemo.windows import windows
-from diarist.engines.nemo.words import LETTER, Token, Vocabulary
+from diarist.engines.windows import windows
+from diarist.engines.words import LETTER, Token, Vocabulary
 from diarist.errors import InvalidOption, ModelCorrupt
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings

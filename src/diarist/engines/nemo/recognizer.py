@@ -11,8 +11,8 @@ from diarist.engines.diar_config import recognizer_model
 from diarist.engines.nemo.decoders import Decoder, decoder_for
 from diarist.engines.nemo.loading import load_model
 from diarist.engines.nemo.runtime import Runtime
-from diarist.engines.nemo.windows import windows
-from diarist.engines.nemo.words import Token
+from diarist.engines.windows import windows
+from diarist.engines.words import Token
 from diarist.errors import InvalidOption
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -370,3 +372,19 @@ def test_the_same_answer_again(nemo_models, settings):
             )
         answers.append(voice.numpy())
     assert np.array_equal(*answers)
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_another_one_uses_is_not(nemo_models, settings):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    temporary = Path(tempfile.gettempdir())
+    left, used, other = (
+        temporary / name
+        for name in (f"diarist-nemo-{gone.pid}-a", f"diarist-nemo-{os.getppid()}-b", "diarist-nemo-x-c")
+    )
+    for folder in (left, used, other):
+        (folder / "weights").mkdir(parents=True)
+    load(nemo_models["frame_vad"], "vad", settings)
+    assert sorted(path.name for path in temporary.glob("diarist-nemo-*")) == sorted((used.name, other.name))
+    for folder in (used, other):
+        shutil.rmtree(folder)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from diarist.engines.nemo.words import Token, Vocabulary
+from diarist.engines.words import Token, Vocabulary
 from diarist.types import Span
 
 FRAME = 0.08

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.nemo.windows import Cutting, windows
+from diarist.engines.windows import Cutting, windows
 from diarist.types import SAMPLE_RATE, Audio, Span
 
 
