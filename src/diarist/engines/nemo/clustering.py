@@ -30,7 +30,7 @@ from diarist.types import MAX_SPEAKERS
 NAME = "clustering"
 
 CPU_WINDOWS = 3_000
-"""Windows that are clustered at once on a CPU: the work grows with their cube. 4,000 take 17 s on two cores, 10,000,
+"""Windows that are clustered at once on a CPU: the work grows with their cube. 4,000 take 17 s on two cores; 10,000,
 which is NeMo's number for a GPU, minutes and gigabytes."""
 
 
@@ -47,8 +47,11 @@ def load(settings: Settings) -> Loaded[Diarizer]:
 def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) -> Loaded[Diarizer]:
     """The same for a configuration that is read already."""
     batch = settings.nemo_batch or config.batch_size
-    vad = load_model(config.vad.model, "vad", settings, runtime)
-    voices = load_model(config.voices.model, "embedding", settings, runtime)
+    file = f"diar_infer_{settings.diar_config}.yaml"
+    vad = load_model(config.vad.model, "vad", settings, runtime, f"diarizer.vad.model_path in {file}")
+    voices = load_model(
+        config.voices.model, "embedding", settings, runtime, f"diarizer.speaker_embeddings.model_path in {file}"
+    )
     diarizer = MultiscaleDiarizer(
         speech_detector(vad, runtime, config.vad, batch),
         NemoVoices(voices.model, runtime, batch),
@@ -129,15 +132,22 @@ class NemoClusterer:
         edges = np.linspace(0, len(mixed), chunks + 1).astype(int).tolist()
         # All means together are clustered at once too, and have to tell the voices apart.
         clusters = max(most + 1, min(max(self._config.chunk_cluster_count, 2 * most), self._windows // chunks))
-        means: list[Floats] = []
+        rows: list[Floats] = []
         member: list[Labels] = []
         for first, stop in pairwise(edges):
             part = mixed[first:stop]
             labels = self._unit(part, min(clusters, len(part)), clusters)
-            present, labels = np.unique(labels, return_inverse=True)
-            member.append(labels + sum(len(rows) for rows in means))
-            means.append(np.stack([part[labels == k].mean(axis=0) for k in range(len(present))]))
-        return self._unit(np.concatenate(means), exactly, most)[np.concatenate(member)]
+            means, own = summary(part, labels, max(1, len(part) // clusters))
+            member.append(np.where(own < 0, own, own + sum(map(len, rows))))
+            rows.append(means)
+        row, voice = np.concatenate(member), self._unit(np.concatenate(rows), exactly, most)
+        found = np.where(row < 0, -1, voice[row])
+        # What stands between the voices goes to the nearest.
+        left = np.flatnonzero(found < 0)
+        present = np.unique(voice)
+        centres = normalise(np.stack([mixed[found == k].mean(axis=0) for k in present]))
+        found[left] = present[(mixed[left] @ centres.T).argmax(axis=1)]
+        return found
 
     def _unit(self, rows: Floats, exactly: int | None, most: int) -> Labels:
         """Cluster rows of one scale, (windows, values)."""
@@ -154,6 +164,32 @@ class NemoClusterer:
                 sparse_search_volume=self._config.sparse_search_volume,
             )
         )
+
+
+def summary(unit: Floats, labels: Labels, size: int) -> tuple[Floats, Labels]:
+    """Means of about ``size`` windows of one cluster each.
+
+    Where voices are far apart, NeMo's clusters are a few large ones and many of a single window between two voices. Of
+    their plain means most would be such windows, and hide the voices.
+
+    Args:
+        unit: embeddings, (windows, values).
+        labels: their clusters, (windows,).
+        size: clusters of more windows have several means, those of a small part of it none.
+
+    Returns:
+        The means, (rows, values), and the row of each window, int64 (windows,), or -1.
+    """
+    rows: list[Floats] = []
+    member = np.full(len(unit), -1, dtype=np.int64)
+    for label in np.unique(labels):
+        windows = np.flatnonzero(labels == label)
+        if len(windows) * 4 < size:
+            continue
+        for piece in np.array_split(windows, -(-len(windows) // size)):
+            member[piece] = len(rows)
+            rows.append(unit[piece].mean(axis=0))
+    return np.stack(rows), member
 
 
 def interpolated(scales: Sequence[Scale]) -> Floats:

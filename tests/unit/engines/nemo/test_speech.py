@@ -147,7 +147,7 @@ def test_the_class_of_the_model_says_what_it_judges(frame_model, window_model, r
 def test_windows_of_no_length_are_refused(window_model, runtime):
     from diarist.engines.nemo.speech import speech_detector
 
-    with pytest.raises(ConfigurationError, match="window_length_in_sec, which is 0: give at least 0.05"):
+    with pytest.raises(ConfigurationError, match=r"window_length_in_sec, which is 0: give at least 0\.05"):
         speech_detector(window_model, runtime, VadConfig("x", window=0.0), 4)
 
 
