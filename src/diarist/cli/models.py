@@ -130,7 +130,7 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
         path = run(Wish(model, folder, name, quantize), settings, lambda step: click.echo(f"{model}: {step}", err=True))
     except ImportError as error:
         raise EngineUnavailable(
-            f"The export needs NeMo, which is not installed here ({error}): `pip install 'diarist[nemo]'`, or export on"
+            f"The export needs NeMo, which is not installed here ({error}): `pip install -e '.[nemo]'`, or export on"
             " another machine and copy the folder."
         ) from error
     click.echo(f"{path.name}: ready in {path}")
@@ -154,7 +154,7 @@ def _pull_nemo(settings: Settings, *, offline: bool) -> None:
         except ImportError as error:
             raise EngineUnavailable(
                 f"{model.reference} is in NVIDIA's catalogue, which only NeMo can read, and NeMo is not installed here"
-                f" ({error}): `pip install 'diarist[nemo]'`."
+                f" ({error}): `pip install -e '.[nemo]'`."
             ) from error
         click.echo(f"{model.name}: ready in {path}")
 

@@ -101,7 +101,7 @@ def _load(kind: str, loaders: Mapping[str, Callable[[Settings], T]], name: str, 
         return loaders[name](settings)
     except ImportError as error:
         advice = (
-            f"Install what NeMo needs, `pip install 'diarist[nemo]'` (docs/nemo.md tells which PyTorch), or set"
+            f"Install what NeMo needs, `pip install -e '.[nemo]'` (docs/nemo.md tells which PyTorch), or set"
             f" {kind.upper()} to another one."
             if (error.name or "").partition(".")[0] in NEMO_LIBRARIES
             else "Run `make setup`, or `pip install` Diarist again."

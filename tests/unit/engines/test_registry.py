@@ -59,7 +59,7 @@ def test_the_device_is_the_gpu_where_either_has_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install 'diarist\[nemo\]'")]
+    ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install -e '\.\[nemo\]'")]
 )
 def test_a_library_that_is_missing_is_named_with_what_to_do(monkeypatch, module, advice):
     def load(_settings):
