@@ -170,6 +170,7 @@ def canary(folder: Path, size: Size = TINY) -> Any:
     layer = {"attn_score_dropout": 0.0, "attn_layer_dropout": 0.0, "ffn_dropout": 0.0, "hidden_act": "relu"}
     parts = {
         "sample_rate": RATE, "prompt_format": "canary2", "preprocessor": _mel(size.mels), "encoder": _conformer(size),
+        "restore_timestamps_model": False,  # or it is looked for in the archive that was loaded last
         "model_defaults": dict.fromkeys(("asr_enc_hidden", "lm_enc_hidden", "lm_dec_hidden"), size.width),
         "tokenizer": {
             "dir": None, "type": "agg", "langs": tokenizers,
