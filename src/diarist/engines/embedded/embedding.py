@@ -6,8 +6,9 @@ arXiv 2303.00332); the model is 3D-Speaker's ``iic/speech_campplus_sv_zh_en_16k-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeAlias
 
 import kaldi_native_fbank
 import numpy as np
@@ -27,26 +28,41 @@ SHORTEST: Seconds = 0.2
 
 VALUES = 192
 
+HOP_SAMPLES = round(SHIFT * SAMPLE_RATE)
+FIELD_SAMPLES = 400
+"""What one row is computed from: 25 ms."""
 
-def filterbanks(audio: Audio) -> NDArray[np.float32]:
+BLOCK_ROWS = 6_000
+"""A minute: bounds what is held of a recording's filterbanks."""
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+def filterbanks(audio: Audio) -> Floats:
     """Kaldi filterbanks as 3D-Speaker computes them, float32 (rows, 80): 25 ms every 10 ms, Povey window, no dither."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0
     options.frame_opts.snip_edges = True
     options.mel_opts.num_bins = MELS
-    blocks: list[NDArray[np.float32]] = []
-    hop, field = round(SHIFT * SAMPLE_RATE), 400
-    block_rows = 6_000  # a minute: bounds what the extractor holds
-    for first in range(0, max(1, (len(audio.samples) - field) // hop + 1), block_rows):
-        piece = audio.samples[first * hop : (first + block_rows - 1) * hop + field]
+    blocks: list[Floats] = []
+    for first in range(0, max(1, _row_count(audio)), BLOCK_ROWS):
         extractor = kaldi_native_fbank.OnlineFbank(options)
-        extractor.accept_waveform(SAMPLE_RATE, piece)
+        extractor.accept_waveform(SAMPLE_RATE, _heard_in(audio, first, first + BLOCK_ROWS).samples)
         extractor.input_finished()
         rows = extractor.num_frames_ready
         if rows:
             blocks.append(np.stack([extractor.get_frame(i) for i in range(rows)]))
     return np.concatenate(blocks) if blocks else np.zeros((0, MELS), dtype=np.float32)
+
+
+def _row_count(audio: Audio) -> int:
+    return max(0, (len(audio.samples) - FIELD_SAMPLES) // HOP_SAMPLES + 1)
+
+
+def _heard_in(audio: Audio, first: int, last: int) -> Audio:
+    """What the rows from ``first`` to before ``last`` are computed from: a view."""
+    return Audio(audio.samples[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + FIELD_SAMPLES])
 
 
 class Embedder:
@@ -61,31 +77,57 @@ class Embedder:
         self._session = session
         self._batch = batch
 
-    def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> NDArray[np.float32]:
-        """One embedding a window, float32 (windows, 192). The filterbanks are computed once and shared."""
+    def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
+        """One embedding a window, float32 (windows, 192).
+
+        Filterbanks are computed once, shared by the windows of a minute, and dropped after it: memory does not grow
+        with the recording.
+        """
         found = np.zeros((len(windows), VALUES), dtype=np.float32)
-        features = filterbanks(audio)
-        if len(features) == 0:
+        rows = _row_count(audio)
+        if rows == 0:
             return found
-        bounds = [self._rows(window, len(features)) for window in windows]
-        by_length: dict[int, list[int]] = {}
-        for index, (first, last) in enumerate(bounds):
-            by_length.setdefault(last - first, []).append(index)
+        waiting: dict[int, list[tuple[int, Floats]]] = {}  # by length: index of the window, (length, 80)
         done = 0
-        for length, indices in sorted(by_length.items()):
-            for at in range(0, len(indices), self._batch):
-                members = indices[at : at + self._batch]
-                batch = np.stack([features[bounds[i][0] : bounds[i][1]] for i in members])  # (batch, rows, 80)
-                batch = batch - batch.mean(axis=1, keepdims=True)
-                shortest = round(SHORTEST / SHIFT)
-                if length < shortest:
-                    batch = np.concatenate([batch] * -(-shortest // length), axis=1)
-                found[members] = self._session.run(None, {"features": batch})[0]
-                done += len(members)
-                progress("embedding", done / len(windows))
+
+        def run(members: list[tuple[int, Floats]]) -> None:
+            nonlocal done
+            found[[index for index, _ in members]] = self._run(np.stack([features for _, features in members]))
+            done += len(members)
+            progress("embedding", done / len(windows))
+
+        for index, features in _features(audio, [_rows(window, rows) for window in windows]):
+            alike = waiting.setdefault(len(features), [])
+            alike.append((index, features))
+            if len(alike) == self._batch:
+                run(waiting.pop(len(features)))
+        for _, alike in sorted(waiting.items()):
+            run(alike)
         return found
 
-    @staticmethod
-    def _rows(window: Span, rows: int) -> tuple[int, int]:
-        first = min(round(window.start / SHIFT), rows - 1)
-        return first, min(max(first + 1, round(window.end / SHIFT)), rows)
+    def _run(self, batch: Floats) -> Floats:
+        """Filterbanks of windows of one length, (windows, rows, 80), to embeddings, (windows, 192)."""
+        batch = batch - batch.mean(axis=1, keepdims=True)
+        length, shortest = batch.shape[1], round(SHORTEST / SHIFT)
+        if length < shortest:
+            batch = np.concatenate([batch] * -(-shortest // length), axis=1)
+        embeddings: Floats = self._session.run(None, {"features": batch})[0]
+        return embeddings
+
+
+def _rows(window: Span, rows: int) -> tuple[int, int]:
+    """The first row of the window and the one after its last, within what there is; at least one row."""
+    first = min(round(window.start / SHIFT), rows - 1)
+    return first, min(max(first + 1, round(window.end / SHIFT)), rows)
+
+
+def _features(audio: Audio, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Floats]]:
+    """Each window's index and filterbanks, (rows, 80), minute by minute; of windows that begin earlier first."""
+    ordered = sorted(range(len(bounds)), key=lambda index: bounds[index][0])
+    for _, group in groupby(ordered, key=lambda index: bounds[index][0] // BLOCK_ROWS):
+        members = list(group)
+        first, last = bounds[members[0]][0], max(bounds[index][1] for index in members)
+        shared = filterbanks(_heard_in(audio, first, last))
+        for index in members:
+            own = slice(bounds[index][0] - first, bounds[index][1] - first)
+            yield index, shared[own].copy()  # a view would keep the whole minute

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import kaldi_native_fbank
 import numpy as np
 import pytest
@@ -105,3 +107,29 @@ def test_progress_rises_to_one_and_what_it_raises_goes_through():
 
     with pytest.raises(Cancelled):
         Embedder(Network()).embed(noise(10), WINDOWS, stop)
+
+
+def test_windows_across_minutes_and_out_of_order_get_their_own_rows():
+    audio = noise(125)
+    windows = [Span(119.5, 121.0), Span(59.2, 60.7), Span(0.0, 1.5), Span(60.0, 61.5), Span(124.0, 125.0)]
+    rows = filterbanks(audio)
+    found = Embedder(Network()).embed(audio, windows, ignore)
+    for window, embedding in zip(windows, found, strict=True):
+        own = rows[round(window.start / SHIFT) : round(window.end / SHIFT)]
+        assert embedding[0] == len(own)
+        assert embedding[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
+
+
+def test_memory_does_not_grow_with_the_recording():
+    def peak_bytes(minutes):
+        audio = Audio(np.zeros(minutes * 60 * SAMPLE_RATE, dtype=np.float32))
+        windows = [Span(at, at + 1.5) for minute in range(minutes) for at in np.arange(0, 9, 0.75) + minute * 60.0]
+        tracemalloc.start()
+        try:
+            Embedder(Network()).embed(audio, windows, ignore)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    of_a_minute_bytes = 6_000 * MELS * 4
+    assert peak_bytes(6) - peak_bytes(2) < of_a_minute_bytes / 4
