@@ -1,0 +1,378 @@
+"""Scores: an answer against its reference, as counts that can be pooled.
+
+Who spoke when: DER and JER of pyannote.metrics, overlap scored. What was said: WER, cpWER and tcpWER of meeteval, after
+the normaliser that came with Whisper (English, or the one for all languages). Both, where speakers change: see
+``Score.boundary_words``.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+from diarist.errors import ConfigurationError, InvalidOption
+from diarist.evaluation.normalising import Normaliser, normaliser
+from diarist.evaluation.reference import Reference
+from diarist.evaluation.stretches import Answer, Stretch
+from diarist.types import Diarization, Seconds, Span, Turn
+
+if TYPE_CHECKING:
+    from meeteval.io.seglst import SegLST
+    from pyannote.core import Annotation
+
+COLLAR: Seconds = 0.25
+"""Left out on each side of every reference boundary for the lenient DER: NIST's since RT-03."""
+
+WORD_COLLAR: Seconds = 5.0
+"""How far off a word may be for tcpWER: as the CHiME challenges set it."""
+
+BOUNDARY: Seconds = 0.5
+"""A word this near to a change of speaker is a boundary word."""
+
+MOST_SPEAKERS = 20
+"""meeteval compares no more voices than that."""
+
+Token: TypeAlias = tuple[str, Stretch]
+"""A normalised word, and the word as it was said that it is from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Counts, not rates: scores are pooled by adding them. Seconds, but for what counts words, speakers, recordings.
+
+    Rates are None where there is nothing to divide by.
+    """
+
+    recordings: int = 0
+    seconds: Seconds = 0.0
+    """That were scored."""
+
+    took: Seconds = 0.0
+    """To find the answer; 0 where not measured."""
+
+    speakers: int = 0
+    """Who speak in the reference."""
+
+    found: int = 0
+    """Who speak in the answer."""
+
+    exact: int = 0
+    """Recordings in which as many were found as there are."""
+
+    speech: Seconds = 0.0
+    """Of all speakers: overlapped speech counts once for each."""
+
+    missed: Seconds = 0.0
+    false_alarm: Seconds = 0.0
+    confusion: Seconds = 0.0
+
+    collar_speech: Seconds = 0.0
+    collar_missed: Seconds = 0.0
+    collar_false_alarm: Seconds = 0.0
+    collar_confusion: Seconds = 0.0
+
+    jaccard_errors: float = 0.0
+    """Sum of the Jaccard errors of the reference's speakers, 0..1 each."""
+
+    jaccard_speakers: int = 0
+
+    words: int = 0
+    """In the reference, normalised; 0 where there is no text, as in all that follows but the boundary words."""
+
+    word_errors: int = 0
+    """The texts compared without speakers: all that is said, in order of the utterances' start."""
+
+    deleted: int = 0
+    inserted: int = 0
+
+    speaker_word_errors: int = 0
+    """Of cpWER: what each speaker says compared, with the speakers paired as fits best."""
+
+    timed_word_errors: int = 0
+    """Of tcpWER: the same, and a word must be within ``WORD_COLLAR`` of where it is said."""
+
+    boundary_words: int = 0
+    """Words within ``BOUNDARY`` seconds of a change of speaker that can be judged.
+
+    A change is where, in the reference's turns without overlap (``Diarization.exclusive``), a speaker follows another:
+    the end of the first and the start of the next both count. With a text in the reference, judged are the answer's
+    words that an alignment (Levenshtein) of all words in order of time finds in the reference, letter for letter once
+    normalised; their time is that of the reference's word where it is known (``Reference.words``), else the answer's.
+    Without a text, judged is each of the answer's words in whose middle someone speaks in the reference.
+    """
+
+    boundary_wrong: int = 0
+    """Boundary words that carry the wrong speaker.
+
+    Speakers of the answer stand for those of the reference with whom they share most time, one for one. With a text,
+    wrong is a word whose speaker does not stand for the one who says it in the reference; without, one whose speaker
+    stands for nobody who speaks in its middle.
+    """
+
+    def __add__(self, other: Score) -> Score:
+        return Score(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    @property
+    def der(self) -> float | None:
+        return _rate(self.missed + self.false_alarm + self.confusion, self.speech)
+
+    @property
+    def der_collar(self) -> float | None:
+        return _rate(self.collar_missed + self.collar_false_alarm + self.collar_confusion, self.collar_speech)
+
+    @property
+    def jer(self) -> float | None:
+        return _rate(self.jaccard_errors, self.jaccard_speakers)
+
+    @property
+    def wer(self) -> float | None:
+        return _rate(self.word_errors, self.words)
+
+    @property
+    def cpwer(self) -> float | None:
+        return _rate(self.speaker_word_errors, self.words)
+
+    @property
+    def tcpwer(self) -> float | None:
+        return _rate(self.timed_word_errors, self.words)
+
+    @property
+    def boundary_error(self) -> float | None:
+        return _rate(self.boundary_wrong, self.boundary_words)
+
+    @property
+    def speed(self) -> float | None:
+        """Seconds of recording for each second of work."""
+        return _rate(self.seconds, self.took)
+
+
+def pool(scores: Iterable[Score]) -> Score:
+    """One score of all."""
+    return sum(scores, Score())
+
+
+def require() -> None:
+    """See that what scores is installed.
+
+    Raises:
+        ConfigurationError: it is not; the message says how to install it.
+    """
+    try:
+        import jiwer  # noqa: F401
+        import meeteval  # noqa: F401
+        import pyannote.metrics.diarization  # noqa: F401
+        import whisper_normalizer.basic  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"scoring needs the bench extra ({error.name} is missing): pip install 'diarist[bench]',"
+            " or in a checkout pip install -e '.[bench]'"
+        ) from error
+
+
+def score(reference: Reference, answer: Answer, *, language: str | None = "en") -> Score:
+    """Compare what a system says to what is so.
+
+    Args:
+        reference: the truth.
+        answer: what the system says; words that have their middle outside ``reference.scored``, where there is that,
+            count on neither side.
+        language: ISO 639-1 of the words, which chooses how they are normalised; None: as those of any language.
+
+    Raises:
+        ConfigurationError: the ``bench`` extra is not installed.
+        InvalidOption: texts of more than ``MOST_SPEAKERS`` speakers.
+    """
+    require()
+    parts = reference.scored or (Span(0.0, _end(reference, answer)),)
+    told = Score(
+        recordings=1,
+        seconds=sum(part.duration for part in parts),
+        took=answer.took,
+        speakers=len(reference.speakers),
+        found=len({turn.speaker for turn in answer.turns}),
+        exact=int(len(reference.speakers) == len({turn.speaker for turn in answer.turns})),
+    )
+    told += _turns(reference.turns, answer.turns, parts)
+    if answer.stretches is None:
+        return told
+    normal = normaliser(language)
+    heard = _within(answer.stretches, reference.scored)
+    if reference.stretches is not None:
+        told += _words(_within(reference.stretches, reference.scored), heard, normal)
+    return told + _boundary(reference, answer, normal)
+
+
+def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Span]) -> Score:
+    from pyannote.core import Segment, Timeline
+    from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
+
+    truth, guess = _annotation(reference), _annotation(found)
+    region = Timeline([Segment(part.start, part.end) for part in parts])
+    strict = DiarizationErrorRate()(truth, guess, uem=region, detailed=True)
+    # pyannote.metrics takes the whole width
+    lenient = DiarizationErrorRate(collar=2 * COLLAR)(truth, guess, uem=region, detailed=True)
+    jaccard = JaccardErrorRate()(truth, guess, uem=region, detailed=True)
+    return Score(
+        speech=strict["total"],
+        missed=strict["missed detection"],
+        false_alarm=strict["false alarm"],
+        confusion=strict["confusion"],
+        collar_speech=lenient["total"],
+        collar_missed=lenient["missed detection"],
+        collar_false_alarm=lenient["false alarm"],
+        collar_confusion=lenient["confusion"],
+        jaccard_errors=jaccard["speaker error"],
+        jaccard_speakers=int(jaccard["speaker count"]),
+    )
+
+
+def _words(said: Sequence[Stretch], heard: Sequence[Stretch], normal: Normaliser) -> Score:
+    from meeteval.wer.wer.cp import cp_word_error_rate
+    from meeteval.wer.wer.siso import siso_word_error_rate
+    from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
+
+    for whose, stretches in (("reference", said), ("answer", heard)):
+        if (speakers := len({stretch.speaker for stretch in stretches})) > MOST_SPEAKERS:
+            raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MOST_SPEAKERS} are scored")
+    plain = siso_word_error_rate(*(normal(" ".join(each.text for each in texts)) for texts in (said, heard)))
+    joint = cp_word_error_rate(*(_segments(_by_speaker(texts), normal) for texts in (said, heard)))
+    timed = time_constrained_minimum_permutation_word_error_rate(
+        _segments(said, normal), _segments(heard, normal), collar=WORD_COLLAR
+    )
+    return Score(
+        words=plain.length,
+        word_errors=plain.errors,
+        deleted=plain.deletions,
+        inserted=plain.insertions,
+        speaker_word_errors=joint.errors,
+        timed_word_errors=timed.errors,
+    )
+
+
+def _boundary(reference: Reference, answer: Answer, normal: Normaliser) -> Score:
+    changes = _changes(reference.turns)
+    heard = _within(answer.timed_words, reference.scored)
+    if reference.stretches is None:
+        judged = [
+            (word.speaker, speaking)
+            for word in heard
+            if _near(changes, word.span) and (speaking := _speaking(reference.turns, word.span.middle))
+        ]
+        names = _stand_for(reference.turns, answer.turns)
+    else:
+        said = _within(reference.words or reference.stretches, reference.scored)
+        judged = [
+            (guess.speaker, frozenset((truth.speaker,)))
+            for truth, guess in _aligned(_tokens(said, normal), _tokens(heard, normal))
+            if _near(changes, truth.span if reference.words else guess.span)
+        ]
+        names = _stand_for(_as_turns(reference.stretches), answer.turns or _as_turns(answer.stretches or ()))
+    wrong = sum(names.get(speaker) not in speaking for speaker, speaking in judged)
+    return Score(boundary_words=len(judged), boundary_wrong=wrong)
+
+
+def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Stretch, Stretch]]:
+    """The words of both that an alignment finds to be the same."""
+    if not said or not heard:
+        return []
+    from jiwer import process_words
+
+    truth, guess = (" ".join(token for token, _ in tokens) for tokens in (said, heard))
+    (chunks,) = process_words(truth, guess).alignments
+    return [
+        (said[chunk.ref_start_idx + i][1], heard[chunk.hyp_start_idx + i][1])
+        for chunk in chunks
+        if chunk.type == "equal"
+        for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+
+
+def _changes(turns: Sequence[Turn]) -> list[Seconds]:
+    alone = Diarization(tuple(turns)).exclusive()
+    return sorted(
+        edge
+        for one, other in pairwise(alone)
+        if one.speaker != other.speaker
+        for edge in (one.span.end, other.span.start)
+    )
+
+
+def _near(changes: Sequence[Seconds], span: Span) -> bool:
+    first = bisect_left(changes, span.start - BOUNDARY)
+    return first < len(changes) and changes[first] <= span.end + BOUNDARY
+
+
+def _speaking(turns: Sequence[Turn], time: Seconds) -> frozenset[str]:
+    return frozenset(turn.speaker for turn in turns if turn.span.start <= time < turn.span.end)
+
+
+def _stand_for(reference: Sequence[Turn], found: Sequence[Turn]) -> Mapping[str, str]:
+    """Who of the reference each speaker of the answer stands for."""
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    names: Mapping[str, str] = DiarizationErrorRate().optimal_mapping(_annotation(reference), _annotation(found))
+    return names
+
+
+def _annotation(turns: Iterable[Turn]) -> Annotation:
+    """Turns as pyannote's metrics want them."""
+    from pyannote.core import Annotation, Segment
+
+    made = Annotation(uri="recording")
+    for index, turn in enumerate(turns):
+        made[Segment(turn.span.start, turn.span.end), index] = turn.speaker
+    return made
+
+
+def _as_turns(stretches: Iterable[Stretch]) -> tuple[Turn, ...]:
+    return tuple(Turn(stretch.span, stretch.speaker) for stretch in stretches)
+
+
+def _tokens(words: Iterable[Stretch], normal: Normaliser) -> list[Token]:
+    return [(token, word) for word in words for part in word.text.split() for token in normal(part).split()]
+
+
+def _by_speaker(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """All that each speaker says as one stretch, for comparisons in which time is nothing."""
+    texts: dict[str, list[str]] = {}
+    for stretch in stretches:
+        texts.setdefault(stretch.speaker, []).append(stretch.text)
+    return [Stretch(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
+
+
+def _segments(stretches: Iterable[Stretch], normal: Normaliser) -> SegLST:
+    from meeteval.io.seglst import SegLST
+
+    rows = [
+        {
+            "session_id": "recording",
+            "speaker": stretch.speaker,
+            "start_time": stretch.span.start,
+            "end_time": stretch.span.end,
+            "words": text,
+        }
+        for stretch in stretches
+        if (text := normal(stretch.text))
+    ]
+    return SegLST(rows)
+
+
+def _within(stretches: Iterable[Stretch], parts: Sequence[Span]) -> list[Stretch]:
+    if not parts:
+        return list(stretches)
+    return [each for each in stretches if any(part.start <= each.span.middle <= part.end for part in parts)]
+
+
+def _end(reference: Reference, answer: Answer) -> Seconds:
+    """Where the recording ends, as far as is known."""
+    if answer.duration is not None:
+        return answer.duration
+    return max((turn.span.end for turn in (*reference.turns, *answer.turns)), default=0.0)
+
+
+def _rate(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 and math.isfinite(part) else None
