@@ -31,6 +31,15 @@ Against a fixed distance this holds on a telephone too, whose channel makes all 
 DISTINCT_CLUSTERS = 0.2
 """The same for clusters of many windows, whose means say more."""
 
+PARTED_WINDOWS = 3
+"""Fewer windows than this are not taken for a voice that the spectral step has passed over."""
+
+PARTED_SHARE = 0.015
+"""Neither is a smaller share of all windows: in hours there are coughs and laughs that sound like nobody."""
+
+PARTED_LIMIT = 400
+"""At most as many windows of a cluster, evenly taken, say whether it is one voice."""
+
 HEARD_TOGETHER = 0.15
 """What it is worth, as a cosine, that the segmentation hears two windows as one speaker, or as two."""
 
@@ -68,8 +77,8 @@ class Windows:
     def __len__(self) -> int:
         return len(self.unit)
 
-    def part(self, rows: slice) -> Windows:
-        heard = None if self.heard is None else self.heard[rows, rows]
+    def part(self, rows: slice | Labels) -> Windows:
+        heard = None if self.heard is None else self.heard[rows][:, rows]
         return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows], heard)
 
     @property
@@ -130,7 +139,36 @@ def cluster(windows: Windows, bounds: SpeakerBounds) -> Labels:
     else:
         summary, member = summarise(windows, SPECTRAL_LIMIT)
         labels = spectral(summary, bounds)[member]
-    return in_order(join_alike(windows, labels, bounds))
+    joined = join_alike(windows, labels, bounds)
+    if bounds.clip(len(windows), len(windows)) > int(joined.max()) + 1:
+        joined = join_alike(windows, part_unlike(windows, joined), bounds)
+    return in_order(joined)
+
+
+def part_unlike(windows: Windows, labels: Labels) -> Labels:
+    """Part clusters that hold several voices, int64 (windows,): 0, 1 ... without a gap.
+
+    The widest gap between eigenvalues passes over a voice that speaks little, and its windows end up in another
+    cluster. There they are told by the same relative distance by which clusters are joined.
+    """
+    parted = in_order(labels)
+    least = max(PARTED_WINDOWS, round(PARTED_SHARE * len(windows)))
+    for label in range(int(parted.max()) + 1):
+        rows = np.flatnonzero(parted == label)
+        step = -(-len(rows) // PARTED_LIMIT)
+        needed = max(PARTED_WINDOWS, round(least / step))
+        some = windows.part(rows[::step])
+        if len(some) < 2 * needed:
+            continue
+        inner = agglomerate(some, np.arange(len(some)), SpeakerBounds(), DISTINCT_CLUSTERS)
+        present, size = np.unique(inner, return_counts=True)
+        voices = present[size >= needed]
+        if len(voices) < 2:
+            continue
+        centres = normalise(np.stack([some.unit[inner == voice].mean(axis=0) for voice in voices]))
+        nearest = np.argmax(windows.unit[rows] @ centres.T, axis=1)
+        parted[rows] = np.where(nearest == 0, label, int(parted.max()) + nearest)
+    return in_order(parted)
 
 
 def join_alike(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Labels:

@@ -22,6 +22,7 @@ from diarist.clustering import (
     in_order,
     k_means,
     normalise,
+    part_unlike,
     smallest_eigenpairs,
     spectral,
     summarise,
@@ -290,3 +291,42 @@ def test_short_windows_are_expected_to_scatter_more():
     short = Windows(windows.unit, windows.start, windows.start + seconds / 2, windows.run)
     assert (short.same_voice() < windows.same_voice()).all()
     assert ((windows.same_voice() > 0) & (windows.same_voice() < 1)).all()
+
+
+@pytest.mark.parametrize("channel", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("small", [1, 2, 8])
+def test_a_cluster_of_two_voices_is_parted(small, channel):
+    windows, truth = spoken([*[0] * 20, *[1] * small, *[2] * 10], channel=channel)
+    passed_over = np.where(truth == 1, 0, truth)
+    assert same(part_unlike(windows, passed_over), truth)
+
+
+@pytest.mark.parametrize("channel", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("scatter", [0.3, 0.6, 1.0])
+def test_a_cluster_of_one_voice_stays_whole(scatter, channel):
+    windows, truth = spoken(turns(3, 45), scatter=scatter, channel=channel)
+    assert same(part_unlike(windows, truth), truth)
+
+
+def test_a_sound_or_two_that_are_like_nobody_make_no_voice():
+    windows, truth = spoken([0] * 20 + [1] * 20, run_windows=2)
+    odd, _ = spoken([5], seed=7, run_windows=clustering.PARTED_WINDOWS - 1)
+    windows.unit[: len(odd)] = odd.unit
+    assert same(part_unlike(windows, truth), truth)
+
+
+def test_in_hours_a_voice_needs_its_share():
+    runs = 300  # of 4 windows each
+    heard = round(clustering.PARTED_SHARE * runs)
+    for rare, parted in ((heard - 2, False), (heard + 2, True)):
+        windows, truth = spoken([0] * (runs - rare) + [1] * rare)
+        found = part_unlike(windows, np.zeros(len(windows), dtype=np.int64))
+        assert same(found, truth) if parted else not found.any()
+
+
+def test_a_voice_that_is_passed_over_is_found_unless_the_caller_knows_better(monkeypatch):
+    windows, truth = spoken(turns(4, 40))
+    monkeypatch.setattr(clustering, "spectral", lambda _unit, _bounds: np.where(truth == 3, 0, truth))
+    assert same(cluster(windows, ANY), truth)
+    assert len(np.unique(cluster(windows, SpeakerBounds(3, 3)))) == 3
+    assert len(np.unique(cluster(windows, SpeakerBounds(1, 3)))) == 3
