@@ -130,4 +130,5 @@ def transcripts(draw: st.DrawFn, max_utterances: int = 5) -> Transcript:
         timings=(Timing("decode", draw(st.floats(0, 100))),),
         recognizer=draw(st.just("") | word_texts()),
         device=draw(st.sampled_from(("cpu", "cuda:0 (NVIDIA H200)"))),
+        speakers_confidence=draw(st.none() | confidences()),
     )

@@ -3,7 +3,8 @@
 Every word is weighed against every speaker: how much of it the speaker's turns cover, and how active the speaker is in
 its frames. A path through all words is then found (Viterbi) on which a change of speaker costs something, and less
 after a pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's
-rarely is another's. On ties the current speaker keeps the floor.
+rarely is another's. On ties the current speaker keeps the floor. How sure each word's speaker is comes from the same
+path's posterior, scaled to what it proved to be worth; it decides nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.calibration import contested_share, speaker_probability
 from diarist.types import Diarization, RecognizedWord, Seconds, Span, Turn, Utterance, Word
 
 Floats = NDArray[np.float64]
@@ -67,9 +69,10 @@ def attribute(
     evidence = weigh(words, diarization) if diarization.turns else np.ones((len(words), 1))
     costs = np.array([_cost(a, b, handover) for a, b in itertools.pairwise(words)])
     path, posterior = decode(np.log(evidence), costs)
+    sure = speaker_probability(posterior[np.arange(len(words)), path], _contested(words, path, diarization))
     named = [
-        Word(word.text, word.span, speakers[k], word.confidence, float(posterior[i, k]))
-        for i, (word, k) in enumerate(zip(words, path, strict=True))
+        Word(word.text, word.span, speakers[k], word.confidence, float(probable))
+        for word, k, probable in zip(words, path, sure, strict=True)
     ]
     return _utterances(named, handover)
 
@@ -90,6 +93,12 @@ def weigh(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
     score = score + 0.02
     fit: Floats = score / score.sum(axis=1, keepdims=True)
     return fit
+
+
+def _contested(words: Sequence[RecognizedWord], path: NDArray[np.int64], diarization: Diarization) -> Floats:
+    if diarization.activity is None or not diarization.turns:
+        return np.zeros(len(words))
+    return contested_share(np.stack([diarization.activity.mean(word.span) for word in words]), path)
 
 
 def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats]:

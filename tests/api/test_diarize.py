@@ -56,6 +56,7 @@ def test_details_on_request(post):
         "language": "en",
         "language_probability": 0.988,
         "speakers": ["SPEAKER_00", "SPEAKER_01"],
+        "speakers_confidence": None,
         "engine": "scripted",
         "diarizer": "by the script",
         "recognizer": "scripted",

@@ -104,7 +104,7 @@ class SpokenWord(BaseModel):
     """The recogniser's probability; null where it gave none."""
 
     speaker_confidence: Annotated[float, Field(ge=0, le=1)] | None
-    """The evidence for this speaker against the others; null where there is none."""
+    """The probability that the word is this speaker's; null where there is none."""
 
 
 class Segment(BaseModel):
@@ -152,6 +152,9 @@ class Conversation(BaseModel):
 
     speakers: list[str] | SkipJsonSchema[None] = None
     """All who speak, in the order of their words; those of whom no word was understood come last."""
+
+    speakers_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The probability that exactly this many people speak; null where the number was given, or nobody can say."""
 
     engine: str | SkipJsonSchema[None] = None
     diarizer: str | None = None

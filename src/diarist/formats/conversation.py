@@ -46,12 +46,14 @@ def render(transcript: Transcript, extras: Extras = TEXT_ALONE) -> str:
 
 def _details(transcript: Transcript) -> dict[str, Value]:
     probability = transcript.language_probability
+    counted = transcript.speakers_confidence
     timings: list[Member] = [{"stage": each.stage, "seconds": _time(each.seconds)} for each in transcript.timings]
     return {
         "duration": _time(transcript.duration),
         "language": transcript.language,
         "language_probability": None if probability is None else _share(probability),
         "speakers": transcript.speakers,
+        "speakers_confidence": None if counted is None else _share(counted),
         "engine": transcript.engine,
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,

@@ -46,6 +46,7 @@ def dump_transcript(transcript: Transcript) -> str:
             "diarizer": transcript.diarization.diarizer,
             "recognizer": transcript.recognizer,
             "device": transcript.device,
+            "speakers_confidence": transcript.speakers_confidence,
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
@@ -87,8 +88,9 @@ def load_transcript(text: str) -> Transcript:
         language_probability=data["language_probability"],
         engine=data["engine"],
         timings=tuple(Timing(stage, seconds) for stage, seconds in data["timings"]),
-        recognizer=data.get("recognizer", ""),  # version 1 began without these three
+        recognizer=data.get("recognizer", ""),  # version 1 began without these four
         device=data.get("device", "cpu"),
+        speakers_confidence=data.get("speakers_confidence"),
     )
 
 

@@ -42,6 +42,7 @@ CALL = Transcript(
     ),
     Diarization((Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01")), diarizer="embedded"),
     30.0, "en", 0.99, "embedded", (Timing("decode", 0.031), Timing("diarization", 0.62)), "whisper-base",
+    speakers_confidence=0.942,
 )  # fmt: skip
 
 

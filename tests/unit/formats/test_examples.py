@@ -59,7 +59,7 @@ def test_json_details():
     done = Transcript(
         (utterance("Hello?", 6.69),),
         Diarization((Turn(Span(6.69, 7.12), "SPEAKER_00"), Turn(Span(8, 9), "SPEAKER_01")), diarizer="auto"),
-        60.0004, "en", math.nan, "nemo", (Timing("decode", 0.12345),), 'a "model"', "cuda:1 (NVIDIA H200)",
+        60.0004, "en", math.nan, "nemo", (Timing("decode", 0.12345),), 'a "model"', "cuda:1 (NVIDIA H200)", 0.9416,
     )  # fmt: skip
     assert render(done, "json", recording="call", details=True) == (
         '{"conversation": [\n'
@@ -69,6 +69,7 @@ def test_json_details():
         ' "language": "en",\n'
         ' "language_probability": null,\n'
         ' "speakers": ["SPEAKER_00", "SPEAKER_01"],\n'
+        ' "speakers_confidence": 0.942,\n'
         ' "engine": "nemo",\n'
         ' "diarizer": "auto",\n'
         ' "recognizer": "a \\"model\\"",\n'

@@ -81,12 +81,16 @@ def test_json_details_add_to_the_conversation_and_change_nothing_of_it(transcrip
     detailed = json.loads(written, parse_constant=pytest.fail)
     assert {"conversation": detailed.pop("conversation")} == plain
     assert list(detailed) == [
-        "duration", "language", "language_probability", "speakers", "engine", "diarizer", "recognizer", "device",
-        "timings",
+        "duration", "language", "language_probability", "speakers", "speakers_confidence", "engine",
+        "diarizer", "recognizer", "device", "timings",
     ]  # fmt: skip
     assert detailed["duration"] == pytest.approx(transcript.duration, abs=0.0005001)
     assert detailed["speakers"] == list(transcript.speakers)
     assert {segment["speaker"] for segment in plain["conversation"]} <= set(detailed["speakers"])
+    if transcript.speakers_confidence is None:
+        assert detailed["speakers_confidence"] is None
+    else:
+        assert detailed["speakers_confidence"] == pytest.approx(transcript.speakers_confidence, abs=0.0005001)
     assert detailed["diarizer"] == (transcript.diarization.diarizer or None)
     assert (detailed["recognizer"], detailed["device"]) == (transcript.recognizer or None, transcript.device)
     assert [each["stage"] for each in detailed["timings"]] == [timing.stage for timing in transcript.timings]
