@@ -31,14 +31,17 @@ from diarist.types import (
 logger = logging.getLogger(__name__)
 
 WEIGHTS = {
-    "decode": 0.02,
-    "segmentation": 0.17,
-    "embedding": 0.08,
-    "clustering": 0.03,
-    "recognition": 0.69,
+    "decode": 0.01,
+    "segmentation": 0.22,
+    "embedding": 0.14,
+    "clustering": 0.01,
+    "recognition": 0.61,
     "attribution": 0.01,
 }
-"""Share of the time that each stage takes, as measured on long recordings: what makes progress move evenly."""
+"""Share of the time that each stage takes where somebody speaks all the time: what makes progress move evenly.
+
+Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
+"""
 
 
 def transcribe(
@@ -88,8 +91,10 @@ def _read(
     """Who and what, of one channel."""
     with meter.timed("diarization"):
         diarization = engine.diarizer.diarize(audio, hints, meter.note)
+    speech = speech_of(diarization.turns)
+    meter.spoken(sum(span.duration for span in speech) / audio.duration)
     with meter.timed("recognition"):
-        recognition = engine.recognizer.recognize(audio, speech_of(diarization.turns), language, meter.note)
+        recognition = engine.recognizer.recognize(audio, speech, language, meter.note)
     return diarization, recognition
 
 
@@ -136,16 +141,22 @@ class _Meter:
         self._progress = progress
         self._done = 0.0
         self._channel, self._channels = 0, 1
+        self._weights = WEIGHTS
         self._seconds: dict[str, float] = {}
 
     def share(self, channel: int, channels: int) -> None:
         """The stages that follow are those of one of several channels."""
         self._channel, self._channels = channel, channels
+        self._weights = WEIGHTS
+
+    def spoken(self, share: float) -> None:
+        """The part of the recording (0..1) in which somebody speaks, once it is known: nothing else is recognised."""
+        self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * min(share, 1.0)}
 
     def note(self, stage: str, done: float) -> None:
-        names = list(WEIGHTS)
-        before = sum(WEIGHTS[name] for name in names[: names.index(stage)])
-        whole = before + WEIGHTS[stage] * min(max(done, 0.0), 1.0)
+        names = list(self._weights)
+        before = sum(self._weights[name] for name in names[: names.index(stage)])
+        whole = (before + self._weights[stage] * min(max(done, 0.0), 1.0)) / sum(self._weights.values())
         if self._channels > 1 and stage not in ("decode", "attribution"):
             first, last = WEIGHTS["decode"], 1.0 - WEIGHTS["attribution"]
             whole = first + (self._channel * (last - first) + whole - first) / self._channels
