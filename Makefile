@@ -3,6 +3,7 @@
 #   make run      set up, then serve (settings: .env, see .env.example)
 #   make test     set up for tests, then the whole suite; ARGS="-k words" narrows it
 #   make test-nemo  the same, but only what runs on NeMo
+#   make accuracy  score the engine anew on what the tests fetch, and record the figures that it is held to
 #   make lint     what has to be clean before a commit
 #   make format   let ruff rewrite what it can
 #   make setup    the virtual environment and the models, nothing more
@@ -22,7 +23,7 @@ TORCH  ?= torch==2.13.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: run test test-nemo lint format setup settings lock clean
+.PHONY: run test test-nemo accuracy lint format setup settings lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -38,6 +39,11 @@ test: $(VENV)/.test
 test-nemo: $(VENV)/.test
 	@$(venv_python) tests/recordings.py
 	$(venv_python) -m pytest -m nemo $(ARGS)
+
+accuracy: $(VENV)/.test
+	@$(venv_python) -m diarist.cli models pull
+	@$(venv_python) tests/recordings.py
+	RECORD_ACCURACY=1 $(venv_python) -m pytest -q tests/e2e/test_accuracy_gate.py
 
 lint: $(VENV)/.test
 	$(venv_python) -m ruff check .
@@ -78,7 +84,7 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	@echo "Installing what the tests need, PyTorch and NeMo among it"
 	@$(install) $(TORCH)
-	@$(install) -e '.[dev,nemo]'
+	@$(install) -e '.[dev,nemo,bench]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml

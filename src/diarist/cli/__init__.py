@@ -40,6 +40,7 @@ class LazyCommand:
 
 COMMANDS: Mapping[str, LazyCommand] = {
     "transcribe": LazyCommand("diarist.cli.transcribe", "transcribe", "Say who said what, when, in recordings."),
+    "evaluate": LazyCommand("diarist.cli.evaluate", "evaluate", "Score transcripts against references."),
     "serve": LazyCommand("diarist.cli.serve", "serve", "Start the HTTP service."),
     "models": LazyCommand("diarist.cli.models", "models", "List, fetch and check the models."),
 }

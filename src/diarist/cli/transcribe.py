@@ -102,8 +102,8 @@ def transcribe(
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     tasks = plan(files, formats, output, replace=force)
-    _log_to_stderr(verbose=verbose)
-    with _signals_unwind(), reporter(verbose=verbose) as report:
+    log_to_stderr(verbose=verbose)
+    with signals_unwind(), reporter(verbose=verbose) as report:
         transcriber = (prepare or prepare_engine)(settings, report, offline)
         failures = work(tasks, options, transcriber, report, Extras(words, details), replace=force)
     if failures:
@@ -224,13 +224,14 @@ def _fail(task: Task, message: str, error: Exception, report: Reporter) -> None:
     report.fail(f"{task.shown}: {printable(message)}")
 
 
-def _log_to_stderr(*, verbose: bool) -> None:
+def log_to_stderr(*, verbose: bool) -> None:
+    """Warnings of all, and what Diarist notes if ``verbose``."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("diarist").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 @contextmanager
-def _signals_unwind() -> Iterator[None]:
+def signals_unwind() -> Iterator[None]:
     """Let a polite kill, or a closed terminal, run the ``finally`` blocks that remove temporary files."""
 
     def leave(number: int, _: object) -> None:

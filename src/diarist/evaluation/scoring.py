@@ -7,6 +7,7 @@ the normaliser that came with Whisper (English, or the one for all languages). B
 
 from __future__ import annotations
 
+import logging
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -235,6 +236,8 @@ def _words(said: Sequence[Stretch], heard: Sequence[Stretch], normal: Normaliser
     from meeteval.wer.wer.siso import siso_word_error_rate
     from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
 
+    # meeteval's logger, which warns of single words that are drawn out
+    logging.getLogger("preprocess").setLevel(logging.ERROR)
     for whose, stretches in (("reference", said), ("answer", heard)):
         if (speakers := len({stretch.speaker for stretch in stretches})) > MOST_SPEAKERS:
             raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MOST_SPEAKERS} are scored")

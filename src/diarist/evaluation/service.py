@@ -1,0 +1,91 @@
+"""Answers of a running service, asked for as any client would."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from diarist.errors import InvalidOption, JobFailed, ServiceError
+from diarist.evaluation.answers import from_texts
+from diarist.evaluation.stretches import Answer
+
+CHUNK_BYTES = 1 << 20
+
+
+def ask(address: str, recording: Path, fields: Mapping[str, str]) -> Answer:
+    """The service's answer, with its turns and its words.
+
+    They come in two formats, so the recording is transcribed twice; what the answer took is the time of the second.
+
+    Args:
+        address: as ``http://localhost:5000``.
+        recording: what is asked about.
+        fields: beside the recording: ``language``, ``num_speakers``.
+
+    Raises:
+        InvalidOption: the address is none, or the service refuses the recording or a field.
+        ServiceError: the service cannot be reached, or fails.
+    """
+    turns = _post(address, recording, {**fields, "format": "rttm"})
+    started = time.perf_counter()
+    said = _post(address, recording, {**fields, "format": "json", "words": "true", "details": "true"})
+    return from_texts(turns, said, address, address, time.perf_counter() - started)
+
+
+def _post(address: str, recording: Path, fields: Mapping[str, str]) -> str:
+    where = urlsplit(address)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise InvalidOption(f"--service must be an address like http://localhost:5000, not {address!r}")
+    boundary = secrets.token_hex(16)
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    # The name says nothing that the service needs but the ending; what else is in it could break the line.
+    head += (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="audio"; filename="recording{recording.suffix}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    tail = f"\r\n--{boundary}--\r\n"
+    headers = {
+        "Content-Type": f"multipart/form-data; boundary={boundary}",
+        "Content-Length": str(len(head.encode()) + recording.stat().st_size + len(tail)),
+    }
+    kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
+    try:
+        connection = kind(where.hostname, where.port)
+        try:
+            connection.request("POST", f"{where.path.rstrip('/')}/diarize", _body(head, recording, tail), headers)
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+        finally:
+            connection.close()
+    except (OSError, HTTPException, ValueError) as error:
+        raise ServiceError(f"{address} does not answer ({error}): is `diarist serve` running there?") from error
+    if answer.status == 200:
+        return text
+    message = f"the service refuses it with {answer.status}: {_told(text)}"
+    raise InvalidOption(message) if 400 <= answer.status < 500 else JobFailed(message)
+
+
+def _body(head: str, recording: Path, tail: str) -> Iterator[bytes]:
+    yield head.encode()
+    with recording.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+    yield tail.encode()
+
+
+def _told(text: str) -> str:
+    """The message of the service's error document."""
+    try:
+        document = json.loads(text)
+        told = document["error"]["message"] if isinstance(document["error"], dict) else document["error"]
+        return str(told)
+    except (KeyError, TypeError, ValueError):
+        return text[:200] or "without a word"
