@@ -31,14 +31,14 @@ CONTESTED = 0.7
 class WordScaling:
     """From the posterior that a word is a speaker's to the probability of it: a logistic function of two things."""
 
-    constant: float = 1.46
-    log_odds: float = 0.495
+    constant: float = 0.934
+    log_odds: float = 0.552
     """Of the posterior's log-odds: evidence of neighbouring words is not as independent as the posterior takes it."""
 
-    contested: float = -3.41
+    contested: float = -2.294
     """Of the next speaker's share of the activity in the word's frames, 0..1."""
 
-    most: float = 7.0
+    most: float = 8.0
     """Log-odds beyond this (either way) are worth no more."""
 
 
@@ -46,8 +46,8 @@ class WordScaling:
 class CountScaling:
     """From the share of contested frames to the probability of the count: a logistic function of its logarithm."""
 
-    constant: float = -1.33
-    log_contested: float = -0.95
+    constant: float = -1.466
+    log_contested: float = -1.076
     least: float = 0.01
     """Added to the share: there is no logarithm of nothing."""
 

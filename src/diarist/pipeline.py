@@ -13,6 +13,7 @@ import numpy as np
 
 from diarist.attribution import attribute, speech_of
 from diarist.audio import DecodeLimits, decode
+from diarist.calibration import count_probability
 from diarist.errors import InvalidOption
 from diarist.protocols import Engine
 from diarist.types import (
@@ -77,11 +78,14 @@ def transcribe(
         diarization, utterances = _number(
             *_join([(diarized, attribute(said.words, diarized)) for diarized, said in parts])
         )
+    least, most = hints.bounds()
+    counted = None if least == most else count_probability(parts[0][0])
     heard = max((said for _, said in parts), key=lambda said: len(said.words))
     meter.finish()
     return Transcript(
         utterances, diarization, duration, heard.language, heard.language_probability, engine.name, meter.timings,
         next((model.name for model in engine.models if model.role == "recognition"), ""), engine.device,
+        counted,
     )  # fmt: skip
 
 

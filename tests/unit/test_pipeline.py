@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +20,7 @@ from diarist.types import (
     Recognition,
     RecognizedWord,
     Span,
+    SpeakerActivity,
     SpeakerHints,
     TranscribeOptions,
     Turn,
@@ -281,6 +282,32 @@ def test_words_are_those_of_the_recogniser(recording, engine):
     assert isinstance(word, Word)
     assert (word.span, word.confidence) == (Span(1, 2), 0.9)
     assert word.speaker_confidence > 0.9
+
+
+class Sure(Scripted):
+    """The diarizer whose counts are known to be right or wrong, with frames that are as clear as can be."""
+
+    def diarize(self, audio, hints, progress):
+        found = super().diarize(audio, hints, progress)
+        frames = np.zeros((100, len(found.speakers)), dtype=np.float32)
+        frames[:, 0] = 1.0
+        return replace(found, diarizer="embedded", activity=SpeakerActivity(frames, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({}, True),
+        ({"hints": SpeakerHints(max_speakers=4)}, True),
+        ({"hints": SpeakerHints(num_speakers=2)}, False),
+        ({"hints": SpeakerHints(min_speakers=2, max_speakers=2)}, False),
+        ({"channels": "separate"}, False),
+    ],
+    ids=["nothing given", "a bound given", "the number given", "both bounds the same", "a channel each"],
+)
+def test_how_sure_the_count_is_unless_it_was_given(recording, options, known):
+    sure = run(recording(TALK), Sure(), **options).speakers_confidence
+    assert (sure is not None and 0.9 < sure < 1.0) if known else sure is None
 
 
 def test_numbers_of_speakers_beside_separate_channels_are_refused():
