@@ -4,6 +4,7 @@
 #   make test     set up for tests, then the whole suite; ARGS="-k words" narrows it
 #   make test-nemo  the same, but only what runs on NeMo
 #   make accuracy  score the engine anew on what the tests fetch, and record the figures that it is held to
+#   make bench    Diarist and its peers side by side: make bench FOLDER=recordings ARGS="--growth 1,10"
 #   make lint     what has to be clean before a commit
 #   make format   let ruff rewrite what it can
 #   make setup    the virtual environment and the models, nothing more
@@ -23,7 +24,7 @@ TORCH  ?= torch==2.13.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: run test test-nemo accuracy lint format setup settings lock clean
+.PHONY: run test test-nemo accuracy bench lint format setup settings lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -44,6 +45,21 @@ accuracy: $(VENV)/.test
 	@$(venv_python) -m diarist.cli models pull
 	@$(venv_python) tests/recordings.py
 	RECORD_ACCURACY=1 $(venv_python) -m pytest -q tests/e2e/test_accuracy_gate.py
+
+# Each system has an environment of its own, and so has what compares them: $(VENV) is left as it is.
+FOLDER ?=
+BENCH  := .cache/bench
+
+bench: $(BENCH)/diarist/.ready
+	@test -n "$(FOLDER)" || { echo 'Name the folder of recordings and references: make bench FOLDER=path/to/recordings' >&2; exit 2; }
+	@$(BENCH)/diarist/bin/python -m diarist.cli models pull
+	@$(BENCH)/diarist/bin/python benchmarks/compare.py "$(FOLDER)" --torch "$(TORCH)" $(ARGS)
+
+$(BENCH)/diarist/.ready: $(VENV)/.venv pyproject.toml constraints.txt benchmarks/peers/diarist.txt
+	@mkdir -p $(BENCH)
+	@$(venv_python) -m venv $(BENCH)/diarist
+	@$(BENCH)/diarist/bin/python -m pip install --quiet -c constraints.txt -e '.[bench]' -r benchmarks/peers/diarist.txt
+	@touch $@
 
 lint: $(VENV)/.test
 	$(venv_python) -m ruff check .

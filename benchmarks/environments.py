@@ -1,0 +1,56 @@
+"""A virtual environment for each system that Diarist is compared with, away from the project's own."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass
+class NotInstalled(Exception):
+    """A system cannot be had on this machine; ``why`` is the last that pip said."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be installed: {self.why}"
+
+
+def prepare(name: str, folder: Path, torch: str) -> Path:
+    """The Python of the environment ``folder / name``, made from ``peers/NAME.txt`` where it is not there yet.
+
+    Args:
+        name: of the system.
+        folder: of all environments.
+        torch: what to give pip for PyTorch, options and requirement, where ``NAME.txt`` says that it is needed.
+
+    Raises:
+        NotInstalled: pip failed.
+    """
+    requirements = PEERS / f"{name}.txt"
+    home = folder / name
+    python, stamp = home / "bin" / "python", home / "ready"
+    wanted = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    try:
+        if not python.exists():
+            _call(sys.executable, "-m", "venv", str(home))
+        if "# torch" in requirements.read_text():
+            _call(str(python), "-m", "pip", "install", "--quiet", *torch.split())
+        _call(str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements))
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        raise NotInstalled(name, said[-1].strip() if said else f"exit status {error.returncode}") from error
+    stamp.write_text(wanted)
+    return python
+
+
+def _call(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

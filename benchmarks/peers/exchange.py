@@ -1,0 +1,92 @@
+"""What ``compare.py`` and the systems that it compares hand to each other. Standard library only: it runs anywhere.
+
+A system is a script ``run_NAME.py`` that calls ``serve``. It is started in an environment of its own with two
+arguments: a file with the ``Task``, and an empty folder. Into the folder it writes ``ready.json`` when it is loaded,
+and for each recording ``NAME.rttm`` (turns) and ``NAME.json`` (words, seconds by stage, seconds in all).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a system is to do."""
+
+    recordings: tuple[str, ...]
+    """Paths of 16 kHz mono WAV files, 16 bit; the stem is the recording's name."""
+
+    threads: int
+    language: str | None
+    words: bool
+    """False: diarization alone is wanted."""
+
+    models: str
+    """Folder of Diarist's models, for systems that run on the same."""
+
+    started: float
+    """``time.time()`` when the process was started."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a system finds in a recording. Seconds from its start."""
+
+    turns: tuple[tuple[float, float, str], ...]
+    """Start, end, speaker; may overlap."""
+
+    words: tuple[tuple[float, float, str, float, str | None], ...] = ()
+    """Start, end, text with the white space before it, the recogniser's probability, and the speaker or None."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part of the work, where the system tells."""
+
+
+Hear = Callable[[Path], Heard]
+
+
+def serve(load: Callable[[Task], Hear]) -> None:
+    """Load a system and let it hear every recording of the task: the whole of a ``run_NAME.py``."""
+    task = read_task(Path(sys.argv[1]))
+    out = Path(sys.argv[2])
+    hear = load(task)
+    (out / "ready.json").write_text(json.dumps({"seconds": time.time() - task.started}))
+    for recording in map(Path, task.recordings):
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        heard = hear(recording)
+        took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
+        (out / f"{recording.stem}.rttm").write_text(rttm(recording.stem, heard.turns))
+        (out / f"{recording.stem}.json").write_text(
+            json.dumps({**took, "stages": heard.stages, "words": heard.words}, ensure_ascii=False)
+        )
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of its children that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def read_task(path: Path) -> Task:
+    fields = json.loads(path.read_text())
+    return Task(**{**fields, "recordings": tuple(fields["recordings"])})
+
+
+def write_task(task: Task, path: Path) -> None:
+    path.write_text(json.dumps(asdict(task)))
+
+
+def rttm(name: str, turns: tuple[tuple[float, float, str], ...]) -> str:
+    """RTTM lines to the millisecond; turns that are shorter are left out."""
+    return "".join(
+        f"SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> {'_'.join(speaker.split())} <NA> <NA>\n"
+        for start, end, speaker in sorted(turns)
+        if end - start >= 0.001
+    )

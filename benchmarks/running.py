@@ -1,0 +1,155 @@
+"""Runs a system over recordings in a process of its own, and watches its time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from diarist.formats import rttm
+from diarist.types import RecognizedWord, Seconds, Span, Turn
+from peers import exchange
+
+PEERS = Path(__file__).parent / "peers"
+SAMPLED_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """A word of a system, with its speaker where the system gives one."""
+
+    word: RecognizedWord
+    speaker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a system made of one recording."""
+
+    turns: tuple[Turn, ...]
+    words: tuple[SpokenWord, ...]
+    wall: Seconds
+    cpu: Seconds
+    stages: dict[str, Seconds]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process of a system."""
+
+    outputs: dict[str, Output]
+    """By the recording's name; those before a failure are kept."""
+
+    startup: Seconds | None
+    """From the start of the process until it could take a recording."""
+
+    peak_mb: int
+    """Most memory of the process and its children at a time, shared pages divided among them (PSS)."""
+
+    failure: str | None
+
+
+def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
+    """Run ``peers/run_NAME.py``; a system that fails or takes longer than ``limit`` says so in ``Run.failure``."""
+    with tempfile.TemporaryDirectory(prefix="diarist-bench-") as folder:
+        out, order, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
+        out.mkdir()
+        exchange.write_task(task, order)
+        command = [str(python), str(PEERS / f"run_{name}.py"), str(order), str(out)]
+        with log.open("wb") as said:
+            process = subprocess.Popen(command, stdout=said, stderr=said, env=_environment(task.threads))
+            watch = Watch(process.pid)
+            try:
+                code = process.wait(timeout=limit)
+                failure = _reason(log) if code else None
+            except subprocess.TimeoutExpired:
+                failure = f"was stopped after {limit:.0f} s"
+            finally:
+                peak_mb = watch.stop()
+                _end(process)
+        ready = out / "ready.json"
+        startup = json.loads(ready.read_text())["seconds"] if ready.exists() else None
+        names = [Path(recording).stem for recording in task.recordings]
+        outputs = {each: _read(out, each) for each in names if (out / f"{each}.json").exists()}
+        return Run(outputs, startup, peak_mb, failure)
+
+
+class Watch:
+    """Samples the memory of a process and its children until told to stop."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """The most that was seen, in megabytes (2^20 bytes)."""
+        self._done.set()
+        self._thread.join()
+        return self._peak >> 20
+
+    def _follow(self) -> None:
+        while True:
+            self._peak = max(self._peak, tree_bytes(self._root))
+            if self._done.wait(SAMPLED_S):
+                return
+
+
+def tree_bytes(root: psutil.Process) -> int:
+    """Memory of a process and its children: PSS where the system has it, else resident size."""
+    total = 0
+    try:
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in family:
+        try:
+            memory = process.memory_full_info()
+        except psutil.Error:
+            continue
+        total += getattr(memory, "pss", memory.rss)
+    return total
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The caller's, with as many threads for every library that looks there."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+def _reason(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a word"
+
+
+def _read(out: Path, name: str) -> Output:
+    found = json.loads((out / f"{name}.json").read_text())
+    words = tuple(
+        SpokenWord(RecognizedWord(text, Span(start, end), probability), speaker)
+        for start, end, text, probability, speaker in found["words"]
+    )
+    turns = rttm.parse((out / f"{name}.rttm").read_text())
+    return Output(turns, words, found["wall"], found["cpu"], found["stages"])
+
+
+def task_of(recordings: Sequence[Path], threads: int, language: str | None, words: bool, models: Path) -> exchange.Task:
+    """A task that starts now."""
+    return exchange.Task(tuple(map(str, recordings)), threads, language, words, str(models), time.time())

@@ -1,0 +1,48 @@
+"""Which recordings belong together: scores are pooled over each set, and over all.
+
+A ``sets.toml`` beside the recordings names them, with the beginnings of file names::
+
+    meeting = ["ES", "IS"]
+    interviews = ["talk-"]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+DEFAULT: Mapping[str, tuple[str, ...]] = {
+    "meeting": ("dev", "trn", "tst", "ES", "IS", "TS", "EN"),
+    "telephone": ("harper", "sw", "fe_"),
+    "sample": ("sample",),
+    "simulated": ("sim",),
+}
+OTHER = "other"
+
+
+def read_sets(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    """The sets of a folder.
+
+    Raises:
+        SystemExit: its ``sets.toml`` cannot be used.
+    """
+    path = folder / "sets.toml"
+    if not path.exists():
+        return DEFAULT
+    try:
+        found = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{path} cannot be read: {error}") from error
+    for name, prefixes in found.items():
+        if not (isinstance(prefixes, list) and all(isinstance(prefix, str) for prefix in prefixes)):
+            raise SystemExit(f'{path}: {name} must be a list of beginnings of file names: {name} = ["abc"]')
+    return {name: tuple(prefixes) for name, prefixes in found.items()}
+
+
+def set_of(recording: str, sets: Mapping[str, tuple[str, ...]]) -> str:
+    """The set of a recording: that with the longest beginning that fits, or ``OTHER``."""
+    fits = [
+        (len(prefix), name) for name, prefixes in sets.items() for prefix in prefixes if recording.startswith(prefix)
+    ]
+    return max(fits)[1] if fits else OTHER
