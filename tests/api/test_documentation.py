@@ -29,7 +29,7 @@ def codes_of(status: int) -> set[str]:
     list(zip((schemas.Conversation, schemas.Conversation, schemas.Status, schemas.Problem), EXAMPLES, strict=True)),
 )
 def test_examples_are_answers_that_the_service_could_give(model, example):
-    assert model.model_validate(example).model_dump(exclude_none=True) == example
+    assert model.model_validate(example).model_dump(exclude_unset=True) == example
 
 
 def test_every_detail_is_there():
