@@ -20,7 +20,7 @@
     │   ├── DecoderFailed          the decoder's process died or ran out of time or memory
     │   ├── EngineUnavailable      not loaded yet, or cannot be loaded
     │   ├── QueueFull              too many recordings wait already
-    │   ├── StorageFull            too little disk space for the upload
+    │   ├── StorageFull            too little disk space for the upload, or for its samples
     │   ├── StoreUnavailable       the job store cannot be read or written
     │   └── JobFailed              the work failed in a way that is none of the above
     ├── JobNotFound                (LookupError) no such job

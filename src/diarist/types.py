@@ -6,6 +6,7 @@ Times are seconds as ``float`` from the start of the recording. Any other unit i
 from __future__ import annotations
 
 import math
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -72,7 +73,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """Mono audio: float32 samples of shape (samples,) in -1..1."""
+    """Mono audio: float32 samples of shape (samples,) in -1..1.
+
+    Those of a long recording lie in a file that is mapped into memory. What is taken of it by ``part`` or ``cut`` costs
+    its own size alone; what is read of ``samples`` itself stays in memory until the next of these.
+    """
 
     samples: Samples
     rate: int = SAMPLE_RATE
@@ -87,9 +92,19 @@ class Audio:
         return len(self.samples) / self.rate
 
     def cut(self, span: Span) -> Audio:
-        """The part within ``span``: a view, clipped to what there is."""
-        first, last = (max(round(edge * self.rate), 0) for edge in (span.start, span.end))
-        return Audio(self.samples[first:last], self.rate)
+        """The part within ``span``, clipped to what there is: a view, or a copy where the samples lie in a file."""
+        return Audio(self.part(round(span.start * self.rate), round(span.end * self.rate)), self.rate)
+
+    def part(self, first: int, stop: int) -> Samples:
+        """The samples from ``first`` to before ``stop``, clipped to what there is: a view, or a copy as in ``cut``."""
+        piece = self.samples[max(first, 0) : max(stop, 0)]
+        mapped: object = self.samples.base
+        if not isinstance(mapped, mmap.mmap):
+            return piece
+        copied = piece.copy()
+        if hasattr(mmap, "MADV_DONTNEED"):  # else each page that was ever read would count as this process's memory
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return copied
 
 
 @dataclass(frozen=True, slots=True, order=True)

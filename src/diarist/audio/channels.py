@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.types import SAMPLE_RATE, Samples
+from diarist.types import SAMPLE_RATE, Audio, Samples
 
 _CANCELS = 0.1
 """Two channels of equal level cancel when their correlation is below -0.9: the mean then has this part of the energy
@@ -47,16 +47,15 @@ class DownMix:
         return loudest
 
 
-def same_content(one: Samples, other: Samples) -> bool:
-    """Whether two channels of shape (samples,) hold the same sound, at any level and polarity (dual mono)."""
-    if len(one) != len(other):
+def same_content(one: Audio, other: Audio) -> bool:
+    """Whether two channels hold the same sound, at any level and polarity (dual mono)."""
+    if len(one.samples) != len(other.samples):
         return False
     energy, other_energy = _dot(one, one), _dot(other, other)
     if not (energy and other_energy):
         return energy == other_energy
     gain = _dot(one, other) / energy
-    for start in range(0, len(one), SAMPLE_RATE):
-        a, b = one[start : start + SAMPLE_RATE], other[start : start + SAMPLE_RATE]
+    for a, b in zip(_seconds(one), _seconds(other), strict=True):
         residual = b - np.float32(gain) * a
         # Seen at the level of the louder channel, or a quiet copy would hide what the louder one holds beside it.
         scale = max(1.0, 1.0 / (gain * gain)) if gain else np.inf
@@ -65,9 +64,9 @@ def same_content(one: Samples, other: Samples) -> bool:
     return True
 
 
-def distinct(channels: Sequence[Samples]) -> tuple[Samples, ...]:
+def distinct(channels: Sequence[Audio]) -> tuple[Audio, ...]:
     """The channels in order, where several hold the same the loudest of them, in the place of the first."""
-    kept: list[Samples] = []
+    kept: list[Audio] = []
     for channel in channels:
         place = next((i for i, earlier in enumerate(kept) if same_content(earlier, channel)), None)
         if place is None:
@@ -77,6 +76,10 @@ def distinct(channels: Sequence[Samples]) -> tuple[Samples, ...]:
     return tuple(kept)
 
 
-def _dot(one: Samples, other: Samples) -> float:
-    blocks = range(0, len(one), SAMPLE_RATE)
-    return sum(float(one[i : i + SAMPLE_RATE] @ other[i : i + SAMPLE_RATE]) for i in blocks)
+def _dot(one: Audio, other: Audio) -> float:
+    return sum(float(a @ b) for a, b in zip(_seconds(one), _seconds(other), strict=True))
+
+
+def _seconds(audio: Audio) -> Iterator[Samples]:
+    """Second by second."""
+    return (audio.part(first, first + SAMPLE_RATE) for first in range(0, len(audio.samples), SAMPLE_RATE))

@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,10 @@ _INVALID_PART = 0.05
 """Part of the samples that may be no numbers."""
 
 _SEPARATE_FACTOR = 2
-"""Separate channels together may last this many times as long as a mixed recording: they all lie in memory."""
+"""Separate channels together may last this many times as long as a mixed recording: each takes as long as one."""
+
+MOST_IN_MEMORY_S = 600.0
+"""The samples of a longer recording lie in a file: 38 MB are in memory at most, of all channels together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,13 @@ class DecodeLimits:
     memory_mb: int = 2_048
     """Address space of the decoder's process beyond its libraries; the samples are not in it."""
 
+    folder: Path | None = None
+    """Where the samples of a long recording lie, in a file without a name; None is the system's folder for such
+    files."""
+
     @classmethod
-    def of(cls, settings: Settings) -> DecodeLimits:
-        return cls(settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb)
+    def of(cls, settings: Settings, folder: Path | None = None) -> DecodeLimits:
+        return cls(settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb, folder)
 
 
 def decode(
@@ -68,8 +76,10 @@ def decode(
     """The sound of an audio or video file: 16 kHz float32, finite, in -1..1.
 
     ``mix`` gives one ``Audio``: the mean of the channels, or the loudest where they cancel. ``separate`` gives one for
-    each channel, less those that repeat another. ``progress`` is called with the part that is done, 0..1 and never
-    falling, about ten times a second; what it raises (``Cancelled``) ends the decoder at once and goes through.
+    each channel, less those that repeat another. Beyond ``MOST_IN_MEMORY_S`` the samples lie in a file that is mapped
+    into memory: read them by ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the part that is done, 0..1
+    and never falling, about ten times a second; what it raises (``Cancelled``) ends the decoder at once and goes
+    through.
 
     Raises:
         NotAudio: no audio in it, or not a container that is read.
@@ -78,6 +88,7 @@ def decode(
         UnsupportedAudio: sample rate, number of channels or codec outside what is read.
         AudioTooLong: longer than the limit.
         DecoderFailed: the decoder died, or ran out of time or memory.
+        StorageFull: there is no room for the samples of a long recording.
         OSError: the file cannot be opened.
     """
     told = progress or _nobody
@@ -90,16 +101,16 @@ def decode(
         if facts.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
         header = Header.of(recording)
-        collector = _Collector(limits, channels)
-        with messages(
-            recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
-            memory_mb=limits.memory_mb, tick=told,
-        ) as arriving:  # fmt: skip
-            for message in arriving:
-                collector.add(message)
+        with closing(_Collector(limits, channels)) as collector:
+            with messages(
+                recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
+                memory_mb=limits.memory_mb, tick=told,
+            ) as arriving:  # fmt: skip
+                for message in arriving:
+                    collector.add(message)
+            audio = collector.finish(header)
     finally:
         os.close(recording)
-    audio = collector.finish(header)
     told(1.0)
     return audio
 
@@ -140,7 +151,8 @@ class _Collector:
         block = np.clip(block, -1.0, 1.0)
         tracks = block.shape[1] if self._mode == "separate" else 1
         if not self._buffers:
-            self._buffers = [SampleBuffer(self._room_samples) for _ in range(tracks)]
+            most = round(MOST_IN_MEMORY_S * SAMPLE_RATE) // tracks
+            self._buffers = [SampleBuffer(self._room_samples, most, self._limits.folder) for _ in range(tracks)]
             for buffer in self._buffers:
                 buffer.append_silence(self._silent_samples)
         elif tracks != len(self._buffers):
@@ -196,8 +208,13 @@ class _Collector:
                 "as the mix cancels: %.1f",
                 facts_of(report), self._invalid_values, self._down_mix.cancelled_samples / SAMPLE_RATE,
             )  # fmt: skip
-        rows = [buffer.take() for buffer in self._buffers]
-        return tuple(Audio(row) for row in (distinct(rows) if self._mode == "separate" else rows))
+        heard = [Audio(buffer.take()) for buffer in self._buffers]
+        return distinct(heard) if self._mode == "separate" else tuple(heard)
+
+    def close(self) -> None:
+        """Forget what was not finished."""
+        for buffer in self._buffers:
+            buffer.close()
 
 
 def judge(report: Report, header: Header, *, decoded: bool) -> None:

@@ -1,48 +1,122 @@
-"""A growing row of samples that never holds two copies of itself."""
+"""A growing row of samples that never holds two copies of itself, and of a long recording none in memory."""
 
 from __future__ import annotations
 
+import errno
+import mmap
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
 import numpy as np
 
+from diarist.errors import StorageFull
 from diarist.types import SAMPLE_RATE, Samples
 
 _LEAST_SAMPLES = 60 * SAMPLE_RATE
+_BLOCK_SAMPLES = 60 * SAMPLE_RATE
+"""What is written of silence at a time."""
+
+_VALUE_BYTES = 4
 
 
 class SampleBuffer:
     """Mono float32 samples, appended block by block.
 
-    Growing and trimming resize in place: for large rows the C library moves pages, it does not copy them, so an hour
-    (230 MB) costs 230 MB. Untouched room costs address space alone.
+    In memory, growing and trimming resize in place: for large rows the C library moves pages, it does not copy them.
+    Untouched room costs address space alone. Beyond ``most_in_memory`` samples all of them go to a file without a
+    name, which the system removes with the last that uses it, whatever happens to the process.
+
+    Args:
+        room_samples: how many will probably come.
+        most_in_memory: how many may lie in memory; None where all may.
+        folder: where the file is; None is the system's folder for such files.
     """
 
-    def __init__(self, room_samples: int = 0) -> None:
-        self._data: Samples = np.empty(max(room_samples, _LEAST_SAMPLES), dtype=np.float32)
+    def __init__(self, room_samples: int = 0, most_in_memory: int | None = None, folder: Path | None = None) -> None:
+        self._most_in_memory = most_in_memory
+        self._folder = folder
+        self._file: IO[bytes] | None = None
         self._length = 0
+        fits = most_in_memory is None or room_samples <= most_in_memory
+        self._data: Samples = np.empty(max(room_samples, _LEAST_SAMPLES) if fits else 0, dtype=np.float32)
 
     def __len__(self) -> int:
         return self._length
 
     def append(self, samples: Samples) -> None:
-        """Add samples of shape (samples,)."""
-        self._room(len(samples))
-        self._data[self._length : self._length + len(samples)] = samples
+        """Add samples of shape (samples,).
+
+        Raises:
+            StorageFull: there is no room for the file, or none can be made.
+        """
+        if self._in_memory(len(samples)):
+            self._data[self._length : self._length + len(samples)] = samples
+        else:
+            self._write(samples)
         self._length += len(samples)
 
     def append_silence(self, samples: int) -> None:
-        self._room(samples)
-        self._data[self._length : self._length + samples] = 0.0
-        self._length += samples
+        """The same, of zeros."""
+        for first in range(0, samples, _BLOCK_SAMPLES):
+            self.append(np.zeros(min(_BLOCK_SAMPLES, samples - first), dtype=np.float32))
 
     def take(self) -> Samples:
-        """All samples, shape (samples,); the buffer is empty afterwards."""
-        data, length = self._data, self._length
-        self._data, self._length = np.empty(0, dtype=np.float32), 0
-        data.resize(length, refcheck=False)
-        return data
+        """All samples, shape (samples,), mapped to be read only if in a file; the buffer is empty afterwards."""
+        data, length, file = self._data, self._length, self._file
+        self._data, self._length, self._file = np.empty(0, dtype=np.float32), 0, None
+        if file is None:
+            data.resize(length, refcheck=False)
+            return data
+        with file, _room():  # the mapping holds on to the file
+            mapped = mmap.mmap(file.fileno(), length * _VALUE_BYTES, access=mmap.ACCESS_READ)
+        return np.ndarray(length, dtype=np.float32, buffer=mapped)
 
-    def _room(self, samples: int) -> None:
-        if self._length + samples > len(self._data):
-            grown = max(self._length + samples, len(self._data) * 5 // 4, _LEAST_SAMPLES)
+    def close(self) -> None:
+        """Forget the samples; does nothing after ``take``."""
+        if self._file is not None:
+            self._file.close()
+        self._data, self._length, self._file = np.empty(0, dtype=np.float32), 0, None
+
+    def _in_memory(self, more: int) -> bool:
+        """Whether that many more samples go to memory, where there is room for them then."""
+        if self._file is not None:
+            return False
+        needed = self._length + more
+        if self._most_in_memory is not None and needed > self._most_in_memory:
+            with _room():
+                # Not buffered: there is nothing left to write, and to fail, when it is closed.
+                self._file = tempfile.TemporaryFile(buffering=0, prefix="diarist-", dir=self._folder)  # noqa: SIM115
+            self._write(self._data[: self._length])
+            self._data = np.empty(0, dtype=np.float32)
+            return False
+        if needed > len(self._data):
             # No view of the row is ever handed out before it is complete, so none can dangle.
-            self._data.resize(grown, refcheck=False)
+            self._data.resize(max(needed, len(self._data) * 5 // 4, _LEAST_SAMPLES), refcheck=False)
+        return True
+
+    def _write(self, samples: Samples) -> None:
+        assert self._file is not None
+        left = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+        with _room():
+            while left:
+                left = left[self._file.write(left) :]
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFull(
+                "The disk ran full while the recording was decoded: a long one takes 230 MB an hour until it is done. "
+                "Free space where temporary files lie (for the service DATA_DIR, or TEMP_AUDIO_DIR where that is set; "
+                "else TMPDIR), and send it again."
+            ) from error
+        raise StorageFull(
+            f"The samples of a long recording cannot be kept in the folder for temporary files ({error}): make it "
+            "writable, or name another one by TEMP_AUDIO_DIR for the service, else by TMPDIR."
+        ) from error

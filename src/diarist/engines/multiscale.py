@@ -208,7 +208,7 @@ def silent(audio: Audio, grid: Grid, frames: int) -> NDArray[np.bool_]:
     block = 6_000  # bounds the memory for hours
     for first in range(0, frames, block):
         own = edges[first : first + block + 1]
-        loud = np.abs(audio.samples[own[0] : own[-1]]) > SILENCE
+        loud = np.abs(audio.part(own[0], own[-1])) > SILENCE
         so_far = np.concatenate([[0], np.cumsum(loud)])[own - own[0]]
         held[first : first + block] = np.diff(so_far) > 0
     return ~held

@@ -82,7 +82,7 @@ def work(path: Path, engine: Engine, options: TranscribeOptions, progress: Progr
     from diarist.audio import DecodeLimits
     from diarist.pipeline import transcribe
 
-    return transcribe(path, engine, options, progress, DecodeLimits.of(settings))
+    return transcribe(path, engine, options, progress, DecodeLimits.of(settings, settings.temp_dir))
 
 
 class _Sayer:

@@ -8,6 +8,7 @@ import pytest
 from diarist.audio import DecodeLimits, decode
 from diarist.audio.channels import DownMix, distinct, same_content
 from diarist.audio.samples import SampleBuffer
+from diarist.types import Audio
 from unit.audio.audio_files import encode, loudest_hertz, pcm, rms, tone, tones, wav, write
 
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
@@ -81,27 +82,27 @@ def test_dual_mono_is_one_channel(tmp_path, codec):
 
 def test_the_same_at_another_level_is_the_same_and_the_louder_is_kept():
     quiet = np.float32(0.25) * VOICE
-    assert same_content(VOICE, quiet)
-    assert same_content(quiet, VOICE)
-    assert same_content(VOICE, -VOICE)
-    (kept,) = distinct([quiet, VOICE, -quiet])
-    assert kept is VOICE
+    assert same_content(Audio(VOICE), Audio(quiet))
+    assert same_content(Audio(quiet), Audio(VOICE))
+    assert same_content(Audio(VOICE), Audio(-VOICE))
+    channels = [Audio(quiet), Audio(VOICE), Audio(-quiet)]
+    assert distinct(channels) == (channels[1],)
 
 
 def test_a_word_beside_the_crosstalk_makes_another_channel():
     crosstalk = np.float32(0.1) * VOICE
     crosstalk[20_000:23_000] += np.float32(0.05) * OTHER[20_000:23_000]
-    assert not same_content(VOICE, crosstalk)
-    assert not same_content(crosstalk, VOICE)
+    assert not same_content(Audio(VOICE), Audio(crosstalk))
+    assert not same_content(Audio(crosstalk), Audio(VOICE))
 
 
 def test_silence_repeats_silence_alone():
     nothing = np.zeros_like(VOICE)
-    assert same_content(nothing, nothing)
-    assert not same_content(VOICE, nothing)
-    assert not same_content(nothing, VOICE)
-    assert not same_content(VOICE, VOICE[:-1])
-    assert not same_content(VOICE, OTHER)
+    assert same_content(Audio(nothing), Audio(nothing))
+    assert not same_content(Audio(VOICE), Audio(nothing))
+    assert not same_content(Audio(nothing), Audio(VOICE))
+    assert not same_content(Audio(VOICE), Audio(VOICE[:-1]))
+    assert not same_content(Audio(VOICE), Audio(OTHER))
 
 
 def test_the_buffer_keeps_what_it_is_given():

@@ -62,7 +62,7 @@ def _row_count(audio: Audio) -> int:
 
 def _heard_in(audio: Audio, first: int, last: int) -> Audio:
     """What the rows from ``first`` to before ``last`` are computed from: a view."""
-    return Audio(audio.samples[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + FIELD_SAMPLES])
+    return Audio(audio.part(first * HOP_SAMPLES, (last - 1) * HOP_SAMPLES + FIELD_SAMPLES))
 
 
 class Embedder:

@@ -89,7 +89,7 @@ class Segmenter:
         classes = np.empty((windows, WINDOW_FRAMES), dtype=np.uint8)
         for first in range(0, windows, self._batch):
             chunk = range(first, min(first + self._batch, windows))
-            samples = np.stack([_window(audio.samples, i * step_samples) for i in chunk])[:, None]
+            samples = np.stack([_window(audio, i * step_samples) for i in chunk])[:, None]
             scores = self._session.run(None, {"samples": samples})[0]  # (batch, 589, 7)
             classes[first : chunk.stop] = scores.argmax(axis=2)
             activity[first : chunk.stop] = np.exp(scores) @ MEMBERS
@@ -99,6 +99,6 @@ class Segmenter:
         return Segmentation(activity, classes, starts, min(frames, int(starts[-1]) + WINDOW_FRAMES))
 
 
-def _window(samples: Samples, start: int) -> Samples:
-    piece = samples[start : start + WINDOW_SAMPLES]
+def _window(audio: Audio, start: int) -> Samples:
+    piece = audio.part(start, start + WINDOW_SAMPLES)
     return np.pad(piece, (0, WINDOW_SAMPLES - len(piece))) if len(piece) < WINDOW_SAMPLES else piece
