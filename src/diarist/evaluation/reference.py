@@ -1,7 +1,7 @@
 """References: what was really said, by whom and when, read from the files beside a recording.
 
 ``meeting.rttm``
-    Who speaks when (RTTM): without it a recording is not scored.
+    Who speaks when (RTTM). Without it the stretches of the STM are the turns; without both a recording is not scored.
 ``meeting.stm``
     What is said (STM, a line a stretch: recording, channel, speaker, start, end, text; a field ``<...>`` before the
     text and comments, ``;;``, are passed over). Without it no words are scored.
@@ -61,32 +61,37 @@ class Reference:
 
 
 def find(folder: Path) -> tuple[Reference, ...]:
-    """Every ``NAME.rttm`` of a folder with what lies beside it, in order of name.
+    """Every ``NAME.rttm`` of a folder, and every ``NAME.stm`` without one, with what lies beside it, in order of name.
 
     Raises:
-        InvalidOption: it is no folder, there is no RTTM in it, two recordings have one name, or a file cannot be read;
+        InvalidOption: it is no folder, there is neither in it, two recordings have one name, or a file cannot be read;
             the message names the file, and the line where there is one.
     """
     if not folder.is_dir():
         raise InvalidOption(f"{folder} is not a folder: name the one that holds the recordings and their references")
-    paths = sorted(folder.glob("*.rttm"))
-    if not paths:
-        raise InvalidOption(f"{folder} holds no references: put NAME.rttm (and NAME.stm) beside each NAME.wav")
-    return tuple(read(path) for path in paths)
+    names = {path.name.removesuffix(ending) for ending in (".rttm", ".stm") for path in folder.glob(f"*{ending}")}
+    if not names:
+        raise InvalidOption(f"{folder} holds no references: put NAME.rttm (or NAME.stm, or both) beside each NAME.wav")
+    return tuple(read(folder / f"{name}.rttm") for name in sorted(names))
 
 
 def read(path: Path) -> Reference:
-    """The reference whose RTTM is at ``path``, with the files of the same name beside it.
+    """The reference whose RTTM is at ``path``, or would be beside its STM, with the files of the same name.
 
     Raises:
         InvalidOption: as ``find``.
     """
     name = path.name.removesuffix(".rttm")
     stm, uem, words = (path.with_name(f"{name}{ending}") for ending in (".stm", ".uem", ".words.json"))
+    stretches = _load(stm, parse_stm) if stm.exists() else None
+    if path.exists() or stretches is None:
+        turns = _load(path, rttm.parse)
+    else:
+        turns = tuple(Turn(each.span, each.speaker) for each in stretches)
     return Reference(
         name,
-        _load(path, rttm.parse),
-        _load(stm, parse_stm) if stm.exists() else None,
+        turns,
+        stretches,
         _load(words, parse_words) if words.exists() else (),
         _load(uem, parse_uem) if uem.exists() else (),
         _recording(path, name),

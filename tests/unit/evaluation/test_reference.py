@@ -29,6 +29,17 @@ def test_what_lies_beside_a_recording_belongs_to_it(tmp_path):
     assert (other.name, other.recording, other.stretches, other.words, other.scored) == ("other", None, None, (), ())
 
 
+def test_an_stm_alone_gives_turns_and_words(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "a.stm").write_text("a 1 ann 0.5 2.0 Hello, Bob.\na 1 bob 1.5 3 Hello.\n")
+    (tmp_path / "b.rttm").write_text(RTTM)
+    first, second = find(tmp_path)
+    assert (first.name, first.recording) == ("a", tmp_path / "a.wav")
+    assert first.turns == (Turn(Span(0.5, 2), "ann"), Turn(Span(1.5, 3), "bob"))
+    assert [each.text for each in first.stretches] == ["Hello, Bob.", "Hello."]
+    assert (second.name, second.stretches) == ("b", None)
+
+
 def test_what_an_stm_leaves_out_is_no_text():
     text = (
         "a 1 inter_segment_gap 0 1 <o,,>\na 1 bob 5 6 later\na 1 ann 2 3\n"
@@ -65,7 +76,7 @@ def test_the_file_is_named(tmp_path):
 
 
 def test_nothing_to_score_is_said(tmp_path):
-    with pytest.raises(InvalidOption, match=r"holds no references: put NAME\.rttm"):
+    with pytest.raises(InvalidOption, match=r"holds no references: put NAME\.rttm \(or NAME\.stm"):
         find(tmp_path)
     with pytest.raises(InvalidOption, match="is not a folder"):
         find(tmp_path / "absent")
