@@ -53,7 +53,7 @@ BENCH  := .cache/bench
 bench: $(BENCH)/diarist/.ready
 	@test -n "$(FOLDER)" || { echo 'Name the folder of recordings and references: make bench FOLDER=path/to/recordings' >&2; exit 2; }
 	@$(BENCH)/diarist/bin/python -m diarist.cli models pull
-	@$(BENCH)/diarist/bin/python benchmarks/compare.py "$(FOLDER)" --torch "$(TORCH)" $(ARGS)
+	@$(BENCH)/diarist/bin/python benchmarks/compare.py "$(FOLDER)" --environments $(BENCH) --torch "$(TORCH)" $(ARGS)
 
 $(BENCH)/diarist/.ready: $(VENV)/.venv pyproject.toml constraints.txt benchmarks/peers/diarist.txt
 	@mkdir -p $(BENCH)

@@ -1,9 +1,9 @@
 """Diarist and its peers side by side, on the same recordings and the same machine: ``make bench``.
 
-    python benchmarks/compare.py FOLDER [--systems diarist,senko,...] [--growth 1,10,60,240] [--no-words]
+    python benchmarks/compare.py FOLDER [--systems diarist,senko,...] [--rounds 3] [--growth 1,10,60,240] [--no-words]
 
-FOLDER holds recordings with references: ``NAME.wav`` (or another kind) and ``NAME.rttm``, with ``NAME.stm`` where there
-is text. Each system runs in a process of its own, one after the other, on the same 16 kHz WAV files. See ``README.md``.
+FOLDER holds recordings with references: ``NAME.wav`` (or another kind) and ``NAME.rttm``, ``NAME.stm``, or both. Each
+system runs in a process of its own, one after the other, on the same 16 kHz WAV files. See ``README.md``.
 """
 
 from __future__ import annotations
@@ -11,35 +11,33 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import growth
-import plots
 import tables
 from diarist.audio import DecodeLimits, decode
-from diarist.errors import DiaristError
-from diarist.evaluation.reference import Reference, find, read
+from diarist.errors import DiaristError, InvalidOption
+from diarist.evaluation.reference import Reference, find
 from diarist.evaluation.scoring import Score, require, score
 from diarist.settings import Settings, load_settings
-from diarist.types import Samples, Seconds
+from diarist.types import SAMPLE_RATE, Samples, Seconds
 from environments import NotInstalled, prepare
-from running import Run, run, task_of
+from machine import ROOT, commit, machine
+from peers import exchange
+from rounds import Rounds, run_all
+from running import Output, Run, run
 from sets import read_sets, set_of
-from systems import SYSTEMS, System, answer
+from systems import SYSTEMS, System, answer, chosen
 
-ROOT = Path(__file__).parent.parent
-BUSY_LOAD = 0.25
-"""Load of a core, before anything was started, from which on times are not to be trusted."""
+BUSY_SHARE = 0.1
+"""Of all cores, kept busy by others while a system ran: from here on times are not to be trusted."""
 
 
 def main() -> None:
@@ -59,15 +57,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--no-words", action="store_true", help="diarization alone: much faster, no WER")
     parser.add_argument("--language", default="en", help="of the words; 'auto' detects it; default: %(default)s")
     parser.add_argument("--threads", type=int, help="for each system; default: what Diarist takes")
+    parser.add_argument("--rounds", type=int, default=1, help="run all systems so often and keep each one's fastest")
     parser.add_argument("--growth", default="", help="minutes, comma-separated: time and memory by length, as 1,10,60")
     parser.add_argument("--growth-from", default="", help="the recording to repeat for it; default: the longest")
-    parser.add_argument("--limit", type=float, default=7_200.0, help="seconds that a system may take in all")
+    parser.add_argument(
+        "--growth-systems", default="diarist,whisper,senko", help="who takes part in it; default: %(default)s"
+    )
+    parser.add_argument("--limit", type=float, default=7_200.0, help="seconds that a system may take in all, a round")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--environments", type=Path, default=ROOT / ".cache" / "bench")
     parser.add_argument("--torch", default="torch==2.13.0", help="what pip is given for PyTorch; default: %(default)s")
     arguments = parser.parse_args()
-    if unknown := set(arguments.systems.split(",")) - SYSTEMS.keys():
+    for option in ("systems", "growth_systems", "only"):
+        setattr(arguments, option, [each for each in getattr(arguments, option).split(",") if each])
+    if unknown := {*arguments.systems, *arguments.growth_systems} - SYSTEMS.keys():
         parser.error(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    if arguments.rounds < 1:
+        parser.error("--rounds takes a number from 1 on")
     try:
         arguments.minutes = [float(each) for each in arguments.growth.split(",") if each]
     except ValueError:
@@ -84,47 +90,85 @@ def compare(arguments: argparse.Namespace) -> None:
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     settings = load_settings(max_duration_s=50_000.0)
     threads = arguments.threads or settings.threads
-    chosen = set(filter(None, arguments.only.split(",")))
-    references = [each for each in find(arguments.folder) if each.recording and (not chosen or each.name in chosen)]
-    if not references:
-        sys.exit(f"{arguments.folder} holds no recording with an RTTM of the same name")
+    words = not arguments.no_words
+    references = references_of(arguments)
+    source = source_of(arguments, references)
     language = None if arguments.language == "auto" else arguments.language
     systems, absent = ready(arguments)
+    if not systems:
+        sys.exit(f"none of these systems can run: {'; '.join(f'{name}: {why}' for name, why in absent.items())}")
     sets = read_sets(arguments.folder)
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as scratch:
         folder = Path(scratch)
         lengths = {each.name: as_wav(each, folder, settings) for each in references}
+        warm_up = str(folder / f"{min(lengths, key=lambda name: lengths[name])}.wav")
 
-        def start(system: System, recordings: Sequence[Path], words: bool) -> Run:
+        def start(system: System, recordings: Sequence[Path]) -> Run:
             tell(f"{system.title}: {len(recordings)} recording{'s' * (len(recordings) != 1)}")
             python = arguments.environments / system.environment / "bin" / "python"
-            task = task_of(recordings, threads, language, words, settings.model_dir)
-            return run(system.name, python, task, arguments.limit)
+            task = exchange.Task(
+                tuple(map(str, recordings)), threads, language, words and system.words, str(settings.model_dir),
+                time.time(), warm_up,
+            )  # fmt: skip
+            return run(system.script, python, task, arguments.limit)
 
         wavs = [folder / f"{each.name}.wav" for each in references]
-        runs = {each.name: start(each, wavs, not arguments.no_words) for each in systems}
-        grown = grow(arguments, systems, references, lengths, folder, start)
-        scores = {name: scored(name, runs, references, lengths, language) for name in runs}
-    result = {
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit(),
-        "machine": machine(load),
-        "threads": threads,
-        "words": not arguments.no_words,
-        "sets": {each.name: set_of(each.name, sets) for each in references},
-        "lengths": lengths,
-        "not_run": absent,
-        "systems": {name: summary(name, one, scores[name]) for name, one in runs.items()},
-        "growth": grown,
-    }
-    write(result, arguments.out)
+        runs = run_all(systems, arguments.rounds, lambda system: start(system, wavs))
+        result: dict[str, Any] = {
+            "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "commit": commit(),
+            "machine": {**machine(), "load_per_core": round(load, 2)},
+            "threads": threads,
+            "rounds": arguments.rounds,
+            "words": words,
+            "sets": {each.name: set_of(each.name, sets) for each in references},
+            "lengths": lengths,
+            "not_run": absent,
+            "systems": {name: summary(SYSTEMS[name], runs, references, lengths, language) for name in runs},
+            "growth": [],
+        }
+        path = place(result, arguments.out)
+        write(result, path)  # before what may take hours
+        if source is not None:
+            growing = {each.name for each in chosen(arguments.growth_systems, words=words)}
+            result["growth"] = growth.grow(
+                [each for each in systems if each.name in growing],
+                samples_of(folder / f"{source.name}.wav", settings), source, arguments.minutes, folder, start,
+            )  # fmt: skip
+            write(result, path)
+    print(path.with_suffix(".md").read_text())
+    tell(f"written to {path.with_suffix('.md')}, .json and the plots beside them")
+
+
+def references_of(arguments: argparse.Namespace) -> list[Reference]:
+    """Those that have a recording, and were asked for."""
+    found = [each for each in find(arguments.folder) if each.recording is not None]
+    if unknown := set(arguments.only) - {each.name for each in found}:
+        sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} has no such recording with a reference")
+    references = [each for each in found if not arguments.only or each.name in arguments.only]
+    if not references:
+        sys.exit(f"{arguments.folder} holds no recording with an RTTM or STM of the same name")
+    return references
+
+
+def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
+    """The recording that is repeated to see how time and memory grow; None where nobody asked for it."""
+    if not arguments.minutes:
+        return None
+    if not arguments.growth_from:
+        return max(references, key=lambda each: max((turn.span.end for turn in each.turns), default=0.0))
+    for each in references:
+        if each.name == arguments.growth_from:
+            return each
+    sys.exit(
+        f"--growth-from {arguments.growth_from}: no such recording; there are"
+        f" {', '.join(each.name for each in references)}"
+    )
 
 
 def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
     """The systems that can run, and why the others cannot."""
-    wanted = [SYSTEMS[name] for name in dict.fromkeys(arguments.systems.split(","))]
-    if arguments.no_words:
-        wanted = [each for each in wanted if each.speakers]
+    wanted = chosen(arguments.systems, words=not arguments.no_words)
     absent: dict[str, str] = {}
     for environment in dict.fromkeys(each.environment for each in wanted):
         if environment == "diarist":  # made by `make bench`: it is what runs this
@@ -141,139 +185,90 @@ def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
 def as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
     """Write the recording as every system reads it; its length."""
     assert reference.recording is not None
-    audio = decode(reference.recording, DecodeLimits.of(settings))[0]
-    growth.write_wav(folder / f"{reference.name}.wav", [audio.samples])
-    return audio.duration
+    samples = samples_of(reference.recording, settings)
+    growth.write_wav(folder / f"{reference.name}.wav", [samples])
+    return len(samples) / SAMPLE_RATE
 
 
-def scored(
-    name: str,
-    runs: Mapping[str, Run],
+def samples_of(path: Path, settings: Settings) -> Samples:
+    return decode(path, DecodeLimits.of(settings))[0].samples
+
+
+def summary(
+    system: System,
+    runs: Mapping[str, Rounds],
     references: Sequence[Reference],
     lengths: Mapping[str, Seconds],
     language: str | None,
-) -> dict[str, Score]:
-    """The scores of a system by recording; words of others than Diarist are faster-whisper's where that took part."""
-    scores: dict[str, Score] = {}
+) -> dict[str, Any]:
+    """What is kept of a system; the words of those that find none are faster-whisper's where that took part."""
+    rounds = runs[system.name]
+    recordings: dict[str, Any] = {}
+    unscored: list[str] = []
     for reference in references:
-        output = runs[name].outputs.get(reference.name)
+        output = rounds.best.outputs.get(reference.name)
         if output is None:
             continue
-        whisper = runs["whisper"].outputs.get(reference.name) if "whisper" in runs else None
-        found = answer(output, whisper if SYSTEMS[name].speakers else None, lengths[reference.name])
-        scores[reference.name] = score(reference, found, language=language)
-    return scores
-
-
-def summary(name: str, one: Run, scores: Mapping[str, Score]) -> dict[str, Any]:
-    """What is kept of a run."""
+        whisper = runs["whisper"].best.outputs.get(reference.name) if "whisper" in runs and system.speakers else None
+        found, fault = scored(reference, output, whisper, lengths[reference.name], language)
+        if fault:
+            unscored.append(f"{reference.name}: {fault}")
+        recordings[reference.name] = {
+            "score": asdict(found),
+            "wall_s": output.wall,
+            "cpu_s": output.cpu,
+            "stages_s": output.stages,
+        }
     return {
-        "title": SYSTEMS[name].title,
-        "speakers": SYSTEMS[name].speakers,
-        "failure": one.failure,
-        "startup_s": one.startup,
-        "peak_mb": one.peak_mb,
-        "recordings": {
-            recording: {
-                "score": asdict(scores[recording]),
-                "wall_s": output.wall,
-                "cpu_s": output.cpu,
-                "stages_s": output.stages,
-            }
-            for recording, output in one.outputs.items()
+        "title": system.title,
+        "speakers": system.speakers,
+        "reading_of": system.reading_of,
+        "failure": rounds.best.failure,
+        "words_unscored": unscored,
+        "startup_s": rounds.best.startup,
+        "peak_mb": rounds.best.peak_mb,
+        "others_cores": round(rounds.best.others, 2),
+        "steady": rounds.steady,
+        "rounds": {
+            "wall_s": rounds.wall,
+            "cpu_s": rounds.cpu,
+            "others_cores": [round(each, 2) for each in rounds.others],
         },
+        "recordings": recordings,
     }
 
 
-def grow(
-    arguments: argparse.Namespace,
-    systems: Sequence[System],
-    references: Sequence[Reference],
-    lengths: Mapping[str, Seconds],
-    folder: Path,
-    start: Callable[[System, Sequence[Path], bool], Run],
-) -> list[dict[str, Any]]:
-    """Time, memory and accuracy by length, each in a fresh process."""
-    if not arguments.minutes:
-        return []
-    by_name = {each.name: each for each in references}
-    source = arguments.growth_from or max(lengths, key=lambda name: lengths[name])
-    if source not in by_name:
-        sys.exit(f"--growth-from {source}: no such recording; there are {', '.join(by_name)}")
-    samples = samples_of(folder / f"{source}.wav")
-    turns = (arguments.folder / f"{source}.rttm").read_text(encoding="utf-8-sig")
-    rows: list[dict[str, Any]] = []
-    for minutes in arguments.minutes:
-        recording = growth.stretch(samples, turns, minutes, folder)
-        reference = read(recording.with_suffix(".rttm"))
-        for system in systems:
-            one = start(system, [recording], not arguments.no_words)
-            output = one.outputs.get(recording.stem)
-            row: dict[str, Any] = {"system": system.name, "minutes": minutes, "source": source, "failure": one.failure}
-            row |= {"peak_mb": one.peak_mb, "startup_s": one.startup}
-            if output:
-                row |= {"wall_s": output.wall, "cpu_s": output.cpu, "stages_s": output.stages}
-                if system.speakers:
-                    found = score(reference, answer(output, None, minutes * 60))
-                    row |= {"der": found.der, "speakers": found.speakers, "found": found.found}
-            rows.append(row)
-        recording.unlink()
-        recording.with_suffix(".rttm").unlink()
-    return rows
-
-
-def samples_of(path: Path) -> Samples:
-    return decode(path, DecodeLimits.of(load_settings(max_duration_s=50_000.0)))[0].samples
-
-
-def commit() -> str:
-    """The commit that was measured, with a ``+`` where Diarist's code has changes that are in no commit."""
+def scored(
+    reference: Reference, output: Output, whisper: Output | None, length: Seconds, language: str | None
+) -> tuple[Score, str | None]:
+    """The score of a recording, and why its words were left out of it, if they were."""
+    found = answer(output, whisper, length)
     try:
-        name = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "src"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return name.stdout.strip() + "+" * bool(changed.stdout.strip())
+        return score(reference, found, language=language), None
+    except InvalidOption as error:  # more speakers than words are scored for: no reason to lose all the others
+        return score(reference, replace(found, stretches=None, words=()), language=language), str(error)
 
 
-def machine(load: float) -> dict[str, Any]:
-    """What it ran on; ``busy`` where others were at work on it when it started."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load_per_core": round(load, 2),
-        "busy": load > BUSY_LOAD,
-    }
-
-
-def processor() -> str:
-    """The processor's name, as Linux tells it, else as Python does."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def write(result: Mapping[str, Any], out: Path) -> None:
-    """JSON, Markdown and plots, under one name."""
+def place(result: Mapping[str, Any], out: Path) -> Path:
+    """Day and commit, and a number where that is taken: where the result goes, without an ending."""
     out.mkdir(parents=True, exist_ok=True)
-    name = f"{str(result['made'])[:10]}-{str(result['commit']).rstrip('+')}"
-    (out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    pictures = plots.draw(result, out, name)
-    text = tables.report(result, pictures)
-    (out / f"{name}.md").write_text(text)
-    print(text)
-    tell(f"written to {out / name}.json, .md and {len(pictures)} plots")
+    day = f"{str(result['made'])[:10]}-{str(result['commit']).rstrip('+')}"
+    name, number = day, 1
+    while (out / f"{name}.json").exists():
+        number += 1
+        name = f"{day}-{number}"
+    return out / name
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """JSON, Markdown and plots, under one name."""
+    import plots
+
+    rows = [*result["systems"].values(), *result["growth"]]
+    result["machine"]["busy"] = any(row["others_cores"] > BUSY_SHARE * result["machine"]["cores"] for row in rows)
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    pictures = plots.draw(result, path.parent, path.name)
+    path.with_suffix(".md").write_text(tables.report(result, pictures), encoding="utf-8")
 
 
 def tell(what: str) -> None:

@@ -39,12 +39,15 @@ def prepare(name: str, folder: Path, torch: str) -> Path:
     wanted = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return python
+    text = requirements.read_text()
+    # with it rather than before it: pip is to choose everything for this PyTorch, from where it is told to look
+    pytorch = torch.split() if "# torch:" in text else []
     try:
         if not python.exists():
             _call(sys.executable, "-m", "venv", str(home))
-        if "# torch" in requirements.read_text():
-            _call(str(python), "-m", "pip", "install", "--quiet", *torch.split())
-        _call(str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements))
+        _call(str(python), "-m", "pip", "install", "--quiet", *pytorch, "-r", str(requirements))
+        if "# torchaudio:" in text:
+            _call(str(python), str(PEERS / "mend_torchaudio.py"))
     except subprocess.CalledProcessError as error:
         said = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
         raise NotInstalled(name, said[-1].strip() if said else f"exit status {error.returncode}") from error

@@ -1,37 +1,41 @@
-"""Pictures of a comparison: DER by recording, time by stage, growth with length. SVG, without a display."""
+"""Pictures of a comparison: DER by recording, time by stage, growth with length. PNG, without a display."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import pooling
 import tables
 from diarist.evaluation.scoring import Score
 
-COLOURS = ("#1f6f8b", "#e07a1f", "#6a8d3f", "#8e5ea2", "#777777")
+COLOURS = ("#1f6f8b", "#e07a1f", "#6a8d3f", "#8e5ea2", "#777777", "#c2a83e", "#b5485d", "#4b5fa5")
+DOTS_AN_INCH = 90
 
 
-def draw(result: Mapping[str, Any], folder: Path, name: str) -> list[str]:
-    """Write ``NAME-der.svg``, ``NAME-time.svg`` and, for growth, ``NAME-growth.svg``; their file names."""
-    mpl.rcParams["svg.hashsalt"] = "diarist"  # the same figures give the same file
-    wanted: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"der": _der, "time": _time}
+def draw(result: pooling.Result, folder: Path, name: str) -> list[str]:
+    """Write ``NAME-der.png``, ``NAME-time.png`` and, for growth, ``NAME-growth.png``; their file names."""
+    wanted: dict[str, Callable[[pooling.Result], Figure]] = {}
+    if any(system["recordings"] for system in pooling.speaking(result)):
+        wanted["der"] = _der
+    if tables.timed(result)[1]:
+        wanted["time"] = _time
     if any("wall_s" in row for row in result["growth"]):
         wanted["growth"] = _growth
     names = []
     for kind, make in wanted.items():
-        picture = f"{name}-{kind}.svg"
-        make(result).savefig(folder / picture, format="svg", bbox_inches="tight", metadata={"Date": None})
+        picture = f"{name}-{kind}.png"
+        make(result).savefig(folder / picture, dpi=DOTS_AN_INCH, bbox_inches="tight")
         names.append(picture)
     return names
 
 
-def _der(result: Mapping[str, Any]) -> Figure:
-    systems = tables.speaking(result)
+def _der(result: pooling.Result) -> Figure:
+    systems = [system for system in pooling.speaking(result) if system["recordings"]]
     names = list(result["sets"])
     figure, axes = _figure(max(6.0, 0.55 * len(names)), 3.6)
     width = 0.8 / max(1, len(systems))
@@ -42,19 +46,20 @@ def _der(result: Mapping[str, Any]) -> Figure:
         axes.bar(places, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes.set_ylabel("DER, strict (%)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def _time(result: Mapping[str, Any]) -> Figure:
-    systems = list(result["systems"].values())
-    minutes = [sum(result["lengths"][name] for name in system["recordings"]) / 60 or 1.0 for system in systems]
-    spent = [tables.stage_seconds(system) for system in systems]
-    figure, axes = _figure(7.0, 0.6 + 0.45 * len(systems))
+def _time(result: pooling.Result) -> Figure:
+    systems, names = tables.timed(result)
+    minutes = sum(result["lengths"][name] for name in names) / 60
+    spent = [pooling.stage_seconds(system, names) for system in systems]
+    figure, axes = _figure(7.0, 0.8 + 0.4 * len(systems))
     left = [0.0] * len(systems)
     for index, stage in enumerate(dict.fromkeys(stage for each in spent for stage in each)):
-        widths = [each.get(stage, 0.0) / length for each, length in zip(spent, minutes, strict=True)]
-        axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=f"C{index}")
+        widths = [each.get(stage, 0.0) / minutes for each in spent]
+        colour = colormaps["tab20"](index % 20)
+        axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=colour)
         left = [at + width for at, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     busy = " (busy machine)" if result["machine"]["busy"] else ""
@@ -63,17 +68,22 @@ def _time(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _growth(result: Mapping[str, Any]) -> Figure:
+def _growth(result: pooling.Result) -> Figure:
     figure = Figure(figsize=(8.0, 3.2))
     time, memory = figure.subplots(1, 2)
     for index, (name, system) in enumerate(result["systems"].items()):
         rows = [row for row in result["growth"] if row["system"] == name and "wall_s" in row]
+        if not rows:
+            continue
         lengths = [row["minutes"] for row in rows]
         style = {"marker": "o", "label": system["title"], "color": COLOURS[index % len(COLOURS)]}
         time.plot(lengths, [row["cpu_s"] / row["minutes"] for row in rows], **style)
         memory.plot(lengths, [row["peak_mb"] for row in rows], **style)
     for axes, label in ((time, "CPU seconds for a minute of audio"), (memory, "peak memory (MB)")):
         axes.set_xscale("log")
+        measured = sorted({row["minutes"] for row in result["growth"]})
+        axes.set_xticks(measured, [f"{minutes:g}" for minutes in measured])
+        axes.minorticks_off()
         axes.set_xlabel("minutes of audio")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)

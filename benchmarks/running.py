@@ -1,4 +1,4 @@
-"""Runs a system over recordings in a process of its own, and watches its time and memory."""
+"""Runs a system over recordings in a process of its own, and watches its time, its memory, and who else is at work."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from diarist.formats import rttm
 from diarist.types import RecognizedWord, Seconds, Span, Turn
 from peers import exchange
 
 PEERS = Path(__file__).parent / "peers"
 SAMPLED_S = 0.2
+SHORTEST_S: Seconds = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Output:
     wall: Seconds
     cpu: Seconds
     stages: dict[str, Seconds]
+    readings: dict[str, tuple[Turn, ...]] = field(default_factory=dict)
+    """Other turns that it gave in the same go, by the name of the system that they stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Run:
     """One process of a system."""
 
     outputs: dict[str, Output]
-    """By the recording's name; those before a failure are kept."""
+    """By the recording's name; those that it failed on are missing."""
 
     startup: Seconds | None
     """From the start of the process until it could take a recording."""
@@ -54,16 +57,28 @@ class Run:
     peak_mb: int
     """Most memory of the process and its children at a time, shared pages divided among them (PSS)."""
 
+    others: float
+    """Cores that others kept busy meanwhile, on average."""
+
     failure: str | None
+    """Why recordings are missing."""
 
 
 def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
-    """Run ``peers/run_NAME.py``; a system that fails or takes longer than ``limit`` says so in ``Run.failure``."""
+    """Run ``peers/run_NAME.py``; a system that fails or takes longer than ``limit`` says so in ``Run.failure``.
+
+    Args:
+        name: of the script.
+        python: of the environment that it runs in.
+        task: what it is to do.
+        limit: seconds for all of it.
+    """
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as folder:
         out, order, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
         out.mkdir()
         exchange.write_task(task, order)
         command = [str(python), str(PEERS / f"run_{name}.py"), str(order), str(out)]
+        others = OtherWork()
         with log.open("wb") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said, env=_environment(task.threads))
             watch = Watch(process.pid)
@@ -77,9 +92,38 @@ def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
                 _end(process)
         ready = out / "ready.json"
         startup = json.loads(ready.read_text())["seconds"] if ready.exists() else None
-        names = [Path(recording).stem for recording in task.recordings]
-        outputs = {each: _read(out, each) for each in names if (out / f"{each}.json").exists()}
-        return Run(outputs, startup, peak_mb, failure)
+        busy = others.cores()
+        outputs: dict[str, Output] = {}
+        for each in (Path(recording).stem for recording in task.recordings):
+            if not (path := out / f"{each}.json").exists():
+                continue
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if "failure" in found:
+                failure = failure or f"{each}: {found['failure']}"
+            else:
+                outputs[each] = _output(found)
+        return Run(outputs, startup, peak_mb, busy, failure)
+
+
+class OtherWork:
+    """Measures from its making on what is done on the machine by others than this process and those it started."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def cores(self) -> float:
+        """Cores that were busy with it on average; processes that were killed with children count as others."""
+        wall, machine, own = (after - before for after, before in zip(self._now(), self._before, strict=True))
+        return max(0.0, (machine - own) / wall) if wall > 0 else 0.0
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Wall seconds, processor seconds of the machine, and ours."""
+        times = psutil.cpu_times()
+        # Linux counts guests as users too
+        idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
+        idle += getattr(times, "guest_nice", 0.0)
+        return time.perf_counter(), sum(times) - idle, exchange.cpu_seconds()
 
 
 class Watch:
@@ -140,16 +184,15 @@ def _reason(log: Path) -> str:
     return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a word"
 
 
-def _read(out: Path, name: str) -> Output:
-    found = json.loads((out / f"{name}.json").read_text())
+def _output(found: Mapping[str, Any]) -> Output:
     words = tuple(
         SpokenWord(RecognizedWord(text, Span(start, end), probability), speaker)
         for start, end, text, probability, speaker in found["words"]
     )
-    turns = rttm.parse((out / f"{name}.rttm").read_text())
-    return Output(turns, words, found["wall"], found["cpu"], found["stages"])
+    readings = {name: _turns(each) for name, each in found["readings"].items()}
+    return Output(_turns(found["turns"]), words, found["wall"], found["cpu"], found["stages"], readings)
 
 
-def task_of(recordings: Sequence[Path], threads: int, language: str | None, words: bool, models: Path) -> exchange.Task:
-    """A task that starts now."""
-    return exchange.Task(tuple(map(str, recordings)), threads, language, words, str(models), time.time())
+def _turns(rows: Sequence[tuple[float, float, str]]) -> tuple[Turn, ...]:
+    """In order of start; those that are shorter than a millisecond, as RTTM gives times, are left out."""
+    return tuple(sorted(Turn(Span(start, end), who) for start, end, who in rows if end - start >= SHORTEST_S))

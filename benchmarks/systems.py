@@ -20,29 +20,54 @@ class System:
     """One that takes part."""
 
     name: str
-    """Of ``peers/run_NAME.py``."""
-
     title: str
     environment: str
     """Whose virtual environment it runs in."""
 
     speakers: bool = True
-    """Tells speakers apart."""
+    """Is scored by how it tells speakers apart."""
 
     words: bool = False
     """Finds words; the words of those that do not are faster-whisper's."""
+
+    reading_of: str | None = None
+    """The system that gives these turns beside its own: it runs once, and its time is theirs."""
+
+    same_as: str | None = None
+    """The system of which this is the diarization alone, where that finds words too: only its time counts."""
+
+    @property
+    def script(self) -> str:
+        """``peers/run_SCRIPT.py``."""
+        return (self.same_as or self.name).replace("-", "_")
 
 
 SYSTEMS: Mapping[str, System] = {
     each.name: each
     for each in (
         System("diarist", "Diarist", "diarist", words=True),
-        System("whisper", "faster-whisper alone", "diarist", speakers=False, words=True),
+        System("diarist-turns", "Diarist, diarization alone", "diarist", speakers=False, same_as="diarist"),
+        System("whisper", "faster-whisper alone, in batches", "diarist", speakers=False, words=True),
+        System("whisper-sequential", "faster-whisper alone, sequential", "diarist", speakers=False, words=True),
         System("senko", "senko 0.2.2", "senko"),
+        System("senko-merged", "senko 0.2.2, merged", "senko", reading_of="senko"),
         System("resemblyzer", "Resemblyzer + spectral", "resemblyzer"),
-        System("pyannote", "pyannote.audio pipeline, CAM++", "pyannote"),
+        System("pyannote", "pyannote.audio 4.0.7, CAM++", "pyannote"),
     )
 }
+
+
+def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
+    """The systems of these names that have something to do, with the other readings of what they find.
+
+    Args:
+        names: of ``SYSTEMS``; that of a reading brings the system that gives it.
+        words: False where diarization alone is wanted.
+    """
+    wanted = {SYSTEMS[name].reading_of or name for name in names}
+    return tuple(
+        each for each in SYSTEMS.values() if (each.reading_of or each.name) in wanted and (words or each.speakers)
+    )
 
 
 def answer(output: Output, recognised: Output | None, duration: Seconds) -> Answer:

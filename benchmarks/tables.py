@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from diarist.evaluation.scoring import Score, pool
+from diarist.evaluation.scoring import Score
+from pooling import Result, System, common, left_out, members, pooled, ratio, speaking, spent, stage_seconds
 
 ALL = "all"
+BASE_MINUTES = 10.0
+"""The length beside which the others of the growth are put."""
 
 
-def pooled(system: Mapping[str, Any], sets: Mapping[str, str], only: str = ALL) -> Score:
-    """The scores of a system's recordings added up, all of them or those of one set."""
-    recordings: Mapping[str, Any] = system["recordings"]
-    return pool(Score(**one["score"]) for name, one in recordings.items() if only in (ALL, sets[name]))
-
-
-def report(result: Mapping[str, Any], pictures: Sequence[str]) -> str:
+def report(result: Result, pictures: Sequence[str]) -> str:
     """The whole page."""
-    machine = result["machine"]
-    lines = [
-        f"# Comparison of {result['made']}",
-        "",
-        (
-            f"Commit {result['commit']}; {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB;"
-            f" {machine['system']}, Python {machine['python']}; {result['threads']} thread(s) for each system;"
-            f" {len(result['sets'])} recordings, {sum(result['lengths'].values()) / 60:.0f} minutes."
-        ),
-    ]
-    if machine["busy"]:
-        lines += [
-            "",
-            (
-                f"**The machine was busy** (load of {machine['load_per_core']} a core before the start): accuracy and"
-                " memory are sound, wall times are not; compare the CPU time."
-            ),
-        ]
-    for name, why in result["not_run"].items():
-        lines += ["", f"{name} did not take part: it cannot be installed here ({why})."]
-    for system in result["systems"].values():
-        if system["failure"]:
-            lines += ["", f"{system['title']} failed after {len(system['recordings'])} recordings: {system['failure']}"]
-    lines += ["", "## Accuracy, pooled", "", *accuracy(result)]
-    lines += ["", "## DER by set, strict / collar 0.25 s", "", *by_set(result)]
-    lines += ["", "## DER by recording, strict", "", *by_recording(result)]
+    lines = [f"# Comparison of {result['made']}", "", conditions(result)]
+    for remark in remarks(result):
+        lines += ["", remark]
+    if "diarist" in result["systems"]:
+        lines += ["", "## Diarist beside the others", "", *beside(result)]
+    lines += ["", "## Who speaks when", "", scope(result), "", *accuracy(result)]
+    lines += ["", "## By set", "", *by_set(result)]
+    if result["words"]:
+        lines += ["", "## What is said", "", *words(result)]
+    lines += ["", "## By recording, DER strict", "", *by_recording(result)]
     lines += ["", "## Time and memory", "", *resources(result), "", *stages(result)]
     if result["growth"]:
         lines += ["", "## Growth", "", *growth(result)]
@@ -51,36 +31,143 @@ def report(result: Mapping[str, Any], pictures: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def accuracy(result: Mapping[str, Any]) -> list[str]:
-    head = ("system", "DER", "DER, collar", "missed", "false alarm", "confusion", "JER", "speakers exact", "WER",
-            "cpWER", "tcpWER", "wrong speaker at boundaries")  # fmt: skip
-    rows = []
+def conditions(result: Result) -> str:
+    machine = result["machine"]
+    rounds = f"; the fastest of {result['rounds']} rounds" if result["rounds"] > 1 else ""
+    return (
+        f"Commit {result['commit']}; {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB;"
+        f" {machine['system']}, Python {machine['python']}; {result['threads']} thread(s) for each system{rounds};"
+        f" {len(result['sets'])} recordings, {sum(result['lengths'].values()) / 60:.0f} minutes."
+    )
+
+
+def remarks(result: Result) -> list[str]:
+    """What has to be known of the run before its figures are read."""
+    found = []
+    if result["machine"]["busy"]:
+        found.append(
+            "**The machine was busy**: others were at work while systems ran (see *others* below). Accuracy and memory"
+            " are sound, wall times are not; compare the CPU time."
+        )
+    found += [
+        f"{name} did not take part: it cannot be installed here ({why})." for name, why in result["not_run"].items()
+    ]
     for system in result["systems"].values():
-        found = pooled(system, result["sets"])
-        tells = (found.der, found.der_collar, found.missed / found.speech if found.speech else None,
-                 found.false_alarm / found.speech if found.speech else None,
-                 found.confusion / found.speech if found.speech else None, found.jer)  # fmt: skip
-        who = [percent(each) if system["speakers"] else "-" for each in tells]
-        exact = f"{found.exact} of {found.recordings}" if system["speakers"] else "-"
-        words = (found.wer, *((found.cpwer, found.tcpwer, found.boundary_error) if system["speakers"] else (None,) * 3))
-        rows.append((system["title"], *who, exact, *map(percent, words)))
+        if system["failure"] and system["reading_of"] is None:
+            found.append(
+                f"{system['title']} finished {len(system['recordings'])} of {len(result['sets'])} recordings:"
+                f" {system['failure']}"
+            )
+        found += [f"{system['title']}, words not scored: {each}" for each in system["words_unscored"]]
+        if not system["steady"]:
+            found.append(f"{system['title']} did not give the same answers in every round; those of the fastest count.")
+    return found
+
+
+def scope(result: Result) -> str:
+    """Which recordings are pooled."""
+    systems, names = speaking(result), result["sets"]
+    said = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
+    missing = left_out(systems, names)
+    if missing:
+        each = "; ".join(f"{name} ({', '.join(titles)})" for name, titles in missing.items())
+        said += f" Left out, with who did not finish them: {each}."
+    if nothing := [system["title"] for system in systems if not system["recordings"]]:
+        said += f" {', '.join(nothing)} finished none, and is in no figure."
+    return said
+
+
+def beside(result: Result) -> list[str]:
+    """Ratios: the errors of Diarist to those of each other system, and its time to theirs."""
+    groups, ours = members(result), result["systems"]["diarist"]
+    rows = []
+    for system in speaking(result):
+        if system is ours or not system["recordings"]:
+            continue
+        cells = [times(ratio(pooled(ours, names).der, pooled(system, names).der)) for names in groups.values()]
+        lenient = ratio(pooled(ours, groups[ALL]).der_collar, pooled(system, groups[ALL]).der_collar)
+        rows.append((system["title"], cells[-1], times(lenient), *cells[:-1]))
+    lines = []
+    if rows:
+        heads = [each for each in groups if each != ALL]
+        lines += [*table(("Diarist's DER as a ratio to that of", ALL, "all, collar", *heads), rows), ""]
+        lines += ["Below 1: Diarist makes fewer errors.", ""]
+    return [*lines, *(f"- {line}" for line in speeds(result))]
+
+
+def speeds(result: Result) -> list[str]:
+    """How long Diarist takes beside the others, wall and CPU time, over what both finished."""
+    systems = result["systems"]
+    lines = []
+    for name in ("whisper", "whisper-sequential"):
+        if result["words"] and (told := _spent_by_both(result, systems["diarist"], systems.get(name))):
+            wall, cpu = told
+            lines.append(
+                f"The whole pipeline takes {wall:.2f} times as long as {systems[name]['title']} (CPU time {cpu:.2f})."
+            )
+    alone = systems.get("diarist-turns") if result["words"] else systems["diarist"]
+    for system in speaking(result):
+        if system is systems["diarist"] or system["reading_of"] or alone is None:
+            continue
+        if told := _spent_by_both(result, system, alone):
+            wall, cpu = told
+            lines.append(f"Diarization alone is {wall:.2f} times as fast as {system['title']} (CPU time {cpu:.2f}).")
+    return lines
+
+
+def _spent_by_both(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
+    """Wall and CPU time of the first as ratios to those of the other; None where they finished nothing in common."""
+    if other is None or not one["recordings"] or not other["recordings"]:
+        return None
+    names = common((one, other), result["sets"])
+    if not names:
+        return None
+    first, second = spent(result, one, names), spent(result, other, names)
+    return first.wall / second.wall, first.cpu / second.cpu
+
+
+def accuracy(result: Result) -> list[str]:
+    head = ("system", "DER", "missed", "false alarm", "confusion", "DER, collar 0.25 s", "missed", "false alarm",
+            "confusion", "JER", "speakers exact")  # fmt: skip
+    names = members(result)[ALL]
+    rows = []
+    for system in speaking(result):
+        found = pooled(system, names)
+        strict = (ratio(each, found.speech) for each in (found.missed, found.false_alarm, found.confusion))
+        lenient = (ratio(each, found.collar_speech)
+                   for each in (found.collar_missed, found.collar_false_alarm, found.collar_confusion))  # fmt: skip
+        rates = (found.der, *strict, found.der_collar, *lenient, found.jer)
+        rows.append((system["title"], *map(percent, rates), f"{found.exact} of {found.recordings}"))
     return table(head, rows)
 
 
-def by_set(result: Mapping[str, Any]) -> list[str]:
-    sets = list(dict.fromkeys(result["sets"].values()))
+def by_set(result: Result) -> list[str]:
+    groups = members(result)
     rows = []
     for system in speaking(result):
         cells = []
-        for each in (*sets, ALL):
-            found = pooled(system, result["sets"], each)
+        for names in groups.values():
+            found = pooled(system, names)
             cells.append(f"{percent(found.der)} / {percent(found.der_collar)} ({found.exact} of {found.recordings})")
         rows.append((system["title"], *cells))
-    note = "In brackets: recordings with the right number of speakers."
-    return [*table(("system", *sets, ALL), rows), "", note]
+    note = "DER strict / with collar; in brackets: recordings with the right number of speakers."
+    return [*table(("system", *groups), rows), "", note]
 
 
-def by_recording(result: Mapping[str, Any]) -> list[str]:
+def words(result: Result) -> list[str]:
+    """Of systems without words: those of faster-whisper, given to their speakers."""
+    head = ("system", "WER", "cpWER", "tcpWER", "wrong speaker at boundaries")
+    names = members(result)[ALL] if speaking(result) else tuple(result["sets"])
+    rows = []
+    for system in result["systems"].values():
+        found = pooled(system, names)
+        if found.words or found.boundary_words:
+            whose = (found.cpwer, found.tcpwer, found.boundary_error) if system["speakers"] else (None, None, None)
+            rows.append((system["title"], *map(percent, (found.wer, *whose))))
+    return table(head, rows)
+
+
+def by_recording(result: Result) -> list[str]:
     systems = speaking(result)
     rows = []
     for name in result["sets"]:
@@ -93,61 +180,72 @@ def by_recording(result: Mapping[str, Any]) -> list[str]:
     return table(("recording", *(system["title"] for system in systems)), rows)
 
 
-def resources(result: Mapping[str, Any]) -> list[str]:
+def timed(result: Result) -> tuple[list[System], tuple[str, ...]]:
+    """The systems whose time is shown, and the recordings that all of them finished."""
+    systems = [each for each in result["systems"].values() if each["recordings"] and each["reading_of"] is None]
+    return systems, common(systems, result["sets"])
+
+
+def resources(result: Result) -> list[str]:
+    systems, names = timed(result)
     rows = []
-    for system in result["systems"].values():
-        took = system["recordings"]
-        length = sum(result["lengths"][name] for name in took)
-        wall, cpu = (sum(one[kind] for one in took.values()) for kind in ("wall_s", "cpu_s"))
+    for system in systems:
+        took = spent(result, system, names)
         start = "-" if system["startup_s"] is None else f"{system['startup_s']:.1f}"
-        per_minute = f"{60 * cpu / length:.2f}" if length else "-"
-        speed = f"{length / wall:.1f}" if wall else "-"
-        rows.append((system["title"], f"{wall:.0f}", f"{cpu:.0f}", per_minute, speed, start, str(system["peak_mb"])))
-    head = ("system", "wall s", "CPU s", "CPU s a minute of audio", "x real time", "start-up s", "peak MB")
-    return table(head, rows)
+        figures = (("{:.1f}", took.wall), ("{:.1f}", took.cpu), ("{:.4f}", ratio(took.wall, took.audio)),
+                   ("{:.1f}", ratio(took.audio, took.wall)),
+                   ("{:.2f}", ratio(60 * took.cpu, took.audio)))  # fmt: skip
+        cells = ("-" if figure is None else form.format(figure) for form, figure in figures)
+        rows.append((system["title"], *cells, start, str(system["peak_mb"]), f"{system['others_cores']:.2f}"))
+    head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s a minute of audio", "start-up s", "peak MB",
+            "others, cores")  # fmt: skip
+    note = (
+        f"Times are of the {len(names)} recordings that all of these finished; RTF is wall seconds for a second of"
+        " audio. *others*: cores that other processes kept busy meanwhile."
+    )
+    return [*table(head, rows), "", note]
 
 
-def stage_seconds(system: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of each stage over all recordings; what belongs to none is ``rest``."""
-    total: dict[str, float] = {}
-    for one in system["recordings"].values():
-        for stage, seconds in one["stages_s"].items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    rest = sum(one["wall_s"] for one in system["recordings"].values()) - sum(total.values())
-    return {**total, "rest": max(0.0, rest)}
-
-
-def stages(result: Mapping[str, Any]) -> list[str]:
+def stages(result: Result) -> list[str]:
+    systems, names = timed(result)
     rows = []
-    for system in result["systems"].values():
-        told = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stage_seconds(system).items())
-        rows.append((system["title"], told))
-    return table(("system", "wall s by stage"), rows)
+    for system in systems:
+        took = spent(result, system, names)
+        for stage, seconds in stage_seconds(system, names).items():
+            if stage != "rest" or seconds >= 0.01 * took.wall:
+                share = percent(ratio(seconds, took.wall))
+                rows.append((system["title"], stage, f"{seconds:.2f}", f"{seconds / took.audio:.5f}", share))
+    return table(("system", "stage", "wall s", "RTF", "% of its time"), rows)
 
 
-def growth(result: Mapping[str, Any]) -> list[str]:
+def growth(result: Result) -> list[str]:
     rows = []
     for row in result["growth"]:
-        title = result["systems"][row["system"]]["title"]
+        title, minutes = result["systems"][row["system"]]["title"], row["minutes"]
         if "wall_s" not in row:
-            rows.append((title, f"{row['minutes']:g}", "-", "-", "-", str(row["peak_mb"]), "-", row["failure"] or "-"))
+            rows.append((title, f"{minutes:g}", *("-",) * 4, str(row["peak_mb"]), "-", row["failure"] or "-"))
             continue
-        der = percent(row.get("der"))
         count = f"{row['found']} of {row['speakers']}" if "found" in row else "-"
-        each = f"{row['cpu_s'] / row['minutes']:.2f}"
-        cells = (f"{row['wall_s']:.0f}", f"{row['cpu_s']:.0f}", each, str(row["peak_mb"]), der, count)
-        rows.append((title, f"{row['minutes']:g}", *cells))
-    head = ("system", "minutes", "wall s", "CPU s", "CPU s a minute", "peak MB", "DER", "speakers")
-    return table(head, rows)
-
-
-def speaking(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The systems that tell speakers apart."""
-    return [system for system in result["systems"].values() if system["speakers"]]
+        base = next((each for each in result["growth"] if each["system"] == row["system"]
+                     and each["minutes"] == BASE_MINUTES and "wall_s" in each), None)  # fmt: skip
+        slower = "-"
+        if base is not None:
+            wall, cpu = (ratio(row[kind] / minutes, base[kind] / BASE_MINUTES) for kind in ("wall_s", "cpu_s"))
+            slower = f"{times(wall)} / {times(cpu)}"
+        cells = (f"{row['wall_s']:.1f}", f"{row['wall_s'] / minutes / 60:.4f}", f"{row['cpu_s'] / minutes:.2f}", slower,
+                 str(row["peak_mb"]), percent(row.get("der")), count)  # fmt: skip
+        rows.append((title, f"{minutes:g}", *cells))
+    head = ("system", "minutes", "wall s", "RTF", "CPU s a minute", f"a minute beside {BASE_MINUTES:g} min, wall / CPU",
+            "peak MB", "DER", "speakers")  # fmt: skip
+    return [f"{result['growth'][0]['source']}, again and again.", "", *table(head, rows)]
 
 
 def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f}"
+
+
+def times(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.2f}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -2,11 +2,12 @@
 
 A system is a script ``run_NAME.py`` that calls ``serve``. It is started in an environment of its own with two
 arguments: a file with the ``Task``, and an empty folder. Into the folder it writes ``ready.json`` when it is loaded,
-and for each recording ``NAME.rttm`` (turns) and ``NAME.json`` (words, seconds by stage, seconds in all).
+and for each recording ``NAME.json`` with what it heard and how long that took, or with why it failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -34,6 +35,9 @@ class Task:
     started: float
     """``time.time()`` when the process was started."""
 
+    warm_up: str | None = None
+    """Path of a short recording that is heard once before the others and counts nowhere: a first call is slower."""
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -48,6 +52,9 @@ class Heard:
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of each part of the work, where the system tells."""
 
+    readings: dict[str, tuple[tuple[float, float, str], ...]] = field(default_factory=dict)
+    """Other turns that the system gives in the same go, by the name of ``systems.System`` that they stand for."""
+
 
 Hear = Callable[[Path], Heard]
 
@@ -58,14 +65,24 @@ def serve(load: Callable[[Task], Hear]) -> None:
     out = Path(sys.argv[2])
     hear = load(task)
     (out / "ready.json").write_text(json.dumps({"seconds": time.time() - task.started}))
+    if task.warm_up is not None:
+        with contextlib.suppress(Exception):  # it will be told of when it counts
+            hear(Path(task.warm_up))
     for recording in map(Path, task.recordings):
-        wall, cpu = time.perf_counter(), cpu_seconds()
+        part = out / f"{recording.stem}.part"
+        part.write_text(json.dumps(_measured(hear, recording), ensure_ascii=False), encoding="utf-8")
+        part.replace(part.with_suffix(".json"))  # whoever is stopped while writing leaves no half of it
+
+
+def _measured(hear: Hear, recording: Path) -> dict[str, object]:
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    try:
         heard = hear(recording)
-        took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
-        (out / f"{recording.stem}.rttm").write_text(rttm(recording.stem, heard.turns))
-        (out / f"{recording.stem}.json").write_text(
-            json.dumps({**took, "stages": heard.stages, "words": heard.words}, ensure_ascii=False)
-        )
+    except Exception as error:  # noqa: BLE001 - the other recordings go on
+        lines = [line for line in str(error).splitlines() if line.strip()] or ["no word of why"]
+        return {"failure": f"{type(error).__name__}: {lines[0].strip()}"}
+    took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
+    return {**took, **asdict(heard)}
 
 
 def cpu_seconds() -> float:
@@ -81,12 +98,3 @@ def read_task(path: Path) -> Task:
 
 def write_task(task: Task, path: Path) -> None:
     path.write_text(json.dumps(asdict(task)))
-
-
-def rttm(name: str, turns: tuple[tuple[float, float, str], ...]) -> str:
-    """RTTM lines to the millisecond; turns that are shorter are left out."""
-    return "".join(
-        f"SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> {'_'.join(speaker.split())} <NA> <NA>\n"
-        for start, end, speaker in sorted(turns)
-        if end - start >= 0.001
-    )

