@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     """The folder of everything that the service keeps: job store, uploads, results."""
 
     temp_audio_dir: Path | None = None
-    """Where uploads are held while they arrive, and the samples of recordings beyond 10 minutes while they are worked on
-    (230 MB an hour). Unset: `tmp` in DATA_DIR."""
+    """Where uploads are held while they arrive, and the samples of recordings beyond 10 minutes while they are worked
+    on (230 MB an hour). Unset: `tmp` in DATA_DIR."""
 
     model_dir: Path = Field(default_factory=_cache_folder)
     """Where models are kept, shared by all installations of a user. Unset: `~/.cache/diarist`."""
