@@ -87,7 +87,7 @@ def compare(arguments: argparse.Namespace) -> None:
     Raises:
         DiaristError: a recording or a reference cannot be read.
     """
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load, measured = os.getloadavg()[0] / (os.cpu_count() or 1), commit()
     settings = load_settings(max_duration_s=50_000.0)
     threads = arguments.threads or settings.threads
     words = not arguments.no_words
@@ -116,7 +116,7 @@ def compare(arguments: argparse.Namespace) -> None:
         runs = run_all(systems, arguments.rounds, lambda system: start(system, wavs))
         result: dict[str, Any] = {
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "commit": commit(),
+            "commit": measured,
             "machine": {**machine(), "load_per_core": round(load, 2)},
             "threads": threads,
             "rounds": arguments.rounds,

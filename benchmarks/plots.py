@@ -15,6 +15,11 @@ from diarist.evaluation.scoring import Score
 
 COLOURS = ("#1f6f8b", "#e07a1f", "#6a8d3f", "#8e5ea2", "#777777", "#c2a83e", "#b5485d", "#4b5fa5")
 DOTS_AN_INCH = 90
+ORDER = (
+    "decode", "decode and speech", "speech", "features", "segmentation", "embedding", "clustering", "turns",
+    "recognition", "attribution",
+)  # fmt: skip
+"""Stages as they follow each other; those that are not among them come after, and what belongs to none last."""
 
 
 def draw(result: pooling.Result, folder: Path, name: str) -> list[str]:
@@ -56,7 +61,7 @@ def _time(result: pooling.Result) -> Figure:
     spent = [pooling.stage_seconds(system, names) for system in systems]
     figure, axes = _figure(7.0, 0.8 + 0.4 * len(systems))
     left = [0.0] * len(systems)
-    for index, stage in enumerate(dict.fromkeys(stage for each in spent for stage in each)):
+    for index, stage in enumerate(sorted({stage for each in spent for stage in each}, key=_place)):
         widths = [each.get(stage, 0.0) / minutes for each in spent]
         colour = colormaps["tab20"](index % 20)
         axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=colour)
@@ -68,8 +73,12 @@ def _time(result: pooling.Result) -> Figure:
     return figure
 
 
+def _place(stage: str) -> tuple[int, str]:
+    return ORDER.index(stage) if stage in ORDER else len(ORDER) + (stage == "rest"), stage
+
+
 def _growth(result: pooling.Result) -> Figure:
-    figure = Figure(figsize=(8.0, 3.2))
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
     time, memory = figure.subplots(1, 2)
     for index, (name, system) in enumerate(result["systems"].items()):
         rows = [row for row in result["growth"] if row["system"] == name and "wall_s" in row]
