@@ -1,0 +1,131 @@
+"""Hours as minutes: the same words from disk as from memory, one label from first to last, progress that is true."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from diarist.audio import DecodeLimits, decode, decoding
+from diarist.clustering import normalise
+from diarist.engines.embedded import load_diarizer
+from diarist.engines.embedded.diarizer import EmbeddedDiarizer
+from diarist.engines.embedded.segmentation import FIELD_SAMPLES, FRAME_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
+from diarist.engines.registry import load_engine
+from diarist.pipeline import transcribe
+from diarist.protocols import Engine
+from diarist.settings import load_settings
+from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints, TranscribeOptions
+
+pytestmark = pytest.mark.models
+
+HOURS = 4
+STEP_FRAMES = 59
+
+
+@pytest.fixture(scope="module")
+def engine(model_store) -> Engine:
+    return load_engine(load_settings(engine="embedded"))
+
+
+def test_samples_on_disk_give_the_same_transcript(engine, sample_recording, tmp_path, monkeypatch):
+    def read():
+        limits = DecodeLimits(folder=tmp_path)
+        return transcribe(sample_recording, engine, TranscribeOptions(), lambda *_: None, limits)
+
+    from_memory = read()
+    monkeypatch.setattr(decoding, "MOST_IN_MEMORY_S", 1.0)
+    from_disk = read()
+    assert from_disk.utterances == from_memory.utterances
+    assert from_disk.diarization.turns == from_memory.diarization.turns
+    assert np.array_equal(from_disk.diarization.embeddings, from_memory.diarization.embeddings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_rises_and_at_half_tells_when_the_work_is_done(engine, make_conversation, tmp_path):
+    parts = [
+        soundfile.read(make_conversation(4, seed=seed, name=f"part{seed}").path, dtype="int16")[0] for seed in range(3)
+    ]
+    path = tmp_path / "meeting.wav"
+    soundfile.write(path, np.concatenate(parts), SAMPLE_RATE)
+    reports: list[tuple[float, float]] = []
+    # Processor time: on a machine that others use too, the clock would be no measure.
+    started = time.process_time()
+
+    def progress(stage: str, done: float) -> None:
+        reports.append((done, time.process_time() - started))
+
+    transcribe(path, engine, TranscribeOptions(language="en"), progress, DecodeLimits())
+    whole = time.process_time() - started
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[-1][0] == 1.0
+    done, spent = next(report for report in reports if report[0] >= 0.5)
+    assert done < 0.6
+    expected = spent / done * (1 - done)
+    assert expected == pytest.approx(whole - spent, rel=0.3)
+
+
+class Repeated:
+    """Hours in which the turns of one stretch return again and again, and the voices say something else each time.
+
+    The real networks hear the stretch. What a window of it sounds like is taken apart into its voice and the rest, and
+    the rest is drawn anew each time: a phrase that returned unchanged would be more like itself than like its voice.
+    """
+
+    def __init__(self, diarizer: EmbeddedDiarizer, stretch: Audio) -> None:
+        self._real = diarizer
+        self._twice = Audio(np.concatenate([stretch.samples, stretch.samples]))
+        self._period_s = stretch.duration
+        self._windows = len(stretch.samples) // (STEP_FRAMES * FRAME_SAMPLES)
+        self._voices = diarizer.diarize(stretch, SpeakerHints(), lambda *_: None).embeddings
+        self._random = np.random.default_rng(1)
+
+    def segment(self, audio, progress):
+        heard = self._real._segmenter.segment(self._twice, progress)
+        windows = 1 + -(-(len(audio.samples) - WINDOW_SAMPLES) // (STEP_FRAMES * FRAME_SAMPLES))
+        rows = np.arange(windows) % self._windows
+        starts = np.arange(windows) * STEP_FRAMES
+        frames = round((len(audio.samples) - FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5)
+        return replace(
+            heard, activity=heard.activity[rows], classes=heard.classes[rows], starts=starts,
+            frames=min(frames, int(starts[-1]) + WINDOW_FRAMES),
+        )  # fmt: skip
+
+    def embed(self, audio, windows, progress):
+        places = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
+        spans = [Span(start, start + duration) for start, duration in dict.fromkeys(places)]
+        heard = normalise(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
+        known = dict(zip(dict.fromkeys(places), heard, strict=True))
+        alike = np.stack([known[place] for place in places])  # (windows, voices)
+        who, share = alike.argmax(axis=1), alike.max(axis=1, keepdims=True)
+        rest = normalise(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
+        return share * self._voices[who] + np.sqrt(1 - share**2) * rest
+
+
+def test_a_speaker_keeps_one_label_for_hours(model_store, make_conversation):
+    conversation = make_conversation(4)
+    stretch = decode(conversation.path, DecodeLimits())[0].samples
+    whole = stretch[: len(stretch) // (STEP_FRAMES * FRAME_SAMPLES) * (STEP_FRAMES * FRAME_SAMPLES)]
+    diarizer = load_diarizer(load_settings()).part
+    assert isinstance(diarizer, EmbeddedDiarizer)
+    repeated = Repeated(diarizer, Audio(whole))
+    # Nobody reads its samples: they take room in the address space alone.
+    audio = Audio(np.zeros(HOURS * 3_600 * SAMPLE_RATE, dtype=np.float32))
+    found = EmbeddedDiarizer(repeated, repeated).diarize(audio, SpeakerHints(), lambda *_: None)
+    assert len(found.speakers) == 4
+    frame_s = 0.1
+    said = np.zeros((round(audio.duration / frame_s), 4), dtype=bool)
+    for turn in found.turns:
+        first, last = round(turn.span.start / frame_s), round(turn.span.end / frame_s)
+        said[first:last, found.speakers.index(turn.speaker)] = True
+    period_s = len(whole) / SAMPLE_RATE
+    within = np.arange(0.0, period_s, frame_s)
+    each = [
+        said[((start + within) / frame_s).astype(int)] for start in np.arange(0.0, audio.duration - period_s, period_s)
+    ]
+    typical = np.mean(each, axis=0) > 0.5
+    assert typical.any(axis=0).all()
+    assert max((one != typical).any(axis=1).mean() for one in each) < 0.05
