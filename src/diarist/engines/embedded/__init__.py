@@ -7,6 +7,8 @@ from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.recognizer import WhisperRecognizer
 from diarist.engines.embedded.runtime import open_graph
 from diarist.engines.embedded.segmentation import Segmenter
+from diarist.engines.embedded.segmentation_network import SegmentationNetwork
+from diarist.engines.embedded.streams import Streams
 from diarist.models import ModelStore
 from diarist.protocols import Diarizer, Loaded, Recognizer
 from diarist.settings import Settings
@@ -22,8 +24,12 @@ def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
     """
     store = ModelStore.of(settings)
     names = ("segmentation-3.0", "campplus")
-    segmentation, embedding = (open_graph(store.locate(name), settings.threads) for name in names)
-    diarizer = EmbeddedDiarizer(Segmenter(segmentation), Embedder(embedding))
+    segmentation, embedding = (store.locate(name) for name in names)
+    streams = Streams.of(settings.threads)
+    diarizer = EmbeddedDiarizer(
+        Segmenter(SegmentationNetwork(segmentation, streams.threads), streams=streams.count),
+        Embedder(open_graph(embedding, streams.threads), streams=streams.count),
+    )
     return Loaded(diarizer, tuple(store.info(name) for name in names))
 
 

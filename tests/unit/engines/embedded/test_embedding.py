@@ -84,6 +84,14 @@ def test_every_window_gets_its_own_row_whatever_the_batch():
         assert found[2] == pytest.approx(0, abs=1e-4)  # each window's own mean is taken from it
 
 
+def test_streams_make_no_difference():
+    audio = noise(60)
+    windows = [Span(at, at + (1.5 if round(at) % 3 else 1.1)) for at in np.arange(0, 58, 0.5)]
+    one = Embedder(Network(), batch=4).embed(audio, windows, ignore)
+    many = Embedder(Network(), batch=4, streams=3).embed(audio, windows, ignore)
+    assert np.array_equal(one, many)
+
+
 def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():
     network = Network()
     found = Embedder(network).embed(noise(2), [Span(1.5, 3.0), Span(1.99, 2.0), Span(5.0, 6.0)], ignore)
@@ -105,8 +113,9 @@ def test_progress_rises_to_one_and_what_it_raises_goes_through():
     def stop(*_):
         raise Cancelled
 
-    with pytest.raises(Cancelled):
-        Embedder(Network()).embed(noise(10), WINDOWS, stop)
+    for streams in (1, 2):
+        with pytest.raises(Cancelled):
+            Embedder(Network(), streams=streams).embed(noise(10), WINDOWS, stop)
 
 
 def test_windows_across_minutes_and_out_of_order_get_their_own_rows():
