@@ -31,11 +31,16 @@ Against a fixed distance this holds on a telephone too, whose channel makes all 
 DISTINCT_CLUSTERS = 0.2
 """The same for clusters of many windows, whose means say more."""
 
-PARTED_WINDOWS = 3
-"""Fewer windows than this are not taken for a voice that the spectral step has passed over."""
+FEW = (0.6, 0.45, 0.3)
+"""What sets a cluster of one, two or three windows apart from every other, as a share of how alike windows are within.
+
+Few windows scatter: by chance alone a phrase of one speaker is this unlike the rest. A share, since short windows are
+less alike among themselves too.
+"""
 
 PARTED_SHARE = 0.015
-"""Neither is a smaller share of all windows: in hours there are coughs and laughs that sound like nobody."""
+"""A smaller share of all windows is not taken for a voice that the spectral step has passed over: in hours there are
+coughs and laughs that sound like nobody."""
 
 PARTED_LIMIT = 400
 """At most as many windows of a cluster, evenly taken, say whether it is one voice."""
@@ -51,6 +56,10 @@ WINDOW_S: Seconds = 1.5
 
 SAME_VOICE_PAIRS = 4
 """How many observed pairs that prior is worth."""
+
+SAME_SOUND = 0.9
+"""Cosine from which on two windows hold the same sound, as where a jingle or the whole recording is heard twice: they
+say nothing of how alike two phrases of one voice are."""
 
 CLUSTER_PAIRS = 3
 """How many observed pairs within a cluster the recording's own mean is worth."""
@@ -81,11 +90,14 @@ class Windows:
         heard = None if self.heard is None else self.heard[rows][:, rows]
         return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows], heard)
 
-    @property
-    def apart(self) -> NDArray[np.bool_]:
-        """Which pairs of windows share no sound, (windows, windows): shared sound makes any two alike."""
+    def apart(self, cosine: Floats) -> NDArray[np.bool_]:
+        """Which pairs of windows share no sound, (windows, windows): shared sound makes any two alike.
+
+        Args:
+            cosine: of all pairs, (windows, windows).
+        """
         later = np.maximum(self.start[:, None], self.start)
-        return np.minimum(self.end[:, None], self.end) - later <= 0.01
+        return (np.minimum(self.end[:, None], self.end) - later <= 0.01) & (cosine < SAME_SOUND)
 
     def same_voice(self) -> NDArray[np.float64]:
         """How alike each window should be to another one like it of the same voice, (windows,).
@@ -133,14 +145,15 @@ def cluster(windows: Windows, bounds: SpeakerBounds) -> Labels:
     if count == 0 or bounds.clip(1, count) == bounds.clip(count, count) == 1:
         return np.zeros(count, dtype=np.int64)
     if count < SPECTRAL_MINIMUM:
-        return in_order(agglomerate(windows, np.arange(count), bounds, DISTINCT))
+        labels = agglomerate(windows, np.arange(count), bounds, DISTINCT)
+        return in_order(join_few(windows, labels, bounds))
     if count <= SPECTRAL_LIMIT:
         labels = spectral(windows.unit, bounds)
     else:
         summary, member = summarise(windows, SPECTRAL_LIMIT)
         labels = spectral(summary, bounds)[member]
     joined = join_alike(windows, labels, bounds)
-    if bounds.clip(len(windows), len(windows)) > int(joined.max()) + 1:
+    if bounds.clip(count, count) > int(joined.max()) + 1:
         joined = join_alike(windows, part_unlike(windows, joined), bounds)
     return in_order(joined)
 
@@ -152,15 +165,15 @@ def part_unlike(windows: Windows, labels: Labels) -> Labels:
     cluster. There they are told by the same relative distance by which clusters are joined.
     """
     parted = in_order(labels)
-    least = max(PARTED_WINDOWS, round(PARTED_SHARE * len(windows)))
     for label in range(int(parted.max()) + 1):
         rows = np.flatnonzero(parted == label)
         step = -(-len(rows) // PARTED_LIMIT)
-        needed = max(PARTED_WINDOWS, round(least / step))
+        needed = max(1, round(PARTED_SHARE * len(windows) / step))
         some = windows.part(rows[::step])
         if len(some) < 2 * needed:
             continue
         inner = agglomerate(some, np.arange(len(some)), SpeakerBounds(), DISTINCT_CLUSTERS)
+        inner = join_few(some, inner, SpeakerBounds())
         present, size = np.unique(inner, return_counts=True)
         voices = present[size >= needed]
         if len(voices) < 2:
@@ -179,7 +192,10 @@ def join_alike(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Label
     """
     step = -(-len(windows) // SPECTRAL_LIMIT)
     present, dense = np.unique(labels[::step], return_inverse=True)
-    joined = agglomerate(windows.part(slice(None, None, step)), dense, bounds, DISTINCT_CLUSTERS)
+    some = windows.part(slice(None, None, step))
+    joined = agglomerate(some, dense, bounds, DISTINCT_CLUSTERS)
+    if step == 1:
+        joined = join_few(some, joined, bounds)
     renamed = np.arange(int(labels.max()) + 1)
     renamed[present[dense]] = present[joined]
     return renamed[labels]
@@ -193,6 +209,66 @@ def in_order(labels: Labels) -> Labels:
     return rank[inverse]
 
 
+@dataclass(slots=True, eq=False)
+class _Clusters:
+    """Sums over the windows of each cluster and each pair of clusters, of which all that is asked follows."""
+
+    size: NDArray[np.floating]
+    """Windows in each, (clusters,)."""
+
+    across: NDArray[np.floating]
+    """How alike their windows are, summed, (clusters, clusters)."""
+
+    alike: NDArray[np.floating]
+    """The same over pairs of windows that share no sound, (clusters, clusters)."""
+
+    pairs: NDArray[np.floating]
+    """How many such pairs there are."""
+
+    within: NDArray[np.floating]
+    """``alike`` within each cluster, each pair once, (clusters,)."""
+
+    within_pairs: NDArray[np.floating]
+    expected: NDArray[np.float64]
+    """How alike its windows should be to others of their voice, summed, (clusters,)."""
+
+    @classmethod
+    def of(cls, windows: Windows, labels: Labels) -> _Clusters:
+        member = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
+        member[np.arange(len(labels)), labels] = 1.0
+        cosine = windows.unit @ windows.unit.T
+        apart = windows.apart(cosine)
+        across = cosine if windows.heard is None else cosine + HEARD_TOGETHER * windows.heard
+        alike, pairs = member.T @ (cosine * apart) @ member, member.T @ apart @ member
+        return cls(
+            member.sum(axis=0), member.T @ across @ member, alike, pairs, np.diag(alike) / 2, np.diag(pairs) / 2,
+            windows.same_voice() @ member,
+        )  # fmt: skip
+
+    def own(self) -> NDArray[np.float64]:
+        """Mean likeness within each cluster, (clusters,); what is expected where there are few pairs to see it by."""
+        prior = CLUSTER_PAIRS * self.expected / self.size
+        own: NDArray[np.float64] = (self.within + prior) / (self.within_pairs + CLUSTER_PAIRS)
+        return own
+
+    def distance(self) -> NDArray[np.float64]:
+        """Mean likeness within two clusters less that across them, (clusters, clusters); infinite to itself."""
+        own = self.own()
+        distance: NDArray[np.float64] = (own[:, None] + own) / 2 - self.across / np.outer(self.size, self.size)
+        np.fill_diagonal(distance, np.inf)
+        return distance
+
+    def join(self, a: int, b: int) -> None:
+        """Add cluster ``b`` to ``a``; what is kept of ``b`` means nothing any more."""
+        self.within[a] += self.within[b] + self.alike[a, b]
+        self.within_pairs[a] += self.within_pairs[b] + self.pairs[a, b]
+        self.expected[a] += self.expected[b]
+        for table in (self.across, self.alike, self.pairs):
+            table[a] += table[b]
+            table[:, a] += table[:, b]
+        self.size[a] += self.size[b]
+
+
 def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinct: float) -> Labels:
     """Join clusters bottom-up while the closest two are less than ``distinct`` apart, int64 (windows,).
 
@@ -202,40 +278,51 @@ def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinc
     Args:
         labels: the clusters to begin with, (windows,): 0, 1 ... without a gap.
     """
-    count = int(labels.max()) + 1
-    member = np.zeros((len(labels), count), dtype=np.float32)
-    member[np.arange(len(labels)), labels] = 1.0
-    cosine, apart = windows.unit @ windows.unit.T, windows.apart
-    size = member.sum(axis=0)
-    alike_across = cosine if windows.heard is None else cosine + HEARD_TOGETHER * windows.heard
-    across = member.T @ alike_across @ member  # sums between clusters
-    pairs = member.T @ apart @ member  # ... and what counts as evidence of a cluster's own scatter
-    alike = member.T @ (cosine * apart) @ member
-    within, within_pairs = np.diag(alike) / 2, np.diag(pairs) / 2
-    expected = windows.same_voice() @ member  # sums over windows
-    own = (within + CLUSTER_PAIRS * expected / size) / (within_pairs + CLUSTER_PAIRS)  # mean cosine within each cluster
-    distance = (own[:, None] + own) / 2 - across / np.outer(size, size)
-    np.fill_diagonal(distance, np.inf)
+    clusters = _Clusters.of(windows, labels)
+    distance = clusters.distance()
+    count = len(distance)
     joined = np.arange(count)
     for left in range(count, 1, -1):
         a, b = sorted(divmod(int(np.argmin(distance)), count))
         if left <= bounds.least or (distance[a, b] > distinct and bounds.clip(left, len(windows)) == left):
             break
-        within[a] += within[b] + alike[a, b]
-        within_pairs[a] += within_pairs[b] + pairs[a, b]
-        expected[a] += expected[b]
-        for table in (across, alike, pairs):
-            table[a] += table[b]
-            table[:, a] += table[:, b]
-        size[a] += size[b]
-        own[a] = (within[a] + CLUSTER_PAIRS * expected[a] / size[a]) / (within_pairs[a] + CLUSTER_PAIRS)
+        clusters.join(a, b)
         joined[joined == b] = a
         live = np.isfinite(distance[a])
         live[b] = False
-        row = np.where(live, (own[a] + own) / 2 - across[a] / (size[a] * size), np.inf)
+        own = clusters.own()
+        across = clusters.across[a] / (clusters.size[a] * clusters.size)
+        row = np.where(live, (own[a] + own) / 2 - across, np.inf)
         distance[a], distance[:, a] = row, row
         distance[b], distance[:, b] = np.inf, np.inf
     return joined[labels]
+
+
+def join_few(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Labels:
+    """Join clusters of few windows to their nearest unless they are as far from it as ``FEW`` asks, int64 (windows,).
+
+    The least distinct first. Labels may have gaps.
+    """
+    present, dense = np.unique(labels, return_inverse=True)
+    clusters = _Clusters.of(windows, dense)
+    joined = np.arange(len(present))
+    for left in range(len(present), max(bounds.least, 1), -1):
+        own, distance = clusters.own(), clusters.distance()
+        gone = np.setdiff1d(np.arange(len(present)), joined)
+        distance[gone], distance[:, gone] = np.inf, np.inf
+        nearest = np.argmin(distance, axis=1)
+        each = np.arange(len(present))
+        share = distance[each, nearest] / np.maximum((own + own[nearest]) / 2, 0.05)
+        size = clusters.size.astype(int)
+        asked = np.array([FEW[n - 1] if n <= len(FEW) else -np.inf for n in size])
+        short = np.where(np.isfinite(share), share - asked, np.inf)
+        a = int(np.argmin(short))
+        if short[a] > 0 or bounds.clip(left - 1, len(windows)) != left - 1:
+            break
+        into = int(nearest[a])
+        clusters.join(into, a)
+        joined[joined == a] = into
+    return present[joined][dense]
 
 
 def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,12 +177,37 @@ def test_agglomeration_only_ever_joins():
 
 def test_shared_sound_is_no_evidence():
     windows, _ = spoken([0, 1], run_windows=3)
-    apart = windows.apart
+    apart = windows.apart(windows.unit @ windows.unit.T)
     assert not apart[0, 0]
     assert not apart[0, 1]  # 0.75 s in common
     assert apart[0, 2]  # they touch
     assert apart[0, 3]
     assert np.array_equal(apart, apart.T)
+
+
+def twice(windows: Windows) -> Windows:
+    """The same recording again, after the first time."""
+    later = windows.end[-1] + 1
+    return Windows(
+        np.concatenate([windows.unit, windows.unit]),
+        np.concatenate([windows.start, windows.start + later]),
+        np.concatenate([windows.end, windows.end + later]),
+        np.concatenate([windows.run, windows.run + windows.run[-1] + 1]),
+    )
+
+
+def test_the_same_sound_again_is_no_evidence():
+    windows, _ = spoken([0, 1], run_windows=3)
+    again = twice(windows)
+    apart = again.apart(again.unit @ again.unit.T)
+    assert not np.diag(apart, len(windows)).any()
+    assert apart[0, len(windows) + 3]
+
+
+@pytest.mark.parametrize(("voices", "runs"), [(1, 5), (1, 20), (2, 5), (2, 30), (4, 40)])
+def test_a_recording_said_twice_keeps_its_voices(voices, runs):
+    windows, truth = spoken(turns(voices, runs), scatter=1.0)
+    assert same(cluster(twice(windows), ANY), np.concatenate([truth, truth]))
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 12), st.integers(1, 20))
@@ -308,11 +334,32 @@ def test_a_cluster_of_one_voice_stays_whole(scatter, channel):
     assert same(part_unlike(windows, truth), truth)
 
 
-def test_a_sound_or_two_that_are_like_nobody_make_no_voice():
-    windows, truth = spoken([0] * 20 + [1] * 20, run_windows=2)
-    odd, _ = spoken([5], seed=7, run_windows=clustering.PARTED_WINDOWS - 1)
-    windows.unit[: len(odd)] = odd.unit
-    assert same(part_unlike(windows, truth), truth)
+def leaning(windows: Windows, count: int, likeness: float) -> Windows:
+    """The first ``count`` windows sound like their voice by ``likeness`` and else like nobody."""
+    odd, _ = spoken([5], seed=7, run_windows=count)
+    voice = normalise(windows.unit[count:].mean(axis=0, keepdims=True))
+    mixed = normalise(likeness * voice + np.sqrt(1 - likeness**2) * normalise(odd.unit - (odd.unit @ voice.T) * voice))
+    return replace(windows, unit=np.concatenate([mixed, windows.unit[count:]]))
+
+
+@pytest.mark.parametrize("runs", [4, 12])  # on either side of SPECTRAL_MINIMUM
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_windows_are_a_voice_only_when_they_are_far_from_every_other(count, runs):
+    windows, truth = spoken([0] * runs, run_windows=4, scatter=0.9)
+    assert not cluster(leaning(windows, count, 0.5), ANY).any()
+    truth = np.where(np.arange(len(windows)) < count, 0, 1)
+    assert same(cluster(leaning(windows, count, 0.0), ANY), truth)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_few_windows_are_a_voice_where_the_caller_knows_of_it(wanted):
+    windows, _ = spoken([0] * 4, run_windows=4, scatter=0.9)
+    assert cluster(leaning(windows, 1, 0.5), SpeakerBounds(wanted, wanted)).max() == wanted - 1
+
+
+def test_a_sound_that_is_like_nobody_is_no_voice_among_hours():
+    windows, truth = spoken([0] * 40 + [1] * 40, run_windows=2)
+    assert same(part_unlike(leaning(windows, 1, 0.0), truth), truth)
 
 
 def test_in_hours_a_voice_needs_its_share():
