@@ -17,8 +17,8 @@ def report(result: Result, pictures: Sequence[str]) -> str:
     lines = [f"# Comparison of {result['made']}", "", conditions(result)]
     for remark in remarks(result):
         lines += ["", remark]
-    if "diarist" in result["systems"]:
-        lines += ["", "## Diarist beside the others", "", *beside(result)]
+    if "diarist" in result["systems"] and (ratios := beside(result)):
+        lines += ["", "## Diarist beside the others", "", *ratios]
     lines += ["", "## Who speaks when", "", scope(result), "", *accuracy(result)]
     lines += ["", "## By set", "", *by_set(result)]
     if result["words"]:
@@ -200,7 +200,7 @@ def resources(result: Result) -> list[str]:
     head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s a minute of audio", "start-up s", "peak MB",
             "others, cores")  # fmt: skip
     note = (
-        f"Times are of the {len(names)} recordings that all of these finished; RTF is wall seconds for a second of"
+        f"Times are of what all of these finished, recordings: {len(names)}; RTF is wall seconds for a second of"
         " audio. *others*: cores that other processes kept busy meanwhile."
     )
     return [*table(head, rows), "", note]
