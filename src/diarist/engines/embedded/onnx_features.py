@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.errors import ModelCorrupt
-from diarist.types import Samples, Seconds
+from diarist.types import Audio, Samples, Seconds
 
 Floats = NDArray[np.float32]
 Normalization = Literal["per_feature", "none"]
@@ -105,7 +105,7 @@ class MelFeatures:
         if stop <= first:
             return np.zeros((0, s.mels), dtype=np.float32)
         start, end = first * s.hop_samples - s.n_fft // 2, (stop - 1) * s.hop_samples + s.n_fft // 2
-        piece = samples[max(start, 0) : min(end, len(samples))]
+        piece = Audio(samples).part(start, end)
         if s.preemphasis:
             before = samples[start - 1] if start > 0 else np.float32(0.0)
             piece = piece - np.float32(s.preemphasis) * np.concatenate([[before], piece[:-1]]).astype(np.float32)

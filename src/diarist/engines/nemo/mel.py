@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diarist.engines.nemo.runtime import Runtime
-from diarist.types import Samples
+from diarist.types import Audio, Samples
 
 STD_FLOOR = 1e-5
 """Added to every standard deviation, as NeMo's normalisation does."""
@@ -45,7 +45,7 @@ class MelReader:
     def read(self, samples: Samples, first: int, stop: int) -> torch.Tensor:
         """Plain features ``first`` to ``stop``: float32 (1, features, stop - first)."""
         lead = min(self._margin, first)
-        part = samples[(first - lead) * self._hop : (stop + self._margin) * self._hop]
+        part = Audio(samples).part((first - lead) * self._hop, (stop + self._margin) * self._hop)
         signal = self._runtime.tensor(np.array(part))[None]
         length = torch.tensor([len(part)], device=signal.device)
         features, _ = self._preprocessor(input_signal=signal, length=length)

@@ -164,7 +164,7 @@ class SortformerDiarizer:
         least, most = hints.bounds()
         self._check(audio, least)
         progress("segmentation", 0.0)
-        if not audio.samples.any():
+        if not any(audio.part(at, at + SAMPLE_RATE).any() for at in range(0, len(audio.samples), SAMPLE_RATE)):
             progress("segmentation", 1.0)
             return Diarization(diarizer=NAME)
         heard = self._hearing.probability(audio.samples, lambda done: progress("segmentation", done))

@@ -88,7 +88,7 @@ class FrameVad:
         blocks = [(first, min(first + self._block, frames)) for first in range(0, frames, self._block)]
 
         def run(part: Sequence[tuple[int, int]]) -> Sequence[Floats]:
-            return self._run(audio.samples, part)
+            return self._run(audio, part)
 
         found: list[Floats] = []
         # The last block is shorter, and nothing follows it: it goes alone.
@@ -101,10 +101,10 @@ class FrameVad:
             found += self._runtime.in_batches(group, run, self._batch, report)
         return np.concatenate(found)
 
-    def _run(self, samples: NDArray[np.float32], blocks: Sequence[tuple[int, int]]) -> Sequence[Floats]:
+    def _run(self, audio: Audio, blocks: Sequence[tuple[int, int]]) -> Sequence[Floats]:
         starts = [max(first - self._around, 0) for first, _ in blocks]
         pieces = [
-            samples[start * self._hop : (stop + self._around) * self._hop]
+            audio.part(start * self._hop, (stop + self._around) * self._hop)
             for start, (_, stop) in zip(starts, blocks, strict=True)
         ]
         lengths = np.array([max(len(piece), 1) for piece in pieces], dtype=np.int64)
