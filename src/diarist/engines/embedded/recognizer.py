@@ -10,9 +10,10 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
 from numpy.typing import NDArray
 
 from diarist.engines.chunks import pack
+from diarist.engines.embedded.streams import Relay, Streams, in_order
 from diarist.errors import InvalidOption
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
 
@@ -57,6 +59,13 @@ class Decoding:
     """Silence after the longest chunk of a batch: with less Whisper says things twice, and with more, up to the 30 s
     that it was trained on, the encoder works on nothing. Its time grows faster than the length."""
 
+    least_tail: Seconds = 4.0
+    """Where ``tail`` would make more than ``roomy``, as much less of it."""
+
+    roomy: Seconds = 20.4
+    """Up to here what the encoder compares at once (8 heads, the square of 50 frames a second, 4 bytes) stays below
+    32 MiB, from which on glibc gives memory back to the system after every use: 21.5 s take half as long again."""
+
     word: Seconds = 0.7
     """A short word rarely lasts longer; the rest of its span is a pause, or speech that was passed over."""
 
@@ -71,7 +80,11 @@ class WhisperRecognizer:
     """Recognition on the CPU. Keeps no state between calls."""
 
     def __init__(self, folder: Path, threads: int, decoding: Decoding = Decoding()) -> None:
-        self._model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
+        streams = Streams.of(threads, most=2 if threads < 8 else 4)
+        self._model = WhisperModel(
+            str(folder), device="cpu", compute_type="int8", cpu_threads=streams.threads, num_workers=streams.count
+        )
+        self._streams = streams.count
         self._decoding = decoding
         self._suppressed = get_suppressed_tokens(self._tokenizer("en"), [-1])
 
@@ -88,7 +101,7 @@ class WhisperRecognizer:
         if again:
             words += self._read(audio, again, tokenizer, lambda done: progress("recognition", 0.95 + 0.05 * done))
         progress("recognition", 1.0)
-        return Recognition(in_order(words, audio.duration), language, probability)
+        return Recognition(by_start(words, audio.duration), language, probability)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -122,14 +135,24 @@ class WhisperRecognizer:
     def _read(
         self, audio: Audio, chunks: Sequence[Span], tokenizer: Tokenizer, report: Callable[[float], None]
     ) -> list[RecognizedWord]:
-        """The words of all chunks, in the chunks' order."""
-        words: list[RecognizedWord] = []
-        for first in range(0, len(chunks), self._decoding.batch):
-            batch = chunks[first : first + self._decoding.batch]
-            pieces = [self._piece(audio, chunk) for chunk in batch]
-            words += self._decode(audio, pieces, tokenizer, partial(_part, report, first, len(batch), len(chunks)))
-            report((first + len(batch)) / len(chunks))
-        return words
+        """The words of all chunks; those of longer chunks first."""
+        batches = by_length([self._piece(audio, chunk) for chunk in chunks], self._decoding.batch)
+        costs = [len(pieces) * self._length(pieces) for pieces in batches]
+        done = [0.0] * len(batches)
+
+        def note(batch: int, part: float) -> None:
+            done[batch] = part
+            report(min(1.0, sum(part * cost for part, cost in zip(done, costs, strict=True)) / sum(costs)))
+
+        relay = Relay(note)
+
+        def decode(batch: int) -> list[RecognizedWord]:
+            words = self._decode(audio, batches[batch], tokenizer, partial(relay.post, batch))
+            relay.post(batch, 1.0)
+            return words
+
+        with closing(in_order(decode, range(len(batches)), self._streams, relay)) as found:
+            return [word for words in found for word in words]
 
     def _piece(self, audio: Audio, chunk: Span) -> Span:
         margin = self._decoding.margin
@@ -170,7 +193,9 @@ class WhisperRecognizer:
 
     def _length(self, pieces: Sequence[Span]) -> Seconds:
         """What pieces of one batch are filled up to with silence."""
-        return min(WHISPER_WINDOW, max(piece.duration for piece in pieces) + self._decoding.tail)
+        longest = max(piece.duration for piece in pieces)
+        tail = min(self._decoding.tail, max(self._decoding.least_tail, self._decoding.roomy - longest))
+        return min(WHISPER_WINDOW, longest + tail)
 
     def _encode(self, audio: Audio, piece: Span, length: Seconds) -> NDArray[np.float32]:
         """Encoder output of a piece, filled up with silence to ``length``: (1, frames, values).
@@ -191,14 +216,33 @@ class WhisperRecognizer:
         return [list(result.sequences_ids[0]) for result in results]
 
 
-def _part(report: Callable[[float], None], first: int, count: int, of: int, done: float) -> None:
-    """Report what is done of ``count`` chunks from ``first`` on as a part of all."""
-    report((first + count * done) / of)
+def by_length(pieces: Sequence[Span], most: int) -> list[list[Span]]:
+    """Pieces in batches of at most ``most``, longer ones first: a batch takes as long as its longest piece.
+
+    Batches are as even as can be, and an even number of them where there are two pieces or more, so that two streams
+    have the same to do. Their number does not go by that of the streams, so that no word does.
+    """
+    ordered = sorted(pieces, key=lambda piece: (-piece.duration, piece))
+    count = min(len(ordered), 2 * -(-len(ordered) // (2 * most)))
+    edges = [len(ordered) * i // count for i in range(count + 1)] if count else []
+    return [ordered[first:stop] for first, stop in pairwise(edges)]
 
 
-def _loops(text: str, ratio: float) -> bool:
+def _loops(text: str, ratio: float, least: int = 6) -> bool:
+    """Whether a text shrinks by more than ``ratio``, or says ``least`` words or more twice on end."""
     raw = text.encode()
-    return len(raw) > 0 and len(raw) / len(zlib.compress(raw)) > ratio
+    return (len(raw) > 0 and len(raw) / len(zlib.compress(raw)) > ratio) or _says_twice(text, least)
+
+
+def _says_twice(text: str, least: int) -> bool:
+    words = [word.strip(".,!?;:\"'") for word in text.lower().split()]
+    for length in range(least, len(words) // 2 + 1):
+        alike = 0
+        for word, later in zip(words, words[length:], strict=False):
+            alike = alike + 1 if word == later else 0
+            if alike == length:
+                return True
+    return False
 
 
 def shorten(word: RecognizedWord, longest: Seconds) -> RecognizedWord:
@@ -236,7 +280,7 @@ def passed_over(
     return tuple(gap for gap in left if gap.duration >= least and any(chunk.overlap(gap) > 0 for chunk in heard))
 
 
-def in_order(words: Sequence[RecognizedWord], duration: Seconds) -> tuple[RecognizedWord, ...]:
+def by_start(words: Sequence[RecognizedWord], duration: Seconds) -> tuple[RecognizedWord, ...]:
     """Words by start, within the recording."""
     clamped = [RecognizedWord(w.text, w.span.clamp(0.0, duration), w.confidence) for w in words]
     return tuple(sorted(clamped, key=lambda w: (w.span.start, w.span.end)))

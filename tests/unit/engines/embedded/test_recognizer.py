@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.embedded.recognizer import _loops, in_order, passed_over, shorten
+from diarist.engines.embedded.recognizer import _loops, by_length, by_start, passed_over, shorten
 from diarist.types import RecognizedWord, Span
 from strategies import patient
 
@@ -71,7 +71,7 @@ def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
 
 @given(heard())
 @patient
-def test_what_was_passed_over_is_wordless_speech_in_order(case):
+def test_what_was_passed_over_is_wordless_speech_by_start(case):
     speech, words = case
     chunks = (Span(0, 100),)
     gaps = passed_over(chunks, speech, words, LEAST)
@@ -111,9 +111,9 @@ def test_a_word_lasts_no_longer_than_it_takes_to_say(text, length, expected):
 
 @given(st.lists(st.tuples(st.floats(-1, 12), st.floats(0, 3))), st.floats(0, 10))
 @patient
-def test_words_come_in_order_and_lie_in_the_recording(spans, duration):
+def test_words_come_by_start_and_lie_in_the_recording(spans, duration):
     words = [word(start, start + length, f" {i}") for i, (start, length) in enumerate(spans)]
-    ordered = in_order(words, duration)
+    ordered = by_start(words, duration)
     assert sorted(w.text for w in ordered) == sorted(w.text for w in words)
     assert all(0 <= w.span.start <= w.span.end <= duration for w in ordered)
     assert all(a.span.start <= b.span.start for a, b in pairwise(ordered))
@@ -123,3 +123,23 @@ def test_a_loop_is_told_from_speech():
     assert _loops(" thank you very much" * 20, 2.4)
     assert not _loops("It was a bright cold day in April, and the clocks were striking thirteen.", 2.4)
     assert not _loops("", 2.4)
+
+
+def test_a_sentence_said_twice_is_a_loop_and_a_phrase_said_twice_is_not():
+    sentence = "it was a bright cold day in April"
+    assert _loops(f"And then {sentence}. {sentence.capitalize()}, and", 2.4)
+    assert not _loops(f"{sentence} and {sentence}", 2.4)
+    assert not _loops("it was a bright it was a bright cold day", 2.4)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 16))), st.integers(1, 9))
+@patient
+def test_batches_hold_every_piece_once_the_longer_ones_first(spans, most):
+    pieces = [Span(start, start + length) for start, length in spans]
+    batches = by_length(pieces, most)
+    ordered = [piece for batch in batches for piece in batch]
+    assert sorted(ordered) == sorted(pieces)
+    assert all(a.duration >= b.duration for a, b in pairwise(ordered))
+    assert all(1 <= len(batch) <= most for batch in batches)
+    assert max(map(len, batches), default=0) - min(map(len, batches), default=0) <= 1
+    assert len(batches) == len(pieces) or len(batches) % 2 == 0

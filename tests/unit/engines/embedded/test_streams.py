@@ -7,7 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from diarist.engines.embedded.streams import MOST, Streams, in_order
+from diarist.engines.embedded.streams import MOST, Relay, Streams, in_order
+from diarist.errors import Cancelled
 
 WAIT_S = 30
 
@@ -84,3 +85,37 @@ def test_no_more_tasks_are_taken_than_are_worked_on_or_wait():
 @pytest.mark.parametrize(("threads", "count", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (16, MOST, 2), (64, MOST, 8)])
 def test_threads_are_divided(threads, count, each):
     assert Streams.of(threads) == Streams(count, each)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_reports_of_streams_come_in_the_thread_that_waits(streams):
+    heard = []
+    relay = Relay(lambda task, done: heard.append((task, done, threading.get_ident())))
+
+    def work(task):
+        relay.post(task, 0.5)
+        relay.post(task, 1.0)
+
+    list(in_order(work, range(5), streams, relay))
+    assert {thread for *_, thread in heard} == {threading.get_ident()}
+    assert sorted(report[:2] for report in heard) == [(task, done) for task in range(5) for done in (0.5, 1.0)]
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_what_a_report_raises_ends_all_streams_at_their_next_report(streams):
+    posts = []
+
+    def stop(*_):
+        raise Cancelled
+
+    relay = Relay(stop)
+
+    def work(task):
+        for _ in range(1_000_000):
+            posts.append(task)
+            relay.post(task, 0.5)
+
+    with pytest.raises(Cancelled), closing(in_order(work, range(100), streams, relay)) as found:
+        list(found)
+    assert set(posts) <= {0, 1}
+    assert not streaming()
