@@ -99,21 +99,28 @@ class Windows:
         later = np.maximum(self.start[:, None], self.start)
         return (np.minimum(self.end[:, None], self.end) - later <= 0.01) & (cosine < SAME_SOUND)
 
-    def same_voice(self) -> NDArray[np.float64]:
-        """How alike each window should be to another one like it of the same voice, (windows,).
-
-        The mean cosine of neighbours within a run, less for windows shorter than ``WINDOW_S``, which scatter more.
-        """
+    def same_voice(self) -> float:
+        """How alike two windows of ``WINDOW_S`` of one voice are in this recording: the mean cosine of neighbours."""
         alike: list[float] = []
         for step in (1, 2, 3):
             first, second = slice(None, -step), slice(step, None)
             near = (self.run[first] == self.run[second]) & (self.start[second] >= self.end[first] - 0.01)
             alike += (self.unit[first][near] * self.unit[second][near]).sum(axis=1).tolist()
-        whole = (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
-        seconds = np.maximum(self.end - self.start, 0.01)
-        # The signal's share of signal and noise, where noise falls with the length as any mean's does.
-        expected: NDArray[np.float64] = seconds / (seconds + WINDOW_S * (1 / max(whole, 0.05) - 1))
-        return expected
+        return (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
+
+
+def likeness(seconds: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+    """How alike windows should be to others like them of the same voice, a cosine each: shorter ones scatter more.
+
+    The signal's share of signal and noise, where noise falls with the length as any mean's does.
+
+    Args:
+        seconds: their lengths, (windows,).
+        whole: the same for windows of ``WINDOW_S``.
+    """
+    heard = np.maximum(seconds, 0.01)
+    share: NDArray[np.float64] = heard / (heard + WINDOW_S * (1 / max(whole, 0.05) - 1))
+    return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +249,7 @@ class _Clusters:
         alike, pairs = member.T @ (cosine * apart) @ member, member.T @ apart @ member
         return cls(
             member.sum(axis=0), member.T @ across @ member, alike, pairs, np.diag(alike) / 2, np.diag(pairs) / 2,
-            windows.same_voice() @ member,
+            likeness(windows.end - windows.start, windows.same_voice()) @ member,
         )  # fmt: skip
 
     def own(self) -> NDArray[np.float64]:

@@ -311,12 +311,18 @@ def test_separate_islands_are_told_by_the_eigengap():
     assert same(spectral(windows.unit, ANY), truth)
 
 
-def test_short_windows_are_expected_to_scatter_more():
-    windows, _ = spoken(turns(2, 6))
-    seconds = windows.end - windows.start
-    short = Windows(windows.unit, windows.start, windows.start + seconds / 2, windows.run)
-    assert (short.same_voice() < windows.same_voice()).all()
-    assert ((windows.same_voice() > 0) & (windows.same_voice() < 1)).all()
+def test_how_alike_a_voice_is_to_itself_is_learnt_from_the_recording():
+    quiet, noisy = (spoken(turns(2, 20), scatter=scatter)[0].same_voice() for scatter in (0.4, 1.0))
+    assert quiet == pytest.approx(1 / (1 + 0.4**2), abs=0.05)
+    assert noisy == pytest.approx(1 / (1 + 1.0**2), abs=0.05)
+
+
+@pytest.mark.parametrize("whole", [0.2, 0.5, 0.8])
+def test_short_windows_are_expected_to_scatter_more(whole):
+    expected = clustering.likeness(np.array([0.0, 0.3, 0.75, 1.5, 6.0]), whole)
+    assert (np.diff(expected) > 0).all()
+    assert expected[3] == pytest.approx(whole)
+    assert ((expected > 0) & (expected < 1)).all()
 
 
 @pytest.mark.parametrize("channel", [0.0, 1.0, 1.5])

@@ -6,7 +6,7 @@ another, knows when to a few frames. Both are laid on one grid of frames and add
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,12 +94,12 @@ def median_smooth(values: Floats, frames: int) -> Floats:
     if frames <= 1 or len(values) == 0:
         return values
     half = frames // 2
-    padded = np.pad(values, ((half, half), (0, 0)), mode="edge")
     smooth = np.empty_like(values)
-    block = 20_000
-    for first in range(0, len(values), block):
-        view = np.lib.stride_tricks.sliding_window_view(padded[first : first + block + 2 * half], frames, axis=0)
-        smooth[first : first + block] = np.median(view, axis=2)[: len(values) - first]
+    for block in _blocks(len(values)):
+        # The edge is repeated beyond both ends.
+        around = np.arange(block.start - half, block.stop + half).clip(0, len(values) - 1)
+        view = np.lib.stride_tricks.sliding_window_view(values[around], frames, axis=0)
+        smooth[block] = np.median(view, axis=2)
     return smooth
 
 
@@ -111,15 +111,26 @@ def posterior(score: Floats, count: NDArray[np.int64], sharpness: float) -> Floa
         count: how many speak in each frame, (frames,).
         sharpness: what a difference of 1 in score is worth, in nats.
     """
-    likely = np.exp(sharpness * (score - score.max(axis=1, keepdims=True)))
-    shared: Floats = np.minimum(1.0, count[:, None] * likely / likely.sum(axis=1, keepdims=True)).astype(np.float32)
+    shared = np.empty(score.shape, dtype=np.float32)
+    for block in _blocks(len(score)):
+        part = score[block]
+        likely = np.exp(sharpness * (part - part.max(axis=1, keepdims=True)))
+        shared[block] = np.minimum(1.0, count[block, None] * likely / likely.sum(axis=1, keepdims=True))
     return shared
 
 
 def strongest(score: Floats, count: NDArray[np.int64]) -> NDArray[np.bool_]:
     """The ``count`` highest-ranked voices in every frame, bool (frames, voices)."""
-    rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")
-    return rank < count[:, None]
+    chosen = np.empty(score.shape, dtype=np.bool_)
+    for block in _blocks(len(score)):
+        rank = np.argsort(np.argsort(-score[block], axis=1, kind="stable"), axis=1, kind="stable")
+        chosen[block] = rank < count[block, None]
+    return chosen
+
+
+def _blocks(frames: int, size: int = 20_000) -> Iterator[slice]:
+    """Slices that cover all frames: what is computed on the way is as large as a few minutes, not as hours."""
+    return (slice(first, min(first + size, frames)) for first in range(0, frames, size))
 
 
 def active_spans(active: NDArray[np.bool_], grid: Grid) -> list[Span]:

@@ -125,3 +125,14 @@ def test_times_of_runs_are_those_of_their_frames():
     (window,) = cut([Span(GRID.time(100), GRID.time(160))], 1.5, 0.75, 0.5)
     assert GRID.at(window.span.start) == 100
     assert window.span.duration == pytest.approx(60 * GRID.step)
+
+
+def test_what_is_done_in_blocks_has_no_seams():
+    random = np.random.default_rng(0)
+    score = random.random((45_000, 5), dtype=np.float32)
+    count = random.integers(0, 4, 45_000)
+    rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")
+    assert np.array_equal(strongest(score, count), rank < count[:, None])
+    likely = np.exp(2.0 * (score - score.max(axis=1, keepdims=True)))
+    shares = np.minimum(1.0, count[:, None] * likely / likely.sum(axis=1, keepdims=True)).astype(np.float32)
+    assert np.array_equal(posterior(score, count, 2.0), shares)

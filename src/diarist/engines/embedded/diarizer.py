@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from diarist.clustering import SPECTRAL_MINIMUM, SpeakerBounds, Windows, cluster, normalise
+from diarist.clustering import SPECTRAL_MINIMUM, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.segmentation import GRID, Segmenter
@@ -37,7 +38,10 @@ class Recipe:
     """From one embedding's window to the next."""
 
     least: Seconds = 0.8
-    """Shorter speech by one speaker gets no embedding of its own."""
+    """Shorter speech by one speaker says nothing of who there is: it is not clustered."""
+
+    briefest: Seconds = 0.2
+    """Shorter speech by one speaker does not even say which of them it is: there is no embedding of it."""
 
     voice_weight: float = 4.0
     """Weight of a frame's similarity to a voice against its activity in the segmentation."""
@@ -71,20 +75,39 @@ class EmbeddedDiarizer:
             return Diarization(diarizer=NAME)
         frames = local_speakers.single_speaker_runs(count, local_speakers.change_points(segmentation))
         runs = [Span(GRID.time(first), GRID.time(stop)) for first, stop in frames]
-        windows = cut(runs, recipe.window, recipe.shift, recipe.least) or cut(runs, recipe.window, recipe.shift, 0.0)
-        if not windows:  # nothing but overlap
-            windows = (Window(Span(0.0, audio.duration), 0),)
-        unit = normalise(self._embedder.embed(audio, [window.span for window in windows], progress))
+        windows, brief = self._windows(runs, audio.duration)
+        spans = [window.span for window in (*windows, *brief)]
+        unit = normalise(self._embedder.embed(audio, spans, progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
         heard = local_speakers.heard_together(segmentation, windows) if len(windows) < SPECTRAL_MINIMUM else None
-        located = Windows(unit, start, end, np.array([window.run for window in windows]), heard)
+        located = Windows(unit[: len(windows)], start, end, np.array([window.run for window in windows]), heard)
         labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)
-        voices = centroids(unit, labels, (end - start).astype(np.float32))
-        evidence = voice_evidence(GRID, len(count), windows, unit @ voices.T)
-        activity = local_speakers.local_to_global(segmentation, evidence)
-        score = median_smooth(activity + recipe.voice_weight * evidence, recipe.smooth_frames)
-        active = strongest(score, np.minimum(count, len(voices)))
+        voices = centroids(located.unit, labels, (end - start).astype(np.float32))
+        # A short window is less like its own voice than a long one, and yet it is as much of it.
+        whole = located.same_voice()
+        lengths = np.array([span.duration for span in spans])
+        expected = (likeness(lengths, whole) / likeness(np.array([WINDOW_S]), whole)).astype(np.float32)
+        similarity = (unit @ voices.T) / expected[:, None]
+        evidence = voice_evidence(GRID, len(count), (*windows, *brief), similarity)
+        score = local_speakers.local_to_global(segmentation, evidence)
+        del segmentation  # hours of it are larger than all that follows
+        evidence *= recipe.voice_weight
+        score += evidence
+        smooth = median_smooth(score, recipe.smooth_frames)
+        alone = ~smooth.any(axis=1)  # speech that is shorter than the silence around it: the median is of silence
+        smooth[alone] = score[alone]
+        active = strongest(smooth, np.minimum(count, len(voices)))
         turns = turns_of(active, GRID, audio.duration, recipe.fill, recipe.shortest_turn)
-        return diarization_of(turns, voices, posterior(score, count, recipe.sharpness), GRID, NAME)
+        return diarization_of(turns, voices, posterior(smooth, count, recipe.sharpness), GRID, NAME)
+
+    def _windows(self, runs: Sequence[Span], duration: Seconds) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+        """What is clustered, at least one window, and what is too brief for that but still sounds like somebody."""
+        recipe = self._recipe
+        windows = cut(runs, recipe.window, recipe.shift, recipe.least)
+        if not windows:
+            everything = Window(Span(0.0, duration), 0)  # nothing but overlap
+            return cut(runs, recipe.window, recipe.shift, 0.0) or (everything,), ()
+        brief = (Window(span, run) for run, span in enumerate(runs) if recipe.briefest <= span.duration < recipe.least)
+        return windows, tuple(brief)

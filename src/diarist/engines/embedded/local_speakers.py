@@ -20,8 +20,9 @@ Floats = NDArray[np.float32]
 
 def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
     """How many speak in each frame of the common grid, int64 (frames,): the rounded mean over windows."""
-    spoken = MEMBERS.sum(axis=1)[segmentation.classes]  # (windows, 589)
-    return np.rint(segmentation.overlap_add(spoken[:, :, None])[:, 0]).astype(np.int64)
+    size = MEMBERS.sum(axis=1)
+    spoken = (size[classes][:, None] for classes in segmentation.classes)
+    return np.rint(segmentation.overlap_add(spoken, 1)[:, 0]).astype(np.int64)
 
 
 def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool_]:
@@ -29,13 +30,16 @@ def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool
 
     Windows differ by a few frames on the moment, so what is compared lies ``reach`` frames before and after it.
     """
-    members = MEMBERS[segmentation.classes]  # (windows, 589, 3)
-    solo = members.sum(axis=2) == 1
-    changed = np.zeros((*solo.shape, 1), dtype=np.float32)
     before, after = slice(None, -2 * reach), slice(2 * reach, None)
-    differ = (members[:, after] != members[:, before]).any(axis=2)
-    changed[:, reach:-reach, 0] = solo[:, before] & solo[:, after] & differ
-    likely = segmentation.overlap_add(changed)[:, 0] > 0.5
+    solo = MEMBERS.sum(axis=1) == 1
+
+    def changed(classes: NDArray[np.uint8]) -> Floats:
+        found = np.zeros((len(classes), 1), dtype=np.float32)
+        first, second = classes[before], classes[after]
+        found[reach:-reach, 0] = solo[first] & solo[second] & (first != second)
+        return found
+
+    likely = segmentation.overlap_add(map(changed, segmentation.classes), 1)[:, 0] > 0.5
     found = np.zeros(len(likely), dtype=bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], likely, [False]]).astype(np.int8))).reshape(-1, 2)
     found[edges.sum(axis=1) // 2] = True
@@ -90,19 +94,21 @@ def local_to_global(segmentation: Segmentation, evidence: Floats) -> Floats:
         Mean activity of each voice, (frames, voices), 0..1.
     """
     voices = evidence.shape[1]
-    padded = np.zeros((int(segmentation.starts[-1]) + WINDOW_FRAMES, voices), dtype=np.float32)
-    padded[: len(evidence)] = evidence
-    members = MEMBERS[segmentation.classes]  # (windows, 589, 3)
-    solo = members * (members.sum(axis=2, keepdims=True) == 1)
-    renamed = np.zeros((len(members), WINDOW_FRAMES, voices), dtype=np.float32)
-    for window, start in enumerate(segmentation.starts):
-        heard = padded[start : start + WINDOW_FRAMES]
-        frames = solo[window].sum(axis=0)
-        weights = np.where(frames > 0, solo[window], members[window])  # a voice heard only in overlap: all its frames
-        spoken = members[window].sum(axis=0) > 0
+
+    def renamed(window: int) -> Floats:
+        start = int(segmentation.starts[window])
+        heard = np.zeros((WINDOW_FRAMES, voices), dtype=np.float32)
+        covered = evidence[start : start + WINDOW_FRAMES]
+        heard[: len(covered)] = covered
+        members = MEMBERS[segmentation.classes[window]]  # (589, 3)
+        solo = members * (members.sum(axis=1, keepdims=True) == 1)
+        weights = np.where(solo.sum(axis=0) > 0, solo, members)  # a voice heard only in overlap: all its frames
         score = weights.T @ heard  # (3, voices): longer speech decides
-        local = np.flatnonzero(spoken)
+        local = np.flatnonzero(members.sum(axis=0) > 0)
+        activity = np.zeros((WINDOW_FRAMES, voices), dtype=np.float32)
         for speaker, voice in zip(local, assign(score[local]), strict=True):
             if voice >= 0:
-                renamed[window, :, voice] = segmentation.activity[window, :, speaker]
-    return segmentation.overlap_add(renamed)
+                activity[:, voice] = segmentation.activity[window, :, speaker]
+        return activity
+
+    return segmentation.overlap_add(map(renamed, range(len(segmentation.starts))), voices)

@@ -6,7 +6,7 @@ entropy loss for neural speaker diarization" (2023); model card of pyannote/segm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -64,9 +64,12 @@ class Segmentation:
     frames: int
     """Length of the common grid: as many frames as have their centre in the recording."""
 
-    def overlap_add(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The mean over windows of ``values`` (windows, 589, n), on the common grid: (frames, n)."""
-        total = np.zeros((int(self.starts[-1]) + WINDOW_FRAMES, values.shape[2]), dtype=np.float32)
+    def overlap_add(self, values: Iterable[NDArray[np.float32]], columns: int) -> NDArray[np.float32]:
+        """The mean over windows of ``values``, (589, columns) of each window, on the common grid: (frames, columns).
+
+        They come one by one: those of all windows together are ten times as large as the mean.
+        """
+        total = np.zeros((int(self.starts[-1]) + WINDOW_FRAMES, columns), dtype=np.float32)
         weight = np.zeros((len(total), 1), dtype=np.float32)
         for start, value in zip(self.starts, values, strict=True):
             total[start : start + WINDOW_FRAMES] += value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from diarist.clustering import assign
 from diarist.engines.embedded.local_speakers import (
     change_points,
     heard_together,
@@ -146,3 +149,51 @@ def test_who_is_only_heard_in_overlap_still_gets_a_voice():
     evidence[:, 0] = 0.7
     activity = local_to_global(heard(spoken), evidence)
     assert (activity[320:480] == 1).all()
+
+
+def at_random(windows):
+    random = np.random.default_rng(windows)
+    classes = random.integers(0, len(CLASSES), (windows, 31)).repeat(19, axis=1).astype(np.uint8)
+    activity = random.random((windows, WINDOW_FRAMES, 3), dtype=np.float32)
+    starts = np.arange(windows) * STEP
+    return Segmentation(activity, classes, starts, int(starts[-1]) + WINDOW_FRAMES - 20)
+
+
+def at_once(said, evidence):
+    """``local_to_global`` of all windows at once."""
+    voices = evidence.shape[1]
+    padded = np.concatenate([evidence, np.zeros((20, voices), dtype=np.float32)])
+    members = MEMBERS[said.classes]  # (windows, 589, 3)
+    solo = members * (members.sum(axis=2, keepdims=True) == 1)
+    weights = np.where(solo.sum(axis=1, keepdims=True) > 0, solo, members)
+    renamed = np.zeros((len(members), WINDOW_FRAMES, voices), dtype=np.float32)
+    for window, start in enumerate(said.starts):
+        score = weights[window].T @ padded[start : start + WINDOW_FRAMES]
+        local = np.flatnonzero(members[window].any(axis=0))
+        for speaker, voice in zip(local, assign(score[local]), strict=True):
+            if voice >= 0:
+                renamed[window, :, voice] = said.activity[window, :, speaker]
+    return said.overlap_add(renamed, voices)
+
+
+@pytest.mark.parametrize("voices", [1, 2, 5])
+def test_windows_one_by_one_are_named_as_all_at_once(voices):
+    said = at_random(40)
+    evidence = np.random.default_rng(voices).random((said.frames, voices), dtype=np.float32)
+    assert np.array_equal(local_to_global(said, evidence), at_once(said, evidence))
+
+
+def test_memory_is_that_of_the_frames_not_of_the_windows():
+    said = at_random(2_000)  # half an hour
+    evidence = np.random.default_rng(1).random((said.frames, 6), dtype=np.float32)
+    local_to_global(at_random(2), evidence[:628])  # what is made once is there
+    for work, columns in (
+        (lambda: local_to_global(said, evidence), 6),
+        (lambda: change_points(said), 1),
+        (lambda: speaker_count(said), 2),
+    ):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (columns + 2) * 8 * said.frames + 1_000_000

@@ -106,7 +106,7 @@ def test_all_windows_name_a_moment_by_the_same_frame():
     samples = np.zeros(600_000, dtype=np.float32)
     samples[200_000:350_000] = 0.2  # class 2: the second speaker alone
     found, _ = segment(samples)
-    spoken = found.overlap_add(MEMBERS[found.classes])
+    spoken = found.overlap_add(MEMBERS[found.classes], LOCAL_SPEAKERS)
     assert spoken.shape == (found.frames, LOCAL_SPEAKERS)
     heard = np.flatnonzero(spoken[:, 1])
     assert np.array_equal(spoken[heard, 1], np.ones(len(heard)))  # no window disagrees
@@ -151,7 +151,7 @@ def test_overlap_add_is_the_mean_over_windows(windows, step, columns, seed):
         starts,
         frames,
     )
-    mean = made.overlap_add(values)
+    mean = made.overlap_add(iter(values), columns)
     assert mean.shape == (frames, columns)
     for frame in (0, step, frames // 2, frames - 1):
         heard = [

@@ -1,0 +1,90 @@
+"""Segmentation, embeddings, clustering and fusion put together, with networks whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from diarist.clustering import likeness, normalise
+from diarist.engines.embedded.diarizer import EmbeddedDiarizer, Recipe
+from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
+from diarist.types import Audio, Span, SpeakerHints
+
+VALUES = 192
+
+
+class Heard:
+    """A segmentation of one window of ten seconds: who its speakers are is up to ``local``."""
+
+    def __init__(self, speech, local):
+        classes = np.zeros((1, WINDOW_FRAMES), dtype=np.uint8)
+        for span, speaker in zip(speech, local, strict=True):
+            classes[0, GRID.at(span.start) : GRID.at(span.end)] = CLASSES.index((speaker,))
+        self._found = Segmentation(MEMBERS[classes], classes, np.zeros(1, dtype=np.int64), WINDOW_FRAMES)
+
+    def segment(self, audio, progress):
+        return self._found
+
+
+class Voices:
+    """Embeddings of who speaks in a span: the shorter, the more they scatter."""
+
+    def __init__(self, speech, who):
+        rng = np.random.default_rng(3)
+        self._voices = np.linalg.qr(rng.standard_normal((VALUES, 4)))[0].T
+        self._rng = rng
+        self._turns = list(zip(speech, who, strict=True))
+        self.asked: list[Span] = []
+
+    def embed(self, audio, windows, progress):
+        self.asked += windows
+        rows = []
+        for window in windows:
+            speaker = max(self._turns, key=lambda turn: turn[0].overlap(window))[1]
+            scatter = np.sqrt(1 / likeness(np.array([window.duration]), 0.6)[0] - 1)
+            noise = normalise(self._rng.standard_normal((1, VALUES)).astype(np.float32))[0]
+            rows.append(self._voices[speaker] + scatter * noise)
+        return np.array(rows, dtype=np.float32)
+
+
+def diarize(speech, local, who):
+    voices = Voices(speech, who)
+    audio = Audio(np.zeros(160_000, dtype=np.float32))
+    found = EmbeddedDiarizer(Heard(speech, local), voices).diarize(audio, SpeakerHints(), lambda *_: None)
+    return found, voices.asked
+
+
+def speaker_of(found, span):
+    return max(found.turns, key=lambda turn: turn.span.overlap(span)).speaker
+
+
+QUESTION, ANSWER = Span(0.5, 3.5), Span(4.0, 7.0)
+
+
+@pytest.mark.parametrize("brief", [Span(8.0, 8.3), Span(8.0, 8.5), Span(8.0, 8.7)])
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("heard_as", [0, 1])
+def test_a_word_alone_is_whose_voice_it_sounds_like(brief, who, heard_as):
+    found, _ = diarize([QUESTION, ANSWER, brief], [0, 1, heard_as], [0, 1, who])
+    assert len(found.speakers) == 2
+    assert speaker_of(found, brief) == speaker_of(found, (QUESTION, ANSWER)[who])
+
+
+def test_a_word_alone_is_no_speaker_of_its_own():
+    found, _ = diarize([QUESTION, ANSWER, Span(8.0, 8.6)], [0, 1, 2], [0, 1, 2])
+    assert len(found.speakers) == 2
+
+
+def test_what_is_too_brief_to_say_anything_goes_by_the_segmentation():
+    brief = Span(8.0, 8.15)
+    found, asked = diarize([QUESTION, ANSWER, brief], [0, 1, 1], [0, 1, 0])
+    assert min(span.duration for span in asked) >= Recipe().briefest
+    assert speaker_of(found, brief) == speaker_of(found, ANSWER)
+
+
+def test_words_alone_are_all_there_is():
+    speech = [Span(1.0, 1.5), Span(3.0, 3.6), Span(5.0, 5.5)]
+    found, asked = diarize(speech, [0, 0, 0], [0, 0, 0])
+    assert len(asked) == 3
+    assert len(found.speakers) == 1
+    assert len(found.turns) == 3
