@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from diarist.engines.chunks import pack
 from diarist.engines.embedded.streams import Relay, Streams, in_order
+from diarist.engines.embedded.whisper_features import log_mel
 from diarist.errors import InvalidOption
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
 
@@ -128,7 +129,7 @@ class WhisperRecognizer:
             filled += len(piece)
             if filled == len(heard):
                 break
-        features = self._model.feature_extractor(heard, padding=0)
+        features = log_mel(self._model.feature_extractor, heard)
         language, probability, _ = self._model.detect_language(features=features)
         return language, float(probability)
 
@@ -205,8 +206,8 @@ class WhisperRecognizer:
         """
         samples = round(length * SAMPLE_RATE)
         cut = audio.cut(piece).samples[:samples]
-        features = self._model.feature_extractor(np.pad(cut, (0, samples - len(cut))), padding=0)
-        return np.array(self._model.encode(features[None].astype(np.float32)))
+        features = log_mel(self._model.feature_extractor, np.pad(cut, (0, samples - len(cut))))
+        return np.array(self._model.encode(features[None]))
 
     def _generate(self, encoded: NDArray[np.float32], prompts: list[list[int]], **options: int) -> list[list[int]]:
         results = self._model.model.generate(
