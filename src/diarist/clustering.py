@@ -28,8 +28,12 @@ DISTINCT = 0.14
 Against a fixed distance this holds on a telephone too, whose channel makes all voices alike. See ``docs/accuracy.md``.
 """
 
-DISTINCT_CLUSTERS = 0.2
+DISTINCT_CLUSTERS = 0.18
 """The same for clusters of many windows, whose means say more."""
+
+REPEATED = 1.2
+"""Among many windows, those of a cluster that are more alike than this, as a share of what neighbours are, hold one
+phrase that is heard again and again: no voice is that alike."""
 
 FEW = (0.6, 0.45, 0.3)
 """What sets a cluster of one, two or three windows apart from every other, as a share of how alike windows are within.
@@ -179,7 +183,7 @@ def part_unlike(windows: Windows, labels: Labels) -> Labels:
         some = windows.part(rows[::step])
         if len(some) < 2 * needed:
             continue
-        inner = agglomerate(some, np.arange(len(some)), SpeakerBounds(), DISTINCT_CLUSTERS)
+        inner = agglomerate(some, np.arange(len(some)), SpeakerBounds(), DISTINCT_CLUSTERS, REPEATED)
         inner = join_few(some, inner, SpeakerBounds())
         present, size = np.unique(inner, return_counts=True)
         voices = present[size >= needed]
@@ -200,7 +204,7 @@ def join_alike(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Label
     step = -(-len(windows) // SPECTRAL_LIMIT)
     present, dense = np.unique(labels[::step], return_inverse=True)
     some = windows.part(slice(None, None, step))
-    joined = agglomerate(some, dense, bounds, DISTINCT_CLUSTERS)
+    joined = agglomerate(some, dense, bounds, DISTINCT_CLUSTERS, REPEATED)
     if step == 1:
         joined = join_few(some, joined, bounds)
     renamed = np.arange(int(labels.max()) + 1)
@@ -239,8 +243,11 @@ class _Clusters:
     expected: NDArray[np.float64]
     """How alike its windows should be to others of their voice, summed, (clusters,)."""
 
+    most: float
+    """As a share of what is expected, how alike windows within a cluster are taken to be at most."""
+
     @classmethod
-    def of(cls, windows: Windows, labels: Labels) -> _Clusters:
+    def of(cls, windows: Windows, labels: Labels, most: float = np.inf) -> _Clusters:
         member = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
         member[np.arange(len(labels)), labels] = 1.0
         cosine = windows.unit @ windows.unit.T
@@ -249,14 +256,14 @@ class _Clusters:
         alike, pairs = member.T @ (cosine * apart) @ member, member.T @ apart @ member
         return cls(
             member.sum(axis=0), member.T @ across @ member, alike, pairs, np.diag(alike) / 2, np.diag(pairs) / 2,
-            likeness(windows.end - windows.start, windows.same_voice()) @ member,
+            likeness(windows.end - windows.start, windows.same_voice()) @ member, most,
         )  # fmt: skip
 
     def own(self) -> NDArray[np.float64]:
         """Mean likeness within each cluster, (clusters,); what is expected where there are few pairs to see it by."""
-        prior = CLUSTER_PAIRS * self.expected / self.size
-        own: NDArray[np.float64] = (self.within + prior) / (self.within_pairs + CLUSTER_PAIRS)
-        return own
+        expected = self.expected / self.size
+        own: NDArray[np.float64] = (self.within + CLUSTER_PAIRS * expected) / (self.within_pairs + CLUSTER_PAIRS)
+        return np.minimum(own, self.most * expected)
 
     def distance(self) -> NDArray[np.float64]:
         """Mean likeness within two clusters less that across them, (clusters, clusters); infinite to itself."""
@@ -276,7 +283,9 @@ class _Clusters:
         self.size[a] += self.size[b]
 
 
-def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinct: float) -> Labels:
+def agglomerate(
+    windows: Windows, labels: Labels, bounds: SpeakerBounds, distinct: float, most: float = np.inf
+) -> Labels:
     """Join clusters bottom-up while the closest two are less than ``distinct`` apart, int64 (windows,).
 
     The distance of two clusters is the mean cosine within them less the mean cosine across them (average linkage, made
@@ -284,8 +293,9 @@ def agglomerate(windows: Windows, labels: Labels, bounds: SpeakerBounds, distinc
 
     Args:
         labels: the clusters to begin with, (windows,): 0, 1 ... without a gap.
+        most: how alike windows within a cluster are taken to be at most, as a share of what neighbours are.
     """
-    clusters = _Clusters.of(windows, labels)
+    clusters = _Clusters.of(windows, labels, most)
     distance = clusters.distance()
     count = len(distance)
     joined = np.arange(count)
