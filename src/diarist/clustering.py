@@ -6,7 +6,7 @@ Long recordings are summarised first: the cost of the spectral step is bounded b
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,11 @@ REPEATED = 1.2
 """Among many windows, those of a cluster that are more alike than this, as a share of what neighbours are, hold one
 phrase that is heard again and again: no voice is that alike."""
 
-FEW = (0.6, 0.45, 0.3)
-"""What sets a cluster of one, two or three windows apart from every other, as a share of how alike windows are within.
+FEW = ((0.6, 0.3), (0.45, 0.25), (0.3, 0.2))
+"""What sets a cluster of one, two or three windows apart from every other: the distance (cosine) as a share of how
+alike windows are within, and as it is.
 
-Few windows scatter: by chance alone a phrase of one speaker is this unlike the rest. A share, since short windows are
-less alike among themselves too.
+Few windows scatter: by chance alone a phrase of one speaker is this unlike the rest.
 """
 
 PARTED_SHARE = 0.015
@@ -61,9 +61,9 @@ WINDOW_S: Seconds = 1.5
 SAME_VOICE_PAIRS = 4
 """How many observed pairs that prior is worth."""
 
-SAME_SOUND = 0.9
-"""Cosine from which on two windows hold the same sound, as where a jingle or the whole recording is heard twice: they
-say nothing of how alike two phrases of one voice are."""
+SAME_SOUND = 2 / 3
+"""How far, from what neighbours of one voice have to 1, a cosine must be for two windows to hold the same sound, as
+where a jingle or the whole recording is heard twice: they say nothing of how alike two phrases of one voice are."""
 
 CLUSTER_PAIRS = 3
 """How many observed pairs within a cluster the recording's own mean is worth."""
@@ -87,24 +87,28 @@ class Windows:
     """Whether the segmentation hears two windows as one speaker (1) or as two (-1); 0 where it cannot say.
     Shape (windows, windows); None where nobody asked it."""
 
+    alike: float | None = None
+    """``same_voice`` of the recording that these are a part of; None where they are all of it."""
+
     def __len__(self) -> int:
         return len(self.unit)
 
     def part(self, rows: slice | Labels) -> Windows:
         heard = None if self.heard is None else self.heard[rows][:, rows]
-        return Windows(self.unit[rows], self.start[rows], self.end[rows], self.run[rows], heard)
+        return Windows(
+            self.unit[rows], self.start[rows], self.end[rows], self.run[rows], heard, self.same_voice()
+        )  # fmt: skip
 
-    def apart(self, cosine: Floats) -> NDArray[np.bool_]:
-        """Which pairs of windows share no sound, (windows, windows): shared sound makes any two alike.
-
-        Args:
-            cosine: of all pairs, (windows, windows).
-        """
+    @property
+    def apart(self) -> NDArray[np.bool_]:
+        """Which pairs of windows have no moment in common, (windows, windows)."""
         later = np.maximum(self.start[:, None], self.start)
-        return (np.minimum(self.end[:, None], self.end) - later <= 0.01) & (cosine < SAME_SOUND)
+        return np.minimum(self.end[:, None], self.end) - later <= 0.01
 
     def same_voice(self) -> float:
         """How alike two windows of ``WINDOW_S`` of one voice are in this recording: the mean cosine of neighbours."""
+        if self.alike is not None:
+            return self.alike
         alike: list[float] = []
         for step in (1, 2, 3):
             first, second = slice(None, -step), slice(step, None)
@@ -155,6 +159,7 @@ def cluster(windows: Windows, bounds: SpeakerBounds) -> Labels:
     count = len(windows)
     if count == 0 or bounds.clip(1, count) == bounds.clip(count, count) == 1:
         return np.zeros(count, dtype=np.int64)
+    windows = replace(windows, alike=windows.same_voice())
     if count < SPECTRAL_MINIMUM:
         labels = agglomerate(windows, np.arange(count), bounds, DISTINCT)
         return in_order(join_few(windows, labels, bounds))
@@ -184,7 +189,7 @@ def part_unlike(windows: Windows, labels: Labels) -> Labels:
         if len(some) < 2 * needed:
             continue
         inner = agglomerate(some, np.arange(len(some)), SpeakerBounds(), DISTINCT_CLUSTERS, REPEATED)
-        inner = join_few(some, inner, SpeakerBounds())
+        inner = join_few(some, inner, SpeakerBounds(), REPEATED)
         present, size = np.unique(inner, return_counts=True)
         voices = present[size >= needed]
         if len(voices) < 2:
@@ -206,7 +211,7 @@ def join_alike(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Label
     some = windows.part(slice(None, None, step))
     joined = agglomerate(some, dense, bounds, DISTINCT_CLUSTERS, REPEATED)
     if step == 1:
-        joined = join_few(some, joined, bounds)
+        joined = join_few(some, joined, bounds, REPEATED)
     renamed = np.arange(int(labels.max()) + 1)
     renamed[present[dense]] = present[joined]
     return renamed[labels]
@@ -226,6 +231,9 @@ class _Clusters:
 
     size: NDArray[np.floating]
     """Windows in each, (clusters,)."""
+
+    sounds: NDArray[np.floating]
+    """The same, with those that hold the same sound counted as one."""
 
     across: NDArray[np.floating]
     """How alike their windows are, summed, (clusters, clusters)."""
@@ -250,13 +258,16 @@ class _Clusters:
     def of(cls, windows: Windows, labels: Labels, most: float = np.inf) -> _Clusters:
         member = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
         member[np.arange(len(labels)), labels] = 1.0
-        cosine = windows.unit @ windows.unit.T
-        apart = windows.apart(cosine)
+        cosine, apart = windows.unit @ windows.unit.T, windows.apart
+        again = apart & (cosine >= 1 - (1 - SAME_SOUND) * (1 - windows.same_voice()))
+        apart &= ~again  # shared sound, be it of one moment or of two, makes any two windows alike
         across = cosine if windows.heard is None else cosine + HEARD_TOGETHER * windows.heard
         alike, pairs = member.T @ (cosine * apart) @ member, member.T @ apart @ member
+        expected = likeness(windows.end - windows.start, windows.same_voice()) @ member
+        sounds = (1 / (1 + again.sum(axis=1))) @ member
         return cls(
-            member.sum(axis=0), member.T @ across @ member, alike, pairs, np.diag(alike) / 2, np.diag(pairs) / 2,
-            likeness(windows.end - windows.start, windows.same_voice()) @ member, most,
+            member.sum(axis=0), sounds, member.T @ across @ member, alike, pairs, np.diag(alike) / 2,
+            np.diag(pairs) / 2, expected, most,
         )  # fmt: skip
 
     def own(self) -> NDArray[np.float64]:
@@ -281,6 +292,7 @@ class _Clusters:
             table[a] += table[b]
             table[:, a] += table[:, b]
         self.size[a] += self.size[b]
+        self.sounds[a] += self.sounds[b]
 
 
 def agglomerate(
@@ -315,31 +327,36 @@ def agglomerate(
     return joined[labels]
 
 
-def join_few(windows: Windows, labels: Labels, bounds: SpeakerBounds) -> Labels:
+def join_few(windows: Windows, labels: Labels, bounds: SpeakerBounds, most: float = np.inf) -> Labels:
     """Join clusters of few windows to their nearest unless they are as far from it as ``FEW`` asks, int64 (windows,).
 
-    The least distinct first. Labels may have gaps.
+    The least distinct first. Labels may have gaps; ``most`` as in ``agglomerate``.
     """
     present, dense = np.unique(labels, return_inverse=True)
-    clusters = _Clusters.of(windows, dense)
+    clusters = _Clusters.of(windows, dense, most)
     joined = np.arange(len(present))
     for left in range(len(present), max(bounds.least, 1), -1):
         own, distance = clusters.own(), clusters.distance()
         gone = np.setdiff1d(np.arange(len(present)), joined)
         distance[gone], distance[:, gone] = np.inf, np.inf
         nearest = np.argmin(distance, axis=1)
-        each = np.arange(len(present))
-        share = distance[each, nearest] / np.maximum((own + own[nearest]) / 2, 0.05)
-        size = clusters.size.astype(int)
-        asked = np.array([FEW[n - 1] if n <= len(FEW) else -np.inf for n in size])
-        short = np.where(np.isfinite(share), share - asked, np.inf)
-        a = int(np.argmin(short))
-        if short[a] > 0 or bounds.clip(left - 1, len(windows)) != left - 1:
+        apart = distance[np.arange(len(present)), nearest]
+        alike = np.maximum((own + own[nearest]) / 2, 0.05)
+        share, least = np.array([_asked(sounds) for sounds in clusters.sounds]).T
+        enough = np.minimum(apart / alike - share, apart - least)
+        weakest = int(np.argmin(enough))
+        if enough[weakest] > 0 or bounds.clip(left - 1, len(windows)) != left - 1:
             break
-        into = int(nearest[a])
-        clusters.join(into, a)
-        joined[joined == a] = into
+        into = int(nearest[weakest])
+        clusters.join(into, weakest)
+        joined[joined == weakest] = into
     return present[joined][dense]
+
+
+def _asked(sounds: float) -> tuple[float, float]:
+    """What ``FEW`` asks of a cluster of so many sounds; nothing of one that has more."""
+    few = int(np.ceil(sounds - 0.01))
+    return FEW[few - 1] if few <= len(FEW) else (-np.inf, -np.inf)
 
 
 def spectral(unit: Floats, bounds: SpeakerBounds, most: int = 20) -> Labels:

@@ -177,7 +177,7 @@ def test_agglomeration_only_ever_joins():
 
 def test_shared_sound_is_no_evidence():
     windows, _ = spoken([0, 1], run_windows=3)
-    apart = windows.apart(windows.unit @ windows.unit.T)
+    apart = windows.apart
     assert not apart[0, 0]
     assert not apart[0, 1]  # 0.75 s in common
     assert apart[0, 2]  # they touch
@@ -196,12 +196,12 @@ def twice(windows: Windows) -> Windows:
     )
 
 
-def test_the_same_sound_again_is_no_evidence():
-    windows, _ = spoken([0, 1], run_windows=3)
-    again = twice(windows)
-    apart = again.apart(again.unit @ again.unit.T)
-    assert not np.diag(apart, len(windows)).any()
-    assert apart[0, len(windows) + 3]
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_phrase_heard_twice_is_no_more_than_heard_once(count):
+    windows, _ = spoken([0] * 12, run_windows=4, scatter=0.9)
+    once = leaning(windows, count, 0.45)
+    assert not cluster(once, ANY).any()
+    assert not cluster(twice(once), ANY).any()
 
 
 @pytest.mark.parametrize(("voices", "runs"), [(1, 5), (1, 20), (2, 5), (2, 30), (4, 40)])
@@ -315,6 +315,11 @@ def test_how_alike_a_voice_is_to_itself_is_learnt_from_the_recording():
     quiet, noisy = (spoken(turns(2, 20), scatter=scatter)[0].same_voice() for scatter in (0.4, 1.0))
     assert quiet == pytest.approx(1 / (1 + 0.4**2), abs=0.05)
     assert noisy == pytest.approx(1 / (1 + 1.0**2), abs=0.05)
+
+
+def test_a_part_of_a_recording_knows_how_alike_its_neighbours_are():
+    windows, _ = spoken(turns(2, 20))
+    assert windows.part(slice(None, None, 7)).same_voice() == windows.same_voice()
 
 
 @pytest.mark.parametrize("whole", [0.2, 0.5, 0.8])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diarist.clustering import SPECTRAL_MINIMUM, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
+from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.segmentation import GRID, Segmenter
@@ -80,7 +80,7 @@ class EmbeddedDiarizer:
         unit = normalise(self._embedder.embed(audio, spans, progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
-        heard = local_speakers.heard_together(segmentation, windows) if len(windows) < SPECTRAL_MINIMUM else None
+        heard = local_speakers.heard_together(segmentation, windows) if len(windows) <= SPECTRAL_LIMIT else None
         located = Windows(unit[: len(windows)], start, end, np.array([window.run for window in windows]), heard)
         labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)

@@ -65,7 +65,7 @@ def heard_together(segmentation: Segmentation, windows: Sequence[Window], least:
 
     Returns:
         (windows, windows), 1 where it hears one speaker, -1 where it hears two, 0 where it heard less than ``least`` of
-        both at once. Quadratic in the number of windows: for short recordings.
+        both at once. Quadratic in the number of windows: for at most an hour or so.
     """
     first = np.array([GRID.at(window.span.start) for window in windows])
     stop = np.maximum([GRID.at(window.span.end) for window in windows], first + 1)
