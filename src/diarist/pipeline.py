@@ -21,6 +21,7 @@ from diarist.types import (
     Diarization,
     Progress,
     Recognition,
+    Seconds,
     SpeakerHints,
     Timing,
     TranscribeOptions,
@@ -43,6 +44,9 @@ WEIGHTS = {
 
 Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
 """
+
+DETECTION_S: Seconds = 12.0
+"""Finding out the language takes as long as recognising this much speech."""
 
 
 def transcribe(
@@ -96,7 +100,8 @@ def _read(
     with meter.timed("diarization"):
         diarization = engine.diarizer.diarize(audio, hints, meter.note)
     speech = speech_of(diarization.turns)
-    meter.spoken(sum(span.duration for span in speech) / audio.duration)
+    asked = 0.0 if language or len(engine.recognizer.languages) < 2 else DETECTION_S
+    meter.spoken((sum(span.duration for span in speech) + asked) / audio.duration)
     with meter.timed("recognition"):
         recognition = engine.recognizer.recognize(audio, speech, language, meter.note)
     return diarization, recognition
@@ -154,8 +159,11 @@ class _Meter:
         self._weights = WEIGHTS
 
     def spoken(self, share: float) -> None:
-        """The part of the recording (0..1) in which somebody speaks, once it is known: nothing else is recognised."""
-        self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * min(share, 1.0)}
+        """The part of the recording in which somebody speaks, once it is known: nothing else is recognised.
+
+        Above 1 where finding out the language adds to it.
+        """
+        self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * share}
 
     def note(self, stage: str, done: float) -> None:
         names = list(self._weights)

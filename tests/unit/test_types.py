@@ -168,7 +168,7 @@ class TestExclusive:
         long = turn(0, 5_000, "C")  # lies under all the others
         started = time.process_time()
         Diarization((*turns, long)).exclusive()
-        assert time.process_time() - started < 1.0
+        assert time.process_time() - started < 10  # 0.3 s on a quiet core; every turn against every other takes minutes
 
 
 class TestSpeakerHints:

@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:
     """Score transcripts against references: who spoke when, and what.
 
-    REFERENCE_DIR holds NAME.rttm for each recording NAME.wav (or another kind), and NAME.stm where there is a text.
+    REFERENCE_DIR holds NAME.rttm or NAME.stm, or both, for each recording NAME.wav (or another kind).
     Every recording is transcribed by the engine that is configured, unless --service or --transcripts says otherwise.
     Needs the bench extra.
 
@@ -79,7 +79,7 @@ def evaluate(
     spoken = None if language.lower() == "auto" else language.lower()
     references = reference.find(folder)
     if transcripts is None and (missing := [each.name for each in references if each.recording is None]):
-        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: put {missing[0]}.wav beside the RTTM")
+        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: put {missing[0]}.wav beside the reference")
     require()
     log_to_stderr(verbose=verbose)
     with signals_unwind(), reporter(verbose=verbose) as report:

@@ -136,7 +136,7 @@ def test_no_work_is_begun_without_references_or_recordings(folder):
     (folder / "call.rttm").write_text(RTTM)
     result = run(".", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
-    assert "put call.wav beside the RTTM" in result.stderr
+    assert "put call.wav beside the reference" in result.stderr
 
 
 def test_a_service_that_is_not_there_is_said(folder):

@@ -37,8 +37,14 @@ EARLY: Seconds = 0.05
 
 WHISPER_WINDOW: Seconds = 30.0
 
-ENCODING = 0.5
+ENCODING = 0.45
 """Share of a batch's time that the encoder takes: makes progress move within it."""
+
+ALIGNING = 0.1
+"""The same of the words' times, which come last."""
+
+DETECTING: Seconds = 20.0
+"""Finding out the language takes as long as this much sound does in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,15 @@ class WhisperRecognizer:
         if not speech:
             return Recognition()
         progress("recognition", 0.0)
-        language, probability = self._language(audio, speech, language)
-        tokenizer = self._tokenizer(language)
         chunks = pack(speech, self._decoding.longest, self._decoding.pause)
-        words = self._read(audio, chunks, tokenizer, lambda done: progress("recognition", done * 0.95))
+        detecting = DETECTING if language is None and len(self.languages) > 1 else 0.0
+        first = detecting / (detecting + sum(chunk.duration + self._decoding.tail for chunk in chunks))
+        language, probability = self._language(audio, speech, language)
+        progress("recognition", 0.95 * first)
+        tokenizer = self._tokenizer(language)
+        words = self._read(
+            audio, chunks, tokenizer, lambda done: progress("recognition", 0.95 * (first + (1 - first) * done))
+        )
         words = [shorten(word, self._decoding.word) for word in words]
         again = pack(passed_over(chunks, speech, words, self._decoding.passed_over), self._decoding.longest, 0.0)
         if again:
@@ -173,7 +184,8 @@ class WhisperRecognizer:
             alone = self._encode(audio, pieces[i], self._length([pieces[i]]))
             tokens[i] = self._generate(alone, [prompt], no_repeat_ngram_size=3)[0]
         words: list[RecognizedWord] = []
-        for piece, row, found in zip(pieces, rows, tokens, strict=True):
+        for aligned, (piece, row, found) in enumerate(zip(pieces, rows, tokens, strict=True)):
+            report(1 - ALIGNING * (1 - aligned / len(pieces)))
             spoken = [token for token in found if token < tokenizer.eot]
             # the alignment sees every other frame, and fails without any
             frames = max(2, round(piece.duration * FRAMES_A_SECOND))
