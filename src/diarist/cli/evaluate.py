@@ -79,7 +79,8 @@ def evaluate(
     spoken = None if language.lower() == "auto" else language.lower()
     references = reference.find(folder)
     if transcripts is None and (missing := [each.name for each in references if each.recording is None]):
-        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: put {missing[0]}.wav beside the reference")
+        put = f"put {missing[0]}.wav beside the reference"
+        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: {put}")
     require()
     log_to_stderr(verbose=verbose)
     with signals_unwind(), reporter(verbose=verbose) as report:
