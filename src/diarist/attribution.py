@@ -38,8 +38,8 @@ class Handover:
     sentence: float = 0.1
     """After the end of a sentence."""
 
-    pause: float = 0.1
-    """After a pause of ``pause_s`` or more."""
+    pause: float = 0.3
+    """After a pause of ``pause_s`` or more within a sentence."""
 
     pause_s: Seconds = 0.4
 
@@ -125,10 +125,10 @@ def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats
 
 def _cost(word: RecognizedWord, following: RecognizedWord, handover: Handover) -> float:
     text = word.text.rstrip("\"'”’)] ")
-    if following.span.start - word.span.end >= handover.pause_s:
-        return handover.pause
     if text.endswith(SENTENCE_ENDS):
         return handover.sentence
+    if following.span.start - word.span.end >= handover.pause_s:
+        return handover.pause
     return handover.clause if text.endswith(CLAUSE_ENDS) else handover.within
 
 

@@ -275,3 +275,12 @@ def test_speech_bridges_short_gaps_only():
     turns = (turn(0, 1, A), turn(0.5, 3, B), turn(1.5, 2, A), turn(3.1, 4, A), turn(5, 6, B))
     assert speech_of(turns) == (Span(0, 4), Span(5, 6))
     assert speech_of(()) == ()
+
+
+def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():
+    card, can, you = (
+        RecognizedWord(text, Span(start, end), 0.9)
+        for text, start, end in ((" card.", 29.3, 29.8), (" Can", 30.3, 31.0), (" you", 31.7, 31.9))
+    )
+    diarization = of(turn(29.0, 29.85, "A"), turn(31.5, 33.0, "B"))
+    assert speakers(attribute([card, can, you], diarization)) == ["A", "B", "B"]
