@@ -429,29 +429,3 @@ def summarise(windows: Windows, limit: int, block: int = 400) -> tuple[Floats, L
         member.append(labels + sum(len(row) for row in rows))
         rows.append(np.stack([part.unit[labels == k].mean(axis=0) for k in range(int(labels.max()) + 1)]))
     return normalise(np.concatenate(rows)), np.concatenate(member)
-
-
-def assign(score: Floats) -> tuple[int, ...]:
-    """One-to-one assignment of few rows to columns with the greatest total score; -1 for a row left over.
-
-    Exact: a row's best free column is always among its best ``rows`` columns, so these are all that are tried.
-
-    Args:
-        score: (rows, columns), with at most about 4 rows.
-    """
-    rows, columns = len(score), score.shape[1]
-    if rows == 0 or columns == 0:
-        return (-1,) * rows
-    choices = [[*(int(k) for k in np.argsort(-row, kind="stable")[:rows]), -1] for row in score]
-    left_over = max(0, rows - columns)
-    possible = [tuple(c) for c in itertools.product(*choices) if _distinct(c) and c.count(-1) == left_over]
-
-    def total(columns: tuple[int, ...]) -> float:
-        return sum(float(score[row, column]) for row, column in enumerate(columns) if column >= 0)
-
-    return max(possible, key=total)
-
-
-def _distinct(columns: tuple[int, ...]) -> bool:
-    taken = [column for column in columns if column >= 0]
-    return len(set(taken)) == len(taken)

@@ -18,7 +18,6 @@ from diarist.clustering import (
     SpeakerBounds,
     Windows,
     agglomerate,
-    assign,
     cluster,
     in_order,
     k_means,
@@ -28,6 +27,7 @@ from diarist.clustering import (
     spectral,
     summarise,
 )
+from diarist.engines.embedded.local_speakers import assign
 from strategies import patient
 
 VALUES = 192

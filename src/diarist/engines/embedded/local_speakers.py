@@ -6,12 +6,12 @@ embeddings say who they are (``diarist.engines.fusion``). Where the two are join
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import assign
 from diarist.engines.embedded.segmentation import GRID, MEMBERS, WINDOW_FRAMES, Segmentation
 from diarist.engines.fusion import Window
 
@@ -112,3 +112,29 @@ def local_to_global(segmentation: Segmentation, evidence: Floats) -> Floats:
         return activity
 
     return segmentation.overlap_add(map(renamed, range(len(segmentation.starts))), voices)
+
+
+def assign(score: Floats) -> tuple[int, ...]:
+    """One-to-one assignment of few rows to columns with the greatest total score; -1 for a row left over.
+
+    Exact: a row's best free column is always among its best ``rows`` columns, so these are all that are tried.
+
+    Args:
+        score: (rows, columns), with at most about 4 rows.
+    """
+    rows, columns = len(score), score.shape[1]
+    if rows == 0 or columns == 0:
+        return (-1,) * rows
+    choices = [[*(int(k) for k in np.argsort(-row, kind="stable")[:rows]), -1] for row in score]
+    left_over = max(0, rows - columns)
+    possible = [tuple(c) for c in itertools.product(*choices) if _distinct(c) and c.count(-1) == left_over]
+
+    def total(columns: tuple[int, ...]) -> float:
+        return sum(float(score[row, column]) for row, column in enumerate(columns) if column >= 0)
+
+    return max(possible, key=total)
+
+
+def _distinct(columns: tuple[int, ...]) -> bool:
+    taken = [column for column in columns if column >= 0]
+    return len(set(taken)) == len(taken)

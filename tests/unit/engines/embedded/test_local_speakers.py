@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.clustering import assign
 from diarist.engines.embedded.local_speakers import (
+    assign,
     change_points,
     heard_together,
     local_to_global,
