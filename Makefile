@@ -100,7 +100,7 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	@echo "Installing what the tests need, PyTorch and NeMo among it"
 	@$(install) $(TORCH)
-	@$(install) -e '.[dev,nemo,bench]'
+	@$(install) -e '.[dev,nemo,bench,distributed,tracing]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml

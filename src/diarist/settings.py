@@ -39,7 +39,20 @@ class Settings(BaseSettings):
     """Threads that answer requests. A waiting `POST /diarize` holds one of them."""
 
     max_waiting: int = Field(default=16, ge=1, le=900)
-    """Recordings that may wait or be worked on at once; the next one is answered 503 with Retry-After."""
+    """Callers of `POST /diarize` who may wait at once; the next one is answered 429 with Retry-After."""
+
+    max_listeners: int = Field(default=8, ge=1, le=900)
+    """Listeners to the events of jobs at once; each holds a thread, and the next one is answered 429."""
+
+    api_key: str = Field(default="", repr=False)
+    """An API key that is always valid, for machines that are set up without a command line: at least 20 letters and
+    digits. Unset: those of `diarist keys create` alone."""
+
+    max_queued: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Jobs that may wait or run at once, of all keys together; the next one is answered 429 with Retry-After."""
+
+    max_queued_per_key: int = Field(default=250, ge=1, le=1_000_000)
+    """The same of each API key, where `diarist keys create --limit` says no other number."""
 
     log_level: LogLevel = "INFO"
     """Least severity that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
@@ -55,6 +68,29 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("data")
     """The folder of everything that the service keeps: job store, uploads, results."""
+
+    database_url: str = Field(default="", repr=False)
+    """The job store of a fleet, `postgresql://user:password@host/name`. Unset: SQLite in DATA_DIR."""
+
+    queue_url: str = Field(default="", repr=False)
+    """What wakes the workers of a fleet, `redis://host:6379/0`; the service then starts none of its own, and
+    `diarist worker` starts them on any machine. Unset: workers of this service."""
+
+    media_url: str = ""
+    """Where recordings lie that all machines of a fleet share: `s3://bucket/folder`, or a directory. Unset: `jobs` in
+    DATA_DIR."""
+
+    s3_endpoint_url: str = ""
+    """Address of an S3-compatible store that is not Amazon's, such as MinIO. Unset: Amazon's."""
+
+    s3_region: str = ""
+    """Region of the bucket. Unset: what the AWS configuration of this machine says, or else `us-east-1`."""
+
+    s3_access_key: str = ""
+    """Name of the S3 credentials. Unset: those that the AWS configuration of this machine gives."""
+
+    s3_secret_key: str = Field(default="", repr=False)
+    """Secret of the S3 credentials."""
 
     temp_audio_dir: Path | None = None
     """Where uploads are held while they arrive, and the samples of recordings beyond 10 minutes while they are worked
@@ -147,10 +183,54 @@ class Settings(BaseSettings):
     """A worker that has not reported for this long is taken for dead, and its job is taken up again."""
 
     job_attempts: int = Field(default=3, ge=1, le=10)
-    """How often a recording is tried when workers die on it."""
+    """How often a recording is tried when workers die on it, or the service fails it."""
 
     job_stall_s: float = Field(default=1_800.0, ge=1.0, le=86_400.0)
     """A recording whose work shows no sign of progress for this long is taken for stuck; its worker is restarted."""
+
+    job_retry_s: float = Field(default=10.0, ge=0.0, le=3_600.0)
+    """Until a recording is tried again after a fault of the service; three times as long after each further one."""
+
+    queues: str = Field(default="", pattern=r"^[a-z0-9_-]*(,[a-z0-9_-]+)*$")
+    """Queues that the workers serve, with commas between them: of `any`, `cpu`, `gpu`, and the names of engines. Unset:
+    `any`, their kind of device, and their engine."""
+
+    drain_s: float = Field(default=25.0, ge=0.0, le=86_400.0)
+    """How long `diarist worker` goes on with the recording in hand when it is told to stop; then it gives it back."""
+
+    spread_min_s: float = Field(default=600.0, ge=60.0, le=172_800.0)
+    """Longer recordings are worked on by all free workers of a fleet together, in seconds."""
+
+    retain_recording_s: float = Field(default=86_400.0, ge=0.0, le=315_360_000.0)
+    """How long the recording of a job is kept after its end, in seconds."""
+
+    retain_result_s: float = Field(default=604_800.0, ge=60.0, le=315_360_000.0)
+    """How long a job is kept after its end, with its transcript, in seconds; then nothing is left of it."""
+
+    retain_temp_s: float = Field(default=3_600.0, ge=60.0, le=315_360_000.0)
+    """After how long a temporary file that nothing uses any more is removed, in seconds."""
+
+    sweep_every_s: float = Field(default=60.0, ge=0.1, le=86_400.0)
+    """Time between two looks for what is to be removed, in seconds."""
+
+    allowed_networks: str = ""
+    """Private networks that recordings may be fetched from and webhooks sent to, such as `10.1.0.0/16`, with commas
+    between them. Unset: none, only public addresses."""
+
+    download_timeout_s: float = Field(default=1_800.0, ge=1.0, le=86_400.0)
+    """Longest time that fetching a recording from its URL may take, in seconds."""
+
+    webhook_secret: str = Field(default="", repr=False)
+    """What the secrets of webhooks are derived from, at least 20 characters. Unset: one that the job store keeps."""
+
+    webhook_timeout_s: float = Field(default=10.0, ge=0.1, le=300.0)
+    """Longest time that the receiver of a webhook may take to answer, in seconds."""
+
+    traces: Literal["none", "otlp"] = "none"
+    """Whether traces are sent, by OpenTelemetry's protocol over HTTP; takes the extra `tracing`."""
+
+    otlp_endpoint: str = "http://127.0.0.1:4318"
+    """Where traces are sent."""
 
     min_free_mb: int = Field(default=512, ge=0, le=1_048_576)
     """Disk space that must stay free in DATA_DIR after an upload, in megabytes; else the upload is answered 507."""
@@ -181,8 +261,18 @@ class Settings(BaseSettings):
 
     @property
     def media_dir(self) -> Path:
-        """Where the recording of each job lies, in a folder of its own."""
-        return self.data_dir / "jobs"
+        """Where the recording of each job lies, in a folder of its own, unless they lie in S3."""
+        return Path(self.media_url).expanduser() if self.media_url and not self.in_s3 else self.data_dir / "jobs"
+
+    @property
+    def in_s3(self) -> bool:
+        """Whether recordings lie in an S3-compatible store."""
+        return self.media_url.startswith("s3://")
+
+    @property
+    def distributed(self) -> bool:
+        """Whether workers are elsewhere: a queue wakes them."""
+        return bool(self.queue_url)
 
     @property
     def threads(self) -> int:
