@@ -1,4 +1,4 @@
-"""What a job is, and what every job store must do."""
+"""What a job is, and what is told of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
-from diarist.types import ModelInfo, TranscribeOptions, Transcript
+from diarist.types import ModelInfo, Seconds, Timing, TranscribeOptions, Utterance
 
 
 class JobState(StrEnum):
@@ -30,12 +29,67 @@ class JobState(StrEnum):
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
+class JobKind(StrEnum):
+    """Who waits for a job."""
+
+    REQUEST = "request"
+    """A caller who holds the line: it goes before all jobs, is not tried again, and is gone when the caller is."""
+    JOB = "job"
+    """Nobody: it stays until its time is over, and its caller comes back for it."""
+
+
+PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+"""What a caller may call them; higher ones are taken first."""
+
+ANY_QUEUE = "any"
+"""The queue of jobs that any worker may take."""
+
+QUEUES = (ANY_QUEUE, "cpu", "gpu", "embedded", "nemo")
+"""Where a job may wait: for any worker, for one on a kind of device, or for one with an engine."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobError:
     """Why a job failed: a code of ``diarist.errors`` and the words for the user."""
 
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller asks for, beside the recording."""
+
+    options: TranscribeOptions = TranscribeOptions()
+    filename: str = ""
+    """As the caller named it: for people, never for paths."""
+
+    request_id: str = ""
+    owner: str = ""
+    """The id of the API key that it came with; empty where there are no keys."""
+
+    kind: JobKind = JobKind.REQUEST
+    queue: str = ANY_QUEUE
+    priority: int = 0
+    """One of ``PRIORITIES``."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    """The caller's own, by name."""
+
+    webhook_url: str | None = None
+    """Who is told of the end."""
+
+    source_url: str | None = None
+    """Where the recording is fetched from; None where it was sent."""
+
+    idempotency_key: str | None = None
+    """A second order of the same owner with the same key is the first one."""
+
+    fingerprint: str = ""
+    """Of the whole order, where it has an idempotency key: a second one that differs is a mistake."""
+
+    traceparent: str | None = None
+    """The trace that the order belongs to, as W3C Trace Context writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +100,108 @@ class Job:
     """Cannot be guessed: 128 random bits, URL-safe."""
 
     state: JobState
-    options: TranscribeOptions
-    filename: str
-    """As the caller named it: for people, never for paths."""
-
-    size_bytes: int
-    request_id: str
+    order: Order
     created_at: datetime
+    size_bytes: int = 0
+    """Of the recording; 0 until it is there."""
+
+    ready: bool = True
+    """The recording is there: it may be worked on."""
+
+    recording: bool = True
+    """The recording has not been removed yet."""
+
     stage: str = "queued"
     progress: float = 0.0
     """Of the whole job, 0..1; never falls while one worker holds it."""
 
     attempts: int = 0
+    """How often it was begun, without those that were given back."""
+
+    deaths: int = 0
+    """How many workers died while they worked on it."""
+
+    interruptions: int = 0
+    """How often the whole service died while it was worked on, which may be no fault of the job's."""
+
+    not_before: datetime | None = None
+    """Until then it waits, after a fault of the service."""
+
     worker: str | None = None
     lease_until: datetime | None = None
+    attended_until: datetime | None = None
+    """Until when its caller certainly holds the line (``JobKind.REQUEST``)."""
+
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    settled: int = 0
+    """How many utterances are final already."""
+
+    duration: Seconds | None = None
+    """Of the recording, once it is done."""
+
+    timings: tuple[Timing, ...] = ()
     error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job and is kept: a new state, or an utterance that is final."""
+
+    number: int
+    """From 1, in order, within the job."""
+
+    kind: str
+    """``state`` or ``utterance``."""
+
+    at: datetime
+    state: JobState | None = None
+    index: int | None = None
+    """Of the utterance, from 0."""
+
+    utterance: Utterance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are wanted; what is None or empty asks for all."""
+
+    owner: str | None = None
+    states: tuple[JobState, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    """All of them must be the job's."""
+
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Some jobs, newest first, and where the next page begins."""
+
+    jobs: tuple[Job, ...]
+    cursor: str | None = None
+    """What to ask the next page with; None where this is the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many unfinished jobs (``JobKind.JOB``) there may be."""
+
+    all: int
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGlance:
+    """How one queue is."""
+
+    queue: str
+    depth: int
+    """Jobs that wait in it."""
+
+    oldest_at: datetime | None
+    """When the one that has waited longest was created."""
 
 
 STATES = ("ready", "loading", "error")
@@ -83,6 +222,9 @@ class WorkerReport:
     reported_at: datetime
     device: str = ""
     """What its engine runs on; empty until that is loaded."""
+
+    queues: tuple[str, ...] = ()
+    """Those that it serves; empty where it takes any job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,83 +256,3 @@ class CrewReport:
     def device(self) -> str | None:
         """What the engines that are loaded run on, each device once; None where none is."""
         return ", ".join(dict.fromkeys(report.device for report in self.workers if report.device)) or None
-
-
-class JobStore(Protocol):
-    """The truth about jobs. Every method is one transaction and may be called from any thread or process.
-
-    Every method raises ``StoreUnavailable`` where the store cannot be read or written.
-    """
-
-    def create(self, job: Job) -> None:
-        """Keep a new job, queued."""
-        ...
-
-    def get(self, job_id: str) -> Job:
-        """Raises ``JobNotFound``."""
-        ...
-
-    def claim(self, worker: str, lease_s: float, attempts: int) -> Job | None:
-        """Take the oldest job that is queued, or whose lease has run out with fewer than ``attempts`` made.
-
-        Counts the attempt. None where there is no such job. Two callers never get the same one.
-        """
-        ...
-
-    def renew(self, job_id: str, worker: str, lease_s: float, stage: str, progress: float) -> bool:
-        """Lengthen the lease and note the progress.
-
-        False: the job is no longer this worker's (canceled, deleted, taken).
-        """
-        ...
-
-    def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
-        """Keep the transcript and mark the job succeeded, unless it is no longer this worker's (False)."""
-        ...
-
-    def fail(self, job_id: str, worker: str, error: JobError) -> bool:
-        """Mark the job failed, unless it is no longer this worker's (False)."""
-        ...
-
-    def hand_back(self, job_id: str, worker: str) -> bool:
-        """Queue the job again as if it had not been tried, unless it is no longer this worker's (False)."""
-        ...
-
-    def release(self, worker: str | None, attempts: int) -> tuple[str, ...]:
-        """Give back what a dead worker held, at once, and forget its report; None: all whose lease has run out.
-
-        A job is queued again, or failed where ``attempts`` are used up. The ids, oldest first.
-        """
-        ...
-
-    def cancel(self, job_id: str) -> Job:
-        """Mark it canceled unless it has ended. Raises ``JobNotFound``."""
-        ...
-
-    def delete(self, job_id: str) -> None:
-        """Forget it and its transcript. No error where it is not there."""
-        ...
-
-    def transcript(self, job_id: str) -> Transcript:
-        """Raises ``JobNotFound`` where there is none."""
-        ...
-
-    def waiting(self) -> int:
-        """How many jobs are queued or running."""
-        ...
-
-    def unfinished(self) -> tuple[Job, ...]:
-        """All jobs queued or running, oldest first."""
-        ...
-
-    def ended(self) -> tuple[Job, ...]:
-        """All jobs that have ended, oldest first."""
-        ...
-
-    def report(self, report: WorkerReport) -> None:
-        """Keep what a worker says of itself."""
-        ...
-
-    def reports(self) -> tuple[WorkerReport, ...]:
-        """What workers last said, newest first."""
-        ...

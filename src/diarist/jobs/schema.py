@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Dialect,
@@ -15,19 +16,23 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
+    UniqueConstraint,
     insert,
+    inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.types import TypeDecorator
 
-from diarist.jobs.model import JobState
+from diarist.jobs.model import JobKind, JobState
 
-VERSION = 2
+VERSION = 3
 """Of these tables; the row in ``schema_version`` says which one a store has."""
 
 
@@ -48,35 +53,166 @@ metadata = MetaData()
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
+
+def _words(kind: type[JobKind | JobState]) -> Enum:
+    return Enum(kind, native_enum=False, create_constraint=False, length=16, values_callable=list)
+
+
 jobs = Table(
     "jobs",
     metadata,
     # The order of arrival: times may tie, or go back with the clock.
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
-    Column("state", Enum(JobState, native_enum=False, length=16, values_callable=list), nullable=False),
+    Column("state", _words(JobState), nullable=False),
+    Column("kind", _words(JobKind), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("queue", String(64), nullable=False),
+    Column("priority", Integer, nullable=False),
     Column("options", Text, nullable=False),
     Column("filename", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("request_id", String(64), nullable=False),
+    Column("webhook_url", Text),
+    Column("source_url", Text),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64), nullable=False),
+    Column("traceparent", String(64)),
     Column("created_at", UtcTime, nullable=False),
+    Column("ready", Boolean, nullable=False),
+    Column("recording", Boolean, nullable=False),
     Column("stage", String(64), nullable=False),
     Column("progress", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("interruptions", Integer, nullable=False),
+    Column("not_before", UtcTime),
     Column("worker", String(128)),
     Column("lease_until", UtcTime),
+    Column("attended_until", UtcTime),
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
+    Column("settled", Integer, nullable=False),
+    Column("duration", Double),
+    Column("timings", Text, nullable=False),
     Column("error_code", String(64)),
     Column("error_message", Text),
+    UniqueConstraint("owner", "idempotency_key"),
     Index("jobs_by_state", "state", "number"),
+    Index("jobs_by_owner", "owner", "state"),
+    Index("jobs_by_end", "ended_at"),
 )
 
-transcripts = Table(
-    "transcripts",
+
+def _job_id(**options: bool) -> Column[str]:
+    return Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, **options)
+
+
+labels = Table(
+    "labels",
     metadata,
-    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("transcript", Text, nullable=False),
+    _job_id(primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", String(255), nullable=False),
+    Index("labels_by_value", "name", "value"),
+)
+
+transcripts = Table("transcripts", metadata, _job_id(primary_key=True), Column("transcript", Text, nullable=False))
+
+events = Table(
+    "events",
+    metadata,
+    _job_id(primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    # When it was last served, counted in claims: the one with the least is next.
+    Column("turn", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("job_limit", Integer),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+    Column("revoked_at", UtcTime),
+)
+
+secrets = Table(
+    "secrets", metadata, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False)
+)
+
+errands = Table(
+    "errands",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    # No foreign key: the errand of a job that is deleted while it is run must be able to end.
+    Column("job_id", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("due_at", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("runner", String(128)),
+    Column("lease_until", UtcTime),
+    Column("outcome", String(16)),
+    Index("errands_by_time", "due_at"),
+    Index("errands_by_job", "job_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    _job_id(),
+    Column("errand_id", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("took_s", Double, nullable=False),
+    Index("deliveries_by_job", "job_id", "number"),
+)
+
+portions = Table(
+    "portions",
+    metadata,
+    _job_id(primary_key=True),
+    # Of what is asked, so that a second attempt finds what the first has done.
+    Column("digest", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("queue", String(64), nullable=False),
+    Column("channel", Integer, nullable=False),
+    Column("stage", String(64), nullable=False),
+    Column("first_sample", BigInteger, nullable=False),
+    Column("stop_sample", BigInteger, nullable=False),
+    Column("work", LargeBinary, nullable=False),
+    Column("done", Boolean, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("worker", String(128)),
+    Column("lease_until", UtcTime),
+    Index("portions_by_state", "done", "number"),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("metric", String(64), primary_key=True),
+    Column("labels", String(255), primary_key=True),
+    Column("bucket", String(16), primary_key=True),
+    Column("value", Double, nullable=False),
 )
 
 workers = Table(
@@ -89,6 +225,7 @@ workers = Table(
     Column("errors", Text, nullable=False),
     Column("reported_at", UtcTime, nullable=False),
     Column("device", Text, nullable=False),
+    Column("queues", Text, nullable=False),
 )
 
 
@@ -98,15 +235,18 @@ def upgrade(connection: Connection) -> int:
     Returns:
         The version that the store has then: another one than ``VERSION`` is a newer Diarist's.
     """
+    version: int | None = None
+    if inspect(connection).has_table(schema_version.name):
+        version = connection.execute(select(schema_version.c.version)).scalar()
+    if version is not None and version < VERSION:
+        # Until version 3 a job was gone with the caller who waited for it: nothing in these tables outlived a start.
+        for name in ("transcripts", "jobs", "workers"):
+            connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
     metadata.create_all(connection)
-    version: int | None = connection.execute(select(schema_version.c.version)).scalar()
     if version is None:
         connection.execute(insert(schema_version).values(version=VERSION))
         return VERSION
-    if version == 1:
-        # What workers said of themselves is worth nothing once they have gone.
-        workers.drop(connection)
-        workers.create(connection)
+    if version < VERSION:
         connection.execute(update(schema_version).values(version=VERSION))
         return VERSION
     return version

@@ -1,0 +1,169 @@
+"""What every job store must do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from diarist.jobs.model import (
+    Job,
+    JobError,
+    JobEvent,
+    JobFilter,
+    JobPage,
+    JobState,
+    Limits,
+    QueueGlance,
+    WorkerReport,
+)
+from diarist.types import Seconds, Transcript, Utterance
+
+
+class JobStore(Protocol):
+    """The truth about jobs. Every method is one transaction and may be called from any thread or process.
+
+    Every method raises ``StoreUnavailable`` where the store cannot be read or written.
+    """
+
+    def create(self, job: Job, limits: Limits | None = None) -> Job:
+        """Keep a new job, queued; or give the one back that its owner made with the same idempotency key.
+
+        Raises:
+            QueueFull: there are as many unfinished ones as may be, of all owners or of this one.
+            IdempotencyConflict: the earlier one with that key was another order.
+        """
+        ...
+
+    def get(self, job_id: str) -> Job:
+        """Raises ``JobNotFound``."""
+        ...
+
+    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+        """Jobs (``JobKind.JOB``), newest first. Raises ``InvalidOption`` for a cursor that is none."""
+        ...
+
+    def by_key(self, owner: str, idempotency_key: str) -> Job | None:
+        """The job that the owner made with this idempotency key."""
+        ...
+
+    def supply(self, job_id: str, size_bytes: int, filename: str) -> bool:
+        """The recording is there now. False: nobody waits for it any more (canceled, deleted)."""
+        ...
+
+    def refuse(self, job_id: str, error: JobError) -> bool:
+        """The recording cannot be had: mark the queued job failed. False: nobody waits for it any more."""
+        ...
+
+    def claim(
+        self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
+    ) -> Job | None:
+        """Take the next job that is queued in one of ``queues`` (empty: in any at all).
+
+        First those whose caller holds the line, then by priority, then of the owner who was served least recently, then
+        the oldest. What dead workers held is given back before (``release`` of those whose lease has run out). Counts
+        the attempt. None where there is no such job. Two callers never get the same one.
+        """
+        ...
+
+    def renew(self, job_id: str, worker: str, lease_s: Seconds, stage: str, progress: float) -> bool:
+        """Lengthen the lease and note the progress.
+
+        False: the job is no longer this worker's (canceled, deleted, taken).
+        """
+        ...
+
+    def settle(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
+        """Keep utterances that are final, of which ``first`` is the index of the first.
+
+        Those that an earlier attempt has kept already are passed over. False: the job is no longer this worker's.
+        """
+        ...
+
+    def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
+        """Keep the transcript and mark the job succeeded, unless it is no longer this worker's (False)."""
+        ...
+
+    def fail(self, job_id: str, worker: str, error: JobError) -> bool:
+        """Mark the job failed, unless it is no longer this worker's (False)."""
+        ...
+
+    def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
+        """After a fault of ours: queue the job again for later; fail it where ``attempts`` are used up."""
+        ...
+
+    def hand_back(self, job_id: str, worker: str) -> bool:
+        """Queue the job again as if it had not been tried, unless it is no longer this worker's (False)."""
+        ...
+
+    def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
+        """Give back what a dead worker held, at once, and forget its report; None: all whose lease has run out.
+
+        A job is queued again, or failed where that was the death of ``attempts`` workers. ``blameless``: the whole
+        service died, for which a job is failed only after many times. The ids, oldest first.
+        """
+        ...
+
+    def attend(self, job_id: str, attended_s: Seconds) -> None:
+        """The caller still holds the line."""
+        ...
+
+    def cancel(self, job_id: str) -> Job:
+        """Mark it canceled unless it has ended. Raises ``JobNotFound``."""
+        ...
+
+    def delete(self, job_id: str) -> None:
+        """Forget it and all that belongs to it. No error where it is not there."""
+        ...
+
+    def transcript(self, job_id: str) -> Transcript:
+        """Raises ``JobNotFound`` where there is none."""
+        ...
+
+    def events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
+        """What happened after the event with the number ``after``, in order."""
+        ...
+
+    def waiting(self) -> int:
+        """How many jobs of either kind are queued or running."""
+        ...
+
+    def positions(self) -> Mapping[str, int]:
+        """The place of each queued job in the line, 1 for the next; in the order in which ``claim`` takes them."""
+        ...
+
+    def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are in each state, of either kind."""
+        ...
+
+    def queues(self) -> tuple[QueueGlance, ...]:
+        """How the queues are that have jobs in them, by name."""
+        ...
+
+    def unfinished(self) -> tuple[Job, ...]:
+        """All jobs queued or running, oldest first."""
+        ...
+
+    def ended(self) -> tuple[Job, ...]:
+        """All jobs that have ended, oldest first."""
+        ...
+
+    def unattended(self) -> tuple[str, ...]:
+        """The ids of requests whose caller has gone with the process that spoke to it."""
+        ...
+
+    def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
+        """The ids of jobs that ended before; of those alone that still have their recording, where that is asked."""
+        ...
+
+    def forget_recording(self, job_id: str) -> None:
+        """Note that the recording was removed."""
+        ...
+
+    def report(self, report: WorkerReport) -> None:
+        """Keep what a worker says of itself."""
+        ...
+
+    def reports(self) -> tuple[WorkerReport, ...]:
+        """What workers last said, newest first."""
+        ...
