@@ -5,6 +5,8 @@
     DiaristError
     ├── InputError                 the caller's fault: a retry gives the same
     │   ├── InvalidOption          (ValueError) an option out of range or in contradiction
+    │   ├── UrlRefused             leads into a network that is not public, or elsewhere against the rules
+    │   ├── UrlUnusable            what is there is no recording that can be fetched
     │   └── AudioError
     │       ├── NotAudio           no audio in it, or a container that is not read
     │       ├── EmptyAudio         nothing in it
@@ -22,6 +24,9 @@
     │   ├── QueueFull              too many recordings wait already
     │   ├── StorageFull            too little disk space for the upload, or for its samples
     │   ├── StoreUnavailable       the job store cannot be read or written
+    │   ├── UrlUnreachable         the server of a URL does not answer, or fails
+    │   ├── MediaUnavailable       the store of recordings cannot be read or written
+    │   │   └── MediaMissing       (LookupError) what is asked for is not in it
     │   └── JobFailed              the work failed in a way that is none of the above
     ├── JobNotFound                (LookupError) no such job
     └── Cancelled                  somebody stopped the work
@@ -49,6 +54,18 @@ class InvalidOption(InputError, ValueError):
     """An option is out of range or contradicts another."""
 
     code = "invalid_option"
+
+
+class UrlRefused(InputError):
+    """A URL leads into a network that is not public, or redirects against the rules."""
+
+    code = "url_refused"
+
+
+class UrlUnusable(InputError):
+    """The server of a URL answers, but not with something that can be fetched."""
+
+    code = "url_unusable"
 
 
 class AudioError(InputError):
@@ -151,6 +168,24 @@ class StoreUnavailable(ServiceError):
     """The job store cannot be read or written."""
 
     code = "store_unavailable"
+
+
+class MediaUnavailable(ServiceError):
+    """The store of recordings cannot be read or written."""
+
+    code = "media_unavailable"
+
+
+class MediaMissing(MediaUnavailable, LookupError):
+    """What is asked for is not in the store of recordings: it was removed, or never was there."""
+
+    code = "media_missing"
+
+
+class UrlUnreachable(ServiceError):
+    """The server of a URL does not answer, answers too slowly, or fails."""
+
+    code = "url_unreachable"
 
 
 class JobFailed(ServiceError):

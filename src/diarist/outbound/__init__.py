@@ -1,0 +1,1 @@
+"""What the service asks of other machines: recordings by URL, and webhooks. No way from here into private networks."""
