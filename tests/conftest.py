@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
 import nemo_architectures
 import nemo_configuration
 import recordings
+import servers
 from diarist.settings import Settings, load_settings
 from diarist.types import Audio
 from recordings import Conversation
@@ -148,6 +150,36 @@ def exported_settings(
     for name in ("tdt", "ctc", "speaker", "frame_vad"):
         export(Wish(str(nemo_models[name]), name=name), settings)
     return settings
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.RedisServer]:
+    """``.fresh_url()`` is an empty database; who stops it starts it again, with ``.restart(lose_data=True)`` empty."""
+    yield from _served(servers.RedisServer)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.PostgresServer]:
+    """``.fresh_database()`` is the URL of an empty database; who stops it starts it again."""
+    yield from _served(servers.PostgresServer)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[servers.S3Server]:
+    """``.settings(.fresh_bucket())`` is what an empty bucket is used by; who stops it starts it again, empty."""
+    yield from _served(servers.S3Server)
+
+
+T = TypeVar("T", bound=servers.Server)
+
+
+def _served(kind: type[T]) -> Iterator[T]:
+    try:
+        server = kind()
+    except servers.Absent as absent:
+        _absent(f"{absent}: run `make test`, which installs it where it may")
+    with contextlib.closing(server):
+        yield server
 
 
 class NemoModels:
