@@ -1,0 +1,206 @@
+"""What a running service knows of its keys, over a store that can be held up and broken."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from diarist.errors import ConfigurationError, StoreUnavailable
+from diarist.jobs import keyring
+from diarist.jobs.database import Database
+from diarist.jobs.keyring import Keyring
+from diarist.jobs.keys import ENV_ID, KeyStore, KnownKeys
+from diarist.jobs.sqlite import open_sqlite
+from diarist.settings import Settings
+
+
+class Counting(KeyStore):
+    """The real store, with a count of looks, and a gate that holds them up."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.looks = 0
+        self.open = threading.Event()
+        self.open.set()
+        self.broken = False
+        self.noted = threading.Event()
+        self.notes = 0
+
+    def known(self) -> KnownKeys:
+        self.looks += 1
+        assert self.open.wait(30)
+        if self.broken:
+            raise StoreUnavailable("The job store /secret/place is broken.")
+        return super().known()
+
+    def note_used(self, ids) -> None:
+        self.notes += 1
+        super().note_used(ids)
+        self.noted.set()
+
+
+@pytest.fixture
+def store(tmp_path):
+    database = Database(open_sqlite(tmp_path / "jobs.sqlite3"))
+    counting = Counting(database)
+    yield counting
+    counting.open.set()
+    for thread in threading.enumerate():
+        if thread.name in ("keys", "key-used"):
+            thread.join(20)
+    database.close()
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings(_env_file=None, data_dir=tmp_path)
+
+
+@pytest.fixture
+def time_goes(monkeypatch):
+    """``time_goes(seconds)``: for the keyring, not for the test."""
+    ahead = [0.0]
+    real = time.monotonic
+    monkeypatch.setattr(keyring.time, "monotonic", lambda: real() + ahead[0])
+
+    def go(seconds: float) -> None:
+        ahead[0] += seconds
+
+    return go
+
+
+def test_without_any_key_nobody_needs_one(store, settings):
+    ring = Keyring(settings, store)
+    assert ring.required() is False
+    assert ring.check("dk_whatever") is None
+
+
+def test_a_new_key_is_known_at_once(store, settings):
+    ring = Keyring(settings, store)
+    _, first = store.create("first")
+    assert ring.check(first).name == "first"
+    _, second = store.create("second")
+    time.sleep(keyring.UNKNOWN_S)
+    assert ring.check(second).name == "second"
+    assert ring.required()
+
+
+def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    assert ring.check(token)
+    store.revoke("web")
+    time_goes(keyring.TRUSTED_S)
+    assert ring.check(token) is None
+    assert ring.required(), "all keys are revoked: nobody is let in"
+
+
+def test_many_requests_are_few_looks(store, settings):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    assert ring.check(token)
+    before, started = store.looks, time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ring.check, [token] * 400))
+    assert store.looks - before <= 1 + (time.monotonic() - started) / keyring.RENEWED_S
+
+
+def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time_goes):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    assert ring.check(token)
+    store.open.clear()
+    time_goes(keyring.RENEWED_S + 0.1)
+    assert ring.check(token, patience_s=0), "one look goes on"
+    assert ring.check(token, patience_s=0)
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for_again_and_again(store, settings, time_goes):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    store.open.clear()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="nobody is let in"):
+            ring.check(token, patience_s=0.05)
+    time_goes(1)
+    started = time.perf_counter()
+    for _ in range(100):
+        with pytest.raises(StoreUnavailable):
+            ring.required(patience_s=0.5)
+    assert time.perf_counter() - started < 5, "each of them waited"
+    assert store.looks == 1
+    store.open.set()
+    assert ring.check(token)
+
+
+def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, settings, time_goes, caplog):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    assert ring.check(token)
+    store.broken = True
+    time_goes(keyring.TRUSTED_S)
+    for ask in (lambda: ring.check(token), lambda: Keyring(settings, store).required()):
+        with pytest.raises(StoreUnavailable) as caught:
+            ask()
+        assert "/secret/place" not in str(caught.value)
+    assert "/secret/place is broken" in caplog.text
+    store.broken = False
+    assert ring.check(token)
+
+
+def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings, time_goes, tmp_path):
+    ring = Keyring(settings, store)
+    store.create("web")
+    assert ring.required()
+    empty = Database(open_sqlite(tmp_path / "other.sqlite3"))
+    store._database = empty
+    time_goes(keyring.TRUSTED_S)
+    assert ring.required()
+    empty.close()
+
+
+def test_the_key_of_the_settings_needs_no_store(store, settings):
+    ring = Keyring(settings.model_copy(update={"api_key": "x" * 20}), store)
+    store.broken = True
+    assert ring.required()
+    assert ring.check("x" * 20).id == ENV_ID
+    assert store.looks == 0
+    with pytest.raises(StoreUnavailable):
+        ring.check("X" * 20)
+
+
+def test_the_key_of_the_settings_alone(settings):
+    ring = Keyring(settings.model_copy(update={"api_key": "x" * 20}), None)
+    assert ring.required()
+    assert ring.check("x" * 20).id == ENV_ID
+    for wrong in ("X" * 20, "x" * 21, "", "é" * 20, "\ud800"):
+        assert ring.check(wrong) is None
+    assert not Keyring(settings, None).required()
+
+
+def test_a_key_of_the_settings_that_is_too_short_is_refused(settings):
+    with pytest.raises(ConfigurationError, match="API_KEY"):
+        Keyring(settings.model_copy(update={"api_key": "x" * 19}), None)
+
+
+def test_use_is_noted(store, settings):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    assert ring.check(token)
+    assert store.noted.wait(20)
+    assert store.list()[0].used_at is not None
+    assert ring.check(token)
+    assert store.notes == 1
+
+
+def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
+    ring = Keyring(settings, store)
+    _, token = store.create("web")
+    for _ in range(2):
+        assert ring.check(token)
+        assert store.noted.wait(20)
+        store.noted.clear()
+        time_goes(keyring.USED_EVERY_S)
