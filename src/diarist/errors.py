@@ -5,6 +5,7 @@
     DiaristError
     ├── InputError                 the caller's fault: a retry gives the same
     │   ├── InvalidOption          (ValueError) an option out of range or in contradiction
+    │   ├── IdempotencyConflict    an idempotency key that stands for another order already
     │   ├── UrlRefused             leads into a network that is not public, or elsewhere against the rules
     │   ├── UrlUnusable            what is there is no recording that can be fetched
     │   └── AudioError
@@ -66,6 +67,12 @@ class UrlUnusable(InputError):
     """The server of a URL answers, but not with something that can be fetched."""
 
     code = "url_unusable"
+
+
+class IdempotencyConflict(InputError):
+    """An idempotency key stands for another order already."""
+
+    code = "idempotency_conflict"
 
 
 class AudioError(InputError):

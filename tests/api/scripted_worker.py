@@ -43,7 +43,9 @@ def load_engine(settings, note_models) -> Engine:
     return Engine("scripted", None, None, MODELS)
 
 
-def transcribe(path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings) -> Transcript:
+def transcribe(
+    path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings, settled
+) -> Transcript:
     content = path.read_bytes()
     try:
         script = json.loads(content)

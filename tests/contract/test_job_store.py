@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +16,20 @@ import pytest
 
 from diarist.errors import JobNotFound
 from diarist.jobs.media import new_job_id
-from diarist.jobs.model import Job, JobError, JobState, JobStore, WorkerReport
+from diarist.jobs.database import Database
+from diarist.jobs.job_store import JobStore
+from diarist.jobs.model import (
+    Job,
+    JobError,
+    JobFilter,
+    JobKind,
+    JobState,
+    Limits,
+    Order,
+    WorkerReport,
+)
 from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore
+from diarist.jobs.store import MOST_INTERRUPTIONS, SqlJobStore
 from diarist.types import (
     Diarization,
     ModelInfo,
@@ -50,7 +61,7 @@ class Clock:
 
 
 def open_sqlite_store(folder: Path, clock: Callable[[], datetime]) -> SqlJobStore:
-    return SqlJobStore(open_sqlite(folder / "jobs.sqlite3"), clock)
+    return SqlJobStore(Database(open_sqlite(folder / "jobs.sqlite3"), clock))
 
 
 OPENERS = {"sqlite": open_sqlite_store}
@@ -73,12 +84,15 @@ def store(opener, tmp_path, clock) -> Iterator[JobStore]:
     store.close()
 
 
+ORDER_FIELDS = tuple(field.name for field in fields(Order))
+
+
 def new_job(**changes: object) -> Job:
-    job = Job(
-        id=new_job_id(), state=JobState.QUEUED, options=TranscribeOptions(), filename="talk.wav", size_bytes=10,
-        request_id="r-1", created_at=START,
-    )  # fmt: skip
-    return replace(job, **changes)
+    """A job as callers make it; what is an order's goes to the order."""
+    order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
+    order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})
+    job = Job(id=new_job_id(), state=JobState.QUEUED, order=order, created_at=START, size_bytes=10)
+    return replace(job, **{name: value for name, value in changes.items() if name not in ORDER_FIELDS})
 
 
 TRANSCRIPT = Transcript(
@@ -109,7 +123,7 @@ def test_a_job_comes_back_as_it_was_given(store):
     job = new_job(options=options, filename="a\r\n'; DROP TABLE jobs; --.wav", size_bytes=3 * 2**40)
     store.create(job)
     assert store.get(job.id) == job
-    assert store.waiting() == 1
+    assert store.waiting(JobKind.JOB) == 1
 
 
 def test_an_unknown_job_is_not_found(store):
@@ -187,7 +201,7 @@ def test_a_transcript_comes_back_as_it_was_given_but_for_frame_activity(store, c
     assert kept.diarization.activity is None
     for name in ("duration", "language", "language_probability", "engine", "timings"):
         assert getattr(kept, name) == getattr(TRANSCRIPT, name)
-    assert store.waiting() == 0
+    assert store.waiting(JobKind.JOB) == 0
     assert store.finish(job.id, "w", TRANSCRIPT) is False
 
 
@@ -258,8 +272,8 @@ def test_a_lapsed_lease_with_no_attempts_left_is_not_claimed_and_fails_on_releas
         assert store.claim("w", LEASE_S, ATTEMPTS) is not None
         assert store.release(None, ATTEMPTS) == ()
         clock.advance(LEASE_S + 1)
-    assert store.claim("w", LEASE_S, ATTEMPTS) is None
     assert store.release(None, ATTEMPTS) == (job.id,)
+    assert store.claim("w", LEASE_S, ATTEMPTS) is None
     assert store.get(job.id).state is JobState.FAILED
 
 

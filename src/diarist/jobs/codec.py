@@ -50,16 +50,7 @@ def dump_transcript(transcript: Transcript) -> str:
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
-            "utterances": [
-                {
-                    "speaker": utterance.speaker,
-                    "words": [
-                        [word.text, word.span.start, word.span.end, word.confidence, word.speaker_confidence]
-                        for word in utterance.words
-                    ],
-                }
-                for utterance in transcript.utterances
-            ],
+            "utterances": [_utterance_fields(utterance) for utterance in transcript.utterances],
         }
     )
 
@@ -75,9 +66,7 @@ def load_transcript(text: str) -> Transcript:
         raise ValueError(f"a stored transcript has version {data['version']}, and this Diarist reads {VERSION}")
     embeddings = np.asarray(data["embeddings"]["values"], dtype=np.float32).reshape(data["embeddings"]["shape"])
     return Transcript(
-        utterances=tuple(
-            Utterance(tuple(_word(entry["speaker"], *word) for word in entry["words"])) for entry in data["utterances"]
-        ),
+        utterances=tuple(_utterance(entry) for entry in data["utterances"]),
         diarization=Diarization(
             turns=tuple(Turn(Span(start, end), speaker) for start, end, speaker in data["turns"]),
             embeddings=embeddings,
@@ -92,6 +81,30 @@ def load_transcript(text: str) -> Transcript:
         device=data.get("device", "cpu"),
         speakers_confidence=data.get("speakers_confidence"),
     )
+
+
+def dump_utterance(utterance: Utterance) -> str:
+    """An utterance as JSON.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    return _dump(_utterance_fields(utterance))
+
+
+def load_utterance(text: str) -> Utterance:
+    """The utterance that ``dump_utterance`` wrote."""
+    return _utterance(json.loads(text))
+
+
+def dump_timings(timings: tuple[Timing, ...]) -> str:
+    """Timings as JSON."""
+    return _dump([[timing.stage, timing.seconds] for timing in timings])
+
+
+def load_timings(text: str) -> tuple[Timing, ...]:
+    """The timings that ``dump_timings`` wrote."""
+    return tuple(Timing(stage, seconds) for stage, seconds in json.loads(text))
 
 
 def dump_options(options: TranscribeOptions) -> str:
@@ -123,6 +136,20 @@ def dump_texts(texts: tuple[str, ...]) -> str:
 def load_texts(text: str) -> tuple[str, ...]:
     """The texts that ``dump_texts`` wrote."""
     return tuple(json.loads(text))
+
+
+def _utterance_fields(utterance: Utterance) -> dict[str, Any]:
+    return {
+        "speaker": utterance.speaker,
+        "words": [
+            [word.text, word.span.start, word.span.end, word.confidence, word.speaker_confidence]
+            for word in utterance.words
+        ],
+    }
+
+
+def _utterance(fields: dict[str, Any]) -> Utterance:
+    return Utterance(tuple(_word(fields["speaker"], *word) for word in fields["words"]))
 
 
 def _word(speaker: str, text: str, start: float, end: float, confidence: float, speaker_confidence: float) -> Word:

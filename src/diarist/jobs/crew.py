@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from diarist.jobs.model import JobStore
+from diarist.jobs.job_store import JobStore
 from diarist.jobs.places import Place, places
 from diarist.jobs.supervisor import Supervisor
 from diarist.settings import Settings
@@ -56,6 +56,14 @@ class Crew:
         """Tell all workers that there may be a job, or one fewer."""
         for supervisor in self._supervisors:
             supervisor.wake()
+
+    def drain(self, timeout: float) -> None:
+        """Let all workers finish what they have in hand, for ``timeout`` seconds; ``stop`` ends those who have not."""
+        until = time.monotonic() + timeout
+        for supervisor in self._supervisors:
+            supervisor.drain()
+        for supervisor in self._supervisors:
+            supervisor.join(max(until - time.monotonic(), 0.0))
 
     def stop(self, timeout: float = 5.0) -> None:
         """End all workers, kindly for ``timeout`` seconds in all; what they work on is queued again."""

@@ -11,6 +11,7 @@ from diarist.jobs.model import (
     JobError,
     JobEvent,
     JobFilter,
+    JobKind,
     JobPage,
     JobState,
     Limits,
@@ -124,8 +125,8 @@ class JobStore(Protocol):
         """What happened after the event with the number ``after``, in order."""
         ...
 
-    def waiting(self) -> int:
-        """How many jobs of either kind are queued or running."""
+    def waiting(self, kind: JobKind) -> int:
+        """How many jobs of this kind are queued or running."""
         ...
 
     def positions(self) -> Mapping[str, int]:
@@ -166,4 +167,12 @@ class JobStore(Protocol):
 
     def reports(self) -> tuple[WorkerReport, ...]:
         """What workers last said, newest first."""
+        ...
+
+    def count(self, metric: str, **labels: str) -> None:
+        """Something that is counted (``diarist.jobs.tallies``) happened once more."""
+        ...
+
+    def observe(self, metric: str, value: float, **labels: str) -> None:
+        """One more value of something that is measured (``diarist.jobs.tallies``)."""
         ...

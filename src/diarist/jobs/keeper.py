@@ -1,4 +1,4 @@
-"""Keeps a worker's hold on its job and tells the supervisor that it is well, whatever the main thread is in."""
+"""Keeps a worker's hold on its jobs and tells the supervisor that it is well, whatever the main thread is in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from diarist.errors import Cancelled, ServiceError
-from diarist.jobs.model import Job, JobStore
+from diarist.jobs.job_store import JobStore
+from diarist.jobs.model import Job
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -20,77 +22,100 @@ NOTE_EVERY_S = 0.25
 BEAT_S = 0.5
 """Longest time between two signs of life; shorter where the lease is."""
 
+STOP_S = 1.0
+"""How long work on a job that is lost may take to stop by itself: native code hears nothing for seconds."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    """One job in hand."""
+
+    job: Job
+    stage: str
+    done: float = 0.0
+    lost_at: float | None = None
+    """On the monotonic clock, once the store has said that the job is not ours any more."""
+
 
 class Keeper:
-    """Renews the lease of the job that is held, from a thread of its own.
+    """Renews the leases of the jobs that are held, from a thread of its own.
 
-    Work that shows no progress for ``settings.job_stall_s`` gets no more help: the supervisor then hears nothing and
-    ends the process.
+    There may be several: one that is worked on, and others that were interrupted for it. Work that shows no progress
+    for ``settings.job_stall_s`` gets no more help: the supervisor then hears nothing and ends the process.
 
     Args:
-        store: where the lease is.
-        worker: who holds it.
+        store: where the leases are.
+        worker: who holds them.
         settings: gives ``job_lease_s`` and ``job_stall_s``.
         alive: tells the supervisor.
         leave: set when the worker should end; the work is then stopped like work that is canceled.
+        overdue: called, once, when the work on a job that is lost has not stopped after ``STOP_S``.
     """
 
     def __init__(
-        self, store: JobStore, worker: str, settings: Settings, alive: Callable[[], None], leave: threading.Event
+        self,
+        store: JobStore,
+        worker: str,
+        settings: Settings,
+        alive: Callable[[], None],
+        leave: threading.Event,
+        overdue: Callable[[], None],
     ) -> None:
         self._store = store
         self._worker = worker
         self._settings = settings
         self._alive = alive
         self._leave = leave
+        self._overdue = overdue
         self._changed = threading.Condition()
         self._news = False
-        self._job: Job | None = None
-        self._lost = False
-        self._stage = ""
-        self._done = 0.0
+        self._holds: list[_Hold] = []
         self._sign_at = time.monotonic()
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
 
     @property
-    def job(self) -> Job | None:
-        """The job that is held."""
-        return self._job
+    def jobs(self) -> tuple[Job, ...]:
+        """Those that are held and not known to be lost; the one that is worked on comes last."""
+        with self._changed:
+            return tuple(hold.job for hold in self._holds if hold.lost_at is None)
 
     @contextmanager
     def holding(self, job: Job) -> Iterator[None]:
-        """Keep ``job`` for as long as the block runs."""
+        """Keep ``job`` for as long as the block runs; what was held before is interrupted until then."""
+        hold = _Hold(job, job.stage)
         with self._changed:
-            self._job, self._lost, self._stage, self._done = job, False, job.stage, 0.0
+            self._holds.append(hold)
             self._sign_at = time.monotonic()
         try:
             yield
         finally:
             with self._changed:
-                self._job = None
+                self._holds.remove(hold)
+                self._sign_at = time.monotonic()
 
     def progress(self, stage: str, done: float) -> None:
-        """Note how far the job is: a ``Progress``. Cheap; never waits for the store.
+        """Note how far the job that is worked on is: a ``Progress``. Cheap; never waits for the store.
 
         Raises:
             Cancelled: the job is no longer ours, or the worker should end.
         """
         with self._changed:
+            hold = self._holds[-1]
             self._sign_at = time.monotonic()
-            self._stage, self._done = stage, max(self._done, min(done, 1.0))
+            hold.stage, hold.done = stage, max(hold.done, min(done, 1.0))
             self._news = True
             self._changed.notify()
-            lost = self._lost
+            lost = hold.lost_at is not None
         if lost:
             raise Cancelled("The job was canceled.")
         if self._leave.is_set():
             raise Cancelled("The worker was asked to stop.")
 
     def still_ours(self) -> bool:
-        """Ask the store now, and wait for its answer."""
+        """Ask the store now whether the job that is worked on is, and wait for its answer."""
         with self._changed:
-            job, stage, done = self._job, self._stage, self._done
-        return job is not None and self._renew(job, stage, done)
+            hold = self._holds[-1] if self._holds else None
+        return hold is not None and self._renew(hold)
 
     def _keep(self) -> None:
         beat_s = min(BEAT_S, self._settings.job_lease_s / 4)
@@ -98,24 +123,33 @@ class Keeper:
             with self._changed:
                 self._changed.wait_for(lambda: self._news, timeout=beat_s)
                 self._news = False
-                job, stage, done, lost = self._job, self._stage, self._done, self._lost
+                holds = tuple(self._holds)
                 quiet_s = time.monotonic() - self._sign_at
-            if job is not None and quiet_s > self._settings.job_stall_s:
+            if holds and quiet_s > self._settings.job_stall_s:
                 continue
             self._alive()
-            if job is not None and not lost:
-                self._renew(job, stage, done)
+            for hold in holds:
+                if hold.lost_at is None:
+                    self._renew(hold)
+            if self._is_overdue():
+                self._overdue()
+                return
             time.sleep(min(NOTE_EVERY_S, beat_s))
 
-    def _renew(self, job: Job, stage: str, done: float) -> bool:
+    def _is_overdue(self) -> bool:
+        with self._changed:
+            lost_at = self._holds[-1].lost_at if self._holds else None
+        return lost_at is not None and time.monotonic() - lost_at > STOP_S
+
+    def _renew(self, hold: _Hold) -> bool:
         try:
-            ours = self._store.renew(job.id, self._worker, self._settings.job_lease_s, stage, done)
+            ours = self._store.renew(hold.job.id, self._worker, self._settings.job_lease_s, hold.stage, hold.done)
         except ServiceError as error:
             # The lease outlasts a few failures; if it does not, the next answer says so.
             logger.warning("The lease of the job could not be renewed: %s", error)
             return True
         if not ours:
             with self._changed:
-                if self._job is job:
-                    self._lost = True
+                if hold.lost_at is None:
+                    hold.lost_at = time.monotonic()
         return ours

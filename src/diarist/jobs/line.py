@@ -1,8 +1,8 @@
 r"""The line between the supervisor and its worker process: two pipes, one message a line.
 
-Down (the worker's stdin): the briefing, a JSON object on the first line; then an empty line for each wake. Its end
-means that the supervisor is gone. Up (the worker's stdout): ``alive`` as long as the worker is well, ``ready`` once the
-engine is loaded, ``job-ended <id>`` after each job.
+Down (the worker's stdin): the briefing, a JSON object on the first line; then an empty line for each wake, and
+``drain`` where no other job should be begun. Its end means that the supervisor is gone. Up (the worker's stdout):
+``alive`` as long as the worker is well, ``ready`` once the engine is loaded, ``job-ended <id>`` after each job.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from diarist.settings import Settings, load_settings
 ALIVE = "alive"
 READY = "ready"
 JOB_ENDED = "job-ended"
+DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,14 @@ class WorkerLine:
     """The worker's end. Takes the process's stdin and stdout for itself: nobody else's output can garble the events.
 
     ``wake`` is set when there may be news: a new job, or one canceled. ``leave`` is set when the worker should end: its
-    supervisor is gone, or it got SIGTERM. Both also while the main thread is inside native code.
+    supervisor is gone, or it got SIGTERM. Both also while the main thread is inside native code. ``drain`` is set when
+    it should end once it has nothing in hand.
     """
 
     def __init__(self) -> None:
         self.wake = threading.Event()
         self.leave = threading.Event()
+        self.drain = threading.Event()
         self._down = _take(0, os.O_RDONLY)
         self._up = _take(1, os.O_WRONLY)
         self._saying = threading.Lock()
@@ -89,7 +92,9 @@ class WorkerLine:
             self._up.flush()
 
     def _hear_supervisor(self) -> None:
-        while self._down.readline():
+        while message := self._down.readline():
+            if message.strip() == DRAIN.encode():
+                self.drain.set()
             self.wake.set()
         self._part()
 

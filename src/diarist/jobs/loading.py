@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.work import NoteModels
+from diarist.jobs.work import NoteModels, Settled
 from diarist.protocols import Engine
 from diarist.settings import Settings
 from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
@@ -77,7 +77,14 @@ def pull_models(store: ModelStore, names: tuple[str, ...], note_models: NoteMode
     note_models(tuple(store.info(name) for name in names))
 
 
-def work(path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings: Settings) -> Transcript:
+def work(
+    path: Path,
+    engine: Engine,
+    options: TranscribeOptions,
+    progress: Progress,
+    settings: Settings,
+    settled: Settled,  # noqa: ARG001
+) -> Transcript:
     """The pipeline, with the limits of the settings."""
     from diarist.audio import DecodeLimits
     from diarist.pipeline import transcribe

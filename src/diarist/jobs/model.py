@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -60,7 +60,7 @@ class JobError:
 class Order:
     """What a caller asks for, beside the recording."""
 
-    options: TranscribeOptions = TranscribeOptions()
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
     filename: str = ""
     """As the caller named it: for people, never for paths."""
 

@@ -104,8 +104,9 @@ jobs = Table(
 )
 
 
-def _job_id(**options: bool) -> Column[str]:
-    return Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, **options)
+def _job_id(*, primary_key: bool = False) -> Column[str]:
+    of_job = ForeignKey("jobs.id", ondelete="CASCADE")
+    return Column("job_id", String(64), of_job, nullable=False, primary_key=primary_key)
 
 
 labels = Table(

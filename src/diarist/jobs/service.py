@@ -1,27 +1,54 @@
-"""What the HTTP service asks of jobs: submit a recording, wait, fetch the result, forget it."""
+"""What the HTTP service asks of jobs: take a recording, say how it is, give the result, forget it."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.errors import Cancelled, EngineUnavailable, QueueFull, ServiceError
+from diarist.errors import Cancelled, EngineUnavailable, IdempotencyConflict, JobNotFound, QueueFull, ServiceError
 from diarist.jobs.crew import COMMAND, Crew
+from diarist.jobs.database import utc_now
 from diarist.jobs.failure import to_exception
-from diarist.jobs.media import MediaStore, new_job_id
-from diarist.jobs.model import CrewReport, Job, JobState, JobStore
-from diarist.jobs.store import open_store, utc_now
+from diarist.jobs.job_store import JobStore
+from diarist.jobs.media import MediaStore, new_job_id, open_media
+from diarist.jobs.model import (
+    CrewReport,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobKind,
+    JobPage,
+    JobState,
+    Limits,
+    Order,
+)
+from diarist.jobs.queue import JobQueue, LocalQueue
+from diarist.jobs.store import SqlJobStore, open_store
 from diarist.jobs.waiters import Waiters
 from diarist.settings import Settings
-from diarist.types import TranscribeOptions, Transcript
+from diarist.types import Seconds, Transcript, Utterance
 
 logger = logging.getLogger(__name__)
 
 MAX_FILENAME_CHARS = 255
+
+ATTENDED_S = 60.0
+"""How long a request counts as attended after its caller was last seen to wait."""
+
+ATTEND_EVERY_S = 5.0
+
+POSITIONS_AGE_S = 0.5
+"""Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
+
+STALE_S = 60.0
+"""A worker of a fleet that has said nothing for so long is taken for gone."""
 
 
 def open_service(settings: Settings) -> JobService:
@@ -29,6 +56,7 @@ def open_service(settings: Settings) -> JobService:
 
     Raises:
         StoreUnavailable: the job store cannot be read or written; the message says what to do.
+        ConfigurationError: a setting cannot be used.
     """
     return JobService(settings, open_store(settings))
 
@@ -36,15 +64,18 @@ def open_service(settings: Settings) -> JobService:
 class JobService:
     """Safe to call from any thread, once it is started. ``command`` starts a worker process."""
 
-    def __init__(self, settings: Settings, store: JobStore, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, settings: Settings, store: SqlJobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
-        self._store = store
-        self._media = MediaStore(settings.media_dir, settings.min_free_mb * 2**20)
+        self._store: JobStore = store
+        self._media: MediaStore = open_media(settings)
         self._waiters = Waiters(store)
         self._crew = Crew(settings, store, self._waiters.notify, command)
+        self._queue: JobQueue = LocalQueue(self._crew)
         self._admitting = threading.Lock()
         self._arriving = 0
         self._stopped = False
+        self._positions: Mapping[str, int] = {}
+        self._positions_at = 0.0
 
     def start(self) -> None:
         """Clear what an earlier run left, then start the workers."""
@@ -56,56 +87,118 @@ class JobService:
         self._stopped = True
         self._waiters.close()
         self._crew.stop(timeout)
+        self._queue.close()
 
-    def check_room(self, size_bytes: int = 0) -> None:
-        """Refuse an upload of about ``size_bytes`` before it is read.
+    def check_room(self, size_bytes: int = 0, order: Order | None = None) -> None:
+        """Refuse an upload of about ``size_bytes`` before it is read; ``order`` is what is known of it by then.
 
         Raises:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space.
         """
         with self._admitting:
-            self._check_queue()
+            self._check_queue(order or Order())
         self._media.check_room(size_bytes)
 
-    def submit(self, recording: BinaryIO | Path, filename: str, options: TranscribeOptions, request_id: str) -> Job:
+    def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
         """Take a recording: a stream, copied from where it stands, or a file, moved away from where it is.
 
-        Nothing is kept where it fails.
+        Nothing is kept where it fails. ``limit``: how many unfinished jobs the owner may have, where that is not
+        MAX_QUEUED_PER_KEY.
 
         Raises:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space, or ran full.
             UploadTooLarge: it is larger than MAX_UPLOAD_MB.
+            IdempotencyConflict: its idempotency key stands for another order.
             StoreUnavailable: the job store cannot be written.
         """
         with self._admitting:
-            self._check_queue()
+            self._check_queue(order)
             self._arriving += 1
         job_id = new_job_id()
+        counted = True
         try:
             self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
             size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
-            job = Job(
-                id=job_id, state=JobState.QUEUED, options=options, filename=_storable(filename),
-                size_bytes=size_bytes, request_id=request_id, created_at=utc_now(),
-            )  # fmt: skip
             with self._admitting:
                 # In one step: between the two the job would be counted twice, and others refused for it.
-                self._store.create(job)
+                job = self._create(job_id, order, size_bytes, limit)
                 self._arriving -= 1
+                counted = False
         except BaseException:
-            with self._admitting:
-                self._arriving -= 1
+            if counted:
+                with self._admitting:
+                    self._arriving -= 1
             self._remove_media(job_id)
             raise
+        if job.id != job_id:
+            self._remove_media(job_id)
+            return job
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._crew.wake()
+        self._queue.announce(order.queue)
         return job
 
-    def get(self, job_id: str) -> Job:
-        """The job as it is. Raises ``JobNotFound``."""
-        return self._store.get(job_id)
+    def submit_url(self, order: Order, limit: int | None = None) -> Job:
+        """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
+        with self._admitting:
+            self._check_queue(order)
+            job = self._create(new_job_id(), order, None, limit)
+        logger.info("Job queued, to be fetched", extra={"job_id": job.id})
+        return job
+
+    def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
+        """The job that the owner made with this key before. Raises ``IdempotencyConflict`` where it was another."""
+        job = self._store.by_key(owner, idempotency_key)
+        if job is not None and job.order.fingerprint != fingerprint:
+            raise IdempotencyConflict(
+                "This Idempotency-Key came before with another recording or other options. Use a new key for a new "
+                "job; send exactly the same request to learn of the earlier one."
+            )
+        return job
+
+    def get(self, job_id: str, owner: str | None = None) -> Job:
+        """The job as it is; with ``owner``, as that one may see it.
+
+        Raises:
+            JobNotFound: there is none, or it is another owner's, or no job but a request.
+        """
+        job = self._store.get(job_id)
+        if owner is not None and (job.order.owner != owner or job.order.kind is not JobKind.JOB):
+            raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+        return job
+
+    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+        """Jobs, newest first. Raises ``InvalidOption`` for a cursor that is none."""
+        return self._store.page(wanted, limit, cursor)
+
+    def position(self, job_id: str) -> int | None:
+        """The place of a job in the line, 1 for the next; None where it does not wait."""
+        with self._admitting:
+            if time.monotonic() - self._positions_at > POSITIONS_AGE_S:
+                self._positions = self._store.positions()
+                self._positions_at = time.monotonic()
+            return self._positions.get(job_id)
+
+    def eta_s(self, job: Job) -> Seconds | None:
+        """How long a running job still takes, by how long its part so far took; None where nobody can say."""
+        if job.state is not JobState.RUNNING or job.started_at is None or job.progress < 0.02:
+            return None
+        took_s = (utc_now() - job.started_at).total_seconds()
+        return max(took_s * (1 - job.progress) / job.progress, 0.0)
+
+    def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
+        """What happened to a job after the event with this number."""
+        return self._store.events(job_id, after)
+
+    def partial(self, job_id: str) -> tuple[Utterance, ...]:
+        """The utterances that are final so far."""
+        found: list[Utterance] = []
+        after = 0
+        while page := self._store.events(job_id, after):
+            found += [event.utterance for event in page if event.utterance is not None]
+            after = page[-1].number
+        return tuple(found)
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
         """The job once it has ended, or as it is after ``timeout`` seconds.
@@ -117,6 +210,7 @@ class JobService:
         job = self._waiters.wait(job_id, timeout, self._check_engine)
         if self._stopped and not job.state.ended:
             raise EngineUnavailable("The service is stopping. Send the recording again in a moment.")
+        self._attend(job)
         return job
 
     def result(self, job_id: str) -> Transcript:
@@ -138,7 +232,7 @@ class JobService:
         return self._store.transcript(job_id)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job that has not ended; the worker hears of it within a second. Raises ``JobNotFound``."""
+        """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
         job = self._store.cancel(job_id)
         self._waiters.notify()
         return job
@@ -153,8 +247,8 @@ class JobService:
 
     def counts(self) -> tuple[int, int]:
         """How many jobs wait, and how many are being worked on."""
-        states = [job.state for job in self._store.unfinished()]
-        return states.count(JobState.QUEUED), states.count(JobState.RUNNING)
+        states = self._store.counts()
+        return states[JobState.QUEUED], states[JobState.RUNNING]
 
     def report(self) -> CrewReport:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
@@ -163,11 +257,35 @@ class JobService:
         except ServiceError as error:
             return CrewReport("error", (), (str(error),))
 
-    def _check_queue(self) -> None:
-        if self._store.waiting() + self._arriving >= self._settings.max_waiting:
+    def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
+        now = utc_now()
+        job = Job(
+            id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)), created_at=now,
+            size_bytes=size_bytes or 0, ready=size_bytes is not None, recording=size_bytes is not None,
+            stage="queued" if size_bytes is not None else "download",
+            attended_until=now + timedelta(seconds=ATTENDED_S) if order.kind is JobKind.REQUEST else None,
+        )  # fmt: skip
+        return self._store.create(job, self._limits(limit) if order.kind is JobKind.JOB else None)
+
+    def _limits(self, limit: int | None) -> Limits:
+        return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
+
+    def _attend(self, job: Job) -> None:
+        if job.attended_until is None or job.state.ended:
+            return
+        if job.attended_until - utc_now() < timedelta(seconds=ATTENDED_S - ATTEND_EVERY_S):
+            self._store.attend(job.id, ATTENDED_S)
+
+    def _check_queue(self, order: Order) -> None:
+        """Before the recording has come; once it is there the store counts again, in the transaction that keeps it."""
+        if order.kind is JobKind.REQUEST:
+            most, setting = self._settings.max_waiting, "MAX_WAITING"
+        else:
+            most, setting = self._settings.max_queued, "MAX_QUEUED"
+        if self._store.waiting(order.kind) + self._arriving >= most:
             raise QueueFull(
-                f"{self._settings.max_waiting} recordings wait already, the most that this service holds. "
-                "Send yours again in a minute."
+                f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
+                f"whoever runs it can raise {setting}."
             )
 
     def _check_engine(self, job: Job) -> None:
@@ -179,38 +297,42 @@ class JobService:
     def _remove_media(self, job_id: str) -> None:
         try:
             self._media.remove(job_id)
-        except OSError as error:
+        except ServiceError as error:
             logger.warning(
-                "The folder of a job cannot be removed (%s); the next start of the service tries again",
-                error.strerror, extra={"job_id": job_id},
-            )  # fmt: skip
+                "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
+            )
 
 
 def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> None:
-    """Forget the jobs of an earlier run, all of them: their callers are gone, and nobody else can ask for the result.
+    """Take up the jobs of an earlier run where it left them, and forget what nobody can ask for any more.
 
-    Also what such a run left of uploads, and reports of its workers. The log says how much there was.
+    Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
+    workers said. The log says how much there was.
     """
-    unfinished, ended = store.unfinished(), store.ended()
-    for job in (*unfinished, *ended):
-        store.delete(job.id)
-    folders = media.job_ids()
-    for job_id in folders:
+    for report in store.reports():
+        store.release(report.worker, settings.job_attempts, blameless=True)
+    gone = [job.id for job in (*store.unfinished(), *store.ended()) if job.order.kind is JobKind.REQUEST]
+    for job_id in gone:
+        store.delete(job_id)
+    kept = store.unfinished()
+    known = {job.id for job in (*kept, *store.ended())}
+    strays = media.job_ids() - known
+    for job_id in strays:
         try:
             media.remove(job_id)
-        except OSError as error:
-            logger.warning("The folder %s cannot be removed: %s", media.recording(job_id).parent, error)
-    for report in store.reports():
-        store.release(report.worker, settings.job_attempts)
+        except ServiceError as error:
+            logger.warning("What is left of job %s cannot be removed: %s", job_id, error)
     if settings.temp_audio_dir is None:
         # The folder is ours alone by its default place; one that was chosen may hold other people's files.
         shutil.rmtree(settings.temp_dir, ignore_errors=True)
         settings.temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if unfinished or ended or folders:
+    if gone or strays:
         logger.warning(
-            "Removed what an earlier run left: %d unfinished jobs, %d ended ones, %d folders",
-            len(unfinished), len(ended), len(folders),
+            "Removed what an earlier run left: %d requests without a caller, %d recordings without a job",
+            len(gone), len(strays),
         )  # fmt: skip
+    if kept:
+        logger.info("%d jobs of an earlier run are taken up again", len(kept))
 
 
 def _storable(filename: str) -> str:

@@ -1,191 +1,227 @@
 """The job store on a SQL database.
 
-Leases are in UTC wall time, because processes share them. A clock that jumps does no harm to results: whoever holds a
-job is asked at every step (``renew``, ``finish`` and ``fail`` name the worker), so that a job which was taken twice
-still ends once. Jumping forward can make a running job look abandoned, so that work is done again; jumping back makes
-an abandoned job wait longer, unless the supervisor sees the death and calls ``release``, which looks at no clock.
+Leases are in the time of ``Database.now``, because processes share them. A clock that jumps does no harm to results:
+whoever holds a job is asked at every step (``renew``, ``finish`` and ``fail`` name the worker), so that a job which was
+taken twice still ends once. Jumping forward can make a running job look abandoned, so that work is done again; jumping
+back makes an abandoned job wait longer, unless the supervisor sees the death and calls ``release``, which looks at no
+clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    Update,
-    and_,
-    case,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, insert, select, update
+
+from diarist.errors import IdempotencyConflict, JobFailed, JobNotFound, QueueFull
+from diarist.jobs import codec, errand_rows, listing, queueing, tallies
+from diarist.jobs.database import Database, open_database
+from diarist.jobs.model import (
+    Job,
+    JobError,
+    JobEvent,
+    JobFilter,
+    JobKind,
+    JobPage,
+    JobState,
+    Limits,
+    QueueGlance,
+    WorkerReport,
 )
-from sqlalchemy.exc import DBAPIError
-
-from diarist.errors import JobFailed, JobNotFound, StoreUnavailable
-from diarist.jobs import codec, schema
-from diarist.jobs.model import Job, JobError, JobState, WorkerReport
-from diarist.jobs.schema import jobs, transcripts, workers
-from diarist.jobs.sqlite import READ_ONLY, explain, open_sqlite
+from diarist.jobs.rows import COLUMNS, job_of, values_of
+from diarist.jobs.schema import errands, events, jobs, labels, owners, schema_version, transcripts, workers
+from diarist.jobs.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, change, follow, tell
+from diarist.jobs.upsert import upsert
 from diarist.settings import Settings
-from diarist.types import Transcript
+from diarist.types import Seconds, Transcript, Utterance
 
-FILE_NAME = "jobs.sqlite3"
-"""Of the store in DATA_DIR."""
+MOST_INTERRUPTIONS = 25
+"""A job during which the whole service died so often is failed: it may be the job that kills it, and may not."""
 
-_COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
+CALM_INTERRUPTIONS = 3
+"""After more than these it waits longer each time, so that other jobs get done in between."""
+
 _UNFINISHED = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-
-
-def utc_now() -> datetime:
-    """The time of day, aware."""
-    return datetime.now(UTC)
 
 
 def open_store(settings: Settings) -> SqlJobStore:
     """The store of this installation, made where it is missing.
 
     Raises:
+        ConfigurationError: DATABASE_URL names no database that is known.
         StoreUnavailable: it cannot be read or written; the message says what to do.
     """
-    return SqlJobStore(open_sqlite(settings.data_dir / FILE_NAME))
+    return SqlJobStore(open_database(settings))
 
 
 class SqlJobStore:
-    """A ``JobStore`` on a database that SQLAlchemy speaks to; ``clock`` gives aware times in UTC.
+    """A ``JobStore`` on a ``Database``."""
 
-    Raises:
-        StoreUnavailable: the tables cannot be made, or are of a newer Diarist.
-    """
-
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
-        with self._writing() as connection:
-            version = schema.upgrade(connection)
-        if version != schema.VERSION:
-            raise StoreUnavailable(
-                f"The job store {engine.url.database} has version {version}, and this Diarist knows {schema.VERSION}. "
-                "Start the version that wrote it, or set DATA_DIR to another folder."
-            )
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.database.close()
 
-    def create(self, job: Job) -> None:
-        with self._writing() as connection:
-            connection.execute(insert(jobs).values(_values(job)))
+    def create(self, job: Job, limits: Limits | None = None) -> Job:
+        order = job.order
+        with self.database.writing() as connection:
+            if limits is not None or order.idempotency_key is not None:
+                # One at a time, or two could both be the last that is allowed.
+                connection.execute(select(schema_version.c.version).with_for_update()).all()
+            if order.idempotency_key is not None:
+                earlier = _by_key(connection, order.owner, order.idempotency_key)
+                if earlier is not None:
+                    return _same(earlier, order.fingerprint)
+            if limits is not None:
+                _check_limits(connection, order.owner, limits)
+            connection.execute(insert(jobs).values(values_of(job)))
+            if order.labels:
+                rows = [{"job_id": job.id, "name": name, "value": value} for name, value in order.labels]
+                connection.execute(insert(labels), rows)
+            upsert(connection, owners, {"owner": order.owner, "turn": 0}, {})
+            now = self.database.now(connection)
+            follow(connection, now, job.id, order.kind, job.state, order.webhook_url)
+            if order.source_url is not None:
+                errand_rows.add(connection, job.id, errand_rows.FETCH, {}, now)
+        return job
 
     def get(self, job_id: str) -> Job:
-        with self._reading() as connection:
-            return self._get(connection, job_id)
+        with self.database.reading() as connection:
+            return _get(connection, job_id)
 
-    def claim(self, worker: str, lease_s: float, attempts: int) -> Job | None:
-        now = self._clock()
-        open_to_all = or_(jobs.c.state == JobState.QUEUED, and_(_lapsed(now), jobs.c.attempts < attempts))
-        # Lock the row where the database can (SQLite has locked the file): or two could choose the same one.
-        oldest = (
-            select(jobs.c.number)
-            .where(open_to_all)
-            .order_by(jobs.c.number)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-        claim = (
-            update(jobs)
-            .where(jobs.c.number == oldest)
-            .values(
-                state=JobState.RUNNING,
-                worker=worker,
-                lease_until=now + timedelta(seconds=lease_s),
-                attempts=jobs.c.attempts + 1,
-                started_at=now,
-                stage="starting",
-                progress=0.0,
-            )
-            .returning(*_COLUMNS)
-        )
-        with self._writing() as connection:
-            row = connection.execute(claim).one_or_none()
-        return None if row is None else _job(row)
+    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+        with self.database.reading() as connection:
+            rows = connection.execute(listing.page(wanted, limit + 1, cursor)).all()
+            found = _jobs(connection, rows[:limit])
+        return JobPage(found, listing.cursor_after(found[-1]) if len(rows) > limit else None)
 
-    def renew(self, job_id: str, worker: str, lease_s: float, stage: str, progress: float) -> bool:
-        return self._change(
-            update(jobs)
-            .where(_held(job_id, worker))
-            .values(
-                lease_until=self._clock() + timedelta(seconds=lease_s),
-                stage=stage,
-                progress=case((jobs.c.progress > progress, jobs.c.progress), else_=progress),
+    def by_key(self, owner: str, idempotency_key: str) -> Job | None:
+        with self.database.reading() as connection:
+            return _by_key(connection, owner, idempotency_key)
+
+    def supply(self, job_id: str, size_bytes: int, filename: str) -> bool:
+        return self._update(
+            and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), ready=True, recording=True, stage="queued",
+            size_bytes=size_bytes, filename=case((jobs.c.filename == "", filename), else_=jobs.c.filename),
+        )  # fmt: skip
+
+    def refuse(self, job_id: str, error: JobError) -> bool:
+        return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), error)
+
+    def claim(
+        self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
+    ) -> Job | None:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            self._release(connection, now, _lapsed(now), attempts, blameless=False)
+            following = queueing.next_number(now, queues, requests_only=requests_only)
+            taken = change(
+                connection, now, CLAIM, jobs.c.number == following, worker=worker,
+                lease_until=now + timedelta(seconds=lease_s), attempts=jobs.c.attempts + 1,
+            )  # fmt: skip
+            if not taken:
+                return None
+            job = _get(connection, taken[0].id)
+            queueing.served(connection, job.order.owner)
+            if job.attempts == 1:
+                tallies.observe(connection, tallies.JOB_WAIT_SECONDS, max((now - job.created_at).total_seconds(), 0.0))
+        return job
+
+    def renew(self, job_id: str, worker: str, lease_s: Seconds, stage: str, progress: float) -> bool:
+        with self.database.writing() as connection:
+            until = self.database.now(connection) + timedelta(seconds=lease_s)
+            renewed = connection.execute(
+                update(jobs)
+                .where(_held(job_id, worker))
+                .values(
+                    lease_until=until,
+                    stage=stage,
+                    progress=case((jobs.c.progress > progress, jobs.c.progress), else_=progress),
+                )
             )
-        )
+        return renewed.rowcount > 0
+
+    def settle(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
+        with self.database.writing() as connection:
+            held = select(jobs.c.settled, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
+            row = connection.execute(held).one_or_none()
+            if row is None:
+                return False
+            last = first + len(utterances)
+            if row.kind is JobKind.REQUEST or row.settled >= last:
+                return True
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(settled=last))
+            now = self.database.now(connection)
+            for index in range(max(first, row.settled), last):
+                utterance = json.loads(codec.dump_utterance(utterances[index - first]))
+                tell(connection, now, job_id, "utterance", {"index": index, "utterance": utterance})
+        return True
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
         text = codec.dump_transcript(transcript)
-        with self._writing() as connection:
-            done = connection.execute(
-                update(jobs)
-                .where(_held(job_id, worker))
-                .values(**self._end(JobState.SUCCEEDED), stage="done", progress=1.0)
-            )
-            if done.rowcount == 0:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            done = change(
+                connection, now, FINISH, _held(job_id, worker), stage="done", progress=1.0,
+                settled=len(transcript.utterances), duration=transcript.duration,
+                timings=codec.dump_timings(transcript.timings),
+            )  # fmt: skip
+            if not done:
                 return False
             connection.execute(insert(transcripts).values(job_id=job_id, transcript=text))
+            for timing in transcript.timings:
+                tallies.observe(connection, tallies.STAGE_SECONDS, timing.seconds, stage=timing.stage)
+            took_s = sum(timing.seconds for timing in transcript.timings)
+            if transcript.duration > 0:
+                tallies.observe(connection, tallies.REAL_TIME_FACTOR, took_s / transcript.duration)
         return True
 
     def fail(self, job_id: str, worker: str, error: JobError) -> bool:
-        return self._change(
-            update(jobs)
-            .where(_held(job_id, worker))
-            .values(**self._end(JobState.FAILED), error_code=error.code, error_message=error.message)
-        )
+        return self._fail(_held(job_id, worker), error)
+
+    def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
+        again = and_(_held(job_id, worker), jobs.c.attempts < attempts, jobs.c.kind == JobKind.JOB)
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            if change(connection, now, GIVE_BACK, again, not_before=now + timedelta(seconds=delay_s)):
+                return True
+        return self.fail(job_id, worker, error)
 
     def hand_back(self, job_id: str, worker: str) -> bool:
-        return self._change(update(jobs).where(_held(job_id, worker)).values(**_queued(), attempts=jobs.c.attempts - 1))
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            held = _held(job_id, worker)
+            return bool(change(connection, now, GIVE_BACK, held, attempts=jobs.c.attempts - 1))
 
-    def release(self, worker: str | None, attempts: int) -> tuple[str, ...]:
-        now = self._clock()
-        held = _lapsed(now) if worker is None else and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
-        why = (
-            f"The worker died {attempts} times while it worked on this recording, so it is not tried again. "
-            "The recording may need more memory than there is, or bring a library down: the log has the details."
-        )
-        with self._writing() as connection:
-            failed = connection.execute(
-                update(jobs)
-                .where(held, jobs.c.attempts >= attempts)
-                .values(**self._end(JobState.FAILED), error_code=JobFailed.code, error_message=why)
-                .returning(jobs.c.number, jobs.c.id)
-            ).all()
-            queued = connection.execute(
-                update(jobs).where(held).values(_queued()).returning(jobs.c.number, jobs.c.id)
-            ).all()
+    def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            held = _lapsed(now) if worker is None else and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
+            released = self._release(connection, now, held, attempts, blameless=blameless)
             if worker is not None:
                 connection.execute(delete(workers).where(workers.c.worker == worker))
-        return tuple(row.id for row in sorted((*failed, *queued), key=lambda row: int(row.number)))
+        return released
+
+    def attend(self, job_id: str, attended_s: Seconds) -> None:
+        with self.database.writing() as connection:
+            until = self.database.now(connection) + timedelta(seconds=attended_s)
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(attended_until=until))
 
     def cancel(self, job_id: str) -> Job:
-        with self._writing() as connection:
-            connection.execute(
-                update(jobs).where(jobs.c.id == job_id, _UNFINISHED).values(self._end(JobState.CANCELED))
-            )
-            return self._get(connection, job_id)
+        with self.database.writing() as connection:
+            change(connection, self.database.now(connection), CANCEL, jobs.c.id == job_id)
+            return _get(connection, job_id)
 
     def delete(self, job_id: str) -> None:
-        with self._writing() as connection:
-            connection.execute(delete(transcripts).where(transcripts.c.job_id == job_id))
+        with self.database.writing() as connection:
+            connection.execute(delete(errands).where(errands.c.job_id == job_id))
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
 
     def transcript(self, job_id: str) -> Transcript:
-        with self._reading() as connection:
+        with self.database.reading() as connection:
             text = connection.execute(
                 select(transcripts.c.transcript).where(transcripts.c.job_id == job_id)
             ).scalar_one_or_none()
@@ -193,9 +229,36 @@ class SqlJobStore:
             raise JobNotFound(f"There is no transcript of a job {job_id!r}: it is unknown, not done, or was deleted.")
         return codec.load_transcript(text)
 
-    def waiting(self) -> int:
-        with self._reading() as connection:
-            return connection.execute(select(func.count()).select_from(jobs).where(_UNFINISHED)).scalar_one()
+    def events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
+        wanted = select(events).where(events.c.job_id == job_id, events.c.number > after)
+        with self.database.reading() as connection:
+            rows = connection.execute(wanted.order_by(events.c.number).limit(limit)).all()
+        return tuple(_event(row) for row in rows)
+
+    def waiting(self, kind: JobKind) -> int:
+        count = select(func.count()).select_from(jobs).where(_UNFINISHED, jobs.c.kind == kind)
+        with self.database.reading() as connection:
+            return connection.execute(count).scalar_one()
+
+    def positions(self) -> Mapping[str, int]:
+        with self.database.reading() as connection:
+            return queueing.positions(connection)
+
+    def counts(self) -> Mapping[JobState, int]:
+        with self.database.reading() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+        return dict.fromkeys(JobState, 0) | {state: count for state, count in rows}  # noqa: C416 - rows are no pairs
+
+    def queues(self) -> tuple[QueueGlance, ...]:
+        glance = (
+            select(jobs.c.queue, func.count().label("depth"), func.min(jobs.c.created_at).label("oldest_at"))
+            .where(jobs.c.state == JobState.QUEUED)
+            .group_by(jobs.c.queue)
+            .order_by(jobs.c.queue)
+        )
+        with self.database.reading() as connection:
+            rows = connection.execute(glance).all()
+        return tuple(QueueGlance(row.queue, row.depth, row.oldest_at) for row in rows)
 
     def unfinished(self) -> tuple[Job, ...]:
         return self._all(_UNFINISHED)
@@ -203,70 +266,151 @@ class SqlJobStore:
     def ended(self) -> tuple[Job, ...]:
         return self._all(~_UNFINISHED)
 
+    def unattended(self) -> tuple[str, ...]:
+        with self.database.reading() as connection:
+            now = self.database.now(connection)
+            gone = and_(jobs.c.kind == JobKind.REQUEST, jobs.c.attended_until < now)
+            return tuple(connection.execute(select(jobs.c.id).where(gone).order_by(jobs.c.number)).scalars())
+
+    def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
+        past = and_(~_UNFINISHED, jobs.c.ended_at < moment)
+        if with_recording:
+            past = and_(past, jobs.c.recording)
+        with self.database.reading() as connection:
+            return tuple(connection.execute(select(jobs.c.id).where(past).order_by(jobs.c.number)).scalars())
+
+    def forget_recording(self, job_id: str) -> None:
+        self._update(jobs.c.id == job_id, recording=False)
+
     def report(self, report: WorkerReport) -> None:
-        with self._writing() as connection:
-            connection.execute(delete(workers).where(workers.c.worker == report.worker))
-            connection.execute(
-                insert(workers).values(
-                    worker=report.worker,
-                    pid=report.pid,
-                    state=report.state,
-                    models=codec.dump_models(report.models),
-                    errors=codec.dump_texts(report.errors),
-                    reported_at=report.reported_at,
-                    device=report.device,
-                )
-            )
+        values = {
+            "pid": report.pid,
+            "state": report.state,
+            "models": codec.dump_models(report.models),
+            "errors": codec.dump_texts(report.errors),
+            "reported_at": report.reported_at,
+            "device": report.device,
+            "queues": codec.dump_texts(report.queues),
+        }
+        with self.database.writing() as connection:
+            upsert(connection, workers, {"worker": report.worker, **values}, values)
 
     def reports(self) -> tuple[WorkerReport, ...]:
-        with self._reading() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)).all()
         return tuple(
             WorkerReport(
-                worker=row.worker,
-                pid=row.pid,
-                state=row.state,
-                models=codec.load_models(row.models),
-                errors=codec.load_texts(row.errors),
-                reported_at=row.reported_at,
-                device=row.device,
+                row.worker, row.pid, row.state, codec.load_models(row.models), codec.load_texts(row.errors),
+                row.reported_at, row.device, codec.load_texts(row.queues),
             )
             for row in rows
+        )  # fmt: skip
+
+    def count(self, metric: str, **labels: str) -> None:
+        with self.database.writing() as connection:
+            tallies.count(connection, metric, **labels)
+
+    def observe(self, metric: str, value: float, **labels: str) -> None:
+        with self.database.writing() as connection:
+            tallies.observe(connection, metric, value, **labels)
+
+    def _all(self, where: ColumnElement[bool]) -> tuple[Job, ...]:
+        with self.database.reading() as connection:
+            rows = connection.execute(select(*COLUMNS).where(where).order_by(jobs.c.number)).all()
+            return _jobs(connection, rows)
+
+    def _update(self, where: ColumnElement[bool], **values: object) -> bool:
+        with self.database.writing() as connection:
+            return connection.execute(update(jobs).where(where).values(**values)).rowcount > 0
+
+    def _fail(self, where: ColumnElement[bool], error: JobError) -> bool:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            return bool(change(connection, now, FAIL, where, error_code=error.code, error_message=error.message))
+
+    def _release(
+        self, connection: Connection, now: datetime, held: ColumnElement[bool], attempts: int, *, blameless: bool
+    ) -> tuple[str, ...]:
+        dead = connection.execute(select(*COLUMNS).where(held).order_by(jobs.c.number).with_for_update()).all()
+        for row in dead:
+            job = job_of(row)
+            count = (job.interruptions if blameless else job.deaths) + 1
+            this = jobs.c.id == job.id
+            noted = {"interruptions" if blameless else "deaths": count}
+            if count >= (MOST_INTERRUPTIONS if blameless else attempts):
+                error = JobError(JobFailed.code, _why_given_up(count, blameless=blameless))
+                change(connection, now, FAIL, this, error_code=error.code, error_message=error.message, **noted)
+            else:
+                excess = count - CALM_INTERRUPTIONS if blameless else 0
+                wait_s = min(2.0**excess, 60.0) if excess > 0 else 0.0
+                change(connection, now, GIVE_BACK, this, not_before=now + timedelta(seconds=wait_s), **noted)
+        return tuple(row.id for row in dead)
+
+
+def _why_given_up(count: int, *, blameless: bool) -> str:
+    if blameless:
+        return (
+            f"The whole service died {count} times while it worked on this recording, so it is not tried again. Ask "
+            "whoever runs the service for the cause; then send the recording again."
+        )
+    return (
+        f"The worker died {count} times while it worked on this recording, so it is not tried again. "
+        "The recording may need more memory than there is, or bring a library down: the log has the details."
+    )
+
+
+def _get(connection: Connection, job_id: str) -> Job:
+    row = connection.execute(select(*COLUMNS).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+    return _jobs(connection, (row,))[0]
+
+
+def _jobs(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
+    """Those of rows of ``COLUMNS``, with their labels."""
+    named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
+    wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(named)).order_by(labels.c.name)
+    for label in connection.execute(wanted):
+        named[label.job_id].append((label.name, label.value))
+    return tuple(job_of(row, tuple(named[row.id])) for row in rows)
+
+
+def _by_key(connection: Connection, owner: str, idempotency_key: str) -> Job | None:
+    where = and_(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key)
+    row = connection.execute(select(*COLUMNS).where(where)).one_or_none()
+    return None if row is None else _jobs(connection, (row,))[0]
+
+
+def _same(earlier: Job, fingerprint: str) -> Job:
+    if earlier.order.fingerprint != fingerprint:
+        raise IdempotencyConflict(
+            "This Idempotency-Key came before with another recording or other options. Use a new key for a new job; "
+            "send exactly the same request to learn of the earlier one."
+        )
+    return earlier
+
+
+def _check_limits(connection: Connection, owner: str, limits: Limits) -> None:
+    unfinished = select(func.count()).select_from(jobs).where(_UNFINISHED, jobs.c.kind == JobKind.JOB)
+    if connection.execute(unfinished.where(jobs.c.owner == owner)).scalar_one() >= limits.owner:
+        raise QueueFull(
+            f"{limits.owner} of your jobs wait or run already, the most that this key may have at once. Wait until one "
+            "has ended, or cancel one."
+        )
+    if connection.execute(unfinished).scalar_one() >= limits.all:
+        raise QueueFull(
+            f"{limits.all} jobs wait or run already, the most that this service holds. Send yours again later; whoever "
+            "runs it can raise MAX_QUEUED."
         )
 
-    def _all(self, which: ColumnElement[bool]) -> tuple[Job, ...]:
-        with self._reading() as connection:
-            rows = connection.execute(select(*_COLUMNS).where(which).order_by(jobs.c.number)).all()
-        return tuple(_job(row) for row in rows)
 
-    def _get(self, connection: Connection, job_id: str) -> Job:
-        row = connection.execute(select(*_COLUMNS).where(jobs.c.id == job_id)).one_or_none()
-        if row is None:
-            raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
-        return _job(row)
-
-    def _change(self, statement: Update) -> bool:
-        with self._writing() as connection:
-            return connection.execute(statement).rowcount > 0
-
-    def _end(self, state: JobState) -> dict[str, object]:
-        return {"state": state, "ended_at": self._clock(), "worker": None, "lease_until": None}
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DBAPIError as error:
-            raise explain(error, self._engine) from error
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect().execution_options(**{READ_ONLY: True}) as connection:
-                yield connection
-        except DBAPIError as error:
-            raise explain(error, self._engine) from error
+def _event(row: Row[*tuple[object, ...]]) -> JobEvent:
+    body = json.loads(row.body)
+    if row.kind == "state":
+        return JobEvent(row.number, row.kind, row.at, state=JobState(body["state"]))
+    return JobEvent(
+        row.number, row.kind, row.at, index=body["index"], utterance=codec.load_utterance(json.dumps(body["utterance"]))
+    )
 
 
 def _held(job_id: str, worker: str) -> ColumnElement[bool]:
@@ -276,48 +420,3 @@ def _held(job_id: str, worker: str) -> ColumnElement[bool]:
 
 def _lapsed(now: datetime) -> ColumnElement[bool]:
     return and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < now)
-
-
-def _queued() -> dict[str, object]:
-    return {"state": JobState.QUEUED, "worker": None, "lease_until": None, "stage": "queued", "progress": 0.0}
-
-
-def _values(job: Job) -> dict[str, object]:
-    return {
-        "id": job.id,
-        "state": job.state,
-        "options": codec.dump_options(job.options),
-        "filename": job.filename,
-        "size_bytes": job.size_bytes,
-        "request_id": job.request_id,
-        "created_at": job.created_at,
-        "stage": job.stage,
-        "progress": job.progress,
-        "attempts": job.attempts,
-        "worker": job.worker,
-        "lease_until": job.lease_until,
-        "started_at": job.started_at,
-        "ended_at": job.ended_at,
-        "error_code": None if job.error is None else job.error.code,
-        "error_message": None if job.error is None else job.error.message,
-    }
-
-
-def _job(row: Row[*tuple[object, ...]]) -> Job:
-    return Job(
-        id=row.id,
-        state=row.state,
-        options=codec.load_options(row.options),
-        filename=row.filename,
-        size_bytes=row.size_bytes,
-        request_id=row.request_id,
-        created_at=row.created_at,
-        stage=row.stage,
-        progress=row.progress,
-        attempts=row.attempts,
-        worker=row.worker,
-        lease_until=row.lease_until,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        error=None if row.error_code is None else JobError(row.error_code, row.error_message),
-    )

@@ -16,11 +16,12 @@ from typing import IO
 
 from diarist import logs
 from diarist.errors import ServiceError
-from diarist.jobs import line
+from diarist.jobs import line, tallies
+from diarist.jobs.database import utc_now
+from diarist.jobs.job_store import JobStore
 from diarist.jobs.line import Briefing
-from diarist.jobs.model import JobStore, WorkerReport
+from diarist.jobs.model import WorkerReport
 from diarist.jobs.places import Place
-from diarist.jobs.store import utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,17 @@ class Supervisor:
             if self._process is not None:
                 self._process.wake()
 
+    def drain(self) -> None:
+        """Let the worker finish what it has in hand and begin nothing else, and start no other. Returns at once."""
+        with self._lock:
+            self._stopping.set()
+            if self._process is not None:
+                self._process.drain()
+
+    def join(self, timeout: float) -> None:
+        """Wait until its worker has ended and none follows."""
+        self._main.join(timeout)
+
     def dismiss(self) -> None:
         """Tell the worker to end, and start no other. Returns at once."""
         with self._lock:
@@ -137,6 +149,7 @@ class Supervisor:
             name = self._name_next(fault)
             delay_s = BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1]
             logger.error("The worker process %s; the next one starts in %.1f s", how, delay_s)
+            self._count_restart()
             self._stopping.wait(delay_s)
         self._release(name)
 
@@ -178,6 +191,10 @@ class Supervisor:
                 if released:
                     self._offer()
                 return
+
+    def _count_restart(self) -> None:
+        with contextlib.suppress(ServiceError):
+            self._store.count(tallies.WORKER_RESTARTS)
 
     def _watch_for_silence(self) -> None:
         lease_s = self._settings.job_lease_s
@@ -234,6 +251,10 @@ class _WorkerProcess:
     def silent_s(self) -> float:
         """Since the last sign of life."""
         return time.monotonic() - self._heard
+
+    def drain(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._down.fileno(), line.DRAIN.encode() + b"\n")
 
     def wake(self) -> None:
         # A full pipe holds wakes enough; a broken one has nobody behind it.

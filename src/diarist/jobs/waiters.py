@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from diarist.jobs.model import Job, JobStore
+from diarist.jobs.job_store import JobStore
+from diarist.jobs.model import Job
 
 POLL_S = 1.0
 """Longest time between two looks at the store, in case that a notice went astray."""

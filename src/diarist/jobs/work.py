@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from diarist.protocols import Engine
 from diarist.settings import Settings
-from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
+from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript, Utterance
 
 NoteModels: TypeAlias = Callable[[tuple[ModelInfo, ...]], None]
 """Called with the models and their states whenever one changes."""
@@ -17,9 +17,19 @@ LoadEngine: TypeAlias = Callable[[Settings, NoteModels], Engine]
 """Loads the engine, after fetching the models that it lacks; raises a ``DiaristError`` that says what to do."""
 
 
+Settled: TypeAlias = Callable[[tuple[Utterance, ...]], None]
+"""Called with utterances that are final, in order, each once."""
+
+
 class Work(Protocol):
     """Makes a transcript of a recording; ``progress`` takes the stage and the fraction of the whole that is done."""
 
     def __call__(
-        self, path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings: Settings
+        self,
+        path: Path,
+        engine: Engine,
+        options: TranscribeOptions,
+        progress: Progress,
+        settings: Settings,
+        settled: Settled,
     ) -> Transcript: ...

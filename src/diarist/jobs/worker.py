@@ -17,19 +17,25 @@ from dataclasses import replace
 
 from diarist import logs
 from diarist.errors import Cancelled, DiaristError, InputError, ServiceError
-from diarist.jobs import line
+from diarist.jobs import line, tallies
+from diarist.jobs.database import utc_now
 from diarist.jobs.failure import to_job_error
+from diarist.jobs.job_store import JobStore
 from diarist.jobs.keeper import Keeper
 from diarist.jobs.line import Briefing, WorkerLine
-from diarist.jobs.media import MediaStore
-from diarist.jobs.model import Job, JobStore, WorkerReport
-from diarist.jobs.store import open_store, utc_now
+from diarist.jobs.media import MediaStore, open_media
+from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
+from diarist.jobs.store import open_store
 from diarist.jobs.work import LoadEngine, Work
 from diarist.protocols import Engine
-from diarist.types import ModelInfo
+from diarist.settings import Settings
+from diarist.types import ModelInfo, Utterance
 
 # By name: as the program that runs, this module is called __main__.
 logger = logging.getLogger("diarist.jobs.worker")
+
+REPORT_EVERY_S = 15.0
+"""Between two reports of a worker that has nothing new to say."""
 
 LOAD_RETRY_S = 30.0
 """Until the engine is tried again after it could not be loaded: a source of models that was down mends itself."""
@@ -44,6 +50,13 @@ LEAVE_S = 1.5
 """How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
 
 
+LONG_S = 20.0
+"""A request that is worked on for longer than this lets others go before it, as jobs always do."""
+
+MOST_AT_ONCE = 3
+"""Jobs in hand: one that is worked on, and those that were interrupted for a request."""
+
+
 def run_worker(
     briefing: Briefing,
     parent: WorkerLine,
@@ -55,8 +68,11 @@ def run_worker(
     """Work until told to leave; returns then, or ends the process where the work does not stop in ``LEAVE_S``."""
     settings = briefing.settings
     store = open_store(settings)
-    keeper = Keeper(store, briefing.worker, settings, lambda: parent.say(line.ALIVE), parent.leave)
     left = threading.Event()
+    keeper = Keeper(
+        store, briefing.worker, settings, lambda: parent.say(line.ALIVE), parent.leave,
+        lambda: _end_now(store, keeper, briefing.worker),
+    )  # fmt: skip
     threading.Thread(
         target=_see_out, args=(parent.leave, left, store, keeper, briefing.worker), name="leave", daemon=True
     ).start()
@@ -78,10 +94,13 @@ class _Worker:
         self._settings = briefing.settings
         self._parent = parent
         self._store = store
-        self._media = MediaStore(briefing.settings.media_dir)
+        self._media: MediaStore = open_media(briefing.settings)
         self._keeper = keeper
         self._work = work
         self._models: tuple[ModelInfo, ...] = ()
+        self._queues: tuple[str, ...] = ()
+        self._reported_at = 0.0
+        self._looked_at = 0.0
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
         """The engine, tried until it loads; None when told to leave."""
@@ -103,35 +122,61 @@ class _Worker:
             else:
                 self._fault = None
                 engine = replace(engine, device=_outside(engine.device, self._gpu))
+                took_s = time.monotonic() - started
+                self._queues = queues_of(engine, self._settings)
                 self._report("ready", engine.models, engine.device)
+                self._count_load(took_s)
                 self._parent.say(line.READY)
-                logger.info(
-                    "The engine %s is ready on %s after %.1f s", engine.name, engine.device, time.monotonic() - started
-                )
+                logger.info("The engine %s is ready on %s after %.1f s", engine.name, engine.device, took_s)
                 return engine
         return None
 
     def serve(self, engine: Engine) -> None:
-        while not self._parent.leave.is_set():
+        while not self._parent.leave.is_set() and not self._parent.drain.is_set():
             self._parent.wake.clear()
             try:
-                job = self._store.claim(self._name, self._settings.job_lease_s, self._settings.job_attempts)
-                if job is None:
-                    self._store.release(None, self._settings.job_attempts)
+                taken = self._take(engine)
+                self._stay_known(engine)
             except ServiceError as error:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
                 self._parent.leave.wait(STORE_RETRY_S)
                 continue
-            if job is None:
+            if not taken:
                 self._parent.wake.wait(POLL_S)
-                continue
-            request, current = logs.request_id.set(job.request_id), logs.job_id.set(job.id)
-            try:
-                self._do(job, engine)
-            finally:
-                self._parent.say(f"{line.JOB_ENDED} {job.id}")
-                logs.request_id.reset(request)
-                logs.job_id.reset(current)
+
+    def _take(self, engine: Engine, *, requests_only: bool = False) -> bool:
+        """Work on the next job, to its end; False where there is none."""
+        settings = self._settings
+        job = self._store.claim(
+            self._name, settings.job_lease_s, settings.job_attempts, self._queues, requests_only=requests_only
+        )
+        if job is None:
+            return False
+        request, current = logs.request_id.set(job.order.request_id), logs.job_id.set(job.id)
+        try:
+            self._do(job, engine)
+        finally:
+            self._parent.say(f"{line.JOB_ENDED} {job.id}")
+            logs.request_id.reset(request)
+            logs.job_id.reset(current)
+        return True
+
+    def _let_through(self, job: Job, engine: Engine, stage: str, started: float) -> None:
+        """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for."""
+        now = time.monotonic()
+        if stage == "decode" or len(self._keeper.jobs) >= MOST_AT_ONCE or self._parent.leave.is_set():
+            return
+        if job.order.kind is JobKind.REQUEST and now - started < LONG_S:
+            return
+        if not self._parent.wake.is_set() and now - self._looked_at < POLL_S:
+            return
+        self._looked_at = now
+        self._parent.wake.clear()
+        try:
+            if self._take(engine, requests_only=True):
+                logger.info("Back at this job, after a request that was let through")
+        except ServiceError as error:
+            logger.warning("No request can be let through: %s", error)
 
     def _do(self, job: Job, engine: Engine) -> None:
         logger.info(
@@ -139,11 +184,16 @@ class _Worker:
             job.size_bytes, job.attempts, (utc_now() - job.created_at).total_seconds(),
         )  # fmt: skip
         started = time.monotonic()
+        settled = _Settled(self._store, job.id, self._name)
+
+        def progress(stage: str, done: float) -> None:
+            self._keeper.progress(stage, done)
+            self._let_through(job, engine, stage, started)
+
         with self._keeper.holding(job):
             try:
-                transcript = self._work(
-                    self._media.recording(job.id), engine, job.options, self._keeper.progress, self._settings
-                )
+                with self._media.local(job.id, lambda: self._keeper.progress("download", 0.0)) as recording:
+                    transcript = self._work(recording, engine, job.order.options, progress, self._settings, settled)
                 kept = self._insist(lambda: self._store.finish(job.id, self._name, transcript))
             except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the worker
                 self._fail(job, error)
@@ -171,8 +221,13 @@ class _Worker:
         if isinstance(error, InputError):
             logger.info("Job refused: %s: %s", error.code, error)
         else:
-            logger.error("Job failed", exc_info=error)
-        self._insist(lambda: self._store.fail(job.id, self._name, to_job_error(error, job)))
+            logger.error("Job failed at attempt %d", job.attempts, exc_info=error)
+        fault = to_job_error(error, job)
+        if isinstance(error, InputError):
+            self._insist(lambda: self._store.fail(job.id, self._name, fault))
+            return
+        attempts, delay_s = self._settings.job_attempts, self._settings.job_retry_s * 3.0 ** (job.attempts - 1)
+        self._insist(lambda: self._store.retry(job.id, self._name, fault, attempts, delay_s))
 
     def _insist(self, write: Callable[[], bool]) -> bool:
         """Write the end of a job, again where the store fails for a moment: an hour of work may hang on it."""
@@ -191,7 +246,49 @@ class _Worker:
 
     def _report(self, state: str, models: tuple[ModelInfo, ...], device: str = "") -> None:
         errors = () if self._fault is None else (self._fault,)
-        self._store.report(WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device))
+        self._reported_at = time.monotonic()
+        self._store.report(
+            WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device, self._queues)
+        )
+
+    def _stay_known(self, engine: Engine) -> None:
+        """Report again now and then: in a fleet, who has not spoken for long is taken for gone."""
+        if time.monotonic() - self._reported_at > REPORT_EVERY_S:
+            self._report("ready", engine.models, engine.device)
+
+    def _count_load(self, took_s: float) -> None:
+        with contextlib.suppress(ServiceError):
+            self._store.observe(tallies.MODEL_LOAD_SECONDS, took_s)
+
+
+class _Settled:
+    """Keeps utterances that are final; those that the store would not take are tried again with the next ones."""
+
+    def __init__(self, store: JobStore, job_id: str, worker: str) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._worker = worker
+        self._kept = 0
+        self._waiting: tuple[Utterance, ...] = ()
+
+    def __call__(self, utterances: tuple[Utterance, ...]) -> None:
+        self._waiting += utterances
+        if not self._waiting:
+            return
+        try:
+            self._store.settle(self._job_id, self._worker, self._kept, self._waiting)
+        except ServiceError as error:
+            logger.warning("Utterances cannot be shown yet: %s", error)
+            return
+        self._kept += len(self._waiting)
+        self._waiting = ()
+
+
+def queues_of(engine: Engine, settings: Settings) -> tuple[str, ...]:
+    """What QUEUES says, or else what the worker can do: any job, those for its device, those for its engine."""
+    if settings.queues:
+        return tuple(dict.fromkeys(name for name in settings.queues.split(",") if name))
+    return (ANY_QUEUE, "gpu" if "cuda" in engine.device else "cpu", settings.engine)
 
 
 def _outside(device: str, gpu: str | None) -> str:
@@ -209,8 +306,12 @@ def _see_out(leave: threading.Event, left: threading.Event, store: JobStore, kee
     end = threading.Timer(LEAVE_S / 2, _end_process)
     end.daemon = True
     end.start()
-    job = keeper.job
-    if job is not None:
+    _end_now(store, keeper, worker)
+
+
+def _end_now(store: JobStore, keeper: Keeper, worker: str) -> None:
+    """End the process, with the jobs in hand given back: nobody knows how long the native code would still take."""
+    for job in keeper.jobs:
         with contextlib.suppress(ServiceError):
             store.hand_back(job.id, worker)
     _end_process()

@@ -11,11 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from diarist.jobs.model import Job
+from diarist.jobs.model import Job, Order
 from diarist.jobs.service import JobService
 from diarist.jobs.store import SqlJobStore, open_store
 from diarist.settings import Settings, load_settings
-from diarist.types import TranscribeOptions
 
 ENTRIES = Path(__file__).parent
 
@@ -56,8 +55,9 @@ class Bench:
     settings: Settings
     folder: Path
 
-    def submit(self, orders: str, filename: str = "talk.wav") -> Job:
-        return self.service.submit(io.BytesIO(orders.encode()), filename, TranscribeOptions(), "r-1")
+    def submit(self, orders: str, filename: str = "talk.wav", **asked: object) -> Job:
+        """A request, unless ``kind`` says otherwise."""
+        return self.service.submit(io.BytesIO(orders.encode()), Order(filename=filename, request_id="r-1", **asked))
 
     def tell(self, name: str) -> None:
         (self.folder / name).touch()

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
-from diarist.jobs.media import MediaStore, new_job_id
-from diarist.jobs.model import Job, JobError, JobState, WorkerReport
+from diarist.jobs.media import DirectoryMedia, new_job_id
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
 from diarist.jobs.service import clear_leftovers
 from diarist.jobs.store import open_store
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
@@ -63,10 +63,11 @@ def test_a_recording_takes_one_place_while_it_is_noted(still, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         asked: list[Future[None]] = []
 
-        def create_and_be_asked(job: Job) -> None:
-            create(job)
+        def create_and_be_asked(job: Job, limits: Limits | None) -> Job:
+            create(job, limits)
             asked.append(pool.submit(still.service.check_room))
             wait(asked, timeout=0.5)
+            return job
 
         monkeypatch.setattr(still.store, "create", create_and_be_asked)
         still.submit("one")
@@ -94,18 +95,18 @@ def test_a_file_is_taken_over_with_its_options(still, tmp_path):
     upload = tmp_path / "upload"
     upload.write_bytes(b"said")
     options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr")
-    job = still.service.submit(upload, "talk.wav", options, "r-9")
+    job = still.service.submit(upload, Order(options, "talk.wav", "r-9"))
     assert not upload.exists()
     kept = still.service.get(job.id)
-    assert (kept.options, kept.request_id, kept.size_bytes) == (options, "r-9", 4)
+    assert (kept.order.options, kept.order.request_id, kept.size_bytes) == (options, "r-9", 4)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a\0b", "\ud800", "x" * 5_000, "\r\nforged", "", "-i.wav"])
 def test_a_filename_is_only_ever_a_text(still, name):
     job = still.submit("said", filename=name)
     kept = still.service.get(job.id)
-    assert len(kept.filename) <= 255
-    assert "\0" not in kept.filename
+    assert len(kept.order.filename) <= 255
+    assert "\0" not in kept.order.filename
     assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
 
 
@@ -132,7 +133,7 @@ def test_waiters_wake_when_their_job_is_canceled(still):
 
 
 def test_a_store_that_fails_leaves_no_recording(still, monkeypatch):
-    def refuse(job: Job) -> None:
+    def refuse(job: Job, limits: Limits | None) -> None:
         raise StoreUnavailable("locked")
 
     monkeypatch.setattr(still.store, "create", refuse)
@@ -152,12 +153,12 @@ def test_a_store_that_cannot_be_read_shows_in_the_report(still):
         (still.settings.data_dir / name).unlink(missing_ok=True)
 
 
-def fill(settings) -> None:
-    """What a service leaves that was killed: one job in each state, a folder without a row, a row without a folder."""
-    store, media = open_store(settings), MediaStore(settings.media_dir)
+def fill(settings, kind: JobKind) -> list[str]:
+    """What a service leaves that was killed: one in each state, a folder without a row, a row without a folder."""
+    store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     ids = [new_job_id() for _ in range(4)]
     for job_id in ids:
-        store.create(Job(job_id, JobState.QUEUED, TranscribeOptions(), "f", 1, "r", datetime.now(UTC)))
+        store.create(Job(job_id, JobState.QUEUED, Order(kind=kind), datetime.now(UTC)))
     for job_id in (*ids[:3], new_job_id()):
         media.keep(job_id, io.BytesIO(b"said"), 10)
     store.claim("dead", 3_600, 3)
@@ -169,19 +170,37 @@ def fill(settings) -> None:
     store.close()
     settings.temp_dir.mkdir()
     (settings.temp_dir / "half an upload").touch()
+    return ids
 
 
-def test_a_start_forgets_what_an_earlier_run_left_and_says_so(settings, caplog):
-    fill(settings)
-    store, media = open_store(settings), MediaStore(settings.media_dir)
+def test_a_start_forgets_the_requests_of_an_earlier_run_and_says_so(settings, caplog):
+    fill(settings, JobKind.REQUEST)
+    store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     clear_leftovers(settings, store, media)
     assert (store.unfinished(), store.ended(), store.reports()) == ((), (), ())
     assert media.job_ids() == frozenset()
     assert list(settings.temp_dir.iterdir()) == []
-    assert "2 unfinished jobs, 2 ended ones, 4 folders" in caplog.text
+    assert "4 requests without a caller, 4 recordings without a job" in caplog.text
     caplog.clear()
     clear_leftovers(settings, store, media)
     assert caplog.records == []
+    store.close()
+
+
+def test_a_start_takes_up_the_jobs_of_an_earlier_run_and_keeps_their_results(settings, caplog):
+    done, failed, begun, waiting = fill(settings, JobKind.JOB)
+    store, media = open_store(settings), DirectoryMedia(settings.media_dir)
+    with caplog.at_level(logging.INFO):
+        clear_leftovers(settings, store, media)
+    assert [job.id for job in store.unfinished()] == [begun, waiting]
+    assert {job.state for job in store.unfinished()} == {JobState.QUEUED}
+    assert store.get(begun).interruptions == 1
+    assert store.get(begun).deaths == 0
+    assert store.transcript(done).duration == SILENCE.duration
+    assert store.get(failed).error == JobError("job_failed", "why")
+    assert media.job_ids() == {done, failed, begun}
+    assert store.reports() == ()
+    assert "2 jobs of an earlier run are taken up again" in caplog.text
     store.close()
 
 
@@ -191,7 +210,7 @@ def test_a_temporary_folder_that_was_chosen_is_not_cleared(make_settings, tmp_pa
     (shared / "somebody else's").touch()
     settings = make_settings(temp_audio_dir=shared)
     store = open_store(settings)
-    clear_leftovers(settings, store, MediaStore(settings.media_dir))
+    clear_leftovers(settings, store, DirectoryMedia(settings.media_dir))
     assert (shared / "somebody else's").exists()
     store.close()
 

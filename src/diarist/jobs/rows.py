@@ -1,0 +1,94 @@
+"""Jobs as rows of the table ``jobs`` and back."""
+
+from __future__ import annotations
+
+from sqlalchemy import Row
+
+from diarist.jobs import codec
+from diarist.jobs.model import Job, JobError, Order
+from diarist.jobs.schema import jobs
+
+COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
+
+
+def values_of(job: Job) -> dict[str, object]:
+    """The row of a job, without its labels, which have a table of their own."""
+    order = job.order
+    return {
+        "id": job.id,
+        "state": job.state,
+        "kind": order.kind,
+        "owner": order.owner,
+        "queue": order.queue,
+        "priority": order.priority,
+        "options": codec.dump_options(order.options),
+        "filename": order.filename,
+        "size_bytes": job.size_bytes,
+        "request_id": order.request_id,
+        "webhook_url": order.webhook_url,
+        "source_url": order.source_url,
+        "idempotency_key": order.idempotency_key,
+        "fingerprint": order.fingerprint,
+        "traceparent": order.traceparent,
+        "created_at": job.created_at,
+        "ready": job.ready,
+        "recording": job.recording,
+        "stage": job.stage,
+        "progress": job.progress,
+        "attempts": job.attempts,
+        "deaths": job.deaths,
+        "interruptions": job.interruptions,
+        "not_before": job.not_before,
+        "worker": job.worker,
+        "lease_until": job.lease_until,
+        "attended_until": job.attended_until,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "settled": job.settled,
+        "duration": job.duration,
+        "timings": codec.dump_timings(job.timings),
+        "error_code": None if job.error is None else job.error.code,
+        "error_message": None if job.error is None else job.error.message,
+    }
+
+
+def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = ()) -> Job:
+    """The job of a row of ``COLUMNS``."""
+    return Job(
+        id=row.id,
+        state=row.state,
+        order=Order(
+            options=codec.load_options(row.options),
+            filename=row.filename,
+            request_id=row.request_id,
+            owner=row.owner,
+            kind=row.kind,
+            queue=row.queue,
+            priority=row.priority,
+            labels=labels,
+            webhook_url=row.webhook_url,
+            source_url=row.source_url,
+            idempotency_key=row.idempotency_key,
+            fingerprint=row.fingerprint,
+            traceparent=row.traceparent,
+        ),
+        created_at=row.created_at,
+        size_bytes=row.size_bytes,
+        ready=row.ready,
+        recording=row.recording,
+        stage=row.stage,
+        progress=row.progress,
+        attempts=row.attempts,
+        deaths=row.deaths,
+        interruptions=row.interruptions,
+        not_before=row.not_before,
+        worker=row.worker,
+        lease_until=row.lease_until,
+        attended_until=row.attended_until,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        settled=row.settled,
+        duration=row.duration,
+        timings=codec.load_timings(row.timings),
+        error=None if row.error_code is None else JobError(row.error_code, row.error_message),
+    )
