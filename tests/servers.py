@@ -20,6 +20,7 @@ import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 START_S = 60.0
@@ -277,7 +278,9 @@ class S3Server(Server):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @cached_property
     def client(self):
+        """Of boto3, to look at what is there."""
         import boto3
 
         return boto3.client(
@@ -289,11 +292,7 @@ class S3Server(Server):
         """Name of a new empty bucket."""
         self._fresh += 1
         name = f"test-{self._fresh}"
-        client = self.client()
-        try:
-            client.create_bucket(Bucket=name)
-        finally:
-            client.close()
+        self.client.create_bucket(Bucket=name)
         return name
 
     def settings(self, bucket: str, folder: str = "") -> dict[str, str]:
@@ -310,6 +309,11 @@ class S3Server(Server):
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
+
+    def close(self) -> None:
+        if "client" in vars(self):
+            self.client.close()
+        super().close()
 
     def _prepare(self) -> None:
         """Nothing: it holds in memory and temporary files what it is given."""

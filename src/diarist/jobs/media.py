@@ -106,6 +106,9 @@ class MediaStore(Protocol):
     def probe(self) -> None:
         """Write, read back and delete something. Raises ``ServiceError`` where that does not work."""
 
+    def close(self) -> None:
+        """Close connections that it holds. Afterwards it is not used any more."""
+
 
 def open_media(settings: Settings) -> MediaStore:
     """The recordings of this installation.
@@ -126,9 +129,14 @@ def new_job_id() -> str:
     return secrets.token_urlsafe(16)
 
 
+def is_job_id(name: str) -> bool:
+    """Whether a job can be called that."""
+    return _ID.fullmatch(name) is not None
+
+
 def check_job_id(job_id: str) -> str:
     """The id, if it is one. Raises ``ValueError``."""
-    if not _ID.fullmatch(job_id):
+    if not is_job_id(job_id):
         raise ValueError(f"{job_id!r} is no job id")
     return job_id
 
@@ -258,7 +266,7 @@ class DirectoryMedia:
 
     def job_ids(self) -> frozenset[str]:
         with self._explained():
-            return frozenset(entry.name for entry in self._entries() if _ID.fullmatch(entry.name))
+            return frozenset(entry.name for entry in self._entries() if is_job_id(entry.name))
 
     def clean(self, older_than: datetime) -> int:
         with self._explained():
@@ -266,7 +274,7 @@ class DirectoryMedia:
             left = [entry for entry in found if entry.name.startswith(_REMOVED)]
             left += [entry for entry in found if entry.name.startswith(_PROBE) and _before(entry, older_than)]
             for folder in found:
-                if _ID.fullmatch(folder.name):
+                if is_job_id(folder.name):
                     left += _left_in(folder, older_than)
             for path in left:
                 with suppress(FileNotFoundError):
@@ -285,6 +293,9 @@ class DirectoryMedia:
                 path.unlink(missing_ok=True)
         if not same:
             raise MediaUnavailable(f"The folder {self._root} gives back other bytes than were written. Check its disk.")
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
     def _folder(self, job_id: str) -> Path:
         return self._root / check_job_id(job_id)
