@@ -29,6 +29,7 @@
     │   ├── MediaUnavailable       the store of recordings cannot be read or written
     │   │   └── MediaMissing       (LookupError) what is asked for is not in it
     │   └── JobFailed              the work failed in a way that is none of the above
+    ├── Unauthorized               an API key is needed, and none came, or one that is not valid
     ├── JobNotFound                (LookupError) no such job
     └── Cancelled                  somebody stopped the work
 """
@@ -199,6 +200,12 @@ class JobFailed(ServiceError):
     """The work failed in a way that no other error names."""
 
     code = "job_failed"
+
+
+class Unauthorized(DiaristError):
+    """It takes an API key, and there is none, or one that is not valid."""
+
+    code = "unauthorized"
 
 
 class JobNotFound(DiaristError, LookupError):
