@@ -1,0 +1,79 @@
+"""A connection that waits no longer than its ``Patience``: httpcore's network stream over one socket."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import httpcore
+
+from diarist.outbound.patience import Patience
+
+T = TypeVar("T")
+
+
+class PatientStream(httpcore.NetworkStream):
+    """The timeouts that httpcore hands on are those of single steps; a peer that drips would outwait any of them."""
+
+    def __init__(self, connected: socket.socket, patience: Patience) -> None:
+        self._socket = connected
+        self._patience = patience
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        with _as(httpcore.ReadTimeout, httpcore.ReadError):
+            return self._patiently(lambda: self._socket.recv(max_bytes))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        with _as(httpcore.WriteTimeout, httpcore.WriteError):
+            left = memoryview(buffer)
+            while left:
+                left = left[self._patiently(partial(self._socket.send, left)) :]
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> httpcore.NetworkStream:
+        try:
+            with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
+                wrapped = ssl_context.wrap_socket(
+                    self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+                )
+                secured = PatientStream(wrapped, self._patience)
+                self._socket = wrapped
+                self._patiently(wrapped.do_handshake)
+        except BaseException:
+            self.close()
+            raise
+        return secured
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def get_extra_info(self, info: str) -> object:
+        """``socket`` and ``ssl_object``; nothing else is asked of connections that are used once."""
+        if info == "ssl_object":
+            return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+        return self._socket if info == "socket" else None
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        def attempt(tick_s: float) -> T:
+            self._socket.settimeout(tick_s)
+            return act()
+
+        return self._patience.insist(attempt)
+
+
+@contextmanager
+def _as(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout(error) from error
+    except OSError as error:
+        raise failure(error) from error
