@@ -7,10 +7,9 @@ import pytest
 from diarist import errors
 from diarist.errors import DiaristError, JobFailed, NotAudio
 from diarist.jobs.failure import to_exception, to_job_error
-from diarist.jobs.model import Job, JobError, JobState
-from diarist.types import TranscribeOptions
+from diarist.jobs.model import Job, JobError, JobState, Order
 
-JOB = Job("id", JobState.RUNNING, TranscribeOptions(), "f", 1, "r-42", datetime.now(UTC))
+JOB = Job("id", JobState.RUNNING, Order(request_id="r-42"), datetime.now(UTC))
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DiaristError)]
 
 

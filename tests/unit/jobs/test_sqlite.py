@@ -16,15 +16,16 @@ import pytest
 
 from diarist.errors import StorageFull, StoreUnavailable
 from diarist.jobs import sqlite as sqlite_module
+from diarist.jobs.database import Database
 from diarist.jobs.media import new_job_id
-from diarist.jobs.model import Job, JobState, WorkerReport
+from diarist.jobs.model import Job, JobKind, JobState, Order
 from diarist.jobs.sqlite import open_sqlite
 from diarist.jobs.store import SqlJobStore
-from diarist.types import TranscribeOptions
 
 
 def new_job(filename: str = "talk.wav") -> Job:
-    return Job(new_job_id(), JobState.QUEUED, TranscribeOptions(), filename, 1, "r-1", datetime.now(UTC))
+    order = Order(filename=filename, request_id="r-1", kind=JobKind.JOB)
+    return Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC))
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def path(tmp_path):
 def test_the_file_is_for_this_user_alone_and_in_wal_mode(path):
     previous = os.umask(0)
     try:
-        store = SqlJobStore(open_sqlite(path))
+        store = SqlJobStore(Database(open_sqlite(path)))
         store.create(new_job())
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
@@ -49,7 +50,7 @@ def test_the_file_is_for_this_user_alone_and_in_wal_mode(path):
 
 
 def test_what_is_deleted_is_overwritten(path):
-    store = SqlJobStore(open_sqlite(path))
+    store = SqlJobStore(Database(open_sqlite(path)))
     job = new_job("a very private name")
     store.create(job)
     store.delete(job.id)
@@ -59,12 +60,12 @@ def test_what_is_deleted_is_overwritten(path):
 
 def test_a_locked_store_is_told_as_such(path, monkeypatch):
     monkeypatch.setattr(sqlite_module, "BUSY_TIMEOUT_S", 0.2)
-    store = SqlJobStore(open_sqlite(path))
+    store = SqlJobStore(Database(open_sqlite(path)))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked by another process"):
         store.create(new_job())
-    assert store.waiting() == 0, "reading goes on"
+    assert store.waiting(JobKind.JOB) == 0, "reading goes on"
     other.execute("COMMIT")
     store.create(new_job())
     assert store.waiting() == 1
@@ -73,7 +74,7 @@ def test_a_locked_store_is_told_as_such(path, monkeypatch):
 
 
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(path):
-    store = SqlJobStore(open_sqlite(path))
+    store = SqlJobStore(Database(open_sqlite(path)))
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.3, lambda: other.execute("COMMIT"))
@@ -91,12 +92,12 @@ def test_a_file_that_is_no_database_is_told_as_such(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(StoreUnavailable, match=r"damaged .* move the file away"):
-        SqlJobStore(open_sqlite(path))
+        SqlJobStore(Database(open_sqlite(path)))
     assert path.read_bytes() == content
 
 
 def test_a_store_damaged_while_it_is_open_is_told_as_such(path):
-    store = SqlJobStore(open_sqlite(path))
+    store = SqlJobStore(Database(open_sqlite(path)))
     for _ in range(50):
         store.create(new_job("x" * 500))
     store.close()
@@ -105,7 +106,7 @@ def test_a_store_damaged_while_it_is_open_is_told_as_such(path):
         file.seek(4_096)
         file.write(b"\xff" * (size_bytes - 4_096))
     with pytest.raises(StoreUnavailable, match="damaged"):
-        SqlJobStore(open_sqlite(path)).unfinished()
+        SqlJobStore(Database(open_sqlite(path))).unfinished()
 
 
 def test_a_folder_that_cannot_be_made_is_told_as_such(tmp_path):
@@ -147,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_told_as_such(open_folder):
 
 def test_a_full_disk_is_told_as_such(path):
     engine = open_sqlite(path)
-    store = SqlJobStore(engine)
+    store = SqlJobStore(Database(engine))
     with engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         # The limit belongs to the connection, which the pool hands out again: SQLite then answers like a full disk.
@@ -158,32 +159,34 @@ def test_a_full_disk_is_told_as_such(path):
 
 
 def test_a_store_of_a_newer_diarist_is_refused(path):
-    SqlJobStore(open_sqlite(path)).close()
+    SqlJobStore(Database(open_sqlite(path))).close()
     with sqlite3.connect(path) as plain:
         plain.execute("UPDATE schema_version SET version = 99")
     plain.close()
     with pytest.raises(StoreUnavailable, match="version 99"):
-        SqlJobStore(open_sqlite(path))
+        SqlJobStore(Database(open_sqlite(path)))
 
 
-def test_a_store_of_the_first_version_is_taken_over_with_its_jobs(path):
-    store = SqlJobStore(open_sqlite(path))
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_from_before_jobs_outlived_their_callers_is_made_anew(path, version):
+    path.parent.mkdir()
+    with sqlite3.connect(path) as plain:
+        plain.executescript(
+            "CREATE TABLE schema_version (version INTEGER PRIMARY KEY);"
+            f"INSERT INTO schema_version VALUES ({version});"
+            "CREATE TABLE jobs (number INTEGER PRIMARY KEY, id TEXT UNIQUE, state TEXT);"
+            "INSERT INTO jobs VALUES (1, 'of a caller who is gone', 'running');"
+            "CREATE TABLE transcripts (job_id TEXT PRIMARY KEY REFERENCES jobs(id), transcript TEXT);"
+            "CREATE TABLE workers (worker TEXT PRIMARY KEY, pid INTEGER);"
+        )
+    plain.close()
+    store = SqlJobStore(Database(open_sqlite(path)))
+    assert store.unfinished() == store.reports() == ()
     job = new_job()
     store.create(job)
     store.close()
-    with sqlite3.connect(path) as plain:
-        plain.execute("ALTER TABLE workers DROP COLUMN device")
-        plain.execute("UPDATE schema_version SET version = 1")
-        plain.execute("INSERT INTO workers VALUES ('old', 1, 'ready', '[]', '[]', 0)")
-    plain.close()
-    store = SqlJobStore(open_sqlite(path))
-    assert store.get(job.id) == job
-    assert store.reports() == ()
-    report = WorkerReport("new", 2, "ready", (), (), datetime.now(UTC), "cuda:1 (NVIDIA H200)")
-    store.report(report)
-    store.close()
-    again = SqlJobStore(open_sqlite(path))
-    assert again.reports() == (report,)
+    again = SqlJobStore(Database(open_sqlite(path)))
+    assert again.get(job.id) == job
     again.close()
 
 
@@ -194,7 +197,7 @@ def test_many_threads_open_and_write_one_new_store(path):
     def work() -> None:
         try:
             barrier.wait(10)
-            store = SqlJobStore(open_sqlite(path))
+            store = SqlJobStore(Database(open_sqlite(path)))
             for _ in range(10):
                 store.create(new_job())
             store.close()
@@ -207,6 +210,6 @@ def test_many_threads_open_and_write_one_new_store(path):
     for thread in threads:
         thread.join(60)
     assert errors == []
-    store = SqlJobStore(open_sqlite(path))
-    assert store.waiting() == 80
+    store = SqlJobStore(Database(open_sqlite(path)))
+    assert store.waiting(JobKind.JOB) == 80
     store.close()

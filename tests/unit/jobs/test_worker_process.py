@@ -78,7 +78,7 @@ def test_a_fault_of_the_service_gives_nothing_away_and_the_worker_goes_on(bench,
     after = bench.submit("say on")
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
     assert len(bench.lines("loads")) == 1
-    record = next(record for record in caplog.records if record.getMessage() == "Job failed")
+    record = next(record for record in caplog.records if record.getMessage() == "Job failed at attempt 1")
     assert (record.request_id, record.job_id) == ("r-1", job.id)
     assert "Traceback" in record.details
 
