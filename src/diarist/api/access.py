@@ -1,0 +1,164 @@
+"""Who is let in: as soon as an API key is configured, every request must bring one, but those that say how it goes.
+
+The key comes as ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``. Whether it is right is asked twice: when the
+headers are there, so that no stranger's upload is read, and when the request is answered, since an upload takes time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from apiflask import APIFlask
+from flask import g, request
+
+from diarist.errors import Unauthorized
+from diarist.jobs.keyring import PATIENCE_S, Keyring
+from diarist.jobs.keys import ApiKey
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+OPEN = frozenset({"/", "/status", "/health/live", "/health/ready", "/openapi.json", "/metrics"})
+"""What may be read without a key: how the service is and what it takes, nothing of anybody's recordings."""
+
+EXTENSION = "diarist.access"
+"""Where an application has its door."""
+
+READING = ("GET", "HEAD")
+
+_MISSING = (
+    "This service takes requests with an API key only. Send yours in the header `Authorization: Bearer <key>`, or in "
+    "`X-API-Key`; whoever runs the service makes one with `diarist keys create`."
+)
+_WRONG = (
+    "This API key is not valid here. Send it as it was shown, from `dk_` to its last character, or ask whoever runs "
+    "the service for another one."
+)
+_TWO = "The headers Authorization and X-API-Key hold different API keys. Send one of them."
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What a request says of itself before its body."""
+
+    method: str
+    path: str
+    authorization: str | None
+    x_api_key: str | None
+
+
+class Door:
+    """Lets requests in, or says why not. Safe to call from any thread."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def admit(self, headers: Headers, patience_s: float = PATIENCE_S) -> ApiKey | None:
+        """The key that the request comes with; None where it needs none.
+
+        Raises:
+            Unauthorized: it needs one, and brings none or one that is not valid.
+            StoreUnavailable: the keys cannot be looked up within ``patience_s`` seconds.
+        """
+        if headers.method in READING and headers.path in OPEN:
+            return None
+        if not self._keyring.required(patience_s):
+            return None
+        key = self._keyring.check(_token(headers), patience_s)
+        if key is None:
+            raise Unauthorized(_WRONG)
+        return key
+
+
+def guard(app: APIFlask, keyring: Keyring) -> Door:
+    """Have every request to ``app`` pass the door before anything else looks at it."""
+    door = Door(keyring)
+    app.extensions[EXTENSION] = door
+
+    def admit() -> None:
+        head = Headers(
+            request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key")
+        )
+        g.api_key = door.admit(head)
+
+    app.before_request(admit)
+    return door
+
+
+def owner() -> str:
+    """Whose this request is: the id of its key, or ``""`` where no key is configured."""
+    key: ApiKey | None = g.api_key
+    return key.id if key else ""
+
+
+def limit() -> int | None:
+    """How many unfinished jobs the key of this request may have; None where MAX_QUEUED_PER_KEY says so."""
+    key: ApiKey | None = g.api_key
+    return key.job_limit if key else None
+
+
+def listening(settings: Settings, keyring: Keyring) -> Settings:
+    """The settings with the address that may be listened on: without any key, this machine's own alone.
+
+    Raises:
+        StoreUnavailable: the keys cannot be looked up.
+    """
+    if keyring.required():
+        return settings
+    if on_this_machine(settings.flask_host):
+        logger.info("No API key is configured: whoever reaches this machine's own address may do anything")
+        return settings
+    host = "::1" if _family(settings.flask_host) == socket.AF_INET6 else "127.0.0.1"
+    logger.warning(
+        "No API key is configured, so the service listens on %s alone, not on FLASK_HOST %s: make a key with `diarist "
+        "keys create NAME` or set API_KEY, then start it again", host, settings.flask_host,
+    )  # fmt: skip
+    return settings.model_copy(update={"flask_host": host})
+
+
+def on_this_machine(host: str) -> bool:
+    """Whether every address that ``host`` stands for can be reached from this machine alone.
+
+    A name that stands for none cannot be listened on either, which the server says.
+    """
+    return all(_is_loopback(address) for address in _addresses(host))
+
+
+def _token(headers: Headers) -> str:
+    """The key as it was sent. Raises ``Unauthorized`` where there is none, or two that differ."""
+    scheme, _, value = (headers.authorization or "").strip(" \t").partition(" ")
+    bearer = value.strip(" \t") if scheme.lower() == "bearer" else None
+    # Another scheme is for a proxy in front.
+    sent = tuple(filter(None, (bearer, (headers.x_api_key or "").strip(" \t"))))
+    if not sent:
+        raise Unauthorized(_MISSING)
+    if sent[0] != sent[-1]:
+        raise Unauthorized(_TWO)
+    return sent[0]
+
+
+def _addresses(host: str) -> Iterable[str]:
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(str(address[0]) for *_, address in found)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    versions = {ipaddress.ip_address(_bare(address)).version for address in _addresses(host)}
+    return socket.AF_INET6 if versions == {6} else socket.AF_INET
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(_bare(address))
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def _bare(address: str) -> str:
+    return address.partition("%")[0]
