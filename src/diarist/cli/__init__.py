@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "transcribe": LazyCommand("diarist.cli.transcribe", "transcribe", "Say who said what, when, in recordings."),
     "evaluate": LazyCommand("diarist.cli.evaluate", "evaluate", "Score transcripts against references."),
     "serve": LazyCommand("diarist.cli.serve", "serve", "Start the HTTP service."),
+    "keys": LazyCommand("diarist.cli.keys", "keys", "Make, list and revoke API keys."),
     "models": LazyCommand("diarist.cli.models", "models", "List, fetch and check the models."),
 }
 
