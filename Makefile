@@ -6,6 +6,7 @@
 #   make accuracy  score the engine anew on what the tests fetch, and record the figures that it is held to
 #   make bench    Diarist and its peers side by side: make bench FOLDER=recordings ARGS="--growth 1,10"
 #   make lint     what has to be clean before a commit
+#   make deploy-check  Dockerfiles, compose files, Helm chart and dashboard, as far as that goes without Docker
 #   make format   let ruff rewrite what it can
 #   make setup    the virtual environment and the models, nothing more
 #   make settings write .env.example and docs/settings.md anew from settings.py
@@ -24,7 +25,7 @@ TORCH  ?= torch==2.13.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: run test test-nemo accuracy bench lint format setup settings lock clean
+.PHONY: run test test-nemo accuracy bench lint deploy-check format setup settings lock clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -66,6 +67,18 @@ lint: $(VENV)/.test
 	$(venv_python) -m ruff format --check .
 	$(venv_python) -m mypy
 	$(VENV)/bin/lint-imports
+
+# 330 MB of tools, in an environment of their own. Helm's package asks for Python 3.12, and works with 3.11 as well.
+CHECKS := .cache/deploy
+
+deploy-check: $(CHECKS)/.ready
+	@$(CHECKS)/bin/python deploy/check.py
+
+$(CHECKS)/.ready: $(VENV)/.venv deploy/requirements.txt
+	@mkdir -p $(CHECKS)
+	@$(venv_python) -m venv $(CHECKS)
+	@$(CHECKS)/bin/python -m pip install --quiet --ignore-requires-python -r deploy/requirements.txt
+	@touch $@
 
 format: $(VENV)/.test
 	$(venv_python) -m ruff check --fix .
