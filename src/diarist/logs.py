@@ -1,22 +1,29 @@
-"""Logs of this process: console and rotating file, plain or JSON, with the ids of the request and the job on each line.
+"""Logs of this process: console and rotating file, plain or JSON, with the ids that it belongs to on each line.
 
 Only the service's own process writes the file. A worker process calls ``configure_worker``, which writes one JSON
 object a line to its stderr; the service reads those lines and hands each to ``relay``, so that rotation has one owner.
+Whatever a line is made of, it is one line (of JSON: one object), and secrets in it are masked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import re
 import sys
+import threading
 import traceback
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from diarist.masking import MASK, Mask, names_secret
 from diarist.settings import Settings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -24,6 +31,12 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 """Id of the job that is being worked on."""
+
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""Id of the trace that this belongs to, 32 hexadecimal digits; ``diarist.tracing`` sets it."""
+
+# What says where a line comes from: the attribute of its record, and its name in a plain line.
+_IDS = (("request_id", "request"), ("job_id", "job"), ("worker", "worker"), ("trace_id", "trace"))
 
 FILE_BYTES = 10 * 2**20
 OLD_FILES = 5
@@ -33,7 +46,10 @@ OLD_FILES = 5
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Libraries whose DEBUG lines would bury ours.
-_CHATTY = ("httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper")
+_CHATTY = (
+    "httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper",
+    "amqp", "kombu", "celery", "redis", "botocore", "boto3", "s3transfer",
+)  # fmt: skip
 
 # Warns of every request that waits a moment for a thread. Callers beyond MAX_WAITING are refused, which is logged.
 _ALARMIST = ("waitress.queue",)
@@ -47,13 +63,39 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+@contextlib.contextmanager
+def about(*, request: str | None = None, job: str | None = None) -> Iterator[None]:
+    """Put these ids on every line that this thread logs within; one that is None stays as it is."""
+    given = [(variable, value) for variable, value in ((request_id, request), (job_id, job)) if value is not None]
+    tokens = [(variable, variable.set(value)) for variable, value in given]
+    try:
+        yield
+    finally:
+        for variable, token in reversed(tokens):
+            variable.reset(token)
+
+
 class _Context(logging.Filter):
-    """Puts both ids on a record, unless the record carries them already (``extra``, or relayed from a worker)."""
+    """Puts all ids on a record, unless the record carries them already (``extra``, or relayed from a worker)."""
+
+    def __init__(self, worker: str | None = None) -> None:
+        super().__init__()
+        self._worker = worker
 
     def filter(self, record: logging.LogRecord) -> bool:
-        for name, variable in (("request_id", request_id), ("job_id", job_id)):
+        current = {
+            "request_id": request_id.get() or None,
+            "job_id": job_id.get() or None,
+            "worker": self._worker,
+            "trace_id": trace_id.get(),
+        }
+        for name, value in current.items():
             if getattr(record, name, None) is None:
-                setattr(record, name, variable.get())
+                setattr(record, name, value)
+        try:
+            record.getMessage()
+        except Exception:  # noqa: BLE001 - a line whose arguments do not fit is still a line
+            record.msg, record.args = f"{record.msg} {record.args!r}", None
         return True
 
 
@@ -63,25 +105,31 @@ class PlainFormatter(logging.Formatter):
     The lines of a traceback follow, each after a ``|``: words in it cannot pass for a line of the log.
     """
 
+    def __init__(self, mask: Mask | None = None) -> None:
+        super().__init__()
+        self._mask = mask or Mask()
+
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         ids = " ".join(
             f"{label}={escape(str(value))}"
-            for label, name in (("request", "request_id"), ("job", "job_id"))
+            for name, label in _IDS
             if (value := getattr(record, name, None)) is not None
         )
-        line = f"{when} {record.levelname} {record.name}{f' [{ids}]' if ids else ''} {escape(record.getMessage())}"
-        return "\n".join((line, *(f"    | {escape(part)}" for part in _details(record).splitlines())))
+        words = escape(self._mask(record.getMessage()))
+        line = f"{when} {record.levelname} {escape(record.name)}{f' [{ids}]' if ids else ''} {words}"
+        return "\n".join((line, *(f"    | {escape(part)}" for part in self._mask(_details(record)).splitlines())))
 
 
 class _JsonFormatter(JsonFormatter):
     """One JSON object a line, in ASCII, so that nothing in it can break a line or a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask) -> None:
         super().__init__("%(message)s", timestamp=True, json_ensure_ascii=True)
+        self._mask = mask
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-        return {name: value for name, value in log_data.items() if value is not None}
+        return {str(name): self._plain(str(name), value) for name, value in log_data.items() if value is not None}
 
     def add_fields(
         self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
@@ -90,8 +138,23 @@ class _JsonFormatter(JsonFormatter):
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
         log_data.pop("details", None)
+        log_data.pop("stack_info", None)
         if details := _details(record):
             log_data["exc_info"] = details
+
+    def _plain(self, name: str, value: object, depth: int = 4) -> object:
+        """What every JSON reader takes (libraries log objects, and numbers that are none), without secrets."""
+        if names_secret(name) and value:
+            return MASK
+        if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        if isinstance(value, datetime):
+            return value.isoformat()
+        if isinstance(value, Mapping) and depth:
+            return {str(key): self._plain(str(key), entry, depth - 1) for key, entry in value.items()}
+        if isinstance(value, list | tuple) and depth:
+            return [self._plain("", entry, depth - 1) for entry in value]
+        return self._mask(_text(value))
 
 
 class _RelayFormatter(logging.Formatter):
@@ -105,22 +168,30 @@ class _RelayFormatter(logging.Formatter):
                 "level": record.levelno,
                 "logger": record.name,
                 "message": record.getMessage(),
-                "request_id": getattr(record, "request_id", None),
-                "job_id": getattr(record, "job_id", None),
                 "details": _details(record),
+                **{name: getattr(record, name, None) for name, _ in _IDS},
             },
             default=str,
         )
 
 
-def configure(settings: Settings) -> None:
+def configure(settings: Settings, *, to_file: bool = True) -> None:
     """Log to the console (stderr) and to ``settings.log_file``; calling it again replaces what it set before.
 
-    A log file that cannot be written costs a warning on the console, not the service.
+    What ends a thread, or the process, is logged too. A log file that cannot be written costs a warning on the
+    console, not the service.
+
+    Args:
+        settings: say how and how much is logged, and which secrets never are.
+        to_file: False where another process on this machine may write that file: two would rotate it at once.
     """
-    formatter = PlainFormatter() if settings.log_format == "plain" else _JsonFormatter()
+    mask = Mask.of(settings)
+    formatter = PlainFormatter(mask) if settings.log_format == "plain" else _JsonFormatter(mask)
     console: logging.Handler = logging.StreamHandler(sys.stderr)
     _install(settings, console, formatter)
+    _catch_strays()
+    if not to_file:
+        return
     try:
         settings.log_file.parent.mkdir(parents=True, exist_ok=True)
         file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
@@ -134,21 +205,26 @@ def configure(settings: Settings) -> None:
         _add(file, formatter)
 
 
-def configure_worker(settings: Settings) -> None:
-    """Log to stderr in the form that ``relay`` takes: for processes whose stderr the service reads."""
-    _install(settings, logging.StreamHandler(sys.stderr), _RelayFormatter())
+def configure_worker(settings: Settings, worker: str | None = None) -> None:
+    """Log to stderr in the form that ``relay`` takes: for processes whose stderr the service reads.
+
+    ``worker`` is the name of this process, which every line of it bears.
+    """
+    _install(settings, logging.StreamHandler(sys.stderr), _RelayFormatter(), worker)
+    _catch_strays()
 
 
-def relay(line: str) -> None:
+def relay(line: str, worker: str | None = None) -> None:
     """Log a line of a worker's stderr as if it had been logged here.
 
-    A line that is no record (native libraries print to stderr too) is logged as it stands, under ``diarist.worker``.
+    A line that is no record (native libraries print to stderr too) is logged as it stands, under ``diarist.worker``,
+    with the name of the worker where it is given.
     """
     text = line.rstrip("\r\n")
     record = _parse(text)
     if record is None:
         if text.strip():
-            logging.getLogger("diarist.worker").info("%s", text)
+            logging.getLogger("diarist.worker").info("%s", text, extra={"worker": worker})
         return
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
@@ -169,21 +245,22 @@ def _parse(text: str) -> logging.LogRecord | None:
                 "levelname": logging.getLevelName(level),
                 "msg": str(fields["message"]),
                 "created": float(fields["created"]),
-                "request_id": fields.get("request_id"),
-                "job_id": fields.get("job_id"),
                 "details": str(fields.get("details") or ""),
+                **{name: fields.get(name) for name, _ in _IDS},
             }
         )
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _install(settings: Settings, handler: logging.Handler, formatter: logging.Formatter) -> None:
+def _install(
+    settings: Settings, handler: logging.Handler, formatter: logging.Formatter, worker: str | None = None
+) -> None:
     root = logging.getLogger()
     for old in [h for h in root.handlers if getattr(h, "diarist", False)]:
         root.removeHandler(old)
         old.close()
-    _add(handler, formatter)
+    _add(handler, formatter, worker)
     root.setLevel(settings.log_level)
     logging.getLogger("diarist").setLevel("DEBUG" if settings.flask_debug else settings.log_level)
     logging.getLogger("nemo_logger").setLevel(settings.nemo_log_level)
@@ -194,11 +271,54 @@ def _install(settings: Settings, handler: logging.Handler, formatter: logging.Fo
     logging.captureWarnings(capture=True)
 
 
-def _add(handler: logging.Handler, formatter: logging.Formatter) -> None:
+def _add(handler: logging.Handler, formatter: logging.Formatter, worker: str | None = None) -> None:
     handler.diarist = True  # type: ignore[attr-defined]
     handler.setFormatter(formatter)
-    handler.addFilter(_Context())
+    handler.addFilter(_Context(worker))
     logging.getLogger().addHandler(handler)
+
+
+def _catch_strays() -> None:
+    """Log what nobody catches instead of printing it, which would be no line of the log.
+
+    Hooks that somebody else has set (a debugger, a test runner) stay.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _log_end
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _log_thread_end
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _log_unraisable
+
+
+def _log_end(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, where)
+        return
+    logging.getLogger(__name__).critical("The process ends by an error", exc_info=(kind, error, where))
+
+
+def _log_thread_end(stray: threading.ExceptHookArgs) -> None:
+    if stray.exc_type is SystemExit:
+        return
+    logging.getLogger(__name__).error(
+        "The thread %s ends by an error", stray.thread.name if stray.thread else "-",
+        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+    )  # fmt: skip
+
+
+def _log_unraisable(stray: Any) -> None:
+    logging.getLogger(__name__).error(
+        "%s %r", stray.err_msg or "Exception ignored in", type(stray.object),
+        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+    )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - whatever an object does when it is written must not cost the line
+        return f"<{type(value).__name__}>"
 
 
 def _details(record: logging.LogRecord) -> str:

@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import re
+import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -21,6 +23,7 @@ def configured(tmp_path, monkeypatch):
     """``configured(**settings)`` configures the root logger and gives the console; all is put back afterwards."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    hooks = sys.unraisablehook, threading.excepthook
     console = io.StringIO()
     defaults = {"log_file": tmp_path / "new" / "folder" / "service.log"}
 
@@ -39,6 +42,8 @@ def configured(tmp_path, monkeypatch):
     for name in ("diarist", "nemo_logger", *logs._CHATTY, *logs._ALARMIST):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
+    sys.excepthook, sys.unraisablehook = sys.__excepthook__, hooks[0]
+    threading.excepthook = hooks[1]
 
 
 @pytest.fixture
@@ -221,3 +226,206 @@ def test_warnings_are_logged(configured):
         warnings.warn("Mind this.", UserWarning, stacklevel=1)
     assert "WARNING py.warnings" in console.getvalue()
     assert "Mind this." in console.getvalue()
+
+
+def lines_of(console: io.StringIO) -> list[dict]:
+    """Every line as the JSON object that it must be, read as strictly as the standard has it."""
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in console.getvalue().splitlines()]
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"data": {1: object(), "deep": {"er": [{"still": {"deeper": {"and": 1}}}]}}},
+        {"number": float("nan"), "other": float("-inf"), "list": [float("inf")]},
+        {"raw": b"\xff\x00", "set": {1}, "error": ValueError(HOSTILE)},
+        {"bad": Unprintable(), "list": [Unprintable()]},
+        {HOSTILE: HOSTILE},
+    ],
+)
+def test_what_libraries_put_on_a_record_stays_one_json_object(configured, extra):
+    console = configured(log_format="json")
+    logging.getLogger("celery.worker").info("words", extra=extra)
+    (fields,) = lines_of(console)
+    assert fields["message"] == "words"
+    assert set(extra) < set(fields)
+
+
+def test_a_record_that_contains_itself_stays_one_json_object(configured):
+    console = configured(log_format="json")
+    loop: dict[str, object] = {}
+    loop["itself"] = loop
+    logging.getLogger("other").info("words", extra={"loop": loop})
+    assert lines_of(console)[0]["message"] == "words"
+
+
+@pytest.mark.parametrize("log_format", ["plain", "json"])
+def test_a_line_whose_arguments_do_not_fit_is_still_a_line(configured, log_format):
+    console = configured(log_format=log_format)
+    record = logging.getLogger("other").makeRecord("other", logging.INFO, "", 0, "%d of %s", ("one",), None)
+    # Not by the logger: pytest's own handler fails the test for such a line.
+    next(handler for handler in logging.getLogger().handlers if hasattr(handler, "diarist")).handle(record)
+    (line,) = console.getvalue().splitlines()
+    assert "%d of %s" in line
+    assert "one" in line
+
+
+def test_warnings_and_stacks_are_one_json_object_each(configured):
+    import warnings
+
+    console = configured(log_format="json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn(f"Mind\nthis {HOSTILE}", UserWarning, stacklevel=1)
+    logging.getLogger("other").info("stack", stack_info=True)
+    warned, stack = lines_of(console)
+    assert "Mind\nthis" in warned["message"]
+    assert "Stack (most recent call last)" in stack["exc_info"]
+
+
+def test_a_logger_cannot_forge_a_line_by_its_name(configured):
+    console = configured()
+    logging.getLogger(f"other.{HOSTILE}").info("words")
+    assert len(console.getvalue().splitlines()) == 1
+    assert "\x1b" not in console.getvalue()
+
+
+def test_what_ends_a_process_or_a_thread_is_logged_as_json(tmp_path):
+    program = """
+import threading
+from pathlib import Path
+from diarist import logs
+from diarist.settings import Settings
+
+logs.configure(Settings(_env_file=None, log_format="json", log_file=Path("service.log")))
+
+class Ends:
+    def __del__(self):
+        raise KeyError("third")
+
+def fail():
+    raise ValueError("first")
+
+thread = threading.Thread(target=fail, name="errands")
+thread.start()
+thread.join()
+Ends()
+raise LookupError("last")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["exc_info"].splitlines()[-1] for line in lines] == [
+        "ValueError: first", "KeyError: 'third'", "LookupError: last",
+    ]  # fmt: skip
+    assert "errands" in lines[0]["message"]
+    assert (tmp_path / "service.log").read_text() == ended.stderr
+
+
+def test_celery_leaves_logging_to_us(tmp_path):
+    """As the consumer of a fleet is set up: whoever connects ``setup_logging`` keeps Celery's hands off the root."""
+    pytest.importorskip("celery")
+    program = """
+import logging
+from celery import Celery, signals
+from diarist import logs
+from diarist.settings import Settings
+
+settings = Settings(_env_file=None, log_format="json", queue_url="redis://:a-long-password@127.0.0.1:1/0")
+logs.configure(settings, to_file=False)
+app = Celery("diarist", broker=settings.queue_url)
+signals.setup_logging.connect(lambda **_: None, weak=False)
+app.log.setup(redirect_stdouts=False)
+logging.getLogger("celery.worker.consumer").error("consumer: Cannot connect to %s", settings.queue_url)
+logging.getLogger("kombu").warning("a-long-password\\nforged")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [(line["logger"], line["message"]) for line in lines] == [
+        ("celery.worker.consumer", "consumer: Cannot connect to redis://:***@127.0.0.1:1/0"),
+        ("kombu", "***\nforged"),
+    ]
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_workers_name_and_trace_come_with_its_lines(configured, ids, monkeypatch, tmp_path):
+    configured()
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    logs.configure_worker(Settings(_env_file=None), "host-00-abcd")
+    trace = logs.trace_id.set("0af7651916cd43dd8448eb211c80319c")
+    try:
+        logging.getLogger("diarist.test").info("Hello")
+    finally:
+        logs.trace_id.reset(trace)
+    own = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", own)
+    logs.configure(Settings(_env_file=None, log_file=tmp_path / "b.log", log_format="json"))
+    logs.relay(stderr.getvalue())
+    logs.relay("printed by a library\n", "host-00-abcd")
+    own, printed = lines_of(own)
+    assert own["worker"] == printed["worker"] == "host-00-abcd"
+    assert own["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert (own["request_id"], own["job_id"]) == ("the-request", "the-job")
+
+
+def test_about_names_what_a_thread_is_about(configured, ids):
+    console = configured()
+    with logs.about(job="errand"):
+        logging.getLogger("diarist.test").info("within")
+    logging.getLogger("diarist.test").info("after")
+    within, after = console.getvalue().splitlines()
+    assert "[request=the-request job=errand] within" in within
+    assert "[request=the-request job=the-job] after" in after
+
+
+SECRETS = {
+    "api_key": "an-api-key-of-the-environment",
+    "webhook_secret": "what-webhooks-are-derived-from",
+    "s3_secret_key": "s3/secret+key",
+    "database_url": "postgresql://diarist:a%2Fquoted%2Fpassword@host/name",
+    "queue_url": "redis://:the-redis-password@host:6379/0",
+}
+
+
+@pytest.mark.parametrize("log_format", ["plain", "json"])
+@pytest.mark.parametrize(
+    "secret", ["an-api-key-of-the-environment", "what-webhooks-are-derived-from", "s3/secret+key",
+               "a%2Fquoted%2Fpassword", "a/quoted/password", "the-redis-password"],
+)  # fmt: skip
+def test_the_secrets_of_the_settings_are_never_logged(configured, tmp_path, log_format, secret):
+    console = configured(log_format=log_format, **SECRETS)
+    try:
+        int(f"in an error: {secret}")
+    except ValueError:
+        logging.getLogger("other").exception("In words: %s.", secret, extra={"field": {"inner": [secret]}})
+    written = console.getvalue()
+    assert "In words: ***." in written
+    assert "in an error: ***" in written
+    assert secret not in written
+    assert secret not in (tmp_path / "new" / "folder" / "service.log").read_text()
+
+
+def test_a_field_whose_name_says_secret_is_never_logged(configured):
+    console = configured(log_format="json")
+    headers = {"Authorization": "short", "X-API-Key": "short", "Accept": "text/plain"}
+    logging.getLogger("other").info("words", extra={"headers": headers, "password": "x"})
+    (fields,) = lines_of(console)
+    assert fields["headers"] == {"Authorization": "***", "X-API-Key": "***", "Accept": "text/plain"}
+    assert fields["password"] == "***"

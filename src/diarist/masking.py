@@ -1,0 +1,77 @@
+"""Takes secrets out of text that is going to be seen: tokens, passwords in URLs, values whose name says secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
+
+from diarist.settings import Settings
+
+MASK = "***"
+
+LEAST_CHARS = 10
+"""Shorter secrets of the settings are masked only where their place tells what they are: they may be ordinary words."""
+
+_NAME = (
+    r"(?:proxy-)?authorization|(?:set-)?cookie|x-api-key|"
+    r"[\w.-]*(?:(?:api|secret|access)[_-]?key|passw(?:or)?d|secret|token|signature|credential)"
+)
+_SCHEME = r"(?:(?:bearer|basic|digest|token)\s+)?"
+
+_PATTERNS = (
+    # API keys: their id is no secret, and tells which key it was.
+    (re.compile(r"(?<![A-Za-z0-9])(dk_[A-Za-z0-9]{12}_)[\w-]+"), rf"\1{MASK}"),
+    (re.compile(r"(?<![A-Za-z0-9])(dk_)(?![A-Za-z0-9]{12}_)[\w-]{6,}"), rf"\1{MASK}"),
+    (re.compile(r"(?<![A-Za-z0-9])(whsec_)[\w+/=-]{6,}"), rf"\1{MASK}"),
+    # The password of a URL. An @ or a / in it should have been quoted, and often is not.
+    (re.compile(r"(://[^\s/:@?#]*:)(?:[^\s/?#]*|[^\s@]*)@"), rf"\1{MASK}@"),
+    (re.compile(rf"""(?i)(?<![\w.-])((?:{_NAME})["']?\s*=\s*["']?{_SCHEME})[^\s"'&,;)}}\]]+"""), rf"\1{MASK}"),
+    (
+        re.compile(
+            rf"""(?i)(?<![\w.-])((?:(?:(?:proxy-)?authorization|(?:set-)?cookie|x-api-key)["']?|["'](?:{_NAME})["'])"""
+            rf"""\s*:\s*(?:b(?=["']))?["']?{_SCHEME})[^\s"',;)}}\]]+"""
+        ),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{16,}"), rf"\1{MASK}"),
+)
+
+_WHOLE = re.compile(rf"(?i){_NAME}")
+
+
+class Mask:
+    """Masks what looks like a secret, and the values that are known to be one."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        longest_first = sorted({value for value in known if len(value) >= LEAST_CHARS}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Mask:
+        """One that knows the secrets of these settings."""
+        known = [settings.api_key, settings.webhook_secret, settings.s3_secret_key]
+        for url in (settings.database_url, settings.queue_url):
+            password = _password(url)
+            known += [password, unquote(password)]
+        return cls(known)
+
+    def __call__(self, text: str) -> str:
+        """The text without its secrets."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        for pattern, kept in _PATTERNS:
+            text = pattern.sub(kept, text)
+        return text
+
+
+def names_secret(name: str) -> bool:
+    """Whether what has this name (a header, a setting, a field) is a secret."""
+    return _WHOLE.fullmatch(name) is not None
+
+
+def _password(url: str) -> str:
+    try:
+        return urlsplit(url).password or ""
+    except ValueError:
+        return ""
