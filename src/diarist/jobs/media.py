@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull, UploadTooLarge
 from diarist.settings import Settings
@@ -38,10 +38,6 @@ class MediaStore(Protocol):
     lower-case letters, digits, ``_`` and ``-``, with one short suffix at most. Every call raises ``MediaUnavailable``
     where the store does not answer as it should; the message says what to do.
     """
-
-    def __new__(cls, *folder: Any) -> Any:
-        """Until no caller opens a directory by this name any more."""
-        return DirectoryMedia(*folder) if cls is MediaStore else super().__new__(cls)
 
     def check_room(self, size_bytes: int) -> None:
         """Raises ``StorageFull`` where ``size_bytes`` more would leave too little."""
@@ -366,7 +362,7 @@ class DirectoryMedia:
         try:
             yield
         except OSError as error:
-            raise _NotRemoved(
+            raise MediaUnavailable(
                 f"{path} cannot be removed ({error.strerror}). Let the user who runs the service own it, and see that "
                 "its disk is not read-only: it is tried again from time to time."
             ) from error
@@ -396,10 +392,6 @@ class DirectoryMedia:
             f"The recording of job {job_id} is not in {self._root} on this machine: it was removed, or MEDIA_URL does "
             "not name one folder that all machines share."
         )
-
-
-class _NotRemoved(MediaUnavailable, OSError):
-    """Known to callers as an error of the operating system until all of them go by ``MediaStore``."""
 
 
 def check_range(first_byte: int, stop_byte: int) -> None:
