@@ -5,6 +5,9 @@ its frames. A path through all words is then found (Viterbi) on which a change o
 after a pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's
 rarely is another's. On ties the current speaker keeps the floor. How sure each word's speaker is comes from the same
 path's posterior, scaled to what it proved to be worth; it decides nothing.
+
+Words may come in sections, as they are recognised. A section's words are settled with it: those that follow start from
+what was decided, and change none of it. Sections end at pauses, where what comes after says little of who spoke before.
 """
 
 from __future__ import annotations
@@ -63,18 +66,61 @@ def attribute(
     Returns:
         Utterances in order of start, which hold every word exactly once.
     """
-    if not words:
-        return ()
-    speakers = diarization.speakers or ("SPEAKER_00",)
-    evidence = weigh(words, diarization) if diarization.turns else np.ones((len(words), 1))
-    costs = np.array([_cost(a, b, handover) for a, b in itertools.pairwise(words)])
-    path, posterior = decode(np.log(evidence), costs)
-    sure = speaker_probability(posterior[np.arange(len(words)), path], _contested(words, path, diarization))
-    named = [
-        Word(word.text, word.span, speakers[k], word.confidence, float(probable))
-        for word, k, probable in zip(words, path, sure, strict=True)
-    ]
-    return _utterances(named, handover)
+    whole = Attribution(diarization, handover)
+    return (*whole.add(words), *whole.finish())
+
+
+class Attribution:
+    """Gives words their speakers section by section.
+
+    Args:
+        diarization: turns in order of start; without any, all words are ``SPEAKER_00``'s.
+        handover: what a change of speaker costs.
+    """
+
+    def __init__(self, diarization: Diarization, handover: Handover = Handover()) -> None:
+        self._diarization = diarization
+        self._handover = handover
+        self._open: list[Word] = []
+        self._last: tuple[RecognizedWord, Standing] | None = None
+
+    @property
+    def open_since(self) -> Seconds | None:
+        """Where the utterance starts that the next words may still be part of; None where there is none."""
+        return self._open[0].span.start if self._open else None
+
+    def add(self, words: Sequence[RecognizedWord]) -> tuple[Utterance, ...]:
+        """The utterances that end within a section.
+
+        Args:
+            words: of the section, in order of start, none of them starting before one of an earlier section.
+        """
+        if not words:
+            return ()
+        speakers = self._diarization.speakers or ("SPEAKER_00",)
+        evidence = weigh(words, self._diarization) if self._diarization.turns else np.ones((len(words), 1))
+        costs = np.array([_cost(a, b, self._handover) for a, b in itertools.pairwise(words)])
+        entry = None
+        if self._last is not None:
+            last, standing = self._last
+            entry = standing.after(_cost(last, words[0], self._handover))
+        path, posterior, standing = decode(np.log(evidence), costs, entry)
+        self._last = words[-1], standing
+        contested = _contested(words, path, self._diarization)
+        sure = speaker_probability(posterior[np.arange(len(words)), path], contested)
+        settled: list[Utterance] = []
+        for word, k, probable in zip(words, path, sure, strict=True):
+            named = Word(word.text, word.span, speakers[k], word.confidence, float(probable))
+            if self._open and _breaks(self._open, named, self._handover):
+                settled.append(Utterance(tuple(self._open)))
+                self._open = []
+            self._open.append(named)
+        return tuple(settled)
+
+    def finish(self) -> tuple[Utterance, ...]:
+        """The last utterance: no more words come."""
+        last, self._open = self._open, []
+        return (Utterance(tuple(last)),) if last else ()
 
 
 def weigh(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
@@ -132,18 +178,39 @@ def _cost(word: RecognizedWord, following: RecognizedWord, handover: Handover) -
     return handover.clause if text.endswith(CLAUSE_ENDS) else handover.within
 
 
-def decode(evidence: Floats, costs: Floats) -> tuple[NDArray[np.int64], Floats]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """What is known of the speaker before a word is heard: log scores, float64 (speakers,)."""
+
+    best: Floats
+    """Of the best path that ends with each speaker."""
+
+    forward: Floats
+    """Summed over all paths."""
+
+    def after(self, cost: float) -> Standing:
+        """As it is for the next word, where a change of speaker costs ``cost`` nats."""
+        return Standing(np.maximum(self.best, self.best.max() - cost), _mix(self.forward, cost))
+
+
+def decode(
+    evidence: Floats, costs: Floats, entry: Standing | None = None
+) -> tuple[NDArray[np.int64], Floats, Standing]:
     """The best path of speakers, and each word's posterior over speakers.
 
     Args:
         evidence: log, (words, speakers).
         costs: of a change of speaker after each word but the last, (words - 1,), in nats.
+        entry: what the words before, whose speakers are decided, mean for the first of these.
 
     Returns:
-        int64 (words,) and (words, speakers) with rows that sum to 1.
+        int64 (words,); (words, speakers) with rows that sum to 1; and how things stand after the last word, whose
+        speaker is then decided.
     """
     count, speakers = evidence.shape
     best, forward = evidence[0].copy(), evidence[0].copy()
+    if entry is not None:
+        best, forward = best + entry.best, forward + entry.forward
     origin = np.tile(np.arange(speakers), (count, 1))
     forwards = [forward]
     for i in range(1, count):
@@ -163,23 +230,14 @@ def decode(evidence: Floats, costs: Floats) -> tuple[NDArray[np.int64], Floats]:
             path[i] = origin[i + 1, path[i + 1]]
         joint = forwards[i] + backward
         posterior[i] = np.exp(joint - np.logaddexp.reduce(joint))
-    return path, posterior
+    decided = np.where(np.arange(speakers) == path[-1], 0.0, -np.inf)
+    return path, posterior, Standing(decided, forward - np.logaddexp.reduce(forward))
 
 
 def _mix(score: Floats, cost: float) -> Floats:
     """Log-sum over staying and over a change from any speaker."""
     total: Floats = np.logaddexp(score, np.logaddexp.reduce(score) - cost - np.log(len(score)))
     return total
-
-
-def _utterances(words: Sequence[Word], handover: Handover) -> tuple[Utterance, ...]:
-    groups: list[list[Word]] = []
-    for word in words:
-        if groups and not _breaks(groups[-1], word, handover):
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-    return tuple(Utterance(tuple(group)) for group in groups)
 
 
 def _breaks(group: list[Word], word: Word, handover: Handover) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from diarist.types import Audio, Diarization, ModelInfo, Progress, Recognition, Span, SpeakerHints
+from diarist.types import Audio, Diarization, ModelInfo, Progress, Recognition, Seconds, Span, SpeakerHints
 
 PartT_co = TypeVar("PartT_co", covariant=True)
 
@@ -39,11 +39,97 @@ class Recognizer(Protocol):
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
         """Find the words within ``speech`` (ordered, disjoint spans that hold speech).
 
-        Word spans lie within the recording, in order of start. No speech gives no words.
+        Word spans lie within the recording, in order of start. No speech gives no words. Nothing is read that lies more
+        than ``RECOGNITION_REACH`` before the first or after the last of ``speech``.
 
         Raises:
             Cancelled: ``progress`` raised it.
             InvalidOption: the model does not know ``language``.
+        """
+        ...
+
+
+RECOGNITION_REACH: Seconds = 1.0
+"""What a recogniser may hear around the speech that it is given."""
+
+PortionStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A piece of the work on one channel that any machine can do which has loaded the same engine.
+
+    ``diarist.engines.portions.perform`` does it. Its result is the same to the bit wherever it is done, if the samples
+    are.
+    """
+
+    stage: PortionStage
+    first_sample: int
+    """Of the channel, as decoded (``SAMPLE_RATE``, float32): nothing before it is read."""
+
+    stop_sample: int
+    """Nothing from here on is read."""
+
+    channel_samples: int
+    """Length of the whole channel."""
+
+    work: bytes
+    """What is to be done: JSON, in ASCII."""
+
+
+class NotePortion(Protocol):
+    """Called with the number of a portion, counted from 0, when it is done, and with less than 1 on the way.
+
+    Raises ``Cancelled`` where the work is to stop. Calling it once a second without anything new does no harm, and lets
+    the work be stopped while it waits.
+    """
+
+    def __call__(self, index: int, done: float = 1.0) -> None: ...
+
+
+ScatterPortions: TypeAlias = Callable[[Sequence[Portion], NotePortion], Generator[bytes, None, None]]
+"""Has portions done, anywhere; gives their results in order. Closed where nobody wants the rest."""
+
+
+class Scatter(Protocol):
+    """Has other machines do portions of the work on a recording."""
+
+    def accept(self, channels: Sequence[Audio]) -> bool:
+        """Called once, before all else: make the decoded channels available to whoever does portions of them.
+
+        Returns:
+            False where all is to be done here, for there is too little of it, or nobody else.
+        """
+        ...
+
+    def __call__(
+        self, channel: int, portions: Sequence[Portion], progress: NotePortion
+    ) -> Generator[bytes, None, None]:
+        """What ``perform`` makes of each portion of a channel, in order.
+
+        What ``progress`` raises goes through. The generator is closed where the rest is not wanted any more: whatever
+        of it is still to be done need not be.
+        """
+        ...
+
+
+@runtime_checkable
+class SpreadDiarizer(Protocol):
+    """A diarizer that can have portions of its work done elsewhere."""
+
+    def diarize_spread(
+        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions
+    ) -> Diarization:
+        """As ``diarize``, and with the same result to the bit, with its portions done by ``scatter``."""
+        ...
+
+    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+        """Do one portion.
+
+        Args:
+            audio: of the length of the whole channel; zeros but for what the portion reads.
+            portion: of the stages ``segmentation`` and ``embedding``.
+            progress: called with the stage and the part of the portion that is done, 0..1.
         """
         ...
 

@@ -116,7 +116,7 @@ def test_the_path_is_the_best_of_all(lattice):
         moves = sum(cost for cost, (a, b) in zip(costs, itertools.pairwise(path), strict=True) if a != b)
         return sum(evidence[i, k] for i, k in enumerate(path)) - moves
 
-    path, _ = decode(evidence, costs)
+    path, _, _ = decode(evidence, costs)
     assert score(path.tolist()) == pytest.approx(max(map(score, itertools.product(range(voices), repeat=count))))
 
 
@@ -132,13 +132,13 @@ def test_the_posterior_is_the_sum_over_all_paths(lattice):
             weight *= (a == b) + np.exp(-cost) / voices  # stays, or changes to anybody
         for i, k in enumerate(path):
             expected[i, k] += weight
-    _, posterior = decode(evidence, costs)
+    _, posterior, _ = decode(evidence, costs)
     assert posterior.sum(axis=1) == pytest.approx(1.0)
     assert posterior == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-9)
 
 
 def test_equal_evidence_leaves_the_floor_where_it_is():
-    path, _ = decode(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
+    path, _, _ = decode(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
     assert len(set(path.tolist())) == 1
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.embedding import Embedder
-from diarist.engines.embedded.segmentation import GRID, Segmenter
+from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.fusion import (
     Window,
     centroids,
@@ -22,9 +25,13 @@ from diarist.engines.fusion import (
     turns_of,
     voice_evidence,
 )
+from diarist.protocols import Portion, ScatterPortions
 from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHints
 
 NAME = "embedded"
+
+Segment: TypeAlias = Callable[[Audio, Progress], Segmentation]
+Embed: TypeAlias = Callable[[Audio, Sequence[Span], Progress], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,23 @@ class EmbeddedDiarizer:
         self._recipe = recipe
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
+        return self._diarize(audio, hints, progress, self._segmenter.segment, self._embedder.embed)
+
+    def diarize_spread(
+        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions
+    ) -> Diarization:
+        segment = partial(self._segmenter.spread, scatter=scatter)
+        return self._diarize(audio, hints, progress, segment, partial(self._embedder.spread, scatter=scatter))
+
+    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+        part = self._segmenter if portion.stage == "segmentation" else self._embedder
+        return part.perform(audio, portion, progress)
+
+    def _diarize(
+        self, audio: Audio, hints: SpeakerHints, progress: Progress, segment: Segment, embed: Embed
+    ) -> Diarization:
         recipe = self._recipe
-        segmentation = self._segmenter.segment(audio, progress)
+        segmentation = segment(audio, progress)
         count = local_speakers.speaker_count(segmentation)
         if not count.any():
             return Diarization(diarizer=NAME)
@@ -77,7 +99,7 @@ class EmbeddedDiarizer:
         runs = [Span(GRID.time(first), GRID.time(stop)) for first, stop in frames]
         windows, brief = self._windows(runs, audio.duration)
         spans = [window.span for window in (*windows, *brief)]
-        unit = normalise(self._embedder.embed(audio, spans, progress))
+        unit = normalise(embed(audio, spans, progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
         heard = local_speakers.heard_together(segmentation, windows) if len(windows) <= SPECTRAL_LIMIT else None

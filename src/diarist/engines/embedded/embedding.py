@@ -6,7 +6,8 @@ arXiv 2303.00332); the model is 3D-Speaker's ``iic/speech_campplus_sv_zh_en_16k-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.engines.embedded.streams import in_order
+from diarist.engines.portions import done_elsewhere, dump_arrays, load_arrays, portion_of
+from diarist.protocols import Portion, ScatterPortions
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ FIELD_SAMPLES = 400
 
 BLOCK_ROWS = 6_000
 """A minute: bounds what is held of a recording's filterbanks."""
+
+GROUP_WINDOWS = 192
+"""Windows that share batches: about two and a half minutes of speech, and one portion where other machines help."""
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -99,21 +105,52 @@ class Embedder:
         Filterbanks are computed once, shared by the windows of a minute, and dropped after it: memory does not grow
         with the recording.
         """
+        return self._read(audio, windows, _groups(audio, windows), lambda done: progress("embedding", done))
+
+    def spread(self, audio: Audio, windows: Sequence[Span], progress: Progress, scatter: ScatterPortions) -> Floats:
+        """As ``embed``, heard elsewhere."""
+        groups = _groups(audio, windows)
+        if len(groups) < 2:
+            return self.embed(audio, windows, progress)
+        portions = [_portion(audio, [windows[index] for index in group]) for group in groups]
+        found = np.zeros((len(windows), VALUES), dtype=np.float32)
+        with closing(done_elsewhere(portions, list(map(len, groups)), scatter, progress)) as results:
+            for group, result in zip(groups, results, strict=True):
+                heard = load_arrays(result)["embeddings"]
+                if heard.shape != (len(group), VALUES) or heard.dtype != np.float32:
+                    raise ValueError(f"a portion has {heard.dtype} {heard.shape} for {len(group)} embeddings")
+                found[group] = heard
+        return found
+
+    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+        """Hear the windows of a portion of ``spread``."""
+        windows = [Span(start, end) for start, end in json.loads(portion.work)["windows"]]
+        everything = [list(range(len(windows)))]
+        return dump_arrays(embeddings=self._read(audio, windows, everything, lambda done: progress("embedding", done)))
+
+    def _read(
+        self, audio: Audio, windows: Sequence[Span], groups: Sequence[list[int]], report: Callable[[float], None]
+    ) -> Floats:
+        """Embeddings of windows, (windows, 192); no batch has windows of two groups."""
         found = np.zeros((len(windows), VALUES), dtype=np.float32)
         rows = _row_count(audio)
-        if rows == 0:
-            return found
         done = 0
 
         def run(batch: Batch) -> list[int]:
             found[batch.windows] = self._run(np.stack(batch.features))
             return batch.windows
 
-        batches = _batches(_features(audio, [_rows(window, rows) for window in windows]), self._batch)
+        batches = (
+            batch
+            for group in groups
+            for batch in _batches(
+                _features(audio, {index: _rows(windows[index], rows) for index in group}), self._batch
+            )
+        )
         with closing(in_order(run, batches, self._streams)) as results:
             for members in results:
                 done += len(members)
-                progress("embedding", done / len(windows))
+                report(done / len(windows))
         return found
 
     def _run(self, batch: Floats) -> Floats:
@@ -132,6 +169,23 @@ def _rows(window: Span, rows: int) -> tuple[int, int]:
     return first, min(max(first + 1, round(window.end / SHIFT)), rows)
 
 
+def _groups(audio: Audio, windows: Sequence[Span]) -> list[list[int]]:
+    """The numbers of windows that are heard together, those that begin earlier first; none where there are no rows."""
+    rows = _row_count(audio)
+    if rows == 0:
+        return []
+    ordered = sorted(range(len(windows)), key=lambda index: _rows(windows[index], rows)[0])
+    return [ordered[first : first + GROUP_WINDOWS] for first in range(0, len(ordered), GROUP_WINDOWS)]
+
+
+def _portion(audio: Audio, windows: Sequence[Span]) -> Portion:
+    bounds = [_rows(window, _row_count(audio)) for window in windows]
+    first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
+    work = {"windows": [[window.start, window.end] for window in windows]}
+    stop_sample = (last - 1) * HOP_SAMPLES + FIELD_SAMPLES
+    return portion_of("embedding", audio, first * HOP_SAMPLES, stop_sample, work)
+
+
 def _batches(features: Iterable[tuple[int, Floats]], size: int) -> Iterator[Batch]:
     """Windows of one length together, ``size`` of them; what is left over of each length comes last."""
     waiting: dict[int, Batch] = {}
@@ -145,9 +199,9 @@ def _batches(features: Iterable[tuple[int, Floats]], size: int) -> Iterator[Batc
         yield batch
 
 
-def _features(audio: Audio, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Floats]]:
+def _features(audio: Audio, bounds: Mapping[int, tuple[int, int]]) -> Iterator[tuple[int, Floats]]:
     """Each window's index and filterbanks, (rows, 80), minute by minute; of windows that begin earlier first."""
-    ordered = sorted(range(len(bounds)), key=lambda index: bounds[index][0])
+    ordered = sorted(bounds, key=lambda index: bounds[index][0])
     for _, group in groupby(ordered, key=lambda index: bounds[index][0] // BLOCK_ROWS):
         members = list(group)
         first, last = bounds[members[0]][0], max(bounds[index][1] for index in members)

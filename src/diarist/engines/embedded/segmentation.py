@@ -6,16 +6,19 @@ entropy loss for neural speaker diarization" (2023); model card of pyannote/segm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diarist.engines.embedded.streams import in_order
 from diarist.engines.fusion import Grid
+from diarist.engines.portions import done_elsewhere, dump_arrays, load_arrays, portion_of
+from diarist.protocols import Portion, ScatterPortions
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ STRETCH_WINDOWS = 12
 """Windows that share their filters, in whole batches. More share more, and take more memory: of 12 a sixth of the work
 is left. Their number does not go by that of the threads, so that no value does.
 """
+
+PORTION_STRETCHES = 10
+"""Stretches that are one portion where other machines help: two minutes of the recording, thirty portions an hour."""
 
 LOCAL_SPEAKERS = 3
 CLASSES = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
@@ -108,35 +114,96 @@ class Segmenter:
 
     def segment(self, audio: Audio, progress: Progress) -> Segmentation:
         """Slide over the recording; the last window is filled up with silence."""
-        length = len(audio.samples)
-        step_samples = self._step_frames * FRAME_SAMPLES
-        windows = 1 + max(0, -(-(length - WINDOW_SAMPLES) // step_samples))
-        activity = np.empty((windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float32)
-        classes = np.empty((windows, WINDOW_FRAMES), dtype=np.uint8)
+        windows = self._windows(audio)
+        scores = self._read(audio, windows, lambda done: progress("segmentation", done))
+        return self._segmentation(audio, *scores)
+
+    def spread(self, audio: Audio, progress: Progress, scatter: ScatterPortions) -> Segmentation:
+        """As ``segment``, read elsewhere."""
+        size = PORTION_STRETCHES * self._stretch_windows
+        windows = self._windows(audio)
+        parts = [windows[first : first + size] for first in range(0, len(windows), size)]
+        if len(parts) == 1:
+            return self.segment(audio, progress)
+        portions = [
+            portion_of("segmentation", audio, *self._samples(part), {"first": part.start, "stop": part.stop})
+            for part in parts
+        ]
+        activity, classes = _empty(len(windows))
+        with closing(done_elsewhere(portions, list(map(len, parts)), scatter, progress)) as results:
+            for part, result in zip(parts, results, strict=True):
+                found = load_arrays(result)
+                _fill(activity, part, found["activity"])
+                _fill(classes, part, found["classes"])
+        return self._segmentation(audio, activity, classes)
+
+    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+        """Read the windows of a portion of ``spread``."""
+        work = json.loads(portion.work)
+        windows = range(work["first"], work["stop"])
+        activity, classes = self._read(audio, windows, lambda done: progress("segmentation", done))
+        return dump_arrays(activity=activity, classes=classes)
+
+    @property
+    def _stretch_windows(self) -> int:
+        return -(-STRETCH_WINDOWS // self._batch) * self._batch
+
+    @property
+    def _step_samples(self) -> int:
+        return self._step_frames * FRAME_SAMPLES
+
+    def _windows(self, audio: Audio) -> range:
+        return range(1 + max(0, -(-(len(audio.samples) - WINDOW_SAMPLES) // self._step_samples)))
+
+    def _samples(self, windows: range) -> tuple[int, int]:
+        """What the windows cover: the first sample, and the one after the last."""
+        return windows.start * self._step_samples, windows[-1] * self._step_samples + WINDOW_SAMPLES
+
+    def _read(
+        self, audio: Audio, windows: range, report: Callable[[float], None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Activity and classes of some windows, as in ``Segmentation``; the first of them begins a stretch."""
+        activity, classes = _empty(len(windows))
 
         def read(stretch: range) -> int:
-            """Fill in the rows of a stretch's windows; the window after the last of them."""
-            heard = self._network.hear(_stretch(audio, stretch, step_samples))
+            """Fill in the rows of a stretch's windows; the row after the last of them."""
+            heard = self._network.hear(_cover(audio, *self._samples(stretch)))
             for first in range(stretch.start, stretch.stop, self._batch):
                 batch = range(first, min(first + self._batch, stretch.stop))
-                starts = [(i - stretch.start) * step_samples for i in batch]
+                starts = [(i - stretch.start) * self._step_samples for i in batch]
                 scores = self._network.score(heard, starts, WINDOW_SAMPLES)  # (batch, 589, 7)
-                classes[first : batch.stop] = scores.argmax(axis=2)
-                activity[first : batch.stop] = np.exp(scores) @ MEMBERS
-            return stretch.stop
+                rows = slice(first - windows.start, batch.stop - windows.start)
+                classes[rows] = scores.argmax(axis=2)
+                activity[rows] = np.exp(scores) @ MEMBERS
+            return stretch.stop - windows.start
 
-        size = -(-STRETCH_WINDOWS // self._batch) * self._batch
-        stretches = (range(first, min(first + size, windows)) for first in range(0, windows, size))
+        size = self._stretch_windows
+        stretches = (windows[first : first + size] for first in range(0, len(windows), size))
         with closing(in_order(read, stretches, self._streams)) as done:
             for stop in done:
-                progress("segmentation", stop / windows)
-        frames = max(1, round((length - FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5))
-        starts = np.arange(windows, dtype=np.int64) * self._step_frames
+                report(stop / len(windows))
+        return activity, classes
+
+    def _segmentation(self, audio: Audio, activity: NDArray[np.float32], classes: NDArray[np.uint8]) -> Segmentation:
+        frames = max(1, round((len(audio.samples) - FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5))
+        starts = np.arange(len(classes), dtype=np.int64) * self._step_frames
         return Segmentation(activity, classes, starts, min(frames, int(starts[-1]) + WINDOW_FRAMES))
 
 
-def _stretch(audio: Audio, windows: range, step_samples: int) -> Samples:
-    """What the windows cover, filled up with silence."""
-    first, stop = windows.start * step_samples, windows[-1] * step_samples + WINDOW_SAMPLES
+def _empty(windows: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Room for the activity and the classes of as many windows."""
+    activity = np.empty((windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float32)
+    return activity, np.empty((windows, WINDOW_FRAMES), dtype=np.uint8)
+
+
+def _fill(values: NDArray[Any], rows: range, found: NDArray[Any]) -> None:
+    place = values[rows.start : rows.stop]
+    if found.shape != place.shape or found.dtype != place.dtype:
+        raise ValueError(f"a portion has {found.dtype} {found.shape} for {place.dtype} {place.shape}")
+    place[:] = found
+
+
+def _cover(audio: Audio, first: int, stop: int) -> Samples:
+    """The samples from ``first`` to before ``stop``, filled up with silence."""
     piece = audio.part(first, stop)
     return np.pad(piece, (0, stop - first - len(piece))) if len(piece) < stop - first else piece
