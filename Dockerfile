@@ -30,11 +30,11 @@ FROM models-${MODELS} AS models
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin diarist \
-    && install -d -o diarist -g diarist /data
+    && install -d -o diarist -g diarist /data /models
 COPY --from=build /opt/diarist /opt/diarist
 COPY --from=models --chown=10001:10001 /models /models
 
-# The console is the log. The command line finds everything below /data and /models, also as another user.
+# The console is the log.
 ENV PATH=/opt/diarist/bin:$PATH \
     FLASK_HOST=0.0.0.0 \
     DATA_DIR=/data \

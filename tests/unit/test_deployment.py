@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -120,10 +125,28 @@ class TestImages:
     def test_both_are_checked_in_the_same_way_without_other_programs(self):
         checks = {re.findall(r"^    CMD (\[.*\])$", text, re.MULTILINE)[0] for text in DOCKERFILES.values()}
         (check,) = checks
-        program, option, code = json.loads(check)
-        assert (program, option) == ("python", "-c")
-        compile(code, "HEALTHCHECK", "exec")
-        assert "/health/ready" in code
+        assert json.loads(check)[:2] == ["python", "-c"]
+
+    @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+    def test_the_check_says_what_the_service_says(self, status, code):
+        class Service(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status if self.path == "/health/ready" else 404)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        command = json.loads(re.findall(r"^    CMD (\[.*\])$", DOCKERFILES["Dockerfile"], re.MULTILINE)[0])
+        with HTTPServer(("127.0.0.1", 0), Service) as server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            known = {**os.environ, "FLASK_PORT": str(server.server_port)}
+            done = subprocess.run(
+                [sys.executable, *command[1:]], env=known, timeout=60, capture_output=True, check=False
+            )
+            thread.join()
+        assert done.returncode == code
 
     def test_extras_are_those_of_a_fleet_and_no_tools_of_developers(self):
         extras = {name: set(re.findall(r'"\.\[([\w,]+)\]"', text)[0].split(",")) for name, text in DOCKERFILES.items()}
@@ -272,6 +295,33 @@ class TestChart:
             for part in path.split("."):
                 assert part in found, path
                 found = found[part]
+
+
+class TestUnits:
+    """Of systemd."""
+
+    TEXTS: ClassVar = {path.name: path.read_text("utf-8") for path in (ROOT / "deploy/systemd").iterdir()}
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_every_variable_is_a_setting_that_takes_the_value_and_may_be_written(self, name):
+        given = dict(re.findall(r"^Environment=(\w+)=(.+)$", self.TEXTS[name], re.MULTILINE))
+        settings = accepted(given)
+        own = re.findall(r"^StateDirectory=(.+)$", self.TEXTS[name], re.MULTILINE)
+        assert [str(settings.data_dir)] == [f"/var/lib/{folder}" for folder in own]
+        assert str(settings.model_dir) == "/var/cache/diarist"
+
+    def test_they_differ_in_what_is_run_not_in_how_it_is_fenced_in(self):
+        fences = [re.search(r"^UMask=.*", text, re.MULTILINE | re.DOTALL)[0] for text in self.TEXTS.values()]
+        assert len(fences) == 2
+        assert fences[0] == fences[1]
+        assert "ProtectSystem=strict" in fences[0]
+        assert "NoNewPrivileges=yes" in fences[0]
+
+    def test_a_worker_has_longer_to_stop_than_it_takes_to_drain(self):
+        text = self.TEXTS["diarist-worker.service"]
+        (grace_s,), (drain_s,) = re.findall(r"TimeoutStopSec=(\d+)", text), re.findall(r"DRAIN_S=(\d+)", text)
+        assert int(grace_s) >= int(drain_s) + 10
+        assert "KillMode=mixed" in text
 
 
 class TestMetrics:

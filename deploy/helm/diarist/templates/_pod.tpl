@@ -1,4 +1,5 @@
-{{/* What the pods of the API and of workers have in common. Takes root, part (the values of the API or of a group), image. */}}
+{{/* What the pods of the API and of workers have in common. Takes root, part (the values of the API
+     or of a group), labels (what selects its pods). */}}
 {{- define "diarist.annotations" -}}
 checksum/settings: {{ include (print .root.Template.BasePath "/settings.yaml") .root | sha256sum }}
 {{- if not .root.Values.existingSecret }}
@@ -33,8 +34,16 @@ tolerations: {{ toYaml . | nindent 2 }}
 {{- with .part.affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with .part.topologySpreadConstraints }}
-topologySpreadConstraints: {{ toYaml . | nindent 2 }}
+topologySpreadConstraints:
+{{- if .part.topologySpreadConstraints }}
+  {{- toYaml .part.topologySpreadConstraints | nindent 2 }}
+{{- else }}
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- .labels | nindent 8 }}
 {{- end }}
 {{- end -}}
 
