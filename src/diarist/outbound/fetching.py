@@ -96,7 +96,7 @@ def fetch(
             answer = _answer(asked, patience, stack, networks=networks, resolve=resolve, tls=tls)
             gauge.total_bytes = _announced(answer, limit_bytes)
             gauge.report()
-            _save(answer, target, limit_bytes, gauge, patience)
+            _save(answer, target, limit_bytes, gauge)
             _refuse_nothing(gauge.done_bytes, asked)
             gauge.report()
     except BaseException:
@@ -117,14 +117,13 @@ class _Gauge:
         self.progress(self.done_bytes, self.total_bytes)
 
 
-def _save(answer: httpcore.Response, target: Path, limit_bytes: int, gauge: _Gauge, patience: Patience) -> None:
+def _save(answer: httpcore.Response, target: Path, limit_bytes: int, gauge: _Gauge) -> None:
     with target.open("wb") as file:
         for chunk in answer.iter_stream():
             gauge.done_bytes += len(chunk)
             if gauge.done_bytes > limit_bytes:
                 raise _too_large(limit_bytes)
             file.write(chunk)
-            patience.look_up()
 
 
 def _answer(

@@ -36,13 +36,6 @@ class Patience:
         """Whether the deadline has passed."""
         return time.monotonic() >= self._deadline
 
-    def look_up(self) -> None:
-        """Call ``check`` where that is due."""
-        now = time.monotonic()
-        if now - self._checked >= TICK_S:
-            self._checked = now
-            self._check()
-
     def insist(self, attempt: Callable[[Seconds], T]) -> T:
         """What ``attempt(seconds)`` gives; asked again for as long as it raises ``TimeoutError`` and time is left.
 
@@ -53,7 +46,9 @@ class Patience:
         until = min(now + self.silence_s, self._deadline)
         failure = TimeoutError("the time is over")
         while now < until:
-            self.look_up()
+            if now - self._checked >= TICK_S:
+                self._checked = now
+                self._check()
             try:
                 return attempt(min(TICK_S, until - now))
             except TimeoutError as error:

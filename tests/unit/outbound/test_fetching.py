@@ -174,10 +174,10 @@ class TestRedirects:
             get(site.answer("/", SOUND, status=302))
 
     def test_the_time_is_that_of_all_together(self, site, get):
-        url = site.raw("/", b"HTTP/1.0 302 Found\r\n", b"Location: /\r\n\r\n", every_s=0.15)
-        with pytest.raises(UrlUnreachable, match=r"longer than 0\.4 s"):  # no hop takes as long
-            get(url, timeout_s=0.4)
-        assert len(site.asked) > 1
+        """As many hops as are followed would take half as long again, none of them for long."""
+        url = site.raw("/", b"HTTP/1.0 302 Found\r\n", b"Location: /\r\n\r\n", every_s=0.3)
+        with pytest.raises(UrlUnreachable, match="longer than 1 s"):
+            get(url, timeout_s=1.0)
 
 
 class TestWhatCannotBeUsed:

@@ -124,6 +124,9 @@ class TestVerify:
         assert not verify(secret_for(MASTER, "key_2"), self.headers(), BODY, now=self.NOW)
         assert not self.check({})
 
+    def test_a_message_without_an_id_could_be_sent_again_and_again(self):
+        assert not self.check(sign(SECRET, "", BODY, at=self.NOW))
+
     @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_***", SECRET.removeprefix("whsec_")])
     def test_no_secret_is_no_secret(self, secret):
         with pytest.raises(ValueError, match="whsec_"):
