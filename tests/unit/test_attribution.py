@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import strategies
-from diarist.attribution import Handover, attribute, decode, speech_of, weigh
+from diarist.attribution import Attribution, Handover, attribute, decode, speech_of, weigh
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from strategies import patient
 
@@ -284,3 +284,94 @@ def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():
     )
     diarization = of(turn(29.0, 29.85, "A"), turn(31.5, 33.0, "B"))
     assert speakers(attribute([card, can, you], diarization)) == ["A", "B", "B"]
+
+
+def in_sections(words, diarization, edges):
+    """The utterances of words that come in sections, which end before the words of these numbers."""
+    attribution = Attribution(diarization)
+    found = []
+    for first, stop in itertools.pairwise([0, *edges, len(words)]):
+        found += attribution.add(words[first:stop])
+    return (*found, *attribution.finish())
+
+
+@st.composite
+def sectioned(draw):
+    words = draw(recognized())
+    return words, sorted(draw(st.lists(st.integers(0, len(words)), max_size=3)))
+
+
+@given(sectioned(), diarizations())
+@patient
+def test_words_in_sections_are_all_there_in_order_and_parted_for_a_reason(made, diarization):
+    words, edges = made
+    utterances = in_sections(words, diarization, edges)
+    found = [word for utterance in utterances for word in utterance.words]
+    assert [RecognizedWord(word.text, word.span, word.confidence) for word in found] == words
+    assert all(0.0 <= word.speaker_confidence <= 1.0 + 1e-9 for word in found)
+    handover = Handover()
+    for before, after in itertools.pairwise(utterances):
+        pause = after.words[0].span.start - before.words[-1].span.end
+        length = after.words[0].span.end - before.span.start
+        assert before.speaker != after.speaker or pause >= handover.break_s or length > handover.longest
+
+
+@given(sectioned(), sectioned(), diarizations())
+@patient
+def test_what_is_settled_does_not_go_by_what_follows(made, other, diarization):
+    words, edges = made
+    later = words[-1].span.start if words else 0.0
+    others = [replace(word, span=word.span.shift(later)) for word in other[0]]
+    attribution = Attribution(diarization)
+    settled = []
+    for first, stop in itertools.pairwise([0, *edges, len(words)]):
+        settled += attribution.add(words[first:stop])
+    followed = in_sections([*words, *others], diarization, [*edges, len(words)])
+    assert list(followed[: len(settled)]) == settled
+
+
+@given(recognized(), diarizations())
+@patient
+def test_one_section_is_all_of_it(words, diarization):
+    assert (
+        in_sections(words, diarization, []) == in_sections(words, diarization, [0, 0]) == attribute(words, diarization)
+    )
+
+
+def test_an_utterance_goes_on_across_sections():
+    words = said("we go on and on", 1.0)
+    (found,) = in_sections(words, of(turn(0, 5, A)), [2])
+    assert found.text == "we go on and on"
+
+
+def test_an_utterance_is_open_until_another_begins():
+    attribution = Attribution(of(turn(0, 2, A), turn(5, 7, B)))
+    assert attribution.open_since is None
+    assert attribution.add(said("well then", 1.0)) == ()
+    assert attribution.open_since == 1.0
+    (settled,) = attribution.add(said("yes of course", 5.0))
+    assert (settled.text, settled.speaker) == ("well then", A)
+    assert attribution.open_since == 5.0
+    (last,) = attribution.finish()
+    assert (last.text, last.speaker) == ("yes of course", B)
+    assert attribution.finish() == ()
+
+
+def test_the_floor_is_kept_across_sections():
+    """The second section's words fit nobody better than anybody: they are whose the last words were."""
+    both = of(turn(0, 2, A), turn(3, 5, B), turn(6, 8, A), turn(6, 8, B))
+    words = [*said("one two", 0.5), *said("three four", 3.5)]
+    assert speakers(in_sections([*words, *said("five six", 6.5)], both, [4])) == [A, A, B, B, B, B]
+    assert speakers(in_sections([*words[2:], *said("five six", 6.5)], both, [2])) == [B, B, B, B]
+
+
+def test_in_sections_who_speaks_is_as_sure_as_without():
+    """But for what the words after a section say of those before."""
+    talk = of(turn(0, 3, A), turn(4, 7, B), turn(8, 11, A))
+    words = [*said("one two three four.", 0.5), *said("five six seven eight.", 4.5), *said("nine ten eleven.", 8.5)]
+    whole = [word for utterance in attribute(words, talk) for word in utterance.words]
+    parts = [word for utterance in in_sections(words, talk, [4, 8]) for word in utterance.words]
+    assert [word.speaker for word in parts] == [word.speaker for word in whole]
+    assert [word.speaker_confidence for word in parts] == pytest.approx(
+        [word.speaker_confidence for word in whole], abs=0.02
+    )

@@ -1,0 +1,104 @@
+"""Sections are made of whole speech, cut at pauses, even where that is possible."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.engines.sections import LENGTH, sections
+from diarist.types import Span
+from strategies import patient
+
+
+def speech(*lengths_and_pauses, start=1.0):
+    """Spans from their lengths and, between them, the pauses."""
+    spans, at = [], start
+    for length, pause in zip(lengths_and_pauses[::2], (*lengths_and_pauses[1::2], 0.0), strict=True):
+        spans.append(Span(at, at + length))
+        at += length + pause
+    return tuple(spans)
+
+
+def regular(count, length=5.0, pause=0.5):
+    return speech(*[length, pause] * (count - 1), length)
+
+
+@st.composite
+def talks(draw):
+    spans, at = [], draw(st.floats(0, 5))
+    for _ in range(draw(st.integers(0, 60))):
+        length = draw(st.sampled_from((0.1, 1.0, 7.0, 30.0)))
+        spans.append(Span(at, at + length))
+        at += length + draw(st.sampled_from((0.2, 0.4, 1.2, 20.0)))
+    return tuple(spans), at + draw(st.floats(0, 5))
+
+
+@given(talks(), st.sampled_from((5.0, 20.0, 100.0)))
+@patient
+def test_all_speech_is_in_one_section_and_they_leave_no_gap(talk, length):
+    spans, duration = talk
+    found = sections(spans, duration, length)
+    assert tuple(span for section in found for span in section.speech) == spans
+    assert all(section.speech for section in found)
+    for section in found:
+        assert section.within.start <= section.speech[0].start
+        assert section.speech[-1].end <= section.within.end
+    edges = [section.within for section in found]
+    assert [edge.end for edge in edges[:-1]] == [edge.start for edge in edges[1:]]
+    if found:
+        assert (edges[0].start, edges[-1].end) == (0.0, duration)
+
+
+@given(talks(), st.sampled_from((5.0, 20.0, 100.0)))
+@patient
+def test_what_is_said_later_than_a_section_needs_is_all_that_counts_of_the_recording(talk, length):
+    spans, duration = talk
+    assert sections(spans, duration, length) == sections(list(spans), duration, length)
+    moved = sections(spans, duration + 100, length)
+    assert [section.speech for section in moved] == [section.speech for section in sections(spans, duration, length)]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 100.0, LENGTH, 1.49 * LENGTH])
+def test_little_speech_is_one_section(seconds):
+    (only,) = sections(regular(round(seconds / 0.5), 0.5), 9_999.0)
+    assert only.within == Span(0.0, 9_999.0)
+
+
+def test_no_speech_has_no_sections():
+    assert sections((), 60.0) == ()
+
+
+@pytest.mark.parametrize("count", [54, 72, 97, 300, 720])
+def test_sections_are_as_long_as_wanted(count):
+    found = sections(regular(count), 5_000.0)
+    assert len(found) == round(count * 5.0 / LENGTH) > 1
+    assert all(0.6 * LENGTH < section.spoken < 1.4 * LENGTH for section in found)
+
+
+def test_a_longer_pause_near_the_place_is_preferred():
+    spans = speech(*[5.0, 0.3] * 5, 5.0, 1.4, 5.0, *[0.3, 5.0] * 3)
+    first, second = sections(spans, 60.0, 25.0)
+    assert (len(first.speech), len(second.speech)) == (6, 4)
+    assert first.within.end == second.within.start == pytest.approx(first.speech[-1].end + 0.7)
+
+
+def test_a_long_pause_far_from_the_place_is_not():
+    spans = speech(5.0, 9.0, 5.0, *[0.3, 5.0] * 8)
+    first, _ = sections(spans, 90.0, 25.0)
+    assert len(first.speech) == 5
+
+
+def test_of_pauses_that_are_long_enough_the_nearest_is_taken():
+    spans = speech(*[5.0, 1.6] * 4, 5.0, 9.0, *[5.0, 1.6] * 4, 5.0)
+    first, _ = sections(spans, 90.0, 25.0)
+    assert len(first.speech) == 5
+    spans = speech(*[5.0, 1.6] * 5, 5.0, 9.0, *[5.0, 1.6] * 3, 5.0)
+    first, _ = sections(spans, 90.0, 25.0)
+    assert len(first.speech) == 5
+
+
+def test_speech_without_a_pause_is_not_cut():
+    assert len(sections((Span(0, 1_000),), 1_000.0)) == 1
+    found = sections((Span(0, 900), Span(901, 1_000)), 1_000.0)
+    assert [len(section.speech) for section in found] == [1, 1]

@@ -1,0 +1,143 @@
+"""What is handed on early is what is in the transcript, in its order, each utterance once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies
+from diarist.attribution import Attribution, attribute
+from diarist.settling import Settling
+from diarist.types import Diarization, RecognizedWord, Span, Turn, Utterance, Word
+from strategies import patient
+
+
+def utterance(start, speaker="SPEAKER_00", text=" word", length=0.5):
+    return Utterance((Word(text, Span(start, start + length), speaker, 0.9, 0.9),))
+
+
+@st.composite
+def channels(draw):
+    """Of each channel its turns and the sections of its words: each with its end, after which the next words start."""
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        at, parts = draw(st.floats(0, 3)), []
+        for _ in range(draw(st.integers(0, 4))):
+            words = []
+            for _ in range(draw(st.integers(0, 6))):
+                length = draw(st.sampled_from((0.0, 0.2, 3.0)))
+                words.append(RecognizedWord(draw(strategies.word_texts()), Span(at, at + length), 0.5))
+                at += draw(st.sampled_from((0.0, 0.1, 0.9, 2.5, 40.0)))
+            parts.append((words, at))
+        turns = draw(strategies.turns())
+        voices = np.arange(len(Diarization(turns).speakers), dtype=np.float32)[:, None]
+        found.append((Diarization(turns, voices), parts))
+    return found
+
+
+def settle(spoken):
+    """As the pipeline does it; also how many utterances were settled before the last section was there."""
+    calls: list[tuple[Utterance, ...]] = []
+    settling = Settling(len(spoken), calls.append)
+    for channel, (diarization, parts) in enumerate(spoken):
+        attribution = Attribution(diarization)
+        for words, end in parts:
+            utterances = attribution.add(words)
+            since = attribution.open_since
+            settling.add(channel, utterances, end if since is None else min(since, end))
+        settling.add(channel, attribution.finish(), None)
+    return calls, settling, settling.finish([diarization for diarization, _ in spoken])
+
+
+@given(channels())
+@patient
+def test_what_was_settled_is_what_there_is(spoken):
+    calls, settling, _ = settle(spoken)
+    assert all(calls)
+    assert tuple(utterance for call in calls for utterance in call) == settling.utterances
+
+
+@given(channels())
+@patient
+def test_nothing_is_lost_and_all_is_in_order(spoken):
+    _, settling, diarization = settle(spoken)
+    starts = [found.span.start for found in settling.utterances]
+    assert starts == sorted(starts)
+    said = sorted((word.text, word.span) for found in settling.utterances for word in found.words)
+    assert said == sorted((word.text, word.span) for _, parts in spoken for words, _ in parts for word in words)
+    order = dict.fromkeys((*(found.speaker for found in settling.utterances), *diarization.speakers))
+    assert list(order) == [f"SPEAKER_{number:02d}" for number in range(len(order))]
+    assert len(diarization.turns) == sum(len(part.turns) for part, _ in spoken)
+    assert len(diarization.embeddings) == len(diarization.speakers)
+
+
+@given(channels())
+@patient
+def test_of_several_channels_it_is_all_utterances_by_their_time(spoken):
+    _, settling, _ = settle(spoken)
+    expected = []
+    for channel, (diarization, parts) in enumerate(spoken):
+        attribution = Attribution(diarization)
+        said = [found for words, _ in parts for found in attribution.add(words)]
+        expected += [found.renamed(f"{channel}{found.speaker}") for found in (*said, *attribution.finish())]
+    if len(spoken) > 1:
+        expected.sort(key=lambda found: found.span)
+    assert [found.text for found in settling.utterances] == [found.text for found in expected]
+    names = [(ours.speaker, theirs.speaker) for ours, theirs in zip(settling.utterances, expected, strict=True)]
+    assert len(set(names)) == len({ours for ours, _ in names}) == len({theirs for _, theirs in names})
+
+
+@given(channels())
+@patient
+def test_one_section_is_as_if_there_were_none(spoken):
+    for diarization, parts in spoken:
+        words = [word for words, _ in parts for word in words]
+        _, settling, _ = settle([(diarization, [(words, 1e6)])])
+        whole = attribute(words, diarization)
+        assert [found.words for found in settling.utterances] == [
+            found.renamed(name.speaker).words for found, name in zip(whole, settling.utterances, strict=True)
+        ]
+
+
+def test_one_channel_settles_with_each_section():
+    calls = []
+    settling = Settling(1, calls.append)
+    settling.add(0, [utterance(1.0, "SPEAKER_01"), utterance(2.0, "SPEAKER_00")], 3.0)
+    assert [[found.speaker for found in call] for call in calls] == [["SPEAKER_00", "SPEAKER_01"]]
+    settling.add(0, [], 5.0)
+    assert len(calls) == 1  # nothing is no news
+    settling.add(0, [utterance(6.0, "SPEAKER_00")], None)
+    assert [found.speaker for found in calls[1]] == ["SPEAKER_01"]
+
+
+def test_separate_channels_settle_while_the_last_is_read():
+    calls = []
+    settling = Settling(2, calls.append)
+    settling.add(0, [utterance(1.0), utterance(4.0), utterance(9.0)], None)
+    assert calls == []
+    settling.add(1, [utterance(2.0)], 4.0)
+    assert [found.span.start for found in calls[0]] == [1.0, 2.0]
+    settling.add(1, [], None)
+    assert [found.span.start for found in calls[1]] == [4.0, 9.0]
+    assert [found.speaker for found in settling.utterances] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00", "SPEAKER_00"]
+
+
+def test_the_wordless_come_last_and_keep_their_voices():
+    settling = Settling(1)
+    settling.add(0, [utterance(5.0, "SPEAKER_01")], None)
+    turns = (Turn(Span(1, 2), "SPEAKER_00"), Turn(Span(5, 6), "SPEAKER_01"))
+    found = settling.finish([Diarization(turns, np.array([[0.0], [1.0]], dtype=np.float32), diarizer="x")])
+    assert [turn.speaker for turn in found.turns] == ["SPEAKER_01", "SPEAKER_00"]
+    assert found.embeddings.tolist() == [[0.0], [1.0]]
+    assert found.speakers == ("SPEAKER_01", "SPEAKER_00")
+    assert found.diarizer == "x"
+
+
+def test_what_the_listener_raises_goes_through():
+    def stop(_):
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        Settling(1, stop).add(0, [utterance(1.0)], None)
