@@ -1,0 +1,323 @@
+"""Traces by OpenTelemetry, where TRACES asks for them; a seam that costs next to nothing where it does not.
+
+A trace goes from process to process as a W3C ``traceparent``: it comes with a request, is kept with the job, and goes
+on in whichever worker takes it. It does so also where no traces are sent: the log lines then still bear its id.
+
+Attributes are numbers and words of ours: never texts, file names, addresses or keys of callers. Of an error its kind is
+told, not its message.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from diarist import __version__, logs
+from diarist.errors import Cancelled, ConfigurationError, DiaristError
+from diarist.settings import Settings
+from diarist.types import Seconds
+
+logger = logging.getLogger(__name__)
+
+Value: TypeAlias = str | int | float | bool
+Kind: TypeAlias = Literal["internal", "server", "client", "consumer", "producer"]
+
+SEND_S = 5.0
+"""How long the collector may take to answer, in a thread that nobody waits for."""
+
+FLUSH_S = 2.0
+"""How long a process that ends may still take to send its last spans."""
+
+BATCH_S = 2.0
+"""How long a span waits for others to be sent with."""
+
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+# https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and .../general/attributes/
+_STANDARD = {
+    "http_method": "http.request.method",
+    "http_route": "http.route",
+    "http_status": "http.response.status_code",
+    "error_type": "error.type",
+}
+
+
+class Span(Protocol):
+    """A piece of work that is being traced."""
+
+    def note(self, **attributes: Value) -> None:
+        """Say more about it."""
+        ...
+
+    def fail(self, error_type: str) -> None:
+        """It did not succeed: in one lower-case word or a number, why."""
+        ...
+
+
+class _Silence:
+    """The span of what is not traced."""
+
+    def note(self, **attributes: Value) -> None:
+        pass
+
+    def fail(self, error_type: str) -> None:
+        pass
+
+
+_SILENCE = _Silence()
+_here: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_tracing: _Tracing | None = None
+
+
+def configure(settings: Settings, process: str, instance: str = "") -> None:
+    """Send the traces of this process where the settings say so; calling it again replaces what it set before.
+
+    Args:
+        settings: TRACES and OTLP_ENDPOINT count.
+        process: what this one does, such as ``api`` or ``worker``.
+        instance: its name; empty for one made of the host's and the process's number.
+
+    Raises:
+        ConfigurationError: OpenTelemetry is not installed, or OTLP_ENDPOINT is no address.
+    """
+    global _tracing  # noqa: PLW0603 - like logging, it is the process's
+    stop()
+    if settings.traces == "otlp":
+        _tracing = _Tracing(settings.otlp_endpoint, process, instance or f"{socket.gethostname()}-{os.getpid()}")
+
+
+def stop() -> None:
+    """Send what is still to be sent, for ``FLUSH_S`` at the most, and trace nothing more."""
+    global _tracing
+    tracing, _tracing = _tracing, None
+    if tracing is not None:
+        tracing.stop()
+
+
+atexit.register(stop)
+
+
+def current() -> str | None:
+    """The ``traceparent`` of what this thread does, to be handed on; None where it belongs to no trace."""
+    return _here.get()
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The id of the trace, 32 hexadecimal digits; None where this is no ``traceparent``.
+
+    https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
+        return None
+    return match[2] if int(match[2], 16) and int(match[3], 16) else None
+
+
+@contextmanager
+def span(name: str, *, parent: str | None = None, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
+    """Trace what is done within.
+
+    Args:
+        name: of the kind of work, from a small set.
+        parent: the ``traceparent`` of what it belongs to, from another process or thread; one that is none counts as
+            none. By default, what this thread does already.
+        kind: how it stands to that.
+        attributes: what is known of it by now.
+    """
+    trace_id = trace_id_of(parent)
+    above = parent if trace_id else _here.get()
+    if _tracing is None and trace_id is None:
+        yield _SILENCE
+        return
+    begun = None if _tracing is None else _tracing.begin(name, above, kind, attributes)
+    here = above if begun is None else begun.traceparent
+    tokens = _here.set(here), logs.trace_id.set(trace_id_of(here))
+    try:
+        yield begun or _SILENCE
+    except BaseException as error:
+        if begun is not None:
+            begun.fail_by(error)
+        raise
+    finally:
+        _here.reset(tokens[0])
+        logs.trace_id.reset(tokens[1])
+        if begun is not None:
+            begun.end()
+
+
+def record(
+    name: str, started: Seconds, ended: Seconds, *, parent: str | None = None, kind: Kind = "internal", **more: Value
+) -> None:
+    """Trace what is over already: began and ended at these times, in seconds since 1970."""
+    if _tracing is not None:
+        above = parent if trace_id_of(parent) else _here.get()
+        _tracing.begin(name, above, kind, more, started).end(max(ended, started))
+
+
+class _Tracing:
+    """OpenTelemetry with an exporter, and a thread of its own that sends."""
+
+    def __init__(self, endpoint: str, process: str, instance: str) -> None:
+        if not re.match(r"https?://[^/\s]+", endpoint):
+            raise ConfigurationError(
+                f"OTLP_ENDPOINT {endpoint!r} is no address to send traces to. Set it to that of a collector that takes "
+                "OTLP over HTTP, such as http://127.0.0.1:4318, or set TRACES to none."
+            )
+        try:
+            from opentelemetry import trace
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        except ImportError as error:
+            raise ConfigurationError(
+                f"TRACES=otlp needs OpenTelemetry, which is not installed ({error}). Install it with "
+                "`pip install 'diarist[tracing]'`, or set TRACES to none."
+            ) from error
+        self._trace = trace
+        url = f"{endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
+        self._reasons = _Reasons()
+        self._exporter = _Exporter(OTLPSpanExporter(endpoint=url, timeout=SEND_S), url, self._reasons)
+        resource = Resource.create(
+            {
+                "service.name": "diarist",
+                "service.version": __version__,
+                "service.instance.id": instance,
+                "diarist.process": process,
+            }
+        )
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(cast("Any", self._exporter), schedule_delay_millis=BATCH_S * 1000)
+        )
+        self._tracer = self._provider.get_tracer("diarist", __version__)
+
+    def begin(
+        self, name: str, above: str | None, kind: Kind, attributes: Mapping[str, Value], at: Seconds | None = None
+    ) -> _Begun:
+        trace = self._trace
+        started = self._tracer.start_span(
+            name,
+            context=self._context(above),
+            kind=trace.SpanKind[kind.upper()],
+            attributes=_named(attributes),
+            start_time=None if at is None else int(at * 1e9),
+        )
+        return _Begun(started, trace.Status(trace.StatusCode.ERROR))
+
+    def stop(self) -> None:
+        ending = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
+        ending.start()
+        ending.join(FLUSH_S)
+        if ending.is_alive():
+            self._exporter.shutdown()  # ends the pause between two tries
+            ending.join(0.5)
+        self._reasons.close()
+
+    def _context(self, above: str | None) -> Any:
+        """The parent, as OpenTelemetry has it; an empty one begins a trace."""
+        from opentelemetry.context import Context
+
+        if above is None:
+            return Context()
+        _, trace_id, span_id, flags = above.split("-")[:4]
+        trace = self._trace
+        context = trace.SpanContext(
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16) & 1)
+        )
+        return trace.set_span_in_context(trace.NonRecordingSpan(context), Context())
+
+
+class _Begun:
+    """A span of OpenTelemetry's."""
+
+    def __init__(self, span: Any, failed: Any) -> None:
+        self._span = span
+        self._failed = failed
+
+    @property
+    def traceparent(self) -> str:
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+    def note(self, **attributes: Value) -> None:
+        self._span.set_attributes(_named(attributes))
+
+    def fail(self, error_type: str) -> None:
+        self.note(error_type=error_type)
+        self._span.set_status(self._failed)
+
+    def fail_by(self, error: BaseException) -> None:
+        # Not its message: that may name a file, or quote what a caller sent.
+        kind = error.code if isinstance(error, DiaristError) else type(error).__name__
+        if isinstance(error, Cancelled):
+            self.note(canceled=True)
+        else:
+            self.fail(kind)
+
+    def end(self, at: Seconds | None = None) -> None:
+        self._span.end(None if at is None else int(at * 1e9))
+
+
+class _Exporter:
+    """Sends spans, and logs when that ceases to work and when it works again: once each, however long it takes."""
+
+    def __init__(self, inner: Any, url: str, reasons: _Reasons) -> None:
+        self._inner = inner
+        self._url = url
+        self._reasons = reasons
+        self._lost = 0
+
+    def export(self, spans: Any) -> Any:
+        result = self._inner.export(spans)
+        if result.name != "SUCCESS":
+            if not self._lost:
+                logger.warning(
+                    "Traces cannot be sent to %s (%s). Their spans are dropped until it takes them; the work goes on. "
+                    "Check OTLP_ENDPOINT and the collector there.",
+                    self._url, self._reasons.last or "no answer",
+                )  # fmt: skip
+            self._lost += len(spans)
+        elif self._lost:
+            logger.info("Traces are sent to %s again; at least %d spans were lost meanwhile", self._url, self._lost)
+            self._lost = 0
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._inner.force_flush(timeout_millis))
+
+
+class _Reasons(logging.Handler):
+    """Hears what OpenTelemetry says of its troubles, one line for each batch of spans, and keeps the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+        self._source = logging.getLogger("opentelemetry")
+        self._source.addHandler(self)
+        self._source.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = record.getMessage()
+        if ".exporter." in record.name and "hutdown" not in words and "due to timeout" not in words:
+            self.last = re.sub(r"^Transient error (.*) encountered while .*", r"\1", words).rstrip(".")
+
+    def close(self) -> None:
+        self._source.removeHandler(self)
+        self._source.propagate = True
+        super().close()
+
+
+def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
+    return {_STANDARD.get(name, f"diarist.{name}"): value for name, value in attributes.items()}
