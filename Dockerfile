@@ -23,7 +23,7 @@ RUN mkdir /models
 
 # The embedded engine's, with either Whisper; fetched from where "diarist models pull" finds them, checked by their hashes.
 FROM build AS models-baked
-RUN MODEL_DIR=/models /opt/diarist/bin/diarist models pull --all
+RUN MODEL_DIR=/models ORT_DISABLE_TELEMETRY=1 /opt/diarist/bin/diarist models pull --all
 
 # hadolint ignore=DL3006 # one of the two stages above
 FROM models-${MODELS} AS models
@@ -34,12 +34,13 @@ RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nolog
 COPY --from=build /opt/diarist /opt/diarist
 COPY --from=models --chown=10001:10001 /models /models
 
-# The console is the log.
+# The console is the log. ONNX Runtime would report to its makers.
 ENV PATH=/opt/diarist/bin:$PATH \
     FLASK_HOST=0.0.0.0 \
     DATA_DIR=/data \
     MODEL_DIR=/models \
     LOG_FILE=/dev/null \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
