@@ -6,10 +6,7 @@ headers are there, so that no stranger's upload is read, and when the request is
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from apiflask import APIFlask
@@ -18,6 +15,7 @@ from flask import g, request
 from diarist.errors import Unauthorized
 from diarist.jobs.keyring import PATIENCE_S, Keyring
 from diarist.jobs.keys import ApiKey
+from diarist.listening import on_this_machine, this_machine
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -112,20 +110,12 @@ def listening(settings: Settings, keyring: Keyring) -> Settings:
     if on_this_machine(settings.flask_host):
         logger.info("No API key is configured: whoever reaches this machine's own address may do anything")
         return settings
-    host = "::1" if _family(settings.flask_host) == socket.AF_INET6 else "127.0.0.1"
+    host = this_machine(settings.flask_host)
     logger.warning(
         "No API key is configured, so the service listens on %s alone, not on FLASK_HOST %s: make a key with `diarist "
         "keys create NAME` or set API_KEY, then start it again", host, settings.flask_host,
     )  # fmt: skip
     return settings.model_copy(update={"flask_host": host})
-
-
-def on_this_machine(host: str) -> bool:
-    """Whether every address that ``host`` stands for can be reached from this machine alone.
-
-    A name that stands for none cannot be listened on either, which the server says.
-    """
-    return all(_is_loopback(address) for address in _addresses(host))
 
 
 def _token(headers: Headers) -> str:
@@ -139,26 +129,3 @@ def _token(headers: Headers) -> str:
     if sent[0] != sent[-1]:
         raise Unauthorized(_TWO)
     return sent[0]
-
-
-def _addresses(host: str) -> Iterable[str]:
-    try:
-        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        return ()
-    return tuple(str(address[0]) for *_, address in found)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    versions = {ipaddress.ip_address(_bare(address)).version for address in _addresses(host)}
-    return socket.AF_INET6 if versions == {6} else socket.AF_INET
-
-
-def _is_loopback(address: str) -> bool:
-    parsed = ipaddress.ip_address(_bare(address))
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_loopback
-
-
-def _bare(address: str) -> str:
-    return address.partition("%")[0]

@@ -43,7 +43,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "evaluate": LazyCommand("diarist.cli.evaluate", "evaluate", "Score transcripts against references."),
     "serve": LazyCommand("diarist.cli.serve", "serve", "Start the HTTP service."),
     "keys": LazyCommand("diarist.cli.keys", "keys", "Make, list and revoke API keys."),
+    "worker": LazyCommand("diarist.cli.worker", "worker", "Start the workers of one machine of a fleet."),
     "models": LazyCommand("diarist.cli.models", "models", "List, fetch and check the models."),
+    "doctor": LazyCommand("diarist.cli.doctor", "doctor", "Check this installation, and say what to do."),
 }
 
 

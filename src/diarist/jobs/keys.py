@@ -197,7 +197,7 @@ def configured_key(settings: Settings) -> str | None:
         return None
     if not re.fullmatch(r"[!-+\--~]+", settings.api_key):
         raise ConfigurationError("API_KEY holds more than visible ASCII without commas: use letters and digits alone.")
-    return _long_enough("API_KEY", settings.api_key)
+    return checked_secret("API_KEY", settings.api_key)
 
 
 def webhook_master(settings: Settings, database: Database) -> str:
@@ -208,7 +208,7 @@ def webhook_master(settings: Settings, database: Database) -> str:
         StoreUnavailable: the database cannot be read or written.
     """
     if settings.webhook_secret:
-        return _long_enough("WEBHOOK_SECRET", settings.webhook_secret)
+        return checked_secret("WEBHOOK_SECRET", settings.webhook_secret)
     kept = select(schema.secrets.c.value).where(schema.secrets.c.name == _WEBHOOK_MASTER)
     with database.reading() as connection:
         found: str | None = connection.execute(kept).scalar()
@@ -223,8 +223,9 @@ def webhook_master(settings: Settings, database: Database) -> str:
     return found
 
 
-def _long_enough(setting: str, value: str) -> str:
-    if len(value) < LEAST_CHARS:
+def checked_secret(setting: str, value: str) -> str:
+    """The value of a secret setting, where it is long enough or not set. Raises ``ConfigurationError``."""
+    if value and len(value) < LEAST_CHARS:
         raise ConfigurationError(
             f"{setting} has {len(value)} characters; at least {LEAST_CHARS} make sure that nobody can guess it. "
             'This makes a good one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'

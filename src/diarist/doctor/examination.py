@@ -1,0 +1,36 @@
+"""All checks, in the order in which they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from diarist.doctor import engine, machine, service, stores
+from diarist.doctor.findings import Check, Finding, run
+from diarist.settings import Settings
+
+CHECKS: Mapping[str, Check] = {
+    "python": machine.check_python,
+    "packages": machine.check_packages,
+    "cores and memory": machine.check_resources,
+    "data folder": machine.check_data_dir,
+    "temporary files": machine.check_temp_dir,
+    "log file": machine.check_log_file,
+    "model folder": machine.check_model_dir,
+    "models": engine.check_models,
+    "engine": engine.check_engine,
+    "decoder": engine.check_decoder,
+    "job store": stores.check_job_store,
+    "clock": stores.check_clock,
+    "queue": stores.check_queue,
+    "recordings": stores.check_media,
+    "API keys": stores.check_keys,
+    "webhooks": stores.check_webhooks,
+    "service": service.check_service,
+    "workers": service.check_workers,
+    "traces": service.check_traces,
+}
+
+
+def examine(settings: Settings) -> Iterator[tuple[str, Finding]]:
+    """What each check finds, by name; changes nothing but for files that are made and removed to see that it works."""
+    return run(CHECKS, settings)
