@@ -56,8 +56,6 @@ resources: {{ toYaml .part.resources | nindent 2 }}
 envFrom:
   - configMapRef:
       name: {{ include "diarist.name" .root }}
-  - secretRef:
-      name: {{ include "diarist.secret" .root }}
 {{- end -}}
 
 {{- define "diarist.mounts" -}}
@@ -88,6 +86,20 @@ envFrom:
 {{/* A setting as text. Helm holds numbers as floats, and would write a large one as 1.048576e+06. */}}
 {{- define "diarist.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end -}}
+{{- end -}}
+
+{{/* Settings from the secret, as a container's environment. Takes root, needed and wanted (names). */}}
+{{- define "diarist.secrets" -}}
+{{- range $name := concat .needed .wanted }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "diarist.secret" $.root }}
+      key: {{ $name }}
+      {{- if has $name $.wanted }}
+      optional: true
+      {{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* A map of settings as a container's environment. */}}
