@@ -6,6 +6,8 @@ The machine's own services are neither used nor touched. Redis and PostgreSQL co
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pwd
 import secrets
@@ -26,6 +28,9 @@ from pathlib import Path
 START_S = 60.0
 PORTS_TRIED = 5
 LOG_LINES = 40
+LOCK = "in use"
+ABANDONED_S = 60.0
+"""Between the making of a folder and its lock is much less."""
 
 
 class Absent(Exception):
@@ -41,7 +46,11 @@ class Server(ABC):
     def __init__(self, listen: str = "127.0.0.1") -> None:
         self.listen = listen
         self.port = 0
+        _remove_abandoned(f"diarist-{self.name}-")
         self.folder = Path(tempfile.mkdtemp(prefix=f"diarist-{self.name}-"))
+        # Held as long as this process lives: a folder without it is what one left that was killed.
+        self._held = (self.folder / LOCK).open("wb")
+        fcntl.flock(self._held, fcntl.LOCK_EX)
         self.log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._fresh = 0
@@ -90,6 +99,7 @@ class Server(ABC):
     def close(self) -> None:
         self.stop(signal.SIGKILL if self._kill_is_clean else None)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.close()
 
     def log_end(self) -> str:
         try:
@@ -346,6 +356,14 @@ def postgres_program(name: str) -> str:
     if not versions:
         return program(name)
     return str(max(versions, key=lambda path: int(path.parts[-3])))
+
+
+def _remove_abandoned(prefix: str) -> None:
+    for lock in Path(tempfile.gettempdir()).glob(f"{prefix}*/{LOCK}"):
+        with contextlib.suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.stat().st_mtime < time.time() - ABANDONED_S:
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _leash(number: signal.Signals) -> list[str]:

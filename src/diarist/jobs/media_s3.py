@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import mkstemp
@@ -132,7 +132,6 @@ class S3Media:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 with self._explained(f"The recording of job {job_id} is not in S3 any more: it was removed."):
                     self._fetch(key, file, tick or _nothing)
-                    file.flush()
                 yield path
         finally:
             path.unlink(missing_ok=True)
@@ -236,17 +235,27 @@ class S3Media:
         return counted.size_bytes
 
     def _fetch(self, key: str, file: BinaryIO, tick: Callable[[], None]) -> None:
-        try:
-            self._client.download_fileobj(
-                self._bucket, key, file, Config=_transfer(PIECE_BYTES), Callback=lambda _bytes: tick()
-            )
-        except OSError as error:
-            if not disk_full(error):
-                raise
-            raise StorageFull(
-                "The disk of this machine ran full while the recording was fetched. Free space in TEMP_AUDIO_DIR or "
-                "DATA_DIR, then try again."
-            ) from error
+        """Not boto3's own way: that leaves its connection open where ``tick`` stops it."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        which: dict[str, str] = {}
+        size_bytes: int | None = None
+        left = TRIES
+        while size_bytes is None or file.tell() < size_bytes:
+            begun = file.tell()
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
+                if size_bytes is None:
+                    size_bytes, which["IfMatch"] = int(answer["ContentLength"]), answer["ETag"]
+                with closing(answer["Body"]) as body:
+                    while piece := body.read(CHUNK_BYTES):
+                        _write(file, piece)
+                        tick()
+            except (HTTPClientError, IncompleteReadError):
+                left = TRIES if file.tell() > begun else left - 1
+                if not left:
+                    raise
+                which["Range"] = f"bytes={file.tell()}-"
 
     def _get(self, job_id: str, name: str, **which: str) -> bytes:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
@@ -255,17 +264,17 @@ class S3Media:
         with self._explained(f"The part {name} of job {job_id} is not there."):
             for left in reversed(range(TRIES)):
                 try:
-                    body: bytes = self._client.get_object(Bucket=self._bucket, Key=key, **which)["Body"].read()
+                    answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
+                    with closing(answer["Body"]) as body:
+                        return bytes(body.read())
                 except ClientError as error:
                     if code_of(error) not in ("InvalidRange", "416"):
                         raise
                     return b""
                 except (HTTPClientError, IncompleteReadError):
-                    # boto3 tries again until the answer begins, not when it breaks off later
+                    # boto3 tries again until an answer begins, not when it breaks off later
                     if not left:
                         raise
-                else:
-                    return body
         raise AssertionError  # the loop ends otherwise
 
     def _list(self, operation: str, what: str, **which: str) -> list[Any]:
@@ -340,8 +349,21 @@ class _Counted:
         return bytes(piece)
 
 
+def _write(file: BinaryIO, piece: bytes) -> None:
+    try:
+        file.write(piece)
+        file.flush()
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        raise StorageFull(
+            "The disk of this machine ran full while the recording was fetched. Free space in TEMP_AUDIO_DIR or "
+            "DATA_DIR, then try again."
+        ) from error
+
+
 def _transfer(piece_bytes: int) -> Any:
-    """In the caller's thread, piece by piece: there may be dozens at a time, and ``tick`` is the caller's."""
+    """In the caller's thread, piece by piece: there may be dozens at a time."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(

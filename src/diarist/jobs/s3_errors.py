@@ -41,7 +41,6 @@ def explained(client: Any, bucket: str, missing: str = GONE) -> Iterator[None]:
         MediaUnavailable: anything else.
     """
     from botocore.exceptions import BotoCoreError, ClientError
-    from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
@@ -49,8 +48,6 @@ def explained(client: Any, bucket: str, missing: str = GONE) -> Iterator[None]:
         if code_of(error) in ABSENT and _bucket_exists(client, bucket):
             raise MediaMissing(missing) from error
         raise _explain_answer(error, f"The bucket {bucket} at {client.meta.endpoint_url}") from error
-    except RetriesExceededError as error:
-        raise _explain_silence(error.last_exception, bucket, client.meta.endpoint_url) from error
     except BotoCoreError as error:
         raise _explain_silence(error, bucket, client.meta.endpoint_url) from error
 
