@@ -28,6 +28,7 @@ from diarist.jobs.model import (
     JobState,
     Limits,
     Order,
+    WorkerReport,
 )
 from diarist.jobs.queue import JobQueue, LocalQueue
 from diarist.jobs.store import SqlJobStore, open_store
@@ -46,6 +47,12 @@ ATTEND_EVERY_S = 5.0
 
 POSITIONS_AGE_S = 0.5
 """Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
+
+WAIT_POLL_S = 1.0
+"""Longest time between two looks at the store for a caller who waits, in case that a notice went astray."""
+
+FLEET_POLL_S = 0.25
+"""The same where workers are on other machines, which send no notices."""
 
 STALE_S = 60.0
 """A worker of a fleet that has said nothing for so long is taken for gone."""
@@ -68,9 +75,9 @@ class JobService:
         self._settings = settings
         self._store: JobStore = store
         self._media: MediaStore = open_media(settings)
-        self._waiters = Waiters(store)
-        self._crew = Crew(settings, store, self._waiters.notify, command)
-        self._queue: JobQueue = LocalQueue(self._crew)
+        self._waiters = Waiters(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
+        self._crew = None if settings.distributed else Crew(settings, store, self._waiters.notify, command)
+        self._queue: JobQueue = _open_queue(settings) if self._crew is None else LocalQueue(self._crew)
         self._admitting = threading.Lock()
         self._arriving = 0
         self._stopped = False
@@ -79,6 +86,9 @@ class JobService:
 
     def start(self) -> None:
         """Clear what an earlier run left, then start the workers."""
+        if self._crew is None:
+            logger.info("Workers are elsewhere: QUEUE_URL is set, and `diarist worker` starts them on any machine")
+            return
         clear_leftovers(self._settings, self._store, self._media)
         self._crew.start()
 
@@ -86,7 +96,8 @@ class JobService:
         """Let everyone who waits go (``EngineUnavailable``) and end the worker processes."""
         self._stopped = True
         self._waiters.close()
-        self._crew.stop(timeout)
+        if self._crew is not None:
+            self._crew.stop(timeout)
         self._queue.close()
 
     def check_room(self, size_bytes: int = 0, order: Order | None = None) -> None:
@@ -253,7 +264,10 @@ class JobService:
     def report(self) -> CrewReport:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            return CrewReport.of(self._store.reports())
+            reports = self._store.reports()
+            if self._crew is None:
+                reports = tuple(report for report in reports if _is_fresh(report))
+            return CrewReport.of(reports)
         except ServiceError as error:
             return CrewReport("error", (), (str(error),))
 
@@ -301,6 +315,16 @@ class JobService:
             logger.warning(
                 "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
             )
+
+
+def _open_queue(settings: Settings) -> JobQueue:
+    from diarist.jobs.celery_queue import CeleryQueue
+
+    return CeleryQueue(settings.queue_url)
+
+
+def _is_fresh(report: WorkerReport) -> bool:
+    return (utc_now() - report.reported_at).total_seconds() < STALE_S
 
 
 def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> None:

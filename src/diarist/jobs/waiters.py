@@ -9,15 +9,18 @@ from collections.abc import Callable
 from diarist.jobs.job_store import JobStore
 from diarist.jobs.model import Job
 
-POLL_S = 1.0
-"""Longest time between two looks at the store, in case that a notice went astray."""
-
 
 class Waiters:
-    """Lets threads wait for the end of a job; whoever learns of an end calls ``notify``."""
+    """Lets threads wait for the end of a job; whoever learns of an end calls ``notify``.
 
-    def __init__(self, store: JobStore) -> None:
+    Args:
+        store: where the job is looked at.
+        poll_s: longest time between two looks, in case that a notice went astray or nobody sends any.
+    """
+
+    def __init__(self, store: JobStore, poll_s: float) -> None:
         self._store = store
+        self._poll_s = poll_s
         self._changed = threading.Condition()
         self._notices = 0
         self._closed = False
@@ -54,5 +57,5 @@ class Waiters:
             with self._changed:
                 self._changed.wait_for(
                     lambda seen=seen: self._closed or self._notices != seen,  # type: ignore[misc]
-                    timeout=POLL_S if left is None else min(POLL_S, left),
+                    timeout=self._poll_s if left is None else min(self._poll_s, left),
                 )

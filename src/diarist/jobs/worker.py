@@ -69,14 +69,9 @@ def run_worker(
     settings = briefing.settings
     store = open_store(settings)
     left = threading.Event()
-    keeper = Keeper(
-        store, briefing.worker, settings, lambda: parent.say(line.ALIVE), parent.leave,
-        lambda: _end_now(store, keeper, briefing.worker),
-    )  # fmt: skip
-    threading.Thread(
-        target=_see_out, args=(parent.leave, left, store, keeper, briefing.worker), name="leave", daemon=True
-    ).start()
-    worker = _Worker(briefing, parent, store, keeper, work)
+    worker = _Worker(briefing, parent, store, work)
+    leaving = threading.Thread(target=_see_out, args=(parent.leave, left, worker.give_up), name="leave", daemon=True)
+    leaving.start()
     try:
         engine = worker.load(load_engine, load_retry_s)
         if engine is not None:
@@ -87,7 +82,7 @@ def run_worker(
 
 
 class _Worker:
-    def __init__(self, briefing: Briefing, parent: WorkerLine, store: JobStore, keeper: Keeper, work: Work) -> None:
+    def __init__(self, briefing: Briefing, parent: WorkerLine, store: JobStore, work: Work) -> None:
         self._name = briefing.worker
         self._fault = briefing.fault
         self._gpu = briefing.gpu
@@ -95,12 +90,29 @@ class _Worker:
         self._parent = parent
         self._store = store
         self._media: MediaStore = open_media(briefing.settings)
-        self._keeper = keeper
         self._work = work
         self._models: tuple[ModelInfo, ...] = ()
         self._queues: tuple[str, ...] = ()
-        self._reported_at = 0.0
+        self._said: WorkerReport | None = None
+        self._reported_at = time.monotonic()
         self._looked_at = 0.0
+        self._keeper = Keeper(store, self._name, briefing.settings, self.live, parent.leave, self.give_up)
+
+    def live(self) -> None:
+        """Give a sign of life, to the supervisor and now and then to the store: who is silent is taken for gone."""
+        self._parent.say(line.ALIVE)
+        if self._said is None or time.monotonic() - self._reported_at < REPORT_EVERY_S:
+            return
+        self._reported_at = time.monotonic()
+        with contextlib.suppress(ServiceError):
+            self._store.report(replace(self._said, reported_at=utc_now()))
+
+    def give_up(self) -> None:
+        """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
+        for job in self._keeper.jobs:
+            with contextlib.suppress(ServiceError):
+                self._store.hand_back(job.id, self._name)
+        _end_process()
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
         """The engine, tried until it loads; None when told to leave."""
@@ -136,7 +148,6 @@ class _Worker:
             self._parent.wake.clear()
             try:
                 taken = self._take(engine)
-                self._stay_known(engine)
             except ServiceError as error:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
                 self._parent.leave.wait(STORE_RETRY_S)
@@ -247,14 +258,8 @@ class _Worker:
     def _report(self, state: str, models: tuple[ModelInfo, ...], device: str = "") -> None:
         errors = () if self._fault is None else (self._fault,)
         self._reported_at = time.monotonic()
-        self._store.report(
-            WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device, self._queues)
-        )
-
-    def _stay_known(self, engine: Engine) -> None:
-        """Report again now and then: in a fleet, who has not spoken for long is taken for gone."""
-        if time.monotonic() - self._reported_at > REPORT_EVERY_S:
-            self._report("ready", engine.models, engine.device)
+        self._said = WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device, self._queues)
+        self._store.report(self._said)
 
     def _count_load(self, took_s: float) -> None:
         with contextlib.suppress(ServiceError):
@@ -298,7 +303,7 @@ def _outside(device: str, gpu: str | None) -> str:
     return re.sub(r"^cuda(:0)?(?!\S)", f"cuda:{gpu}" if gpu.isdigit() else gpu, device)
 
 
-def _see_out(leave: threading.Event, left: threading.Event, store: JobStore, keeper: Keeper, worker: str) -> None:
+def _see_out(leave: threading.Event, left: threading.Event, give_up: Callable[[], None]) -> None:
     """End the process soon after it was told to leave, also where the main thread is held up in native code."""
     leave.wait()
     if left.wait(LEAVE_S):
@@ -306,15 +311,7 @@ def _see_out(leave: threading.Event, left: threading.Event, store: JobStore, kee
     end = threading.Timer(LEAVE_S / 2, _end_process)
     end.daemon = True
     end.start()
-    _end_now(store, keeper, worker)
-
-
-def _end_now(store: JobStore, keeper: Keeper, worker: str) -> None:
-    """End the process, with the jobs in hand given back: nobody knows how long the native code would still take."""
-    for job in keeper.jobs:
-        with contextlib.suppress(ServiceError):
-            store.hand_back(job.id, worker)
-    _end_process()
+    give_up()
 
 
 def _end_process() -> None:

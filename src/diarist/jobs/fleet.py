@@ -1,0 +1,82 @@
+"""The workers of one machine of a fleet: woken by the queue, drained when they are told to leave."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from diarist.errors import ConfigurationError
+from diarist.jobs.crew import COMMAND, Crew
+from diarist.jobs.model import QUEUES
+from diarist.jobs.store import open_store
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+READY_S = 10.0
+"""How long the queue may take to be reached before the log says that workers look by themselves meanwhile."""
+
+
+def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
+    """Work until SIGTERM or Ctrl-C; then finish what is in hand, for DRAIN_S, and give back what is not done by then.
+
+    Raises:
+        ConfigurationError: QUEUE_URL is not set, or a setting cannot be used.
+        StoreUnavailable: the job store cannot be used.
+    """
+    if not settings.distributed:
+        raise ConfigurationError(
+            "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet set "
+            "QUEUE_URL and DATABASE_URL, and MEDIA_URL to a place that all machines reach."
+        )
+    from diarist.jobs.celery_queue import Listener
+
+    # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
+    for name in ("celery", "kombu", "amqp"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        store = open_store(settings)
+        stack.callback(store.close)
+        crew = Crew(settings, store, lambda: None, command)
+        listener = Listener(settings.queue_url, listened_to(settings), crew.wake)
+        stack.callback(crew.stop)
+        stack.enter_context(_set_by_signals(stop))
+        crew.start()
+        listener.start()
+        stack.callback(listener.stop)
+        if not listener.wait_until_ready(READY_S) and not stop.is_set():
+            logger.warning("QUEUE_URL does not answer yet: workers look for jobs by themselves until it does")
+        logger.info("Working on %s: queues %s", socket.gethostname(), settings.queues or "by what the workers can do")
+        stop.wait()
+        logger.info("Leaving: what is in hand has %.0f s to be finished", settings.drain_s)
+        crew.drain(settings.drain_s)
+    logger.info("Left")
+
+
+def listened_to(settings: Settings) -> tuple[str, ...]:
+    """The queues of which the machine wants to hear: those of QUEUES, or any, since workers know theirs only later."""
+    return tuple(settings.queues.split(",")) if settings.queues else QUEUES
+
+
+@contextmanager
+def _set_by_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and Ctrl-C set ``stop``; a second one ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, handle) for each in numbers]
+    try:
+        yield
+    finally:
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
