@@ -32,7 +32,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("api")
     return Settings(
         _env_file=None, data_dir=folder / "data", log_file=folder / "log", max_upload_mb=1, max_waiting=8,
-        http_threads=12, min_free_mb=0,
+        max_listeners=2, http_threads=12, min_free_mb=0,
     )  # fmt: skip
 
 
@@ -74,6 +74,31 @@ def post(client: FlaskClient, settings: Settings) -> Iterator[Callable]:
 
 
 @pytest.fixture
+def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[Callable]:
+    """``make(content="{}", **fields)``: the job that ``POST /v1/jobs`` makes. All are deleted after the test."""
+    made: list[str] = []
+
+    def send(content: bytes | str = "{}", headers: dict[str, str] | None = None, **fields: object) -> dict:
+        answer = client.post("/v1/jobs", data=recording(content, **fields), headers=FORM | (headers or {}))
+        assert answer.status_code == 202, answer.text
+        made.append(answer.get_json()["id"])
+        return answer.get_json()
+
+    yield send
+    for job_id in made:
+        jobs.discard(job_id)
+    eventually(
+        lambda: not [path for folder in (settings.temp_dir, settings.data_dir / "jobs") for path in folder.glob("*")]
+    )
+
+
+@pytest.fixture
+def done(jobs: JobService) -> Callable[[str], str]:
+    """``done(job_id)``: waits for the end of a job; its state."""
+    return lambda job_id: jobs.wait(job_id, 20).state.value
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
     """``start(**settings)``: a service of the test's own."""
     started: list[ServiceProcess] = []
@@ -92,7 +117,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """One service that tests share; it takes uploads of 1 MB."""
     service = ServiceProcess(
-        tmp_path_factory.mktemp("server"), MAX_UPLOAD_MB=1, MAX_WAITING=4, HTTP_THREADS=8, MIN_FREE_MB=0
+        tmp_path_factory.mktemp("server"),
+        MAX_UPLOAD_MB=1,
+        MAX_WAITING=4,
+        MAX_LISTENERS=2,
+        HTTP_THREADS=8,
+        MIN_FREE_MB=0,
     )
     service.wait_for("is ready")
     yield service

@@ -1,7 +1,8 @@
 """A real worker process with an engine that does what the recording says: the rest of the way is the service's own.
 
 A recording that is a JSON object is a script: ``{"fail": "CorruptAudio", "message": "..."}``, ``{"until": "/path"}``
-(goes on until that file is there), ``{"words": ["Hello", " there"]}``, ``{"silence": true}``. Any other recording is
+(goes on until that file is there), ``{"settle": true}`` (the first of two utterances is final before that),
+``{"words": ["Hello", " there"]}``, ``{"silence": true}``. Any other recording is
 answered with its own SHA-256. The engine loads once the file named by ``SCRIPTED_ENGINE`` says ``ready``; ``error``
 fails it.
 """
@@ -43,6 +44,14 @@ def load_engine(settings, note_models) -> Engine:
     return Engine("scripted", None, None, MODELS)
 
 
+def said(texts: list[str]) -> tuple[Utterance, ...]:
+    words = tuple(
+        Word(text, Span(0.12345 + i, 0.98765 + i), "SPEAKER_00", 0.91234, 0.87654) for i, text in enumerate(texts)
+    )
+    reply = Word("Fine.", Span(len(texts) + 0.5, len(texts) + 1.00049), "SPEAKER_01", 1.0, 1.0)
+    return Utterance(words), Utterance((reply,))
+
+
 def transcribe(
     path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings, settled
 ) -> Transcript:
@@ -50,7 +59,15 @@ def transcribe(
     try:
         script = json.loads(content)
     except ValueError:
+        script = None
+    if not isinstance(script, dict):
         script = {"words": [hashlib.sha256(content).hexdigest()]}
+    if "options" in script:
+        script["words"] = [repr(options)]
+    utterances = said(script.get("words", ["Hello,", " how", " are", " you?"]))
+    if "settle" in script:
+        progress("recognition", 0.5)
+        settled(utterances[:1])
     while "until" in script and not Path(script["until"]).exists():
         progress("waiting", 0.1)
         time.sleep(0.02)
@@ -60,14 +77,7 @@ def transcribe(
         raise getattr(errors, script["fail"], RuntimeError)(script.get("message", "What to do."))
     if "silence" in script:
         return Transcript((), Diarization(), 3.0, None, None, "scripted", ())
-    if "options" in script:
-        script["words"] = [repr(options)]
-    texts = script.get("words", ["Hello,", " how", " are", " you?"])
-    words = tuple(
-        Word(text, Span(0.12345 + i, 0.98765 + i), "SPEAKER_00", 0.91234, 0.87654) for i, text in enumerate(texts)
-    )
-    reply = Word("Fine.", Span(len(texts) + 0.5, len(texts) + 1.00049), "SPEAKER_01", 1.0, 1.0)
-    utterances = (Utterance(words), Utterance((reply,)))
+    settled(utterances[1:] if "settle" in script else utterances)
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
     return Transcript(
         utterances, Diarization(turns, diarizer="by the script"), 20.0, "en", 0.98765, "scripted",

@@ -177,7 +177,7 @@ def test_too_many_at_once(post, app):
     assert all(taken)
     try:
         answer = post(content="{}")
-        assert "8 recordings" in refusal(answer, 503, "queue_full")
+        assert "8 recordings" in refusal(answer, 429, "queue_full")
         assert int(answer.headers["Retry-After"]) > 0
     finally:
         for _ in taken:

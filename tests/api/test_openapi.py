@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import get_args
 
 import pytest
@@ -10,7 +12,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.openapi import from_wsgi
 
-from diarist.api import schemas
+from diarist.api import job_schemas, schemas
 from diarist.api.upload import MAX_PARTS
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
@@ -24,7 +26,40 @@ def document(app):
 
 def test_each_path_is_described(document):
     assert document["openapi"] == "3.1.0"
-    assert sorted(document["paths"]) == ["/", "/diarize", "/health/live", "/health/ready", "/status"]
+    assert sorted(document["paths"]) == [
+        "/", "/diarize", "/health/live", "/health/ready", "/status", "/v1/jobs", "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/deliveries", "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/result",
+    ]  # fmt: skip
+
+
+def test_each_operation_says_how_it_can_be_refused(document):
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            shape = "V1Problem" if path.startswith("/v1/") else "Problem"
+            refusals = {status: response for status, response in operation["responses"].items() if status >= "400"}
+            for response in refusals.values():
+                schema = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                assert schema == shape or path == "/health/ready", (method, path)
+            assert operation["operationId"]
+            if path.startswith("/v1/"):
+                assert {"401", "503"} <= refusals.keys()
+                assert ("404" in refusals) == ("{job_id}" in path)
+            assert ("401" in refusals) == ("security" in operation) == (path == "/diarize" or path.startswith("/v1/"))
+
+
+def test_the_example_of_a_job_is_one(document):
+    for example in document["components"]["schemas"]["JobView"]["examples"]:
+        assert job_schemas.JobView.model_validate(example).model_dump(mode="json") == example
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    assert job_schemas.NewJobByUrl.model_validate(body["example"]).labels == {"team": "sales"}
+
+
+def test_every_reference_leads_somewhere(document):
+    for reference in set(re.findall(r'"#/([^"]+)"', json.dumps(document))):
+        found = document
+        for step in reference.split("/"):
+            found = found[step]
 
 
 def test_the_form_is_described(document):
@@ -70,23 +105,63 @@ def beyond_a_schema(body) -> list:
     return excluded
 
 
-def conforms(app, path: str, mode: GenerationMode, examples: int) -> None:
-    operation = from_wsgi("/openapi.json", app)[path]["POST" if path == "/diarize" else "GET"]
+def conforms(app, path: str, mode: GenerationMode, examples: int, method: str = "GET", beyond=None) -> None:
+    operation = from_wsgi("/openapi.json", app)[path][method]
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
-        case.call_and_validate(excluded_checks=beyond_a_schema(case.body))
+        case.call_and_validate(excluded_checks=beyond(case) if beyond else beyond_a_schema(case.body))
 
     check()
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_diarize_does_what_the_document_says(app, mode):
-    conforms(app, "/diarize", mode, examples=100)
+    conforms(app, "/diarize", mode, examples=100, method="POST")
 
 
 @pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/status"])
 def test_the_others_do_what_the_document_says(app, path):
     conforms(app, path, GenerationMode.POSITIVE, examples=3)
+
+
+def beyond_the_schema_of_a_job(case) -> list:
+    """As ``beyond_a_schema``; besides, one recording or URL must be there, whose host must be public."""
+    return [*beyond_a_schema(case.body), positive_data_acceptance]
+
+
+def beyond_the_schema_of_a_query(case) -> list:
+    """An empty parameter is one that was not given, and what cursors there are no schema can know."""
+    values = (case.query or {}).values()
+    empty = any(not str(value).strip() or value in (None, [], [""], {}) for value in values)
+    return ([negative_data_rejection] if empty else []) + (
+        [positive_data_acceptance] if "cursor" in (case.query or {}) else []
+    )
+
+
+@pytest.fixture
+def no_jobs_left(client):
+    """Jobs that are made at random are deleted."""
+    yield
+    while jobs := client.get("/v1/jobs?limit=100").get_json()["data"]:
+        for job in jobs:
+            client.delete(job["links"]["self"])
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.usefixtures("no_jobs_left")
+def test_making_jobs_does_what_the_document_says(app, mode):
+    conforms(app, "/v1/jobs", mode, examples=100, method="POST", beyond=beyond_the_schema_of_a_job)
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/{job_id}/result", "/v1/jobs/{job_id}/events"])
+def test_asking_for_jobs_does_what_the_document_says(app, path, mode):
+    conforms(app, path, mode, examples=40, beyond=beyond_the_schema_of_a_query)
+
+
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/deliveries")])
+def test_a_job_that_is_not_there_is_answered_as_the_document_says(app, method, rest):
+    conforms(app, "/v1/jobs/{job_id}" + rest, GenerationMode.POSITIVE, examples=20, method=method)

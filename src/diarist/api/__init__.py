@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from apiflask import APIFlask
 
-from diarist.api import diarize, openapi, problems, status
+from diarist.api import access, diarize, job_events, job_result, jobs, openapi, problems, status
 from diarist.api.runtime import Jobs, Runtime
 from diarist.api.tracing import Traced
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
 from diarist.errors import ConfigurationError
+from diarist.jobs.keyring import Keyring
 from diarist.settings import Settings
 
 __all__ = ["create_app"]
 
 SPARE_THREADS = 2
-"""Threads that no waiting caller can hold: what answers ``/status``."""
+"""Threads that no waiting caller and no listener can hold: what answers ``/status``."""
 
 
-def create_app(settings: Settings, service: Jobs) -> APIFlask:
-    """The WSGI application: ``service`` does the work.
+def create_app(settings: Settings, service: Jobs, keys: Keyring | None = None) -> APIFlask:
+    """The WSGI application: ``service`` does the work for whoever has one of ``keys``.
+
+    Args:
+        settings: of the service.
+        service: started.
+        keys: None where there are none beside API_KEY.
 
     Raises:
-        ConfigurationError: waiting callers could hold every thread.
+        ConfigurationError: waiting callers and listeners could hold every thread, or API_KEY cannot be used.
     """
-    if settings.max_waiting + SPARE_THREADS > settings.http_threads:
+    if settings.max_waiting + settings.max_listeners + SPARE_THREADS > settings.http_threads:
         raise ConfigurationError(
-            f"MAX_WAITING ({settings.max_waiting}) must be at least {SPARE_THREADS} below HTTP_THREADS "
-            f"({settings.http_threads}): each waiting caller holds a thread, and /status needs some too."
+            f"MAX_WAITING ({settings.max_waiting}) and MAX_LISTENERS ({settings.max_listeners}) together must be at "
+            f"least {SPARE_THREADS} below HTTP_THREADS ({settings.http_threads}): each waiting caller and each "
+            "listener holds a thread, and /status needs some too."
         )
     app = APIFlask(__name__, docs_path=None, json_errors=False)
     app.request_class = UploadRequest
@@ -34,7 +41,8 @@ def create_app(settings: Settings, service: Jobs) -> APIFlask:
     app.extensions["diarist"] = Runtime(settings, service)
     openapi.describe(app)
     problems.register(app)
-    app.register_blueprint(diarize.blueprint)
-    app.register_blueprint(status.blueprint)
+    access.guard(app, keys or Keyring(settings, None))
+    for part in (diarize, jobs, job_result, job_events, status):
+        app.register_blueprint(part.blueprint)
     app.wsgi_app = Traced(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -11,14 +11,16 @@ from typing import ParamSpec, TypeVar
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from diarist import formats, logs
+from diarist import logs
+from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
+from diarist.api.rendering import rendered
 from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm
 from diarist.api.tracing import current_request_id
 from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
-from diarist.jobs.model import Job
+from diarist.jobs.model import Job, Order
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +68,13 @@ def diarize(form: DiarizeForm) -> Response:
     the answer, the work is stopped. Nothing of the recording is kept.
     """
     service = runtime()
-    options = form.options()
+    form.check_details()
     filename = form.audio.filename or ""
-    job = service.jobs.submit(received(form.audio).path, filename, options, current_request_id())
+    order = Order(form.options(), filename, current_request_id(), access.owner())
+    job = service.jobs.submit(received(form.audio).path, order)
     with _own(service, job):
         _wait(service, job)
-        transcript = service.jobs.result(job.id)
-        text = formats.render(transcript, form.format, recording=filename, words=form.words, details=form.details)
-        return _render(text, form.format)
+        return rendered(service.jobs.result(job.id), form, recording=filename)
 
 
 @contextmanager
@@ -100,12 +101,3 @@ def _wait(service: Runtime, job: Job) -> None:
             raise Cancelled("The caller closed the connection before the answer was ready.")
         if service.stopping.is_set():
             raise EngineUnavailable(STOPPING)
-
-
-def _render(text: str, name: str) -> Response:
-    shape = formats.FORMATS[name]
-    response = Response(text, content_type=f"{shape.media_type}; charset=utf-8" if name != "json" else shape.media_type)
-    if name != "json":
-        # A fixed name: the caller's own would have to be made safe for headers, and says nothing to the caller.
-        response.headers["Content-Disposition"] = f'inline; filename="conversation.{shape.extension}"'
-    return response

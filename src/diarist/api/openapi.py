@@ -8,9 +8,12 @@ from apiflask import APIFlask
 from pydantic import BaseModel
 
 from diarist import __version__
-from diarist.api.schemas import Health, Problem
+from diarist.api.access import OPEN
+from diarist.api.job_schemas import NewJob, NewJobByUrl
+from diarist.api.schemas import Health, Problem, V1Problem
 
 Document = dict[str, Any]
+Responses = dict[int | str, Document]
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
 
@@ -22,21 +25,156 @@ def problem(description: str, *, retry: bool = False, body: type[BaseModel] = Pr
     return response | ({"headers": _RETRY_AFTER} if retry else {})
 
 
-_TEXT = {"schema": {"type": "string"}}
+def _v1(description: str, *, retry: bool = False) -> Document:
+    return problem(description, retry=retry, body=V1Problem)
 
-DIARIZE_RESPONSES: dict[int | str, Document] = {
-    200: {"content": {"text/plain": _TEXT, "application/x-subrip": _TEXT, "text/vtt": _TEXT}},
+
+_TEXT = {"schema": {"type": "string"}}
+_TEXTS = {"text/plain": _TEXT, "application/x-subrip": _TEXT, "text/vtt": _TEXT}
+
+DIARIZE_RESPONSES: Responses = {
+    200: {"content": _TEXTS},
     400: problem("A field cannot be used, or there is nothing in the recording."),
     413: problem("The upload is too large, or the recording too long."),
     415: problem("There is no audio in it."),
     422: problem("The recording is damaged, or of a kind that is not accepted."),
+    429: problem("Too many recordings wait.", retry=True),
     500: problem("The work failed for a reason that is not in the request."),
-    503: problem("Too many recordings wait, or the engine cannot be loaded.", retry=True),
+    503: problem("The engine cannot be loaded, or the service stops.", retry=True),
     507: problem("There is too little disk space."),
 }
 
-READY_RESPONSES: dict[int | str, Document] = {
+READY_RESPONSES: Responses = {
     503: problem("Not ready: it loads, stops, or its engine cannot be loaded.", retry=True, body=Health),
+}
+
+_LOCATION = {"description": "Address of the job.", "schema": {"type": "string"}}
+_REPLAYED = {"description": "`true`: this is the job of an earlier request.", "schema": {"type": "string"}}
+_STORE: Responses = {503: _v1("The job store cannot be used, or the service stops.", retry=True)}
+_NO_JOB: Responses = {404: _v1("There is no such job, or it is not this key's.")}
+
+JOB_RESPONSES: Responses = {**_NO_JOB, **_STORE}
+CREATE_RESPONSES: Responses = {
+    200: {
+        "description": "The job of an earlier request with this `Idempotency-Key`.",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobView"}}},
+        "headers": {"Location": _LOCATION, "Idempotent-Replayed": _REPLAYED},
+    },
+    202: {"headers": {"Location": _LOCATION}},
+    400: _v1("A field or header cannot be used, there is nothing in the recording, or a URL is not public."),
+    413: _v1("The upload is too large."),
+    422: _v1("The `Idempotency-Key` stands for another job."),
+    429: _v1("There are as many unfinished jobs as may be, of all or of this key.", retry=True),
+    507: _v1("There is too little disk space."),
+    **_STORE,
+}
+LIST_RESPONSES: Responses = {
+    200: {"headers": {"Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}}}},
+    400: _v1("A parameter cannot be used."),
+    **_STORE,
+}
+CANCEL_RESPONSES: Responses = {**JOB_RESPONSES, 409: _v1("The job has succeeded or failed already.")}
+DELETE_RESPONSES: Responses = {204: {"description": "It is gone."}, **JOB_RESPONSES}
+RESULT_RESPONSES: Responses = {
+    200: {
+        "content": _TEXTS,
+        "headers": {
+            "Diarist-Partial": {
+                "description": "`true`: the job has not ended; this is what is final so far.",
+                "schema": {"type": "string"},
+            }
+        },
+    },
+    400: _v1("A parameter cannot be used; or the job failed because of its options or its recording."),
+    **_NO_JOB,
+    409: _v1("The job has not ended.", retry=True),
+    410: _v1("The job was canceled."),
+    413: _v1("The job failed: its recording is too large or too long."),
+    415: _v1("The job failed: there is no audio in its recording."),
+    422: _v1("The job failed: its recording is damaged, cannot be fetched, or is of a kind that is not accepted."),
+    500: _v1("The job failed for a reason that is not in the request; asking again gives the same."),
+    **_STORE,
+}
+EVENTS_RESPONSES: Responses = {
+    200: {
+        "description": "Events until the job has ended: `state` and `utterance` with an id, `progress` without, and "
+        "`deleted` where the job was deleted meanwhile. Their data is JSON.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'id: 3\nevent: utterance\ndata: {"at": "2026-01-31T12:00:02Z", "index": 0, "speaker": '
+                '"SPEAKER_00", "start_time": 0.0, "end_time": 2.5, "text": "Hello, how are you doing today?"}\n\n',
+            }
+        },
+    },
+    204: {"description": "The job has ended, and all its events are known to the listener already."},
+    400: _v1("A parameter or header cannot be used."),
+    **_NO_JOB,
+    429: _v1("There are as many listeners as may be.", retry=True),
+    **_STORE,
+}
+
+_HEADERS: dict[str, tuple[tuple[str, str, Document, str], ...]] = {
+    "createJob": (
+        (
+            "Idempotency-Key",
+            "Any text of the caller's, new for each job: a second request with it makes no second job.",
+            {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+            "8f14e45f-ceea-467f-9c3b",
+        ),
+    ),
+    "listenToJob": (
+        (
+            "Last-Event-ID",
+            "The id of the last event that is known already.",
+            {"type": "string", "pattern": "^[0-9]{1,9}$"},
+            "2",
+        ),
+    ),
+}
+"""Headers of requests by operation: name, description, schema, example."""
+
+NEW_JOB_EXAMPLE = {
+    "url": "https://example.com/meeting.wav", "num_speakers": 2, "labels": {"team": "sales"},
+    "webhook_url": "https://example.com/hooks/diarist",
+}  # fmt: skip
+
+JOB_EXAMPLE = {
+    "id": "mX3vK9pQ2rT7wY1zB5cD8f",
+    "object": "job",
+    "state": "running",
+    "stage": "recognition",
+    "progress": 0.62,
+    "eta_s": 41.0,
+    "queue_position": None,
+    "attempts": 1,
+    "created_at": "2026-01-31T12:00:00Z",
+    "started_at": "2026-01-31T12:00:01Z",
+    "ended_at": None,
+    "duration": None,
+    "timings": {},
+    "error": None,
+    "utterances": 12,
+    "labels": {"team": "sales"},
+    "priority": "normal",
+    "queue": "any",
+    "filename": "meeting.wav",
+    "size_bytes": 960044,
+    "source_url": None,
+    "webhook_url": None,
+    "options": {
+        "num_speakers": 2,
+        "min_speakers": None,
+        "max_speakers": None,
+        "language": None,
+        "channels": "mix",
+    },
+    "links": {
+        "self": "/v1/jobs/mX3vK9pQ2rT7wY1zB5cD8f",
+        "result": "/v1/jobs/mX3vK9pQ2rT7wY1zB5cD8f/result",
+        "events": "/v1/jobs/mX3vK9pQ2rT7wY1zB5cD8f/events",
+        "cancel": "/v1/jobs/mX3vK9pQ2rT7wY1zB5cD8f/cancel",
+    },
 }
 
 
@@ -52,13 +190,69 @@ def describe(app: APIFlask) -> None:
 def _complete(document: Document | str) -> Document | str:
     assert isinstance(document, dict)
     schemas = document["components"]["schemas"]
-    schemas[Problem.__name__] = Problem.model_json_schema()
-    for field in schemas["DiarizeForm"]["properties"].values():
-        # Pydantic shows the default of a field that may be left out, though null is nothing that can be sent.
-        if field.get("default", ...) is None:
-            del field["default"]
-    for operations in document["paths"].values():
+    for model in (Problem, V1Problem, NewJob, NewJobByUrl):
+        schemas |= _schema(model)
+    schemas["JobView"]["examples"] = [JOB_EXAMPLE]
+    # A form has only text for an object.
+    labels = schemas[NewJob.__name__]["properties"]["labels"]
+    schemas[NewJob.__name__]["properties"]["labels"] = {
+        "type": "string", "contentMediaType": "application/json", "description": labels["description"],
+        "examples": ['{"team": "sales"}'],
+    }  # fmt: skip
+    document["paths"]["/v1/jobs"]["post"]["requestBody"] = {
+        "content": {
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/NewJob"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/NewJobByUrl"}, "example": NEW_JOB_EXAMPLE},
+        }
+    }
+    for schema in schemas.values():
+        _without_null_defaults(schema)
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of `diarist keys create`."},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in another header."},
+    }
+    for path, operations in document["paths"].items():
         for operation in operations.values():
-            if "requestBody" in operation:
-                operation["requestBody"]["required"] = True
+            if isinstance(operation, dict):
+                _complete_operation(operation)
+                if path not in OPEN:
+                    _guard(operation, V1Problem if path.startswith("/v1/") else Problem)
     return document
+
+
+def _guard(operation: Document, body: type[BaseModel]) -> None:
+    # The empty one: where no key is configured, none is asked for.
+    operation["security"] = [{"bearer": []}, {"key": []}, {}]
+    operation["responses"]["401"] = problem("Keys are configured, and the request has none that is valid.", body=body)
+
+
+def _complete_operation(operation: Document) -> None:
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
+    for parameter in operation.get("parameters", []):
+        if parameter["schema"].get("type") == "array":
+            parameter |= {"style": "form", "explode": False}
+        _without_null_default(parameter["schema"])
+    for name, description, schema, example in _HEADERS.get(operation.get("operationId", ""), ()):
+        operation.setdefault("parameters", []).append(
+            {"name": name, "in": "header", "required": False, "description": description, "schema": schema,
+             "example": example}
+        )  # fmt: skip
+
+
+def _schema(model: type[BaseModel]) -> Document:
+    """The schema of a model, and of those within it, by name."""
+    made = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    within: Document = made.pop("$defs", {})
+    return within | {model.__name__: made}
+
+
+def _without_null_defaults(schema: Document) -> None:
+    for field in schema.get("properties", {}).values():
+        _without_null_default(field)
+
+
+def _without_null_default(field: Document) -> None:
+    """Pydantic shows the default of a field that may be left out, though null is nothing that can be sent."""
+    if field.get("default", ...) is None:
+        del field["default"]

@@ -1,10 +1,15 @@
-"""The one place that turns errors into HTTP answers: status, headers and ``{"error", "code", "request_id"}``."""
+"""The one place that turns errors into HTTP answers: status, headers and body.
+
+The body is ``{"error": {"message", "type", "param", "code"}}``, as OpenAI's clients read it, where the address begins
+with ``/v1/``; elsewhere it is ``{"error", "code", "request_id"}``.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from apiflask import APIFlask, HTTPError
 from flask import Response, request
@@ -12,7 +17,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from diarist import errors
-from diarist.api.schemas import explain
+from diarist.api.schemas import refusal
 from diarist.api.tracing import current_request_id
 from diarist.errors import DiaristError
 
@@ -33,14 +38,19 @@ STATUS: dict[type[DiaristError], int] = {
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.EngineUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.QueueFull: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.MediaUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UrlRefused: HTTPStatus.BAD_REQUEST,
     errors.UrlUnusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UrlUnreachable: HTTPStatus.BAD_GATEWAY,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
+    errors.JobNotDone: HTTPStatus.CONFLICT,
+    errors.JobEnded: HTTPStatus.CONFLICT,
+    errors.JobCanceled: HTTPStatus.GONE,
     errors.Cancelled: CLIENT_CLOSED_REQUEST,
     DiaristError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
@@ -83,43 +93,57 @@ def status_of(kind: type[DiaristError]) -> int:
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 
 
-def body(message: str, code: str, request_id: str) -> bytes:
-    """The JSON of every error, UTF-8."""
-    return json.dumps({"error": message, "code": code, "request_id": request_id}, ensure_ascii=False).encode(
-        "utf-8", "replace"
-    )
+TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+"""What the others are called that are no ``invalid_request_error`` and, from 500 on, no ``server_error``."""
+
+
+def body(status: int, message: str, code: str, *, path: str, request_id: str, param: str | None = None) -> bytes:
+    """The JSON of an error, UTF-8, in the shape of the address ``path``."""
+    shape: dict[str, Any] = {"error": message, "code": code, "request_id": request_id}
+    if path.startswith("/v1/"):
+        server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = TYPES.get(HTTPStatus(status), "server_error" if server else "invalid_request_error")
+        shape = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return json.dumps(shape, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def headers(status: int) -> dict[str, str]:
     """What every error answer of this status carries beside its body."""
     retry = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-    return {"Content-Type": "application/json"} | ({"Retry-After": str(RETRY_AFTER_S)} if retry else {})
+    challenge = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+    return {"Content-Type": "application/json"} | ({"Retry-After": str(RETRY_AFTER_S)} if retry else {}) | challenge
 
 
-def answer(status: int, message: str, code: str) -> Response:
+def answer(status: int, message: str, code: str, param: str | None = None) -> Response:
     """An error as an answer to the current request."""
-    return Response(body(message, code, current_request_id()), status=status, headers=headers(status))
+    made = body(status, message, code, path=request.path, request_id=current_request_id(), param=param)
+    return Response(made, status=status, headers=headers(status))
+
+
+def answer_to(error: DiaristError, status: int | None = None) -> Response:
+    """An error as an answer to the current request; ``status`` where it is not the one that such errors have."""
+    status = status or status_of(type(error))
+    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+    logger.log(level, "Answered %d %s: %s", status, error.code, error)
+    return answer(status, str(error), error.code, getattr(error, "param", None))
 
 
 def register(app: APIFlask) -> None:
-    """Make ``app`` answer every error in the one shape."""
-    app.register_error_handler(DiaristError, _diarist)
+    """Make ``app`` answer every error in these shapes."""
+    app.register_error_handler(DiaristError, answer_to)
     app.register_error_handler(HTTPError, _invalid_form)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _diarist(error: DiaristError) -> Response:
-    status = status_of(type(error))
-    level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-    logger.log(level, "Answered %d %s: %s", status, error.code, error)
-    return answer(status, str(error), error.code)
-
-
 def _invalid_form(error: HTTPError) -> Response:
     """APIFlask's own error: a form that pydantic refused, or a status that it was asked to answer."""
     if isinstance(error.__cause__, ValidationError):
-        return _diarist(errors.InvalidOption(explain(error.__cause__)))
+        return answer_to(refusal(error.__cause__))
     return answer(error.status_code, str(error.message), "http_error")
 
 

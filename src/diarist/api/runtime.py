@@ -5,31 +5,120 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from flask import current_app
 
 from diarist.errors import EngineUnavailable, ServiceError
-from diarist.jobs.model import CrewReport, Job
+from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
 from diarist.settings import Settings
-from diarist.types import TranscribeOptions, Transcript
+from diarist.types import Transcript, Utterance
 
 logger = logging.getLogger(__name__)
 
 STOPPING = "The service is stopping. Send the recording again when it is back."
 
 
-class Jobs(Protocol):
-    """The part of ``diarist.jobs.service.JobService`` that HTTP needs."""
+class Delivery(Protocol):
+    """One attempt to tell the webhook of a job of its end."""
 
-    def check_room(self, size_bytes: int = 0) -> None:
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        ...
+
+    @property
+    def at(self) -> datetime:
+        """When, in UTC."""
+        ...
+
+    @property
+    def status(self) -> int | None:
+        """What the receiver answered; None where no answer came."""
+        ...
+
+    @property
+    def error(self) -> str | None:
+        """Why it counts as failed; None where it does not."""
+        ...
+
+    @property
+    def took_s(self) -> float:
+        """How long it took, in seconds."""
+        ...
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When it is tried again; None where it is not."""
+        ...
+
+
+class Jobs(Protocol):
+    """The part of ``diarist.jobs.service.JobService`` that HTTP needs.
+
+    Every method may raise ``StoreUnavailable``; those that take the id of a job raise ``JobNotFound`` unless it says
+    otherwise.
+    """
+
+    def check_room(self, size_bytes: int = 0, order: Order | None = None) -> None:
         """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
         ...
 
-    def submit(self, recording: BinaryIO | Path, filename: str, options: TranscribeOptions, request_id: str) -> Job:
-        """Take a recording on; a file is moved. Raises ``QueueFull`` or ``StorageFull``."""
+    def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
+        """Take a recording on; a file is moved.
+
+        Gives the earlier job back where the owner made one with the same idempotency key. ``limit``: how many
+        unfinished jobs the owner may have, where that is not MAX_QUEUED_PER_KEY.
+
+        Raises:
+            QueueFull: there are as many as may be.
+            StorageFull: there is too little disk space.
+            IdempotencyConflict: the earlier job with that key was another order.
+        """
+        ...
+
+    def submit_url(self, order: Order, limit: int | None = None) -> Job:
+        """Take an order on whose recording is fetched from its ``source_url``. Raises as ``submit`` does."""
+        ...
+
+    def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
+        """The owner's job with this key. Raises ``IdempotencyConflict`` where it was another order."""
+        ...
+
+    def get(self, job_id: str, owner: str | None = None) -> Job:
+        """The job as it is. Raises ``JobNotFound`` also where it is another owner's, or a waiting request."""
+        ...
+
+    def page(self, wanted: JobFilter, limit: int, cursor: str | None) -> JobPage:
+        """Jobs, newest first. Raises ``InvalidOption`` for a cursor that is none."""
+        ...
+
+    def position(self, job_id: str) -> int | None:
+        """The place of a job in the line, 1 for the next; None where it is in none. Never raises ``JobNotFound``."""
+        ...
+
+    def eta_s(self, job: Job) -> float | None:
+        """Seconds until the job has probably ended; None where nobody can say."""
+        ...
+
+    def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
+        """What happened after the event with the number ``after``, in order; some of it, where it is much."""
+        ...
+
+    def partial(self, job_id: str) -> tuple[Utterance, ...]:
+        """The utterances that are final already."""
+        ...
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job that has not ended; the job as it is then."""
+        ...
+
+    def deliveries(self, job_id: str) -> Sequence[Delivery]:
+        """How the webhook of a job was sent, oldest first."""
         ...
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
@@ -41,7 +130,7 @@ class Jobs(Protocol):
         ...
 
     def result(self, job_id: str) -> Transcript:
-        """What a job that succeeded found; raises what it failed with."""
+        """What a job that succeeded found. Raises what it failed with."""
         ...
 
     def discard(self, job_id: str) -> None:
@@ -106,11 +195,20 @@ class Runtime:
     gate: threading.BoundedSemaphore = field(init=False)
     """A place for each caller of ``/diarize``, so that some threads are always left to answer ``/status``."""
 
+    listeners: threading.BoundedSemaphore = field(init=False)
+    """A place for each listener to the events of a job, for the same reason."""
+
     lookout: Lookout = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lookout", Lookout(self.jobs))
         object.__setattr__(self, "gate", threading.BoundedSemaphore(self.settings.max_waiting))
+        object.__setattr__(self, "listeners", threading.BoundedSemaphore(self.settings.max_listeners))
+
+    def check_going_on(self) -> None:
+        """Refuse work that is for later. Raises ``EngineUnavailable`` where the service stops."""
+        if self.stopping.is_set():
+            raise EngineUnavailable(STOPPING)
 
     def check_available(self) -> None:
         """Refuse work that cannot be done now.
@@ -119,8 +217,7 @@ class Runtime:
             EngineUnavailable: the service stops, or its engine cannot be loaded. An engine that still loads is no
                 reason: the caller waits for it.
         """
-        if self.stopping.is_set():
-            raise EngineUnavailable(STOPPING)
+        self.check_going_on()
         report = self.jobs.report()
         if report.state == "error":
             raise EngineUnavailable(" ".join(("The engine is not available.", *report.errors)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from apiflask.fields import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from diarist.errors import InvalidOption
@@ -20,13 +22,21 @@ SHOWN_CHARS = 80
 """How much of a value that is refused is shown to the one who sent it."""
 
 
-class DiarizeForm(BaseModel):
-    """The form of ``POST /diarize``. An empty text field is one that was not given."""
+class Form(BaseModel):
+    """What a caller sends, as text. An empty field is one that was not given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
-    """The recording, in any common audio or video format."""
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, form: Any) -> Any:
+        if not isinstance(form, dict):
+            return form
+        return {name: value for name, value in form.items() if not (isinstance(value, str) and not value.strip())}
+
+
+class WorkForm(Form):
+    """What may be asked of the work on a recording."""
 
     num_speakers: SpeakerCount = None
     """How many people speak, where that is known: a whole number from 1 to 100."""
@@ -40,6 +50,21 @@ class DiarizeForm(BaseModel):
     language: Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")] | SkipJsonSchema[None] = None
     """The language that is spoken, as an ISO 639 code such as `en`. Left out, it is found from the recording."""
 
+    channels: Literal["mix", "separate"] = "mix"
+    """`mix` hears all channels as one; `separate` takes each for one speaker, whose number is then left out."""
+
+    def options(self) -> TranscribeOptions:
+        """Raises ``InvalidOption`` where fields contradict each other."""
+        return TranscribeOptions(
+            hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
+            language=self.language.lower() if self.language else None,
+            channels=self.channels,
+        )
+
+
+class RenderForm(Form):
+    """How a result may be asked for."""
+
     words: bool = False
     """`true` adds the single words, with times and confidences, to each segment."""
 
@@ -49,36 +74,49 @@ class DiarizeForm(BaseModel):
     format: FormatName = "json"
     """How the answer is written: json, txt, srt, vtt or rttm."""
 
-    channels: Literal["mix", "separate"] = "mix"
-    """`mix` hears all channels as one; `separate` takes each for one speaker, whose number is then left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, form: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in form.items() if not (isinstance(value, str) and not value.strip())}
-
-    def options(self) -> TranscribeOptions:
-        """Raises ``InvalidOption`` where fields contradict each other."""
+    def check_details(self) -> None:
+        """Raises ``InvalidOption`` where they are asked for in a format without a place for them."""
         if self.details and self.format != "json":
             raise InvalidOption(f"details=true needs format=json: {self.format} has no place for them")
-        return TranscribeOptions(
-            hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
-            language=self.language.lower() if self.language else None,
-            channels=self.channels,
-        )
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with a form that ``DiarizeForm`` refused, and what each field takes."""
+class DiarizeForm(RenderForm, WorkForm):
+    """The form of ``POST /diarize``. An empty text field is one that was not given."""
+
+    audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
+    """The recording, in any common audio or video format."""
+
+
+class InvalidField(InvalidOption):
+    """A field or parameter that cannot be used, by name."""
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def refusal(error: ValidationError) -> InvalidField:
+    """What is wrong with a form that one of the models here refused, and what each field takes."""
+    fields = _fields(error.title)
     faults: dict[str, str] = {}
     for fault in error.errors():
         name = str(fault["loc"][0]) if fault["loc"] else "form"
-        field = DiarizeForm.model_fields.get(name)
-        if field is None:
-            faults[name] = f"There is no field {_shorten(name)}; there are {', '.join(DiarizeForm.model_fields)}."
-        else:
+        field = fields.get(name)
+        if field is not None:
             faults[name] = f"{name} cannot be {_shorten(fault['input'])}. It says: {field.description}"
-    return " ".join(faults.values())
+        elif fault["type"] == "extra_forbidden":
+            faults[name] = f"There is no field {_shorten(name)}; there are {', '.join(fields)}."
+        else:
+            faults[name] = f"The body cannot be read: {fault['msg']}. It must be one object with the fields by name."
+    return InvalidField(" ".join(faults.values()), next((name for name in faults if name in fields), None))
+
+
+def _fields(title: str) -> Mapping[str, FieldInfo]:
+    """The fields of the form that is called so."""
+    kinds = list[type[Form]]([Form])
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return next((kind.model_fields for kind in kinds if kind.__name__ == title), {})
 
 
 def _shorten(value: object) -> str:
@@ -171,7 +209,7 @@ class Conversation(BaseModel):
 
 
 class Problem(BaseModel):
-    """Every error of this API."""
+    """Every error of addresses that do not begin with `/v1/`."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -183,6 +221,34 @@ class Problem(BaseModel):
 
     request_id: str
     """As in the header X-Request-ID; the service's log has it on each line of this request."""
+
+
+class Fault(BaseModel):
+    """What is wrong."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    message: str
+    """What is wrong and what to do about it, for a person."""
+
+    type: Literal[
+        "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
+    ]
+    """Whose fault it is, and of which kind."""
+
+    param: str | None
+    """The field or parameter that is wrong, where it is one."""
+
+    code: str
+    """The same for a machine: one lower-case word with underscores, which does not change."""
+
+
+class V1Problem(BaseModel):
+    """Every error of addresses that begin with `/v1/`; the id of the request is in the header X-Request-ID."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: Fault
 
 
 class ModelState(BaseModel):

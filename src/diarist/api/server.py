@@ -27,11 +27,11 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import Error
 
 from diarist import errors
-from diarist.api import problems
+from diarist.api import access, problems
 from diarist.api.runtime import Runtime
 from diarist.api.tracing import log_access, request_id_for
 from diarist.api.upload import DISK_FULL, FORM_BYTES, too_large
-from diarist.errors import ConfigurationError
+from diarist.errors import ConfigurationError, StoreUnavailable, Unauthorized
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ CONNECTIONS = 500
 
 ROOM_STEP_BYTES = 16 * 2**20
 """How much of a body comes between two looks at the free space of the disk."""
+
+DOOR_PATIENCE_S = 0.1
+"""How long the thread that reads all requests waits to hear which API keys there are."""
 
 FLUSH_S = 3.0
 """How long a stopping server goes on to send the answers that it has."""
@@ -74,10 +77,12 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         super().__init__(adj)
         self.started = time.monotonic()
         self.room_checked_bytes = -ROOM_STEP_BYTES
+        self.door_passed = False
 
     def received(self, data: bytes) -> int:
         try:
             consumed: int = super().received(data)
+            self._check_access()
             self._check_room()
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
@@ -95,6 +100,19 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         self.expect_continue = False
         self.error = _RefusalError(status, details)
         self.completed = True
+
+    def _check_access(self) -> None:
+        """Refuse a stranger's body before any of it is read. The application asks again, of every request."""
+        if self.error is not None or self.body_rcv is None or self.door_passed:
+            return
+        self.door_passed = True
+        own = (self.headers.get(name) for name in ("AUTHORIZATION", "X_API_KEY"))
+        try:
+            self.adj.door.admit(access.Headers(self.command, self.path, *own), DOOR_PATIENCE_S)
+        except Unauthorized as error:
+            self.refuse(HTTPStatus.UNAUTHORIZED, str(error))
+        except StoreUnavailable:
+            logger.debug("The API keys are not known yet; the application decides")
 
     def _check_room(self) -> None:
         """Refuse a body that the disk has no room for: once it is declared, and again as others grow beside it."""
@@ -128,14 +146,14 @@ class _Refuse(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         request_id = request_id_for(self.request.headers.get("X_REQUEST_ID"))
         code, message = _words(error, self.channel.server.upload_limit_bytes, request_id)
-        body = problems.body(message, code, request_id)
+        method, path = getattr(self.request, "command", "-"), getattr(self.request, "path", "-")
+        body = problems.body(error.code, message, code, path=path, request_id=request_id)
         self.status = f"{error.code} {error.reason}"
         own = {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
         self.response_headers.extend((problems.headers(error.code) | own).items())
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
-        method, path = getattr(self.request, "command", "-"), getattr(self.request, "path", "-")
         level = logging.WARNING if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
         logger.log(level, "Refused with %d %s: %s", error.code, code, error.body, extra={"request_id": request_id})
         log_access(method, path, str(error.code), started, request_id)
@@ -144,6 +162,8 @@ class _Refuse(ErrorTask):  # type: ignore[misc]
 def _words(error: Error, limit_bytes: int, request_id: str) -> tuple[str, str]:
     """The machine word and the words for a person."""
     status = HTTPStatus(error.code)
+    if status is HTTPStatus.UNAUTHORIZED:
+        return errors.Unauthorized.code, error.body
     if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return errors.UploadTooLarge.code, str(too_large(limit_bytes))
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -245,6 +265,7 @@ class Server:
             listener.channel_class = _Channel
             listener.upload_limit_bytes = settings.upload_limit_bytes
             listener.adj.socket_options = _socket_options()
+            listener.adj.door = app.extensions[access.EXTENSION]
             listener.adj.min_free_bytes = settings.min_free_mb * 2**20
 
     @property

@@ -69,9 +69,10 @@ def about() -> About:
     return About(
         name="Diarist",
         version=__version__,
-        about="Who said what, when: POST a recording to /diarize.",
+        about="Who said what, when: POST a recording to /diarize and wait, or to /v1/jobs and come back.",
         links={
             "diarize": "/diarize",
+            "jobs": "/v1/jobs",
             "status": "/status",
             "live": "/health/live",
             "ready": "/health/ready",

@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from diarist import logs
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 access = logging.getLogger("diarist.access")
 
-POLLED = frozenset({"/status", "/health/live", "/health/ready"})
-"""Addresses that are asked every few seconds for as long as the service runs."""
+POLLED = re.compile(r"/status|/health/(live|ready)|/metrics|/v1/jobs/[^/]+")
+"""Addresses that are asked every few seconds, for as long as the service runs or a job does."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -36,7 +36,8 @@ def log_access(method: str, path: str, status: str, started: float, request_id: 
     """One line for an answered request; ``started`` is of ``time.monotonic``. At DEBUG for a poll that went well."""
     took_ms = (time.monotonic() - started) * 1000
     # Or the log of a night would hold nothing else, and rotation would throw out what matters.
-    level = logging.DEBUG if path in POLLED and status == "200" else logging.INFO
+    poll = method in ("GET", "HEAD") and status in ("200", "304") and POLLED.fullmatch(path)
+    level = logging.DEBUG if poll else logging.INFO
     access.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
 
 
@@ -47,17 +48,17 @@ class Traced:
         self.app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request. The application must have finished its work when it returns: nothing here streams."""
-        started = time.monotonic()
-        request_id = request_id_for(environ.get("HTTP_X_REQUEST_ID"))
-        answered = ["-"]
+        """Answer one request. One whose length is not known is over when it is closed; others, when this returns."""
+        request = _Request(environ)
+        streams = False
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            answered[0] = status.partition(" ")[0]
-            extra = [("X-Request-ID", request_id), ("X-Content-Type-Options", "nosniff")]
+            nonlocal streams
+            request.status = status.partition(" ")[0]
+            streams = not any(name.lower() == "content-length" for name, _ in headers)
+            extra = [("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff")]
             return start_response(status, [*headers, *extra], exc_info)
 
-        token = logs.request_id.set(request_id)
         access.debug(
             "From %s: %s, %s bytes, by %s",
             *(
@@ -66,8 +67,45 @@ class Traced:
             ),
         )
         try:
-            return self.app(environ, start)
+            answer = self.app(environ, start)
+        except BaseException:
+            request.end()
+            raise
+        if streams:
+            return _Stream(answer, request)
+        request.end()
+        return answer
+
+
+class _Request:
+    """A request between its arrival and its line in the access log."""
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.id = request_id_for(environ.get("HTTP_X_REQUEST_ID"))
+        self.status = "-"
+        self._environ = environ
+        self._started = time.monotonic()
+        self._token = logs.request_id.set(self.id)
+
+    def end(self) -> None:
+        path = self._environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
+        log_access(self._environ.get("REQUEST_METHOD", "-"), path, self.status, self._started, self.id)
+        logs.request_id.reset(self._token)
+
+
+class _Stream:
+    """An answer that is still being made while it is sent."""
+
+    def __init__(self, answer: Iterable[bytes], request: _Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        try:
+            if close := getattr(self._answer, "close", None):
+                close()
         finally:
-            path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
-            log_access(environ.get("REQUEST_METHOD", "-"), path, answered[0], started, request_id)
-            logs.request_id.reset(token)
+            self._request.end()

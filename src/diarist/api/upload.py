@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import logging
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -30,6 +32,9 @@ MAX_PARTS = 32
 MAX_TEXT_BYTES = 512 * 2**10
 """Length of one text field. Werkzeug holds what it reads of a *file* to the same number: it takes 64 kB at a time and
 may keep some of it back, so that much less would refuse recordings, depending on what is in them."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""The header of a request that is to be done once, however often it is sent."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -60,7 +65,8 @@ class UploadRequest(Request):
         content_length: int | None = None,  # noqa: ARG002
     ) -> IO[bytes]:
         settings = runtime().settings
-        spool = UploadFile(settings.temp_dir, settings.upload_limit_bytes)
+        hashed = IDEMPOTENCY_KEY in self.headers
+        spool = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
         self._spools().append(spool)
         return cast("IO[bytes]", spool)
 
@@ -78,13 +84,16 @@ class UploadRequest(Request):
 class UploadFile:
     """A file that is being received. Private to this user, with a name of its own making.
 
+    ``digest`` is fed what is written, so that nobody has to read it again.
+
     Raises:
         UploadTooLarge: more than ``limit_bytes`` were written.
         StorageFull: the disk is full.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None) -> None:
         self._limit_bytes = limit_bytes
+        self.digest = digest
         self.size_bytes = 0
         with _room():
             descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=folder)
@@ -95,6 +104,8 @@ class UploadFile:
         self.size_bytes += len(data)
         if self.size_bytes > self._limit_bytes:
             raise too_large(self._limit_bytes)
+        if self.digest is not None:
+            self.digest.update(data)
         with _room():
             return self._file.write(data)
 
@@ -164,8 +175,13 @@ def check_head(request: Request) -> None:
     request.max_content_length = limit_bytes + FORM_BYTES
 
 
-def check_form(request: Request) -> None:
-    """Read the form; refuse one that does not hold exactly one file in ``audio`` and each other field at most once.
+def check_form(request: Request, names: Sequence[str] = ("audio",), instead: str | None = None) -> None:
+    """Read the form; refuse one that does not hold exactly one file and each other field at most once.
+
+    Args:
+        request: one that ``check_head`` has let pass.
+        names: fields that the file may come in.
+        instead: a text field that may stand in its place.
 
     Raises:
         InvalidOption: what is wrong with the form, and what to send.
@@ -180,13 +196,21 @@ def check_form(request: Request) -> None:
             f"The body is not well-formed multipart/form-data ({error}). Send it like this: {example(request)}"
         ) from error
     _release_spool(request)
-    _check_audio(request)
-    strays = sorted(name for name in files if name != "audio")
+    if instead is None or any(name in files or name in request.form for name in names) or not _given(request, instead):
+        _check_recording(request, names)
+        if instead is not None and _given(request, instead):
+            raise InvalidOption(f"There is a file and the field {instead!r} too: send one of the two.")
+    strays = sorted(name for name in files if name not in names)
     if strays:
-        raise InvalidOption(f"Only the field 'audio' takes a file; found one in {', '.join(map(repr, strays))}.")
+        takes = " or ".join(map(repr, names))
+        raise InvalidOption(f"Only the field {takes} takes a file; found one in {', '.join(map(repr, strays))}.")
     doubled = sorted(name for name, values in request.form.lists() if len(values) > 1)
     if doubled:
         raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, doubled))}.")
+
+
+def _given(request: Request, name: str) -> bool:
+    return bool(request.form.get(name, "").strip())
 
 
 def _release_spool(request: Request) -> None:
@@ -196,23 +220,25 @@ def _release_spool(request: Request) -> None:
         spool.truncate(0)
 
 
-def _check_audio(request: Request) -> None:
-    files = request.files.getlist("audio")
-    if "audio" in request.form:
-        raise InvalidOption(
-            f"The field 'audio' came as text, not as a file. With curl, write @ before it: {example(request)}"
-        )
+def _check_recording(request: Request, names: Sequence[str]) -> None:
+    files = [file for name in names for file in request.files.getlist(name)]
+    field = names[0]
+    for name in names:
+        if name in request.form:
+            raise InvalidOption(
+                f"The field {name!r} came as text, not as a file. With curl, write @ before it: {example(request)}"
+            )
     if not files:
-        raise InvalidOption(f"There is no file in the field 'audio'. Send it like this: {example(request)}")
+        raise InvalidOption(f"There is no file in the field {field!r}. Send it like this: {example(request)}")
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field 'audio': send one recording a request.")
+        raise InvalidOption(f"There are {len(files)} files in the field {field!r}: send one recording a request.")
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field 'audio' has no name: none was chosen. Send it like this: {example(request)}"
+            f"The file in the field {field!r} has no name: none was chosen. Send it like this: {example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
-            "The file in the field 'audio' has no bytes. Check that the recording was saved; send it again."
+            f"The file in the field {field!r} has no bytes. Check that the recording was saved; send it again."
         )
 
 

@@ -1,0 +1,170 @@
+"""``GET /v1/jobs/{id}/events``: what happens to a job, as it happens, as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from apiflask import APIBlueprint
+from flask import Response, request
+
+from diarist import formats, logs
+from diarist.api import access
+from diarist.api.job_result import so_far
+from diarist.api.job_schemas import EventsQuery
+from diarist.api.openapi import EVENTS_RESPONSES
+from diarist.api.runtime import Runtime, runtime
+from diarist.api.schemas import InvalidField
+from diarist.errors import JobNotFound, QueueFull, ServiceError
+from diarist.jobs.model import Job, JobEvent, JobState
+from diarist.types import Utterance
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""Time between two looks at the job; also how soon a listener who has gone is noticed."""
+
+KEEP_ALIVE_S = 15.0
+"""Longest silence: proxies close connections that are silent for a minute or less."""
+
+LONGEST_S = 3_600.0
+"""After this long the listener has to come back, so that one who no longer reads holds no place for ever."""
+
+RETRY_MS = 3_000
+"""After how long a listener comes back when the connection has ended."""
+
+MEDIA_TYPE = "text/event-stream"
+
+blueprint = APIBlueprint("job_events", __name__, tag="Jobs")
+
+
+@blueprint.get("/v1/jobs/<job_id>/events")
+@blueprint.input(EventsQuery, location="query", arg_name="query")
+@blueprint.doc(responses=EVENTS_RESPONSES, operation_id="listenToJob")
+def listen(job_id: str, query: EventsQuery) -> Response:
+    """Follow a job by server-sent events.
+
+    Kept events (`state`, `utterance`) have an id, and a listener who comes back with the last one in `Last-Event-ID`
+    misses none. `progress` has no id. The stream ends with the job; to come back after that is answered 204.
+    """
+    service = runtime()
+    service.check_going_on()
+    job = service.jobs.get(job_id, access.owner())
+    after = _after(query)
+    if job.state.ended and after and not service.jobs.events(job.id, after):
+        return Response(status=204)  # says to an EventSource that there is nothing to come back for
+    if not service.listeners.acquire(blocking=False):
+        raise QueueFull(
+            f"{service.settings.max_listeners} listeners follow jobs already, the most that this service has room for. "
+            "Ask for the job itself every few seconds, or try again later; whoever runs it can raise MAX_LISTENERS."
+        )
+    gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    response = Response(
+        _Stream(service, job.id, query, after, gone),
+        content_type=MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+    # Not in the stream: it may be closed before it has begun.
+    response.call_on_close(service.listeners.release)
+    return response
+
+
+def _after(query: EventsQuery) -> int:
+    last = request.headers.get("Last-Event-ID", "").strip()
+    if last:
+        if not (last.isascii() and last.isdecimal() and len(last) < 10):
+            raise InvalidField("Last-Event-ID must be the id of an event: a whole number.", "Last-Event-ID")
+        return int(last)
+    return query.after or 0
+
+
+class _Stream:
+    """The events of one job for one listener, until the job has ended."""
+
+    def __init__(self, service: Runtime, job_id: str, query: EventsQuery, after: int, gone: Callable[[], bool]) -> None:
+        self._service = service
+        self._jobs = service.jobs
+        self._job_id = job_id
+        self._query = query
+        self._after = after
+        self._gone = gone
+
+    def __iter__(self) -> Iterator[bytes]:
+        token = logs.job_id.set(self._job_id)
+        try:
+            yield f"retry: {RETRY_MS}\n\n".encode()
+            yield from self._until_the_end()
+        except JobNotFound:
+            yield _event("deleted", {"id": self._job_id})
+        except ServiceError as error:
+            logger.warning("A listener is sent away, to come back in a moment: %s", error)
+        finally:
+            logs.job_id.reset(token)
+
+    def _until_the_end(self) -> Iterator[bytes]:
+        told: dict[str, Any] | None = None
+        began = spoke = time.monotonic()
+        while not self._gone() and time.monotonic() - began < LONGEST_S:
+            job = self._jobs.get(self._job_id)
+            for event in self._kept():
+                yield self._tell(event)
+                spoke = time.monotonic()
+                if event.state is not None and event.state.ended:
+                    return
+            if job.state.ended:  # and was so before its events were fetched: the last one was known already
+                return
+            progress = self._progress(job)
+            if progress != told:
+                yield _event("progress", progress)
+                told, spoke = progress, time.monotonic()
+            elif time.monotonic() - spoke >= KEEP_ALIVE_S:
+                yield b": keep-alive\n\n"
+                spoke = time.monotonic()
+            if self._service.stopping.wait(POLL_S):
+                return
+
+    def _kept(self) -> Iterator[JobEvent]:
+        while kept := self._jobs.events(self._job_id, self._after):
+            for event in kept:
+                self._after = event.number
+                yield event
+
+    def _tell(self, event: JobEvent) -> bytes:
+        data: dict[str, Any] = {"at": event.at.isoformat().replace("+00:00", "Z")}
+        if event.utterance is not None:
+            data |= {"index": event.index} | self._segment(event.utterance)
+        elif event.state is not None:
+            data |= {"state": event.state.value}
+            if event.state is JobState.FAILED and (error := self._jobs.get(self._job_id).error):
+                data |= {"error": {"code": error.code, "message": error.message}}
+        return _event(event.kind, data, event.number)
+
+    def _segment(self, utterance: Utterance) -> dict[str, Any]:
+        """As it stands in a result."""
+        alone = so_far((utterance,), self._service.settings.engine)
+        rendered = formats.render(alone, "json", recording="", words=self._query.words)
+        segment: dict[str, Any] = json.loads(rendered)["conversation"][0]
+        return segment
+
+    def _progress(self, job: Job) -> dict[str, Any]:
+        eta_s = self._jobs.eta_s(job)
+        return {
+            "stage": job.stage,
+            "progress": round(job.progress, 4),
+            "eta_s": None if eta_s is None else max(round(eta_s), 0),
+            "queue_position": self._jobs.position(job.id) if job.state is JobState.QUEUED else None,
+        }
+
+
+def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
+    # JSON in ASCII has no line ends in it, which are all that could break the form.
+    lines = [f"event: {kind}", f"data: {json.dumps(data)}"]
+    if number is not None:
+        lines.insert(0, f"id: {number}")
+    return ("\n".join(lines) + "\n\n").encode()

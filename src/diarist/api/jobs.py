@@ -1,0 +1,240 @@
+"""``/v1/jobs``: recordings that nobody waits for; their callers come back for the results, or are told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from apiflask import APIBlueprint
+from flask import Response, request
+from pydantic import ValidationError
+from werkzeug.datastructures import FileStorage
+
+from diarist.api import access
+from diarist.api.job_schemas import (
+    DeliveryList,
+    DeliveryView,
+    JobList,
+    JobsQuery,
+    JobView,
+    NewJob,
+    NewJobByUrl,
+    fingerprint,
+)
+from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
+from diarist.api.runtime import Runtime, runtime
+from diarist.api.schemas import InvalidField, refusal
+from diarist.api.tracing import current_request_id
+from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
+from diarist.errors import InvalidOption, JobEnded, QueueFull
+from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
+from diarist.outbound.networks import parse_networks
+from diarist.outbound.urls import check_url
+
+FILE_FIELDS = ("audio", "file")
+
+JSON = "application/json"
+
+MAX_JSON_BYTES = 64 * 2**10
+"""Of a body of JSON, which holds two URLs and a few labels."""
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
+
+
+@blueprint.post("/v1/jobs")
+@blueprint.output(JobView, status_code=202, description="The job was made. `Location` has its address.")
+@blueprint.doc(responses=CREATE_RESPONSES, operation_id="createJob")
+def create() -> Response:
+    """Make a job.
+
+    Send the recording, or the address that it is fetched from; the answer comes as soon as it is stored. With an
+    `Idempotency-Key` the request can be sent again: a second one makes no second job.
+    """
+    service = runtime()
+    service.check_going_on()
+    order = _asked_by_headers()
+    if request.mimetype != JSON:
+        check_head(request)
+    full = _check_room(service, order)
+    form, upload = _body()
+    order = _complete(service, order, form, upload)
+    earlier = _earlier(service, order)
+    if earlier is not None:
+        return _made(service, earlier, repeated=True)
+    if full is not None:
+        raise full
+    limit = access.limit()
+    if upload is None:
+        job = service.jobs.submit_url(order, limit)
+    else:
+        job = service.jobs.submit(received(upload).path, order, limit)
+    # Two requests with one key may get this far together; then the second one has the first one's job.
+    return _made(service, job, repeated=job.order.request_id != order.request_id)
+
+
+@blueprint.get("/v1/jobs")
+@blueprint.input(JobsQuery, location="query", arg_name="query")
+@blueprint.output(JobList, description="A page of jobs, newest first.")
+@blueprint.doc(responses=LIST_RESPONSES, operation_id="listJobs")
+def list_jobs(query: JobsQuery) -> Response:
+    """List jobs, newest first."""
+    service = runtime()
+    wanted = JobFilter(
+        owner=access.owner(),
+        states=tuple(JobState(state) for state in query.state),
+        labels=query.labels(),
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
+    page = service.jobs.page(wanted, query.limit, query.cursor)
+    body = JobList(data=[_view(service, job) for job in page.jobs], next_cursor=page.cursor)
+    response = Response(body.model_dump_json(), content_type="application/json")
+    if page.cursor is not None:
+        following = urlencode(request.args.to_dict() | {"cursor": page.cursor})
+        response.headers["Link"] = f'</v1/jobs?{following}>; rel="next"'
+    return response
+
+
+@blueprint.get("/v1/jobs/<job_id>")
+@blueprint.output(JobView, description="The job as it is.")
+@blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
+def get(job_id: str) -> JobView:
+    """Ask how a job is."""
+    service = runtime()
+    return _view(service, service.jobs.get(job_id, access.owner()))
+
+
+@blueprint.post("/v1/jobs/<job_id>/cancel")
+@blueprint.output(JobView, description="The job is canceled, now or since before.")
+@blueprint.doc(responses=CANCEL_RESPONSES, operation_id="cancelJob")
+def cancel(job_id: str) -> JobView:
+    """Cancel a job.
+
+    The work stops within two seconds. To cancel a canceled job changes nothing.
+    """
+    service = runtime()
+    job = service.jobs.cancel(service.jobs.get(job_id, access.owner()).id)
+    if job.state is not JobState.CANCELED:
+        raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
+    return _view(service, job)
+
+
+@blueprint.delete("/v1/jobs/<job_id>")
+@blueprint.doc(responses=DELETE_RESPONSES, operation_id="deleteJob")
+def delete(job_id: str) -> Response:
+    """Delete a job in any state.
+
+    The recording, the result and everything else of it are gone when the answer comes.
+    """
+    jobs = runtime().jobs
+    jobs.discard(jobs.get(job_id, access.owner()).id)
+    return Response(status=HTTPStatus.NO_CONTENT)
+
+
+@blueprint.get("/v1/jobs/<job_id>/deliveries")
+@blueprint.output(DeliveryList, description="Each attempt to tell the webhook, oldest first.")
+@blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
+def deliveries(job_id: str) -> DeliveryList:
+    """See how the webhook of a job was told."""
+    jobs = runtime().jobs
+    job = jobs.get(job_id, access.owner())
+    return DeliveryList(data=[DeliveryView.of(delivery) for delivery in jobs.deliveries(job.id)])
+
+
+def _view(service: Runtime, job: Job) -> JobView:
+    position = service.jobs.position(job.id) if job.state is JobState.QUEUED else None
+    return JobView.of(job, position, service.jobs.eta_s(job))
+
+
+def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
+    response = Response(_view(service, job).model_dump_json(), content_type="application/json")
+    response.status_code = HTTPStatus.OK if repeated else HTTPStatus.ACCEPTED
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if repeated:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _asked_by_headers() -> Order:
+    """What is known of an order before its body is read. Raises ``InvalidOption``."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
+    traceparent = request.headers.get("traceparent", "")
+    return Order(
+        request_id=current_request_id(),
+        owner=access.owner(),
+        kind=JobKind.JOB,
+        idempotency_key=key,
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+    )
+
+
+def _check_room(service: Runtime, order: Order) -> QueueFull | None:
+    """Refuse what there is no room for; a queue that is full is no reason yet where the job may have been made before.
+
+    Raises:
+        QueueFull: there are as many jobs as may be.
+        StorageFull: there is too little disk space.
+    """
+    try:
+        service.jobs.check_room(request.content_length or 0, order)
+    except QueueFull as error:
+        if order.idempotency_key is None:
+            raise
+        return error
+    return None
+
+
+def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
+    """What was sent, and the recording where it came along. Raises ``InvalidOption`` and what ``check_form`` does."""
+    if request.mimetype == JSON:
+        request.max_content_length = MAX_JSON_BYTES
+        try:
+            return NewJobByUrl.model_validate_json(request.get_data()), None
+        except ValidationError as error:
+            raise refusal(error) from error
+    check_form(request, FILE_FIELDS, instead="url")
+    files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
+    try:
+        form = NewJob.model_validate(request.form.to_dict() | files)
+    except ValidationError as error:
+        raise refusal(error) from error
+    return form, next(iter(files.values()), None)
+
+
+def _complete(service: Runtime, order: Order, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> Order:
+    order = replace(
+        order,
+        options=form.options(),
+        filename=(upload.filename or "") if upload else "",
+        queue=form.queue,
+        priority=PRIORITIES[form.priority],
+        labels=tuple(sorted(form.labels.items())),
+        webhook_url=_checked(service, form.webhook_url, "webhook_url"),
+        source_url=_checked(service, form.url, "url"),
+    )
+    if order.idempotency_key is None:
+        return order
+    digest = received(upload).digest if upload else None
+    return replace(order, fingerprint=fingerprint(order, digest.hexdigest() if digest else ""))
+
+
+def _checked(service: Runtime, url: str | None, name: str) -> str | None:
+    if url is None:
+        return None
+    try:
+        return check_url(url, name, parse_networks(service.settings.allowed_networks))
+    except InvalidOption as error:
+        raise InvalidField(str(error), name) from error
+
+
+def _earlier(service: Runtime, order: Order) -> Job | None:
+    if order.idempotency_key is None:
+        return None
+    return service.jobs.repeated(order.owner, order.idempotency_key, order.fingerprint)
