@@ -34,6 +34,7 @@ run: setup
 setup: $(VENV)/.models
 
 test: $(VENV)/.test
+	@sh .ci/servers
 	@$(venv_python) -m diarist.cli models pull
 	@$(venv_python) tests/recordings.py
 	$(venv_python) -m pytest $(ARGS)

@@ -174,9 +174,11 @@ class RedisServer(Server):
 
     def _answers(self, port: int) -> bool:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         try:
-            with redis.Redis(port=port, socket_timeout=5) as client:
+            with redis.Redis(port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
                 return client.info("server")["process_id"] == self.pid
         except redis.RedisError:
             return False
@@ -259,7 +261,7 @@ class PostgresServer(Server):
     def _command(self, port: int) -> Sequence[str]:
         options = {
             "listen_addresses": self.listen, "port": str(port), "unix_socket_directories": str(self.folder),
-            "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
+            "fsync": "off", "full_page_writes": "off", "max_connections": "200",
             "shared_buffers": "32MB",
         }  # fmt: skip
         chosen = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
