@@ -31,6 +31,9 @@
     │   └── JobFailed              the work failed in a way that is none of the above
     ├── Unauthorized               an API key is needed, and none came, or one that is not valid
     ├── JobNotFound                (LookupError) no such job
+    ├── JobNotDone                 it has no result yet
+    ├── JobEnded                   it has ended, and can no longer be stopped
+    ├── JobCanceled                it was canceled, and has no result
     └── Cancelled                  somebody stopped the work
 """
 
@@ -212,6 +215,24 @@ class JobNotFound(DiaristError, LookupError):
     """There is no such job."""
 
     code = "job_not_found"
+
+
+class JobNotDone(DiaristError):
+    """A job has not ended, and what is asked for is there at its end."""
+
+    code = "job_not_done"
+
+
+class JobEnded(DiaristError):
+    """A job has ended, and can no longer be stopped."""
+
+    code = "job_ended"
+
+
+class JobCanceled(DiaristError):
+    """A job was canceled, and has no result."""
+
+    code = "job_canceled"
 
 
 class Cancelled(DiaristError):

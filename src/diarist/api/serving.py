@@ -11,11 +11,14 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from diarist import __version__, logs
-from diarist.api import create_app
+from diarist.api import access, create_app
 from diarist.api.lock import owned
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.errors import ConfigurationError
+from diarist.jobs.database import open_database
+from diarist.jobs.keyring import Keyring
+from diarist.jobs.keys import KeyStore
 from diarist.jobs.service import JobService, open_service
 from diarist.settings import Settings
 
@@ -25,15 +28,22 @@ logger = logging.getLogger(__name__)
 def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open_service) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer waiting callers 503, end the workers and return.
 
+    Without any API key it listens on this machine's own address, whatever FLASK_HOST says.
+
     Raises:
-        ConfigurationError: DATA_DIR is in use or cannot be written, or the address cannot be listened on.
+        ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY cannot be used, or the address cannot be
+            listened on.
         StoreUnavailable: the job store cannot be used.
     """
     logs.configure(settings)
     with ExitStack() as stack:
         stack.enter_context(owned(settings.data_dir))
+        database = open_database(settings)
+        stack.callback(database.close)
+        keys = Keyring(settings, KeyStore(database))
+        settings = access.listening(settings, keys)
         jobs = open_jobs(settings)
-        server = Server(create_app(settings, jobs), settings)
+        server = Server(create_app(settings, jobs, keys), settings)
         stack.callback(server.close)
         stack.callback(jobs.stop)
         stack.enter_context(_stopped_by_signals(server.stop))
