@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 
+from diarist.engines.portions import perform, portion_of
 from diarist.errors import Cancelled, InvalidOption
-from diarist.protocols import Diarizer
+from diarist.protocols import Diarizer, Engine, SpreadDiarizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
 
@@ -51,9 +53,12 @@ class Implementation:
     voices: bool = True
     """Whether it knows what speakers sound like."""
 
+    spreads: bool = False
+    """Whether other machines can help it."""
+
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
-    "embedded": Implementation(embedded, trained=True),
+    "embedded": Implementation(embedded, trained=True, spreads=True),
     "clustering": Implementation(on_nemo("clustering")),
     "sortformer": Implementation(on_nemo("sortformer"), most=4, voices=False),
     "auto": Implementation(on_nemo("auto"), voices=False),
@@ -246,3 +251,91 @@ def test_the_recording_is_left_as_it_was(diarizer, call):
     finally:
         call.samples.flags.writeable = True
     assert np.array_equal(before, call.samples)
+
+
+@pytest.fixture(scope="module")
+def another(request: pytest.FixtureRequest, chosen: Implementation) -> Diarizer:
+    """The same, loaded once more: that of another machine."""
+    return chosen.load(request)
+
+
+def engine_of(diarizer: Diarizer) -> Engine:
+    return Engine("contract", diarizer, Deaf(), ())
+
+
+class Deaf:
+    """A recogniser: there has to be one."""
+
+    languages = ()
+
+    def recognize(self, audio, speech, language, progress):
+        raise NotImplementedError
+
+
+@dataclass
+class Elsewhere:
+    """Has portions done by another diarizer, out of order, each from its own samples alone."""
+
+    audio: Audio
+    diarizer: Diarizer
+    stages: list[str] = field(default_factory=list)
+
+    def __call__(self, portions, progress):
+        order = list(range(len(portions)))
+        random.Random(len(portions)).shuffle(order)
+        results = {}
+        for index in order:
+            portion = portions[index]
+            piece = Audio(self.audio.samples[portion.first_sample : portion.stop_sample].copy())
+            reports: list[float] = []
+            results[index] = perform(
+                engine_of(self.diarizer), piece, portion, lambda _stage, done, own=reports: own.append(done)
+            )
+            assert reports == sorted(reports)
+            assert reports[-1] == 1.0
+            self.stages.append(portion.stage)
+            progress(index)
+        yield from (results[index] for index in range(len(portions)))
+
+
+def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, monkeypatch):
+    if not isinstance(diarizer, SpreadDiarizer):
+        assert not chosen.spreads
+        with pytest.raises(ValueError, match="cannot do segmentation"):
+            perform(
+                engine_of(diarizer), call, portion_of("segmentation", call, 0, len(call.samples), {}), lambda *_: None
+            )
+        return
+    assert chosen.spreads
+    # smaller portions than usual, so that half a minute has some
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
+    monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 8)
+    alone = run(diarizer, call)
+    scatter, reports = Elsewhere(call, another), defaultdict[str, list[float]](list)
+    together = diarizer.diarize_spread(call, SpeakerHints(), lambda stage, done: reports[stage].append(done), scatter)
+    assert {stage: scatter.stages.count(stage) > 1 for stage in scatter.stages} == {
+        "segmentation": True, "embedding": True,
+    }  # fmt: skip
+    assert together.turns == alone.turns
+    assert np.array_equal(together.embeddings, alone.embeddings)
+    assert np.array_equal(together.activity.scores, alone.activity.scores)
+    for done in reports.values():
+        assert done == sorted(done)
+        assert done[-1] == 1.0
+
+
+@pytest.mark.parametrize("stop_at", ["segmentation", "embedding"])
+def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, monkeypatch, stop_at):
+    if not isinstance(diarizer, SpreadDiarizer):
+        return
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
+    monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 8)
+    scatter = Elsewhere(call, another)
+
+    def progress(stage, _done):
+        if stage == stop_at:
+            raise Cancelled(stage)
+
+    with pytest.raises(Cancelled, match=stop_at):
+        diarizer.diarize_spread(call, SpeakerHints(), progress, scatter)
+    assert scatter.stages.count(stop_at) == 1

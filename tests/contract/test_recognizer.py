@@ -12,8 +12,9 @@ import soundfile
 
 import recordings
 from diarist.attribution import speech_of
+from diarist.engines.portions import perform, read_recognition, recognition_of
 from diarist.errors import Cancelled, InvalidOption
-from diarist.protocols import Recognizer
+from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
 
@@ -238,3 +239,29 @@ def test_it_says_which_languages_it_knows(recognizer, call, speech):
     assert "en" in recognizer.languages
     assert list(recognizer.languages) == sorted(recognizer.languages)
     assert run(recognizer, call, speech[:1], language=recognizer.languages[0]).language == recognizer.languages[0]
+
+
+@pytest.fixture(scope="module")
+def another(request: pytest.FixtureRequest, chosen: Implementation) -> Recognizer:
+    """The same, loaded once more: that of another machine."""
+    return chosen.load(request)
+
+
+def test_what_another_reads_from_its_own_part_of_the_recording_is_the_same(recognizer, another, call, speech):
+    """So nothing is read that lies further from the speech than is allowed."""
+    middle = speech[len(speech) // 3 : -1]
+    portion = recognition_of(call, middle, "en")
+    assert portion.first_sample > SAMPLE_RATE
+    assert portion.stop_sample < len(call.samples)
+    piece = Audio(call.samples[portion.first_sample : portion.stop_sample].copy())
+    reports: list[tuple[str, float]] = []
+    found = perform(Engine("contract", Mute(), another, ()), piece, portion, lambda *report: reports.append(report))
+    assert read_recognition(found) == run(recognizer, call, middle, "en")
+    assert reports[-1] == ("recognition", 1.0)
+
+
+class Mute:
+    """A diarizer: there has to be one."""
+
+    def diarize(self, audio, hints, progress):
+        raise NotImplementedError

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 
+from diarist import pipeline
 from diarist.audio import DecodeLimits
+from diarist.engines.portions import perform
+from diarist.engines.sections import LENGTH, sections
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.meter import WEIGHTS
 from diarist.pipeline import transcribe
@@ -314,3 +318,275 @@ def test_how_sure_the_count_is_unless_it_was_given(recording, options, known):
 def test_numbers_of_speakers_beside_separate_channels_are_refused():
     with pytest.raises(InvalidOption):
         TranscribeOptions(channels="separate", hints=SpeakerHints(num_speakers=2))
+
+
+class InSections(Scripted):
+    """Says which part of the whole was done when it was asked for words."""
+
+    def recognize(self, audio, speech, language, progress):
+        found = super().recognize(audio, speech, language, progress)
+        return replace(found, language_probability=0.1 * len(self.sections)) if found.words else found
+
+    @property
+    def sections(self):
+        return [asked for asked in self.asked if isinstance(asked[0], tuple)]
+
+
+def long_talk(*tones, seconds=180.0):
+    """Eight seconds of speech every ten: 136 s of it in three minutes, which is four short sections."""
+    starts = np.arange(1.0, seconds - 10.0, 10.0).tolist()
+    return track(seconds, *((at, at + 8.0, tones[number % len(tones)]) for number, at in enumerate(starts)))
+
+
+@pytest.fixture
+def _short_sections(monkeypatch):
+    """A fifth of their length, so that recordings are as short."""
+    monkeypatch.setattr(pipeline, "sections", partial(sections, length=LENGTH / 5))
+
+
+in_short_sections = pytest.mark.usefixtures("_short_sections")
+
+
+@pytest.fixture(scope="module")
+def meeting(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "meeting.wav"
+    soundfile.write(path, long_talk(300, 700, 500), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def separate_meeting(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "call.wav"
+    channels = [long_talk(300), np.roll(long_talk(700), 5 * SAMPLE_RATE)]
+    soundfile.write(path, np.stack(channels, axis=1), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+@in_short_sections
+def test_a_long_talk_is_recognised_in_sections_with_one_language(meeting):
+    engine, reports = InSections(), Reports()
+    transcript = run(meeting, engine, reports)
+    assert len(engine.sections) == 4
+    assert [language for _, language in engine.sections] == [None, "en", "en", "en"]
+    assert tuple(span for speech, _ in engine.sections for span in speech) == tuple(
+        word.span for word in transcript.words
+    )
+    assert len(transcript.words) == 17
+    assert (transcript.language, transcript.language_probability) == ("en", pytest.approx(0.1))
+    reports.check()
+
+
+@in_short_sections
+def test_the_language_that_was_asked_for_is_that_of_every_section(meeting):
+    engine = InSections()
+    assert run(meeting, engine, language="de").language == "de"
+    assert [language for _, language in engine.sections] == ["de"] * 4
+
+
+@in_short_sections
+def test_where_nothing_was_understood_the_language_is_looked_for_in_the_next_section(meeting):
+    class LateRiser(InSections):
+        def recognize(self, audio, speech, language, progress):
+            found = super().recognize(audio, speech, language, progress)
+            return Recognition((), "de", 0.9) if len(self.sections) < 3 else found
+
+    engine = LateRiser()
+    transcript = run(meeting, engine)
+    assert [language for _, language in engine.sections] == [None, None, None, "en"]
+    assert (transcript.language, transcript.language_probability) == ("en", pytest.approx(0.3))
+
+
+@in_short_sections
+def test_a_language_without_any_word_is_that_of_the_first_section(meeting):
+    class Mute(InSections):
+        def recognize(self, audio, speech, language, progress):
+            super().recognize(audio, speech, language, progress)
+            return Recognition((), ("de", "en", "de", "en")[len(self.sections) - 1], 0.1 * len(self.sections))
+
+    transcript = run(meeting, Mute())
+    assert (transcript.language, transcript.language_probability) == ("de", pytest.approx(0.1))
+    assert transcript.utterances == ()
+
+
+@in_short_sections
+def test_sections_share_the_progress_by_their_speech(meeting):
+    engine, reports = InSections(), Reports()
+    begun = []
+
+    def progress(stage, done):
+        reports(stage, done)
+        if stage == "recognition" and len(engine.sections) > len(begun):
+            begun.append(done)
+
+    run(meeting, engine, progress, language="en")
+    reports.check()
+    assert len(begun) == 4
+    spoken = [sum(span.duration for span in speech) for speech, _ in engine.sections]
+    steps = [after - before for before, after in pairwise(begun)]
+    assert [step / steps[0] for step in steps] == pytest.approx([each / spoken[0] for each in spoken[:3]])
+
+
+@in_short_sections
+@pytest.mark.parametrize("channels", ["mix", "separate"])
+def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting, channels):
+    engine, calls = InSections(), []
+
+    def settled(utterances):
+        calls.append((len(engine.sections), utterances))
+
+    path = meeting if channels == "mix" else separate_meeting
+    options = TranscribeOptions(channels=channels)
+    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, settled=settled)
+    assert tuple(utterance for _, utterances in calls for utterance in utterances) == transcript.utterances
+    assert all(utterances for _, utterances in calls)
+    last = len(engine.sections)
+    assert last == (4 if channels == "mix" else 8)
+    before = sum(len(utterances) for sections, utterances in calls if sections < last)
+    assert before > 0.7 * len(transcript.utterances)
+    assert {sections for sections, _ in calls} == set(range(1 if channels == "mix" else 5, last + 1))
+
+
+@in_short_sections
+def test_what_the_listener_raises_ends_the_work(meeting):
+    engine = InSections()
+
+    def settled(_):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, settled=settled)
+    assert len(engine.sections) == 1
+
+
+@in_short_sections
+def test_no_word_of_a_section_comes_after_those_of_the_next(meeting):
+    class Careless(InSections):
+        """Hears a word a little before and after its speech."""
+
+        def recognize(self, audio, speech, language, progress):
+            found = super().recognize(audio, speech, language, progress)
+            early = RecognizedWord(" early", Span(speech[0].start - 1.9, speech[0].start), 0.9)
+            late = RecognizedWord(" late", Span(speech[-1].end + 1.5, speech[-1].end + 1.9), 0.9)
+            return replace(found, words=(replace(early, span=early.span.clamp(0, 180)), *found.words, late))
+
+    words = run(meeting, Careless()).words
+    starts = [word.span.start for word in words]
+    assert starts == sorted(starts)
+    assert sum(word.text == " late" for word in words) == 4
+    assert sum(word.text == " early" for word in words) == 4
+
+
+@dataclass
+class Elsewhere:
+    """Has portions done by another engine, in an order of its own, from the samples that they name alone."""
+
+    engine: Scripted
+    accepts: bool = True
+    done: list = field(default_factory=list)
+    closed: int = 0
+    left_out: int = 0
+
+    def accept(self, channels):
+        self.channels = channels
+        return self.accepts
+
+    def __call__(self, channel, portions, progress):
+        audio = self.channels[channel]
+        results = {}
+        try:
+            for index in reversed(range(len(portions))):
+                portion = portions[index]
+                piece = Audio(audio.part(portion.first_sample, portion.stop_sample).copy())
+                results[index] = perform(self.engine.engine, piece, portion, lambda *_: None)
+                self.done.append((channel, portion))
+                progress(index, 0.5)
+                progress(index)
+            yield from (results[index] for index in range(len(portions) - self.left_out))
+        finally:
+            self.closed += 1
+
+
+def spread(path, engine, scatter, progress=None, settled=None, **options):
+    return transcribe(
+        path, engine.engine, TranscribeOptions(**options), progress or Reports(), LIMITS,
+        settled=settled, scatter=scatter,
+    )  # fmt: skip
+
+
+@in_short_sections
+@pytest.mark.parametrize("channels", ["mix", "separate"])
+@pytest.mark.parametrize("language", [None, "de"])
+def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting, channels, language):
+    path = meeting if channels == "mix" else separate_meeting
+    here, reports, calls = Scripted(), Reports(), []
+    scatter = Elsewhere(Scripted())
+    alone = run(path, Scripted(), channels=channels, language=language)
+    together = spread(path, here, scatter, reports, calls.append, channels=channels, language=language)
+    assert together.utterances == alone.utterances
+    assert together.diarization.turns == alone.diarization.turns
+    assert (together.language, together.language_probability) == (alone.language, alone.language_probability)
+    assert tuple(utterance for call in calls for utterance in call) == together.utterances
+    reports.check()
+    first = 0 if language else 1  # until the language is known, sections are read here
+    each = 4 - first
+    assert [channel for channel, _ in scatter.done] == [0] * each + [1] * (each if channels == "separate" else 0)
+    assert {portion.stage for _, portion in scatter.done} == {"recognition"}
+    assert scatter.closed == (2 if channels == "separate" else 1)
+    asked = [language for speech, language in here.asked if isinstance(speech, tuple)]
+    assert asked == [language] * first * (2 if channels == "separate" else 1)
+
+
+@in_short_sections
+def test_a_portion_reads_little_more_than_its_speech(meeting):
+    scatter = Elsewhere(Scripted())
+    spread(meeting, Scripted(), scatter, language="en")
+    for _, portion in scatter.done:
+        assert portion.channel_samples == 180 * SAMPLE_RATE
+        assert portion.stop_sample - portion.first_sample < 60 * SAMPLE_RATE
+
+
+@in_short_sections
+def test_what_is_not_accepted_is_done_here(meeting):
+    scatter = Elsewhere(Scripted(), accepts=False)
+    assert spread(meeting, Scripted(), scatter).utterances == run(meeting, Scripted()).utterances
+    assert scatter.done == []
+
+
+def test_one_section_is_read_here(recording):
+    scatter = Elsewhere(Scripted())
+    assert spread(recording(TALK), Scripted(), scatter, language="en").utterances
+    assert scatter.done == []
+
+
+@in_short_sections
+def test_cancelled_goes_through_whoever_does_the_work(meeting):
+    scatter = Elsewhere(Scripted())
+
+    def progress(stage, _done):
+        if scatter.done:
+            raise Cancelled(stage)
+
+    with pytest.raises(Cancelled, match="recognition"):
+        spread(meeting, Scripted(), scatter, progress)
+    assert len(scatter.done) == 1
+    assert scatter.closed == 1
+
+
+@in_short_sections
+def test_what_the_listener_raises_ends_the_work_of_others(meeting):
+    scatter, calls = Elsewhere(Scripted()), []
+
+    def settled(utterances):
+        calls.append(utterances)
+        if len(calls) == 2:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        spread(meeting, Scripted(), scatter, settled=settled)
+    assert scatter.closed == 1
+
+
+@in_short_sections
+def test_a_portion_that_never_comes_back_is_no_silence(meeting):
+    with pytest.raises(ValueError, match="of 3 portions only 2"):
+        spread(meeting, Scripted(), Elsewhere(Scripted(), left_out=1))

@@ -8,7 +8,8 @@ import kaldi_native_fbank
 import numpy as np
 import pytest
 
-from diarist.engines.embedded.embedding import MELS, SHIFT, VALUES, Embedder, filterbanks
+from diarist.engines.embedded.embedding import GROUP_WINDOWS, MELS, SHIFT, VALUES, Embedder, filterbanks
+from diarist.engines.portions import dump_arrays
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span
 
@@ -90,6 +91,61 @@ def test_streams_make_no_difference():
     one = Embedder(Network(), batch=4).embed(audio, windows, ignore)
     many = Embedder(Network(), batch=4, streams=3).embed(audio, windows, ignore)
     assert np.array_equal(one, many)
+
+
+MANY = [Span(at, at + (1.5 if round(at * 2) % 7 else 0.9 + at / 500)) for at in np.arange(0, 240, 0.5)][::-1]
+
+
+class Elsewhere:
+    """Portions that are done by another, each from its own samples alone, the last one first."""
+
+    def __init__(self, audio, embedder):
+        self.audio, self.embedder = audio, embedder
+        self.heard = []
+
+    def __call__(self, portions, progress):
+        results = {}
+        for index in reversed(range(len(portions))):
+            portion = portions[index]
+            samples = np.zeros(portion.channel_samples, dtype=np.float32)
+            own = slice(portion.first_sample, portion.stop_sample)
+            samples[own] = self.audio.samples[own]
+            self.heard.append(portion.stop_sample - portion.first_sample)
+            results[index] = self.embedder.perform(Audio(samples), portion, ignore)
+            progress(index)
+        yield from (results[index] for index in range(len(portions)))
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_windows_that_are_heard_elsewhere_are_the_same(streams):
+    audio, network, other, reports = noise(241), Network(), Network(), []
+    alone = Embedder(network).embed(audio, MANY, ignore)
+    scatter = Elsewhere(audio, Embedder(other, streams=streams))
+    ours = Network()
+    together = Embedder(ours).spread(audio, MANY, lambda *report: reports.append(report), scatter)
+    assert np.array_equal(together, alone)
+    assert ours.shapes == []
+    assert sorted(other.shapes) == sorted(network.shapes)  # the same batches
+    assert len(scatter.heard) == -(-len(MANY) // GROUP_WINDOWS) == 3
+    assert max(scatter.heard) < 100 * SAMPLE_RATE
+    assert {stage for stage, _ in reports} == {"embedding"}
+    assert reports[-1] == ("embedding", 1.0)
+
+
+@pytest.mark.parametrize("windows", [WINDOWS, []])
+def test_few_windows_are_heard_here(windows):
+    scatter = Elsewhere(None, None)
+    found = Embedder(Network()).spread(noise(10), windows, ignore, scatter)
+    assert np.array_equal(found, Embedder(Network()).embed(noise(10), windows, ignore))
+    assert scatter.heard == []
+
+
+def test_a_result_that_is_no_answer_to_its_portion_is_refused():
+    def scatter(portions, progress):
+        yield from (dump_arrays(embeddings=np.zeros((1, VALUES), np.float32)) for _ in portions)
+
+    with pytest.raises(ValueError, match=r"\(1, 192\) for 192"):
+        Embedder(Network()).spread(noise(241), MANY, ignore, scatter)
 
 
 def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():

@@ -19,6 +19,7 @@ from diarist.engines.embedded.segmentation import (
     Segmentation,
     Segmenter,
 )
+from diarist.engines.portions import dump_arrays
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio
 from strategies import patient
@@ -100,6 +101,63 @@ def test_streams_make_no_difference(streams):
     assert sorted(window[0] for window in windows) == sorted(window[0] for window in same)
     assert np.array_equal(one.activity, many.activity)
     assert np.array_equal(one.classes, many.classes)
+
+
+def elsewhere(model, length, order=reversed):
+    """Portions that are done by ``model``, each from its own samples alone; how many there were comes first."""
+    counted = []
+
+    def scatter(portions, progress):
+        counted.append(len(portions))
+        results = {}
+        for index in order(range(len(portions))):
+            portion = portions[index]
+            samples = np.zeros(portion.channel_samples, dtype=np.float32)
+            heard = slice(portion.first_sample, portion.stop_sample)
+            samples[heard] = length[heard]
+            results[index] = model.perform(Audio(samples), portion, lambda *_: None)
+            progress(index)
+        yield from (results[index] for index in range(len(portions)))
+
+    return counted, scatter
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_windows_that_are_read_elsewhere_are_the_same(streams):
+    samples = np.random.default_rng(0).uniform(0, 0.6, 5_000_000).astype(np.float32)
+    network, other = Network(), Network()
+    alone = Segmenter(network, STEP_FRAMES, 5).segment(Audio(samples), lambda *_: None)
+    reports = []
+    counted, scatter = elsewhere(Segmenter(other, STEP_FRAMES, 5, streams), samples)
+    ours = Network()
+    together = Segmenter(ours, STEP_FRAMES, 5).spread(Audio(samples), lambda *report: reports.append(report), scatter)
+    assert counted == [3]
+    assert ours.batches == []
+    assert np.array_equal(together.activity, alone.activity)
+    assert np.array_equal(together.classes, alone.classes)
+    assert np.array_equal(together.starts, alone.starts)
+    assert together.frames == alone.frames
+    assert sorted(map(len, other.batches)) == sorted(map(len, network.batches))  # the same batches
+    assert {stage for stage, _ in reports} == {"segmentation"}
+    assert reports[-1] == ("segmentation", 1.0)
+
+
+def test_little_is_read_here():
+    samples = np.zeros(800_000, dtype=np.float32)
+    counted, scatter = elsewhere(None, samples)
+    Segmenter(Network(), STEP_FRAMES, 4).spread(Audio(samples), lambda *_: None, scatter)
+    assert counted == []
+
+
+def test_a_result_that_is_no_answer_to_its_portion_is_refused():
+    samples = np.zeros(5_000_000, dtype=np.float32)
+
+    def scatter(portions, progress):
+        one = dump_arrays(activity=np.zeros((1, 589, 3), np.float32), classes=np.zeros((1, 589), np.uint8))
+        yield from (one for _ in portions)
+
+    with pytest.raises(ValueError, match=r"\(1, 589, 3\)"):
+        Segmenter(Network(), STEP_FRAMES, 4).spread(Audio(samples), lambda *_: None, scatter)
 
 
 def test_all_windows_name_a_moment_by_the_same_frame():
