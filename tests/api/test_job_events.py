@@ -1,0 +1,217 @@
+"""``GET /v1/jobs/{id}/events`` on a real socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+
+import pytest
+
+from api.conftest import eventually
+from api.listener import Listener
+from api.test_jobs import script
+from api.wire import FORM, call, recording
+from diarist.api import job_events
+
+
+@pytest.fixture
+def order(server):
+    """``order(**steps)``: a job of the shared service, deleted after the test."""
+    made = []
+
+    def send(**steps: object) -> dict:
+        answer = call(server.address, "POST", "/v1/jobs", recording(script(**steps)), FORM)
+        assert answer.status == 202, answer
+        made.append(answer.json["links"]["self"])
+        return answer.json
+
+    yield send
+    for address in made:
+        call(server.address, "DELETE", address)
+
+
+@pytest.fixture
+def listen(server):
+    """``listen(job, after=None, query="")``: a listener, closed after the test."""
+    opened = []
+
+    def connect(job: dict, last: str | None = None, query: str = "") -> Listener:
+        headers = {} if last is None else {"Last-Event-ID": last}
+        listener = patient(server, job, headers, query)
+        opened.append(listener)
+        return listener
+
+    yield connect
+    for each in opened:
+        each.__exit__()
+
+
+def patient(server, job: dict, headers: dict[str, str] | None = None, query: str = "") -> Listener:
+    """A listener, as soon as there is room: the places of those before are free within half a second."""
+    found: list[Listener] = []
+
+    def connected() -> bool:
+        found.append(Listener(server.address, job["links"]["events"] + query, headers))
+        if found[-1].response.status != 429:
+            return True
+        found[-1].__exit__()
+        return False
+
+    eventually(connected, 10)
+    return found[-1]
+
+
+def kept(events) -> list[tuple[str, object]]:
+    return [(e.id, e.data.get("state", e.data.get("index"))) for e in events if e.kind != "progress"]
+
+
+def test_a_job_is_followed_to_its_end(order, listen, tmp_path):
+    job = order(settle=True, until=str(tmp_path / "go"))
+    listener = listen(job)
+    response = listener.response
+    assert response.status == 200
+    assert response.getheader("Content-Type") == "text/event-stream"
+    assert response.getheader("Cache-Control") == "no-store"
+    assert response.getheader("X-Accel-Buffering") == "no"
+    seen = listener.events()
+    events = [next(seen)]
+    while events[-1].kind != "utterance":
+        events.append(next(seen))
+    assert events[-1].data.items() >= {
+        "index": 0, "speaker": "SPEAKER_00", "start_time": 0.123, "end_time": 3.988, "text": "Hello, how are you?",
+    }.items()  # fmt: skip
+    assert "words" not in events[-1].data
+    (tmp_path / "go").touch()
+    events += seen
+    numbers = [int(e.id) for e in events if e.id]
+    assert numbers == sorted(set(numbers))
+    assert all((e.id is None) == (e.kind == "progress") for e in events)
+    assert [e.data["state"] for e in events if e.kind == "state"] == ["queued", "running", "succeeded"]
+    assert [e.data["text"] for e in events if e.kind == "utterance"] == ["Hello, how are you?", "Fine."]
+    assert events[-1].data["state"] == "succeeded"
+    progress = [e.data for e in events if e.kind == "progress"]
+    assert all(list(p) == ["stage", "progress", "eta_s", "queue_position"] for p in progress)
+    assert any(p["progress"] > 0 for p in progress)
+    assert all(a != b for a, b in pairwise(progress))
+    assert listener.retry_ms == 3_000
+
+
+def test_a_listener_who_comes_back_misses_nothing_and_hears_nothing_twice(order, listen, tmp_path):
+    job = order(settle=True, until=str(tmp_path / "go"))
+    first = listen(job)
+    heard = first.until("utterance", index=0)
+    first.__exit__()
+    (tmp_path / "go").touch()
+    rest = kept(listen(job, heard.id).events())
+    assert [value for _, value in rest] == [1, "succeeded"]
+    everything = kept(listen(job).events())
+    assert [value for _, value in everything] == ["queued", "running", 0, 1, "succeeded"]
+    assert everything[-2:] == rest
+    assert kept(listen(job, query=f"?after={heard.id}").events()) == rest
+    assert kept(listen(job, heard.id, query="?after=0").events()) == rest
+
+
+def test_after_the_last_event_there_is_nothing_to_come_back_for(order, listen):
+    job = order()
+    last = list(listen(job).events())[-1]
+    assert last.data["state"] == "succeeded"
+    again = listen(job, last.id)
+    assert (again.response.status, again.response.read()) == (204, b"")
+
+
+def test_words_on_request(order, listen):
+    event = listen(order(), query="?words=true").until("utterance", index=0)
+    assert "".join(word["text"] for word in event.data["words"]) == event.data["text"]
+
+
+def test_why_it_failed(order, listen):
+    event = listen(order(fail="NotAudio", message="Send\na recording. 🎉\u2028")).until("state", state="failed")
+    assert event.data["error"] == {"code": "not_audio", "message": "Send\na recording. 🎉\u2028"}
+
+
+def test_a_job_that_waits_tells_its_place(server, order, listen, tmp_path):
+    order(until=str(tmp_path / "go"))
+    listener = listen(order())
+    assert listener.until("progress", queue_position=1).data["stage"] == "queued"
+    (tmp_path / "go").touch()
+    assert listener.until("state", state="succeeded")
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_cancel_and_delete_end_the_stream(server, order, listen, tmp_path, method):
+    job = order(until=str(tmp_path / "never"))
+    listener = listen(job)
+    assert listener.until("state", state="running")
+    call(server.address, method, job["links"]["cancel" if method == "POST" else "self"])
+    last = list(listener.events())[-1]
+    assert (last.kind, last.data.get("state")) == (("state", "canceled") if method == "POST" else ("deleted", None))
+
+
+@pytest.mark.parametrize(("last", "query"), [("x", ""), ("-1", ""), ("1" * 30, ""), ("１", ""), (None, "?after=x"),
+                                             (None, "?after=-1"), (None, "?before=1")])  # fmt: skip
+def test_places_to_begin_that_cannot_be(server, order, last, query):
+    headers = {} if last is None else {"Last-Event-ID": last.encode()}
+    answer = call(server.address, "GET", order()["links"]["events"] + query, headers=headers)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_option")
+
+
+def test_listeners_beyond_the_number_are_refused_and_those_who_hang_up_make_room(server, order, listen, tmp_path):
+    job = order(until=str(tmp_path / "never"))
+    first, second = listen(job), listen(job)
+    assert first.until("state", state="running")
+    assert second.until("state", state="running")
+    refused = call(server.address, "GET", job["links"]["events"])
+    assert (refused.status, refused.json["error"]["code"]) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) > 0
+    first.__exit__()
+    started = time.monotonic()
+    assert listen(job).response.status == 200
+    assert time.monotonic() - started < 3
+    assert call(server.address, "GET", "/status").status == 200
+
+
+def test_the_log_has_a_line_when_the_stream_ends_and_none_before(server, order, tmp_path):
+    job = order(until=str(tmp_path / "go"))
+    with patient(server, job, {"X-Request-ID": "listens"}) as listener:
+        assert listener.response.getheader("X-Request-ID") == "listens"
+        assert listener.until("state", state="running")
+        assert not any("request=listens" in line and "/events 200" in line for line in server.log)
+        (tmp_path / "go").touch()
+        assert listener.until("state", state="succeeded")
+    server.wait_for(rf"request=listens\b.*GET {job['links']['events']} 200 \d+ ms")
+
+
+def test_a_stop_of_the_service_ends_streams(start, tmp_path):
+    service = start()
+    service.wait_for("is ready")
+    job = call(service.address, "POST", "/v1/jobs", recording(script(until=str(tmp_path / "never"))), FORM).json
+    with Listener(service.address, job["links"]["events"]) as listener:
+        assert listener.until("state", state="running")
+        started = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - started < 8
+        assert all(event.kind == "progress" or event.data["state"] == "queued" for event in listener.events())
+    assert not [line for line in service.log if "Traceback" in line]
+
+
+def test_a_silent_stream_is_kept_alive_and_does_not_last_for_ever(app, make, jobs, monkeypatch, tmp_path):
+    monkeypatch.setattr(job_events, "POLL_S", 0.01)
+    monkeypatch.setattr(job_events, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(job_events, "LONGEST_S", 1.0)
+    monkeypatch.setattr(jobs, "eta_s", lambda job: None)
+    job = make(script(until=str(tmp_path / "never")))
+    answer = app.test_client().get(job["links"]["events"])
+    assert b"\n\n: keep-alive\n\n" in answer.data
+    assert b"succeeded" not in answer.data
+    answer.close()
+    gate = app.extensions["diarist"].listeners
+    assert [gate.acquire(blocking=False) for _ in range(3)] == [True, True, False]
+    for _ in range(2):
+        gate.release()
+
+
+def test_what_is_said_cannot_forge_an_event(order, listen):
+    forged = "\n\nid: 9\nevent: state\ndata: {}\r\n\u2028\u2029 -->"
+    event = listen(order(words=[forged])).until("utterance", index=0)
+    assert json.dumps(event.data["text"]) == json.dumps(forged.strip())
