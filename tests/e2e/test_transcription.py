@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -19,12 +21,24 @@ import soundfile
 
 import recordings
 from diarist.audio import DecodeLimits
+from diarist.engines.portions import perform
 from diarist.engines.registry import load_engine
+from diarist.engines.sections import sections
 from diarist.formats import conversation
 from diarist.pipeline import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
-from diarist.types import SAMPLE_RATE, Recognition, Span, SpeakerHints, TranscribeOptions, Transcript, Turn
+from diarist.types import (
+    SAMPLE_RATE,
+    Audio,
+    Recognition,
+    Span,
+    SpeakerHints,
+    TranscribeOptions,
+    Transcript,
+    Turn,
+    Utterance,
+)
 
 FRAME_S = 0.01
 
@@ -269,6 +283,73 @@ class TestConversation:
         assert found.speakers == ("SPEAKER_00", "SPEAKER_01")
         assert diarization_error(turns, found.diarization.turns, found.duration) < 0.15
         assert attributed_error_rate(found) < 0.36
+
+
+class Elsewhere:
+    """Has portions done by another engine, out of order, each from its own samples alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.stages: list[str] = []
+
+    def accept(self, channels: Sequence[Audio]) -> bool:
+        self._channels = channels
+        return True
+
+    def __call__(self, channel, portions, progress):
+        audio = self._channels[channel]
+        order = list(range(len(portions)))
+        random.Random(len(portions)).shuffle(order)
+        results = {}
+        for index in order:
+            portion = portions[index]
+            piece = Audio(audio.part(portion.first_sample, portion.stop_sample).copy())
+            results[index] = perform(self._engine, piece, portion, lambda *_: None)
+            self.stages.append(portion.stage)
+            progress(index)
+        yield from (results[index] for index in range(len(portions)))
+
+
+@pytest.mark.models
+class TestMeeting:
+    """A minute and a half, cut into sections and portions that are as short."""
+
+    @pytest.fixture(autouse=True)
+    def _short_sections(self, monkeypatch):
+        monkeypatch.setattr("diarist.pipeline.sections", partial(sections, length=20.0))
+        monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 3)
+        monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 40)
+
+    def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):
+        made = make_conversation(4, 4, seed=3)
+        settled: list[tuple[Utterance, ...]] = []
+        reports: list[float] = []
+        alone = transcribe(
+            made.path, engine, TranscribeOptions(), lambda _, done: reports.append(done), DecodeLimits(),
+            settled=settled.append,
+        )  # fmt: skip
+        check(alone)
+        assert len(settled) > 2
+        assert tuple(utterance for call in settled for utterance in call) == alone.utterances
+        assert reports == sorted(reports)
+        assert reports[-1] == 1.0
+
+        scatter = Elsewhere(load_engine(load_settings(engine="embedded", cpu_threads=2)))
+        again: list[tuple[Utterance, ...]] = []
+        together = transcribe(
+            made.path, engine, TranscribeOptions(), lambda *_: None, DecodeLimits(),
+            settled=again.append, scatter=scatter,
+        )  # fmt: skip
+        assert {stage for stage in scatter.stages if scatter.stages.count(stage) > 1} == {
+            "segmentation", "embedding", "recognition",
+        }  # fmt: skip
+        assert together.words == alone.words
+        assert together.utterances == alone.utterances
+        assert again == settled
+        assert together.diarization.turns == alone.diarization.turns
+        assert np.array_equal(together.diarization.embeddings, alone.diarization.embeddings)
+        assert (together.language, together.language_probability) == (alone.language, alone.language_probability)
+        assert together.speakers_confidence == alone.speakers_confidence
 
 
 @pytest.mark.models
