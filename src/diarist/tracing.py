@@ -231,7 +231,7 @@ class _Tracing:
         _, trace_id, span_id, flags = above.split("-")[:4]
         trace = self._trace
         context = trace.SpanContext(
-            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16) & 1)
+            int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16) & 3)
         )
         return trace.set_span_in_context(trace.NonRecordingSpan(context), Context())
 

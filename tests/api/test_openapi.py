@@ -27,7 +27,7 @@ def document(app):
 def test_each_path_is_described(document):
     assert document["openapi"] == "3.1.0"
     assert sorted(document["paths"]) == [
-        "/", "/diarize", "/health/live", "/health/ready", "/status", "/v1/jobs", "/v1/jobs/{job_id}",
+        "/", "/diarize", "/health/live", "/health/ready", "/metrics", "/status", "/v1/jobs", "/v1/jobs/{job_id}",
         "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job_id}/deliveries", "/v1/jobs/{job_id}/events",
         "/v1/jobs/{job_id}/result",
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apiflask import APIFlask
 
-from diarist.api import access, diarize, job_events, job_result, jobs, openapi, problems, status
+from diarist.api import access, diarize, job_events, job_result, jobs, metrics, openapi, problems, status
 from diarist.api.runtime import Jobs, Runtime
 from diarist.api.tracing import Traced
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
@@ -45,4 +45,5 @@ def create_app(settings: Settings, service: Jobs, keys: Keyring | None = None) -
     for part in (diarize, jobs, job_result, job_events, status):
         app.register_blueprint(part.blueprint)
     app.wsgi_app = Traced(app.wsgi_app)  # type: ignore[method-assign]
+    metrics.register(app, service.figures, settings.engine)
     return app

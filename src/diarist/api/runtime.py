@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 from flask import current_app
 
 from diarist.errors import EngineUnavailable, ServiceError
+from diarist.jobs.figures import Figures
 from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
 from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
@@ -143,6 +144,10 @@ class Jobs(Protocol):
 
     def report(self) -> CrewReport:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
+        ...
+
+    def figures(self) -> Figures:
+        """What the metrics are made of."""
         ...
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diarist.errors import Cancelled, EngineUnavailable, IdempotencyConflict, JobNotFound, QueueFull, ServiceError
+from diarist.jobs import figures
 from diarist.jobs.crew import COMMAND, Crew
 from diarist.jobs.database import utc_now
 from diarist.jobs.failure import to_exception
+from diarist.jobs.figures import Figures
 from diarist.jobs.job_store import JobStore
 from diarist.jobs.media import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
@@ -74,6 +76,7 @@ class JobService:
     def __init__(self, settings: Settings, store: SqlJobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
         self._store: JobStore = store
+        self._database = store.database
         self._media: MediaStore = open_media(settings)
         self._waiters = Waiters(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
         self._crew = None if settings.distributed else Crew(settings, store, self._waiters.notify, command)
@@ -270,6 +273,10 @@ class JobService:
             return CrewReport.of(reports)
         except ServiceError as error:
             return CrewReport("error", (), (str(error),))
+
+    def figures(self) -> Figures:
+        """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
+        return figures.read(self._database, STALE_S if self._crew is None else None)
 
     def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
         now = utc_now()

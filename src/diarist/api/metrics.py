@@ -1,0 +1,182 @@
+"""``GET /metrics`` for Prometheus: what the job store knows, the same from every process, and what this one has done.
+
+Labels are words of ours: no names, ids, addresses or keys of callers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from apiflask import APIBlueprint, APIFlask
+from flask import Response, current_app, request
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
+
+from diarist import __version__
+from diarist.api.observing import Observed
+from diarist.api.openapi import Document
+from diarist.errors import ServiceError
+from diarist.jobs import tallies
+from diarist.jobs.figures import Figures
+from diarist.jobs.tallies import BOUNDS, Tally
+
+logger = logging.getLogger(__name__)
+
+blueprint = APIBlueprint("metrics", __name__, tag="Status")
+
+MAX_AGE_S = 1.0
+"""The store is read this often at the most, however many ask."""
+
+REGISTRY = "diarist.metrics"
+"""Under which name an application has its registry among its extensions."""
+
+TEXT = {"schema": {"type": "string"}}
+RESPONSES: dict[int | str, Document] = {
+    200: {
+        "description": "All metrics of the service and of the process that answers.",
+        "content": {"text/plain": TEXT, "application/openmetrics-text": TEXT},
+    },
+}
+
+# Stored metric -> what it is, its labels, and the values of these that are shown before anything was counted.
+_COUNTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
+    tallies.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
+    tallies.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
+    tallies.WEBHOOK_DELIVERIES: (
+        "Attempts to deliver a webhook.", ("outcome",), (("delivered",), ("retried",), ("given_up",)),
+    ),
+}  # fmt: skip
+_HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    tallies.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
+    tallies.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
+    tallies.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
+    tallies.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
+}
+
+
+def register(app: APIFlask, read: Callable[[], Figures], engine: str) -> None:
+    """Give ``app`` its ``/metrics``, and count and trace its requests from now on.
+
+    Call it when all else that wraps ``app.wsgi_app`` is in place.
+
+    Args:
+        app: with routes of any kind; those that come later count as well.
+        read: the figures of the job store; may raise ``ServiceError``.
+        engine: what it is called.
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(_Build(engine))
+    registry.register(_Stored(read))
+    app.extensions[REGISTRY] = registry
+    app.register_blueprint(blueprint)
+    app.wsgi_app = Observed(app, registry)  # type: ignore[method-assign]
+
+
+@blueprint.get("/metrics")
+@blueprint.doc(responses=RESPONSES, operation_id="metrics")
+def metrics() -> Response:
+    """Say in numbers how the service is, for Prometheus."""
+    try:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    except (ValueError, TypeError):  # a version that is none
+        encode, content_type = choose_encoder("")
+    registry: CollectorRegistry = current_app.extensions[REGISTRY]
+    return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
+
+
+class _Build:
+    """What runs here."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("diarist_build_info", "What runs here; always 1.", labels=("version", "engine"))
+        build.add_metric((__version__, self._engine), 1)
+        yield build
+
+
+class _Stored:
+    """What the job store knows, read when it is asked for."""
+
+    def __init__(self, read: Callable[[], Figures]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._figures: Figures | None = None
+        self._read_at: float | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._recent()
+        yield GaugeMetricFamily(
+            "diarist_store_up", "Whether the job store can be read.", value=int(figures is not None)
+        )
+        if figures is not None:
+            yield from _gauges(figures)
+            yield from _counters(figures.tallies)
+            yield from _histograms(figures.tallies)
+
+    def _recent(self) -> Figures | None:
+        with self._lock:
+            if self._read_at is None or time.monotonic() - self._read_at > MAX_AGE_S:
+                try:
+                    self._figures = self._read()
+                except ServiceError as error:
+                    self._figures = None
+                    logger.warning("The metrics lack what the job store knows: %s", error)
+                # Afterwards: a store that takes seconds to fail is not asked by everyone who waited meanwhile.
+                self._read_at = time.monotonic()
+            return self._figures
+
+
+def _gauges(figures: Figures) -> Iterator[Metric]:
+    states = GaugeMetricFamily("diarist_jobs", "Jobs and waiting requests, by state.", labels=("state",))
+    for state, many in figures.jobs.items():
+        states.add_metric((state.value,), many)
+    yield states
+    depth = GaugeMetricFamily("diarist_queue_depth", "Jobs that a worker may take, by queue.", labels=("queue",))
+    oldest = GaugeMetricFamily(
+        "diarist_queue_oldest_seconds", "Age of the oldest job in the queue; 0 where there is none.", labels=("queue",)
+    )
+    for queue in figures.queues:
+        depth.add_metric((queue.queue,), queue.depth)
+        age_s = 0.0 if queue.oldest_at is None else (figures.at - queue.oldest_at).total_seconds()
+        oldest.add_metric((queue.queue,), max(age_s, 0.0))
+    yield depth
+    yield oldest
+    workers = GaugeMetricFamily("diarist_workers", "Workers by what they said of themselves.", labels=("state",))
+    for name, many in figures.workers.items():
+        workers.add_metric((name,), many)
+    yield workers
+
+
+def _counters(found: Iterable[Tally]) -> Iterator[Metric]:
+    for name, (what, labels, shown) in _COUNTERS.items():
+        family = CounterMetricFamily(f"diarist_{name}", what, labels=labels)
+        counted = {_values(tally, labels): tally.count for tally in found if tally.metric == name}
+        for values, many in (dict.fromkeys(shown, 0.0) | counted).items():
+            family.add_metric(values, many)
+        yield family
+
+
+def _histograms(found: Iterable[Tally]) -> Iterator[Metric]:
+    for name, (what, labels) in _HISTOGRAMS.items():
+        family = HistogramMetricFamily(f"diarist_{name}", what, labels=labels)
+        counted = [tally for tally in found if tally.metric == name]
+        if not labels:
+            counted = counted or [Tally(name, (), 0.0, 0.0, (0.0,) * len(BOUNDS[name]))]
+        for tally in counted:
+            bounds = (*map(floatToGoString, BOUNDS[name]), "+Inf")
+            buckets = list(zip(bounds, (*tally.buckets, tally.count), strict=True))
+            family.add_metric(_values(tally, labels), buckets, tally.sum)
+        yield family
+
+
+def _values(tally: Tally, labels: tuple[str, ...]) -> tuple[str, ...]:
+    known = dict(tally.labels)
+    return tuple(known.get(label, "") for label in labels)

@@ -1,0 +1,405 @@
+"""Metrics: what a scrape says, read back by Prometheus's own parser, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from prometheus_client import openmetrics, parser
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from sqlalchemy import insert
+
+from collector import Collector, collecting
+from diarist import tracing
+from diarist.api import metrics
+from diarist.errors import StoreUnavailable
+from diarist.jobs import figures, tallies
+from diarist.jobs.database import Database
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
+from diarist.jobs.rows import values_of
+from diarist.jobs.schema import jobs
+from diarist.jobs.sqlite import open_sqlite
+from diarist.jobs.store import SqlJobStore
+from diarist.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+PLACES = [path for pattern in ("*.json", "*.yaml", "*.tpl") for path in (ROOT / "deploy").rglob(pattern)]
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[SqlJobStore]:
+    store = SqlJobStore(Database(open_sqlite(tmp_path / "jobs.sqlite3"), clock))
+    yield store
+    store.close()
+
+
+def make_app(read: Callable[[], figures.Figures]) -> APIFlask:
+    app = APIFlask(__name__, docs_path=None)
+
+    @app.get("/v1/jobs/<job_id>")
+    def get(job_id: str) -> str:
+        return tracing.current() or "untraced"
+
+    @app.post("/v1/jobs")
+    def post() -> tuple[str, int]:
+        return tracing.current() or "untraced", 202
+
+    @app.post("/fail")
+    def fail() -> str:
+        raise KeyError("secret-name.wav")
+
+    @app.get("/stream")
+    def stream() -> Iterator[str]:
+        yield from ("one", "two")
+
+    metrics.register(app, read, "embedded")
+    return app
+
+
+@pytest.fixture
+def client(store: SqlJobStore) -> FlaskClient:
+    return make_app(lambda: figures.read(store.database)).test_client()
+
+
+def samples_of(text: str) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scrape(client: FlaskClient) -> Samples:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    return samples_of(answer.text)
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+def job(number: int, **order: object) -> Job:
+    return Job(f"job-{number}", JobState.QUEUED, Order(kind=JobKind.JOB, **order), NOW)
+
+
+class TestStore:
+    def test_a_new_service_shows_zeros_and_not_nothing(self, client: FlaskClient) -> None:
+        seen = scrape(client)
+        assert value(seen, "diarist_store_up") == 1
+        for state in JobState:
+            assert value(seen, "diarist_jobs", state=state.value) == 0
+        for queue in ("any", "cpu", "gpu", "embedded", "nemo"):
+            assert value(seen, "diarist_queue_depth", queue=queue) == 0
+            assert value(seen, "diarist_queue_oldest_seconds", queue=queue) == 0
+        for state in ("succeeded", "failed", "canceled"):
+            assert value(seen, "diarist_jobs_ended_total", state=state) == 0
+        for outcome in ("delivered", "retried", "given_up"):
+            assert value(seen, "diarist_webhook_deliveries_total", outcome=outcome) == 0
+        for state in ("ready", "loading", "error"):
+            assert value(seen, "diarist_workers", state=state) == 0
+        assert value(seen, "diarist_worker_restarts_total") == 0
+        for name in ("real_time_factor", "job_wait_seconds", "model_load_seconds"):
+            assert value(seen, f"diarist_{name}_count") == 0
+            assert value(seen, f"diarist_{name}_bucket", le="+Inf") == 0
+
+    def test_jobs_and_queues(self, client: FlaskClient, store: SqlJobStore, clock: Clock) -> None:
+        store.create(job(1))
+        clock.now += timedelta(seconds=40)
+        store.create(replace(job(2, queue="gpu"), created_at=clock.now))
+        store.create(replace(job(3, queue="gpu"), created_at=clock.now))
+        store.create(replace(job(4, source_url="https://example.org/a.wav"), ready=False))  # still being fetched
+        store.create(job(5, queue="elsewhere"))
+        assert store.claim("worker", 30, 3, ("elsewhere",)).id == "job-5"
+        store.fail("job-5", "worker", JobError("job_failed", "words"))
+        clock.now += timedelta(seconds=2)
+        seen = scrape(client)
+        assert value(seen, "diarist_jobs", state="queued") == 4
+        assert value(seen, "diarist_jobs", state="failed") == 1
+        assert value(seen, "diarist_queue_depth", queue="any") == 1
+        assert value(seen, "diarist_queue_depth", queue="gpu") == 2
+        assert value(seen, "diarist_queue_oldest_seconds", queue="any") == 42
+        assert value(seen, "diarist_queue_oldest_seconds", queue="gpu") == 2
+        assert value(seen, "diarist_jobs_ended_total", state="failed") == 1
+        assert value(seen, "diarist_job_wait_seconds_count") == 1
+        assert value(seen, "diarist_job_wait_seconds_sum") == 40
+        assert value(seen, "diarist_job_wait_seconds_bucket", le="30.0") == 0
+        assert value(seen, "diarist_job_wait_seconds_bucket", le="100.0") == 1
+
+    def test_a_job_that_waits_for_its_next_try_is_no_reason_for_more_workers(
+        self, client: FlaskClient, store: SqlJobStore
+    ) -> None:
+        store.create(job(1))
+        store.claim("worker", 30, 3)
+        store.retry("job-1", "worker", JobError("job_failed", "words"), 3, 60)
+        seen = scrape(client)
+        assert value(seen, "diarist_jobs", state="queued") == 1
+        assert value(seen, "diarist_queue_depth", queue="any") == 0
+
+    def test_workers(self, store: SqlJobStore, clock: Clock) -> None:
+        for name, state, age_s in (("a", "ready", 0), ("b", "ready", 10), ("c", "error", 0), ("d", "ready", 90)):
+            store.report(WorkerReport(name, 1, state, (), (), NOW - timedelta(seconds=age_s)))
+        all_ = make_app(lambda: figures.read(store.database)).test_client()
+        fresh = make_app(lambda: figures.read(store.database, 60)).test_client()
+        assert value(scrape(all_), "diarist_workers", state="ready") == 3
+        seen = scrape(fresh)
+        assert value(seen, "diarist_workers", state="ready") == 2
+        assert value(seen, "diarist_workers", state="error") == 1
+
+    def test_tallies(self, client: FlaskClient, store: SqlJobStore) -> None:
+        with store.database.writing() as connection:
+            for seconds in (0.2, 5.0, 20_000.0):
+                tallies.observe(connection, tallies.STAGE_SECONDS, seconds, stage="recognition")
+            tallies.observe(connection, tallies.REAL_TIME_FACTOR, 0.25)
+            tallies.observe(connection, tallies.MODEL_LOAD_SECONDS, 2.5)
+            for outcome in ("delivered", "delivered", "given_up"):
+                tallies.count(connection, tallies.WEBHOOK_DELIVERIES, outcome=outcome)
+            tallies.count(connection, tallies.WORKER_RESTARTS)
+        seen = scrape(client)
+        assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.1") == 0
+        assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.3") == 1
+        assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="10000.0") == 2
+        assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="+Inf") == 3
+        assert value(seen, "diarist_stage_seconds_sum", stage="recognition") == pytest.approx(20_005.2)
+        assert value(seen, "diarist_real_time_factor_bucket", le="0.3") == 1
+        assert value(seen, "diarist_model_load_seconds_sum") == 2.5
+        assert value(seen, "diarist_webhook_deliveries_total", outcome="delivered") == 2
+        assert value(seen, "diarist_webhook_deliveries_total", outcome="given_up") == 1
+        assert value(seen, "diarist_worker_restarts_total") == 1
+
+    def test_two_processes_say_the_same(self, store: SqlJobStore) -> None:
+        store.create(job(1))
+        one, two = (scrape(make_app(lambda: figures.read(store.database)).test_client()) for _ in range(2))
+        stored = {key for key in one if not re.match("process_|diarist_http_", key[0])}
+        assert len(stored) > 60
+        assert {key: one[key] for key in stored} == {key: two[key] for key in stored}
+
+    def test_a_store_that_cannot_be_read_costs_only_what_it_knows(self) -> None:
+        asked = []
+
+        def read() -> figures.Figures:
+            asked.append(1)
+            raise StoreUnavailable("The job store cannot be reached.")
+
+        client = make_app(read).test_client()
+        for _ in range(3):
+            seen = scrape(client)
+        assert value(seen, "diarist_store_up") == 0
+        assert value(seen, "process_resident_memory_bytes") > 10e6
+        assert value(seen, "diarist_http_requests_total", method="GET", path="/metrics", status="200") == 2
+        assert not [name for name, _ in seen if name.startswith(("diarist_jobs", "diarist_queue", "diarist_workers"))]
+        assert len(asked) == 1
+
+    def test_the_store_is_read_once_a_second(
+        self, client: FlaskClient, store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scrape(client)
+        store.create(job(1))
+        assert value(scrape(client), "diarist_jobs", state="queued") == 0
+        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        assert value(scrape(client), "diarist_jobs", state="queued") == 1
+
+    def test_ten_thousand_jobs_cost_little(
+        self, client: FlaskClient, store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        with store.database.writing() as connection:
+            states = [JobState.SUCCEEDED] * 9 + [JobState.QUEUED]
+            rows = [values_of(replace(job(number), state=states[number % 10])) for number in range(10_000)]
+            connection.execute(insert(jobs), rows)
+        took = []
+        for _ in range(10):
+            started = time.perf_counter()
+            seen = scrape(client)
+            took.append(time.perf_counter() - started)
+        assert value(seen, "diarist_queue_depth", queue="any") == 1_000
+        assert min(took) < 0.1, "20 ms are what it should be on an idle machine"
+
+
+class TestRequests:
+    def test_a_path_is_that_of_its_route(self, client: FlaskClient) -> None:
+        for name in ("one", "two"):
+            client.get(f"/v1/jobs/{name}-secret")
+        client.get("/v1/jobs/one-secret", headers={"Host": "bad host\x00"})
+        client.head("/v1/jobs/one-secret")
+        client.post("/v1/jobs")
+        client.delete("/v1/jobs/one-secret")
+        client.get("/no-such-secret")
+        client.open("/v1/jobs/one-secret", method="SECRET")
+        client.get("/stream").close()
+        answer = client.get("/metrics")
+        seen = samples_of(answer.text)
+        counted = {
+            tuple(dict(labels).values()): many
+            for (name, labels), many in seen.items()
+            if name.endswith("requests_total")
+        }
+        assert counted.pop(("GET", "/v1/jobs/<job_id>", "200")) in (2, 3)  # Werkzeug may refuse the third itself
+        counted.pop(("GET", "/v1/jobs/<job_id>", "400"), None)
+        assert counted == {
+            ("HEAD", "/v1/jobs/<job_id>", "200"): 1,
+            ("POST", "/v1/jobs", "202"): 1,
+            ("DELETE", "other", "405"): 1,
+            ("GET", "other", "404"): 1,
+            ("other", "other", "405"): 1,
+            ("GET", "/stream", "200"): 1,
+        }
+        assert "secret" not in answer.text.lower()
+        assert value(seen, "diarist_http_request_seconds_count", method="POST", path="/v1/jobs") == 1
+
+    def test_a_failure_is_counted(self, client: FlaskClient) -> None:
+        client.application.config["PROPAGATE_EXCEPTIONS"] = False
+        assert client.post("/fail").status_code == 500
+        answer = client.get("/metrics").text
+        assert value(samples_of(answer), "diarist_http_requests_total", method="POST", path="/fail", status="500") == 1
+        assert "secret-name" not in answer
+
+    def test_applications_do_not_share_what_they_count(self, store: SqlJobStore) -> None:
+        one, two = (make_app(lambda: figures.read(store.database)).test_client() for _ in range(2))
+        one.post("/v1/jobs")
+        assert "diarist_http_requests_total{" not in two.get("/metrics").text
+
+
+class TestForm:
+    def test_build_and_process(self, client: FlaskClient) -> None:
+        seen = scrape(client)
+        (build,) = (dict(labels) for name, labels in seen if name == "diarist_build_info")
+        assert build["engine"] == "embedded"
+        for name in ("resident_memory_bytes", "cpu_seconds_total", "open_fds", "start_time_seconds"):
+            assert value(seen, f"process_{name}") > 0
+
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ],
+    )
+    def test_openmetrics_where_it_is_asked_for(self, client: FlaskClient, accept: str) -> None:
+        client.post("/v1/jobs")
+        answer = client.get("/metrics", headers={"Accept": accept})
+        assert answer.content_type.startswith("application/openmetrics-text; version=1.0.0")
+        families = {family.name: family for family in parse_openmetrics(answer.text)}
+        assert families["diarist_jobs_ended"].type == "counter"
+        assert families["diarist_stage_seconds"].type == "histogram"
+        assert openmetrics is not None
+
+    @pytest.mark.parametrize(
+        "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=x", "text/plain; version=..;", ",;=,"]
+    )
+    def test_text_for_all_others(self, client: FlaskClient, accept: str) -> None:
+        answer = client.get("/metrics", headers={"Accept": accept})
+        assert answer.status_code == 200
+        assert list(parser.text_string_to_metric_families(answer.text))
+
+    def test_every_metric_says_what_it_is(self, client: FlaskClient) -> None:
+        for family in parser.text_string_to_metric_families(client.get("/metrics").text):
+            assert family.documentation, family.name
+            assert family.type != "unknown", family.name
+
+
+class TestNames:
+    """What dashboards, alerts and the documentation name is there."""
+
+    @pytest.fixture
+    def exported(self, client: FlaskClient, store: SqlJobStore) -> dict[str, set[str]]:
+        """Labels by name, of a service in which each thing happened once."""
+        with store.database.writing() as connection:
+            tallies.observe(connection, tallies.STAGE_SECONDS, 1.0, stage="decode")
+        client.post("/v1/jobs")
+        found: dict[str, set[str]] = {}
+        for name, labels in scrape(client):
+            found.setdefault(name, set()).update(dict(labels))
+        return found
+
+    @pytest.mark.parametrize("path", PLACES, ids=lambda path: path.name)
+    def test_what_deployments_ask_for(self, path: Path, exported: dict[str, set[str]]) -> None:
+        text = path.read_text("utf-8")
+        text = json.dumps(json.loads(text)).replace('\\"', '"') if path.suffix == ".json" else text
+        for name, labels in re.findall(r"\b(diarist_[a-z_]+)(?:\{([^}]*)\})?", text):
+            assert name in exported, f"{path.name} asks for {name}"
+            asked = set(re.findall(r"(\w+)\s*[=!]~?", labels)) - {"job", "instance", "namespace"}
+            assert asked <= exported[name], f"{path.name} asks {name} for {asked}"
+
+    def test_the_dashboard_asks_for_something(self) -> None:
+        assert "diarist_queue_depth" in (ROOT / "deploy" / "grafana" / "diarist.json").read_text("utf-8")
+
+    def test_the_documentation_names_all_and_no_other(self, exported: dict[str, set[str]]) -> None:
+        text = (ROOT / "docs" / "observability.md").read_text("utf-8")
+        named = set(re.findall(r"\bdiarist_[a-z_]+", text))
+        ours = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exported if name.startswith("diarist_")}
+        ours = {name for name in ours if not name.endswith("_created")}
+        assert ours <= named
+        assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} <= ours
+
+
+class TestTraces:
+    TRACE = "0af7651916cd43dd8448eb211c80319c"
+    PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+    @pytest.fixture
+    def collector(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+        pytest.importorskip("opentelemetry.sdk")
+        monkeypatch.setattr(tracing, "BATCH_S", 0.05)
+        with collecting() as collector:
+            tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=collector.url), "api")
+            yield collector
+            tracing.stop()
+
+    def test_a_request_that_changes_something_is_a_span(self, client: FlaskClient, collector: Collector) -> None:
+        handed_on = client.post("/v1/jobs").text
+        span = collector.wait_for("POST /v1/jobs")["POST /v1/jobs"]
+        assert handed_on.startswith(f"00-{span.trace_id}-{span.span_id}-")
+        assert (span.kind, span.parent_id, span.failed) == ("server", "", False)
+        assert span.attributes == {
+            "http.request.method": "POST", "http.route": "/v1/jobs", "http.response.status_code": 202,
+        }  # fmt: skip
+
+    def test_a_trace_that_comes_is_gone_on_with(self, client: FlaskClient, collector: Collector) -> None:
+        client.get("/v1/jobs/secret-id", headers={"traceparent": self.PARENT})
+        span = collector.wait_for("GET /v1/jobs/<job_id>")["GET /v1/jobs/<job_id>"]
+        assert (span.trace_id, span.parent_id) == (self.TRACE, "b7ad6b7169203331")
+        assert not any(b"secret" in body for body in collector.bodies)
+
+    @pytest.mark.parametrize("traceparent", [None, "nonsense", f"00-{'0' * 32}-b7ad6b7169203331-01"])
+    def test_polling_is_not_traced(self, client: FlaskClient, collector: Collector, traceparent: str | None) -> None:
+        headers = {} if traceparent is None else {"traceparent": traceparent}
+        assert client.get("/v1/jobs/1", headers=headers).text == "untraced"
+
+    def test_a_failure_is_shown(self, client: FlaskClient, collector: Collector) -> None:
+        client.application.config["PROPAGATE_EXCEPTIONS"] = False
+        client.post("/fail")
+        span = collector.wait_for("POST /fail")["POST /fail"]
+        assert span.failed
+        assert span.attributes["error.type"] == "500"
+        assert not any(b"secret" in body for body in collector.bodies)
+
+
+def test_without_traces_a_trace_is_still_handed_on(client: FlaskClient) -> None:
+    assert client.post("/v1/jobs").text == "untraced"
+    assert client.post("/v1/jobs", headers={"traceparent": TestTraces.PARENT}).text == TestTraces.PARENT
