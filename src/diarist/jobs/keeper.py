@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from diarist.errors import Cancelled, ServiceError
 from diarist.jobs.job_store import JobStore
@@ -26,11 +27,16 @@ STOP_S = 1.0
 """How long work on a job that is lost may take to stop by itself: native code hears nothing for seconds."""
 
 
+Renew: TypeAlias = Callable[[str, float], bool]
+"""Lengthens a lease and notes the stage and the progress; False where what was held is lost."""
+
+
 @dataclass(slots=True)
 class _Hold:
-    """One job in hand."""
+    """Something in hand: a job, or a portion of another worker's."""
 
-    job: Job
+    renew: Renew
+    job: Job | None
     stage: str
     done: float = 0.0
     lost_at: float | None = None
@@ -77,12 +83,31 @@ class Keeper:
     def jobs(self) -> tuple[Job, ...]:
         """Those that are held and not known to be lost; the one that is worked on comes last."""
         with self._changed:
-            return tuple(hold.job for hold in self._holds if hold.lost_at is None)
+            return tuple(hold.job for hold in self._holds if hold.job is not None and hold.lost_at is None)
+
+    @property
+    def depth(self) -> int:
+        """How many things are in hand."""
+        return len(self._holds)
 
     @contextmanager
     def holding(self, job: Job) -> Iterator[None]:
         """Keep ``job`` for as long as the block runs; what was held before is interrupted until then."""
-        hold = _Hold(job, job.stage)
+
+        def renew(stage: str, done: float) -> bool:
+            return self._store.renew(job.id, self._worker, self._settings.job_lease_s, stage, done)
+
+        with self._keeping(_Hold(renew, job, job.stage)):
+            yield
+
+    @contextmanager
+    def keeping(self, renew: Renew) -> Iterator[None]:
+        """The same of something else that has a lease."""
+        with self._keeping(_Hold(renew, None, "")):
+            yield
+
+    @contextmanager
+    def _keeping(self, hold: _Hold) -> Iterator[None]:
         with self._changed:
             self._holds.append(hold)
             self._sign_at = time.monotonic()
@@ -143,10 +168,10 @@ class Keeper:
 
     def _renew(self, hold: _Hold) -> bool:
         try:
-            ours = self._store.renew(hold.job.id, self._worker, self._settings.job_lease_s, hold.stage, hold.done)
+            ours = hold.renew(hold.stage, hold.done)
         except ServiceError as error:
             # The lease outlasts a few failures; if it does not, the next answer says so.
-            logger.warning("The lease of the job could not be renewed: %s", error)
+            logger.warning("The lease could not be renewed: %s", error)
             return True
         if not ours:
             with self._changed:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from diarist.errors import ConfigurationError
 from diarist.jobs.work import NoteModels, Settled
-from diarist.protocols import Engine
+from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
 
@@ -83,13 +83,15 @@ def work(
     options: TranscribeOptions,
     progress: Progress,
     settings: Settings,
-    settled: Settled,  # noqa: ARG001
+    settled: Settled,
+    scatter: Scatter | None,
 ) -> Transcript:
     """The pipeline, with the limits of the settings."""
     from diarist.audio import DecodeLimits
     from diarist.pipeline import transcribe
 
-    return transcribe(path, engine, options, progress, DecodeLimits.of(settings, settings.temp_dir))
+    limits = DecodeLimits.of(settings, settings.temp_dir)
+    return transcribe(path, engine, options, progress, limits, settled=settled, scatter=scatter)
 
 
 class _Sayer:

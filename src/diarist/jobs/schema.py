@@ -199,6 +199,7 @@ portions = Table(
     Column("stage", String(64), nullable=False),
     Column("first_sample", BigInteger, nullable=False),
     Column("stop_sample", BigInteger, nullable=False),
+    Column("channel_samples", BigInteger, nullable=False),
     Column("work", LargeBinary, nullable=False),
     Column("done", Boolean, nullable=False),
     Column("deaths", Integer, nullable=False),

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, insert, select, update
 
 from diarist.errors import IdempotencyConflict, JobFailed, JobNotFound, QueueFull
-from diarist.jobs import codec, errand_rows, listing, queueing, tallies
+from diarist.jobs import codec, errand_rows, listing, portion_rows, queueing, tallies
 from diarist.jobs.database import Database, open_database
 from diarist.jobs.model import (
     Job,
@@ -194,6 +194,7 @@ class SqlJobStore:
         with self.database.writing() as connection:
             now = self.database.now(connection)
             held = _held(job_id, worker)
+            portion_rows.free(connection, worker, died=False)
             return bool(change(connection, now, GIVE_BACK, held, attempts=jobs.c.attempts - 1))
 
     def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
@@ -202,6 +203,7 @@ class SqlJobStore:
             held = _lapsed(now) if worker is None else and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
             released = self._release(connection, now, held, attempts, blameless=blameless)
             if worker is not None:
+                portion_rows.free(connection, worker, died=not blameless)
                 connection.execute(delete(workers).where(workers.c.worker == worker))
         return released
 
@@ -334,6 +336,8 @@ class SqlJobStore:
         dead = connection.execute(select(*COLUMNS).where(held).order_by(jobs.c.number).with_for_update()).all()
         for row in dead:
             job = job_of(row)
+            # The death is the job's; a portion that its holder had in hand is not blamed a second time.
+            portion_rows.free(connection, job.worker or "", died=False)
             count = (job.interruptions if blameless else job.deaths) + 1
             this = jobs.c.id == job.id
             noted = {"interruptions" if blameless else "deaths": count}

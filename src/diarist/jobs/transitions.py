@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
 
-from diarist.jobs import errand_rows, tallies
+from diarist.jobs import errand_rows, portion_rows, tallies
 from diarist.jobs.model import JobKind, JobState
 from diarist.jobs.schema import events, jobs
 
@@ -73,6 +73,7 @@ def follow(
     if kind is JobKind.JOB:
         tell(connection, now, job_id, "state", {"state": state})
     if state.ended:
+        portion_rows.forget(connection, job_id)
         tallies.count(connection, tallies.JOBS_ENDED, state=state)
         if webhook_url is not None:
             errand_rows.add(connection, job_id, errand_rows.WEBHOOK, {"event": f"job.{state}"}, now)

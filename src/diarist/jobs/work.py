@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from diarist.protocols import Engine
+from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript, Utterance
 
@@ -32,4 +32,5 @@ class Work(Protocol):
         progress: Progress,
         settings: Settings,
         settled: Settled,
+        scatter: Scatter | None,
     ) -> Transcript: ...

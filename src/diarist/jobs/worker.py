@@ -16,20 +16,22 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from diarist import logs
-from diarist.errors import Cancelled, DiaristError, InputError, ServiceError
+from diarist.errors import Cancelled, DiaristError, InputError, JobNotFound, MediaMissing, ServiceError
 from diarist.jobs import line, tallies
 from diarist.jobs.database import utc_now
 from diarist.jobs.failure import to_job_error
-from diarist.jobs.job_store import JobStore
 from diarist.jobs.keeper import Keeper
 from diarist.jobs.line import Briefing, WorkerLine
 from diarist.jobs.media import MediaStore, open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
-from diarist.jobs.store import open_store
+from diarist.jobs.partial import PartialTranscript
+from diarist.jobs.portion_store import PortionStore
+from diarist.jobs.spreading import StoreScatter, help_out, signature
+from diarist.jobs.store import SqlJobStore, open_store
 from diarist.jobs.work import LoadEngine, Work
-from diarist.protocols import Engine
+from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
-from diarist.types import ModelInfo, Utterance
+from diarist.types import ModelInfo
 
 # By name: as the program that runs, this module is called __main__.
 logger = logging.getLogger("diarist.jobs.worker")
@@ -82,7 +84,7 @@ def run_worker(
 
 
 class _Worker:
-    def __init__(self, briefing: Briefing, parent: WorkerLine, store: JobStore, work: Work) -> None:
+    def __init__(self, briefing: Briefing, parent: WorkerLine, store: SqlJobStore, work: Work) -> None:
         self._name = briefing.worker
         self._fault = briefing.fault
         self._gpu = briefing.gpu
@@ -90,6 +92,7 @@ class _Worker:
         self._parent = parent
         self._store = store
         self._media: MediaStore = open_media(briefing.settings)
+        self._portions = PortionStore(store.database)
         self._work = work
         self._models: tuple[ModelInfo, ...] = ()
         self._queues: tuple[str, ...] = ()
@@ -109,9 +112,10 @@ class _Worker:
 
     def give_up(self) -> None:
         """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
-        for job in self._keeper.jobs:
-            with contextlib.suppress(ServiceError):
+        with contextlib.suppress(ServiceError):
+            for job in self._keeper.jobs:
                 self._store.hand_back(job.id, self._name)
+            self._portions.give_back(self._name)
         _end_process()
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
@@ -147,7 +151,7 @@ class _Worker:
         while not self._parent.leave.is_set() and not self._parent.drain.is_set():
             self._parent.wake.clear()
             try:
-                taken = self._take(engine)
+                taken = self._take(engine) or self._help_out(engine)
             except ServiceError as error:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
                 self._parent.leave.wait(STORE_RETRY_S)
@@ -168,16 +172,68 @@ class _Worker:
             self._do(job, engine)
         finally:
             self._parent.say(f"{line.JOB_ENDED} {job.id}")
+            self._tidy(job)
             logs.request_id.reset(request)
             logs.job_id.reset(current)
         return True
 
-    def _let_through(self, job: Job, engine: Engine, stage: str, started: float) -> None:
+    def _help_out(self, engine: Engine) -> bool:
+        """Do a portion of a long recording that another worker holds; False where there is none."""
+        if not self._settings.distributed:
+            return False
+        lease_s = self._settings.job_lease_s
+        task = self._portions.claim(self._name, lease_s, signature(engine), self._queues)
+        if task is None:
+            return False
+        started = time.monotonic()
+
+        def progress(stage: str, done: float) -> None:
+            self._keeper.progress(stage, done)
+            self._let_through(None, engine, stage, started)
+
+        with (
+            logs.about(request=task.request_id, job=task.job_id),
+            self._keeper.keeping(lambda *_: self._portions.renew(task, self._name, lease_s)),
+        ):
+            try:
+                help_out(task, engine, self._media, progress)
+                self._portions.done(task, self._name)
+            except (Cancelled, MediaMissing):
+                logger.info("Portion dropped: nobody waits for it any more")
+                self._portions.give_back(self._name)
+            except Exception:
+                # Who holds the job does it then, and says what is wrong with it.
+                logger.exception("Portion failed")
+                self._portions.give_back(self._name)
+                self._parent.leave.wait(STORE_RETRY_S)
+            else:
+                logger.info("Portion done: %s, %.2f s", task.portion.stage, time.monotonic() - started)
+        return True
+
+    def _tidy(self, job: Job) -> None:
+        """What was made of the recording for others goes with the work on it, unless another goes on with that."""
+        if not self._settings.distributed:
+            return
+        try:
+            if self._store.get(job.id).state.ended:
+                self._media.remove_parts(job.id)
+        except JobNotFound:
+            self._media.remove(job.id)
+        except ServiceError as error:
+            logger.warning("Parts of a recording cannot be removed (%s); the sweep tries again", error)
+
+    def _scatter(self, job: Job, engine: Engine) -> Scatter | None:
+        """How others help with a job, in a fleet. A caller who holds the line is helped too."""
+        if not self._settings.distributed:
+            return None
+        return StoreScatter(job, engine, self._portions, self._media, self._name, self._settings)
+
+    def _let_through(self, job: Job | None, engine: Engine, stage: str, started: float) -> None:
         """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for."""
         now = time.monotonic()
-        if stage == "decode" or len(self._keeper.jobs) >= MOST_AT_ONCE or self._parent.leave.is_set():
+        if stage == "decode" or self._keeper.depth >= MOST_AT_ONCE or self._parent.leave.is_set():
             return
-        if job.order.kind is JobKind.REQUEST and now - started < LONG_S:
+        if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
             return
         if not self._parent.wake.is_set() and now - self._looked_at < POLL_S:
             return
@@ -195,7 +251,7 @@ class _Worker:
             job.size_bytes, job.attempts, (utc_now() - job.created_at).total_seconds(),
         )  # fmt: skip
         started = time.monotonic()
-        settled = _Settled(self._store, job.id, self._name)
+        settled = PartialTranscript(self._store, job.id, self._name)
 
         def progress(stage: str, done: float) -> None:
             self._keeper.progress(stage, done)
@@ -204,7 +260,10 @@ class _Worker:
         with self._keeper.holding(job):
             try:
                 with self._media.local(job.id, lambda: self._keeper.progress("download", 0.0)) as recording:
-                    transcript = self._work(recording, engine, job.order.options, progress, self._settings, settled)
+                    transcript = self._work(
+                        recording, engine, job.order.options, progress, self._settings, settled,
+                        self._scatter(job, engine),
+                    )  # fmt: skip
                 kept = self._insist(lambda: self._store.finish(job.id, self._name, transcript))
             except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the worker
                 self._fail(job, error)
@@ -264,29 +323,6 @@ class _Worker:
     def _count_load(self, took_s: float) -> None:
         with contextlib.suppress(ServiceError):
             self._store.observe(tallies.MODEL_LOAD_SECONDS, took_s)
-
-
-class _Settled:
-    """Keeps utterances that are final; those that the store would not take are tried again with the next ones."""
-
-    def __init__(self, store: JobStore, job_id: str, worker: str) -> None:
-        self._store = store
-        self._job_id = job_id
-        self._worker = worker
-        self._kept = 0
-        self._waiting: tuple[Utterance, ...] = ()
-
-    def __call__(self, utterances: tuple[Utterance, ...]) -> None:
-        self._waiting += utterances
-        if not self._waiting:
-            return
-        try:
-            self._store.settle(self._job_id, self._worker, self._kept, self._waiting)
-        except ServiceError as error:
-            logger.warning("Utterances cannot be shown yet: %s", error)
-            return
-        self._kept += len(self._waiting)
-        self._waiting = ()
 
 
 def queues_of(engine: Engine, settings: Settings) -> tuple[str, ...]:

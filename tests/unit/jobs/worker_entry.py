@@ -59,7 +59,7 @@ def wait_for(name: str, progress=lambda: None) -> None:
         turn.wait(0.02)
 
 
-def work(path: Path, engine, options, progress, settings, settled) -> Transcript:
+def work(path: Path, engine, options, progress, settings, settled, scatter) -> Transcript:
     note("begun", str(os.getpid()))
     progress("decode", 0.1)
     said = path.read_text(encoding="ascii")
