@@ -230,7 +230,7 @@ def _remove_unused(path: Path, before: datetime) -> bool:
     """Remove a file that was last written ``before``, unless a process holds a lock on it."""
     with suppress(FileNotFoundError, BlockingIOError, PermissionError):
         if path.stat().st_mtime < before.timestamp():
-            with path.open("rb") as file:
+            with path.open("r+b") as file:  # NFS locks nothing for one that only reads
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
                 return True

@@ -3,13 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
+import documents
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.database import Database
 from diarist.jobs.errand_rows import WEBHOOK
@@ -286,3 +291,66 @@ def test_the_log_names_the_host_alone(bench, site, caplog):
 def test_a_master_that_is_too_short_is_told_at_the_start(make_settings, bench):
     with pytest.raises(ConfigurationError, match="WEBHOOK_SECRET"):
         WebhookHandler(make_settings(), bench.store, bench.errands, "short")
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "webhooks.md"
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[dict[str, Any]]:
+    """What each block of Python in the documentation defines."""
+    monkeypatch.setenv("DIARIST_WEBHOOK_SECRET", secret_for(MASTER, "anna"))
+    names: list[dict[str, Any]] = []
+    for block in documents.blocks(PAGE.read_text("utf-8")):
+        if block.language == "python":
+            names.append({"__name__": "shown"})
+            exec(compile(block.text, f"{PAGE}:{block.line}", "exec"), names[-1])
+    return names
+
+
+def test_the_receiver_in_the_documentation_receives(bench, shown, capsys):
+    with ThreadingHTTPServer(("127.0.0.1", 0), shown[0]["Receiver"]) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/"
+            job, foreign = bench.succeeded(url, owner="anna"), bench.succeeded(url, owner="bert")
+            bench.attempt()
+            bench.attempt()
+            assert bench.errands.redeliver(job.id)
+            bench.attempt()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert bench.statuses(job) == [204, 204]
+    assert bench.statuses(foreign) == [401]
+    assert capsys.readouterr().out == f"job.succeeded {job.id}\n", "once, although it came twice"
+
+
+def test_the_check_by_hand_in_the_documentation_checks(bench, site, shown, monkeypatch):
+    is_genuine = shown[1]["is_genuine"]
+    bench.succeeded(site.url(), owner="anna")
+    bench.attempt()
+    headers, body, secret = site.asked[0].headers, site.asked[0].body, secret_for(MASTER, "anna")
+    assert is_genuine(secret, headers, body)
+    assert not is_genuine(secret_for(MASTER, "bert"), headers, body)
+    assert not is_genuine(secret, headers, body + b" ")
+    assert not is_genuine(secret, {**headers, "webhook-id": "another"}, body)
+    assert not is_genuine(secret, {}, body)
+    assert not is_genuine(secret, {**headers, "webhook-timestamp": str(int(headers["webhook-timestamp"]) - 1)}, body)
+    now = time.time()
+    for replayed_s in (301, -302):
+        monkeypatch.setattr("time.time", lambda replayed_s=replayed_s: now + replayed_s)
+        assert not is_genuine(secret, headers, body)
+
+
+def test_the_message_in_the_documentation_is_like_those_that_are_sent(bench, site):
+    bench.succeeded(site.url(), labels=(("case", "7"),))
+    bench.attempt()
+    (shown,) = (each for each in documents.blocks(PAGE.read_text("utf-8")) if each.language == "json")
+    assert _kinds(json.loads(shown.text)) == _kinds(json.loads(site.asked[0].body))
+
+
+def _kinds(value: object) -> object:
+    return {name: _kinds(each) for name, each in value.items()} if isinstance(value, dict) else type(value)
