@@ -32,7 +32,8 @@ from diarist.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-PLACES = [path for pattern in ("*.json", "*.yaml", "*.tpl") for path in (ROOT / "deploy").rglob(pattern)]
+PAGE = ROOT / "docs" / "observability.md"
+PLACES = [PAGE, *(path for pattern in ("*.json", "*.yaml", "*.tpl") for path in (ROOT / "deploy").rglob(pattern))]
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -350,7 +351,7 @@ class TestNames:
         assert "diarist_queue_depth" in (ROOT / "deploy" / "grafana" / "diarist.json").read_text("utf-8")
 
     def test_the_documentation_names_all_and_no_other(self, exported: dict[str, set[str]]) -> None:
-        text = (ROOT / "docs" / "observability.md").read_text("utf-8")
+        text = PAGE.read_text("utf-8")
         named = set(re.findall(r"\bdiarist_[a-z_]+", text))
         ours = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exported if name.startswith("diarist_")}
         ours = {name for name in ours if not name.endswith("_created")}
