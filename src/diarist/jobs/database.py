@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
 from diarist.jobs import schema, sqlite
@@ -59,7 +59,7 @@ class Database:
         self,
         engine: Engine,
         clock: Callable[[], datetime] | None = None,
-        explain: Callable[[DBAPIError, Engine], ServiceError] = sqlite.explain,
+        explain: Callable[[SQLAlchemyError, Engine], ServiceError] = sqlite.explain,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -93,7 +93,7 @@ class Database:
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise self._in_words(error) from error
+            raise self._explain(error, self._engine) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -102,9 +102,4 @@ class Database:
             with self._engine.connect().execution_options(**{sqlite.READ_ONLY: True}) as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise self._in_words(error) from error
-
-    def _in_words(self, error: SQLAlchemyError) -> Exception:
-        if isinstance(error, DBAPIError):
-            return self._explain(error, self._engine)
-        return StoreUnavailable(f"The job store cannot be used ({type(error).__name__}). The log has the details.")
+            raise self._explain(error, self._engine) from error

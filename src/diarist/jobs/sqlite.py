@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from diarist.errors import ServiceError, StorageFull, StoreUnavailable
 
@@ -55,9 +55,11 @@ def open_sqlite(path: Path) -> Engine:
     return engine
 
 
-def explain(error: DBAPIError, engine: Engine) -> ServiceError:
+def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
     """What a database error means, in words that say what to do."""
     path = engine.url.database
+    if not isinstance(error, DBAPIError):
+        return StoreUnavailable(f"The job store {path} cannot be used ({error}). The log has the details.")
     code = getattr(error.orig, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary == sqlite3.SQLITE_FULL:
