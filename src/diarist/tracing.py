@@ -39,6 +39,9 @@ FLUSH_S = 2.0
 BATCH_S = 2.0
 """How long a span waits for others to be sent with."""
 
+HERE = "here"
+"""As a parent: what this thread does already."""
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 # https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and .../general/attributes/
@@ -74,6 +77,7 @@ class _Silence:
 
 _SILENCE = _Silence()
 _here: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_span: ContextVar[Span] = ContextVar("span", default=_SILENCE)
 _tracing: _Tracing | None = None
 
 
@@ -110,6 +114,11 @@ def current() -> str | None:
     return _here.get()
 
 
+def here() -> Span:
+    """What this thread does, to say more about it; of no effect where it is not traced."""
+    return _span.get()
+
+
 def trace_id_of(traceparent: str | None) -> str | None:
     """The id of the trace, 32 hexadecimal digits; None where this is no ``traceparent``.
 
@@ -122,24 +131,23 @@ def trace_id_of(traceparent: str | None) -> str | None:
 
 
 @contextmanager
-def span(name: str, *, parent: str | None = None, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
+def span(name: str, *, parent: str | None = HERE, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
     """Trace what is done within.
 
     Args:
         name: of the kind of work, from a small set.
-        parent: the ``traceparent`` of what it belongs to, from another process or thread; one that is none counts as
-            none. By default, what this thread does already.
+        parent: the ``traceparent`` of what it belongs to, from another process or thread; with None, or one that is
+            none, it begins a trace.
         kind: how it stands to that.
         attributes: what is known of it by now.
     """
-    trace_id = trace_id_of(parent)
-    above = parent if trace_id else _here.get()
-    if _tracing is None and trace_id is None:
+    above = _above(parent)
+    if _tracing is None and above == _here.get():
         yield _SILENCE
         return
     begun = None if _tracing is None else _tracing.begin(name, above, kind, attributes)
-    here = above if begun is None else begun.traceparent
-    tokens = _here.set(here), logs.trace_id.set(trace_id_of(here))
+    at = above if begun is None else begun.traceparent
+    tokens = _here.set(at), logs.trace_id.set(trace_id_of(at)), _span.set(begun or _SILENCE)
     try:
         yield begun or _SILENCE
     except BaseException as error:
@@ -149,17 +157,23 @@ def span(name: str, *, parent: str | None = None, kind: Kind = "internal", **att
     finally:
         _here.reset(tokens[0])
         logs.trace_id.reset(tokens[1])
+        _span.reset(tokens[2])
         if begun is not None:
             begun.end()
 
 
 def record(
-    name: str, started: Seconds, ended: Seconds, *, parent: str | None = None, kind: Kind = "internal", **more: Value
+    name: str, started: Seconds, ended: Seconds, *, parent: str | None = HERE, kind: Kind = "internal", **more: Value
 ) -> None:
     """Trace what is over already: began and ended at these times, in seconds since 1970."""
     if _tracing is not None:
-        above = parent if trace_id_of(parent) else _here.get()
-        _tracing.begin(name, above, kind, more, started).end(max(ended, started))
+        _tracing.begin(name, _above(parent), kind, more, started).end(max(ended, started))
+
+
+def _above(parent: str | None) -> str | None:
+    if parent == HERE:
+        return _here.get()
+    return parent if trace_id_of(parent) else None
 
 
 class _Tracing:

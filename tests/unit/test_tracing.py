@@ -60,6 +60,13 @@ assert not {"opentelemetry", "requests"} & sys.modules.keys()
         assert tracing.current() is None
         assert logs.trace_id.get() is None
 
+    def test_work_that_belongs_to_none_is_not_taken_for_part_of_a_trace(self) -> None:
+        with tracing.span("job", parent=TRACEPARENT):
+            with tracing.span("another", parent=None):
+                assert tracing.current() is None
+                assert logs.trace_id.get() is None
+            assert tracing.current() == TRACEPARENT
+
     def test_what_is_raised_goes_through(self) -> None:
         with pytest.raises(NotAudio), tracing.span("job", parent=TRACEPARENT):
             raise NotAudio
@@ -108,6 +115,18 @@ def test_spans_arrive_with_what_they_are(tracing_on: Collector) -> None:
     assert before <= http.started <= store.started <= store.ended <= http.ended
     named = {name: http.resource[name] for name in ("service.name", "service.instance.id", "diarist.process")}
     assert named == {"service.name": "diarist", "service.instance.id": "here", "diarist.process": "test"}
+
+
+def test_another_piece_of_work_in_between_has_a_trace_of_its_own(tracing_on: Collector) -> None:
+    with tracing.span("long"):
+        with tracing.span("let through", parent=None):
+            tracing.here().fail("not_audio")
+        tracing.here().note(size=1)
+    tracing.here().fail("of no effect")
+    seen = tracing_on.wait_for("long", "let through")
+    assert seen["long"].trace_id != seen["let through"].trace_id
+    assert (seen["long"].failed, seen["long"].attributes) == (False, {"diarist.size": 1})
+    assert (seen["let through"].failed, seen["let through"].attributes) == (True, {"error.type": "not_audio"})
 
 
 def test_a_second_trace_is_another(tracing_on: Collector) -> None:
