@@ -58,7 +58,8 @@ def test_help_is_as_shown(block):
 def test_the_help_of_each_is_shown():
     assert [block.splitlines()[0] for block in CONSOLE] == [
         "$ diarist --help", "$ diarist transcribe --help", "$ diarist evaluate --help",
-        "$ diarist models export --help",
+        "$ diarist models export --help", "$ diarist keys --help", "$ diarist keys create --help",
+        "$ diarist doctor --help",
     ]  # fmt: skip
 
 
