@@ -1,121 +1,24 @@
-"""What every ``JobStore`` must do. A new implementation adds a line to ``OPENERS``."""
+"""What every ``JobStore`` must do with one job on its way, from any number of threads and processes."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from contract.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, Place, new_job
 from diarist.errors import JobNotFound
-from diarist.jobs.media import new_job_id
-from diarist.jobs.database import Database
 from diarist.jobs.job_store import JobStore
-from diarist.jobs.model import (
-    Job,
-    JobError,
-    JobFilter,
-    JobKind,
-    JobState,
-    Limits,
-    Order,
-    WorkerReport,
-)
-from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import MOST_INTERRUPTIONS, SqlJobStore
-from diarist.types import (
-    Diarization,
-    ModelInfo,
-    Span,
-    SpeakerActivity,
-    SpeakerHints,
-    Timing,
-    TranscribeOptions,
-    Transcript,
-    Turn,
-    Utterance,
-    Word,
-)
-
-START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
-LEASE_S = 30.0
-ATTEMPTS = 3
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
-def open_sqlite_store(folder: Path, clock: Callable[[], datetime]) -> SqlJobStore:
-    return SqlJobStore(Database(open_sqlite(folder / "jobs.sqlite3"), clock))
-
-
-OPENERS = {"sqlite": open_sqlite_store}
-
-
-@pytest.fixture(params=OPENERS)
-def opener(request) -> Callable[[Path, Callable[[], datetime]], JobStore]:
-    return OPENERS[request.param]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(opener, tmp_path, clock) -> Iterator[JobStore]:
-    store = opener(tmp_path, clock)
-    yield store
-    store.close()
-
-
-ORDER_FIELDS = tuple(field.name for field in fields(Order))
-
-
-def new_job(**changes: object) -> Job:
-    """A job as callers make it; what is an order's goes to the order."""
-    order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
-    order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})
-    job = Job(id=new_job_id(), state=JobState.QUEUED, order=order, created_at=START, size_bytes=10)
-    return replace(job, **{name: value for name, value in changes.items() if name not in ORDER_FIELDS})
-
-
-TRANSCRIPT = Transcript(
-    utterances=(
-        Utterance(
-            (
-                Word(" Guten", Span(0.1, 1 / 3), "SPEAKER_00", 0.9, 1.0),
-                Word(" Tag", Span(0.4, 0.7), "SPEAKER_00", 0.1, 0.5),
-            )
-        ),
-        Utterance((Word(' "\u2028\0\ud800 \U0001f600', Span(1.0, 1.0), "SPEAKER_01", 1e-300, 0.0),)),
-    ),
-    diarization=Diarization(
-        (Turn(Span(0.0, 0.75), "SPEAKER_00"), Turn(Span(0.5, 1.5), "SPEAKER_01")),
-        np.random.default_rng(7).normal(size=(2, 192)).astype(np.float32),
-        SpeakerActivity(np.ones((4, 2), dtype=np.float32), 0.5),
-    ),
-    duration=2.0,
-    language="de",
-    language_probability=0.98,
-    engine="test",
-    timings=(Timing("decode", 0.1), Timing("diarize", 1 / 7)),
-)  # fmt: skip
+from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
+from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
 
 
 def test_a_job_comes_back_as_it_was_given(store):
@@ -338,8 +241,8 @@ def test_reports_are_kept_per_worker_newest_first_and_go_with_release(store, clo
     assert store.reports() == (old,)
 
 
-def test_two_stores_on_one_place_see_the_same(opener, store, tmp_path, clock):
-    other = opener(tmp_path, clock)
+def test_two_stores_on_one_place_see_the_same(place, store, clock):
+    other = place.open(clock)
     job = new_job()
     store.create(job)
     assert other.claim("w", LEASE_S, ATTEMPTS).id == job.id
@@ -373,15 +276,15 @@ def test_eight_threads_never_claim_one_job_twice(store):
     assert sorted(claimed) == sorted(job.id for job in jobs)
 
 
-def test_two_processes_never_claim_one_job_twice(opener, store, tmp_path):
-    kind = next(name for name, known in OPENERS.items() if known is opener)
+def test_two_processes_never_claim_one_job_twice(place, store):
     jobs = [new_job() for _ in range(100)]
     for job in jobs:
         store.create(job)
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, kind, str(tmp_path), f"p{number}"],
+            [sys.executable, __file__, place.kind, place.address, f"p{number}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
         for number in range(2)
     ]  # fmt: skip
@@ -395,7 +298,7 @@ def test_two_processes_never_claim_one_job_twice(opener, store, tmp_path):
 
 
 if __name__ == "__main__":
-    mine = OPENERS[sys.argv[1]](Path(sys.argv[2]), Clock())
+    mine = Place(sys.argv[1], sys.argv[2]).open(Clock())
     print("open", flush=True)  # noqa: T201
     sys.stdin.readline()
     print(json.dumps(claim_all(mine, sys.argv[3])))  # noqa: T201

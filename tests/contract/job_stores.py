@@ -1,0 +1,139 @@
+"""Job stores for the tests of their contract: where they lie, what is put into them, what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import delete, func, select
+
+from diarist.jobs import postgres, schema, tallies
+from diarist.jobs.database import Database
+from diarist.jobs.media import new_job_id
+from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.sqlite import open_sqlite
+from diarist.jobs.store import SqlJobStore
+from diarist.types import Diarization, Span, SpeakerActivity, Timing, Transcript, Turn, Utterance, Word
+
+START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+LEASE_S = 30.0
+ATTEMPTS = 3
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def open_sqlite_store(folder: str, clock: Callable[[], datetime] | None) -> SqlJobStore:
+    return SqlJobStore(Database(open_sqlite(Path(folder) / "jobs.sqlite3"), clock))
+
+
+def open_postgres_store(url: str, clock: Callable[[], datetime] | None) -> SqlJobStore:
+    return SqlJobStore(Database(postgres.open_postgres(url), clock, postgres.explain))
+
+
+OPENERS = {"sqlite": open_sqlite_store, "postgres": open_postgres_store}
+"""Every kind of store there is; a new one adds a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one empty store lies, for any number of those who open it."""
+
+    kind: str
+    address: str
+
+    def open(self, clock: Callable[[], datetime] | None) -> SqlJobStore:
+        return OPENERS[self.kind](self.address, clock)
+
+
+ORDER_FIELDS = tuple(field.name for field in fields(Order))
+
+
+def new_job(**changes: object) -> Job:
+    """A job as callers make it; what is an order's goes to the order."""
+    order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
+    order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})
+    job = Job(id=new_job_id(), state=JobState.QUEUED, order=order, created_at=START, size_bytes=10)
+    return replace(job, **{name: value for name, value in changes.items() if name not in ORDER_FIELDS})
+
+
+TRANSCRIPT = Transcript(
+    utterances=(
+        Utterance(
+            (
+                Word(" Guten", Span(0.1, 1 / 3), "SPEAKER_00", 0.9, 1.0),
+                Word(" Tag", Span(0.4, 0.7), "SPEAKER_00", 0.1, 0.5),
+            )
+        ),
+        Utterance((Word(' "\u2028\0\ud800 \U0001f600', Span(1.0, 1.0), "SPEAKER_01", 1e-300, 0.0),)),
+    ),
+    diarization=Diarization(
+        (Turn(Span(0.0, 0.75), "SPEAKER_00"), Turn(Span(0.5, 1.5), "SPEAKER_01")),
+        np.random.default_rng(7).normal(size=(2, 192)).astype(np.float32),
+        SpeakerActivity(np.ones((4, 2), dtype=np.float32), 0.5),
+    ),
+    duration=2.0,
+    language="de",
+    language_probability=0.98,
+    engine="test",
+    timings=(Timing("decode", 0.1), Timing("diarize", 1 / 7)),
+)  # fmt: skip
+
+
+def utterance(text: str) -> Utterance:
+    return Utterance((Word(text, Span(0.0, 1.0), "SPEAKER_00", 1.0, 1.0),))
+
+
+def clear(store: SqlJobStore) -> None:
+    """Leave nothing in any table but what makes it a store."""
+    with store.database.writing() as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.schema_version:
+                connection.execute(delete(table))
+
+
+def rows_naming(store: SqlJobStore, job_id: str) -> dict[str, int]:
+    """How many rows of each table have this job's id in any column; without the tables that have none."""
+    found: dict[str, int] = {}
+    with store.database.reading() as connection:
+        for table in schema.metadata.sorted_tables:
+            for row in connection.execute(select(table)).all():
+                if any(isinstance(value, str) and job_id in value for value in row):
+                    found[table.name] = found.get(table.name, 0) + 1
+    return found
+
+
+def errands_of(store: SqlJobStore, job_id: str) -> list[tuple[str, str]]:
+    """Kind and body of what is to be done for a job."""
+    wanted = select(schema.errands.c.kind, schema.errands.c.body).where(schema.errands.c.job_id == job_id)
+    with store.database.reading() as connection:
+        return [(row.kind, row.body) for row in connection.execute(wanted.order_by(schema.errands.c.number))]
+
+
+def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Every tally: how often, by metric and the values of its labels."""
+    with store.database.reading() as connection:
+        return {
+            (tally.metric, tuple(value for _, value in tally.labels)): tally.count for tally in tallies.read(connection)
+        }
+
+
+def job_count(store: SqlJobStore) -> int:
+    with store.database.reading() as connection:
+        return connection.execute(select(func.count()).select_from(schema.jobs)).scalar_one()
+
+
+def states_told(store: SqlJobStore, job_id: str) -> list[str]:
+    """The states of a job in its events, in order."""
+    return [event.state.value for event in store.events(job_id) if event.state is not None]
