@@ -1,7 +1,8 @@
-"""API keys in a real database: SQLite here; what differs in PostgreSQL is how two processes take turns."""
+"""API keys in a real database: SQLite, and PostgreSQL for what differs there: how two take turns."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import re
@@ -181,7 +182,42 @@ def test_use_is_noted_once_a_minute(keys, clock):
     assert seen == [start, start, clock.time]
 
 
-def test_two_at_once_do_not_get_the_same_name(keys):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request, tmp_path):
+    """A database that several open at once."""
+    url = request.getfixturevalue("postgres_server").fresh_database() if request.param == "postgresql" else ""
+    opened = open_database(settings_of(tmp_path, database_url=url))
+    with contextlib.closing(opened):
+        yield opened
+
+
+def test_a_keys_life_in_either_database(shared):
+    keys = KeyStore(shared)
+    key, token = keys.create("Jürgen", 3)
+    assert keys.check(token) == key == keys.list()[0]
+    assert keys.check(token.swapcase()) is None
+    keys.note_used((key.id,))
+    used_at = keys.list()[0].used_at
+    keys.note_used((key.id,))
+    assert keys.list()[0].used_at == used_at >= key.created_at
+    assert keys.revoke("Jürgen").revoked_at >= used_at
+    assert keys.check(token) is None
+    assert keys.create("Jürgen")[0].id != key.id
+
+
+def test_the_secret_of_webhooks_is_one_for_all(shared, tmp_path):
+    start = threading.Barrier(6)
+
+    def master(_):
+        start.wait(20)
+        return webhook_master(settings_of(tmp_path), shared)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(master, range(6)))) == 1
+
+
+def test_two_at_once_do_not_get_the_same_name(shared):
+    keys = KeyStore(shared)
     start = threading.Barrier(8)
 
     def create(_):
