@@ -52,6 +52,10 @@ class JobStore(Protocol):
         """The recording is there now. False: nobody waits for it any more (canceled, deleted)."""
         ...
 
+    def note(self, job_id: str, stage: str, progress: float) -> None:
+        """How far what is done for a queued job is, before it can be claimed."""
+        ...
+
     def refuse(self, job_id: str, error: JobError) -> bool:
         """The recording cannot be had: mark the queued job failed. False: nobody waits for it any more."""
         ...

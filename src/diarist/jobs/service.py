@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diarist.errors import Cancelled, EngineUnavailable, IdempotencyConflict, JobNotFound, QueueFull, ServiceError
-from diarist.jobs import figures
+from diarist.jobs import errand_rows, figures
 from diarist.jobs.crew import COMMAND, Crew
 from diarist.jobs.database import utc_now
+from diarist.jobs.errand_runner import ErrandRunner
+from diarist.jobs.errands import Delivery, ErrandStore
 from diarist.jobs.failure import to_exception
+from diarist.jobs.fetch_errand import FetchHandler
 from diarist.jobs.figures import Figures
 from diarist.jobs.job_store import JobStore
+from diarist.jobs.keys import webhook_master
 from diarist.jobs.media import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
     CrewReport,
@@ -33,8 +37,10 @@ from diarist.jobs.model import (
     WorkerReport,
 )
 from diarist.jobs.queue import JobQueue, LocalQueue
+from diarist.jobs.retention import Sweeper
 from diarist.jobs.store import SqlJobStore, open_store
 from diarist.jobs.waiters import Waiters
+from diarist.jobs.webhook_errand import WebhookHandler
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
@@ -81,6 +87,19 @@ class JobService:
         self._waiters = Waiters(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
         self._crew = None if settings.distributed else Crew(settings, store, self._waiters.notify, command)
         self._queue: JobQueue = _open_queue(settings) if self._crew is None else LocalQueue(self._crew)
+        self._errands = ErrandStore(store.database)
+        self._runner = ErrandRunner(
+            self._errands,
+            {
+                errand_rows.FETCH: FetchHandler(
+                    settings, store, self._media, self._errands, self._queue.announce, note=store.note
+                ),
+                errand_rows.WEBHOOK: WebhookHandler(
+                    settings, store, self._errands, webhook_master(settings, store.database)
+                ),
+            },
+        )
+        self._sweeper = Sweeper(settings, store.database, store, self._media)
         self._admitting = threading.Lock()
         self._arriving = 0
         self._stopped = False
@@ -91,14 +110,19 @@ class JobService:
         """Clear what an earlier run left, then start the workers."""
         if self._crew is None:
             logger.info("Workers are elsewhere: QUEUE_URL is set, and `diarist worker` starts them on any machine")
-            return
-        clear_leftovers(self._settings, self._store, self._media)
-        self._crew.start()
+        else:
+            clear_leftovers(self._settings, self._store, self._media)
+            self._errands.release()
+            self._crew.start()
+        self._runner.start()
+        self._sweeper.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Let everyone who waits go (``EngineUnavailable``) and end the worker processes."""
         self._stopped = True
         self._waiters.close()
+        self._sweeper.stop(timeout)
+        self._runner.stop(timeout)
         if self._crew is not None:
             self._crew.stop(timeout)
         self._queue.close()
@@ -159,6 +183,7 @@ class JobService:
             self._check_queue(order)
             job = self._create(new_job_id(), order, None, limit)
         logger.info("Job queued, to be fetched", extra={"job_id": job.id})
+        self._runner.wake()
         return job
 
     def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
@@ -249,6 +274,7 @@ class JobService:
         """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
         job = self._store.cancel(job_id)
         self._waiters.notify()
+        self._runner.wake()
         return job
 
     def discard(self, job_id: str) -> None:
@@ -258,6 +284,10 @@ class JobService:
         finally:
             self._remove_media(job_id)
             self._waiters.notify()
+
+    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
+        """Every attempt to tell the caller's server of the end, oldest first."""
+        return self._errands.deliveries(job_id)
 
     def counts(self) -> tuple[int, int]:
         """How many jobs wait, and how many are being worked on."""

@@ -108,6 +108,9 @@ class SqlJobStore:
             size_bytes=size_bytes, filename=case((jobs.c.filename == "", filename), else_=jobs.c.filename),
         )  # fmt: skip
 
+    def note(self, job_id: str, stage: str, progress: float) -> None:
+        self._update(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), stage=stage, progress=progress)
+
     def refuse(self, job_id: str, error: JobError) -> bool:
         return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), error)
 
