@@ -1,0 +1,300 @@
+"""What is lost when processes are killed: jobs over HTTP, kill -9 at random, and every answer compared.
+
+    python benchmarks/chaos.py fleet RECORDING... [--jobs 200] [--workers 2] [--kill-every 5]
+    python benchmarks/chaos.py service RECORDING... [--jobs 60] [--kills 20]
+
+``fleet``: one service and some workers with PostgreSQL and Redis of their own; a worker with all its processes is
+killed every few seconds, and started again. ``service``: the service as users start it, with its worker; all of it is
+killed at random moments while jobs are sent, and started again. Each recording is cut into pieces of ten seconds; what
+is right is what the pipeline says of a piece when nobody is killed. Prints one line of JSON; exits 1 where a job was
+lost, doubled, or answered otherwise, or where a file is left. Needs what `make test` sets up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import soundfile
+
+from diarist.audio import DecodeLimits, decode
+from diarist.types import SAMPLE_RATE
+
+PIECE_S = 10
+PATIENCE_S = 1_200.0
+
+
+def pieces(recordings: Sequence[Path], folder: Path) -> list[Path]:
+    """Recordings of ten seconds, cut one after the other."""
+    found: list[Path] = []
+    for recording in recordings:
+        (audio,) = decode(recording, DecodeLimits(), lambda _: None)
+        length = PIECE_S * SAMPLE_RATE
+        for first in range(0, len(audio.samples) - length + 1, length):
+            path = folder / f"piece-{len(found):03d}.wav"
+            soundfile.write(path, audio.samples[first : first + length], SAMPLE_RATE)
+            found.append(path)
+    return found
+
+
+@dataclass(slots=True)
+class Service:
+    """A process that is killed and started again; ``url`` once it listens."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        with (self.folder / f"log-{self.starts:03d}").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "diarist.cli", *self.command],
+                env={**os.environ, **self.environment}, cwd=self.folder, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """All of it at once, as when the machine loses power."""
+        assert self.process is not None
+        tree = [self.process.pid]
+        with suppress(psutil.NoSuchProcess):
+            tree += [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
+        for pid in tree:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+@dataclass(slots=True)
+class Client:
+    """Sends jobs, again where nobody answered: with an idempotency key, so that none is made twice."""
+
+    url: str
+    accepted: dict[str, str] = field(default_factory=dict)
+    """The piece of each job id."""
+
+    def send(self, number: int, piece: Path) -> None:
+        boundary = "piece"
+        body = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="audio"; filename="{piece.name}"\r\n\r\n'.encode()
+            + piece.read_bytes()
+            + f"\r\n--{boundary}--\r\n".encode()
+        )
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Idempotency-Key": f"job-{number}"}
+        job = self._insist("/v1/jobs", body, headers)
+        self.accepted[job["id"]] = piece.name
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return self._insist(f"/v1/jobs/{job_id}")
+
+    def text(self, job_id: str) -> Any:
+        return self._insist(f"/v1/jobs/{job_id}/result")
+
+    def all_jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self._insist(f"/v1/jobs?limit=100{cursor}")
+            found += page["data"]
+            if not page["next_cursor"]:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+    def delete(self, job_id: str) -> None:
+        self._insist(f"/v1/jobs/{job_id}", method="DELETE")
+
+    def _insist(
+        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
+    ) -> Any:
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    content = answer.read()
+                    return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                said = error.read()[:300]
+                if error.code not in (429, 503) or time.monotonic() > until:
+                    raise SystemExit(f"{path}: {error.code} {said!r}") from error
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise SystemExit(f"{path}: {error}") from error
+            time.sleep(0.2)
+
+
+def expected(work: Sequence[Path]) -> dict[str, Any]:
+    """What the pipeline says of each piece when nobody is killed."""
+    result = subprocess.run(
+        [sys.executable, "-m", "diarist.cli", "transcribe", *map(str, work), "--format", "json", "--output",
+         str(work[0].parent / "expected")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    del result
+    folder = work[0].parent / "expected"
+    return {piece.name: json.loads((folder / f"{piece.stem}.json").read_text())["conversation"] for piece in work}
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def judge(client: Client, wanted: Mapping[str, Any], sent: int, folders: Sequence[Path]) -> dict[str, Any]:
+    """Wait for every job, compare, delete, and look for what is left."""
+    outcome: Counter[str] = Counter()
+    attempts: Counter[int] = Counter()
+    for job_id, piece in client.accepted.items():
+        until = time.monotonic() + PATIENCE_S
+        while (job := client.job(job_id))["state"] in ("queued", "running") and time.monotonic() < until:
+            time.sleep(0.2)
+        outcome[job["state"]] += 1
+        attempts[job["attempts"]] += 1
+        if job["state"] == "succeeded" and client.text(job_id)["conversation"] != wanted[piece]:
+            outcome["answered otherwise"] += 1
+    known = client.all_jobs()
+    outcome["lost"] = sent - len(client.accepted)
+    outcome["doubled"] = len(known) - len(client.accepted)
+    for job in known:
+        client.delete(job["id"])
+    own = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "service.lock")
+    left = [str(path) for folder in folders for path in folder.rglob("*") if path.is_file() and path.name not in own]
+    return {"jobs": sent, **outcome, "attempts": dict(sorted(attempts.items())), "left": left}
+
+
+@contextmanager
+def killing(
+    victims: Sequence[Service], every_s: float | None, kills: int, luck: random.Random
+) -> Iterator[list[float]]:
+    """Kill one of them, chosen at random, every so often (None: at random moments), and start it again."""
+    over = threading.Event()
+    killed: list[float] = []
+
+    def kill() -> None:
+        while len(killed) < kills and not over.wait(every_s if every_s is not None else luck.uniform(0.5, 8.0)):
+            victim = luck.choice(victims)
+            victim.kill()
+            killed.append(time.monotonic())
+            victim.start()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random.Random) -> dict[str, Any]:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    import servers
+
+    wanted = expected(work)
+    with ExitStack() as stack:
+        redis, postgres = servers.RedisServer(), servers.PostgresServer()
+        stack.callback(redis.close)
+        stack.callback(postgres.close)
+        port = free_port()
+        shared = {
+            "DATABASE_URL": postgres.fresh_database(), "QUEUE_URL": redis.url, "MEDIA_URL": str(folder / "media"),
+            "JOB_LEASE_S": "5", "CPU_THREADS": "1", "MIN_FREE_MB": "0", "FLASK_PORT": str(port), "JOB_ATTEMPTS": "3",
+        }  # fmt: skip
+        places = [folder / "api", *(folder / f"worker-{number}" for number in range(args.workers))]
+        services = []
+        for place in places:
+            place.mkdir()
+            own = {**shared, "DATA_DIR": str(place / "data"), "LOG_FILE": "/dev/null"}
+            services.append(Service(["serve"] if place == places[0] else ["worker"], own, place))
+            stack.callback(services[-1].stop)
+            services[-1].start()
+        client = Client(f"http://127.0.0.1:{port}")
+        started = time.monotonic()
+        with killing(services[1:], args.kill_every, args.kills or 10_000, luck) as killed:
+            for number in range(args.jobs):
+                client.send(number, work[number % len(work)])
+            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in places)])
+        return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
+
+
+def service(args: argparse.Namespace, folder: Path, work: list[Path], luck: random.Random) -> dict[str, Any]:
+    wanted = expected(work)
+    port = free_port()
+    place = folder / "service"
+    place.mkdir()
+    own = {"DATA_DIR": str(place / "data"), "LOG_FILE": "/dev/null", "FLASK_PORT": str(port), "MIN_FREE_MB": "0"}
+    only = Service(["serve"], own, place)
+    only.start()
+    client = Client(f"http://127.0.0.1:{port}")
+    started = time.monotonic()
+    try:
+        with killing([only], None, args.kills or 20, luck) as killed:
+            number = 0
+            while number < args.jobs or len(killed) < (args.kills or 20):
+                client.send(number, work[number % len(work)])
+                number += 1
+                while len(killed) < (args.kills or 20) and number - _ended(client) > 8:
+                    time.sleep(0.2)
+        result = judge(client, wanted, number, [place / "data"])
+    finally:
+        only.stop()
+    return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
+
+
+def _ended(client: Client) -> int:
+    return sum(job["state"] not in ("queued", "running") for job in client.all_jobs())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fleet", "service"))
+    parser.add_argument("recordings", nargs="+", type=Path)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kill-every", type=float, default=5.0)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        cut = folder / "pieces"
+        cut.mkdir()
+        work = pieces(args.recordings, cut)
+        result = (fleet if args.what == "fleet" else service)(args, folder, work, random.Random(args.seed))
+    print(json.dumps(result))
+    bad = ("failed", "canceled", "answered otherwise", "lost", "doubled")
+    return int(any(result.get(name) for name in bad) or bool(result["left"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
