@@ -60,6 +60,10 @@ assert not {"opentelemetry", "requests"} & sys.modules.keys()
         assert tracing.current() is None
         assert logs.trace_id.get() is None
 
+    def test_a_later_version_is_handed_on_as_what_is_known_of_it(self) -> None:
+        with tracing.span("job", parent=f"cc-{TRACE}-{PARENT}-01-{'more' * 100}"):
+            assert tracing.current() == TRACEPARENT
+
     def test_work_that_belongs_to_none_is_not_taken_for_part_of_a_trace(self) -> None:
         with tracing.span("job", parent=TRACEPARENT):
             with tracing.span("another", parent=None):
