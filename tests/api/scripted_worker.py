@@ -53,7 +53,7 @@ def said(texts: list[str]) -> tuple[Utterance, ...]:
 
 
 def transcribe(
-    path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings, settled
+    path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings, settled, scatter
 ) -> Transcript:
     content = path.read_bytes()
     try:

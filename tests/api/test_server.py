@@ -342,8 +342,9 @@ def test_a_killed_service_leaves_nothing_to_the_next_one(start, tmp_path):
     ("settings", "said"),
     [
         ({"MAX_WAITING": 32, "HTTP_THREADS": 32}, "MAX_WAITING"),
+        ({"MAX_LISTENERS": 15}, "MAX_LISTENERS"),
         ({"FLASK_HOST": "no.such.host.invalid"}, "FLASK_HOST"),
-        ({"FLASK_HOST": "192.0.2.1", "FLASK_PORT": 5999}, "FLASK_HOST"),
+        ({"FLASK_HOST": "192.0.2.1", "FLASK_PORT": 5999, "API_KEY": "k" * 20}, "FLASK_HOST"),
         ({"DATA_DIR": "/dev/null/data"}, "DATA_DIR"),
         ({"TEMP_AUDIO_DIR": "/dev/null/tmp"}, "TEMP_AUDIO_DIR"),
     ],

@@ -14,9 +14,9 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
-from diarist.api.runtime import Delivery
 from diarist.api.schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
+from diarist.jobs.errands import Delivery
 from diarist.jobs.model import PRIORITIES, Job, JobState, Order
 from diarist.outbound.urls import MAX_URL_CHARS
 

@@ -45,7 +45,6 @@ STATUS: dict[type[DiaristError], int] = {
     errors.IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UrlRefused: HTTPStatus.BAD_REQUEST,
     errors.UrlUnusable: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.UrlUnreachable: HTTPStatus.BAD_GATEWAY,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
     errors.JobNotDone: HTTPStatus.CONFLICT,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -15,6 +13,7 @@ from flask import current_app
 
 from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.figures import Figures
+from diarist.jobs.errands import Delivery
 from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
 from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
@@ -22,40 +21,6 @@ from diarist.types import Transcript, Utterance
 logger = logging.getLogger(__name__)
 
 STOPPING = "The service is stopping. Send the recording again when it is back."
-
-
-class Delivery(Protocol):
-    """One attempt to tell the webhook of a job of its end."""
-
-    @property
-    def attempt(self) -> int:
-        """From 1."""
-        ...
-
-    @property
-    def at(self) -> datetime:
-        """When, in UTC."""
-        ...
-
-    @property
-    def status(self) -> int | None:
-        """What the receiver answered; None where no answer came."""
-        ...
-
-    @property
-    def error(self) -> str | None:
-        """Why it counts as failed; None where it does not."""
-        ...
-
-    @property
-    def took_s(self) -> float:
-        """How long it took, in seconds."""
-        ...
-
-    @property
-    def next_at(self) -> datetime | None:
-        """When it is tried again; None where it is not."""
-        ...
 
 
 class Jobs(Protocol):
@@ -118,7 +83,7 @@ class Jobs(Protocol):
         """Stop a job that has not ended; the job as it is then."""
         ...
 
-    def deliveries(self, job_id: str) -> Sequence[Delivery]:
+    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """How the webhook of a job was sent, oldest first."""
         ...
 
