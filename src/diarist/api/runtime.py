@@ -12,8 +12,8 @@ from typing import BinaryIO, Protocol
 from flask import current_app
 
 from diarist.errors import EngineUnavailable, ServiceError
-from diarist.jobs.figures import Figures
 from diarist.jobs.errands import Delivery
+from diarist.jobs.figures import Figures
 from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
 from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
