@@ -8,7 +8,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -127,7 +127,8 @@ class FetchHandler:
                 known_bytes = total_bytes
                 self._check_room(total_bytes)
             if total_bytes:
-                self._note(job.id, STAGE, min(done_bytes / total_bytes, 1.0))
+                with suppress(ServiceError):  # how far it is may go unsaid
+                    self._note(job.id, STAGE, min(done_bytes / total_bytes, 1.0))
 
         self._check_room(0)
         return fetch(

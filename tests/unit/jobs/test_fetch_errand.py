@@ -320,9 +320,16 @@ def test_a_store_that_does_not_answer_does_not_end_a_download(bench, site, monke
             raise StoreUnavailable("The job store is locked.")
         return real(job_id)
 
+    def note(*_: object) -> None:
+        notes.append(1)
+        raise StoreUnavailable("The job store is locked.")
+
+    notes: list[int] = []
     monkeypatch.setattr(bench.store, "get", get)
+    monkeypatch.setattr(bench.handler, "_note", note)
     bench.run()
     assert len(calls) > 2
+    assert notes
     assert real(job.id).ready
 
 
