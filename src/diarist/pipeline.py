@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeAlias
 
 from diarist.attribution import Attribution, speech_of
 from diarist.audio import DecodeLimits, decode
@@ -27,7 +28,10 @@ from diarist.types import (
     SpeakerHints,
     TranscribeOptions,
     Transcript,
+    Utterance,
 )
+
+_Settle: TypeAlias = Callable[[Sequence[Utterance], Seconds | None], None]
 
 
 def transcribe(
@@ -74,18 +78,11 @@ def transcribe(
         others = None if spread is None else partial(spread, index)
         with meter.timed("diarization"):
             diarization = _diarize(audio, engine, hints, meter.note, others)
-        parts.append(diarization)
         read = sections(speech_of(diarization.turns), audio.duration)
-        attribution, said = Attribution(diarization), _Heard()
         with closing(_recognize(audio, engine, read, options.language, meter, others)) as recognitions:
-            for section, recognition in zip(read, meter.each("recognition", recognitions), strict=True):
-                said = said.then(recognition)
-                with meter.timed("attribution"):
-                    utterances = attribution.add(recognition.words)
-                    settling.add(index, utterances, _earliest(section.within.end, attribution.open_since))
-        with meter.timed("attribution"):
-            settling.add(index, attribution.finish(), None)
-        heard.append(said)
+            found = zip(read, meter.each("recognition", recognitions), strict=True)
+            heard.append(_attribute(found, Attribution(diarization), partial(settling.add, index), meter))
+        parts.append(diarization)
     with meter.timed("attribution"):
         diarization = settling.finish(parts)
     most_said = max(heard, key=lambda said: said.words)
@@ -115,16 +112,28 @@ class _Heard:
         return _Heard(words, section.language, section.language_probability)
 
 
-def _earliest(time: Seconds, other: Seconds | None) -> Seconds:
-    return time if other is None else min(time, other)
-
-
 def _diarize(
     audio: Audio, engine: Engine, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions | None
 ) -> Diarization:
     if scatter is not None and isinstance(engine.diarizer, SpreadDiarizer):
         return engine.diarizer.diarize_spread(audio, hints, progress, scatter)
     return engine.diarizer.diarize(audio, hints, progress)
+
+
+def _attribute(
+    found: Iterable[tuple[Section, Recognition]], attribution: Attribution, settle: _Settle, meter: Meter
+) -> _Heard:
+    """Hand on who said what of a channel, section by section; what was heard in all of it."""
+    heard = _Heard()
+    for section, recognition in found:
+        heard = heard.then(recognition)
+        with meter.timed("attribution"):
+            utterances = attribution.add(recognition.words)
+            since = attribution.open_since
+            settle(utterances, section.within.end if since is None else min(since, section.within.end))
+    with meter.timed("attribution"):
+        settle(attribution.finish(), None)
+    return heard
 
 
 def _recognize(
