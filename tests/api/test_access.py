@@ -78,12 +78,12 @@ def test_every_route_is_closed_but_those_that_tell_how_it_is(guarded, store):
             assert answer.status_code == 401
         else:
             assert words_of(answer, path)
-    assert opened >= access.OPEN - {"/metrics"}
+    assert opened == access.OPEN
 
 
 def test_what_is_open_is_where_something_is(guarded):
     paths = {rule.rule for rule in guarded.url_map.iter_rules()}
-    assert access.OPEN - {"/metrics"} <= paths
+    assert access.OPEN <= paths
 
 
 def test_nothing_is_closed_where_there_is_no_key(guarded):
