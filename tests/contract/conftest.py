@@ -6,8 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.job_stores import OPENERS, Clock, Place
+from contract.job_stores import OPENERS, Clock, Place, clear
 from diarist.jobs.store import SqlJobStore
+
+
+@pytest.fixture(scope="session")
+def postgres_store(postgres_server) -> Iterator[tuple[Place, SqlJobStore]]:
+    """A store that tests share, since a database of PostgreSQL's takes a second to make."""
+    place = Place("postgres", postgres_server.fresh_database())
+    opened = place.open(None)
+    yield place, opened
+    opened.close()
 
 
 @pytest.fixture(params=OPENERS)
@@ -15,7 +24,9 @@ def place(request, tmp_path) -> Place:
     """Where an empty store lies."""
     if request.param == "sqlite":
         return Place(request.param, str(tmp_path))
-    return Place(request.param, request.getfixturevalue("postgres_server").fresh_database())
+    place, opened = request.getfixturevalue("postgres_store")
+    clear(opened)
+    return place
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from diarist.jobs.model import Job, JobFilter, JobKind
 from diarist.jobs.rows import COLUMNS
 from diarist.jobs.schema import jobs, labels
 
+_NO_CURSOR = "The cursor is none that this service gave. Take next_cursor of the page before, or leave it out."
+
 
 def page(wanted: JobFilter, limit: int, cursor: str | None) -> Select[*tuple[object, ...]]:
     """At most ``limit`` jobs that are wanted, after the one that the cursor names.
@@ -49,8 +51,9 @@ def _read(cursor: str) -> tuple[datetime, str]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
         seconds, _, job_id = text.partition(" ")
-        return datetime.fromtimestamp(float(seconds), UTC), job_id
+        moment = datetime.fromtimestamp(float(seconds), UTC)
     except (ValueError, OverflowError, OSError, binascii.Error) as error:
-        raise InvalidOption(
-            "The cursor is none that this service gave. Take next_cursor of the page before, or leave it out."
-        ) from error
+        raise InvalidOption(_NO_CURSOR) from error
+    if not job_id.isprintable():  # no database takes NUL in a text
+        raise InvalidOption(_NO_CURSOR)
+    return moment, job_id

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, case, func, or_, select, update
 
@@ -42,13 +43,6 @@ def served(connection: Connection, owner: str) -> None:
     connection.execute(update(owners).where(owners.c.owner == owner).values(turn=last + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    job_id: str
-    owner: str
-    turn: int
-
-
 def positions(connection: Connection) -> dict[str, int]:
     """The place of each queued job, 1 for the next, as they will be taken if no other comes."""
     rows = connection.execute(
@@ -57,27 +51,28 @@ def positions(connection: Connection) -> dict[str, int]:
         .where(jobs.c.state == JobState.QUEUED)
         .order_by(jobs.c.number)
     ).all()
-    classes: dict[tuple[int, int], list[_Waiting]] = defaultdict(list)
-    for row in rows:
-        classes[row.rank, -row.priority].append(_Waiting(row.id, row.owner, row.turn))
-    ordered = [job_id for key in sorted(classes) for job_id in _in_turn(classes[key])]
+    turns = {row.owner: row.turn for row in rows}
+    classes: dict[tuple[int, int], dict[str, deque[_Waiting]]] = defaultdict(lambda: defaultdict(deque))
+    for arrival, row in enumerate(rows):
+        classes[row.rank, -row.priority][row.owner].append(_Waiting(row.id, arrival))
+    ordered = [job_id for key in sorted(classes) for job_id in _in_turn(classes[key], turns)]
     return {job_id: place for place, job_id in enumerate(ordered, start=1)}
 
 
-def _in_turn(waiting: Sequence[_Waiting]) -> list[str]:
-    """Jobs of one class as they will be taken: the owner who was served least recently first, then round and round."""
-    lines: dict[str, deque[str]] = defaultdict(deque)
-    turns: dict[str, int] = {}
-    for entry in waiting:
-        lines[entry.owner].append(entry.job_id)
-        turns[entry.owner] = entry.turn
-    # Those who were never served have the same turn; of them the one whose job is older is first.
-    first = {owner: place for place, owner in enumerate(lines)}
-    round_of = deque(sorted(lines, key=lambda owner: (turns[owner], first[owner])))
-    found: list[str] = []
-    while round_of:
-        owner = round_of.popleft()
-        found.append(lines[owner].popleft())
+def _in_turn(lines: Mapping[str, deque[_Waiting]], turns: dict[str, int]) -> Iterator[str]:
+    """Jobs of one class as they will be taken; notes in ``turns`` how owners have had theirs, for the classes after."""
+    last = max(turns.values(), default=0)
+    heads = [(turns[owner], line[0].arrival, owner) for owner, line in lines.items()]
+    heapq.heapify(heads)
+    while heads:
+        _, _, owner = heapq.heappop(heads)
+        yield lines[owner].popleft().job_id
+        last += 1
+        turns[owner] = last
         if lines[owner]:
-            round_of.append(owner)
-    return found
+            heapq.heappush(heads, (last, lines[owner][0].arrival, owner))
+
+
+class _Waiting(NamedTuple):
+    job_id: str
+    arrival: int

@@ -224,6 +224,9 @@ class SqlJobStore:
         with self.database.writing() as connection:
             connection.execute(delete(errands).where(errands.c.job_id == job_id))
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
+            # What came of an end in between. Whoever holds one already finds the job gone, and forgets it.
+            late = select(errands.c.number).where(errands.c.job_id == job_id).with_for_update(skip_locked=True)
+            connection.execute(delete(errands).where(errands.c.number.in_(late)))
 
     def transcript(self, job_id: str) -> Transcript:
         with self.database.reading() as connection:
@@ -349,8 +352,9 @@ class SqlJobStore:
                 change(connection, now, FAIL, this, error_code=error.code, error_message=error.message, **noted)
             else:
                 excess = count - CALM_INTERRUPTIONS if blameless else 0
-                wait_s = min(2.0**excess, 60.0) if excess > 0 else 0.0
-                change(connection, now, GIVE_BACK, this, not_before=now + timedelta(seconds=wait_s), **noted)
+                # None rather than this moment: a clock that goes back would make it wait.
+                until = now + timedelta(seconds=min(2.0**excess, 60.0)) if excess > 0 else None
+                change(connection, now, GIVE_BACK, this, not_before=until, **noted)
         return tuple(row.id for row in dead)
 
 
@@ -367,7 +371,8 @@ def _why_given_up(count: int, *, blameless: bool) -> str:
 
 
 def _get(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(select(*COLUMNS).where(jobs.c.id == job_id)).one_or_none()
+    known = job_id.isascii() and job_id.isprintable()  # no database takes NUL in a text
+    row = connection.execute(select(*COLUMNS).where(jobs.c.id == job_id)).one_or_none() if known else None
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
     return _jobs(connection, (row,))[0]

@@ -1,0 +1,377 @@
+"""What is kept of a job: events, utterances, pages, errands, counts, and that nothing is once it is deleted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Table, insert, select
+
+from contract.job_stores import (
+    ATTEMPTS,
+    LEASE_S,
+    START,
+    TRANSCRIPT,
+    Place,
+    counted,
+    errands_of,
+    job_count,
+    new_job,
+    rows_naming,
+    states_told,
+    utterance,
+)
+from diarist.errors import InvalidOption, JobNotFound
+from diarist.jobs import schema, tallies, transitions
+from diarist.jobs.errand_rows import WEBHOOK
+from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
+from diarist.jobs.store import SqlJobStore
+from diarist.types import ModelInfo
+
+HOOK = "https://example.com/hook"
+
+
+def texts(store: SqlJobStore, job_id: str) -> list[tuple[int, str]]:
+    found = (event for event in store.events(job_id) if event.utterance is not None)
+    return [(event.index, event.utterance.text) for event in found]
+
+
+def numbers(store: SqlJobStore, job_id: str) -> list[int]:
+    return [event.number for event in store.events(job_id)]
+
+
+@pytest.fixture
+def running(store):
+    """A job in the hands of worker ``w``."""
+    job = store.create(new_job())
+    store.claim("w", LEASE_S, ATTEMPTS)
+    return job.id
+
+
+class TestUtterances:
+    def test_what_is_final_is_kept_once_over_two_attempts(self, store, running, clock):
+        assert store.settle(running, "w", 0, [utterance("one"), utterance("two")]) is True
+        clock.advance(LEASE_S + 1)
+        assert store.claim("v", LEASE_S, ATTEMPTS).id == running
+        assert store.settle(running, "v", 0, [utterance("one")]) is True
+        assert store.settle(running, "v", 1, [utterance("two"), utterance("three")]) is True
+        assert store.settle(running, "v", 3, []) is True
+        assert texts(store, running) == [(0, "one"), (1, "two"), (2, "three")]
+        assert store.get(running).settled == 3
+        assert numbers(store, running) == list(range(1, 8))
+        assert states_told(store, running) == ["queued", "running", "queued", "running"]
+
+    def test_only_of_the_worker_that_holds_the_job(self, store, running):
+        assert store.settle(running, "v", 0, [utterance("stolen")]) is False
+        store.cancel(running)
+        assert store.settle(running, "w", 0, [utterance("late")]) is False
+        store.delete(running)
+        assert store.settle(running, "w", 0, [utterance("later")]) is False
+        assert texts(store, running) == []
+
+    def test_of_a_request_nothing_is_kept_for_nobody_listens(self, store):
+        request = store.create(new_job(kind=JobKind.REQUEST))
+        store.claim("w", LEASE_S, ATTEMPTS)
+        assert store.settle(request.id, "w", 0, [utterance("one")]) is True
+        store.finish(request.id, "w", TRANSCRIPT)
+        assert store.events(request.id) == ()
+
+    def test_they_come_back_as_they_were_given(self, store, running):
+        store.settle(running, "w", 0, TRANSCRIPT.utterances)
+        assert tuple(event.utterance for event in store.events(running, 2)) == TRANSCRIPT.utterances
+
+
+class TestEvents:
+    def test_they_go_on_from_a_number_and_in_portions(self, store, running, clock):
+        clock.advance(2)
+        store.settle(running, "w", 0, [utterance(f"u{number}") for number in range(7)])
+        store.finish(running, "w", TRANSCRIPT)
+        assert numbers(store, running) == list(range(1, 11))
+        assert [event.number for event in store.events(running, 4)] == [5, 6, 7, 8, 9, 10]
+        assert [event.number for event in store.events(running, 4, 3)] == [5, 6, 7]
+        assert store.events(running, 10) == store.events("nowhere") == ()
+        assert store.events(running)[0].at == START
+        assert (store.events(running)[-1].state, store.events(running)[-1].at) == (JobState.SUCCEEDED, clock.now)
+
+    def test_numbers_have_no_holes_whoever_writes_at_once(self, store):
+        """One settles, others renew, cancel and look: of one job."""
+        job = store.create(new_job())
+        store.claim("w", LEASE_S, ATTEMPTS)
+        barrier = threading.Barrier(5)
+
+        def settle(step: int) -> None:
+            barrier.wait(20)
+            for index in range(12):
+                store.settle(job.id, "w", 0, [utterance(str(each)) for each in range(index + 1)])
+                if step == 3 and index == 8:
+                    store.cancel(job.id)
+
+        def renew(_: int) -> None:
+            barrier.wait(20)
+            for step in range(12):
+                store.renew(job.id, "w", LEASE_S, "recognition", step / 12)
+
+        with ThreadPoolExecutor(5) as pool:
+            for future in [pool.submit(settle, number) for number in range(4)] + [pool.submit(renew, 0)]:
+                future.result(60)
+        assert store.get(job.id).state is JobState.CANCELED
+        kept = store.get(job.id).settled
+        assert kept >= 9
+        assert texts(store, job.id) == [(index, str(index)) for index in range(kept)]
+        assert numbers(store, job.id) == list(range(1, kept + 4))
+        assert states_told(store, job.id) == ["queued", "running", "canceled"]
+
+    def test_one_end_alone_is_told_whoever_ends_it_at_once(self, store):
+        for _ in range(5):
+            job = store.create(new_job(webhook_url=HOOK))
+            store.claim("w", LEASE_S, ATTEMPTS)
+            barrier = threading.Barrier(3)
+            ends = (
+                lambda job=job: store.finish(job.id, "w", TRANSCRIPT),
+                lambda job=job: store.cancel(job.id),
+                lambda job=job: store.fail(job.id, "w", JobError("not_audio", "No.")),
+            )
+            with ThreadPoolExecutor(3) as pool:
+                for future in [pool.submit(lambda end=end, b=barrier: (b.wait(20), end())) for end in ends]:
+                    future.result(60)
+            told = states_told(store, job.id)
+            assert len(told) == 3, told
+            assert told[-1] == store.get(job.id).state.value
+            assert errands_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
+
+
+class TestErrands:
+    def test_whoever_asked_is_told_of_the_end_once(self, store, running, clock):
+        job = store.create(new_job(webhook_url=HOOK))
+        assert errands_of(store, job.id) == []
+        store.claim("w", LEASE_S, ATTEMPTS)
+        store.hand_back(job.id, "w")
+        store.claim("w", LEASE_S, ATTEMPTS)
+        assert errands_of(store, job.id) == []
+        assert store.finish(job.id, "w", TRANSCRIPT) is True
+        for end in (
+            lambda: store.finish(job.id, "w", TRANSCRIPT),
+            lambda: store.fail(job.id, "w", JobError("not_audio", "No.")),
+            lambda: store.cancel(job.id),
+            lambda: store.release("w", 1),
+        ):
+            end()
+        assert errands_of(store, job.id) == [(WEBHOOK, '{"event": "job.succeeded"}')]
+        assert errands_of(store, running) == []
+
+    def test_also_of_a_job_that_took_its_workers_down(self, store, clock):
+        job = store.create(new_job(webhook_url=HOOK))
+        store.claim("w", LEASE_S, 1)
+        clock.advance(LEASE_S + 1)
+        assert store.claim("v", LEASE_S, 1) is None
+        assert errands_of(store, job.id) == [(WEBHOOK, '{"event": "job.failed"}')]
+
+
+class TestPages:
+    def ids(self, page) -> list[str]:
+        return [job.id for job in page.jobs]
+
+    def test_newest_first_with_no_job_twice_or_lost_where_times_are_equal(self, store):
+        jobs = [store.create(new_job(created_at=START + timedelta(seconds=n // 4))).id for n in range(11)]
+        store.create(new_job(kind=JobKind.REQUEST))
+        whole = self.ids(store.page(JobFilter(), 100))
+        assert sorted(whole) == sorted(jobs)
+        assert [jobs.index(each) // 4 for each in whole] == [2] * 3 + [1] * 4 + [0] * 4
+        found, cursor = [], None
+        while True:
+            page = store.page(JobFilter(), 3, cursor)
+            assert len(page.jobs) <= 3
+            found += self.ids(page)
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert found == whole
+        assert store.page(JobFilter(), 11).cursor is None
+
+    def test_a_page_goes_on_where_jobs_were_deleted_or_came(self, store):
+        for number in range(6):
+            store.create(new_job(created_at=START + timedelta(seconds=number // 2)))
+        whole = self.ids(store.page(JobFilter(), 100))
+        first = store.page(JobFilter(), 3)
+        store.delete(whole[2])
+        store.delete(whole[3])
+        store.create(new_job(created_at=START + timedelta(minutes=1)))
+        assert self.ids(store.page(JobFilter(), 100, first.cursor)) == whole[4:]
+
+    def test_filters(self, store):
+        a = store.create(new_job(owner="a", labels=(("team", "sales"), ("week", "1")))).id
+        b = store.create(new_job(owner="b", labels=(("team", "sales"),))).id
+        c = store.create(new_job(owner="a", labels=(("week", "sales"),), created_at=START + timedelta(hours=1))).id
+        store.cancel(b)
+        for wanted, found in (
+            (JobFilter(), {a, b, c}),
+            (JobFilter(owner="a"), {a, c}),
+            (JobFilter(owner=""), set()),
+            (JobFilter(states=(JobState.CANCELED, JobState.RUNNING)), {b}),
+            (JobFilter(labels=(("team", "sales"),)), {a, b}),
+            (JobFilter(labels=(("team", "sales"), ("week", "1"))), {a}),
+            (JobFilter(labels=(("team", "1"),)), set()),
+            (JobFilter(created_after=START), {c}),
+            (JobFilter(created_before=START + timedelta(hours=1)), {a, b}),
+            (JobFilter(owner="a", labels=(("team", "sales"),), created_before=START), set()),
+        ):
+            assert set(self.ids(store.page(wanted, 100))) == found, wanted
+        assert store.page(JobFilter(owner="a"), 1).jobs[0].order.labels == (("week", "sales"),)
+        assert store.get(a).order.labels == (("team", "sales"), ("week", "1"))
+
+    @pytest.mark.parametrize(
+        "cursor", ["", "x", "ÿ", "bm9uZQ", "aW5mIGE", "bmFuIGE", "MSAA", "MSBhAGI", "=", "A" * 9_999, "\0"]
+    )
+    def test_a_cursor_that_is_none(self, store, cursor):
+        with pytest.raises(InvalidOption, match="next_cursor"):
+            store.page(JobFilter(), 10, cursor)
+
+
+class TestDeletion:
+    def test_no_row_of_any_table_names_the_job(self, store, clock):
+        job = store.create(
+            new_job(
+                webhook_url=HOOK, source_url=HOOK, labels=(("a", "b"),), owner="a", idempotency_key="k", fingerprint="f"
+            )
+        )
+        store.claim("w", LEASE_S, ATTEMPTS)
+        store.settle(job.id, "w", 0, TRANSCRIPT.utterances)
+        store.finish(job.id, "w", TRANSCRIPT)
+        with store.database.writing() as connection:
+            connection.execute(
+                insert(schema.deliveries).values(
+                    job_id=job.id, errand_id="e", attempt=1, at=clock.now, status=200, took_s=0.1
+                )
+            )
+            connection.execute(insert(schema.portions).values(some_row(schema.portions, job.id)))
+        own = {"jobs", "labels", "transcripts", "events", "errands", "deliveries", "portions"}
+        foreign = {table.name for table in schema.metadata.sorted_tables if "job_id" in table.columns}
+        assert rows_naming(store, job.id).keys() == own == {"jobs", *foreign}
+        other = store.create(new_job(webhook_url=HOOK, labels=(("a", "b"),)))
+        store.delete(job.id)
+        assert rows_naming(store, job.id) == {}
+        assert rows_naming(store, other.id).keys() == {"jobs", "labels", "events"}
+
+    def test_no_errand_is_left_of_a_job_that_ends_while_it_is_deleted(self, store, place):
+        if place.kind == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+        job = store.create(new_job(webhook_url=HOOK))
+        with ThreadPoolExecutor(1) as pool:
+            with store.database.writing() as connection:
+                moment = store.database.now(connection)
+                transitions.change(connection, moment, transitions.CANCEL, schema.jobs.c.id == job.id)
+                deleting = pool.submit(store.delete, job.id)
+                waits_for_a_lock(store)
+            deleting.result(20)
+        assert rows_naming(store, job.id) == {}
+
+    def test_ids_that_no_job_can_have(self, store):
+        for job_id in ("", "a\0b", "\ud800", "x" * 10_000, "'; DROP TABLE jobs; --"):
+            with pytest.raises(JobNotFound):
+                store.get(job_id)
+
+    def test_what_ended_before_is_found_by_its_end(self, store, clock):
+        first, second, third = (store.create(new_job()).id for _ in range(3))
+        store.cancel(second)
+        clock.advance(10)
+        store.cancel(first)
+        assert store.ended_before(clock.now) == (second,)
+        clock.advance(1)
+        assert store.ended_before(clock.now) == (first, second)
+        assert [job.id for job in store.ended()] == [first, second]
+        assert [job.id for job in store.unfinished()] == [third]
+
+
+class TestTallies:
+    def test_ends_waits_and_stages_are_counted(self, store, clock):
+        done, refused, canceled, lost = (store.create(new_job()).id for _ in range(4))
+        clock.advance(5)
+        store.claim("w", LEASE_S, ATTEMPTS)
+        store.finish(done, "w", replace(TRANSCRIPT, duration=60.0))
+        store.claim("w", LEASE_S, ATTEMPTS)
+        store.fail(refused, "w", JobError("not_audio", "No."))
+        store.cancel(canceled)
+        for _ in range(ATTEMPTS):
+            store.claim("w", LEASE_S, ATTEMPTS)
+            store.release("w", ATTEMPTS)
+        assert store.get(lost).state is JobState.FAILED
+        assert counted(store) == {
+            (tallies.JOBS_ENDED, ("succeeded",)): 1.0,
+            (tallies.JOBS_ENDED, ("failed",)): 2.0,
+            (tallies.JOBS_ENDED, ("canceled",)): 1.0,
+            # The first attempt of each: what comes again has waited before.
+            (tallies.JOB_WAIT_SECONDS, ()): 3.0,
+            (tallies.STAGE_SECONDS, ("decode",)): 1.0,
+            (tallies.STAGE_SECONDS, ("diarize",)): 1.0,
+            (tallies.REAL_TIME_FACTOR, ()): 1.0,
+        }
+
+    def test_what_others_count(self, store):
+        for _ in range(3):
+            store.count(tallies.WORKER_RESTARTS)
+        store.observe(tallies.MODEL_LOAD_SECONDS, 2.5)
+        assert counted(store) == {(tallies.WORKER_RESTARTS, ()): 3.0, (tallies.MODEL_LOAD_SECONDS, ()): 1.0}
+
+    def test_none_is_lost_where_eight_count_at_once(self, store):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: store.count(tallies.WORKER_RESTARTS), range(80)))
+        assert counted(store) == {(tallies.WORKER_RESTARTS, ()): 80.0}
+
+
+def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
+    job = new_job(
+        owner="key-1", kind=JobKind.JOB, queue="gpu", priority=-1, labels=(("a", "ü 東京 \U0001f600"), ("b", "")),
+        webhook_url=HOOK, source_url="https://example.com/a?b=c", idempotency_key="k", fingerprint="f",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ready=False, recording=False,
+        size_bytes=0, stage="download",
+    )  # fmt: skip
+    store.create(job)
+    assert store.get(job.id) == job
+    assert job_count(store) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_four_who_open_at_once_make_one_store(kind, tmp_path, clock, request):
+    address = str(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_server").fresh_database()
+    place = Place(kind, address)
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: place.open(clock), range(4)))
+    job = opened[0].create(new_job())
+    with opened[3].database.reading() as connection:
+        assert connection.execute(select(schema.schema_version.c.version)).scalars().all() == [schema.VERSION]
+    assert [each.get(job.id).id for each in opened] == [job.id] * 4
+    for each in opened:
+        each.close()
+
+
+def test_the_models_of_workers_come_back(store, clock):
+    report = WorkerReport(
+        "w", 7, "ready", (ModelInfo("campplus", "embedding", "Apache-2.0", "ready"),), ("ü",), clock.now, "cuda:0",
+        ("any", "gpu"),
+    )  # fmt: skip
+    store.report(report)
+    assert store.reports() == (report,)
+
+
+def some_row(table: Table, job_id: str) -> dict[str, object]:
+    """A row with something in each column that must have something."""
+    something = {int: 1, str: "x", bytes: b"x", bool: False, float: 0.5}
+    needed = (column for column in table.columns if not column.nullable and column.name != "job_id")
+    return {column.name: something[column.type.python_type] for column in needed} | {"job_id": job_id}
+
+
+def waits_for_a_lock(store: SqlJobStore, seconds: float = 10.0) -> None:
+    """Until a transaction of this PostgreSQL database waits for another one's."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + seconds
+    turn = threading.Event()
+    while True:
+        with store.database.reading() as connection:
+            if connection.exec_driver_sql(waiting).scalar_one():
+                return
+        assert time.monotonic() < deadline, "nobody waits for a lock"
+        turn.wait(0.02)
