@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import socket
 from collections.abc import Iterator
@@ -57,6 +58,21 @@ def test_a_large_upload_is_never_in_memory(start):
     assert result["conversation"][0]["text"] == digest.hexdigest()
     assert call(service.address, "DELETE", address).status == 204
     assert not (service.data / "jobs" / answer.json["id"]).exists()
+
+
+def test_many_who_write_at_once_leave_room_for_those_who_read(start):
+    service = start(MAX_WAITING=4, MAX_LISTENERS=2, HTTP_THREADS=8, MIN_FREE_MB=0)
+    service.wait_for("is ready")
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        sent = [
+            pool.submit(call, service.address, "POST", "/v1/jobs", recording(f"number {i}"), FORM) for i in range(24)
+        ]
+        assert call(service.address, "GET", "/status").status == 200
+        answers = [each.result() for each in sent]
+    assert [answer.status for answer in answers] == [202] * 24
+    assert len({answer.json["id"] for answer in answers}) == 24
+    for answer in answers:
+        assert call(service.address, "DELETE", answer.json["links"]["self"]).status == 204
 
 
 @pytest.mark.parametrize(

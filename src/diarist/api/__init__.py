@@ -5,7 +5,7 @@ from __future__ import annotations
 from apiflask import APIFlask
 
 from diarist.api import access, diarize, job_events, job_result, jobs, metrics, openapi, problems, status
-from diarist.api.runtime import Jobs, Runtime
+from diarist.api.runtime import SPARE_THREADS, Jobs, Runtime
 from diarist.api.tracing import Traced
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
 from diarist.errors import ConfigurationError
@@ -13,9 +13,6 @@ from diarist.jobs.keyring import Keyring
 from diarist.settings import Settings
 
 __all__ = ["create_app"]
-
-SPARE_THREADS = 2
-"""Threads that no waiting caller and no listener can hold: what answers ``/status``."""
 
 
 def create_app(settings: Settings, service: Jobs, keys: Keyring | None = None) -> APIFlask:

@@ -20,6 +20,9 @@ from diarist.types import Transcript, Utterance
 
 logger = logging.getLogger(__name__)
 
+SPARE_THREADS = 2
+"""Threads that no waiting caller and no listener can hold: what answers ``/status``."""
+
 STOPPING = "The service is stopping. Send the recording again when it is back."
 
 

@@ -28,7 +28,8 @@ from waitress.utilities import Error
 
 from diarist import errors
 from diarist.api import access, problems
-from diarist.api.runtime import Runtime
+from diarist.api.lane import Lane
+from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.tracing import log_access, request_id_for
 from diarist.api.upload import DISK_FULL, FORM_BYTES, too_large
 from diarist.errors import ConfigurationError, StoreUnavailable, Unauthorized
@@ -205,8 +206,19 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         return self.listens_until is None and bool(super().received(data))
 
     def service(self) -> None:
-        self.refused = self.requests[0].error is not None
-        super().service()
+        request = self.requests[0]
+        self.refused = request.error is not None
+        if self.refused or request.command in ("GET", "HEAD") or not request.path.startswith("/v1/"):
+            super().service()
+            return
+        lane: Lane[_Channel] = self.server.lane
+        if not lane.enter(self):
+            return
+        try:
+            super().service()
+        finally:
+            if following := lane.leave():
+                self.server.add_task(following)
 
     def handle_write(self) -> None:
         if self.refused and self.close_when_flushed and self.listens_until is None:
@@ -260,10 +272,14 @@ class Server:
             asyncore_use_poll=True,
             log_socket_errors=False,
         )
+        # What is written may wait for a disk; while it does, there must be threads to read with.
+        waiting = settings.max_waiting + settings.max_listeners + SPARE_THREADS
+        lane = Lane[_Channel](max(settings.http_threads - waiting, 1))
         self._listeners = [each for each in self._map.values() if isinstance(each, BaseWSGIServer)]
         for listener in self._listeners:
             listener.channel_class = _Channel
             listener.upload_limit_bytes = settings.upload_limit_bytes
+            listener.lane = lane
             listener.adj.socket_options = _socket_options()
             listener.adj.door = app.extensions[access.EXTENSION]
             listener.adj.min_free_bytes = settings.min_free_mb * 2**20
