@@ -1,0 +1,354 @@
+"""The life of jobs as a model: whatever workers and callers do, in any order, the store and the model tell the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from contract.job_stores import (
+    ATTEMPTS,
+    LEASE_S,
+    TRANSCRIPT,
+    Clock,
+    Place,
+    clear,
+    errands_of,
+    new_job,
+    rows_naming,
+    utterance,
+)
+from diarist.errors import JobNotFound
+from diarist.jobs.errand_rows import WEBHOOK
+from diarist.jobs.model import JobError, JobKind, JobState
+from diarist.jobs.store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+
+WORKERS = ("w1", "w2", "w3")
+OWNERS = ("a", "b")
+FAULT = JobError("job_failed", "It went wrong. Try again.")
+RETRY_S = 20.0
+HOOK = "https://example.com/hook"
+
+workers = st.sampled_from(WORKERS)
+picks = st.integers(0, 63)
+
+
+@dataclass
+class Known:
+    """What the model holds to be true of one job."""
+
+    number: int
+    owner: str
+    kind: JobKind
+    priority: int
+    ready: bool
+    webhook: bool
+    state: JobState = JobState.QUEUED
+    worker: str | None = None
+    lease_until: float = 0.0
+    not_before: float | None = None
+    attempts: int = 0
+    deaths: int = 0
+    interruptions: int = 0
+    settled: int = 0
+    told: list[str] = field(default_factory=lambda: ["queued"])
+
+    def become(self, state: JobState) -> None:
+        self.state = state
+        if state is not JobState.RUNNING:
+            self.worker = None
+        self.told.append(state.value)
+
+
+class LifeOfJobs(RuleBasedStateMachine):
+    """Against an empty store; seconds are those since the beginning."""
+
+    store: SqlJobStore
+    clock: Clock
+
+    @initialize()
+    def begin(self) -> None:
+        clear(self.store)
+        self.began = self.clock.now
+        self.jobs: dict[str, Known] = {}
+        self.turns = dict.fromkeys(OWNERS, 0)
+        self.turn = 0
+        self.created = 0
+
+    @property
+    def now(self) -> float:
+        return (self.clock.now - self.began).total_seconds()
+
+    def pick(self, number: int) -> tuple[str, Known]:
+        names = list(self.jobs)
+        name = names[number % len(names)]
+        return name, self.jobs[name]
+
+    def held(self, known: Known, worker: str) -> bool:
+        return known.state is JobState.RUNNING and known.worker == worker
+
+    @rule(
+        owner=st.sampled_from(OWNERS), kind=st.sampled_from(JobKind), priority=st.integers(-1, 1), ready=st.booleans(),
+        webhook=st.booleans(),
+    )  # fmt: skip
+    def create(self, owner: str, kind: JobKind, priority: int, ready: bool, webhook: bool) -> None:
+        job = new_job(owner=owner, kind=kind, priority=priority, ready=ready, webhook_url=HOOK if webhook else None)
+        self.store.create(job)
+        self.created += 1
+        self.jobs[job.id] = Known(self.created, owner, kind, priority, ready, webhook)
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, LEASE_S + 1, 120.0]))
+    def time_goes_on(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(worker=workers, requests_only=st.booleans())
+    def claim(self, worker: str, requests_only: bool) -> None:
+        self.give_back_lapsed()
+        expected = self.next_one(requests_only=requests_only)
+        taken = self.store.claim(worker, LEASE_S, ATTEMPTS, requests_only=requests_only)
+        assert (taken and taken.id) == expected
+        if taken is None:
+            return
+        known = self.jobs[taken.id]
+        known.become(JobState.RUNNING)
+        known.worker, known.lease_until, known.not_before = worker, self.now + LEASE_S, None
+        known.attempts += 1
+        self.turn += 1
+        self.turns[known.owner] = self.turn
+
+    def next_one(self, *, requests_only: bool) -> str | None:
+        def fits(known: Known) -> bool:
+            waits = known.not_before is not None and known.not_before > self.now
+            wanted = known.kind is JobKind.REQUEST or not requests_only
+            return known.state is JobState.QUEUED and known.ready and not waits and wanted
+
+        def order(name: str) -> tuple[bool, int, int, int]:
+            known = self.jobs[name]
+            return known.kind is JobKind.JOB, -known.priority, self.turns[known.owner], known.number
+
+        return min((name for name, known in self.jobs.items() if fits(known)), key=order, default=None)
+
+    def give_back_lapsed(self) -> list[str]:
+        lapsed = [
+            name for name, known in self.jobs.items()
+            if known.state is JobState.RUNNING and known.lease_until < self.now
+        ]  # fmt: skip
+        for name in lapsed:
+            self.die(self.jobs[name], blameless=False)
+        return lapsed
+
+    def die(self, known: Known, *, blameless: bool) -> None:
+        known.not_before = None
+        if blameless:
+            known.interruptions += 1
+            gives_up = known.interruptions >= MOST_INTERRUPTIONS
+            excess = known.interruptions - CALM_INTERRUPTIONS
+            if excess > 0:
+                known.not_before = self.now + min(2.0**excess, 60.0)
+        else:
+            known.deaths += 1
+            gives_up = known.deaths >= ATTEMPTS
+        known.become(JobState.FAILED if gives_up else JobState.QUEUED)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers, progress=st.floats(0, 1))
+    def renew(self, number: int, worker: str, progress: float) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        assert self.store.renew(name, worker, LEASE_S, "recognition", progress) is ours
+        if ours:
+            known.lease_until = self.now + LEASE_S
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers, first=st.integers(0, 2), count=st.integers(0, 3))
+    def settle(self, number: int, worker: str, first: int, count: int) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        first = min(first, known.settled)
+        said = [utterance(str(index)) for index in range(first, first + count)]
+        assert self.store.settle(name, worker, first, said) is ours
+        if ours and known.kind is JobKind.JOB:
+            known.told += [str(index) for index in range(known.settled, first + count)]
+            known.settled = max(known.settled, first + count)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers)
+    def finish(self, number: int, worker: str) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        assert self.store.finish(name, worker, TRANSCRIPT) is ours
+        if ours:
+            known.settled = len(TRANSCRIPT.utterances)
+            known.become(JobState.SUCCEEDED)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers)
+    def fail(self, number: int, worker: str) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        assert self.store.fail(name, worker, FAULT) is ours
+        if ours:
+            known.become(JobState.FAILED)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers)
+    def retry(self, number: int, worker: str) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        assert self.store.retry(name, worker, FAULT, ATTEMPTS, RETRY_S) is ours
+        if ours and known.kind is JobKind.JOB and known.attempts < ATTEMPTS:
+            known.not_before = self.now + RETRY_S
+            known.become(JobState.QUEUED)
+        elif ours:
+            known.become(JobState.FAILED)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks, worker=workers)
+    def hand_back(self, number: int, worker: str) -> None:
+        name, known = self.pick(number)
+        ours = self.held(known, worker)
+        assert self.store.hand_back(name, worker) is ours
+        if ours:
+            known.attempts -= 1
+            known.become(JobState.QUEUED)
+
+    @rule(worker=workers, blameless=st.booleans())
+    def worker_dies(self, worker: str, blameless: bool) -> None:
+        lost = [name for name, known in self.jobs.items() if self.held(known, worker)]
+        assert self.store.release(worker, ATTEMPTS, blameless=blameless) == tuple(lost)
+        for name in lost:
+            self.die(self.jobs[name], blameless=blameless)
+
+    @rule()
+    def leases_run_out(self) -> None:
+        assert self.store.release(None, ATTEMPTS) == tuple(self.give_back_lapsed())
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks)
+    def recording_comes(self, number: int) -> None:
+        name, known = self.pick(number)
+        waits = known.state is JobState.QUEUED
+        assert self.store.supply(name, 7, "a.wav") is waits
+        known.ready = known.ready or waits
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks)
+    def recording_cannot_be_had(self, number: int) -> None:
+        name, known = self.pick(number)
+        waits = known.state is JobState.QUEUED
+        assert self.store.refuse(name, FAULT) is waits
+        if waits:
+            known.become(JobState.FAILED)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks)
+    def cancel(self, number: int) -> None:
+        name, known = self.pick(number)
+        if not known.state.ended:
+            known.become(JobState.CANCELED)
+        assert self.store.cancel(name).state is known.state
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=picks)
+    def delete(self, number: int) -> None:
+        name, _ = self.pick(number)
+        self.store.delete(name)
+        del self.jobs[name]
+        assert rows_naming(self.store, name) == {}
+        with pytest.raises(JobNotFound):
+            self.store.get(name)
+
+    @invariant()
+    def jobs_are_as_the_model_says(self) -> None:
+        for name, known in self.jobs.items():
+            job = self.store.get(name)
+            assert (job.state, job.worker, job.settled, job.ready) == (
+                known.state, known.worker, known.settled, known.ready,
+            )  # fmt: skip
+            assert (job.attempts, job.deaths, job.interruptions) == (
+                known.attempts, known.deaths, known.interruptions,
+            )  # fmt: skip
+            assert 0 <= job.deaths <= ATTEMPTS
+            assert 0 <= job.interruptions <= MOST_INTERRUPTIONS
+            assert (job.ended_at is not None) == job.state.ended
+            assert (job.error is not None) == (job.state is JobState.FAILED)
+            assert job.error is None or job.error.message.endswith(".")
+            assert (job.lease_until is not None) == (job.state is JobState.RUNNING)
+
+    @invariant()
+    def events_tell_what_the_model_saw(self) -> None:
+        for name, known in self.jobs.items():
+            events = self.store.events(name)
+            assert [event.number for event in events] == list(range(1, len(events) + 1))
+            told = [event.state.value if event.state is not None else str(event.index) for event in events]
+            assert told == (known.told if known.kind is JobKind.JOB else [])
+            assert sum(event.state is not None and event.state.ended for event in events) <= 1
+
+    @invariant()
+    def whoever_asked_is_told_of_the_end_once(self) -> None:
+        for name, known in self.jobs.items():
+            told = [(WEBHOOK, f'{{"event": "job.{known.state}"}}')] if known.webhook and known.state.ended else []
+            assert errands_of(self.store, name) == told
+
+    def teardown(self) -> None:
+        """No dead ends: with time, and recordings, and one worker that does its work, every job comes to an end."""
+        if not hasattr(self, "jobs"):
+            return
+        for name, known in self.jobs.items():
+            if known.state is JobState.QUEUED and not known.ready:
+                assert self.store.supply(name, 7, "a.wav")
+        self.clock.advance(LEASE_S + 120.0)
+        for _ in range(len(self.jobs) + 1):
+            job = self.store.claim("last", LEASE_S, ATTEMPTS)
+            if job is None:
+                break
+            assert self.store.finish(job.id, "last", TRANSCRIPT)
+        for name, known in self.jobs.items():
+            job = self.store.get(name)
+            assert job.state.ended, f"{name} waits for ever: {job}"
+            assert not known.state.ended or job.state is known.state, "what has ended has changed"
+            if job.order.kind is JobKind.JOB:
+                ends = [event for event in self.store.events(name) if event.state is not None and event.state.ended]
+                assert len(ends) == 1
+
+
+@contextmanager
+def machine(place: Place) -> Iterator[type[LifeOfJobs]]:
+    shared_clock = Clock()
+    opened = place.open(shared_clock)
+
+    class Life(LifeOfJobs):
+        store = opened
+        clock = shared_clock
+
+    try:
+        yield Life
+    finally:
+        opened.close()
+
+
+def test_the_life_of_jobs_in_sqlite():
+    with tempfile.TemporaryDirectory() as folder, machine(Place("sqlite", folder)) as life:
+        run_state_machine_as_test(
+            life, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, database=None)
+        )
+
+
+def test_the_life_of_jobs_in_postgresql(postgres_server):
+    with machine(Place("postgres", postgres_server.fresh_database())) as life:
+        run_state_machine_as_test(
+            life, settings=settings(max_examples=6, stateful_step_count=30, deadline=None, database=None)
+        )
