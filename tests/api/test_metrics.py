@@ -17,6 +17,7 @@ from prometheus_client import openmetrics, parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from sqlalchemy import insert
 
+from api.wire import FORM, recording
 from collector import Collector, collecting
 from diarist import tracing
 from diarist.api import metrics
@@ -240,6 +241,34 @@ class TestStore:
             took.append(time.perf_counter() - started)
         assert value(seen, "diarist_queue_depth", queue="any") == 1_000
         assert min(took) < 0.1, "20 ms are what it should be on an idle machine"
+
+
+class TestService:
+    """The whole application, with the real jobs and a worker process."""
+
+    def test_what_a_worker_did_is_seen_by_the_service(self, app: APIFlask, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        before = scrape(app.test_client())
+        assert app.test_client().post("/diarize", data=recording(), headers=FORM).status_code == 200
+        answer = app.test_client().get("/metrics")
+        seen = samples_of(answer.text)
+        for name, labels in (
+            ("diarist_jobs_ended_total", {"state": "succeeded"}),
+            ("diarist_job_wait_seconds_count", {}),
+            ("diarist_real_time_factor_count", {}),
+            ("diarist_http_requests_total", {"method": "POST", "path": "/diarize", "status": "200"}),
+        ):
+            key = name, tuple(sorted(labels.items()))
+            assert seen[key] == before.get(key, 0) + 1, name
+        assert value(seen, "diarist_stage_seconds_count", stage="recognition") >= 1
+        assert value(seen, "diarist_model_load_seconds_count") == 1
+        assert value(seen, "diarist_workers", state="ready") == 1
+        assert "secret" not in answer.text
+        assert "meeting.wav" not in answer.text
+
+    def test_no_id_of_a_request_is_missing(self, app: APIFlask) -> None:
+        answer = app.test_client().get("/metrics", headers={"X-Request-ID": "mine"})
+        assert answer.headers["X-Request-ID"] == "mine"
 
 
 class TestRequests:
