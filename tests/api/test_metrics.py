@@ -28,8 +28,9 @@ from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerRe
 from diarist.jobs.rows import values_of
 from diarist.jobs.schema import jobs
 from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore
+from diarist.jobs.store import SqlJobStore, open_store
 from diarist.settings import Settings
+from servers import PostgresServer
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -241,6 +242,25 @@ class TestStore:
             took.append(time.perf_counter() - started)
         assert value(seen, "diarist_queue_depth", queue="any") == 1_000
         assert min(took) < 0.1, "20 ms are what it should be on an idle machine"
+
+
+def test_a_fleets_store_tells_the_same(postgres_server: PostgresServer) -> None:
+    store = open_store(Settings(_env_file=None, database_url=postgres_server.fresh_database()))
+    try:
+        store.create(replace(job(1, queue="gpu"), created_at=datetime.now(UTC) - timedelta(seconds=40)))
+        store.create(job(2))
+        store.claim("worker", 30, 3, ("any",))
+        store.report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
+        store.report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC) - timedelta(seconds=90)))
+        seen = scrape(make_app(lambda: figures.read(store.database, 60)).test_client())
+    finally:
+        store.close()
+    assert value(seen, "diarist_jobs", state="queued") == value(seen, "diarist_jobs", state="running") == 1
+    assert value(seen, "diarist_queue_depth", queue="gpu") == 1
+    assert value(seen, "diarist_queue_depth", queue="any") == 0
+    assert 40 <= value(seen, "diarist_queue_oldest_seconds", queue="gpu") < 100
+    assert value(seen, "diarist_workers", state="ready") == 1
+    assert value(seen, "diarist_job_wait_seconds_count") == 1
 
 
 class TestService:
