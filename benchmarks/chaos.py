@@ -13,6 +13,7 @@ lost, doubled, or answered otherwise, or where a file is left. Needs what `make 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import random
@@ -144,7 +145,7 @@ class Client:
                 said = error.read()[:300]
                 if error.code not in (429, 503) or time.monotonic() > until:
                     raise SystemExit(f"{path}: {error.code} {said!r}") from error
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 if time.monotonic() > until:
                     raise SystemExit(f"{path}: {error}") from error
             time.sleep(0.2)

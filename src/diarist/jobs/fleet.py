@@ -12,7 +12,9 @@ from types import FrameType
 
 from diarist.errors import ConfigurationError
 from diarist.jobs.crew import COMMAND, Crew
+from diarist.jobs.media import open_media
 from diarist.jobs.model import QUEUES
+from diarist.jobs.retention import Sweeper
 from diarist.jobs.store import open_store
 from diarist.settings import Settings
 
@@ -47,7 +49,10 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         listener = Listener(settings.queue_url, listened_to(settings), crew.wake)
         stack.callback(crew.stop)
         stack.enter_context(_set_by_signals(stop))
+        sweeper = Sweeper(settings, store.database, store, open_media(settings))
+        stack.callback(sweeper.stop)
         crew.start()
+        sweeper.start()
         listener.start()
         stack.callback(listener.stop)
         if not listener.wait_until_ready(READY_S) and not stop.is_set():

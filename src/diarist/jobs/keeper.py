@@ -79,6 +79,12 @@ class Keeper:
         self._sign_at = time.monotonic()
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
 
+    def look(self) -> None:
+        """Ask the store soon: somebody said that there are news."""
+        with self._changed:
+            self._news = True
+            self._changed.notify()
+
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Those that are held and not known to be lost; the one that is worked on comes last."""
@@ -156,15 +162,19 @@ class Keeper:
             for hold in holds:
                 if hold.lost_at is None:
                     self._renew(hold)
-            if self._is_overdue():
-                self._overdue()
-                return
-            time.sleep(min(NOTE_EVERY_S, beat_s))
+            pause_s = min(NOTE_EVERY_S, beat_s)
+            while (left_s := self._patience_s()) is not None:
+                if left_s <= 0:
+                    self._overdue()
+                    return
+                time.sleep(min(left_s, pause_s))
+            time.sleep(pause_s)
 
-    def _is_overdue(self) -> bool:
+    def _patience_s(self) -> float | None:
+        """How long the work on a job that is lost may still take; None where none is, or it has stopped."""
         with self._changed:
             lost_at = self._holds[-1].lost_at if self._holds else None
-        return lost_at is not None and time.monotonic() - lost_at > STOP_S
+        return None if lost_at is None else lost_at + STOP_S - time.monotonic()
 
     def _renew(self, hold: _Hold) -> bool:
         try:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -69,6 +70,8 @@ class WorkerLine:
         self._down = _take(0, os.O_RDONLY)
         self._up = _take(1, os.O_WRONLY)
         self._saying = threading.Lock()
+        self.heard: Callable[[], None] = lambda: None
+        """Called at each wake, by the thread that hears it."""
 
     def briefing(self) -> Briefing:
         """The first line. Call it once, before ``listen``."""
@@ -96,6 +99,7 @@ class WorkerLine:
             if message.strip() == DRAIN.encode():
                 self.drain.set()
             self.wake.set()
+            self.heard()
         self._part()
 
     def _hear_signal(self, hears: int) -> None:

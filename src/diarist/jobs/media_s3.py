@@ -310,7 +310,7 @@ class S3Media:
     def _clean_here(self, older_than: datetime) -> int:
         left = 0
         for path in self._temp_dir.glob(f"{_LOCAL}*"):
-            with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            with suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
                 if path.stat().st_mtime < older_than.timestamp():
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()

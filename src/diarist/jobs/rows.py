@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Row
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Row, Select, select
 
 from diarist.jobs import codec
 from diarist.jobs.model import Job, JobError, Order
-from diarist.jobs.schema import jobs
+from diarist.jobs.schema import jobs, labels
 
 COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
 
@@ -92,3 +94,12 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
         timings=codec.load_timings(row.timings),
         error=None if row.error_code is None else JobError(row.error_code, row.error_message),
     )
+
+
+def jobs_of(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
+    """Those of rows of ``COLUMNS``, with their labels."""
+    named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
+    wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(named)).order_by(labels.c.name)
+    for label in connection.execute(wanted):
+        named[label.job_id].append((label.name, label.value))
+    return tuple(job_of(row, tuple(named[row.id])) for row in rows)

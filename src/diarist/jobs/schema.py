@@ -167,7 +167,6 @@ errands = Table(
     Column("attempts", Integer, nullable=False),
     Column("runner", String(128)),
     Column("lease_until", UtcTime),
-    Column("outcome", String(16)),
     Index("errands_by_time", "due_at"),
     Index("errands_by_job", "job_id"),
 )

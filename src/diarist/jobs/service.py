@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.errors import Cancelled, EngineUnavailable, IdempotencyConflict, JobNotFound, QueueFull, ServiceError
+from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError
 from diarist.jobs import errand_rows, figures
+from diarist.jobs.admission import same
 from diarist.jobs.crew import COMMAND, Crew
 from diarist.jobs.database import utc_now
+from diarist.jobs.erasing import erase_deleted
 from diarist.jobs.errand_runner import ErrandRunner
 from diarist.jobs.errands import Delivery, ErrandStore
 from diarist.jobs.failure import to_exception
@@ -23,8 +24,10 @@ from diarist.jobs.fetch_errand import FetchHandler
 from diarist.jobs.figures import Figures
 from diarist.jobs.job_store import JobStore
 from diarist.jobs.keys import webhook_master
+from diarist.jobs.leftovers import clear_leftovers
 from diarist.jobs.media import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
+    ANY_QUEUE,
     CrewReport,
     Job,
     JobEvent,
@@ -81,13 +84,14 @@ class JobService:
 
     def __init__(self, settings: Settings, store: SqlJobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
+        self._database = store.database
         self._store: JobStore = store
         self._database = store.database
         self._media: MediaStore = open_media(settings)
         self._waiters = Waiters(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
-        self._crew = None if settings.distributed else Crew(settings, store, self._waiters.notify, command)
+        self._crew = None if settings.distributed else Crew(settings, store, self._notify, command)
         self._queue: JobQueue = _open_queue(settings) if self._crew is None else LocalQueue(self._crew)
-        self._errands = ErrandStore(store.database)
+        self._errands = ErrandStore(self._database)
         self._runner = ErrandRunner(
             self._errands,
             {
@@ -95,11 +99,11 @@ class JobService:
                     settings, store, self._media, self._errands, self._queue.announce, note=store.note
                 ),
                 errand_rows.WEBHOOK: WebhookHandler(
-                    settings, store, self._errands, webhook_master(settings, store.database)
+                    settings, store, self._errands, webhook_master(settings, self._database)
                 ),
             },
         )
-        self._sweeper = Sweeper(settings, store.database, store, self._media)
+        self._sweeper = Sweeper(settings, self._database, store, self._media)
         self._admitting = threading.Lock()
         self._arriving = 0
         self._stopped = False
@@ -189,12 +193,7 @@ class JobService:
     def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
         """The job that the owner made with this key before. Raises ``IdempotencyConflict`` where it was another."""
         job = self._store.by_key(owner, idempotency_key)
-        if job is not None and job.order.fingerprint != fingerprint:
-            raise IdempotencyConflict(
-                "This Idempotency-Key came before with another recording or other options. Use a new key for a new "
-                "job; send exactly the same request to learn of the earlier one."
-            )
-        return job
+        return None if job is None else same(job, fingerprint)
 
     def get(self, job_id: str, owner: str | None = None) -> Job:
         """The job as it is; with ``owner``, as that one may see it.
@@ -273,16 +272,22 @@ class JobService:
     def cancel(self, job_id: str) -> Job:
         """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
         job = self._store.cancel(job_id)
+        self._queue.announce(job.order.queue)
         self._waiters.notify()
         self._runner.wake()
         return job
 
     def discard(self, job_id: str) -> None:
         """Forget a job in any state, with its recording and its transcript. No error where it is not there."""
+        kept = self._is_job(job_id)
         try:
             self._store.delete(job_id)
         finally:
             self._remove_media(job_id)
+            if kept:
+                # A request's words are overwritten by the next sweep; who deletes a job wants it gone now.
+                erase_deleted(self._database)
+            self._queue.announce(ANY_QUEUE)
             self._waiters.notify()
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
@@ -345,6 +350,17 @@ class JobService:
             if report.state == "error":
                 raise EngineUnavailable(" ".join(("The engine is not available.", *report.errors)))
 
+    def _is_job(self, job_id: str) -> bool:
+        try:
+            return self._store.get(job_id).order.kind is JobKind.JOB
+        except JobNotFound:
+            return False
+
+    def _notify(self) -> None:
+        """A worker has ended a job."""
+        self._waiters.notify()
+        self._runner.wake()
+
     def _remove_media(self, job_id: str) -> None:
         try:
             self._media.remove(job_id)
@@ -362,38 +378,6 @@ def _open_queue(settings: Settings) -> JobQueue:
 
 def _is_fresh(report: WorkerReport) -> bool:
     return (utc_now() - report.reported_at).total_seconds() < STALE_S
-
-
-def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> None:
-    """Take up the jobs of an earlier run where it left them, and forget what nobody can ask for any more.
-
-    Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
-    workers said. The log says how much there was.
-    """
-    for report in store.reports():
-        store.release(report.worker, settings.job_attempts, blameless=True)
-    gone = [job.id for job in (*store.unfinished(), *store.ended()) if job.order.kind is JobKind.REQUEST]
-    for job_id in gone:
-        store.delete(job_id)
-    kept = store.unfinished()
-    known = {job.id for job in (*kept, *store.ended())}
-    strays = media.job_ids() - known
-    for job_id in strays:
-        try:
-            media.remove(job_id)
-        except ServiceError as error:
-            logger.warning("What is left of job %s cannot be removed: %s", job_id, error)
-    if settings.temp_audio_dir is None:
-        # The folder is ours alone by its default place; one that was chosen may hold other people's files.
-        shutil.rmtree(settings.temp_dir, ignore_errors=True)
-        settings.temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if gone or strays:
-        logger.warning(
-            "Removed what an earlier run left: %d requests without a caller, %d recordings without a job",
-            len(gone), len(strays),
-        )  # fmt: skip
-    if kept:
-        logger.info("%d jobs of an earlier run are taken up again", len(kept))
 
 
 def _storable(filename: str) -> str:

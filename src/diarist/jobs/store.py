@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, insert, select, update
 
-from diarist.errors import IdempotencyConflict, JobFailed, JobNotFound, QueueFull
+from diarist.errors import JobFailed, JobNotFound
 from diarist.jobs import codec, errand_rows, listing, portion_rows, queueing, tallies
+from diarist.jobs.admission import UNFINISHED, by_key, check_limits, same
 from diarist.jobs.database import Database, open_database
 from diarist.jobs.model import (
     Job,
@@ -30,7 +31,7 @@ from diarist.jobs.model import (
     QueueGlance,
     WorkerReport,
 )
-from diarist.jobs.rows import COLUMNS, job_of, values_of
+from diarist.jobs.rows import COLUMNS, job_of, jobs_of, values_of
 from diarist.jobs.schema import errands, events, jobs, labels, owners, schema_version, transcripts, workers
 from diarist.jobs.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, change, follow, tell
 from diarist.jobs.upsert import upsert
@@ -42,8 +43,6 @@ MOST_INTERRUPTIONS = 25
 
 CALM_INTERRUPTIONS = 3
 """After more than these it waits longer each time, so that other jobs get done in between."""
-
-_UNFINISHED = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
 
 
 def open_store(settings: Settings) -> SqlJobStore:
@@ -72,11 +71,11 @@ class SqlJobStore:
                 # One at a time, or two could both be the last that is allowed.
                 connection.execute(select(schema_version.c.version).with_for_update()).all()
             if order.idempotency_key is not None:
-                earlier = _by_key(connection, order.owner, order.idempotency_key)
+                earlier = by_key(connection, order.owner, order.idempotency_key)
                 if earlier is not None:
-                    return _same(earlier, order.fingerprint)
+                    return same(earlier, order.fingerprint)
             if limits is not None:
-                _check_limits(connection, order.owner, limits)
+                check_limits(connection, order.owner, limits)
             connection.execute(insert(jobs).values(values_of(job)))
             if order.labels:
                 rows = [{"job_id": job.id, "name": name, "value": value} for name, value in order.labels]
@@ -95,21 +94,23 @@ class SqlJobStore:
     def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
         with self.database.reading() as connection:
             rows = connection.execute(listing.page(wanted, limit + 1, cursor)).all()
-            found = _jobs(connection, rows[:limit])
+            found = jobs_of(connection, rows[:limit])
         return JobPage(found, listing.cursor_after(found[-1]) if len(rows) > limit else None)
 
     def by_key(self, owner: str, idempotency_key: str) -> Job | None:
         with self.database.reading() as connection:
-            return _by_key(connection, owner, idempotency_key)
+            return by_key(connection, owner, idempotency_key)
 
     def supply(self, job_id: str, size_bytes: int, filename: str) -> bool:
+        waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
+        named = case((jobs.c.filename == "", filename), else_=jobs.c.filename)
         return self._update(
-            and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), ready=True, recording=True, stage="queued",
-            size_bytes=size_bytes, filename=case((jobs.c.filename == "", filename), else_=jobs.c.filename),
-        )  # fmt: skip
+            waits, ready=True, recording=True, stage="queued", progress=0.0, size_bytes=size_bytes, filename=named
+        )
 
     def note(self, job_id: str, stage: str, progress: float) -> None:
-        self._update(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), stage=stage, progress=progress)
+        waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
+        self._update(waits, stage=stage, progress=progress)
 
     def refuse(self, job_id: str, error: JobError) -> bool:
         return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), error)
@@ -244,7 +245,7 @@ class SqlJobStore:
         return tuple(_event(row) for row in rows)
 
     def waiting(self, kind: JobKind) -> int:
-        count = select(func.count()).select_from(jobs).where(_UNFINISHED, jobs.c.kind == kind)
+        count = select(func.count()).select_from(jobs).where(UNFINISHED, jobs.c.kind == kind)
         with self.database.reading() as connection:
             return connection.execute(count).scalar_one()
 
@@ -269,10 +270,10 @@ class SqlJobStore:
         return tuple(QueueGlance(row.queue, row.depth, row.oldest_at) for row in rows)
 
     def unfinished(self) -> tuple[Job, ...]:
-        return self._all(_UNFINISHED)
+        return self._all(UNFINISHED)
 
     def ended(self) -> tuple[Job, ...]:
-        return self._all(~_UNFINISHED)
+        return self._all(~UNFINISHED)
 
     def unattended(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
@@ -281,7 +282,7 @@ class SqlJobStore:
             return tuple(connection.execute(select(jobs.c.id).where(gone).order_by(jobs.c.number)).scalars())
 
     def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
-        past = and_(~_UNFINISHED, jobs.c.ended_at < moment)
+        past = and_(~UNFINISHED, jobs.c.ended_at < moment)
         if with_recording:
             past = and_(past, jobs.c.recording)
         with self.database.reading() as connection:
@@ -325,7 +326,7 @@ class SqlJobStore:
     def _all(self, where: ColumnElement[bool]) -> tuple[Job, ...]:
         with self.database.reading() as connection:
             rows = connection.execute(select(*COLUMNS).where(where).order_by(jobs.c.number)).all()
-            return _jobs(connection, rows)
+            return jobs_of(connection, rows)
 
     def _update(self, where: ColumnElement[bool], **values: object) -> bool:
         with self.database.writing() as connection:
@@ -375,45 +376,7 @@ def _get(connection: Connection, job_id: str) -> Job:
     row = connection.execute(select(*COLUMNS).where(jobs.c.id == job_id)).one_or_none() if known else None
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
-    return _jobs(connection, (row,))[0]
-
-
-def _jobs(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
-    """Those of rows of ``COLUMNS``, with their labels."""
-    named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
-    wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(named)).order_by(labels.c.name)
-    for label in connection.execute(wanted):
-        named[label.job_id].append((label.name, label.value))
-    return tuple(job_of(row, tuple(named[row.id])) for row in rows)
-
-
-def _by_key(connection: Connection, owner: str, idempotency_key: str) -> Job | None:
-    where = and_(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key)
-    row = connection.execute(select(*COLUMNS).where(where)).one_or_none()
-    return None if row is None else _jobs(connection, (row,))[0]
-
-
-def _same(earlier: Job, fingerprint: str) -> Job:
-    if earlier.order.fingerprint != fingerprint:
-        raise IdempotencyConflict(
-            "This Idempotency-Key came before with another recording or other options. Use a new key for a new job; "
-            "send exactly the same request to learn of the earlier one."
-        )
-    return earlier
-
-
-def _check_limits(connection: Connection, owner: str, limits: Limits) -> None:
-    unfinished = select(func.count()).select_from(jobs).where(_UNFINISHED, jobs.c.kind == JobKind.JOB)
-    if connection.execute(unfinished.where(jobs.c.owner == owner)).scalar_one() >= limits.owner:
-        raise QueueFull(
-            f"{limits.owner} of your jobs wait or run already, the most that this key may have at once. Wait until one "
-            "has ended, or cancel one."
-        )
-    if connection.execute(unfinished).scalar_one() >= limits.all:
-        raise QueueFull(
-            f"{limits.all} jobs wait or run already, the most that this service holds. Send yours again later; whoever "
-            "runs it can raise MAX_QUEUED."
-        )
+    return jobs_of(connection, (row,))[0]
 
 
 def _event(row: Row[*tuple[object, ...]]) -> JobEvent:

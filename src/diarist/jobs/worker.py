@@ -100,6 +100,7 @@ class _Worker:
         self._reported_at = time.monotonic()
         self._looked_at = 0.0
         self._keeper = Keeper(store, self._name, briefing.settings, self.live, parent.leave, self.give_up)
+        parent.heard = self._keeper.look
 
     def live(self) -> None:
         """Give a sign of life, to the supervisor and now and then to the store: who is silent is taken for gone."""

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
+from diarist.jobs.leftovers import clear_leftovers
 from diarist.jobs.media import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
-from diarist.jobs.service import clear_leftovers
 from diarist.jobs.store import open_store
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 

@@ -59,6 +59,13 @@ def wait_for(name: str, progress=lambda: None) -> None:
         turn.wait(0.02)
 
 
+def said_by_number(said: str, count: int) -> tuple[Utterance, ...]:
+    return tuple(
+        Utterance((Word(said, Span(number / count, (number + 1) / count), "SPEAKER_00", 1.0, 1.0),))
+        for number in range(count)
+    )
+
+
 def work(path: Path, engine, options, progress, settings, settled, scatter) -> Transcript:
     note("begun", str(os.getpid()))
     progress("decode", 0.1)
@@ -69,6 +76,8 @@ def work(path: Path, engine, options, progress, settings, settled, scatter) -> T
                 wait_for(name, lambda: progress("wait", 0.5))
             case ["deaf", name]:
                 wait_for(name)
+            case ["settle", times]:
+                settled(said_by_number(said, int(times)))
             case ["child", name]:
                 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
                 note(name, str(child.pid))
@@ -85,10 +94,18 @@ def work(path: Path, engine, options, progress, settings, settled, scatter) -> T
             case ["nan"]:
                 return Transcript((), Diarization(), float("nan"), None, None, "orders", ())
     span = Span(0.0, 1.0)
-    utterance = Utterance((Word(said, span, "SPEAKER_00", 1.0, 1.0),))
     diarization = Diarization((Turn(span, "SPEAKER_00"),), diarizer="by ear")
+    settles = [order.split()[1] for order in said.splitlines() if order.startswith("settle")]
     return Transcript(
-        (utterance,), diarization, 1.0, "en", 1.0, engine.name, (Timing("decode", 0.1),), "model", engine.device
+        said_by_number(said, int(settles[0]) if settles else 1),
+        diarization,
+        1.0,
+        "en",
+        1.0,
+        engine.name,
+        (Timing("decode", 0.1),),
+        "model",
+        engine.device,
     )
 
 
