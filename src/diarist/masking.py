@@ -24,8 +24,9 @@ _PATTERNS = (
     (re.compile(r"(?<![A-Za-z0-9])(dk_[A-Za-z0-9]{12}_)[\w-]+"), rf"\1{MASK}"),
     (re.compile(r"(?<![A-Za-z0-9])(dk_)(?![A-Za-z0-9]{12}_)[\w-]{6,}"), rf"\1{MASK}"),
     (re.compile(r"(?<![A-Za-z0-9])(whsec_)[\w+/=-]{6,}"), rf"\1{MASK}"),
-    # The password of a URL. An @ or a / in it should have been quoted, and often is not.
-    (re.compile(r"(://[^\s/:@?#]*:)(?:[^\s/?#]*|[^\s@]*)@"), rf"\1{MASK}@"),
+    # The password of a URL. An @ or a / in it should have been quoted, and often is not. Bounded, or text made for it
+    # would take its length squared.
+    (re.compile(r"(://[^\s/:@?#]{0,256}:)(?:[^\s/?#]{0,256}|[^\s@]{0,256})@"), rf"\1{MASK}@"),
     (re.compile(rf"""(?i)(?<![\w.-])((?:{_NAME})["']?\s*=\s*["']?{_SCHEME})[^\s"'&,;)}}\]]+"""), rf"\1{MASK}"),
     (
         re.compile(

@@ -64,8 +64,14 @@ def test_settings_that_are_wrong_cost_nothing(url):
     assert Mask.of(Settings(_env_file=None, database_url=url))("words") == "words"
 
 
-@pytest.mark.parametrize("text", ["://" + ":" * 5_000, "token=" * 5_000, "a" * 100_000, "://a:" + "b/" * 5_000])
-def test_hostile_text_takes_no_time(text):
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "piece",
+    ["://a:", "://", ":", "token", "token ", "token=", '"token', '"token" ', "dk_", "whsec_", "bearer ", "a", "a.",
+     "://a:b@", "://a:b/", "authorization: ", "authorization: bearer ", "x-api-key '", "=", " =", "password\t"],
+)  # fmt: skip
+def test_hostile_text_takes_no_time(piece):
+    text = piece * (200_000 // len(piece))
     Mask()(text)
 
 
