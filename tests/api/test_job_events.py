@@ -211,6 +211,17 @@ def test_a_silent_stream_is_kept_alive_and_does_not_last_for_ever(app, make, job
         gate.release()
 
 
+def test_asking_for_the_head_alone_holds_no_place(app, client, make):
+    for _ in range(3):
+        answer = client.head(make()["links"]["events"])
+        assert (answer.status_code, answer.data) == (200, b"")
+        answer.close()
+    gate = app.extensions["diarist"].listeners
+    assert [gate.acquire(blocking=False) for _ in range(2)] == [True, True]
+    for _ in range(2):
+        gate.release()
+
+
 def test_what_is_said_cannot_forge_an_event(order, listen):
     forged = "\n\nid: 9\nevent: state\ndata: {}\r\n\u2028\u2029 -->"
     event = listen(order(words=[forged])).until("utterance", index=0)

@@ -75,6 +75,22 @@ def test_many_who_write_at_once_leave_room_for_those_who_read(start):
         assert call(service.address, "DELETE", answer.json["links"]["self"]).status == 204
 
 
+def test_one_key_sent_many_times_at_once_makes_one_job(start):
+    service = start(MIN_FREE_MB=0)
+    service.wait_for("is ready")
+    headers = FORM | {"Idempotency-Key": "at-once"}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(call, service.address, "POST", "/v1/jobs", recording("{}"), headers) for _ in range(8)]
+        answers = [each.result() for each in sent]
+    assert sorted(answer.status for answer in answers) == [200] * 7 + [202]
+    (job_id,) = {answer.json["id"] for answer in answers}
+    jobs = call(service.address, "GET", "/v1/jobs").json["data"]
+    assert [job["id"] for job in jobs] == [job_id]
+    assert all(("idempotent-replayed" in answer.headers) == (answer.status == 200) for answer in answers)
+    assert call(service.address, "DELETE", jobs[0]["links"]["self"]).status == 204
+    assert service.left_behind() == []
+
+
 @pytest.mark.parametrize(
     ("pieces", "status", "code", "kind"),
     [

@@ -8,9 +8,10 @@ from http import HTTPStatus
 from apiflask import APIBlueprint
 from flask import Response
 
-from diarist.api import access, problems
+from diarist.api import problems
 from diarist.api.job_schemas import ResultQuery
 from diarist.api.openapi import RESULT_RESPONSES
+from diarist.api.owning import own_job
 from diarist.api.rendering import rendered
 from diarist.api.runtime import runtime
 from diarist.api.schemas import Conversation
@@ -35,7 +36,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     While the job runs, `partial=true` gives what is final so far.
     """
     jobs = runtime().jobs
-    job = jobs.get(job_id, access.owner())
+    job = own_job(job_id)
     query.check(whole=job.state.ended)
     if job.error is not None:
         return failed(job.error)

@@ -24,6 +24,7 @@ from diarist.api.job_schemas import (
     fingerprint,
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
+from diarist.api.owning import own_job
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
 from diarist.api.tracing import current_request_id
@@ -105,8 +106,7 @@ def list_jobs(query: JobsQuery) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
 def get(job_id: str) -> JobView:
     """Ask how a job is."""
-    service = runtime()
-    return _view(service, service.jobs.get(job_id, access.owner()))
+    return _view(runtime(), own_job(job_id))
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
@@ -118,7 +118,7 @@ def cancel(job_id: str) -> JobView:
     The work stops within two seconds. To cancel a canceled job changes nothing.
     """
     service = runtime()
-    job = service.jobs.cancel(service.jobs.get(job_id, access.owner()).id)
+    job = service.jobs.cancel(own_job(job_id).id)
     if job.state is not JobState.CANCELED:
         raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
     return _view(service, job)
@@ -131,8 +131,7 @@ def delete(job_id: str) -> Response:
 
     The recording, the result and everything else of it are gone when the answer comes.
     """
-    jobs = runtime().jobs
-    jobs.discard(jobs.get(job_id, access.owner()).id)
+    runtime().jobs.discard(own_job(job_id).id)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -141,9 +140,8 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    jobs = runtime().jobs
-    job = jobs.get(job_id, access.owner())
-    return DeliveryList(data=[DeliveryView.of(delivery) for delivery in jobs.deliveries(job.id)])
+    made = runtime().jobs.deliveries(own_job(job_id).id)
+    return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
 
 
 def _view(service: Runtime, job: Job) -> JobView:
