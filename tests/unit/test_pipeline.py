@@ -13,7 +13,7 @@ import soundfile
 from diarist import pipeline
 from diarist.audio import DecodeLimits
 from diarist.engines.portions import perform
-from diarist.engines.sections import LENGTH, sections
+from diarist.engines.sections import sections
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.meter import WEIGHTS
 from diarist.pipeline import transcribe
@@ -340,8 +340,8 @@ def long_talk(*tones, seconds=180.0):
 
 @pytest.fixture
 def _short_sections(monkeypatch):
-    """A fifth of their length, so that recordings are as short."""
-    monkeypatch.setattr(pipeline, "sections", partial(sections, length=LENGTH / 5))
+    """So that recordings are short, too."""
+    monkeypatch.setattr(pipeline, "sections", partial(sections, length=36.0))
 
 
 in_short_sections = pytest.mark.usefixtures("_short_sections")

@@ -52,7 +52,7 @@ def test_all_speech_is_in_one_section_and_they_leave_no_gap(talk, length):
 
 @given(talks(), st.sampled_from((5.0, 20.0, 100.0)))
 @patient
-def test_what_is_said_later_than_a_section_needs_is_all_that_counts_of_the_recording(talk, length):
+def test_where_the_cuts_are_goes_by_the_speech_alone(talk, length):
     spans, duration = talk
     assert sections(spans, duration, length) == sections(list(spans), duration, length)
     moved = sections(spans, duration + 100, length)
@@ -69,7 +69,7 @@ def test_no_speech_has_no_sections():
     assert sections((), 60.0) == ()
 
 
-@pytest.mark.parametrize("count", [54, 72, 97, 300, 720])
+@pytest.mark.parametrize("count", [82, 108, 147, 300, 720])
 def test_sections_are_as_long_as_wanted(count):
     found = sections(regular(count), 5_000.0)
     assert len(found) == round(count * 5.0 / LENGTH) > 1
