@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -70,8 +71,10 @@ def listen(job_id: str, query: EventsQuery) -> Response:
         content_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+    place = ExitStack()  # which is left once, however often the answer is closed
+    place.callback(service.listeners.release)
     # Not in the stream: it may be closed before it has begun.
-    response.call_on_close(service.listeners.release)
+    response.call_on_close(place.close)
     return response
 
 
