@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from api.listener import Listener
 from api.process import ServiceProcess
-from api.wire import call, diarize, recording
+from api.wire import FORM, call, diarize, recording
 from diarist.formats import rttm
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -35,6 +36,16 @@ def test_a_real_conversation(start, model_store, sample_recording):
 
     turns = rttm.parse(diarize(service.address, recording(content, format="rttm")).body.decode())
     assert {turn.speaker for turn in turns} == {"SPEAKER_00", "SPEAKER_01"}
+
+    job = call(service.address, "POST", "/v1/jobs", recording(content), FORM).json["links"]
+    with Listener(service.address, job["events"], timeout=120) as listener:
+        heard = list(listener.events())
+    assert [event.data["state"] for event in heard if event.kind == "state"] == ["queued", "running", "succeeded"]
+    result = call(service.address, "GET", job["result"]).json
+    assert result == answer.json
+    utterances = [event.data for event in heard if event.kind == "utterance"]
+    assert [{name: said[name] for name in segments[0]} for said in utterances] == segments
+    assert call(service.address, "DELETE", job["self"]).status == 204
 
     refused = diarize(service.address, recording(b"This is no recording. " * 100))
     assert (refused.status, refused.json["code"]) == (415, "not_audio")
