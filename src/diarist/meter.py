@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from diarist import tracing
 from diarist.types import Progress, Seconds, Timing
 
 ItemT = TypeVar("ItemT")
@@ -74,7 +75,8 @@ class Meter:
         """What is done within takes that stage's time."""
         started = time.perf_counter()
         try:
-            yield
+            with tracing.span(stage):
+                yield
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
 

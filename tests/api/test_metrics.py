@@ -397,6 +397,13 @@ class TestNames:
             asked = set(re.findall(r"(\w+)\s*[=!]~?", labels)) - {"job", "instance", "namespace"}
             assert asked <= known, f"{path.name} asks {name} for {asked}"
 
+    @pytest.mark.parametrize("path", PLACES, ids=lambda path: path.name)
+    def test_what_every_process_reports_alike_is_not_added_up(self, path: Path) -> None:
+        """But for quantiles, which any multiple of the buckets gives alike."""
+        text = re.sub(r"histogram_quantile\([^,]+, sum", "", path.read_text("utf-8"))
+        for inner in re.findall(r"\bsum(?: by \([^)]*\))? ?\((?:rate|increase)\((diarist_[a-z_]+)", text):
+            assert inner.startswith("diarist_http_"), f"{path.name} adds {inner} up over processes"
+
     def test_the_dashboard_asks_for_something(self) -> None:
         assert "diarist_queue_depth" in (ROOT / "deploy" / "grafana" / "diarist.json").read_text("utf-8")
 

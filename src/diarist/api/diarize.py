@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from diarist import logs
+from diarist import logs, tracing
 from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.rendering import rendered
@@ -70,7 +70,7 @@ def diarize(form: DiarizeForm) -> Response:
     service = runtime()
     form.check_details()
     filename = form.audio.filename or ""
-    order = Order(form.options(), filename, current_request_id(), access.owner())
+    order = Order(form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current())
     job = service.jobs.submit(received(form.audio).path, order)
     with _own(service, job):
         _wait(service, job)

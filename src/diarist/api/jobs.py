@@ -12,6 +12,7 @@ from flask import Response, request
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 
+from diarist import tracing
 from diarist.api import access
 from diarist.api.job_schemas import (
     DeliveryList,
@@ -42,7 +43,6 @@ MAX_JSON_BYTES = 64 * 2**10
 """Of a body of JSON, which holds two URLs and a few labels."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
@@ -163,13 +163,12 @@ def _asked_by_headers() -> Order:
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
-    traceparent = request.headers.get("traceparent", "")
     return Order(
         request_id=current_request_id(),
         owner=access.owner(),
         kind=JobKind.JOB,
         idempotency_key=key,
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+        traceparent=tracing.current(),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from diarist import __version__, logs
+from diarist import __version__, logs, tracing
 from diarist.api import access, create_app
 from diarist.api.lock import owned
 from diarist.api.server import Server
@@ -31,12 +31,14 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
     Without any API key it listens on this machine's own address, whatever FLASK_HOST says.
 
     Raises:
-        ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY cannot be used, or the address cannot be
-            listened on.
+        ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY or TRACES cannot be used, or the address
+            cannot be listened on.
         StoreUnavailable: the job store cannot be used.
     """
     logs.configure(settings)
+    tracing.configure(settings, "api")
     with ExitStack() as stack:
+        stack.callback(tracing.stop)
         stack.enter_context(owned(settings.data_dir))
         database = open_database(settings)
         stack.callback(database.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from diarist import logs
+from diarist import logs, tracing
 from diarist.cli.engine_options import engine_options
 from diarist.settings import load_settings
 
@@ -12,9 +12,7 @@ from diarist.settings import load_settings
 @click.command()
 @click.option("--queues", help="Queues to serve, with commas between them: any, cpu, gpu, embedded, nemo.  [QUEUES]")
 @click.option("--workers", type=click.IntRange(0, 64), help="Worker processes; 0 goes by the GPUs.  [WORKERS, 0]")
-@click.option(
-    "--drain", type=click.FloatRange(0, 86_400), help="Seconds to finish in when told to stop.  [DRAIN_S]"
-)
+@click.option("--drain", type=click.FloatRange(0, 86_400), help="Seconds to finish in when told to stop.  [DRAIN_S]")
 @engine_options
 def worker(
     queues: str | None,
@@ -38,4 +36,5 @@ def worker(
     }  # fmt: skip
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings, to_file=False)
+    tracing.configure(settings, "workers")  # or each of them would find out by itself that it cannot
     run_workers(settings)

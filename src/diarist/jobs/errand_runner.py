@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from os import getpid
 from typing import Protocol
 
+from diarist import logs
 from diarist.errors import Cancelled, JobFailed, ServiceError
 from diarist.jobs import errand_rows
 from diarist.jobs.errands import Errand, ErrandStore
@@ -176,7 +177,8 @@ class ErrandRunner:
     def _handle(self, hold: _Hold) -> None:
         errand = hold.errand
         try:
-            self._attempt(hold)
+            with logs.about(job=errand.job_id):
+                self._attempt(hold)
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             if isinstance(error, Cancelled) and (self._stopping or hold.lost.is_set()):
                 with suppress(ServiceError):  # its lease runs out then

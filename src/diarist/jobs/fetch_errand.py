@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from diarist import logs, tracing
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
 from diarist.jobs.errands import Errand, ErrandStore
 from diarist.jobs.failure import to_job_error
@@ -83,7 +84,13 @@ class FetchHandler:
             self._clear(errand)
             return
         try:
-            with self._private_file() as path:
+            with (
+                logs.about(request=job.order.request_id, job=job.id),
+                tracing.span(
+                    STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=errand.attempts
+                ),
+                self._private_file() as path,
+            ):
                 fetched = self._fetch(job, path, check)
                 self._keep(job, path, fetched, check)
         except _Unwanted:

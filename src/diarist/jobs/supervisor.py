@@ -234,7 +234,7 @@ class _WorkerProcess:
         self._down, events, log = _pipes(self._process)
         self._readers = (
             threading.Thread(target=self._read_events, args=(events,), name="worker-events", daemon=True),
-            threading.Thread(target=_relay_log, args=(log,), name="worker-log", daemon=True),
+            threading.Thread(target=_relay_log, args=(log, briefing.worker), name="worker-log", daemon=True),
         )
         for reader in self._readers:
             reader.start()
@@ -303,10 +303,10 @@ class _WorkerProcess:
                         self._notify()
 
 
-def _relay_log(log: IO[bytes]) -> None:
+def _relay_log(log: IO[bytes], worker: str) -> None:
     with log:
         while text := log.readline(LOG_LINE_CHARS):
-            logs.relay(text.decode(errors="replace"))
+            logs.relay(text.decode(errors="replace"), worker)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:

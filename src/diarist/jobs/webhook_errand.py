@@ -10,6 +10,7 @@ from datetime import datetime
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from diarist import logs, tracing
 from diarist.errors import JobNotFound
 from diarist.jobs.errands import Errand, ErrandStore
 from diarist.jobs.failure import to_job_error
@@ -68,17 +69,27 @@ class WebhookHandler:
             self._errands.done(errand)
             return
         body = message(job)
-        result = post(
-            job.order.webhook_url,
-            body,
-            sign(secret_for(self._master, job.order.owner), errand.id, body),
-            timeout_s=self._settings.webhook_timeout_s,
-            networks=self._networks,
-            check=check,
-            resolve=self._resolve,
-            tls=self._tls,
-        )
-        self._note(errand, job, result, last=result.status == HTTPStatus.GONE)
+        with (
+            logs.about(request=job.order.request_id, job=job.id),
+            tracing.span(
+                "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=errand.attempts
+            ) as span,
+        ):
+            result = post(
+                job.order.webhook_url,
+                body,
+                sign(secret_for(self._master, job.order.owner), errand.id, body),
+                timeout_s=self._settings.webhook_timeout_s,
+                networks=self._networks,
+                check=check,
+                resolve=self._resolve,
+                tls=self._tls,
+            )
+            if result.status:
+                span.note(http_status=result.status)
+            if not result.ok:
+                span.fail(str(result.status or "unreachable"))
+            self._note(errand, job, result, last=result.status == HTTPStatus.GONE)
 
     def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
         """Keep an attempt that failed in the service itself."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from diarist import logs
+from diarist import logs, tracing
 from diarist.errors import Cancelled, DiaristError, InputError, JobNotFound, MediaMissing, ServiceError
 from diarist.jobs import line, tallies
 from diarist.jobs.database import utc_now
@@ -168,14 +168,19 @@ class _Worker:
         )
         if job is None:
             return False
-        request, current = logs.request_id.set(job.order.request_id), logs.job_id.set(job.id)
-        try:
-            self._do(job, engine)
-        finally:
-            self._parent.say(f"{line.JOB_ENDED} {job.id}")
-            self._tidy(job)
-            logs.request_id.reset(request)
-            logs.job_id.reset(current)
+        with (
+            logs.about(request=job.order.request_id, job=job.id),
+            tracing.span(
+                "job", parent=job.order.traceparent, kind="consumer",
+                job_id=job.id, queue=job.order.queue, attempt=job.attempts,
+            ),
+        ):  # fmt: skip
+            tracing.record("wait", job.created_at.timestamp(), utc_now().timestamp())
+            try:
+                self._do(job, engine)
+            finally:
+                self._parent.say(f"{line.JOB_ENDED} {job.id}")
+                self._tidy(job)
         return True
 
     def _help_out(self, engine: Engine) -> bool:
@@ -194,6 +199,9 @@ class _Worker:
 
         with (
             logs.about(request=task.request_id, job=task.job_id),
+            tracing.span(
+                "portion", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.portion.stage
+            ),
             self._keeper.keeping(lambda *_: self._portions.renew(task, self._name, lease_s)),
         ):
             try:
@@ -285,15 +293,18 @@ class _Worker:
         leaves = self._parent.leave.is_set() and not isinstance(error, InputError)
         if leaves and self._insist(lambda: self._store.hand_back(job.id, self._name)):
             logger.info("Job given back: the worker leaves")
+            tracing.here().note(given_back=True)
             return
         if isinstance(error, Cancelled) or not self._keeper.still_ours():
             logger.info("Job stopped: it was canceled, deleted or taken over")
+            tracing.here().note(canceled=True)
             return
         if isinstance(error, InputError):
             logger.info("Job refused: %s: %s", error.code, error)
         else:
             logger.error("Job failed at attempt %d", job.attempts, exc_info=error)
         fault = to_job_error(error, job)
+        tracing.here().fail(fault.code)
         if isinstance(error, InputError):
             self._insist(lambda: self._store.fail(job.id, self._name, fault))
             return
@@ -364,7 +375,8 @@ def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETR
     briefing = parent.briefing()
     parent.listen()
     parent.say(line.ALIVE)
-    logs.configure_worker(briefing.settings)
+    logs.configure_worker(briefing.settings, briefing.worker)
+    tracing.configure(briefing.settings, "worker", briefing.worker)
     run_worker(briefing, parent, load_engine, work, load_retry_s=load_retry_s)
 
 
