@@ -36,6 +36,9 @@ QUIET_S = 60.0
 
 STOP_S = 5.0
 
+AGAIN_S = 2.0
+"""Until it is listened again, after Celery has ended of a fault."""
+
 
 def make_app(url: str) -> Celery:
     """The Celery application of a fleet.
@@ -62,8 +65,12 @@ def make_app(url: str) -> Celery:
 
 
 def broadcast(queue: str) -> Any:
-    """What everyone hears who serves a queue of the store."""
-    return Broadcast(f"diarist.{queue}", routing_key=queue, auto_delete=True)  # type: ignore[no-untyped-call]
+    """What everyone hears who serves a queue of the store.
+
+    Nothing is acknowledged: a wake that was not heard is worth nothing, and what waits for its acknowledgement would
+    stay in Redis, and break Celery's own way back to a Redis that was restarted.
+    """
+    return Broadcast(f"diarist.{queue}", routing_key=queue, auto_delete=True, no_ack=True)  # type: ignore[no-untyped-call]
 
 
 class CeleryQueue:
@@ -76,6 +83,7 @@ class CeleryQueue:
     def __init__(self, url: str) -> None:
         self._app = make_app(url)
         self._asked: SimpleQueue[str | None] = SimpleQueue()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._announce_all, name="announcer", daemon=True)
         self._thread.start()
 
@@ -83,6 +91,7 @@ class CeleryQueue:
         self._asked.put(queue)
 
     def close(self) -> None:
+        self._closed.set()
         self._asked.put(None)
         self._thread.join(STOP_S)
 
@@ -92,7 +101,8 @@ class CeleryQueue:
             while (queue := self._asked.get()) is not None:
                 # Two announcements of one queue in a row say the same.
                 for each in dict.fromkeys((queue, *self._others())):
-                    self._send(connection, each)
+                    if not self._closed.is_set():
+                        self._send(connection, each)
         finally:
             connection.release()
 
@@ -139,11 +149,9 @@ class Listener:
             wake()
 
         self._app.task(look, name=TASK, ignore_result=True, shared=False, lazy=False)
-        self._controller = WorkController(
-            app=self._app, pool="solo", concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True,
-            task_events=False, ready_callback=lambda _: self._ready.set(), loglevel=logging.WARNING,
-        )  # fmt: skip
-        self._thread = threading.Thread(target=self._controller.start, name="listener", daemon=True)
+        self._stopping = threading.Event()
+        self._controller = self._make_controller()
+        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -153,5 +161,22 @@ class Listener:
         return self._ready.wait(timeout)
 
     def stop(self) -> None:
+        self._stopping.set()
         self._controller.stop()
-        self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def _make_controller(self) -> Any:
+        return WorkController(
+            app=self._app, pool="solo", concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True,
+            task_events=False, ready_callback=lambda _: self._ready.set(), loglevel=logging.WARNING,
+        )  # fmt: skip
+
+    def _listen(self) -> None:
+        """Until it is stopped. Celery mends its connection by itself; what it does not know of ends it for good."""
+        while True:
+            self._controller.start()
+            if self._stopping.wait(AGAIN_S):
+                return
+            logger.warning("Wakes over QUEUE_URL were not heard any more; listening again")
+            self._controller = self._make_controller()
