@@ -134,12 +134,6 @@ class PortionStore:
         with self._database.reading() as connection:
             return {row.digest: PortionState(row.done, row.deaths) for row in connection.execute(wanted)}
 
-    def redo(self, job_id: str, digest: str) -> None:
-        """The result of a portion that was done is lost: it is to be done again."""
-        with self._database.writing() as connection:
-            this = and_(portions.c.job_id == job_id, portions.c.digest == digest)
-            connection.execute(update(portions).where(this).values(done=False, worker=None, lease_until=None))
-
     def give_back(self, worker: str) -> None:
         """What this worker has in hand may be taken by others."""
         with self._database.writing() as connection:
