@@ -281,7 +281,7 @@ class TestService:
             key = name, tuple(sorted(labels.items()))
             assert seen[key] == before.get(key, 0) + 1, name
         assert value(seen, "diarist_stage_seconds_count", stage="recognition") >= 1
-        assert value(seen, "diarist_model_load_seconds_count") == 1
+        assert value(seen, "diarist_model_load_seconds_count") >= 1
         assert value(seen, "diarist_workers", state="ready") == 1
         assert "secret" not in answer.text
         assert "meeting.wav" not in answer.text
