@@ -164,3 +164,17 @@ def test_the_api_loads_no_models():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == []
+
+
+def test_the_service_of_a_fleet_is_ready_without_any_worker_and_not_without_its_store(settings, jobs):
+    """A fleet that was scaled down to nothing is scaled up by the jobs that the service takes."""
+    fleet = settings.model_copy(update={"queue_url": "redis://somewhere"})
+    nobody = Reporting(jobs, state="loading", models=(), workers=())
+    assert create_app(fleet, nobody).test_client().get("/health/ready").status_code == 200
+
+    def refuse():
+        raise StoreUnavailable("The database does not answer.")
+
+    nobody.counts = refuse
+    answer = create_app(fleet, nobody).test_client().get("/health/ready")
+    assert (answer.status_code, answer.get_json()["status"]) == (503, "error")

@@ -126,6 +126,7 @@ class Glance:
     report: CrewReport
     waiting: int
     running: int
+    store_answers: bool = True
 
 
 class Lookout:
@@ -153,7 +154,7 @@ class Lookout:
             return Glance(report, *self._jobs.counts())
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
-            return Glance(report, 0, 0)
+            return Glance(report, 0, 0, store_answers=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
