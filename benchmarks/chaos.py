@@ -202,7 +202,7 @@ def killing(
     killed: list[float] = []
 
     def kill() -> None:
-        while len(killed) < kills and not over.wait(every_s if every_s is not None else luck.uniform(0.5, 8.0)):
+        while len(killed) < kills and not over.wait(every_s if every_s is not None else luck.uniform(0.5, 15.0)):
             victim = luck.choice(victims)
             victim.kill()
             killed.append(time.monotonic())

@@ -17,7 +17,7 @@ from diarist.engines.portions import done_elsewhere, read_recognition, recogniti
 from diarist.engines.sections import Section, sections
 from diarist.errors import InvalidOption
 from diarist.meter import DETECTION_S, Meter
-from diarist.protocols import Engine, Scatter, ScatterPortions, SpreadDiarizer
+from diarist.protocols import Engine, LanguageDetector, Scatter, ScatterPortions, SpreadDiarizer
 from diarist.settling import Settled, Settling
 from diarist.types import (
     Audio,
@@ -147,9 +147,10 @@ def _recognize(
     """What was said in each section, in order.
 
     Until there are words, each section is asked for its language; from then on it is known. Only sections whose
-    language is known are read elsewhere.
+    language is known are read elsewhere: where it can be had without the words, that is all of them.
     """
-    unknown = language is None and len(engine.recognizer.languages) > 1
+    recognizer = engine.recognizer
+    unknown = language is None and len(recognizer.languages) > 1
     costs = [section.spoken for section in read]
     if costs and unknown:
         costs[0] += DETECTION_S
@@ -157,13 +158,22 @@ def _recognize(
     total = before[-1] or 1.0
     meter.spoken(total / audio.duration)
     for number, section in enumerate(read):
-        if scatter is not None and not unknown and number < len(read) - 1:
-            yield from _recognize_elsewhere(
-                audio, read[number:], language, scatter, meter.part("recognition", before[number] / total, 1.0)
-            )
-            return
+        probability: float | None = None
+        if scatter is not None and number < len(read) - 1:
+            if unknown and isinstance(recognizer, LanguageDetector):
+                language, probability = recognizer.detect(audio, section.speech)
+            if language is not None or not unknown:
+                rest = meter.part("recognition", before[number] / total, 1.0)
+                with closing(_recognize_elsewhere(audio, read[number:], language, scatter, rest)) as results:
+                    found = next(results)
+                    yield found if probability is None else replace(found, language_probability=probability)
+                    if not unknown or found.words:
+                        yield from results
+                        return
+                language = None
+                continue
         progress = meter.part("recognition", before[number] / total, before[number + 1] / total)
-        found = engine.recognizer.recognize(audio, section.speech, language, progress)
+        found = recognizer.recognize(audio, section.speech, language, progress)
         if unknown and found.words:
             language, unknown = found.language, False
         yield _within(found, section)

@@ -49,6 +49,15 @@ class Recognizer(Protocol):
         ...
 
 
+@runtime_checkable
+class LanguageDetector(Protocol):
+    """A recogniser that can say what language it hears without finding the words."""
+
+    def detect(self, audio: Audio, speech: Sequence[Span]) -> tuple[str, float]:
+        """The language and its probability, as ``recognize`` would find them for the same speech (not empty)."""
+        ...
+
+
 RECOGNITION_REACH: Seconds = 1.0
 """What a recogniser may hear around the speech that it is given."""
 

@@ -536,6 +536,41 @@ def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting
     assert asked == [language] * first * (2 if channels == "separate" else 1)
 
 
+@dataclass
+class Detecting(Scripted):
+    """Says what language it hears without finding the words; understands nothing before ``understands``."""
+
+    understands: float = 0.0
+    detected: list = field(default_factory=list)
+
+    def detect(self, audio, speech):
+        self.detected.append(speech[0].start)
+        return "de" if speech[0].start < self.understands else "en", 0.75
+
+    def recognize(self, audio, speech, language, progress):
+        known, probability = (language, 1.0) if language else self.detect(audio, speech)
+        found = super().recognize(audio, speech, known, progress)
+        words = found.words if speech[0].start >= self.understands else ()
+        return Recognition(words, known, probability)
+
+
+@in_short_sections
+@pytest.mark.parametrize("understands", [0.0, 50.0, 1_000.0])
+@pytest.mark.parametrize("language", [None, "de"])
+def test_where_the_language_can_be_had_alone_all_sections_are_read_elsewhere(meeting, understands, language):
+    alone, here = Detecting(understands=understands), Detecting(understands=understands)
+    expected = run(meeting, alone, language=language)
+    scatter, reports = Elsewhere(Detecting(understands=understands)), Reports()
+    together = spread(meeting, here, scatter, reports, language=language)
+    assert together.utterances == expected.utterances
+    assert (together.language, together.language_probability) == (expected.language, expected.language_probability)
+    assert here.detected == alone.detected, "asked for as often as without others, and of the same speech"
+    reports.check()
+    if understands == 0.0:
+        assert len(scatter.done) == 4
+        assert [speech for speech, _ in here.asked if isinstance(speech, tuple)] == []
+
+
 @in_short_sections
 def test_a_portion_reads_little_more_than_its_speech(meeting):
     scatter = Elsewhere(Scripted())

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -104,8 +105,9 @@ class JobService:
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)
-        self._admitting = threading.Lock()
+        self._admitting = threading.RLock()
         self._arriving = 0
+        self._lining_up = threading.Lock()
         self._stopped = False
         self._positions: Mapping[str, int] = {}
         self._positions_at = 0.0
@@ -138,8 +140,7 @@ class JobService:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space.
         """
-        with self._admitting:
-            self._check_queue(order or Order())
+        self._check_queue(order or Order())
         self._media.check_room(size_bytes)
 
     def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
@@ -155,25 +156,22 @@ class JobService:
             IdempotencyConflict: its idempotency key stands for another order.
             StoreUnavailable: the job store cannot be written.
         """
-        with self._admitting:
-            self._check_queue(order)
-            self._arriving += 1
         job_id = new_job_id()
-        counted = True
-        try:
-            self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
-            size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
-            with self._admitting:
-                # In one step: between the two the job would be counted twice, and others refused for it.
-                job = self._create(job_id, order, size_bytes, limit)
-                self._arriving -= 1
-                counted = False
-        except BaseException:
-            if counted:
-                with self._admitting:
-                    self._arriving -= 1
-            self._remove_media(job_id)
-            raise
+        with ExitStack() as place:
+            self._take_place(order, place)
+            try:
+                self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
+                size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
+                if order.kind is JobKind.REQUEST:
+                    with self._admitting:
+                        # In one step: between the two it would be counted twice, and others refused for it.
+                        job = self._create(job_id, order, size_bytes, limit)
+                        place.close()
+                else:
+                    job = self._create(job_id, order, size_bytes, limit)
+            except BaseException:
+                self._remove_media(job_id)
+                raise
         if job.id != job_id:
             self._remove_media(job_id)
             return job
@@ -183,9 +181,8 @@ class JobService:
 
     def submit_url(self, order: Order, limit: int | None = None) -> Job:
         """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
-        with self._admitting:
-            self._check_queue(order)
-            job = self._create(new_job_id(), order, None, limit)
+        self._check_queue(order)
+        job = self._create(new_job_id(), order, None, limit)
         logger.info("Job queued, to be fetched", extra={"job_id": job.id})
         self._runner.wake()
         return job
@@ -212,7 +209,7 @@ class JobService:
 
     def position(self, job_id: str) -> int | None:
         """The place of a job in the line, 1 for the next; None where it does not wait."""
-        with self._admitting:
+        with self._lining_up:
             if time.monotonic() - self._positions_at > POSITIONS_AGE_S:
                 self._positions = self._store.positions()
                 self._positions_at = time.monotonic()
@@ -332,13 +329,29 @@ class JobService:
         if job.attended_until - utc_now() < timedelta(seconds=ATTENDED_S - ATTEND_EVERY_S):
             self._store.attend(job.id, ATTENDED_S)
 
+    def _take_place(self, order: Order, place: ExitStack) -> None:
+        """Hold a place for a request while its recording arrives; ``place`` gives it free.
+
+        Jobs are counted by the store alone, in the transaction that keeps them: there is room for many.
+        """
+        if order.kind is JobKind.JOB:
+            self._check_queue(order)
+            return
+        with self._admitting:
+            self._check_queue(order)
+            self._arriving += 1
+        place.callback(self._give_place)
+
+    def _give_place(self) -> None:
+        with self._admitting:
+            self._arriving -= 1
+
     def _check_queue(self, order: Order) -> None:
-        """Before the recording has come; once it is there the store counts again, in the transaction that keeps it."""
         if order.kind is JobKind.REQUEST:
-            most, setting = self._settings.max_waiting, "MAX_WAITING"
+            most, setting, arriving = self._settings.max_waiting, "MAX_WAITING", self._arriving
         else:
-            most, setting = self._settings.max_queued, "MAX_QUEUED"
-        if self._store.waiting(order.kind) + self._arriving >= most:
+            most, setting, arriving = self._settings.max_queued, "MAX_QUEUED", 0
+        if self._store.waiting(order.kind) + arriving >= most:
             raise QueueFull(
                 f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
                 f"whoever runs it can raise {setting}."

@@ -124,14 +124,16 @@ class WhisperRecognizer:
         return Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language)
 
     def _language(self, audio: Audio, speech: Sequence[Span], wanted: str | None) -> tuple[str, float]:
-        """The language asked for, or the one that the first 30 s of speech sound like, and its probability."""
+        """The language asked for, or the one that is heard, and its probability."""
         known = self.languages
         if wanted is not None:
             if wanted not in known:
                 raise InvalidOption(f"language {wanted!r} is not one that this model knows: {', '.join(known)}")
             return wanted, 1.0
-        if len(known) == 1:
-            return known[0], 1.0
+        return (known[0], 1.0) if len(known) == 1 else self.detect(audio, speech)
+
+    def detect(self, audio: Audio, speech: Sequence[Span]) -> tuple[str, float]:
+        """The language that the first 30 s of speech sound like, and its probability."""
         heard = np.zeros(round(WHISPER_WINDOW * SAMPLE_RATE), dtype=np.float32)
         filled = 0
         for span in speech:
