@@ -140,7 +140,11 @@ class JobService:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space.
         """
-        self._check_queue(order or Order())
+        if order is not None and order.kind is JobKind.JOB:
+            self._check_queue(order)
+        else:
+            with self._admitting:
+                self._check_queue(order or Order())
         self._media.check_room(size_bytes)
 
     def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
