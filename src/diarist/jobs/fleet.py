@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -41,6 +42,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    _make_temp_dir(settings)
     stop = threading.Event()
     with ExitStack() as stack:
         store = open_store(settings)
@@ -64,9 +66,34 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     logger.info("Left")
 
 
+def _make_temp_dir(settings: Settings) -> None:
+    folder = settings.temp_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or DATA_DIR, "
+            "to a folder that can be written."
+        ) from error
+
+
 def listened_to(settings: Settings) -> tuple[str, ...]:
-    """The queues of which the machine wants to hear: those of QUEUES, or any, since workers know theirs only later."""
-    return tuple(settings.queues.split(",")) if settings.queues else QUEUES
+    """The queues of which the machine wants to hear: those of QUEUES, or all, since workers know theirs only later.
+
+    Raises:
+        ConfigurationError: QUEUES has one that no job can be in.
+    """
+    if not settings.queues:
+        return QUEUES
+    named = tuple(dict.fromkeys(settings.queues.split(",")))
+    if unknown := [name for name in named if name not in QUEUES]:
+        raise ConfigurationError(
+            f"QUEUES has {', '.join(unknown)}, and no job is ever in such a queue. Take some of {', '.join(QUEUES)}, "
+            "with commas between them, or leave it empty for whatever the workers can do."
+        )
+    return named
 
 
 @contextmanager
