@@ -74,8 +74,8 @@ def _make_temp_dir(settings: Settings) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or DATA_DIR, "
-            "to a folder that can be written."
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or "
+            "DATA_DIR, to a folder that can be written."
         ) from error
 
 

@@ -104,12 +104,15 @@ class StoreScatter:
         done: set[int] = set()
         for wanted, digest in enumerate(digests):
             while wanted not in done:
+                if self._look(indices, done, progress) and wanted in done:
+                    break  # what comes next is handed on before more is begun
                 task = self._portions.claim(
                     self._worker, self._settings.job_stall_s, self._signature,
                     only=(self._job.id, channel, portions[wanted].stage),
                 )  # fmt: skip
                 if task is None:
-                    self._look(indices, done, progress)
+                    progress(wanted, 0.0)
+                    self._wait(LOOK_EVERY_S)
                     continue
                 index = indices.get(task.digest)
                 if index is None:  # of an earlier attempt that was begun otherwise: nobody waits for it
@@ -124,8 +127,8 @@ class StoreScatter:
             else:
                 yield result
 
-    def _look(self, indices: dict[str, int], done: set[int], progress: NotePortion) -> None:
-        """Note what others have done since; wait a moment where that is nothing."""
+    def _look(self, indices: dict[str, int], done: set[int], progress: NotePortion) -> bool:
+        """Note what others have done since; whether that is anything."""
         states = self._portions.states(self._job.id)
         for state in states.values():
             if state.deaths >= self._settings.job_attempts and not state.done:
@@ -137,9 +140,7 @@ class StoreScatter:
         for index in sorted(found):
             done.add(index)
             progress(index)
-        if not found:
-            progress(min(set(indices.values()) - done, default=0), 0.0)
-            self._wait(LOOK_EVERY_S)
+        return bool(found)
 
     def _do(self, task: Task, index: int, progress: NotePortion) -> None:
         portion = task.portion

@@ -133,6 +133,24 @@ def test_what_others_do_is_taken_as_it_is(setting):
     assert sorted((*own.recognizer.asked, *helper.recognizer.asked)) == [n * 10.0 for n in range(7)]
 
 
+def test_what_others_have_done_is_handed_on_before_more_is_begun(setting):
+    _, store, media, job, audio = setting
+    portions, helper, own = PortionStore(store.database), engine(), engine()
+    scatter = scatter_of(setting, own)
+    scatter.accept([audio])
+    portions.post(job.id, signature(own), "any", 0, wanted(audio))
+    first, second = (portions.claim("helper", 30.0, signature(helper)) for _ in range(2))
+    results = scatter(0, wanted(audio), note)
+    for task in (first, second):
+        help_out(task, helper, media, silent)
+        portions.done(task, "helper")
+    assert [next(results), next(results)] == alone(audio)[:2]
+    assert own.recognizer.asked == []
+    assert next(results) == alone(audio)[2]
+    assert own.recognizer.asked == [20.0]
+    results.close()
+
+
 def test_a_second_attempt_finds_what_the_first_has_done(setting):
     _, store, _, job, audio = setting
     first = engine()
