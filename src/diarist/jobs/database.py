@@ -65,16 +65,11 @@ class Database:
         self._clock = clock
         self._explain = explain
         self._remote_clock = clock is None and engine.dialect.name != "sqlite"
-        with self.writing() as connection:
-            if engine.dialect.name == "postgresql":
-                # Two processes that start at once would make the same tables.
-                connection.execute(select(func.pg_advisory_xact_lock(0x64696172)))
-            version = schema.upgrade(connection)
-        if version != schema.VERSION:
-            raise StoreUnavailable(
-                f"The job store {engine.url.database} has version {version}, and this Diarist knows {schema.VERSION}. "
-                "Start the version that wrote it, or set DATA_DIR or DATABASE_URL to another place."
-            )
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()
@@ -103,3 +98,15 @@ class Database:
                 yield connection
         except SQLAlchemyError as error:
             raise self._explain(error, self._engine) from error
+
+    def _prepare(self) -> None:
+        with self.writing() as connection:
+            if self._engine.dialect.name == "postgresql":
+                # Two processes that start at once would make the same tables.
+                connection.execute(select(func.pg_advisory_xact_lock(0x64696172)))
+            version = schema.upgrade(connection)
+        if version != schema.VERSION:
+            raise StoreUnavailable(
+                f"The job store {self._engine.url.database} has version {version}, and this Diarist knows "
+                f"{schema.VERSION}. Start the version that wrote it, or set DATA_DIR or DATABASE_URL to another place."
+            )

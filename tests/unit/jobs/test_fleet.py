@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from diarist.errors import ConfigurationError, StoreUnavailable
+from diarist.jobs.fleet import _set_by_signals, listened_to, run_workers
+from diarist.jobs.model import QUEUES
+
+
+def test_without_a_queue_it_is_said_who_starts_workers(make_settings):
+    with pytest.raises(ConfigurationError, match=r"QUEUE_URL is not set.*diarist serve"):
+        run_workers(make_settings(queue_url=""))
+
+
+def test_a_queue_that_is_none(make_settings):
+    with pytest.raises(ConfigurationError, match=r"redis://host:6379/0"):
+        run_workers(make_settings(queue_url="amqp://host"))
+
+
+def test_a_database_that_is_away_is_said_in_words(make_settings):
+    settings = make_settings(queue_url="redis://127.0.0.1:1/0", database_url="postgresql://u:secret@127.0.0.1:1/n")
+    with pytest.raises(StoreUnavailable, match="DATABASE_URL") as caught:
+        run_workers(settings)
+    assert "secret" not in str(caught.value)
+
+
+def test_queues_that_are_listened_to(make_settings):
+    assert listened_to(make_settings()) == QUEUES
+    assert listened_to(make_settings(queues="gpu,any,gpu")) == ("gpu", "any")
+    with pytest.raises(ConfigurationError, match=r"QUEUES has gpus, .*any, cpu, gpu"):
+        listened_to(make_settings(queues="any,gpus"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_and_a_second_one_ends(number):
+    before = signal.getsignal(number)
+    stop = threading.Event()
+    with _set_by_signals(stop):
+        os.kill(os.getpid(), number)
+        assert stop.wait(10)
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(number) is before

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from contract.job_stores import new_job
+from diarist.errors import Cancelled, StoreUnavailable
+from diarist.jobs.keeper import Keeper
+
+
+class Leases:
+    """What the keeper sees of a job store; ``answer`` is what it gets."""
+
+    def __init__(self) -> None:
+        self.answer: bool | Exception = True
+        self.renewed: list[tuple[str, str, float, str, float]] = []
+
+    def renew(self, job_id: str, worker: str, lease_s: float, stage: str, progress: float) -> bool:
+        self.renewed.append((job_id, worker, lease_s, stage, progress))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Bench:
+    def __init__(self, settings) -> None:
+        self.store = Leases()
+        self.signs = 0
+        self.leave = threading.Event()
+        self.overdue = threading.Event()
+        self.keeper = Keeper(self.store, "w", settings, self._alive, self.leave, self.overdue.set)
+
+    def _alive(self) -> None:
+        self.signs += 1
+
+    def renewals(self, job_id: str) -> int:
+        return sum(renewed[0] == job_id for renewed in self.store.renewed)
+
+
+@pytest.fixture
+def make_bench(make_settings) -> Callable[..., Bench]:
+    return lambda **settings: Bench(make_settings(**{"job_lease_s": 0.5, **settings}))
+
+
+def test_signs_of_life_go_on_with_nothing_in_hand(make_bench, until):
+    bench = make_bench()
+    until(lambda: bench.signs > 3)
+    assert bench.store.renewed == []
+    assert (bench.keeper.jobs, bench.keeper.depth) == ((), 0)
+    assert bench.keeper.still_ours() is False
+
+
+def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
+    bench, job = make_bench(), new_job()
+    with bench.keeper.holding(job):
+        assert bench.keeper.jobs == (job,)
+        until(lambda: bench.renewals(job.id) > 2)
+        for done in (0.25, 0.1, 7.0):
+            bench.keeper.progress("recognition", done)
+        until(lambda: bench.store.renewed[-1] == (job.id, "w", 0.5, "recognition", 1.0))
+    count = bench.renewals(job.id)
+    until(lambda: (signs := bench.signs) and signs > count + 2)
+    assert bench.renewals(job.id) <= count + 1
+
+
+def test_one_that_was_interrupted_is_kept_too(make_bench, until):
+    bench, first, second = make_bench(), new_job(), new_job()
+    with bench.keeper.holding(first):
+        bench.keeper.progress("recognition", 0.4)
+        with bench.keeper.holding(second):
+            bench.keeper.progress("decode", 0.1)
+            assert (bench.keeper.jobs, bench.keeper.depth) == ((first, second), 2)
+            before = bench.renewals(first.id)
+            until(lambda: bench.renewals(first.id) > before + 1 and bench.renewals(second.id) > 1)
+        assert bench.keeper.jobs == (first,)
+        until(lambda: bench.store.renewed[-1][3:] == ("recognition", 0.4))
+
+
+def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
+    bench, job = make_bench(), new_job()
+    with bench.keeper.holding(job):
+        bench.keeper.progress("recognition", 0.4)
+        bench.store.answer = False
+        until(lambda: bench.keeper.jobs == ())
+        with pytest.raises(Cancelled, match="canceled"):
+            bench.keeper.progress("recognition", 0.5)
+        assert bench.keeper.still_ours() is False
+    assert not bench.overdue.is_set()
+
+
+def test_work_that_does_not_stop_is_overdue(make_bench):
+    bench = make_bench()
+    bench.store.answer = False
+    with bench.keeper.holding(new_job()):
+        assert bench.overdue.wait(20)
+
+
+def test_a_store_that_fails_is_no_loss(make_bench, until):
+    bench, job = make_bench(), new_job()
+    bench.store.answer = StoreUnavailable("Away.")
+    with bench.keeper.holding(job):
+        until(lambda: bench.renewals(job.id) > 2)
+        bench.keeper.progress("recognition", 0.5)
+        assert bench.keeper.jobs == (job,)
+        assert bench.keeper.still_ours() is True
+        bench.store.answer = True
+        before = bench.signs
+        until(lambda: bench.signs > before + 1)
+
+
+def test_work_stops_when_the_worker_should_leave(make_bench):
+    bench = make_bench()
+    bench.leave.set()
+    with bench.keeper.holding(new_job()), pytest.raises(Cancelled, match="stop"):
+        bench.keeper.progress("recognition", 0.5)
+
+
+def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, until):
+    bench, job = make_bench(job_stall_s=1.0), new_job()
+    with bench.keeper.holding(job):
+        until(lambda: bench.signs > 1)
+        quiet = threading.Event()
+
+        def is_quiet() -> bool:
+            before = bench.signs
+            quiet.wait(0.6)  # several beats
+            return bench.signs == before
+
+        until(is_quiet)
+        signs = bench.signs
+        bench.keeper.progress("recognition", 0.5)
+        until(lambda: bench.signs > signs)
+
+
+def test_who_heard_of_news_has_them_looked_at(make_bench, until):
+    bench, job = make_bench(job_lease_s=3_600.0), new_job()
+    with bench.keeper.holding(job):
+        until(lambda: bench.renewals(job.id) > 0)
+        bench.store.answer = False
+        bench.keeper.look()
+        until(lambda: bench.keeper.jobs == (), 5)
