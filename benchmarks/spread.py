@@ -2,9 +2,9 @@
 
     python benchmarks/spread.py RECORDING [--workers 1,2]
 
-Each number of workers has a fleet of its own: PostgreSQL, Redis, and `diarist worker` as users start it, each on a core of
-its own with one thread. Prints one line of JSON a fleet, then how many times faster than the first one each was. Needs
-what `make test` sets up.
+Each number of workers has a fleet of its own: PostgreSQL, Redis, and `diarist worker` as users start it, each on a core
+of its own with one thread. Prints one line of JSON a fleet, then how many times faster than the first one each was.
+Needs what `make test` sets up.
 """
 
 from __future__ import annotations
