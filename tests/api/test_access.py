@@ -204,12 +204,23 @@ class TestOwnersOverHttp:
         return guarded.test_client(), bearer(store.create("one")[1]), bearer(store.create("other")[1])
 
     @pytest.fixture
-    def job(self, two, tmp_path):
+    def job(self, two, jobs, tmp_path):
         client, one, _ = two
         script = json.dumps({"until": str(tmp_path / "go on")})
         made = client.post("/v1/jobs", data=recording(script), headers=FORM | one).get_json()
         yield made
-        assert client.delete(f"/v1/jobs/{made['id']}", headers=one).status_code == 204
+        jobs.discard(made["id"])
+
+    def test_who_listens_is_sent_away_when_the_key_is_revoked(self, two, job, store, monkeypatch):
+        client, one, _ = two
+        monkeypatch.setattr("diarist.api.job_events.RECHECK_S", 0.0)
+        with closing(client.get(job["links"]["events"], headers=one)) as answer:
+            events = answer.iter_encoded()
+            assert b"retry" in next(events)
+            assert b"queued" in next(events)
+            store.revoke("one")
+            # The job goes on until the test is over, and so would the stream.
+            assert all(b"ended" not in event for event in events)
 
     def test_a_job_is_its_owners_alone(self, guarded, two, job):
         client, one, other = two

@@ -7,10 +7,12 @@ headers are there, so that no stranger's upload is read, and when the request is
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from apiflask import APIFlask
-from flask import g, request
+from flask import current_app, g, request
 
 from diarist.errors import Unauthorized
 from diarist.jobs.keyring import PATIENCE_S, Keyring
@@ -78,13 +80,19 @@ def guard(app: APIFlask, keyring: Keyring) -> Door:
     app.extensions[EXTENSION] = door
 
     def admit() -> None:
-        head = Headers(
-            request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key")
-        )
-        g.api_key = door.admit(head)
+        g.api_key = door.admit(_head())
 
     app.before_request(admit)
     return door
+
+
+def recheck() -> Callable[[], object]:
+    """Asks again, from any thread, whether this request would be let in: for answers that take long.
+
+    What it gives raises as ``Door.admit``.
+    """
+    door: Door = current_app.extensions[EXTENSION]
+    return partial(door.admit, _head())
 
 
 def owner() -> str:
@@ -116,6 +124,10 @@ def listening(settings: Settings, keyring: Keyring) -> Settings:
         "keys create NAME` or set API_KEY, then start it again", host, settings.flask_host,
     )  # fmt: skip
     return settings.model_copy(update={"flask_host": host})
+
+
+def _head() -> Headers:
+    return Headers(request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key"))
 
 
 def _token(headers: Headers) -> str:

@@ -16,13 +16,14 @@ from apiflask import APIBlueprint
 from flask import Response, request
 
 from diarist import formats, logs
+from diarist.api import access
 from diarist.api.job_result import so_far
 from diarist.api.job_schemas import EventsQuery
 from diarist.api.openapi import EVENTS_RESPONSES
 from diarist.api.owning import own_job
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField
-from diarist.errors import JobNotFound, QueueFull, ServiceError
+from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
 from diarist.jobs.model import Job, JobEvent, JobState
 from diarist.types import Utterance
 
@@ -36,6 +37,9 @@ KEEP_ALIVE_S = 15.0
 
 LONGEST_S = 3_600.0
 """After this long the listener has to come back, so that one who no longer reads holds no place for ever."""
+
+RECHECK_S = 2.0
+"""Time between two looks whether the listener's key is still valid."""
 
 RETRY_MS = 3_000
 """After how long a listener comes back when the connection has ended."""
@@ -67,7 +71,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
         )
     gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     response = Response(
-        _Stream(service, job.id, query, after, gone),
+        _Stream(service, job.id, query, after, gone, access.recheck()),
         content_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -90,13 +94,22 @@ def _after(query: EventsQuery) -> int:
 class _Stream:
     """The events of one job for one listener, until the job has ended."""
 
-    def __init__(self, service: Runtime, job_id: str, query: EventsQuery, after: int, gone: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        service: Runtime,
+        job_id: str,
+        query: EventsQuery,
+        after: int,
+        gone: Callable[[], bool],
+        recheck: Callable[[], object],
+    ) -> None:
         self._service = service
         self._jobs = service.jobs
         self._job_id = job_id
         self._query = query
         self._after = after
         self._gone = gone
+        self._recheck = recheck
 
     def __iter__(self) -> Iterator[bytes]:
         token = logs.job_id.set(self._job_id)
@@ -105,6 +118,8 @@ class _Stream:
             yield from self._until_the_end()
         except JobNotFound:
             yield _event("deleted", {"id": self._job_id})
+        except Unauthorized:
+            logger.info("A listener is sent away: the key was revoked")
         except ServiceError as error:
             logger.warning("A listener is sent away, to come back in a moment: %s", error)
         finally:
@@ -112,8 +127,11 @@ class _Stream:
 
     def _until_the_end(self) -> Iterator[bytes]:
         told: dict[str, Any] | None = None
-        began = spoke = time.monotonic()
+        began = spoke = admitted = time.monotonic()
         while not self._gone() and time.monotonic() - began < LONGEST_S:
+            if time.monotonic() - admitted >= RECHECK_S:
+                self._recheck()
+                admitted = time.monotonic()
             job = self._jobs.get(self._job_id)
             for event in self._kept():
                 yield self._tell(event)
