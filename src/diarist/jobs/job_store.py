@@ -166,11 +166,11 @@ class JobStore(Protocol):
         ...
 
     def report(self, report: WorkerReport) -> None:
-        """Keep what a worker says of itself."""
+        """Keep what a worker says of itself; the store says when that was."""
         ...
 
-    def reports(self) -> tuple[WorkerReport, ...]:
-        """What workers last said, newest first."""
+    def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
+        """What workers last said, newest first; what is older than ``fresh_s`` is left out."""
         ...
 
     def count(self, metric: str, **labels: str) -> None:

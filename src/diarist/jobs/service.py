@@ -38,7 +38,6 @@ from diarist.jobs.model import (
     JobState,
     Limits,
     Order,
-    WorkerReport,
 )
 from diarist.jobs.queue import JobQueue, LocalQueue
 from diarist.jobs.retention import Sweeper
@@ -303,10 +302,7 @@ class JobService:
     def report(self) -> CrewReport:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            reports = self._store.reports()
-            if self._crew is None:
-                reports = tuple(report for report in reports if _is_fresh(report))
-            return CrewReport.of(reports)
+            return CrewReport.of(self._store.reports(STALE_S if self._crew is None else None))
         except ServiceError as error:
             return CrewReport("error", (), (str(error),))
 
@@ -391,10 +387,6 @@ def _open_queue(settings: Settings) -> JobQueue:
     from diarist.jobs.celery_queue import CeleryQueue
 
     return CeleryQueue(settings.queue_url)
-
-
-def _is_fresh(report: WorkerReport) -> bool:
-    return (utc_now() - report.reported_at).total_seconds() < STALE_S
 
 
 def _storable(filename: str) -> str:

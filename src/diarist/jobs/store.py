@@ -41,6 +41,9 @@ from diarist.types import Seconds, Transcript, Utterance
 MOST_INTERRUPTIONS = 25
 """A job during which the whole service died so often is failed: it may be the job that kills it, and may not."""
 
+FORGOTTEN_S = 3_600.0
+"""What a worker said that has said nothing since is forgotten after so long."""
+
 CALM_INTERRUPTIONS = 3
 """After more than these it waits longer each time, so that other jobs get done in between."""
 
@@ -297,16 +300,24 @@ class SqlJobStore:
             "state": report.state,
             "models": codec.dump_models(report.models),
             "errors": codec.dump_texts(report.errors),
-            "reported_at": report.reported_at,
             "device": report.device,
             "queues": codec.dump_texts(report.queues),
         }
         with self.database.writing() as connection:
+            values["reported_at"] = now = self.database.now(connection)
             upsert(connection, workers, {"worker": report.worker, **values}, values)
+            # Of a machine that is gone nobody else says so.
+            gone = workers.c.reported_at < now - timedelta(seconds=FORGOTTEN_S)
+            connection.execute(delete(workers).where(gone))
 
-    def reports(self) -> tuple[WorkerReport, ...]:
+    def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
+        wanted = select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)
         with self.database.reading() as connection:
-            rows = connection.execute(select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)).all()
+            if fresh_s is not None:
+                wanted = wanted.where(
+                    workers.c.reported_at > self.database.now(connection) - timedelta(seconds=fresh_s)
+                )
+            rows = connection.execute(wanted).all()
         return tuple(
             WorkerReport(
                 row.worker, row.pid, row.state, codec.load_models(row.models), codec.load_texts(row.errors),

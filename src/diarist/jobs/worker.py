@@ -52,6 +52,9 @@ LEAVE_S = 1.5
 """How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
 
 
+UNREACHABLE_S = 30.0
+"""Until requests are looked for again, in the middle of a job, after the job store could not be used."""
+
 LONG_S = 20.0
 """A request that is worked on for longer than this lets others go before it, as jobs always do."""
 
@@ -99,6 +102,7 @@ class _Worker:
         self._said: WorkerReport | None = None
         self._reported_at = time.monotonic()
         self._looked_at = 0.0
+        self._look_from = 0.0
         self._keeper = Keeper(store, self._name, briefing.settings, self.live, parent.leave, self.give_up)
         parent.heard = self._keeper.look
 
@@ -121,7 +125,7 @@ class _Worker:
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
         """The engine, tried until it loads; None when told to leave."""
-        while not self._parent.leave.is_set():
+        while not self._leaves():
             self._note_models(self._models)
             try:
                 started = time.monotonic()
@@ -135,7 +139,9 @@ class _Worker:
                     logger.exception("The engine cannot be loaded")
                 self._note_models(self._models)
                 logger.info("The engine is tried again in %.0f s", retry_s)
-                self._parent.leave.wait(retry_s)
+                until = time.monotonic() + retry_s
+                while not self._leaves() and (left_s := until - time.monotonic()) > 0:
+                    self._parent.leave.wait(min(left_s, POLL_S))
             else:
                 self._fault = None
                 engine = replace(engine, device=_outside(engine.device, self._gpu))
@@ -148,8 +154,12 @@ class _Worker:
                 return engine
         return None
 
+    def _leaves(self) -> bool:
+        """Nothing more is to be begun."""
+        return self._parent.leave.is_set() or self._parent.drain.is_set()
+
     def serve(self, engine: Engine) -> None:
-        while not self._parent.leave.is_set() and not self._parent.drain.is_set():
+        while not self._leaves():
             self._parent.wake.clear()
             try:
                 taken = self._take(engine) or self._help_out(engine)
@@ -240,7 +250,7 @@ class _Worker:
     def _let_through(self, job: Job | None, engine: Engine, stage: str, started: float) -> None:
         """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for."""
         now = time.monotonic()
-        if stage == "decode" or self._keeper.depth >= MOST_AT_ONCE or self._parent.leave.is_set():
+        if stage == "decode" or self._keeper.depth >= MOST_AT_ONCE or self._leaves() or now < self._look_from:
             return
         if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
             return
@@ -252,6 +262,8 @@ class _Worker:
             if self._take(engine, requests_only=True):
                 logger.info("Back at this job, after a request that was let through")
         except ServiceError as error:
+            # To ask holds up the work for as long as the store does not answer.
+            self._look_from = time.monotonic() + UNREACHABLE_S
             logger.warning("No request can be let through: %s", error)
 
     def _do(self, job: Job, engine: Engine) -> None:
@@ -330,7 +342,12 @@ class _Worker:
         errors = () if self._fault is None else (self._fault,)
         self._reported_at = time.monotonic()
         self._said = WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device, self._queues)
-        self._store.report(self._said)
+        try:
+            self._store.report(self._said)
+        except ServiceError as error:
+            # It is said again with the next sign of life.
+            self._reported_at -= REPORT_EVERY_S
+            logger.warning("The state of the worker cannot be reported: %s", error)
 
     def _count_load(self, took_s: float) -> None:
         with contextlib.suppress(ServiceError):
