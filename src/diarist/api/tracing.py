@@ -19,6 +19,9 @@ access = logging.getLogger("diarist.access")
 POLLED = re.compile(r"/status|/health/(live|ready)|/metrics|/v1/jobs/[^/]+")
 """Addresses that are asked every few seconds, for as long as the service runs or a job does."""
 
+STREAMED = "text/event-stream"
+"""The kind of answer that is still being made while it is sent."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -55,7 +58,7 @@ class Traced:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal streams
             request.status = status.partition(" ")[0]
-            streams = not any(name.lower() == "content-length" for name, _ in headers)
+            streams = any(name.lower() == "content-type" and value.startswith(STREAMED) for name, value in headers)
             extra = [("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff")]
             return start_response(status, [*headers, *extra], exc_info)
 

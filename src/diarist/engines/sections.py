@@ -17,6 +17,9 @@ LENGTH: Seconds = 270.0
 read at once: Whisper takes 2 % longer for ten minutes in sections of this length than in one piece, with 180 s it takes
 9 %. Longer ones keep who waits for words waiting, and are too few to keep several machines busy."""
 
+FEW = 4
+"""Fewer sections than this are as many as their length asks for."""
+
 REACH = 0.2
 """How far from where it is wanted a cut may be for the sake of a longer pause, as a share of the section."""
 
@@ -66,7 +69,7 @@ def _cuts(speech: Sequence[Span], length: Seconds) -> list[int]:
     """The numbers of the spans that begin a section, but for the first."""
     before = [0.0, *accumulate(span.duration for span in speech)]
     total = before[-1]
-    count = max(1, round(total / length))
+    count = _count(total, length)
     reach = REACH * total / count
     cuts: list[int] = []
     for wanted in (total * number / count for number in range(1, count)):
@@ -79,6 +82,12 @@ def _cuts(speech: Sequence[Span], length: Seconds) -> list[int]:
         else:
             cuts.append(min(pauses, key=lambda at: abs(before[at] - wanted)))
     return cuts
+
+
+def _count(total: Seconds, length: Seconds) -> int:
+    """How many sections: an even number where there are many, so that two machines or four have the same to do."""
+    count = max(1, round(total / length))
+    return count if count < FEW else 2 * round(total / (2 * length))
 
 
 def _worth(speech: Sequence[Span], at: int, away: float) -> tuple[Seconds, float]:

@@ -45,6 +45,12 @@ LOAD_RETRY_S = 30.0
 POLL_S = 1.0
 """Longest time between two looks for a job, in case that a wake went astray."""
 
+HELPING_S = 20.0
+"""Who has helped with a recording a moment ago is probably wanted for its next stage."""
+
+HELPING_POLL_S = 0.1
+"""Between two looks for a portion then."""
+
 STORE_RETRY_S = 2.0
 """Until the job store is tried again after it could not be used."""
 
@@ -103,6 +109,7 @@ class _Worker:
         self._reported_at = time.monotonic()
         self._looked_at = 0.0
         self._look_from = 0.0
+        self._helped_at = float("-inf")
         self._keeper = Keeper(store, self._name, briefing.settings, self.live, parent.leave, self.give_up)
         parent.heard = self._keeper.look
 
@@ -131,13 +138,13 @@ class _Worker:
                 started = time.monotonic()
                 engine = load_engine(self._settings, self._note_models)
             except Exception as error:
-                if isinstance(error, DiaristError):
-                    self._fault = str(error)
-                    logger.error("The engine cannot be loaded: %s", error)  # noqa: TRY400 - the words say it all
-                else:
-                    self._fault = "The engine cannot be loaded because of a fault that the log describes."
-                    logger.exception("The engine cannot be loaded")
+                known = isinstance(error, DiaristError)
+                self._fault = (
+                    str(error) if known else "The engine cannot be loaded because of a fault that the log describes."
+                )
                 self._note_models(self._models)
+                # Of ours the words say it all.
+                logger.error("The engine cannot be loaded: %s", error, exc_info=None if known else error)  # noqa: TRY400
                 logger.info("The engine is tried again in %.0f s", retry_s)
                 until = time.monotonic() + retry_s
                 while not self._leaves() and (left_s := until - time.monotonic()) > 0:
@@ -168,7 +175,8 @@ class _Worker:
                 self._parent.leave.wait(STORE_RETRY_S)
                 continue
             if not taken:
-                self._parent.wake.wait(POLL_S)
+                helps = time.monotonic() - self._helped_at < HELPING_S
+                self._parent.wake.wait(HELPING_POLL_S if helps else POLL_S)
 
     def _take(self, engine: Engine, *, requests_only: bool = False) -> bool:
         """Work on the next job, to its end; False where there is none."""
@@ -201,7 +209,7 @@ class _Worker:
         task = self._portions.claim(self._name, lease_s, signature(engine), self._queues)
         if task is None:
             return False
-        started = time.monotonic()
+        started = self._helped_at = time.monotonic()
 
         def progress(stage: str, done: float) -> None:
             self._keeper.progress(stage, done)
@@ -226,6 +234,7 @@ class _Worker:
                 self._portions.give_back(self._name)
                 self._parent.leave.wait(STORE_RETRY_S)
             else:
+                self._helped_at = time.monotonic()
                 logger.info("Portion done: %s, %.2f s", task.portion.stage, time.monotonic() - started)
         return True
 

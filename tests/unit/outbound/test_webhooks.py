@@ -50,12 +50,11 @@ class TestAStandardReceiver:
         with pytest.raises(WebhookVerificationError, match="too"):
             Webhook(SECRET).verify(BODY, headers)
 
-    @pytest.mark.parametrize(
-        ("name", "value"), [("webhook-id", "msg_2"), ("webhook-timestamp", str(int(time.time()) - 1))]
-    )
-    def test_it_refuses_headers_that_were_touched(self, name, value):
+    @pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp"])
+    def test_it_refuses_headers_that_were_touched(self, name):
+        touched = {"webhook-id": "msg_2", "webhook-timestamp": str(int(time.time()) - 1)}[name]
         with pytest.raises(WebhookVerificationError, match="No matching"):
-            Webhook(SECRET).verify(BODY, {**sign(SECRET, "msg_1", BODY, at=time.time() + 9), name: value})
+            Webhook(SECRET).verify(BODY, {**sign(SECRET, "msg_1", BODY, at=time.time() + 9), name: touched})
 
     def test_it_refuses_a_body_that_was_touched(self):
         with pytest.raises(WebhookVerificationError, match="No matching"):
