@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 
 from diarist import __version__, logs, tracing
 from diarist.api import access, create_app
@@ -21,6 +18,7 @@ from diarist.jobs.keyring import Keyring
 from diarist.jobs.keys import KeyStore
 from diarist.jobs.service import JobService, open_service
 from diarist.settings import Settings
+from diarist.stopping import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
         server = Server(create_app(settings, jobs, keys), settings)
         stack.callback(server.close)
         stack.callback(jobs.stop)
-        stack.enter_context(_stopped_by_signals(server.stop))
+        stack.enter_context(stopped_by_signals(server.stop))
         jobs.start()
         stack.enter_context(_temp_files_in(settings))
         logger.info(
@@ -82,24 +80,3 @@ def _temp_files_in(settings: Settings) -> Iterator[None]:
         yield
     finally:
         tempfile.tempdir = before
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C call ``stop``; a second one ends the process at once. Does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)
-        stop()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, handle) for each in numbers]
-    try:
-        yield
-    finally:
-        for each, handler in zip(numbers, before, strict=True):
-            signal.signal(each, handler)

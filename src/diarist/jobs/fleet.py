@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from diarist.errors import ConfigurationError
 from diarist.jobs.crew import COMMAND, Crew
@@ -18,6 +16,7 @@ from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.store import open_store
 from diarist.settings import Settings
+from diarist.stopping import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         crew = Crew(settings, store, lambda: None, command)
         listener = Listener(settings.queue_url, listened_to(settings), crew.wake)
         stack.callback(crew.stop)
-        stack.enter_context(_set_by_signals(stop))
+        stack.enter_context(stopped_by_signals(stop.set))
         media = open_media(settings)
         stack.callback(media.close)
         sweeper = Sweeper(settings, store.database, store, media)
@@ -96,21 +95,3 @@ def listened_to(settings: Settings) -> tuple[str, ...]:
             "with commas between them, or leave it empty for whatever the workers can do."
         )
     return named
-
-
-@contextmanager
-def _set_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and Ctrl-C set ``stop``; a second one ends the process at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)
-        stop.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, handle) for each in numbers]
-    try:
-        yield
-    finally:
-        for each, handler in zip(numbers, before, strict=True):
-            signal.signal(each, handler)

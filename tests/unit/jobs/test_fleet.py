@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import os
-import signal
-import threading
-
 import pytest
 
 from diarist.errors import ConfigurationError, StoreUnavailable
-from diarist.jobs.fleet import _set_by_signals, listened_to, run_workers
+from diarist.jobs.fleet import listened_to, run_workers
 from diarist.jobs.model import QUEUES
 
 
@@ -33,14 +29,3 @@ def test_queues_that_are_listened_to(make_settings):
     assert listened_to(make_settings(queues="gpu,any,gpu")) == ("gpu", "any")
     with pytest.raises(ConfigurationError, match=r"QUEUES has gpus, .*any, cpu, gpu"):
         listened_to(make_settings(queues="any,gpus"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_and_a_second_one_ends(number):
-    before = signal.getsignal(number)
-    stop = threading.Event()
-    with _set_by_signals(stop):
-        os.kill(os.getpid(), number)
-        assert stop.wait(10)
-        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    assert signal.getsignal(number) is before
