@@ -15,14 +15,14 @@ from apiflask import APIFlask
 from flask.testing import FlaskClient
 from prometheus_client import openmetrics, parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from api.wire import FORM, recording
 from collector import Collector, collecting
 from diarist import tracing
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
-from diarist.jobs import figures, tallies
+from diarist.jobs import figures, schema, tallies
 from diarist.jobs.database import Database
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
 from diarist.jobs.rows import values_of
@@ -165,8 +165,9 @@ class TestStore:
         assert value(seen, "diarist_queue_depth", queue="any") == 0
 
     def test_workers(self, store: SqlJobStore, clock: Clock) -> None:
-        for name, state, age_s in (("a", "ready", 0), ("b", "ready", 10), ("c", "error", 0), ("d", "ready", 90)):
-            store.report(WorkerReport(name, 1, state, (), (), NOW - timedelta(seconds=age_s)))
+        for name, state, later_s in (("d", "ready", 80), ("b", "ready", 10), ("a", "ready", 0), ("c", "error", 0)):
+            store.report(WorkerReport(name, 1, state, (), (), NOW))
+            clock.now += timedelta(seconds=later_s)
         all_ = make_app(lambda: figures.read(store.database)).test_client()
         fresh = make_app(lambda: figures.read(store.database, 60)).test_client()
         assert value(scrape(all_), "diarist_workers", state="ready") == 3
@@ -251,7 +252,11 @@ def test_a_fleets_store_tells_the_same(postgres_server: PostgresServer) -> None:
         store.create(job(2))
         store.claim("worker", 30, 3, ("any",))
         store.report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
-        store.report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC) - timedelta(seconds=90)))
+        store.report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC)))
+        with store.database.writing() as connection:
+            long_ago = store.database.now(connection) - timedelta(seconds=90)
+            workers = schema.workers
+            connection.execute(update(workers).where(workers.c.worker == "gone").values(reported_at=long_ago))
         seen = scrape(make_app(lambda: figures.read(store.database, 60)).test_client())
     finally:
         store.close()
