@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 
+from contract.job_stores import START, Clock
 from diarist.errors import JobNotFound
 from diarist.jobs import tallies
 from diarist.jobs.database import Database
@@ -23,21 +24,9 @@ from diarist.jobs.sqlite import open_sqlite
 from diarist.jobs.store import SqlJobStore
 from diarist.outbound.webhooks import Delivered
 
-START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 LEASE_S = 30.0
 BOTH = (FETCH, WEBHOOK)
 HOOK = "https://example.com/hook"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from diarist.api import access, problems
 from diarist.api.lane import Lane
 from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.tracing import log_access, request_id_for
-from diarist.api.upload import DISK_FULL, FORM_BYTES, too_large
+from diarist.api.upload import FORM_BYTES, too_large
+from diarist.disk import disk_full
 from diarist.errors import ConfigurationError, StoreUnavailable, Unauthorized
 from diarist.settings import Settings
 
@@ -87,7 +88,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             self._check_room()
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
-            full = error.errno in DISK_FULL
+            full = disk_full(error)
             self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
             return len(data)
         if self.error is not None:

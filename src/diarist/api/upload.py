@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
@@ -19,6 +18,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.formparser import FormDataParser
 
 from diarist.api.runtime import runtime
+from diarist.disk import disk_full
 from diarist.errors import EmptyAudio, InvalidOption, StorageFull, UploadTooLarge
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ may keep some of it back, so that much less would refuse recordings, depending o
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header of a request that is to be done once, however often it is sent."""
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TEMP_PREFIX = "diarist-upload-"
 """Of the files in TEMP_AUDIO_DIR, so that a start after a crash can sweep what was left."""
@@ -133,7 +131,7 @@ class _Room:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
+        if isinstance(error, OSError) and disk_full(error):
             raise StorageFull(
                 "The service has too little disk space for this upload. Try again later; whoever runs it can free "
                 "space in TEMP_AUDIO_DIR or set it to another disk."

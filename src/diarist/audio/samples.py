@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from diarist.disk import disk_full
 from diarist.errors import StorageFull
 from diarist.types import SAMPLE_RATE, Samples
 
@@ -110,7 +110,7 @@ def _room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if disk_full(error):
             raise StorageFull(
                 "The disk ran full while the recording was decoded: a long one takes 230 MB an hour until it is done. "
                 "Free space where temporary files lie (for the service DATA_DIR, or TEMP_AUDIO_DIR where that is set; "

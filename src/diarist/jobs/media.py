@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from diarist.disk import disk_full
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull, UploadTooLarge
 from diarist.settings import Settings
 
@@ -163,11 +164,6 @@ def check_disk(folder: Path, size_bytes: int, min_free_bytes: int, setting: str)
             f"{min_free_bytes // 2**20} MB must stay so). Try again later; whoever runs the service can free "
             f"space in {setting} or lower MIN_FREE_MB."
         )
-
-
-def disk_full(error: OSError) -> bool:
-    """Whether that is what an error of the operating system says."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DirectoryMedia:

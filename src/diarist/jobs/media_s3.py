@@ -15,6 +15,7 @@ from tempfile import mkstemp
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from diarist.disk import disk_full
 from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
 from diarist.jobs.media import (
     CHUNK_BYTES,
@@ -25,7 +26,6 @@ from diarist.jobs.media import (
     check_part_name,
     check_range,
     check_size,
-    disk_full,
     is_job_id,
 )
 from diarist.jobs.s3_errors import GONE, code_of, explained

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from urllib.parse import unquote
 
 import httpcore
 
+from diarist.disk import disk_full
 from diarist.errors import StorageFull, UploadTooLarge, UrlUnreachable, UrlUnusable
 from diarist.outbound.exchange import exchange, header
 from diarist.outbound.guard import Resolve, resolve
@@ -215,7 +215,7 @@ def _room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if disk_full(error):
             raise StorageFull(
                 "The disk of the service ran full while it fetched the recording. Try again later; whoever runs the "
                 "service can free space in DATA_DIR."

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.job_stores import Clock
 from diarist.errors import Cancelled, StorageFull, StoreUnavailable
 from diarist.jobs.database import Database
 from diarist.jobs.errand_rows import FETCH
@@ -24,17 +25,6 @@ from diarist.settings import Settings
 from loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 RECORDING = b"RIFF" + bytes(range(256)) * 400
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from standardwebhooks import Webhook
 
 import documents
+from contract.job_stores import Clock
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.database import Database
 from diarist.jobs.errand_rows import WEBHOOK
@@ -29,22 +30,10 @@ from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 MASTER = "a master of webhooks that nobody knows"
-START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 TRANSCRIPT = Transcript(
     (Utterance((Word("confidential", Span(0.0, 1.0), "SPEAKER_00", 1.0, 1.0),)),),
     Diarization(), 61.5, "en", 1.0, "test", (),
 )  # fmt: skip
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @dataclass

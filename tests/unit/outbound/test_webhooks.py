@@ -190,9 +190,10 @@ class TestPost:
         assert send(url, timeout_s=0.4).ok
 
     def test_an_answer_without_end_is_not_read_to_it(self, site, send):
-        delivered = send(site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 2**16, forever=True))
+        delivered = send(site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 2**12, forever=True))
         assert delivered.ok
-        assert MAX_ANSWER_BYTES <= site.written_bytes < 2**26
+        # The site counts a piece once all of it is sent, which of the last one may be never.
+        assert MAX_ANSWER_BYTES - 2**13 <= site.written_bytes < 2**26
 
     def test_a_receiver_that_breaks_off(self, site, send):
         delivered = send(site.raw("/", b"HTTP/1.1 "))
