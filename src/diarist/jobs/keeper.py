@@ -39,6 +39,9 @@ class _Hold:
     job: Job | None
     stage: str
     done: float = 0.0
+    works: bool = False
+    """It is worked on; before and after that, only the store is spoken to."""
+
     lost_at: float | None = None
     """On the monotonic clock, once the store has said that the job is not ours any more."""
 
@@ -124,6 +127,22 @@ class Keeper:
                 self._holds.remove(hold)
                 self._sign_at = time.monotonic()
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work on what is held last: the block has to end soon after that is lost, or the process does.
+
+        What comes after the block writes how it went, again and again where the store is away: nothing is won by ending
+        the process then, and the engine would have to be loaded anew.
+        """
+        with self._changed:
+            hold = self._holds[-1]
+            hold.works = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                hold.works = False
+
     def progress(self, stage: str, done: float) -> None:
         """Note how far the job that is worked on is: a ``Progress``. Cheap; never waits for the store.
 
@@ -165,6 +184,7 @@ class Keeper:
             pause_s = min(NOTE_EVERY_S, beat_s)
             while (left_s := self._patience_s()) is not None:
                 if left_s <= 0:
+                    logger.warning("The work on a job that is lost does not stop: this process is ended for it")
                     self._overdue()
                     return
                 time.sleep(min(left_s, pause_s))
@@ -173,8 +193,10 @@ class Keeper:
     def _patience_s(self) -> float | None:
         """How long the work on a job that is lost may still take; None where none is, or it has stopped."""
         with self._changed:
-            lost_at = self._holds[-1].lost_at if self._holds else None
-        return None if lost_at is None else lost_at + STOP_S - time.monotonic()
+            hold = self._holds[-1] if self._holds else None
+            if hold is None or hold.lost_at is None or not hold.works:
+                return None
+            return hold.lost_at + STOP_S - time.monotonic()
 
     def _renew(self, hold: _Hold) -> bool:
         try:

@@ -223,7 +223,8 @@ class _Worker:
             self._keeper.keeping(lambda *_: self._portions.renew(task, self._name, lease_s)),
         ):
             try:
-                help_out(task, engine, self._media, progress)
+                with self._keeper.working():
+                    help_out(task, engine, self._media, progress)
                 self._portions.done(task, self._name)
             except (Cancelled, MediaMissing):
                 logger.info("Portion dropped: nobody waits for it any more")
@@ -289,7 +290,10 @@ class _Worker:
 
         with self._keeper.holding(job):
             try:
-                with self._media.local(job.id, lambda: self._keeper.progress("download", 0.0)) as recording:
+                with (
+                    self._keeper.working(),
+                    self._media.local(job.id, lambda: self._keeper.progress("download", 0.0)) as recording,
+                ):
                     transcript = self._work(
                         recording, engine, job.order.options, progress, self._settings, settled,
                         self._scatter(job, engine),

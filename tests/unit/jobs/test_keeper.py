@@ -7,7 +7,7 @@ import pytest
 
 from contract.job_stores import new_job
 from diarist.errors import Cancelled, StoreUnavailable
-from diarist.jobs.keeper import Keeper
+from diarist.jobs.keeper import STOP_S, Keeper
 
 
 class Leases:
@@ -80,7 +80,7 @@ def test_one_that_was_interrupted_is_kept_too(make_bench, until):
 
 def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.keeper.holding(job):
+    with bench.keeper.holding(job), bench.keeper.working():
         bench.keeper.progress("recognition", 0.4)
         bench.store.answer = False
         until(lambda: bench.keeper.jobs == ())
@@ -93,7 +93,31 @@ def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
 def test_work_that_does_not_stop_is_overdue(make_bench):
     bench = make_bench()
     bench.store.answer = False
-    with bench.keeper.holding(new_job()):
+    with bench.keeper.holding(new_job()), bench.keeper.working():
+        assert bench.overdue.wait(20)
+
+
+def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_to_be_written(make_bench, until):
+    bench, job = make_bench(), new_job()
+    with bench.keeper.holding(job):
+        with bench.keeper.working():
+            bench.keeper.progress("recognition", 1.0)
+        bench.store.answer = False
+        until(lambda: bench.keeper.jobs == ())
+        assert not bench.overdue.wait(2 * STOP_S)
+        signs = bench.signs
+        until(lambda: bench.signs > signs)
+
+
+def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, until):
+    bench, first, second = make_bench(), new_job(), new_job()
+    with bench.keeper.holding(first), bench.keeper.working():
+        with bench.keeper.holding(second):
+            with bench.keeper.working():
+                pass
+            bench.store.answer = False
+            until(lambda: bench.keeper.jobs == ())
+            assert not bench.overdue.wait(2 * STOP_S)
         assert bench.overdue.wait(20)
 
 

@@ -15,9 +15,16 @@ import pytest
 
 from diarist.errors import Cancelled, EngineUnavailable, JobFailed, JobNotFound, NotAudio
 from diarist.jobs.line import Briefing
-from diarist.jobs.model import JobState
+from diarist.jobs.media import DirectoryMedia
+from diarist.jobs.model import JobKind, JobState
+from diarist.jobs.places import Place
+from diarist.jobs.portion_store import PortionStore
 from diarist.jobs.service import JobService
+from diarist.jobs.spreading import samples_name, signature
 from diarist.jobs.store import open_store
+from diarist.jobs.supervisor import Supervisor
+from diarist.protocols import Engine, Portion
+from diarist.types import ModelInfo
 
 ENTRIES = Path(__file__).parent
 WAIT_S = 20.0
@@ -224,6 +231,31 @@ def test_long_native_work_keeps_its_lease(make_bench, until):
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_portion_that_fails_is_given_back_and_its_helper_lives_on(make_bench, until, caplog):
+    bench = make_bench(start=False)
+    store, media, portions = bench.store, DirectoryMedia(bench.settings.media_dir), PortionStore(bench.store.database)
+    bench.submit("a long recording", kind=JobKind.JOB)
+    job = store.claim("holder", 600.0, 3)
+    media.keep_part(job.id, samples_name(0), b"")
+    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    fails = Portion("recognition", 0, 0, 0, b"no portion of ours")
+    portions.post(job.id, signature(engine), "any", 0, [fails])
+
+    def failures() -> int:
+        return sum(record.getMessage() == "Portion failed" for record in caplog.records)
+
+    place = Place(0, bench.settings.model_copy(update={"queue_url": "redis://of-a-fleet"}))
+    command = (sys.executable, str(ENTRIES / "worker_entry.py"), str(bench.folder))
+    supervisor = Supervisor(place, store, lambda: None, lambda: None, command)
+    supervisor.start()
+    try:
+        until(lambda: failures() > 1)
+    finally:
+        supervisor.stop(10.0)
+    assert len(bench.lines("loads")) == 1
+    assert [state.deaths for state in portions.states(job.id).values()] == [0]
 
 
 def test_what_a_killed_worker_started_goes_with_it(bench, until):
