@@ -20,6 +20,7 @@ from diarist.jobs.keys import ENV_ID, KeyStore, _first, configured_key, webhook_
 from diarist.jobs.schema import api_keys, secrets
 from diarist.jobs.sqlite import open_sqlite
 from diarist.settings import Settings
+from unit.jobs.master_entry import ask
 
 TOKEN = re.compile(r"dk_[A-Za-z0-9]{12}_[A-Za-z0-9_-]{43}")
 
@@ -287,19 +288,11 @@ def test_the_secret_of_webhooks_may_be_set(database, tmp_path):
         assert connection.execute(select(secrets)).all() == []
 
 
-def _master(folder, start, found) -> None:
-    settings = settings_of(folder)
-    database = open_database(settings)
-    start.wait(60)
-    found.put(webhook_master(settings, database))
-    database.close()
-
-
 def test_processes_that_start_at_once_have_the_same_secret(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     start, found = spawn.Barrier(3), spawn.Queue()
     open_database(settings_of(tmp_path)).close()
-    processes = [spawn.Process(target=_master, args=(tmp_path, start, found)) for _ in range(3)]
+    processes = [spawn.Process(target=ask, args=(tmp_path, start, found)) for _ in range(3)]
     for process in processes:
         process.start()
     masters = [found.get(timeout=60) for _ in processes]
