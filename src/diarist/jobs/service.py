@@ -84,7 +84,6 @@ class JobService:
 
     def __init__(self, settings: Settings, store: SqlJobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
-        self._database = store.database
         self._store: JobStore = store
         self._database = store.database
         self._media: MediaStore = open_media(settings)
