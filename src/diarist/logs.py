@@ -249,7 +249,7 @@ def _parse(text: str) -> logging.LogRecord | None:
                 **{name: fields.get(name) for name, _ in _IDS},
             }
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -203,7 +203,8 @@ def test_cancel_ends_a_job_once(store):
     assert store.renew(running.id, "w", LEASE_S, "x", 0.5) is False
     assert store.finish(running.id, "w", TRANSCRIPT) is False
     assert store.claim("w", LEASE_S, ATTEMPTS) is None
-    assert {job.id for job in store.ended()} == {waiting.id, running.id, done.id}
+    everyone = {waiting.id, running.id, done.id}
+    assert store.known(everyone, ended=True) == everyone
 
 
 def test_delete_forgets_the_job_and_its_transcript(store):
@@ -215,7 +216,7 @@ def test_delete_forgets_the_job_and_its_transcript(store):
     for call in (store.get, store.transcript):
         with pytest.raises(JobNotFound):
             call(job.id)
-    assert store.ended() == ()
+    assert store.known({job.id}) == frozenset()
 
 
 def test_a_running_job_that_is_deleted_is_no_longer_its_workers(store):

@@ -282,7 +282,9 @@ class TestDeletion:
         assert store.ended_before(clock.now) == (second,)
         clock.advance(1)
         assert store.ended_before(clock.now) == (first, second)
-        assert [job.id for job in store.ended()] == [first, second]
+        everyone = {first, second, third, "of nobody"}
+        assert store.known(everyone) == {first, second, third}
+        assert store.known(everyone, ended=True) == {first, second}
         assert [job.id for job in store.unfinished()] == [third]
 
 

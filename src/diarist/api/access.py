@@ -57,14 +57,16 @@ class Door:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
-    def admit(self, headers: Headers, patience_s: float = PATIENCE_S) -> ApiKey | None:
+    def admit(self, headers: Headers, patience_s: float = PATIENCE_S, *, with_body: bool = False) -> ApiKey | None:
         """The key that the request comes with; None where it needs none.
+
+        ``with_body``: it has one, and what is open to strangers is so to those alone who only ask.
 
         Raises:
             Unauthorized: it needs one, and brings none or one that is not valid.
             StoreUnavailable: the keys cannot be looked up within ``patience_s`` seconds.
         """
-        if headers.method in READING and headers.path in OPEN:
+        if headers.method in READING and headers.path in OPEN and not with_body:
             return None
         if not self._keyring.required(patience_s):
             return None

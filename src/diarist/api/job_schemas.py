@@ -114,6 +114,9 @@ def _split(value: Any) -> Any:
 Pair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f\x7f,]{{0,{MAX_LABEL_CHARS}}}$")]
 
 
+States: TypeAlias = Annotated[list[StateName], Field(max_length=len(JobState)), BeforeValidator(_split)]
+
+
 class JobsQuery(Form):
     """Which jobs are listed."""
 
@@ -123,11 +126,11 @@ class JobsQuery(Form):
     cursor: Annotated[str, Field(max_length=512)] | SkipJsonSchema[None] = None
     """Where to go on: `next_cursor` of the page before."""
 
-    state: Annotated[list[StateName], BeforeValidator(_split)] = Field(default_factory=list)
+    state: States = Field(default_factory=list)
     """States with commas between them: queued, running, succeeded, failed, canceled."""
 
-    label: Annotated[list[Pair], BeforeValidator(_split)] = Field(default_factory=list)
-    """Labels that the job must have, all of them: `name:value` pairs with commas between them."""
+    label: Annotated[list[Pair], Field(max_length=MAX_LABELS), BeforeValidator(_split)] = Field(default_factory=list)
+    """Labels that the job must have, all of them: at most 16 `name:value` pairs with commas between them."""
 
     created_after: AwareDatetime | SkipJsonSchema[None] = None
     """Only those created after this moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z."""

@@ -11,6 +11,7 @@ from apiflask import APIBlueprint
 from flask import Response, request
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from diarist import tracing
 from diarist.api import access
@@ -30,7 +31,8 @@ from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
 from diarist.api.tracing import current_request_id
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
-from diarist.errors import InvalidOption, JobEnded, QueueFull
+from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
+from diarist.jobs.media import new_job_id
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
@@ -69,13 +71,13 @@ def create() -> Response:
         return _made(service, earlier, repeated=True)
     if full is not None:
         raise full
-    limit = access.limit()
+    limit, job_id = access.limit(), new_job_id()
     if upload is None:
-        job = service.jobs.submit_url(order, limit)
+        job = service.jobs.submit_url(order, limit, job_id)
     else:
-        job = service.jobs.submit(received(upload).path, order, limit)
+        job = service.jobs.submit(received(upload).path, order, limit, job_id)
     # Two requests with one key may get this far together; then the second one has the first one's job.
-    return _made(service, job, repeated=job.order.request_id != order.request_id)
+    return _made(service, job, repeated=job.id != job_id)
 
 
 @blueprint.get("/v1/jobs")
@@ -194,6 +196,11 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
         request.max_content_length = MAX_JSON_BYTES
         try:
             return NewJobByUrl.model_validate_json(request.get_data()), None
+        except RequestEntityTooLarge as error:
+            raise UploadTooLarge(
+                f"The JSON object is larger than {MAX_JSON_BYTES // 2**10} kB, the most that is read of one. Shorten "
+                "its URLs and labels, or send a recording as a file in a form."
+            ) from error
         except ValidationError as error:
             raise refusal(error) from error
     check_form(request, FILE_FIELDS, instead="url")

@@ -37,11 +37,13 @@ class Jobs(Protocol):
         """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
         ...
 
-    def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
+    def submit(
+        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
+    ) -> Job:
         """Take a recording on; a file is moved.
 
         Gives the earlier job back where the owner made one with the same idempotency key. ``limit``: how many
-        unfinished jobs the owner may have, where that is not MAX_QUEUED_PER_KEY.
+        unfinished jobs the owner may have, where that is not MAX_QUEUED_PER_KEY. ``job_id``: of a new job.
 
         Raises:
             QueueFull: there are as many as may be.
@@ -50,7 +52,7 @@ class Jobs(Protocol):
         """
         ...
 
-    def submit_url(self, order: Order, limit: int | None = None) -> Job:
+    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
         """Take an order on whose recording is fetched from its ``source_url``. Raises as ``submit`` does."""
         ...
 

@@ -102,7 +102,9 @@ def refusal(error: ValidationError) -> InvalidField:
     for fault in error.errors():
         name = str(fault["loc"][0]) if fault["loc"] else "form"
         field = fields.get(name)
-        if field is not None:
+        if field is not None and fault["type"] == "missing":
+            faults[name] = f"{name} is missing. It says: {field.description}"
+        elif field is not None:
             faults[name] = f"{name} cannot be {_shorten(fault['input'])}. It says: {field.description}"
         elif fault["type"] == "extra_forbidden":
             faults[name] = f"There is no field {_shorten(name)}; there are {', '.join(fields)}."

@@ -22,6 +22,7 @@ from apiflask import APIFlask
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import Error
@@ -54,6 +55,15 @@ CONNECTIONS = 500
 ROOM_STEP_BYTES = 16 * 2**20
 """How much of a body comes between two looks at the free space of the disk."""
 
+CHUNKED_PIECE_BYTES = 16 * 2**10
+"""How much of a chunked body is read at a time; the most for the line before a chunk and for what follows the last."""
+
+MOST_WASTE = 3
+"""How many times its own length a chunked body may take on the wire: chunks of 16 bytes take 1.4 times."""
+
+SHOWN_CHARS = 80
+"""Of what is wrong with a head, which may quote it."""
+
 DOOR_PATIENCE_S = 0.1
 """How long the thread that reads all requests waits to hear which API keys there are."""
 
@@ -83,9 +93,17 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         try:
-            consumed: int = super().received(data)
+            chunked = isinstance(self.body_rcv, ChunkedReceiver)
+            # Waitress copies what is left of a piece at each chunk in it.
+            consumed: int = super().received(data[:CHUNKED_PIECE_BYTES] if chunked else data)
             self._check_access()
+            self._check_chunks()
             self._check_room()
+        except ValueError as error:
+            self.headers.clear()
+            self.parse_header(b"GET / HTTP/1.0\r\n")
+            self.refuse(HTTPStatus.BAD_REQUEST, f"The head of the request cannot be read: {str(error)[:SHOWN_CHARS]}")
+            return len(data)
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
             full = disk_full(error)
@@ -110,11 +128,21 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         self.door_passed = True
         own = (self.headers.get(name) for name in ("AUTHORIZATION", "X_API_KEY"))
         try:
-            self.adj.door.admit(access.Headers(self.command, self.path, *own), DOOR_PATIENCE_S)
+            self.adj.door.admit(access.Headers(self.command, self.path, *own), DOOR_PATIENCE_S, with_body=True)
         except Unauthorized as error:
             self.refuse(HTTPStatus.UNAUTHORIZED, str(error))
         except StoreUnavailable:
             logger.debug("The API keys are not known yet; the application decides")
+
+    def _check_chunks(self) -> None:
+        """Refuse a chunked body that is mostly no body: it costs the thread that reads for everyone its time."""
+        body = self.body_rcv
+        if self.error is not None or not isinstance(body, ChunkedReceiver):
+            return
+        beside_bytes = max(len(body.control_line), len(body.trailer))
+        wasted = self.body_bytes_received > CHUNKED_PIECE_BYTES + MOST_WASTE * len(body)
+        if beside_bytes > CHUNKED_PIECE_BYTES or wasted:
+            self.refuse(HTTPStatus.BAD_REQUEST, "The chunks of the body are too small, or their sizes have no end")
 
     def _check_room(self) -> None:
         """Refuse a body that the disk has no room for: once it is declared, and again as others grow beside it."""

@@ -195,7 +195,7 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), instead: str
         ) from error
     _release_spool(request)
     if instead is None or any(name in files or name in request.form for name in names) or not _given(request, instead):
-        _check_recording(request, names)
+        _check_recording(request, names, instead)
         if instead is not None and _given(request, instead):
             raise InvalidOption(f"There is a file and the field {instead!r} too: send one of the two.")
     strays = sorted(name for name in files if name not in names)
@@ -218,7 +218,7 @@ def _release_spool(request: Request) -> None:
         spool.truncate(0)
 
 
-def _check_recording(request: Request, names: Sequence[str]) -> None:
+def _check_recording(request: Request, names: Sequence[str], instead: str | None) -> None:
     files = [file for name in names for file in request.files.getlist(name)]
     field = names[0]
     for name in names:
@@ -226,10 +226,12 @@ def _check_recording(request: Request, names: Sequence[str]) -> None:
             raise InvalidOption(
                 f"The field {name!r} came as text, not as a file. With curl, write @ before it: {example(request)}"
             )
+    where = " or ".join(map(repr, names))
     if not files:
-        raise InvalidOption(f"There is no file in the field {field!r}. Send it like this: {example(request)}")
+        other = "" if instead is None else f", and no {instead!r} in its place"
+        raise InvalidOption(f"There is no file in the field {where}{other}. Send it like this: {example(request)}")
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {field!r}: send one recording a request.")
+        raise InvalidOption(f"There are {len(files)} files in the field {where}: send one recording a request.")
     if not files[0].filename:
         raise InvalidOption(
             f"The file in the field {field!r} has no name: none was chosen. Send it like this: {example(request)}"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
+import time
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from diarist.jobs.database import Database
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_MS = 2_000
-"""How long to wait for others who read: they take milliseconds, and nobody can write meanwhile."""
+PATIENCE_S = 2.0
+"""How long to wait for others who read, or fold the log too: they take milliseconds, and nobody can write meanwhile."""
+
+AGAIN_S = 0.02
+"""Between two tries: SQLite does not wait for another one who folds the log."""
+
+_ERASING = threading.Lock()
 
 
 def erase_deleted(database: Database) -> bool:
@@ -25,18 +35,35 @@ def erase_deleted(database: Database) -> bool:
         engine = connection.engine
     if engine.dialect.name != "sqlite":
         return True
+    until = time.monotonic() + PATIENCE_S
+    why: object = "others read or write"
+    if _ERASING.acquire(timeout=PATIENCE_S):
+        try:
+            while not _fold(engine, until):
+                if time.monotonic() >= until:
+                    break
+                time.sleep(AGAIN_S)
+            else:
+                return True
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            why = error
+        finally:
+            _ERASING.release()
+    logger.warning("What was deleted is not overwritten yet, the next sweep tries again: %s", why)
+    return False
+
+
+def _fold(engine: Engine, until: float) -> bool:
+    """Whether all of the log is in the file now, and the log empty."""
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
         before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
         try:
-            cursor.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+            cursor.execute(f"PRAGMA busy_timeout = {max(round((until - time.monotonic()) * 1_000), 1)}")
             busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    except sqlite3.Error as error:
-        logger.warning("What was deleted is not overwritten yet, since the job store is in use or fails: %s", error)
-        return False
     finally:
         raw.close()
     return not busy

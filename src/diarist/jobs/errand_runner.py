@@ -99,6 +99,16 @@ class ErrandRunner:
             self._news = True
             self._changed.notify_all()
 
+    def drop(self, job_id: str, timeout: Seconds = 1.0) -> None:
+        """Stop what is under way here for a job that is gone, and wait for the end of it, so long at the most."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            found = {thread: hold for thread, hold in self._holds.items() if hold.errand.job_id == job_id}
+        for hold in found.values():
+            hold.lost.set()
+        for thread in found:
+            thread.join(max(until - time.monotonic(), 0.0))
+
     def stop(self, timeout: float = 5.0) -> None:
         """End all threads, within about ``timeout`` seconds; another runner may take at once what they had in hand."""
         until = time.monotonic() + timeout

@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 
 from diarist import logs, tracing
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
+from diarist.jobs.errand_runner import LEASE_S
 from diarist.jobs.errands import Errand, ErrandStore
 from diarist.jobs.failure import to_job_error
 from diarist.jobs.job_store import JobStore
@@ -93,6 +94,7 @@ class FetchHandler:
             ):
                 fetched = self._fetch(job, path, check)
                 self._keep(job, path, fetched, check)
+            self._errands.done(errand)
         except _Unwanted:
             self._clear(errand)
         except InputError as error:
@@ -191,6 +193,8 @@ class FetchHandler:
         self._errands.done(errand)
 
     def _refuse(self, errand: Errand, error: JobError) -> None:
+        if not self._errands.renew(errand, LEASE_S):
+            return  # another process has it, and perhaps the recording
         logger.info("The recording cannot be fetched (%s)", error.code, extra={"job_id": errand.job_id})
         self._store.refuse(errand.job_id, error)
         self._clear(errand)

@@ -64,6 +64,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         stop.wait()
         logger.info("Leaving: what is in hand has %.0f s to be finished", settings.drain_s)
         crew.drain(settings.drain_s)
+        crew.stop()  # before all else: whoever runs this may kill it soon after that time
     logger.info("Left")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -27,8 +27,10 @@ class JobStore(Protocol):
     Every method raises ``StoreUnavailable`` where the store cannot be read or written.
     """
 
-    def create(self, job: Job, limits: Limits | None = None) -> Job:
+    def create(self, job: Job, limits: Limits | None = None, attended_s: Seconds | None = None) -> Job:
         """Keep a new job, queued; or give the one back that its owner made with the same idempotency key.
+
+        ``attended_s``: for how long its caller certainly holds the line.
 
         Raises:
             QueueFull: there are as many unfinished ones as may be, of all owners or of this one.
@@ -57,7 +59,7 @@ class JobStore(Protocol):
         ...
 
     def refuse(self, job_id: str, error: JobError) -> bool:
-        """The recording cannot be had: mark the queued job failed. False: nobody waits for it any more."""
+        """The recording cannot be had: mark the queued job failed. False: nobody waits for it (any more)."""
         ...
 
     def claim(
@@ -66,8 +68,9 @@ class JobStore(Protocol):
         """Take the next job that is queued in one of ``queues`` (empty: in any at all).
 
         First those whose caller holds the line, then by priority, then of the owner who was served least recently, then
-        the oldest. What dead workers held is given back before (``release`` of those whose lease has run out). Counts
-        the attempt. None where there is no such job. Two callers never get the same one.
+        the oldest. What dead workers held is given back before (``release`` of those whose lease has run out; where
+        requests alone are wanted, a worker is at work, and no lease of its own is taken for lapsed). Counts the
+        attempt. None where there is no such job. Two callers never get the same one.
         """
         ...
 
@@ -86,7 +89,10 @@ class JobStore(Protocol):
         ...
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
-        """Keep the transcript and mark the job succeeded, unless it is no longer this worker's (False)."""
+        """Keep the transcript and mark the job succeeded, unless it is no longer this worker's (False).
+
+        Utterances that were not settled before are so now.
+        """
         ...
 
     def fail(self, job_id: str, worker: str, error: JobError) -> bool:
@@ -94,7 +100,10 @@ class JobStore(Protocol):
         ...
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
-        """After a fault of ours: queue the job again for later; fail it where ``attempts`` are used up."""
+        """After a fault of ours: queue the job again for later; fail it where it is the last of ``attempts``.
+
+        Attempts that ended with the death of a worker, or of the whole service, do not count.
+        """
         ...
 
     def hand_back(self, job_id: str, worker: str) -> bool:
@@ -149,8 +158,12 @@ class JobStore(Protocol):
         """All jobs queued or running, oldest first."""
         ...
 
-    def ended(self) -> tuple[Job, ...]:
-        """All jobs that have ended, oldest first."""
+    def requests(self) -> tuple[str, ...]:
+        """The ids of all requests, oldest first."""
+        ...
+
+    def known(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
+        """Those of them that there are jobs of; with ``ended``, jobs that have ended."""
         ...
 
     def unattended(self) -> tuple[str, ...]:

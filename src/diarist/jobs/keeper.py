@@ -1,4 +1,8 @@
-"""Keeps a worker's hold on its jobs and tells the supervisor that it is well, whatever the main thread is in."""
+"""Keeps a worker's hold on its jobs and tells the supervisor that it is well, whatever the main thread is in.
+
+Two threads: one that gives signs of life and waits for nobody, and one that speaks to the store, which may not answer
+for longer than a lease.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +51,17 @@ class _Hold:
 
 
 class Keeper:
-    """Renews the leases of the jobs that are held, from a thread of its own.
+    """Renews the leases of the jobs that are held, and gives signs of life, from threads of its own.
 
-    There may be several: one that is worked on, and others that were interrupted for it. Work that shows no progress
-    for ``settings.job_stall_s`` gets no more help: the supervisor then hears nothing and ends the process.
+    There may be several jobs: one that is worked on, and others that were interrupted for it. Work that shows no
+    progress for ``settings.job_stall_s`` gets no more help: the supervisor then hears nothing and ends the process.
 
     Args:
         store: where the leases are.
         worker: who holds them.
         settings: gives ``job_lease_s`` and ``job_stall_s``.
-        alive: tells the supervisor.
+        alive: tells the supervisor; waits for nobody.
+        report: tells the store, now and then, that the worker is there; may raise ``ServiceError``.
         leave: set when the worker should end; the work is then stopped like work that is canceled.
         overdue: called, once, when the work on a job that is lost has not stopped after ``STOP_S``.
     """
@@ -67,6 +72,7 @@ class Keeper:
         worker: str,
         settings: Settings,
         alive: Callable[[], None],
+        report: Callable[[], None],
         leave: threading.Event,
         overdue: Callable[[], None],
     ) -> None:
@@ -74,12 +80,17 @@ class Keeper:
         self._worker = worker
         self._settings = settings
         self._alive = alive
+        self._report = report
         self._leave = leave
         self._overdue = overdue
         self._changed = threading.Condition()
         self._news = False
         self._holds: list[_Hold] = []
         self._sign_at = time.monotonic()
+        self._answered_at = time.monotonic()
+        self._beat_s = min(BEAT_S, settings.job_lease_s / 4)
+        self._beating = True
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
 
     def look(self) -> None:
@@ -126,6 +137,8 @@ class Keeper:
             with self._changed:
                 self._holds.remove(hold)
                 self._sign_at = time.monotonic()
+                if self._holds and self._holds[-1].lost_at is not None:
+                    self._holds[-1].lost_at = self._sign_at  # before, it could not stop
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -161,30 +174,57 @@ class Keeper:
         if self._leave.is_set():
             raise Cancelled("The worker was asked to stop.")
 
+    def sign(self) -> None:
+        """Note that something goes on, though it is no progress."""
+        with self._changed:
+            self._sign_at = time.monotonic()
+
+    @property
+    def answered_at(self) -> float:
+        """When the store last answered, on the monotonic clock."""
+        return self._answered_at
+
     def still_ours(self) -> bool:
         """Ask the store now whether the job that is worked on is, and wait for its answer."""
         with self._changed:
             hold = self._holds[-1] if self._holds else None
         return hold is not None and self._renew(hold)
 
+    def _beat(self) -> None:
+        while self._beating:
+            with self._changed:
+                stalls = self._stalls()
+            if not stalls:
+                self._alive()
+            time.sleep(self._beat_s)
+
+    def _stalls(self) -> bool:
+        return bool(self._holds) and time.monotonic() - self._sign_at > self._settings.job_stall_s
+
     def _keep(self) -> None:
-        beat_s = min(BEAT_S, self._settings.job_lease_s / 4)
+        pause_s = min(NOTE_EVERY_S, self._beat_s)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._news, timeout=beat_s)
+                self._changed.wait_for(lambda: self._news, timeout=self._beat_s)
                 self._news = False
                 holds = tuple(self._holds)
-                quiet_s = time.monotonic() - self._sign_at
-            if holds and quiet_s > self._settings.job_stall_s:
+                stalls = self._stalls()
+            if stalls:
                 continue
-            self._alive()
-            for hold in holds:
-                if hold.lost_at is None:
-                    self._renew(hold)
-            pause_s = min(NOTE_EVERY_S, beat_s)
+            try:
+                for hold in holds:
+                    if hold.lost_at is None:
+                        self._renew(hold)
+                self._report()
+            except ServiceError as error:
+                logger.warning("The worker cannot be reported: %s", error)
+            except Exception:
+                # Without this thread all leases would run out.
+                logger.exception("Keeping jobs failed in a way that nobody thought of")
             while (left_s := self._patience_s()) is not None:
                 if left_s <= 0:
                     logger.warning("The work on a job that is lost does not stop: this process is ended for it")
+                    self._beating = False  # if it cannot even end, the supervisor sees to that
                     self._overdue()
                     return
                 time.sleep(min(left_s, pause_s))
@@ -205,6 +245,7 @@ class Keeper:
             # The lease outlasts a few failures; if it does not, the next answer says so.
             logger.warning("The lease could not be renewed: %s", error)
             return True
+        self._answered_at = time.monotonic()
         if not ours:
             with self._changed:
                 if hold.lost_at is None:

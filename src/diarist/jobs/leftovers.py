@@ -8,7 +8,6 @@ import shutil
 from diarist.errors import ServiceError
 from diarist.jobs.job_store import JobStore
 from diarist.jobs.media import MediaStore
-from diarist.jobs.model import JobKind
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -20,14 +19,15 @@ def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> N
     Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
     workers said. The log says how much there was.
     """
-    for report in store.reports():
-        store.release(report.worker, settings.job_attempts, blameless=True)
-    gone = [job.id for job in (*store.unfinished(), *store.ended()) if job.order.kind is JobKind.REQUEST]
+    holders = {job.worker for job in store.unfinished() if job.worker is not None}
+    for worker in sorted(holders.union(report.worker for report in store.reports())):
+        store.release(worker, settings.job_attempts, blameless=True)
+    gone = store.requests()
     for job_id in gone:
         store.delete(job_id)
     kept = store.unfinished()
-    known = {job.id for job in (*kept, *store.ended())}
-    strays = media.job_ids() - known
+    found = media.job_ids()
+    strays = found - store.known(found)
     for job_id in strays:
         try:
             media.remove(job_id)

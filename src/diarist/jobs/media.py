@@ -94,8 +94,8 @@ class MediaStore(Protocol):
     def remove(self, job_id: str) -> None:
         """Forget everything of a job. No error where there is nothing."""
 
-    def job_ids(self) -> frozenset[str]:
-        """The jobs of which there is something."""
+    def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
+        """The jobs of which there is something; with ``with_parts``, of which there are parts."""
 
     def clean(self, older_than: datetime) -> int:
         """Remove what processes left that were killed while they wrote; how many things that were."""
@@ -256,9 +256,10 @@ class DirectoryMedia:
     def remove(self, job_id: str) -> None:
         self._remove_folder(self._folder(job_id))
 
-    def job_ids(self) -> frozenset[str]:
+    def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
         with self._explained():
-            return frozenset(entry.name for entry in self._entries() if is_job_id(entry.name))
+            found = [entry for entry in self._entries() if is_job_id(entry.name)]
+            return frozenset(entry.name for entry in found if not with_parts or (entry / PARTS).is_dir())
 
     def clean(self, older_than: datetime) -> int:
         with self._explained():

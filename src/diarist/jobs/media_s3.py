@@ -180,7 +180,10 @@ class S3Media:
         self._delete(self._keys(self._key(job_id, "")))
         self._abort(self._key(job_id, ""))
 
-    def job_ids(self) -> frozenset[str]:
+    def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
+        if with_parts:
+            halves = (key.removeprefix(self._prefix).split(f"/{PARTS}/") for key in self._keys(self._prefix))
+            return frozenset(half[0] for half in halves if len(half) > 1 and is_job_id(half[0]))
         found = self._list("list_objects_v2", "CommonPrefixes", Prefix=self._prefix, Delimiter="/")
         names = (entry["Prefix"].removeprefix(self._prefix).removesuffix("/") for entry in found)
         return frozenset(name for name in names if is_job_id(name))

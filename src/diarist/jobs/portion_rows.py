@@ -7,9 +7,15 @@ from sqlalchemy import Connection, delete, update
 from diarist.jobs.schema import portions
 
 
-def free(connection: Connection, worker: str, *, died: bool) -> None:
-    """What this worker has in hand may be taken by others; ``died``: it counts as the death of a worker."""
+def free(connection: Connection, worker: str, *, died: bool, job_id: str | None = None) -> None:
+    """What this worker has in hand, of one job or of any, may be taken by others.
+
+    ``died``: it counts as the death of a worker. Whoever locks the job as well does so before: so that no two wait for
+    each other.
+    """
     held = update(portions).where(portions.c.worker == worker, ~portions.c.done)
+    if job_id is not None:
+        held = held.where(portions.c.job_id == job_id)
     deaths = portions.c.deaths + (1 if died else 0)
     connection.execute(held.values(worker=None, lease_until=None, deaths=deaths))
 

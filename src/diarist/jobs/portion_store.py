@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, or_, select, update
 
 from diarist.jobs import portion_rows
+from diarist.jobs.admission import UNFINISHED
 from diarist.jobs.database import Database
 from diarist.jobs.model import JobState
 from diarist.jobs.schema import jobs, portions
@@ -50,11 +51,16 @@ class PortionStore:
     def post(self, job_id: str, engine: str, queue: str, channel: int, wanted: Sequence[Portion]) -> tuple[str, ...]:
         """Have portions done by whoever has the same engine; those that were posted before stay as they are.
 
+        Of a job that nobody works on any more none are posted: nobody would remove them.
+
         Returns:
             The digest of each, in order.
         """
         digests = tuple(_digest(engine, channel, portion) for portion in wanted)
         with self._database.writing() as connection:
+            running = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING)
+            if connection.execute(running.with_for_update()).one_or_none() is None:
+                return digests
             for number, (digest, portion) in enumerate(zip(digests, wanted, strict=True)):
                 values = {
                     "job_id": job_id, "digest": digest, "number": number, "engine": engine, "queue": queue,
@@ -75,15 +81,18 @@ class PortionStore:
     ) -> Task | None:
         """Take the next portion that nobody has in hand, of any job in these queues that is being worked on.
 
-        ``only``: of one job, channel and stage, whatever the queue. That of a worker who was silent for longer than the
-        lease counts as the death of one.
+        ``only``: of one job that this worker holds, channel and stage, whatever the queue. That of a worker who was
+        silent for longer than the lease counts as the death of one.
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
             fits = and_(_free(now), portions.c.engine == engine, jobs.c.state == JobState.RUNNING)
             if only is not None:
                 job_id, channel, stage = only
-                fits = and_(fits, portions.c.job_id == job_id, portions.c.channel == channel, portions.c.stage == stage)
+                fits = and_(
+                    fits, jobs.c.worker == worker,
+                    portions.c.job_id == job_id, portions.c.channel == channel, portions.c.stage == stage,
+                )  # fmt: skip
             elif queues:
                 fits = and_(fits, portions.c.queue.in_(queues))
             found = connection.execute(
@@ -109,12 +118,15 @@ class PortionStore:
         return Task(found.job_id, found.digest, found.channel, asked, found.request_id, found.traceparent)
 
     def renew(self, task: Task, worker: str, lease_s: Seconds) -> bool:
-        """Lengthen the lease. False: nobody wants it from this worker any more."""
-        running = select(jobs.c.id).where(jobs.c.id == task.job_id, jobs.c.state == JobState.RUNNING).exists()
+        """Lengthen the lease. False: nobody wants it from this worker any more.
+
+        It is wanted as long as the job has not ended, also between one holder of the job and the next.
+        """
+        wanted = select(jobs.c.id).where(jobs.c.id == task.job_id, UNFINISHED).exists()
         with self._database.writing() as connection:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
             renewed = connection.execute(
-                update(portions).where(_is(task), portions.c.worker == worker, running).values(lease_until=until)
+                update(portions).where(_is(task), portions.c.worker == worker, wanted).values(lease_until=until)
             )
         return renewed.rowcount > 0
 

@@ -18,8 +18,9 @@ must notice before its leases run out, while TCP by itself goes on for a quarter
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 """Transactions here take milliseconds."""
-IDLE_TIMEOUT_MS = 60_000
-"""Of a connection in mid-transaction: a process that was stopped would hold its locks for as long."""
+IDLE_TIMEOUT_MS = 10_000
+"""Of a connection in mid-transaction: a process that was stopped would hold its locks for as long, and nobody's lease
+may run out for that."""
 
 POOL = 5
 POOL_MORE = 10

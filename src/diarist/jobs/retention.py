@@ -9,36 +9,27 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
-
-from sqlalchemy import select
 
 from diarist.errors import ServiceError
-from diarist.jobs import fetch_errand
+from diarist.jobs import fetch_errand, spreading
 from diarist.jobs.database import Database, utc_now
 from diarist.jobs.erasing import erase_deleted
 from diarist.jobs.job_store import JobStore
 from diarist.jobs.media import MediaStore
-from diarist.jobs.schema import jobs
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-TEMP_PREFIXES = ("diarist-upload-", fetch_errand.TEMP_PREFIX)
+TEMP_PREFIXES = ("diarist-upload-", fetch_errand.TEMP_PREFIX, spreading.TEMP_PREFIX)
 """Of our files in a TEMP_AUDIO_DIR that somebody chose and that may hold other people's files."""
 
 SEARCHES = 4
 """How often in RETAIN_TEMP_S what was left among the recordings is looked for: that takes a list of all of them."""
-
-ASKED_AT_ONCE = 500
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +49,7 @@ class Swept:
     """Recordings without a job."""
 
     files: int = 0
-    """Temporary and half-written ones."""
+    """Temporary and half-written ones, and what was made of the recordings of jobs for others to work on."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
@@ -109,6 +100,7 @@ class Sweeper:
             requests=self._careful("requests without a caller", self._sweep_requests),
             strays=self._careful("recordings without a job", lambda: self._sweep_strays(today) if thorough else 0),
             files=self._careful("temporary files", lambda: self._sweep_temp(today - self._retain_temp))
+            + self._careful("parts of jobs that have ended", lambda: self._sweep_parts() if thorough else 0)
             + self._careful(
                 "half-written recordings", lambda: self._media.clean(today - self._retain_temp) if thorough else 0
             ),
@@ -162,10 +154,15 @@ class Sweeper:
     def _sweep_strays(self, now: datetime) -> int:
         """Recordings whose jobs are gone, once they were seen so for RETAIN_TEMP_S: until then they may be arriving."""
         found = self._media.job_ids()  # before the jobs: one that comes in between is known
-        strays = found - self._known(found)
+        strays = found - self._store.known(found)
         self._strays = {job_id: self._strays.get(job_id, now) for job_id in strays}
         old = tuple(job_id for job_id, since in self._strays.items() if now - since >= self._retain_temp)
         return self._each(old, self._media.remove)
+
+    def _sweep_parts(self) -> int:
+        """What was made for others of the recordings of jobs that have ended without the worker that removes it."""
+        found = self._media.job_ids(with_parts=True)
+        return self._each(self._store.known(found, ended=True), self._media.remove_parts)
 
     def _sweep_temp(self, before: datetime) -> int:
         settings = self._settings
@@ -176,14 +173,6 @@ class Sweeper:
             if ours and _remove_unused(path, before):
                 left += 1
         return left
-
-    def _known(self, job_ids: Iterable[str]) -> frozenset[str]:
-        """Those of them that the store has."""
-        known: set[str] = set()
-        for some in _in_portions(job_ids, ASKED_AT_ONCE):
-            with self._database.reading() as connection:
-                known.update(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(some))).scalars())
-        return frozenset(known)
 
     def _now(self, now: datetime | None) -> datetime:
         if now is not None:
@@ -235,9 +224,3 @@ def _remove_unused(path: Path, before: datetime) -> bool:
                 path.unlink()
                 return True
     return False
-
-
-def _in_portions(things: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    rest = iter(things)
-    while some := tuple(islice(rest, size)):
-        yield some

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from sqlalchemy import Connection, Row, Select, select
 
@@ -10,7 +11,17 @@ from diarist.jobs import codec
 from diarist.jobs.model import Job, JobError, Order
 from diarist.jobs.schema import jobs, labels
 
+ASKED_AT_ONCE = 500
+"""Ids in one statement: databases take some ten thousand values at the most."""
+
 COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
+
+
+def in_portions(job_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """As many ids at a time as may stand in one statement."""
+    rest = iter(job_ids)
+    while some := tuple(islice(rest, ASKED_AT_ONCE)):
+        yield some
 
 
 def values_of(job: Job) -> dict[str, object]:
@@ -99,7 +110,8 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
 def jobs_of(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
     """Those of rows of ``COLUMNS``, with their labels."""
     named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
-    wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(named)).order_by(labels.c.name)
-    for label in connection.execute(wanted):
-        named[label.job_id].append((label.name, label.value))
+    for some in in_portions(named):
+        wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(some)).order_by(labels.c.name)
+        for label in connection.execute(wanted):
+            named[label.job_id].append((label.name, label.value))
     return tuple(job_of(row, tuple(named[row.id])) for row in rows)

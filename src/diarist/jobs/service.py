@@ -8,11 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError
+from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
 from diarist.jobs import errand_rows, figures
 from diarist.jobs.admission import same
 from diarist.jobs.crew import COMMAND, Crew
@@ -66,7 +65,7 @@ FLEET_POLL_S = 0.25
 """The same where workers are on other machines, which send no notices."""
 
 STALE_S = 60.0
-"""A worker of a fleet that has said nothing for so long is taken for gone."""
+"""A worker that has said nothing for so long is taken for gone."""
 
 
 def open_service(settings: Settings) -> JobService:
@@ -109,6 +108,7 @@ class JobService:
         self._stopped = False
         self._positions: Mapping[str, int] = {}
         self._positions_at = 0.0
+        self._attended: dict[str, float] = {}
 
     def start(self) -> None:
         """Clear what an earlier run left, then start the workers."""
@@ -145,11 +145,13 @@ class JobService:
                 self._check_queue(order or Order())
         self._media.check_room(size_bytes)
 
-    def submit(self, recording: BinaryIO | Path, order: Order, limit: int | None = None) -> Job:
+    def submit(
+        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
+    ) -> Job:
         """Take a recording: a stream, copied from where it stands, or a file, moved away from where it is.
 
         Nothing is kept where it fails. ``limit``: how many unfinished jobs the owner may have, where that is not
-        MAX_QUEUED_PER_KEY.
+        MAX_QUEUED_PER_KEY. ``job_id``: of a new job (``new_job_id``); one with another id was made before.
 
         Raises:
             QueueFull: as many recordings wait as may.
@@ -158,7 +160,7 @@ class JobService:
             IdempotencyConflict: its idempotency key stands for another order.
             StoreUnavailable: the job store cannot be written.
         """
-        job_id = new_job_id()
+        job_id = job_id or new_job_id()
         with ExitStack() as place:
             self._take_place(order, place)
             try:
@@ -171,6 +173,8 @@ class JobService:
                         place.close()
                 else:
                     job = self._create(job_id, order, size_bytes, limit)
+            except _PerhapsKept:
+                raise  # the recording stays for now: where there is no job of it, a sweep removes it
             except BaseException:
                 self._remove_media(job_id)
                 raise
@@ -181,10 +185,10 @@ class JobService:
         self._queue.announce(order.queue)
         return job
 
-    def submit_url(self, order: Order, limit: int | None = None) -> Job:
+    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
         """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
         self._check_queue(order)
-        job = self._create(new_job_id(), order, None, limit)
+        job = self._create(job_id or new_job_id(), order, None, limit)
         logger.info("Job queued, to be fetched", extra={"job_id": job.id})
         self._runner.wake()
         return job
@@ -210,9 +214,9 @@ class JobService:
         return self._store.page(wanted, limit, cursor)
 
     def position(self, job_id: str) -> int | None:
-        """The place of a job in the line, 1 for the next; None where it does not wait."""
+        """The place of a job that waited a moment ago, 1 for the next; None where it does not wait any more."""
         with self._lining_up:
-            if time.monotonic() - self._positions_at > POSITIONS_AGE_S:
+            if time.monotonic() - self._positions_at > POSITIONS_AGE_S or job_id not in self._positions:
                 self._positions = self._store.positions()
                 self._positions_at = time.monotonic()
             return self._positions.get(job_id)
@@ -282,7 +286,9 @@ class JobService:
         try:
             self._store.delete(job_id)
         finally:
+            self._runner.drop(job_id)
             self._remove_media(job_id)
+            self._attended.pop(job_id, None)
             if kept:
                 # A request's words are overwritten by the next sweep; who deletes a job wants it gone now.
                 erase_deleted(self._database)
@@ -301,13 +307,13 @@ class JobService:
     def report(self) -> CrewReport:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            return CrewReport.of(self._store.reports(STALE_S if self._crew is None else None))
+            return CrewReport.of(self._store.reports(STALE_S))
         except ServiceError as error:
             return CrewReport("error", (), (str(error),))
 
     def figures(self) -> Figures:
         """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
-        return figures.read(self._database, STALE_S if self._crew is None else None)
+        return figures.read(self._database, STALE_S)
 
     def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
         now = utc_now()
@@ -315,9 +321,19 @@ class JobService:
             id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)), created_at=now,
             size_bytes=size_bytes or 0, ready=size_bytes is not None, recording=size_bytes is not None,
             stage="queued" if size_bytes is not None else "download",
-            attended_until=now + timedelta(seconds=ATTENDED_S) if order.kind is JobKind.REQUEST else None,
         )  # fmt: skip
-        return self._store.create(job, self._limits(limit) if order.kind is JobKind.JOB else None)
+        try:
+            if order.kind is JobKind.JOB:
+                return self._store.create(job, self._limits(limit))
+            return self._store.create(job, attended_s=ATTENDED_S)
+        except StoreUnavailable as error:
+            # It may have been kept all the same, where the connection was lost after that.
+            try:
+                return self._store.get(job_id)
+            except JobNotFound:
+                raise error from None
+            except ServiceError:
+                raise _PerhapsKept(str(error)) from error
 
     def _limits(self, limit: int | None) -> Limits:
         return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
@@ -325,8 +341,11 @@ class JobService:
     def _attend(self, job: Job) -> None:
         if job.attended_until is None or job.state.ended:
             return
-        if job.attended_until - utc_now() < timedelta(seconds=ATTENDED_S - ATTEND_EVERY_S):
+        # By this machine's own clock: the store's may be another.
+        now = time.monotonic()
+        if now - self._attended.get(job.id, float("-inf")) >= ATTEND_EVERY_S:
             self._store.attend(job.id, ATTENDED_S)
+            self._attended[job.id] = now
 
     def _take_place(self, order: Order, place: ExitStack) -> None:
         """Hold a place for a request while its recording arrives; ``place`` gives it free.
@@ -380,6 +399,10 @@ class JobService:
             logger.warning(
                 "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
             )
+
+
+class _PerhapsKept(StoreUnavailable):
+    """Nobody can say whether the job was made."""
 
 
 def _open_queue(settings: Settings) -> JobQueue:

@@ -10,13 +10,14 @@ clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, insert, select, update
 
 from diarist.errors import JobFailed, JobNotFound
-from diarist.jobs import codec, errand_rows, listing, portion_rows, queueing, tallies
+from diarist.jobs import codec, errand_rows, listing, portion_rows, queueing, reporting, tallies
 from diarist.jobs.admission import UNFINISHED, by_key, check_limits, same
 from diarist.jobs.database import Database, open_database
 from diarist.jobs.model import (
@@ -31,8 +32,8 @@ from diarist.jobs.model import (
     QueueGlance,
     WorkerReport,
 )
-from diarist.jobs.rows import COLUMNS, job_of, jobs_of, values_of
-from diarist.jobs.schema import errands, events, jobs, labels, owners, schema_version, transcripts, workers
+from diarist.jobs.rows import COLUMNS, in_portions, job_of, jobs_of, values_of
+from diarist.jobs.schema import errands, events, jobs, labels, owners, schema_version, transcripts
 from diarist.jobs.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, change, follow, tell
 from diarist.jobs.upsert import upsert
 from diarist.settings import Settings
@@ -40,9 +41,6 @@ from diarist.types import Seconds, Transcript, Utterance
 
 MOST_INTERRUPTIONS = 25
 """A job during which the whole service died so often is failed: it may be the job that kills it, and may not."""
-
-FORGOTTEN_S = 3_600.0
-"""What a worker said that has said nothing since is forgotten after so long."""
 
 CALM_INTERRUPTIONS = 3
 """After more than these it waits longer each time, so that other jobs get done in between."""
@@ -67,9 +65,12 @@ class SqlJobStore:
     def close(self) -> None:
         self.database.close()
 
-    def create(self, job: Job, limits: Limits | None = None) -> Job:
+    def create(self, job: Job, limits: Limits | None = None, attended_s: Seconds | None = None) -> Job:
         order = job.order
         with self.database.writing() as connection:
+            now = self.database.now(connection)
+            if attended_s is not None:
+                job = replace(job, attended_until=now + timedelta(seconds=attended_s))
             if limits is not None or order.idempotency_key is not None:
                 # One at a time, or two could both be the last that is allowed.
                 connection.execute(select(schema_version.c.version).with_for_update()).all()
@@ -84,7 +85,6 @@ class SqlJobStore:
                 rows = [{"job_id": job.id, "name": name, "value": value} for name, value in order.labels]
                 connection.execute(insert(labels), rows)
             upsert(connection, owners, {"owner": order.owner, "turn": 0}, {})
-            now = self.database.now(connection)
             follow(connection, now, job.id, order.kind, job.state, order.webhook_url)
             if order.source_url is not None:
                 errand_rows.add(connection, job.id, errand_rows.FETCH, {}, now)
@@ -116,14 +116,19 @@ class SqlJobStore:
         self._update(waits, stage=stage, progress=progress)
 
     def refuse(self, job_id: str, error: JobError) -> bool:
-        return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED), error)
+        return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready), error)
 
     def claim(
         self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
     ) -> Job | None:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            self._release(connection, now, _lapsed(now), attempts, blameless=False)
+            lapsed = _lapsed(now)
+            if requests_only:
+                # It lives, as it shows by asking: a store or a machine that was away for a while took nothing from it.
+                lapsed = and_(lapsed, jobs.c.worker != worker)
+            # A row that somebody has locked is no reason for all others to wait.
+            self._release(connection, now, lapsed, attempts, blameless=False, skip_locked=True)
             following = queueing.next_number(now, queues, requests_only=requests_only)
             taken = change(
                 connection, now, CLAIM, jobs.c.number == following, worker=worker,
@@ -162,22 +167,26 @@ class SqlJobStore:
                 return True
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(settled=last))
             now = self.database.now(connection)
-            for index in range(max(first, row.settled), last):
-                utterance = json.loads(codec.dump_utterance(utterances[index - first]))
-                tell(connection, now, job_id, "utterance", {"index": index, "utterance": utterance})
+            since = max(first, row.settled)
+            _tell_utterances(connection, now, job_id, utterances[since - first :], since)
         return True
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
         text = codec.dump_transcript(transcript)
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            done = change(
+            held = select(jobs.c.settled, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
+            row = connection.execute(held).one_or_none()
+            if row is None:
+                return False
+            if row.kind is JobKind.JOB:
+                unsettled = transcript.utterances[row.settled :]
+                _tell_utterances(connection, now, job_id, unsettled, row.settled)
+            change(
                 connection, now, FINISH, _held(job_id, worker), stage="done", progress=1.0,
                 settled=len(transcript.utterances), duration=transcript.duration,
                 timings=codec.dump_timings(transcript.timings),
             )  # fmt: skip
-            if not done:
-                return False
             connection.execute(insert(transcripts).values(job_id=job_id, transcript=text))
             for timing in transcript.timings:
                 tallies.observe(connection, tallies.STAGE_SECONDS, timing.seconds, stage=timing.stage)
@@ -190,19 +199,21 @@ class SqlJobStore:
         return self._fail(_held(job_id, worker), error)
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
-        again = and_(_held(job_id, worker), jobs.c.attempts < attempts, jobs.c.kind == JobKind.JOB)
+        faults = jobs.c.attempts - jobs.c.deaths - jobs.c.interruptions
+        again = and_(_held(job_id, worker), faults < attempts, jobs.c.kind == JobKind.JOB)
         with self.database.writing() as connection:
             now = self.database.now(connection)
             if change(connection, now, GIVE_BACK, again, not_before=now + timedelta(seconds=delay_s)):
+                portion_rows.free(connection, worker, died=False, job_id=job_id)
                 return True
         return self.fail(job_id, worker, error)
 
     def hand_back(self, job_id: str, worker: str) -> bool:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            held = _held(job_id, worker)
+            given = change(connection, now, GIVE_BACK, _held(job_id, worker), attempts=jobs.c.attempts - 1)
             portion_rows.free(connection, worker, died=False)
-            return bool(change(connection, now, GIVE_BACK, held, attempts=jobs.c.attempts - 1))
+            return bool(given)
 
     def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
         with self.database.writing() as connection:
@@ -211,7 +222,7 @@ class SqlJobStore:
             released = self._release(connection, now, held, attempts, blameless=blameless)
             if worker is not None:
                 portion_rows.free(connection, worker, died=not blameless)
-                connection.execute(delete(workers).where(workers.c.worker == worker))
+                reporting.forget(connection, worker)
         return released
 
     def attend(self, job_id: str, attended_s: Seconds) -> None:
@@ -273,10 +284,22 @@ class SqlJobStore:
         return tuple(QueueGlance(row.queue, row.depth, row.oldest_at) for row in rows)
 
     def unfinished(self) -> tuple[Job, ...]:
-        return self._all(UNFINISHED)
+        with self.database.reading() as connection:
+            rows = connection.execute(select(*COLUMNS).where(UNFINISHED).order_by(jobs.c.number)).all()
+            return jobs_of(connection, rows)
 
-    def ended(self) -> tuple[Job, ...]:
-        return self._all(~UNFINISHED)
+    def requests(self) -> tuple[str, ...]:
+        wanted = select(jobs.c.id).where(jobs.c.kind == JobKind.REQUEST).order_by(jobs.c.number)
+        with self.database.reading() as connection:
+            return tuple(connection.execute(wanted).scalars())
+
+    def known(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
+        known: set[str] = set()
+        wanted = select(jobs.c.id).where(~UNFINISHED) if ended else select(jobs.c.id)
+        with self.database.reading() as connection:
+            for some in in_portions(job_ids):
+                known.update(connection.execute(wanted.where(jobs.c.id.in_(some))).scalars())
+        return frozenset(known)
 
     def unattended(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
@@ -295,36 +318,13 @@ class SqlJobStore:
         self._update(jobs.c.id == job_id, recording=False)
 
     def report(self, report: WorkerReport) -> None:
-        values = {
-            "pid": report.pid,
-            "state": report.state,
-            "models": codec.dump_models(report.models),
-            "errors": codec.dump_texts(report.errors),
-            "device": report.device,
-            "queues": codec.dump_texts(report.queues),
-        }
         with self.database.writing() as connection:
-            values["reported_at"] = now = self.database.now(connection)
-            upsert(connection, workers, {"worker": report.worker, **values}, values)
-            # Of a machine that is gone nobody else says so.
-            gone = workers.c.reported_at < now - timedelta(seconds=FORGOTTEN_S)
-            connection.execute(delete(workers).where(gone))
+            reporting.keep(connection, report, self.database.now(connection))
 
     def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
-        wanted = select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)
         with self.database.reading() as connection:
-            if fresh_s is not None:
-                wanted = wanted.where(
-                    workers.c.reported_at > self.database.now(connection) - timedelta(seconds=fresh_s)
-                )
-            rows = connection.execute(wanted).all()
-        return tuple(
-            WorkerReport(
-                row.worker, row.pid, row.state, codec.load_models(row.models), codec.load_texts(row.errors),
-                row.reported_at, row.device, codec.load_texts(row.queues),
-            )
-            for row in rows
-        )  # fmt: skip
+            since = None if fresh_s is None else self.database.now(connection) - timedelta(seconds=fresh_s)
+            return reporting.read(connection, since)
 
     def count(self, metric: str, **labels: str) -> None:
         with self.database.writing() as connection:
@@ -333,11 +333,6 @@ class SqlJobStore:
     def observe(self, metric: str, value: float, **labels: str) -> None:
         with self.database.writing() as connection:
             tallies.observe(connection, metric, value, **labels)
-
-    def _all(self, where: ColumnElement[bool]) -> tuple[Job, ...]:
-        with self.database.reading() as connection:
-            rows = connection.execute(select(*COLUMNS).where(where).order_by(jobs.c.number)).all()
-            return jobs_of(connection, rows)
 
     def _update(self, where: ColumnElement[bool], **values: object) -> bool:
         with self.database.writing() as connection:
@@ -349,9 +344,17 @@ class SqlJobStore:
             return bool(change(connection, now, FAIL, where, error_code=error.code, error_message=error.message))
 
     def _release(
-        self, connection: Connection, now: datetime, held: ColumnElement[bool], attempts: int, *, blameless: bool
+        self,
+        connection: Connection,
+        now: datetime,
+        held: ColumnElement[bool],
+        attempts: int,
+        *,
+        blameless: bool,
+        skip_locked: bool = False,
     ) -> tuple[str, ...]:
-        dead = connection.execute(select(*COLUMNS).where(held).order_by(jobs.c.number).with_for_update()).all()
+        wanted = select(*COLUMNS).where(held).order_by(jobs.c.number)
+        dead = connection.execute(wanted.with_for_update(skip_locked=skip_locked)).all()
         for row in dead:
             job = job_of(row)
             # The death is the job's; a portion that its holder had in hand is not blamed a second time.
@@ -388,6 +391,14 @@ def _get(connection: Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
     return jobs_of(connection, (row,))[0]
+
+
+def _tell_utterances(
+    connection: Connection, now: datetime, job_id: str, utterances: Sequence[Utterance], first: int
+) -> None:
+    for index, utterance in enumerate(utterances, start=first):
+        body = json.loads(codec.dump_utterance(utterance))
+        tell(connection, now, job_id, "utterance", {"index": index, "utterance": body})
 
 
 def _event(row: Row[*tuple[object, ...]]) -> JobEvent:

@@ -34,6 +34,12 @@ LONG_LIFE_S = 60.0
 STARTUP_S = 60.0
 """How long a new process may take until its first sign of life, where the lease is shorter."""
 
+WATCH_S = 1.0
+"""Longest time between two looks whether the worker gives signs of life."""
+
+AWAY_S = 3.0
+"""Where there was more between two looks, this process was stopped, or the machine was, and the worker with it."""
+
 KILL_S = 5.0
 """How long a killed process may take to be gone."""
 
@@ -70,6 +76,8 @@ class Supervisor:
         self._offer = offer
         self._command = tuple(command)
         self._stopping = threading.Event()
+        self._dismissed = False
+        self._ended = threading.Event()
         self._lock = threading.Lock()
         self._process: _WorkerProcess | None = None
         self._main = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
@@ -104,6 +112,7 @@ class Supervisor:
 
     def dismiss(self) -> None:
         """Tell the worker to end, and start no other. Returns at once."""
+        self._dismissed = True
         with self._lock:
             self._stopping.set()
             if self._process is not None:
@@ -124,6 +133,12 @@ class Supervisor:
         self._watch.join(KILL_S)
 
     def _supervise(self) -> None:
+        try:
+            self._keep_one_running()
+        finally:
+            self._ended.set()
+
+    def _keep_one_running(self) -> None:
         deaths = 0
         fault: str | None = None
         name = self._name_next(fault)
@@ -131,8 +146,8 @@ class Supervisor:
             process: _WorkerProcess | None = None
             try:
                 process = self._spawn(name, fault)
-            except OSError as error:
-                how = f"could not be started ({error.strerror})"
+            except (OSError, RuntimeError) as error:  # the latter where the system gives no more threads
+                how = f"could not be started ({getattr(error, 'strerror', None) or error})"
             if process is not None:
                 how = process.wait()
                 with self._lock:
@@ -176,10 +191,13 @@ class Supervisor:
         return name
 
     def _release(self, name: str) -> None:
-        """Give back what the dead worker held; again until the store can be written, for nobody else will."""
+        """Give back what the dead worker held; again until the store can be written, for nobody else will.
+
+        Where it was told to end, that it did so is not the job's doing.
+        """
         while True:
             try:
-                released = self._store.release(name, self._settings.job_attempts)
+                released = self._store.release(name, self._settings.job_attempts, blameless=self._dismissed)
             except ServiceError as error:
                 logger.error("The jobs of a dead worker cannot be given back: %s", error)  # noqa: TRY400
                 if self._stopping.wait(1.0):
@@ -198,10 +216,17 @@ class Supervisor:
 
     def _watch_for_silence(self) -> None:
         lease_s = self._settings.job_lease_s
-        while not self._stopping.wait(min(1.0, lease_s / 4)):
+        every_s = min(WATCH_S, lease_s / 4)
+        looked_at = time.monotonic()
+        while not self._ended.wait(every_s):
+            away_s = time.monotonic() - looked_at
+            looked_at = time.monotonic()
             with self._lock:
                 process = self._process
             if process is None:
+                continue
+            if away_s > max(AWAY_S, 2 * every_s):
+                process.forgive()
                 continue
             silent_s = process.silent_s
             if silent_s > (lease_s if process.spoke else max(lease_s, STARTUP_S)):
@@ -236,8 +261,17 @@ class _WorkerProcess:
             threading.Thread(target=self._read_events, args=(events,), name="worker-events", daemon=True),
             threading.Thread(target=_relay_log, args=(log, briefing.worker), name="worker-log", daemon=True),
         )
-        for reader in self._readers:
-            reader.start()
+        try:
+            for reader in self._readers:
+                reader.start()
+        except RuntimeError:
+            self.kill()
+            self._process.wait()
+            for reader, pipe in zip(self._readers, (events, log), strict=True):
+                if reader.ident is None:
+                    pipe.close()
+            self._down.close()
+            raise
         with contextlib.suppress(OSError):  # dead already: wait() says how
             self._down.write(briefing.dump())
             self._down.flush()
@@ -246,6 +280,10 @@ class _WorkerProcess:
     @property
     def age_s(self) -> float:
         return time.monotonic() - self._started
+
+    def forgive(self) -> None:
+        """Wait for its next sign of life anew: all was at a standstill, this process too."""
+        self._heard = time.monotonic()
 
     @property
     def silent_s(self) -> float:

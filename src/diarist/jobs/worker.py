@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from diarist.jobs import line, tallies
 from diarist.jobs.database import utc_now
 from diarist.jobs.failure import to_job_error
 from diarist.jobs.keeper import Keeper
+from diarist.jobs.leaving import end_process, see_out
 from diarist.jobs.line import Briefing, WorkerLine
 from diarist.jobs.media import MediaStore, open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
@@ -54,10 +54,6 @@ HELPING_POLL_S = 0.1
 STORE_RETRY_S = 2.0
 """Until the job store is tried again after it could not be used."""
 
-LEAVE_S = 1.5
-"""How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
-
-
 UNREACHABLE_S = 30.0
 """Until requests are looked for again, in the middle of a job, after the job store could not be used."""
 
@@ -81,7 +77,7 @@ def run_worker(
     store = open_store(settings)
     left = threading.Event()
     worker = _Worker(briefing, parent, store, work)
-    leaving = threading.Thread(target=_see_out, args=(parent.leave, left, worker.give_up), name="leave", daemon=True)
+    leaving = threading.Thread(target=see_out, args=(parent.leave, left, worker.give_up), name="leave", daemon=True)
     leaving.start()
     try:
         engine = worker.load(load_engine, load_retry_s)
@@ -110,25 +106,27 @@ class _Worker:
         self._looked_at = 0.0
         self._look_from = 0.0
         self._helped_at = float("-inf")
-        self._keeper = Keeper(store, self._name, briefing.settings, self.live, parent.leave, self.give_up)
+        self._keeper = Keeper(
+            store, self._name, briefing.settings, lambda: parent.say(line.ALIVE), self.report_again, parent.leave,
+            self.give_up,
+        )  # fmt: skip
         parent.heard = self._keeper.look
 
-    def live(self) -> None:
-        """Give a sign of life, to the supervisor and now and then to the store: who is silent is taken for gone."""
-        self._parent.say(line.ALIVE)
+    def report_again(self) -> None:
+        """Say the same again now and then: who is silent is taken for gone. Raises ``ServiceError``."""
         if self._said is None or time.monotonic() - self._reported_at < REPORT_EVERY_S:
             return
         self._reported_at = time.monotonic()
-        with contextlib.suppress(ServiceError):
-            self._store.report(replace(self._said, reported_at=utc_now()))
+        self._store.report(replace(self._said, reported_at=utc_now()))
 
     def give_up(self) -> None:
         """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
-        with contextlib.suppress(ServiceError):
-            for job in self._keeper.jobs:
+        for job in self._keeper.jobs:
+            with contextlib.suppress(ServiceError):
                 self._store.hand_back(job.id, self._name)
+        with contextlib.suppress(ServiceError):
             self._portions.give_back(self._name)
-        _end_process()
+        end_process()
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
         """The engine, tried until it loads; None when told to leave."""
@@ -213,7 +211,8 @@ class _Worker:
 
         def progress(stage: str, done: float) -> None:
             self._keeper.progress(stage, done)
-            self._let_through(None, engine, stage, started)
+            if self._let_through(None, engine, stage, started):
+                self._keeper.progress(stage, done)
 
         with (
             logs.about(request=task.request_id, job=task.job_id),
@@ -226,12 +225,15 @@ class _Worker:
                 with self._keeper.working():
                     help_out(task, engine, self._media, progress)
                 self._portions.done(task, self._name)
-            except (Cancelled, MediaMissing):
+            except Cancelled:
                 logger.info("Portion dropped: nobody waits for it any more")
                 self._portions.give_back(self._name)
-            except Exception:
+            except Exception as error:
                 # Who holds the job does it then, and says what is wrong with it.
-                logger.exception("Portion failed")
+                if isinstance(error, MediaMissing):
+                    logger.warning("Portion dropped: the job is over, or MEDIA_URL is not one place for all machines")
+                else:
+                    logger.exception("Portion failed")
                 self._portions.give_back(self._name)
                 self._parent.leave.wait(STORE_RETRY_S)
             else:
@@ -257,24 +259,29 @@ class _Worker:
             return None
         return StoreScatter(job, engine, self._portions, self._media, self._name, self._settings)
 
-    def _let_through(self, job: Job | None, engine: Engine, stage: str, started: float) -> None:
-        """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for."""
+    def _let_through(self, job: Job | None, engine: Engine, stage: str, started: float) -> bool:
+        """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for.
+
+        False where nobody does.
+        """
         now = time.monotonic()
         if stage == "decode" or self._keeper.depth >= MOST_AT_ONCE or self._leaves() or now < self._look_from:
-            return
+            return False
         if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
-            return
+            return False
         if not self._parent.wake.is_set() and now - self._looked_at < POLL_S:
-            return
+            return False
         self._looked_at = now
         self._parent.wake.clear()
         try:
             if self._take(engine, requests_only=True):
                 logger.info("Back at this job, after a request that was let through")
+                return True
         except ServiceError as error:
             # To ask holds up the work for as long as the store does not answer.
             self._look_from = time.monotonic() + UNREACHABLE_S
             logger.warning("No request can be let through: %s", error)
+        return False
 
     def _do(self, job: Job, engine: Engine) -> None:
         logger.info(
@@ -286,7 +293,8 @@ class _Worker:
 
         def progress(stage: str, done: float) -> None:
             self._keeper.progress(stage, done)
-            self._let_through(job, engine, stage, started)
+            if self._let_through(job, engine, stage, started):
+                self._keeper.progress(stage, done)  # it may have been canceled meanwhile
 
         with self._keeper.holding(job):
             try:
@@ -333,18 +341,23 @@ class _Worker:
         if isinstance(error, InputError):
             self._insist(lambda: self._store.fail(job.id, self._name, fault))
             return
-        attempts, delay_s = self._settings.job_attempts, self._settings.job_retry_s * 3.0 ** (job.attempts - 1)
+        faults_before = max(job.attempts - job.deaths - job.interruptions - 1, 0)
+        attempts, delay_s = self._settings.job_attempts, self._settings.job_retry_s * 3.0**faults_before
         self._insist(lambda: self._store.retry(job.id, self._name, fault, attempts, delay_s))
 
     def _insist(self, write: Callable[[], bool]) -> bool:
-        """Write the end of a job, again where the store fails for a moment: an hour of work may hang on it."""
+        """Write the end of a job, again and again where the store is away: an hour of work may hang on it.
+
+        False also where the worker is told to leave, or the store answers to all else for longer than a lease.
+        """
         until = time.monotonic() + self._settings.job_lease_s
         while True:
+            self._keeper.sign()
             try:
                 return write()
             except ServiceError as error:
                 logger.error("The end of the job cannot be written: %s", error)  # noqa: TRY400 - the words say it all
-                if time.monotonic() >= until or self._parent.leave.wait(STORE_RETRY_S):
+                if self._keeper.answered_at >= until or self._parent.leave.wait(STORE_RETRY_S):
                     return False
 
     def _note_models(self, models: tuple[ModelInfo, ...]) -> None:
@@ -379,24 +392,6 @@ def _outside(device: str, gpu: str | None) -> str:
     if gpu is None:
         return device
     return re.sub(r"^cuda(:0)?(?!\S)", f"cuda:{gpu}" if gpu.isdigit() else gpu, device)
-
-
-def _see_out(leave: threading.Event, left: threading.Event, give_up: Callable[[], None]) -> None:
-    """End the process soon after it was told to leave, also where the main thread is held up in native code."""
-    leave.wait()
-    if left.wait(LEAVE_S):
-        return
-    end = threading.Timer(LEAVE_S / 2, _end_process)
-    end.daemon = True
-    end.start()
-    give_up()
-
-
-def _end_process() -> None:
-    """At once, with the processes that it started."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETRY_S) -> None:

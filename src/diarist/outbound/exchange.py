@@ -18,6 +18,9 @@ from diarist.outbound.urls import Url
 
 USER_AGENT = f"Diarist/{__version__}"
 
+SHOWN_CHARS = 200
+"""Of an error that came from a foreign server."""
+
 
 @cache
 def trusted() -> ssl.SSLContext:
@@ -83,16 +86,24 @@ def header(answer: httpcore.Response, name: str) -> str:
         return value.decode("latin-1").strip()
 
 
+def _short(error: Exception) -> str:
+    """What is wrong, which may quote what a foreign server sent."""
+    text = str(error)
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
 @contextmanager
 def _in_words(host: str, patience: Patience) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException as error:
+        said = _short(error)
         if patience.is_over:
             raise UrlUnreachable(f"The server {host!r} took longer than {patience.total_s:g} s in all.") from error
-        raise UrlUnreachable(f"The server {host!r} gave no sign for {patience.silence_s:g} s ({error}).") from error
+        raise UrlUnreachable(f"The server {host!r} gave no sign for {patience.silence_s:g} s ({said}).") from error
     except httpcore.ProtocolError as error:
-        raise UrlUnreachable(f"The server {host!r} breaks off, or does not answer as HTTP does ({error}).") from error
+        said = _short(error)
+        raise UrlUnreachable(f"The server {host!r} breaks off, or does not answer as HTTP does ({said}).") from error
     except httpcore.NetworkError as error:
         reason = error.args[0]  # not its cause, which httpcore takes away
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -100,4 +111,4 @@ def _in_words(host: str, patience: Patience) -> Iterator[None]:
                 f"The certificate of the server {host!r} cannot be trusted ({reason.verify_message}): it has to be one "
                 "of an authority that is known to this service."
             ) from error
-        raise UrlUnreachable(f"The server {host!r} cannot be reached ({error}).") from error
+        raise UrlUnreachable(f"The server {host!r} cannot be reached ({_short(error)}).") from error

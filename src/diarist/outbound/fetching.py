@@ -191,7 +191,11 @@ def _phrase(status: int) -> str:
 
 def _filename(answer: httpcore.Response, url: Url) -> str:
     path, _, _ = url.target.partition("?")
-    return _last(_disposition(header(answer, "Content-Disposition"))) or _last(unquote(path))
+    try:
+        named = _disposition(header(answer, "Content-Disposition"))
+    except (ValueError, LookupError):  # a character set that is none, or a number that is too long for one
+        named = ""
+    return _last(named) or _last(unquote(path))
 
 
 def _disposition(value: str) -> str:

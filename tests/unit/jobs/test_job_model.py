@@ -154,7 +154,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     @rule(worker=workers, requests_only=st.sampled_from((False, False, False, True)))
     def claim(self, worker: str, requests_only: bool) -> None:
-        self.give_back_lapsed()
+        self.give_back_lapsed(but_of=worker if requests_only else None)
         expected = self.next_one(requests_only=requests_only)
         taken = self.store.claim(worker, LEASE_S, ATTEMPTS, requests_only=requests_only)
         assert (taken and taken.id) == expected
@@ -218,10 +218,11 @@ class LifeOfJobs(RuleBasedStateMachine):
 
         return min((name for name, known in self.jobs.items() if fits(known)), key=order, default=None)
 
-    def give_back_lapsed(self) -> list[str]:
+    def give_back_lapsed(self, but_of: str | None = None) -> list[str]:
+        """Whoever looks for requests while it works does not take itself for dead."""
         lapsed = [
             name for name, known in self.jobs.items()
-            if known.state is JobState.RUNNING and known.lease_until < self.now
+            if known.state is JobState.RUNNING and known.lease_until < self.now and known.worker != but_of
         ]  # fmt: skip
         for name in lapsed:
             self.die(self.jobs[name], blameless=False)
@@ -262,6 +263,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         ours = self.held(known, worker)
         assert self.store.finish(name, worker, TRANSCRIPT) is ours
         if ours:
+            known.told += [str(index) for index in range(known.settled, len(TRANSCRIPT.utterances))]
             known.settled = len(TRANSCRIPT.utterances)
             known.become(JobState.SUCCEEDED)
 
@@ -276,7 +278,8 @@ class LifeOfJobs(RuleBasedStateMachine):
         name, known, worker = self.pick_held(number, worker)
         ours = self.held(known, worker)
         assert self.store.retry(name, worker, FAULT, ATTEMPTS, RETRY_S) is ours
-        if ours and known.kind is JobKind.JOB and known.attempts < ATTEMPTS:
+        faults = known.attempts - known.deaths - known.interruptions
+        if ours and known.kind is JobKind.JOB and faults < ATTEMPTS:
             known.not_before = self.now + RETRY_S
             known.become(JobState.QUEUED)
         elif ours:
@@ -310,7 +313,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     def recording_cannot_be_had(self, number: int) -> None:
         name, known = self.pick(number)
-        waits = known.state is JobState.QUEUED
+        waits = known.state is JobState.QUEUED and not known.ready
         assert self.store.refuse(name, FAULT) is waits
         if waits:
             known.become(JobState.FAILED)

@@ -28,12 +28,16 @@ class Bench:
     def __init__(self, settings) -> None:
         self.store = Leases()
         self.signs = 0
+        self.reports = 0
         self.leave = threading.Event()
         self.overdue = threading.Event()
-        self.keeper = Keeper(self.store, "w", settings, self._alive, self.leave, self.overdue.set)
+        self.keeper = Keeper(self.store, "w", settings, self._alive, self._report, self.leave, self.overdue.set)
 
     def _alive(self) -> None:
         self.signs += 1
+
+    def _report(self) -> None:
+        self.reports += 1
 
     def renewals(self, job_id: str) -> int:
         return sum(renewed[0] == job_id for renewed in self.store.renewed)

@@ -87,7 +87,7 @@ def test_a_connection_waits_for_nothing_for_long(url, opened, scheme):
         }  # fmt: skip
         info = connection.connection.driver_connection.info.get_parameters()
     assert shown == {
-        "statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "1min",
+        "statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "10s",
         "application_name": "diarist", "transaction_isolation": "read committed", "server_encoding": "UTF8",
         "tcp_user_timeout": "0",
     }  # fmt: skip

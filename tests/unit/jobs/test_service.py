@@ -63,8 +63,8 @@ def test_a_recording_takes_one_place_while_it_is_noted(still, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         asked: list[Future[None]] = []
 
-        def create_and_be_asked(job: Job, limits: Limits | None) -> Job:
-            create(job, limits)
+        def create_and_be_asked(job: Job, limits: Limits | None = None, attended_s: float | None = None) -> Job:
+            create(job, limits, attended_s)
             asked.append(pool.submit(still.service.check_room))
             wait(asked, timeout=0.5)
             return job
@@ -133,7 +133,7 @@ def test_waiters_wake_when_their_job_is_canceled(still):
 
 
 def test_a_store_that_fails_leaves_no_recording(still, monkeypatch):
-    def refuse(job: Job, limits: Limits | None) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise StoreUnavailable("locked")
 
     monkeypatch.setattr(still.store, "create", refuse)
@@ -177,7 +177,7 @@ def test_a_start_forgets_the_requests_of_an_earlier_run_and_says_so(settings, ca
     fill(settings, JobKind.REQUEST)
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     clear_leftovers(settings, store, media)
-    assert (store.unfinished(), store.ended(), store.reports()) == ((), (), ())
+    assert (store.unfinished(), store.requests(), store.reports()) == ((), (), ())
     assert media.job_ids() == frozenset()
     assert list(settings.temp_dir.iterdir()) == []
     assert "4 requests without a caller, 4 recordings without a job" in caplog.text
