@@ -183,7 +183,7 @@ class TestCreate:
 
     def test_a_long_body_of_json(self, client):
         answer = client.post("/v1/jobs", json={"url": URL, "labels": {"a": "b" * 2**17}})
-        refusal(answer, 413, "form_too_large")
+        refusal(answer, 413, "upload_too_large", "64 kB")
 
     @pytest.mark.parametrize("content_type", ["audio/wav", "application/x-www-form-urlencoded", "text/plain", None])
     def test_other_bodies(self, client, content_type):

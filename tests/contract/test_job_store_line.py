@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from contract.job_stores import (
     ATTEMPTS,
@@ -24,9 +26,12 @@ from contract.job_stores import (
     states_told,
 )
 from diarist.errors import IdempotencyConflict, QueueFull
+from diarist.jobs import schema
 from diarist.jobs.errand_rows import FETCH, WEBHOOK
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, QueueGlance
+from diarist.jobs.portion_store import PortionStore
 from diarist.jobs.store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.protocols import Portion
 
 HIGH, LOW = 1, -1
 
@@ -391,3 +396,92 @@ def _tried(call: Callable[[], Job]) -> Job | QueueFull:
         return call()
     except QueueFull as error:
         return error
+
+
+def test_who_looks_for_a_request_in_the_middle_of_a_job_does_not_take_itself_for_dead(store, clock):
+    """After the machine slept, or the store was away, for longer than the lease."""
+    (job_id,) = created(store, new_job())
+    store.claim("w", LEASE_S, ATTEMPTS)
+    clock.advance(LEASE_S + 1)
+    assert store.claim("w", LEASE_S, ATTEMPTS, requests_only=True) is None
+    assert store.renew(job_id, "w", LEASE_S, "recognition", 0.5) is True
+    clock.advance(LEASE_S + 1)
+    assert store.claim("another", LEASE_S, ATTEMPTS, requests_only=True) is None
+    assert (store.get(job_id).state, store.get(job_id).deaths) == (JobState.QUEUED, 1)
+
+
+def test_deaths_use_up_no_retries(store, clock):
+    """Each of them is counted by itself: workers, the service, and faults."""
+    (job_id,) = created(store, new_job())
+    for number in range(ATTEMPTS + 2):
+        assert store.claim(f"w{number}", LEASE_S, ATTEMPTS).id == job_id
+        store.release(f"w{number}", ATTEMPTS, blameless=number > 0)
+        clock.advance(100)
+    fault = JobError("media_unavailable", "Away.")
+    for _ in range(ATTEMPTS - 1):
+        assert store.claim("w", LEASE_S, ATTEMPTS).id == job_id
+        assert store.retry(job_id, "w", fault, ATTEMPTS, 0.0)
+        assert store.get(job_id).state is JobState.QUEUED
+    assert store.claim("w", LEASE_S, ATTEMPTS).id == job_id
+    assert store.retry(job_id, "w", fault, ATTEMPTS, 0.0)
+    assert (store.get(job_id).state, store.get(job_id).error) == (JobState.FAILED, fault)
+
+
+def test_a_job_whose_recording_is_there_is_refused_by_nobody(store):
+    (job_id,) = created(store, new_job(ready=False, recording=False))
+    assert store.supply(job_id, 7, "a.wav")
+    assert store.refuse(job_id, JobError("url_unreachable", "Away.")) is False
+    assert store.get(job_id).state is JobState.QUEUED
+
+
+def test_as_many_jobs_as_there_are_can_be_asked_for_at_once(store, monkeypatch):
+    monkeypatch.setattr("diarist.jobs.rows.ASKED_AT_ONCE", 2)
+    ids = created(store, *(new_job(labels=(("number", str(number)),)) for number in range(5)))
+    assert [job.order.labels for job in store.unfinished()] == [(("number", str(number)),) for number in range(5)]
+    assert store.known([*ids, "of nobody"]) == frozenset(ids)
+    assert store.known(ids, ended=True) == frozenset()
+    assert store.requests() == ()
+
+
+def test_the_caller_of_a_new_request_is_attended_by_the_clock_of_the_store(store, clock):
+    behind = new_job(kind=JobKind.REQUEST, created_at=START - timedelta(days=1))
+    request = store.create(behind, attended_s=60.0)
+    assert store.get(request.id).attended_until == clock.now + timedelta(seconds=60)
+    assert store.unattended() == ()
+    clock.advance(61)
+    assert store.unattended() == (request.id,)
+    assert store.requests() == (request.id,)
+
+
+class TestLocks:
+    """What others have locked, or lock in another order, holds nobody up for long."""
+
+    @pytest.fixture
+    def second(self, place) -> Iterator[SqlJobStore]:
+        if place.kind == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+        opened = place.open(None)
+        yield opened
+        opened.close()
+
+    def test_a_lapsed_job_that_somebody_has_locked(self, store, clock, second):
+        first, following = created(store, new_job(), new_job())
+        store.claim("w", LEASE_S, ATTEMPTS)
+        clock.advance(LEASE_S + 1)
+        with second.database.writing() as connection:
+            connection.execute(update(schema.jobs).where(schema.jobs.c.id == first).values(progress=0.5))
+            claimed = store.claim("another", LEASE_S, ATTEMPTS)
+        assert claimed is not None
+        assert claimed.id == following
+
+    def test_handing_back_while_others_cancel(self, store, second):
+        portions = PortionStore(store.database)
+        many = [Portion("recognition", n, n + 1, 1_000, b"x" * 200) for n in range(300)]
+        for _ in range(30):
+            (job_id,) = created(store, new_job())
+            assert store.claim("w", LEASE_S, ATTEMPTS).id == job_id
+            portions.post(job_id, "e", "any", 0, many)
+            assert portions.claim("w", LEASE_S, "e", only=(job_id, 0, "recognition")) is not None
+            said = at_once([partial(store.hand_back, job_id, "w"), partial(second.cancel, job_id)])
+            assert [each for each in said if isinstance(each, Exception)] == []
+            store.delete(job_id)

@@ -377,3 +377,14 @@ def waits_for_a_lock(store: SqlJobStore, seconds: float = 10.0) -> None:
                 return
         assert time.monotonic() < deadline, "nobody waits for a lock"
         turn.wait(0.02)
+
+
+def test_utterances_that_were_not_settled_before_the_end_are_told_with_it(store):
+    job = store.create(new_job())
+    store.claim("w", LEASE_S, ATTEMPTS)
+    store.settle(job.id, "w", 0, TRANSCRIPT.utterances[:1])
+    store.finish(job.id, "w", TRANSCRIPT)
+    events = store.events(job.id)
+    assert [event.kind for event in events] == ["state", "state", "utterance", "utterance", "state"]
+    assert tuple(event.utterance for event in events if event.utterance is not None) == TRANSCRIPT.utterances
+    assert store.get(job.id).settled == 2

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from contract.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, new_job, rows_naming
+from diarist.jobs.model import JobError, JobState
 from diarist.jobs.portion_store import PortionState, PortionStore
 from diarist.protocols import Portion
 
@@ -136,3 +137,44 @@ def _error():
     from diarist.jobs.model import JobError
 
     return JobError("job_failed", "why")
+
+
+def test_who_lost_the_job_takes_no_portion_of_it_in_the_holders_name(portions, job, store, clock):
+    portions.post(job.id, ENGINE, "any", 0, WANTED)
+    clock.advance(LEASE_S + 1)
+    assert store.claim("next", LEASE_S, ATTEMPTS).id == job.id
+    assert portions.claim("holder", LEASE_S, ENGINE, only=(job.id, 0, "recognition")) is None
+    assert portions.claim("next", LEASE_S, ENGINE, only=(job.id, 0, "recognition")) is not None
+
+
+def test_helpers_go_on_while_the_job_changes_hands(portions, job, store):
+    portions.post(job.id, ENGINE, "any", 0, WANTED)
+    task = portions.claim("helper", LEASE_S, ENGINE)
+    store.release("holder", ATTEMPTS)
+    assert store.get(job.id).state is JobState.QUEUED
+    assert portions.renew(task, "helper", LEASE_S) is True
+    assert store.claim("next", LEASE_S, ATTEMPTS).id == job.id
+    assert portions.renew(task, "helper", LEASE_S) is True
+    store.cancel(job.id)
+    assert portions.renew(task, "helper", LEASE_S) is False
+
+
+def test_a_retry_waits_for_no_portion_that_the_last_attempt_had_in_hand(portions, job, store):
+    portions.post(job.id, ENGINE, "any", 0, WANTED)
+    assert portions.claim("holder", 3_600.0, ENGINE, only=(job.id, 0, "recognition")) is not None
+    other = store.create(new_job())
+    assert store.claim("holder", LEASE_S, ATTEMPTS).id == other.id
+    portions.post(other.id, ENGINE, "any", 0, WANTED[:1])
+    assert portions.claim("holder", 3_600.0, ENGINE, only=(other.id, 0, "recognition")) is not None
+    assert store.retry(job.id, "holder", JobError("media_unavailable", "Away."), ATTEMPTS, 0.0)
+    assert store.claim("holder", LEASE_S, ATTEMPTS).id == job.id
+    again = [portions.claim("holder", LEASE_S, ENGINE, only=(job.id, 0, "recognition")) for _ in WANTED]
+    assert [task.portion for task in again] == list(WANTED)
+    assert {state.deaths for state in portions.states(job.id).values()} == {0}
+    assert portions.claim("another", LEASE_S, ENGINE) is None, "that of the other job is still in hand"
+
+
+def test_of_a_job_that_nobody_works_on_none_are_posted(portions, job, store):
+    store.cancel(job.id)
+    assert len(portions.post(job.id, ENGINE, "any", 0, WANTED)) == len(WANTED)
+    assert portions.states(job.id) == {}

@@ -108,7 +108,7 @@ def fingerprint(order: Order, recording: str) -> str:
 
 
 def _split(value: Any) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 Pair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f\x7f,]{{0,{MAX_LABEL_CHARS}}}$")]
