@@ -289,6 +289,15 @@ class TestOverTheWire:
         assert answer.json["error"]["type"] == "authentication_error"
         assert guarded_service.left_behind() == []
 
+    @pytest.mark.parametrize("line", ["GET /status", "GET /", "HEAD /metrics", "GET /openapi.json"])
+    def test_what_is_open_to_strangers_takes_no_body_of_theirs(self, guarded_service, line):
+        for framing in ("Content-Length: 500000", "Transfer-Encoding: chunked"):
+            asked = f"{line} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+            with socket.create_connection(guarded_service.address, timeout=20) as connection:
+                connection.sendall(asked)
+                assert connection.recv(12) == b"HTTP/1.1 401"
+        assert call(guarded_service.address, "GET", "/status", headers={"Content-Length": "0"}).status == 200
+
     def test_a_guest_is_asked_to_go_on(self, guarded_service):
         asked = head(500_000, f"Authorization: Bearer {ENV_KEY}", "Expect: 100-continue")
         with socket.create_connection(guarded_service.address, timeout=20) as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -183,7 +184,13 @@ class TestCreate:
 
     def test_a_long_body_of_json(self, client):
         answer = client.post("/v1/jobs", json={"url": URL, "labels": {"a": "b" * 2**17}})
-        refusal(answer, 413, "upload_too_large", "64 kB")
+        assert "64 kB" in refusal(answer, 413, "upload_too_large")
+
+    def test_what_is_missing_is_said(self, client):
+        said = refusal(client.post("/v1/jobs", json={"num_speakers": 2}), 400, "invalid_option", "url")
+        assert said.startswith("url is missing.")
+        said = refusal(client.post("/v1/jobs", data=form(part("language", "en")), headers=FORM), 400, "invalid_option")
+        assert said.startswith("There is no file in the field 'audio' or 'file', and no 'url' in its place.")
 
     @pytest.mark.parametrize("content_type", ["audio/wav", "application/x-www-form-urlencoded", "text/plain", None])
     def test_other_bodies(self, client, content_type):
@@ -247,6 +254,19 @@ class TestIdempotency:
         assert again.get_json()["id"] == first["id"]
         assert again.headers["Location"] == first["links"]["self"]
 
+    def test_repeats_that_come_together_are_told_apart_from_the_first(self, client):
+        """Also where a client sends all of them with one id."""
+
+        def send(_: int):
+            headers = FORM | KEY | {"X-Request-ID": "same"}
+            return client.application.test_client().post("/v1/jobs", data=recording("{}"), headers=headers)
+
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(send, range(6)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 5 + [202]
+        assert {answer.get_json()["id"] for answer in answers} == {answers[0].get_json()["id"]}
+        assert all((answer.status_code == 200) == ("Idempotent-Replayed" in answer.headers) for answer in answers)
+
     @pytest.mark.parametrize(
         ("content", "fields"),
         [("other", {}), ("{}", {"num_speakers": 3}), ("{}", {"labels": '{"a": "b"}'}), ("{}", {"priority": "low"}),
@@ -305,6 +325,12 @@ class TestList:
             assert bool(link) == (page.get_json()["next_cursor"] is not None)
             address = link and link[1]
         assert seen == three[::-1]
+
+    @pytest.mark.parametrize(
+        ("query", "param"), [({"label": ",".join(["a:b"] * 17)}, "label"), ({"state": "queued,"}, "state")]
+    )
+    def test_filters_that_cannot_be(self, client, query, param):
+        refusal(client.get("/v1/jobs", query_string=query), 400, "invalid_option", param)
 
     def test_filters(self, client, three, make, tmp_path):
         waits = make(script(until=str(tmp_path / "never")))

@@ -6,10 +6,12 @@ import concurrent.futures
 import hashlib
 import json
 import re
+import select
 import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -98,9 +100,36 @@ def test_a_chunked_upload_is_cut_off_at_the_limit(server):
         shows(answer_on(connection), 413, "upload_too_large")
 
 
+@pytest.mark.parametrize("piece", [b"1\r\nx\r\n", b"\r\n", b"0", b"1;" + b"x" * 60_000])
+def test_chunks_that_are_no_body_are_cut_off_before_they_hold_others_up(server, piece):
+    sent_bytes = 0
+    with socket.create_connection(server.address, timeout=20) as connection:
+        connection.sendall(head(None, "Transfer-Encoding: chunked"))
+        block = piece * (65_536 // len(piece))
+        with suppress(ConnectionError):
+            while sent_bytes < 2**20 and not select.select([connection], [], [], 0)[0]:
+                connection.sendall(block)
+                sent_bytes += len(block)
+        shows(answer_on(connection), 400, "bad_request")
+
+
+def test_what_follows_the_last_chunk_has_an_end(server):
+    with socket.create_connection(server.address, timeout=20) as connection:
+        connection.sendall(head(None, "Transfer-Encoding: chunked") + b"0\r\n" + b"x: y\r\n" * 20_000)
+        shows(answer_on(connection), 400, "bad_request")
+
+
+def test_small_chunks_are_taken(server):
+    body = recording(b"x" * 100_000)
+    pieces = (body[i : i + 32] for i in range(0, len(body), 32))
+    assert call(server.address, "POST", "/diarize", pieces, FORM).status == 200
+
+
 @pytest.mark.parametrize(
     ("pieces", "status", "code"),
     [
+        ([b"GET http://[::/status HTTP/1.1\r\n\r\n"], 400, "bad_request"),
+        ([head("9" * 5_000)], 400, "bad_request"),
         ([head("-1")], 400, "bad_request"),
         ([head("1x")], 400, "bad_request"),
         ([head(None, "Content-Length: 1", "Content-Length: 2")], 400, "bad_request"),

@@ -106,7 +106,8 @@ def make_bench(tmp_path, make_settings) -> Iterator[Callable[..., Bench]]:
     for bench in benches:
         bench.service.stop()
         bench.store.close()
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    now = psutil.Process().children(recursive=True)
+    left = [child for child in now if child.pid not in before and child.name() != "postgres"]
     assert left == [], "processes or zombies are left"
 
 

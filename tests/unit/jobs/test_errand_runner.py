@@ -128,6 +128,26 @@ def test_slow_downloads_do_not_hold_webhooks_up(store, errands, start, until):
     until(lambda: len(fetch.begun) == 3)
 
 
+def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(store, errands, start, until):
+    ended: list[str] = []
+
+    def wait(errand: Errand, check: Callable[[], None]) -> None:
+        try:
+            wait_for(threading.Event(), check)
+        finally:
+            ended.append(errand.job_id)
+
+    fetch = Scripted(errands, wait)
+    gone, other = to_fetch(store, "a"), to_fetch(store, "b")
+    runner = start(errands, {FETCH: fetch}, {FETCH: 2})
+    until(lambda: len(fetch.begun) == 2)
+    store.delete(gone.id)
+    runner.drop(gone.id, 20)
+    assert ended == [gone.id]
+    runner.drop(other.id, 0.0)
+    runner.drop("nobody's", 20)
+
+
 def test_no_more_are_run_at_once_than_may_be(store, errands, start, until):
     release, now, most = threading.Event(), [0], [0]
     lock = threading.Lock()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.job_stores import Clock
-from diarist.errors import Cancelled, StorageFull, StoreUnavailable
+from contract.job_stores import Clock, errands_of
+from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
 from diarist.jobs.database import Database
 from diarist.jobs.errand_rows import FETCH
 from diarist.jobs.errands import Errand, ErrandStore
@@ -107,9 +107,44 @@ def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
         assert path.read_bytes() == RECORDING
         assert path.stat().st_mode & 0o077 == 0
     assert bench.announced == ["gpu"]
-    assert not bench.errands.any_due((FETCH,))
+    assert errands_of(bench.store, job.id) == []
     assert bench.temp_files == []
     assert (job.id, "download", 1.0) in bench.notes
+
+
+def test_a_runner_that_lost_its_errand_fails_nothing(bench, site, monkeypatch):
+    """It stood still for longer than its lease, and another process fetched the recording meanwhile."""
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    mine = bench.claim()
+    bench.clock.advance(60)
+
+    def stand_still(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        bench.run()
+        raise UrlUnusable("The connection of the one that stood still was cut.")
+
+    monkeypatch.setattr("diarist.jobs.fetch_errand.fetch", stand_still)
+    bench.handler.run(mine, lambda: None)
+    kept = bench.store.get(job.id)
+    assert (kept.state, kept.ready, kept.error) == (JobState.QUEUED, True, None)
+    assert errands_of(bench.store, job.id) == []
+
+
+def test_a_recording_that_another_process_is_at_is_not_given_up_for_it(bench, site, monkeypatch):
+    job = bench.job(site.url("/x"))
+    mine = bench.claim()
+    bench.clock.advance(60)
+    theirs = bench.errands.claim("another runner", 30.0, (FETCH,))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UrlUnusable("Not for me.")
+
+    monkeypatch.setattr("diarist.jobs.fetch_errand.fetch", refuse)
+    bench.handler.run(mine, lambda: None)
+    assert bench.store.get(job.id).state is JobState.QUEUED
+    bench.handler.run(theirs, lambda: None)
+    assert bench.store.get(job.id).state is JobState.FAILED
 
 
 def test_the_callers_own_file_name_stays(bench, site):

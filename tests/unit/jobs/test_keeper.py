@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,9 +17,15 @@ class Leases:
     def __init__(self) -> None:
         self.answer: bool | Exception = True
         self.renewed: list[tuple[str, str, float, str, float]] = []
+        self.lost = ""
+        self.answers = threading.Event()
+        self.answers.set()
 
     def renew(self, job_id: str, worker: str, lease_s: float, stage: str, progress: float) -> bool:
         self.renewed.append((job_id, worker, lease_s, stage, progress))
+        assert self.answers.wait(30)
+        if self.lost == job_id:
+            return False
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -28,7 +35,7 @@ class Bench:
     def __init__(self, settings) -> None:
         self.store = Leases()
         self.signs = 0
-        self.reports = 0
+        self.reported: Exception | None = None
         self.leave = threading.Event()
         self.overdue = threading.Event()
         self.keeper = Keeper(self.store, "w", settings, self._alive, self._report, self.leave, self.overdue.set)
@@ -37,7 +44,8 @@ class Bench:
         self.signs += 1
 
     def _report(self) -> None:
-        self.reports += 1
+        if self.reported is not None:
+            raise self.reported
 
     def renewals(self, job_id: str) -> int:
         return sum(renewed[0] == job_id for renewed in self.store.renewed)
@@ -169,3 +177,48 @@ def test_who_heard_of_news_has_them_looked_at(make_bench, until):
         bench.store.answer = False
         bench.keeper.look()
         until(lambda: bench.keeper.jobs == (), 5)
+
+
+def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards(make_bench, until):
+    bench, first, second = make_bench(), new_job(), new_job()
+    with bench.keeper.holding(first), bench.keeper.working():
+        with bench.keeper.holding(second), bench.keeper.working():
+            bench.store.lost = first.id
+            until(lambda: bench.keeper.jobs == (second,))
+            assert not bench.overdue.wait(2 * STOP_S)
+        back_at = time.monotonic()
+        assert bench.overdue.wait(20)
+        assert time.monotonic() - back_at >= 0.9 * STOP_S
+
+
+def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
+    bench, job = make_bench(), new_job()
+    bench.store.answers.clear()
+    with bench.keeper.holding(job), bench.keeper.working():
+        until(lambda: bench.renewals(job.id) > 0)
+        signs = bench.signs
+        until(lambda: bench.signs > signs + 5)
+        assert bench.renewals(job.id) == 1
+        bench.store.answers.set()
+        until(lambda: bench.renewals(job.id) > 1)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("Away."), RuntimeError("nobody thought of it")])
+def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
+    bench, job = make_bench(), new_job()
+    bench.reported = error
+    with bench.keeper.holding(job):
+        until(lambda: bench.renewals(job.id) > 3)
+    bench.reported = None  # its thread goes on in other tests
+    assert str(error) in caplog.text
+
+
+def test_what_goes_on_without_progress_is_no_standstill(make_bench, until):
+    bench = make_bench(job_stall_s=1.0)
+    with bench.keeper.holding(new_job()):
+        began_at = time.monotonic()
+        while time.monotonic() - began_at < 2.0:
+            bench.keeper.sign()
+        signs = bench.signs
+        until(lambda: bench.signs > signs, 0.9)
+        assert bench.keeper.answered_at > began_at

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +17,7 @@ from sqlalchemy import func, select
 
 from diarist.api import upload
 from diarist.errors import MediaUnavailable, StoreUnavailable
-from diarist.jobs import fetch_errand, retention
+from diarist.jobs import fetch_errand, retention, spreading
 from diarist.jobs.database import Database, open_database, utc_now
 from diarist.jobs.erasing import erase_deleted
 from diarist.jobs.errands import ErrandStore
@@ -350,8 +351,8 @@ def test_young_files_and_links_stay_in_the_folder_that_is_ours(bench, tmp_path):
     assert not old.exists()
 
 
-def test_uploads_are_known_by_their_names():
-    assert upload.TEMP_PREFIX in retention.TEMP_PREFIXES
+def test_files_of_ours_are_known_by_their_names():
+    assert {upload.TEMP_PREFIX, spreading.TEMP_PREFIX} < set(retention.TEMP_PREFIXES)
 
 
 class Died(BaseException):
@@ -512,6 +513,36 @@ def test_while_somebody_reads_deleted_words_stay_and_go_the_next_time(bench, mon
         assert erase_deleted(bench.database) is False
     assert erase_deleted(bench.database)
     assert not bench.says(WORDS)
+
+
+def test_when_many_are_deleted_at_once_no_word_is_left(bench, until):
+    """Others read and fold the log meanwhile, for which SQLite makes nobody wait."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            bench.store.claim("other", 30.0, 3, ("nemo",))
+            bench.store.counts()
+
+    others = [threading.Thread(target=look) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for turn in range(20):
+            words = f"{WORDS}{turn}"
+            jobs = [bench.succeeded(f"{words} " * 300) for _ in range(3)]
+
+            def delete(job: Job) -> None:
+                bench.store.delete(job.id)
+                assert erase_deleted(bench.database)
+
+            with ThreadPoolExecutor(3) as pool:
+                list(pool.map(delete, jobs))
+            assert not bench.says(words), turn
+    finally:
+        over.set()
+        for other in others:
+            other.join()
 
 
 def test_others_wait_for_a_lock_as_long_as_before(bench):

@@ -5,11 +5,12 @@ import logging
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
+from diarist.jobs.database import utc_now
 from diarist.jobs.leftovers import clear_leftovers
 from diarist.jobs.media import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
@@ -226,3 +227,70 @@ def test_a_folder_that_cannot_be_removed_is_told_and_does_not_stop_the_answer(st
         patched.setattr(os, "rmdir", refuse)
         still.service.discard(job.id)
     assert "cannot be removed" in caplog.text
+
+
+def lose_the_answer(store, monkeypatch) -> None:
+    """The connection is cut when a new job was kept, before that is known."""
+    create = store.create
+
+    def create_and_be_cut_off(*given: object, **named: object) -> Job:
+        create(*given, **named)
+        raise StoreUnavailable("cut off")
+
+    monkeypatch.setattr(store, "create", create_and_be_cut_off)
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_job_that_was_kept_though_the_answer_was_lost_is_taken(make_bench, monkeypatch, kind):
+    bench = make_bench()
+    lose_the_answer(bench.store, monkeypatch)
+    job = bench.submit("said", kind=kind)
+    assert bench.service.wait(job.id, 20).state is JobState.SUCCEEDED
+
+
+def test_while_nobody_knows_whether_a_job_was_kept_its_recording_stays(still, monkeypatch):
+    lose_the_answer(still.store, monkeypatch)
+    get = still.store.get
+
+    def be_away(job_id: str) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(still.store, "get", be_away)
+    with pytest.raises(StoreUnavailable, match="cut off"):
+        still.submit("said", kind=JobKind.JOB)
+    monkeypatch.setattr(still.store, "get", get)
+    (job,) = still.store.unfinished()
+    assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
+
+
+def test_clocks_of_the_machine_and_of_the_store_need_not_agree(make_bench, until):
+    bench = make_bench()
+    bench.store.database._clock = lambda: utc_now() + timedelta(hours=1)
+    request = bench.submit("wait go")
+    bench.until_begun()
+    assert bench.store.unattended() == ()
+    bench.tell("go")
+    assert bench.service.wait(request.id, 20).state is JobState.SUCCEEDED
+
+
+def test_a_job_that_has_just_come_has_its_place(still):
+    first, second, third = (still.submit("said", kind=JobKind.JOB) for _ in range(3))
+    assert [still.service.position(job.id) for job in (first, second, third)] == [1, 2, 3]
+    still.service.cancel(first.id)
+    assert still.service.position(still.submit("said", kind=JobKind.JOB).id) == 3
+    assert still.service.position(second.id) == 1
+
+
+def test_an_id_that_was_chosen_before_says_whether_a_job_is_new(still):
+    order = Order(kind=JobKind.JOB, idempotency_key="k", fingerprint="f", request_id="the same")
+    ids = [new_job_id() for _ in range(2)]
+    assert [still.service.submit(io.BytesIO(b"said"), order, None, job_id).id for job_id in ids] == [ids[0]] * 2
+
+
+def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(settings):
+    store, media = open_store(settings), DirectoryMedia(settings.media_dir)
+    job = store.create(Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC)))
+    store.claim("unheard of", 3_600.0, 3)
+    clear_leftovers(settings, store, media)
+    assert (store.get(job.id).state, store.get(job.id).interruptions) == (JobState.QUEUED, 1)
+    store.close()

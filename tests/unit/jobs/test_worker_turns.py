@@ -56,6 +56,20 @@ def test_a_job_that_is_canceled_while_it_is_interrupted_lets_the_request_end(ben
     assert len(bench.lines("loads")) == 1
 
 
+def test_slow_work_that_is_canceled_while_it_is_interrupted_costs_no_worker(bench):
+    """It hears of it at its next step, which takes its time."""
+    job = bench.submit("slow never", kind=JobKind.JOB)
+    bench.until_begun()
+    request = bench.submit("slow go")
+    bench.until_begun(2)
+    bench.service.cancel(job.id)
+    bench.tell("go")
+    assert bench.service.wait(request.id, WAIT_S).state is JobState.SUCCEEDED
+    after = bench.submit("say on", kind=JobKind.JOB)
+    assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
+    assert len(bench.lines("loads")) == 1
+
+
 def test_both_are_given_back_when_the_worker_dies_during_a_request_that_was_let_through(bench):
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()

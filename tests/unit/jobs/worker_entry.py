@@ -74,6 +74,10 @@ def work(path: Path, engine, options, progress, settings, settled, scatter) -> T
         match order.split():
             case ["wait", name]:
                 wait_for(name, lambda: progress("wait", 0.5))
+            case ["slow", name]:
+                while not (FOLDER / name).exists():
+                    progress("wait", 0.5)
+                    threading.Event().wait(0.8)
             case ["deaf", name]:
                 wait_for(name)
             case ["settle", times]:

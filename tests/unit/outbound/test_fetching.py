@@ -123,6 +123,9 @@ class TestWhatIsThere:
         ('attachment; filename=""', "/b.wav", "b.wav"),
         ('attachment; filename="' + "n" * 300 + '"', "/b.wav", "n" * 255),
         ("attachment; filename*=;;;=", "/b.wav", "b.wav"),
+        ("attachment; filename*=idna''abc", "/b.wav", "b.wav"),
+        ("attachment; filename*=undefined''abc", "/b.wav", "b.wav"),
+        (f"attachment; filename*{'9' * 5_000}=x", "/b.wav", "b.wav"),
     ],
 )
 def test_what_it_is_called(disposition, path, name, site, get):
@@ -233,6 +236,12 @@ class TestWhatCannotBeUsed:
     def test_what_answers_speaks_something_else(self, head, site, get):
         with pytest.raises(UrlUnreachable):
             get(site.raw("/", head))
+
+    @pytest.mark.parametrize("head", [b"HTTX\x1b" + b"a" * 90_000, b"HTTP/1.1 200 OK\r\n: " + b"a" * 90_000])
+    def test_what_it_says_is_not_repeated_at_length(self, head, site, get):
+        with pytest.raises(UrlUnreachable) as caught:
+            get(site.raw("/", head + b"\r\n\r\n"))
+        assert len(str(caught.value)) < 400
 
     def test_it_changes_the_protocol(self, site, get):
         with pytest.raises(UrlUnreachable, match="as HTTP does"):
