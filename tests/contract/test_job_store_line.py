@@ -443,6 +443,14 @@ def test_as_many_jobs_as_there_are_can_be_asked_for_at_once(store, monkeypatch):
     assert store.requests() == ()
 
 
+def test_whoever_has_as_many_as_may_be_is_told_so_before_sending_more(store):
+    created(store, new_job(owner="a"), new_job(owner="a"), new_job(owner="b"))
+    store.check_limits("a", Limits(all=4, owner=3))
+    for owner, limits in (("a", Limits(all=9, owner=2)), ("b", Limits(all=3, owner=2))):
+        with pytest.raises(QueueFull):
+            store.check_limits(owner, limits)
+
+
 def test_the_caller_of_a_new_request_is_attended_by_the_clock_of_the_store(store, clock):
     behind = new_job(kind=JobKind.REQUEST, created_at=START - timedelta(days=1))
     request = store.create(behind, attended_s=60.0)

@@ -182,7 +182,7 @@ def _check_room(service: Runtime, order: Order) -> QueueFull | None:
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_room(request.content_length or 0, order)
+        service.jobs.check_room(request.content_length or 0, order, access.limit())
     except QueueFull as error:
         if order.idempotency_key is None:
             raise

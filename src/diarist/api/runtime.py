@@ -33,7 +33,7 @@ class Jobs(Protocol):
     otherwise.
     """
 
-    def check_room(self, size_bytes: int = 0, order: Order | None = None) -> None:
+    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
         """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
         ...
 

@@ -38,6 +38,10 @@ class JobStore(Protocol):
         """
         ...
 
+    def check_limits(self, owner: str, limits: Limits) -> None:
+        """Raises ``QueueFull`` where there are as many unfinished jobs as may be, of all owners or of this one."""
+        ...
+
     def get(self, job_id: str) -> Job:
         """Raises ``JobNotFound``."""
         ...

@@ -131,18 +131,20 @@ class JobService:
             self._crew.stop(timeout)
         self._queue.close()
 
-    def check_room(self, size_bytes: int = 0, order: Order | None = None) -> None:
+    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
         """Refuse an upload of about ``size_bytes`` before it is read; ``order`` is what is known of it by then.
+
+        ``limit`` is as for ``submit``.
 
         Raises:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space.
         """
         if order is not None and order.kind is JobKind.JOB:
-            self._check_queue(order)
+            self._store.check_limits(order.owner, self._limits(limit))
         else:
             with self._admitting:
-                self._check_queue(order or Order())
+                self._check_waiting()
         self._media.check_room(size_bytes)
 
     def submit(
@@ -187,7 +189,6 @@ class JobService:
 
     def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
         """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
-        self._check_queue(order)
         job = self._create(job_id or new_job_id(), order, None, limit)
         logger.info("Job queued, to be fetched", extra={"job_id": job.id})
         self._runner.wake()
@@ -353,10 +354,9 @@ class JobService:
         Jobs are counted by the store alone, in the transaction that keeps them: there is room for many.
         """
         if order.kind is JobKind.JOB:
-            self._check_queue(order)
             return
         with self._admitting:
-            self._check_queue(order)
+            self._check_waiting()
             self._arriving += 1
         place.callback(self._give_place)
 
@@ -364,15 +364,12 @@ class JobService:
         with self._admitting:
             self._arriving -= 1
 
-    def _check_queue(self, order: Order) -> None:
-        if order.kind is JobKind.REQUEST:
-            most, setting, arriving = self._settings.max_waiting, "MAX_WAITING", self._arriving
-        else:
-            most, setting, arriving = self._settings.max_queued, "MAX_QUEUED", 0
-        if self._store.waiting(order.kind) + arriving >= most:
+    def _check_waiting(self) -> None:
+        most = self._settings.max_waiting
+        if self._store.waiting(JobKind.REQUEST) + self._arriving >= most:
             raise QueueFull(
                 f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
-                f"whoever runs it can raise {setting}."
+                "whoever runs it can raise MAX_WAITING."
             )
 
     def _check_engine(self, job: Job) -> None:

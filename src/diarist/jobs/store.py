@@ -90,6 +90,10 @@ class SqlJobStore:
                 errand_rows.add(connection, job.id, errand_rows.FETCH, {}, now)
         return job
 
+    def check_limits(self, owner: str, limits: Limits) -> None:
+        with self.database.reading() as connection:
+            check_limits(connection, owner, limits)
+
     def get(self, job_id: str) -> Job:
         with self.database.reading() as connection:
             return _get(connection, job_id)

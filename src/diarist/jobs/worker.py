@@ -172,6 +172,11 @@ class _Worker:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
                 self._parent.leave.wait(STORE_RETRY_S)
                 continue
+            except Exception:
+                # Such as a job that a newer version wrote: to load the engine again would not help.
+                logger.exception("No job can be taken, in a way that nobody thought of")
+                self._parent.leave.wait(STORE_RETRY_S)
+                continue
             if not taken:
                 helps = time.monotonic() - self._helped_at < HELPING_S
                 self._parent.wake.wait(HELPING_POLL_S if helps else POLL_S)
