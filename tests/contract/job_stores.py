@@ -116,9 +116,10 @@ def rows_naming(store: SqlJobStore, job_id: str) -> dict[str, int]:
 
 def errands_of(store: SqlJobStore, job_id: str) -> list[tuple[str, str]]:
     """Kind and body of what is to be done for a job."""
-    wanted = select(schema.errands.c.kind, schema.errands.c.body).where(schema.errands.c.job_id == job_id)
+    tasks = schema.outbox_tasks
+    wanted = select(tasks.c.kind, tasks.c.body).where(tasks.c.job_id == job_id).order_by(tasks.c.number)
     with store.database.reading() as connection:
-        return [(row.kind, row.body) for row in connection.execute(wanted.order_by(schema.errands.c.number))]
+        return [(row.kind, row.body) for row in connection.execute(wanted)]
 
 
 def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:

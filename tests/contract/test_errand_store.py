@@ -19,7 +19,7 @@ from diarist.jobs.errand_rows import FETCH, WEBHOOK
 from diarist.jobs.errands import Delivery, Errand, ErrandStore
 from diarist.jobs.media import new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
-from diarist.jobs.schema import deliveries, errands, jobs
+from diarist.jobs.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.sqlite import open_sqlite
 from diarist.jobs.store import SqlJobStore
 from diarist.outbound.webhooks import Delivered
@@ -127,7 +127,7 @@ def test_the_end_of_a_job_leaves_one_webhook_to_send(store, errand_store, databa
     else:
         store.cancel(job.id)
     store.cancel(job.id)
-    assert count(database, errands) == 1
+    assert count(database, outbox_tasks) == 1
     assert errand_store.claim("r", LEASE_S, BOTH).kind == WEBHOOK
 
 
@@ -207,7 +207,7 @@ def test_what_is_done_is_gone(store, errand_store, database, clock):
     to_fetch(store)
     errand = errand_store.claim("a", LEASE_S, BOTH)
     assert errand_store.done(errand)
-    assert count(database, errands) == 0
+    assert count(database, outbox_tasks) == 0
     assert errand_store.done(errand) is False
     assert errand_store.renew(errand, LEASE_S) is False
 
@@ -245,7 +245,7 @@ def test_a_delivery_that_was_taken_is_kept_and_the_errand_is_gone(store, errand_
     assert errand_store.note_delivery(errand, TAKEN)
     at = clock.now - timedelta(seconds=0.5)
     assert errand_store.deliveries(job.id) == (Delivery(1, at, 204, None, 0.5, None),)
-    assert count(database, errands) == 0
+    assert count(database, outbox_tasks) == 0
     assert outcomes(database) == {"delivered": 1}
     assert errand_store.note_delivery(errand, TAKEN) is False
     assert len(errand_store.deliveries(job.id)) == 1
@@ -300,7 +300,7 @@ def test_with_a_job_all_of_it_is_deleted_also_while_it_is_run(store, errand_stor
     store.delete(job.id)
     assert errand_store.renew(errand, LEASE_S) is False
     assert errand_store.note_delivery(errand, TAKEN) is False
-    assert (count(database, errands), count(database, deliveries)) == (0, 0)
+    assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
     assert errand_store.deliveries(job.id) == ()
 
 
@@ -315,7 +315,7 @@ def test_an_errand_can_end_after_its_job(store, errand_store, database):
     late = errand_store.claim("b", LEASE_S, BOTH)
     assert late.owner == ""
     assert errand_store.note_delivery(late, TAKEN)
-    assert (count(database, errands), count(database, deliveries)) == (0, 0)
+    assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
 
 
 def test_a_job_can_be_forgotten_before_anything_is_done(store, errand_store):

@@ -244,11 +244,11 @@ class TestDeletion:
         with store.database.writing() as connection:
             connection.execute(
                 insert(schema.deliveries).values(
-                    job_id=job.id, errand_id="e", attempt=1, at=clock.now, status=200, took_s=0.1
+                    job_id=job.id, task_id="e", attempt=1, at=clock.now, status=200, took_s=0.1
                 )
             )
-            connection.execute(insert(schema.portions).values(some_row(schema.portions, job.id)))
-        own = {"jobs", "labels", "transcripts", "events", "errands", "deliveries", "portions"}
+            connection.execute(insert(schema.chunks).values(some_row(schema.chunks, job.id)))
+        own = {"jobs", "labels", "transcripts", "events", "outbox_tasks", "deliveries", "chunks"}
         foreign = {table.name for table in schema.metadata.sorted_tables if "job_id" in table.columns}
         assert rows_naming(store, job.id).keys() == own == {"jobs", *foreign}
         other = store.create(new_job(webhook_url=HOOK, labels=(("a", "b"),)))

@@ -111,7 +111,7 @@ def test_portions_go_with_the_job(portions, store, job, end):
         getattr(store, end)(job.id)
     assert portions.claim("w", LEASE_S, ENGINE) is None
     assert portions.renew(task, "w", LEASE_S) is False
-    assert "portions" not in rows_naming(store, job.id)
+    assert "chunks" not in rows_naming(store, job.id)
 
 
 def test_many_workers_never_take_one_portion_twice(portions, job):

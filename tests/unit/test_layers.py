@@ -20,6 +20,7 @@ HEAVY_MODULES = (
     "ctranslate2",
     "huggingface_hub",
     "scipy",
+    "alembic",
 )
 HEAVY_DISTRIBUTIONS = {"torch", "torchaudio", "scipy", "scikit-learn", "numba", "pandas", "nemo-toolkit", "omegaconf"}
 

@@ -48,7 +48,7 @@ def check_workers(settings: Settings) -> Finding:
             rows = connection.execute(select(schema.workers).order_by(schema.workers.c.worker)).all()
             busy = {
                 name
-                for table in (schema.jobs, schema.portions)
+                for table in (schema.jobs, schema.chunks)
                 for name in connection.execute(select(table.c.worker).where(table.c.lease_until > now)).scalars()
             }
     if not rows:

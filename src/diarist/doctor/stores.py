@@ -9,13 +9,14 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, func, select
 
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
-from diarist.jobs import schema
 from diarist.jobs.database import FILE_NAME, Database, open_database, utc_now
 from diarist.jobs.keys import KeyStore, checked_secret, configured_key
+from diarist.jobs.migrations.state import SchemaState, newer_than_known, read_state
+from diarist.jobs.schema import VERSION
 from diarist.listening import on_this_machine
 from diarist.settings import Settings
 
@@ -34,16 +35,17 @@ def check_job_store(settings: Settings) -> Finding:
     if not settings.database_url:
         return _check_sqlite(settings.data_dir / FILE_NAME)
     with _server(settings) as engine:
-        version = _version(engine)
+        with engine.connect() as connection:
+            state = read_state(connection)
         took_s = min(_ask(engine) for _ in range(TRIES))
         with engine.connect() as connection:
             release = connection.exec_driver_sql("SHOW server_version").scalar_one()
         found = f"PostgreSQL {release}, {took_s * 1_000:.1f} ms away"
-    if version > schema.VERSION:
-        return error(_newer(found, version))
+    if state.newer:
+        return error(newer_than_known(found, state))
     if took_s > SLOW_S:
         return warning(f"{found}: every step of every job waits for it. Put it nearer, or see what keeps it busy")
-    return ok(found if version else f"{found}; its tables will be made")
+    return ok(found + _what_a_start_does(state))
 
 
 def check_clock(settings: Settings) -> Finding:
@@ -140,12 +142,12 @@ def kept(settings: Settings) -> Iterator[Database | None]:
         StoreUnavailable: it cannot be read, or is a newer Diarist's.
     """
     if settings.database_url:
-        with _server(settings) as engine:
-            version = _version(engine)
+        with _server(settings) as engine, engine.connect() as connection:
+            state = read_state(connection)
     else:
         path = settings.data_dir / FILE_NAME
-        version = _sqlite_version(path) if path.exists() else 0
-    if version < schema.VERSION:
+        state = _sqlite_state(path) if path.exists() else SchemaState()
+    if state.version != VERSION and not state.newer:
         yield None
         return
     with closing(open_database(settings)) as database:
@@ -155,7 +157,7 @@ def kept(settings: Settings) -> Iterator[Database | None]:
 def _check_sqlite(path: Path) -> Finding:
     if not path.exists():
         return ok(f"SQLite in {path} (will be made)")
-    version = _sqlite_version(path)
+    state = _sqlite_state(path)
     with closing(_open_sqlite(path)) as connection:
         faults = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
     found = f"SQLite {sqlite3.sqlite_version} in {path}"
@@ -164,17 +166,26 @@ def _check_sqlite(path: Path) -> Finding:
             f"{found} is damaged ({'; '.join(faults)}). Stop the service, move the file away and start again: an empty "
             "one is made"
         )
-    if version > schema.VERSION:
-        return error(_newer(found, version))
-    return ok(found if version == schema.VERSION else f"{found}; its tables will be brought up to date")
+    if state.newer:
+        return error(newer_than_known(found, state))
+    return ok(found + _what_a_start_does(state))
 
 
-def _sqlite_version(path: Path) -> int:
+def _what_a_start_does(state: SchemaState) -> str:
+    if state.version is None:
+        return "; its tables will be made"
+    return "" if state.version == VERSION else "; its tables will be brought up to date"
+
+
+def _sqlite_state(path: Path) -> SchemaState:
     try:
         with closing(_open_sqlite(path)) as connection:
+            connection.row_factory = sqlite3.Row
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone():
-                return 0
-            return int((connection.execute("SELECT version FROM schema_version").fetchone() or (0,))[0])
+                return SchemaState()
+            row = connection.execute("SELECT * FROM schema_version").fetchone()
+            known = {} if row is None else dict(row)
+            return SchemaState(known.get("version"), known.get("min_release"))
     except sqlite3.Error as fault:
         raise StoreUnavailable(
             f"The job store {path} cannot be read ({fault}). See that this user owns it; where it is damaged, stop the "
@@ -198,26 +209,11 @@ def _server(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _version(engine: Engine) -> int:
-    """Of the tables; 0 where there are none."""
-    with engine.connect() as connection:
-        if not inspect(connection).has_table(schema.schema_version.name):
-            return 0
-        return connection.execute(select(schema.schema_version.c.version)).scalar() or 0
-
-
 def _ask(engine: Engine) -> float:
     with engine.connect() as connection:
         started = monotonic()
         connection.exec_driver_sql("SELECT 1")
         return monotonic() - started
-
-
-def _newer(found: str, version: int) -> str:
-    return (
-        f"{found} has version {version}, and this Diarist knows {schema.VERSION}. Start the version that wrote it, or "
-        "set DATA_DIR or DATABASE_URL to another place"
-    )
 
 
 def _ask_redis(url: str) -> tuple[str, str | None]:

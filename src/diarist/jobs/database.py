@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,9 +10,14 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
-from diarist.jobs import schema, sqlite
+from diarist.errors import ConfigurationError, ServiceError
+from diarist.jobs import sqlite
+from diarist.jobs.migrations.locks import changing_schema, reading_schema
+from diarist.jobs.migrations.state import SchemaState, check_state, read_state
+from diarist.jobs.schema import VERSION
 from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "jobs.sqlite3"
 """Of the database in DATA_DIR."""
@@ -52,7 +58,7 @@ class Database:
         explain: what a database error means, in words that say what to do.
 
     Raises:
-        StoreUnavailable: the tables cannot be made, or are of a newer Diarist.
+        StoreUnavailable: the tables cannot be made or upgraded, or are of a newer Diarist.
     """
 
     def __init__(
@@ -100,13 +106,27 @@ class Database:
             raise self._explain(error, self._engine) from error
 
     def _prepare(self) -> None:
-        with self.writing() as connection:
-            if self._engine.dialect.name == "postgresql":
-                # Two processes that start at once would make the same tables.
-                connection.execute(select(func.pg_advisory_xact_lock(0x64696172)))
-            version = schema.upgrade(connection)
-        if version != schema.VERSION:
-            raise StoreUnavailable(
-                f"The job store {self._engine.url.database} has version {version}, and this Diarist knows "
-                f"{schema.VERSION}. Start the version that wrote it, or set DATA_DIR or DATABASE_URL to another place."
-            )
+        """Bring the tables up to date; of a database that is so nothing is locked, and Alembic is not loaded."""
+        try:
+            with reading_schema(self._engine) as connection:
+                if self._usable(connection).version == VERSION:
+                    return
+            # At INFO it tells of each of its own parts that it loads.
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            from diarist.jobs.migrations.upgrading import upgrade
+
+            with changing_schema(self._engine) as connection:
+                # Another process may have done it meanwhile.
+                state = self._usable(connection)
+                if state.version == VERSION:
+                    return
+                logger.info("Upgrading the job store from schema version %s to %d", state.version or "none", VERSION)
+                upgrade(connection, state)
+        except SQLAlchemyError as error:
+            raise self._explain(error, self._engine) from error
+        logger.info("The job store was upgraded to schema version %d", VERSION)
+
+    def _usable(self, connection: Connection) -> SchemaState:
+        state = read_state(connection)
+        check_state(state, self._engine.url.database)
+        return state

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert
 
-from diarist.jobs.schema import errands
+from diarist.jobs.schema import outbox_tasks
 
 FETCH = "fetch"
 """Get the recording from its URL."""
@@ -22,6 +22,8 @@ def add(connection: Connection, job_id: str, kind: str, body: Mapping[str, objec
     """Keep an errand, in the transaction of what it follows from. Its id, which nobody can guess."""
     errand_id = secrets.token_urlsafe(16)
     connection.execute(
-        insert(errands).values(id=errand_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0)
+        insert(outbox_tasks).values(
+            id=errand_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0
+        )
     )
     return errand_id

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, in
 from diarist.errors import JobNotFound
 from diarist.jobs import errand_rows, tallies
 from diarist.jobs.database import Database
-from diarist.jobs.schema import deliveries, errands, jobs
+from diarist.jobs.schema import deliveries, jobs, outbox_tasks
 from diarist.outbound.webhooks import Delivered
 from diarist.types import Seconds
 
@@ -94,21 +94,29 @@ class ErrandStore:
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            _release(connection, and_(errands.c.runner.is_not(None), errands.c.lease_until < now))
+            _release(connection, and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now))
             following = (
-                select(errands.c.number)
-                .outerjoin(jobs, jobs.c.id == errands.c.job_id)
+                select(outbox_tasks.c.number)
+                .outerjoin(jobs, jobs.c.id == outbox_tasks.c.job_id)
                 .where(_due(now, kinds), or_(jobs.c.owner.is_(None), jobs.c.owner.not_in(list(passing_over))))
-                .order_by(errands.c.due_at, errands.c.number)
+                .order_by(outbox_tasks.c.due_at, outbox_tasks.c.number)
                 .limit(1)
-                .with_for_update(skip_locked=True, of=errands)
+                .with_for_update(skip_locked=True, of=outbox_tasks)
                 .scalar_subquery()
             )
             row = connection.execute(
-                update(errands)
-                .where(errands.c.number == following)
-                .values(runner=runner, lease_until=now + timedelta(seconds=lease_s), attempts=errands.c.attempts + 1)
-                .returning(errands.c.id, errands.c.job_id, errands.c.kind, errands.c.attempts, errands.c.body)
+                update(outbox_tasks)
+                .where(outbox_tasks.c.number == following)
+                .values(
+                    runner=runner, lease_until=now + timedelta(seconds=lease_s), attempts=outbox_tasks.c.attempts + 1
+                )
+                .returning(
+                    outbox_tasks.c.id,
+                    outbox_tasks.c.job_id,
+                    outbox_tasks.c.kind,
+                    outbox_tasks.c.attempts,
+                    outbox_tasks.c.body,
+                )
             ).one_or_none()
             if row is None:
                 return None
@@ -120,19 +128,21 @@ class ErrandStore:
         """Whether there may be something to claim. Holds no other process up, so it may be asked often."""
         with self._database.reading() as connection:
             now = self._database.now(connection)
-            lapsed = and_(errands.c.runner.is_not(None), errands.c.lease_until < now)
+            lapsed = and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now)
             return bool(connection.execute(select(exists().where(or_(_due(now, kinds), lapsed)))).scalar_one())
 
     def renew(self, errand: Errand, lease_s: Seconds) -> bool:
         """Lengthen the lease. False: it is not the runner's any more (its job was deleted, another has taken it)."""
         with self._database.writing() as connection:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
-            return bool(connection.execute(update(errands).where(_held(errand)).values(lease_until=until)).rowcount)
+            return bool(
+                connection.execute(update(outbox_tasks).where(_held(errand)).values(lease_until=until)).rowcount
+            )
 
     def done(self, errand: Errand) -> bool:
         """It need not be done any more, for whatever reason. False: it was not the runner's."""
         with self._database.writing() as connection:
-            return bool(connection.execute(delete(errands).where(_held(errand))).rowcount)
+            return bool(connection.execute(delete(outbox_tasks).where(_held(errand))).rowcount)
 
     def again(self, errand: Errand, delay_s: Seconds) -> bool:
         """It has to be tried again in ``delay_s``. False: it was not the runner's."""
@@ -142,13 +152,13 @@ class ErrandStore:
     def hand_back(self, errand: Errand) -> bool:
         """Let another runner have it at once, as if this one had not begun. False: it was not the runner's."""
         with self._database.writing() as connection:
-            free = {"runner": None, "lease_until": None, "attempts": errands.c.attempts - 1}
-            return bool(connection.execute(update(errands).where(_held(errand)).values(**free)).rowcount)
+            free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1}
+            return bool(connection.execute(update(outbox_tasks).where(_held(errand)).values(**free)).rowcount)
 
     def release(self) -> int:
         """Give back what any runner holds, at once: for the start of a service that is the only one. How many."""
         with self._database.writing() as connection:
-            return _release(connection, errands.c.runner.is_not(None))
+            return _release(connection, outbox_tasks.c.runner.is_not(None))
 
     def note_delivery(self, errand: Errand, result: Delivered, retry_s: Seconds | None = None) -> bool:
         """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
@@ -165,7 +175,7 @@ class ErrandStore:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if retry_s is None:
-                ours = bool(connection.execute(delete(errands).where(_held(errand))).rowcount)
+                ours = bool(connection.execute(delete(outbox_tasks).where(_held(errand))).rowcount)
             else:
                 ours = _again(connection, errand, now + timedelta(seconds=retry_s))
             if not ours:
@@ -176,7 +186,7 @@ class ErrandStore:
                 last = connection.execute(select(func.max(deliveries.c.attempt)).where(of_job)).scalar() or 0
                 connection.execute(
                     insert(deliveries).values(
-                        job_id=errand.job_id, errand_id=errand.id, attempt=last + 1,
+                        job_id=errand.job_id, task_id=errand.id, attempt=last + 1,
                         at=now - timedelta(seconds=result.took_s), status=result.status or None,
                         error=result.error or None, took_s=result.took_s,
                     )
@@ -186,7 +196,7 @@ class ErrandStore:
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """All attempts to deliver the webhook of a job, oldest first."""
         of_job = select(deliveries).where(deliveries.c.job_id == job_id).order_by(deliveries.c.number)
-        due = select(errands.c.due_at).where(_webhook_of(job_id))
+        due = select(outbox_tasks.c.due_at).where(_webhook_of(job_id))
         with self._database.reading() as connection:
             rows = connection.execute(of_job).all()
             next_at = connection.execute(due).scalar()
@@ -209,7 +219,7 @@ class ErrandStore:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             connection.execute(
-                update(errands).where(_webhook_of(job_id), errands.c.runner.is_(None)).values(due_at=now)
+                update(outbox_tasks).where(_webhook_of(job_id), outbox_tasks.c.runner.is_(None)).values(due_at=now)
             )  # fmt: skip
             wanted = select(jobs.c.state, jobs.c.webhook_url).where(jobs.c.id == job_id).with_for_update()
             job = connection.execute(wanted).one_or_none()
@@ -220,45 +230,45 @@ class ErrandStore:
             if connection.execute(select(exists().where(_webhook_of(job_id)))).scalar_one():
                 return True
             new_id = errand_rows.add(connection, job_id, errand_rows.WEBHOOK, {"event": f"job.{job.state}"}, now)
-            last = select(deliveries.c.errand_id).where(deliveries.c.job_id == job_id)
+            last = select(deliveries.c.task_id).where(deliveries.c.job_id == job_id)
             earlier = connection.execute(last.order_by(deliveries.c.number.desc()).limit(1)).scalar()
             if earlier is not None:
-                connection.execute(update(errands).where(errands.c.id == new_id).values(id=earlier))
+                connection.execute(update(outbox_tasks).where(outbox_tasks.c.id == new_id).values(id=earlier))
         return True
 
     def forget(self, job_id: str) -> None:
         """Do nothing more for a job. What was delivered goes with the job itself."""
         with self._database.writing() as connection:
-            connection.execute(delete(errands).where(errands.c.job_id == job_id))
+            connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))
 
 
 def _due(now: datetime, kinds: Collection[str]) -> ColumnElement[bool]:
-    return and_(errands.c.kind.in_(list(kinds)), errands.c.runner.is_(None), errands.c.due_at <= now)
+    return and_(outbox_tasks.c.kind.in_(list(kinds)), outbox_tasks.c.runner.is_(None), outbox_tasks.c.due_at <= now)
 
 
 def _held(errand: Errand) -> ColumnElement[bool]:
     """It is this runner's. A lease that ran out is still held until somebody takes the errand."""
-    return and_(errands.c.id == errand.id, errands.c.runner == errand.runner)
+    return and_(outbox_tasks.c.id == errand.id, outbox_tasks.c.runner == errand.runner)
 
 
 def _webhook_of(job_id: str) -> ColumnElement[bool]:
-    return and_(errands.c.job_id == job_id, errands.c.kind == errand_rows.WEBHOOK)
+    return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == errand_rows.WEBHOOK)
 
 
 def _again(connection: Connection, errand: Errand, due_at: datetime) -> bool:
     waiting = {"runner": None, "lease_until": None, "due_at": due_at}
-    return bool(connection.execute(update(errands).where(_held(errand)).values(**waiting)).rowcount)
+    return bool(connection.execute(update(outbox_tasks).where(_held(errand)).values(**waiting)).rowcount)
 
 
 def _release(connection: Connection, held: ColumnElement[bool]) -> int:
     """Give errands of dead runners back: that counts as a death, and not as an attempt."""
-    wanted = select(errands.c.number, errands.c.body).where(held).order_by(errands.c.number)
+    wanted = select(outbox_tasks.c.number, outbox_tasks.c.body).where(held).order_by(outbox_tasks.c.number)
     rows: Sequence[tuple[int, str]] = [
         (row.number, row.body) for row in connection.execute(wanted.with_for_update(skip_locked=True))
     ]
     for number, text in rows:
         body = json.loads(text)
         body[_DEATHS] = body.get(_DEATHS, 0) + 1
-        free = {"runner": None, "lease_until": None, "attempts": errands.c.attempts - 1, "body": json.dumps(body)}
-        connection.execute(update(errands).where(errands.c.number == number).values(**free))
+        free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1, "body": json.dumps(body)}
+        connection.execute(update(outbox_tasks).where(outbox_tasks.c.number == number).values(**free))
     return len(rows)

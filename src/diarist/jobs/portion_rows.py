@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, update
 
-from diarist.jobs.schema import portions
+from diarist.jobs.schema import chunks
 
 
 def free(connection: Connection, worker: str, *, died: bool, job_id: str | None = None) -> None:
@@ -13,13 +13,13 @@ def free(connection: Connection, worker: str, *, died: bool, job_id: str | None 
     ``died``: it counts as the death of a worker. Whoever locks the job as well does so before: so that no two wait for
     each other.
     """
-    held = update(portions).where(portions.c.worker == worker, ~portions.c.done)
+    held = update(chunks).where(chunks.c.worker == worker, ~chunks.c.done)
     if job_id is not None:
-        held = held.where(portions.c.job_id == job_id)
-    deaths = portions.c.deaths + (1 if died else 0)
-    connection.execute(held.values(worker=None, lease_until=None, deaths=deaths))
+        held = held.where(chunks.c.job_id == job_id)
+    deaths = chunks.c.worker_crashes + (1 if died else 0)
+    connection.execute(held.values(worker=None, lease_until=None, worker_crashes=deaths))
 
 
 def forget(connection: Connection, job_id: str) -> None:
     """Nobody wants the portions of this job any more."""
-    connection.execute(delete(portions).where(portions.c.job_id == job_id))
+    connection.execute(delete(chunks).where(chunks.c.job_id == job_id))

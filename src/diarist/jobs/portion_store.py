@@ -13,7 +13,7 @@ from diarist.jobs import portion_rows
 from diarist.jobs.admission import UNFINISHED
 from diarist.jobs.database import Database
 from diarist.jobs.model import JobState
-from diarist.jobs.schema import jobs, portions
+from diarist.jobs.schema import chunks, jobs
 from diarist.jobs.upsert import upsert
 from diarist.protocols import Portion, PortionStage
 from diarist.types import Seconds
@@ -66,9 +66,9 @@ class PortionStore:
                     "job_id": job_id, "digest": digest, "number": number, "engine": engine, "queue": queue,
                     "channel": channel, "stage": portion.stage, "first_sample": portion.first_sample,
                     "stop_sample": portion.stop_sample, "channel_samples": portion.channel_samples,
-                    "work": portion.work, "done": False, "deaths": 0,
+                    "work": portion.work, "done": False, "worker_crashes": 0,
                 }  # fmt: skip
-                upsert(connection, portions, values, {})
+                upsert(connection, chunks, values, {})
         return digests
 
     def claim(
@@ -86,32 +86,34 @@ class PortionStore:
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            fits = and_(_free(now), portions.c.engine == engine, jobs.c.state == JobState.RUNNING)
+            fits = and_(_free(now), chunks.c.engine == engine, jobs.c.state == JobState.RUNNING)
             if only is not None:
                 job_id, channel, stage = only
                 fits = and_(
                     fits, jobs.c.worker == worker,
-                    portions.c.job_id == job_id, portions.c.channel == channel, portions.c.stage == stage,
+                    chunks.c.job_id == job_id, chunks.c.channel == channel, chunks.c.stage == stage,
                 )  # fmt: skip
             elif queues:
-                fits = and_(fits, portions.c.queue.in_(queues))
+                fits = and_(fits, chunks.c.queue.in_(queues))
             found = connection.execute(
-                select(portions, jobs.c.request_id, jobs.c.traceparent)
-                .join(jobs, jobs.c.id == portions.c.job_id)
+                select(chunks, jobs.c.request_id, jobs.c.traceparent)
+                .join(jobs, jobs.c.id == chunks.c.job_id)
                 .where(fits)
-                .order_by(jobs.c.number, portions.c.number)
+                .order_by(jobs.c.number, chunks.c.number)
                 .limit(1)
-                .with_for_update(skip_locked=True, of=portions)
+                .with_for_update(skip_locked=True, of=chunks)
             ).one_or_none()
             if found is None:
                 return None
             connection.execute(
-                update(portions)
-                .where(portions.c.job_id == found.job_id, portions.c.digest == found.digest)
+                update(chunks)
+                .where(chunks.c.job_id == found.job_id, chunks.c.digest == found.digest)
                 .values(
                     worker=worker,
                     lease_until=now + timedelta(seconds=lease_s),
-                    deaths=case((portions.c.worker.is_(None), portions.c.deaths), else_=portions.c.deaths + 1),
+                    worker_crashes=case(
+                        (chunks.c.worker.is_(None), chunks.c.worker_crashes), else_=chunks.c.worker_crashes + 1
+                    ),
                 )
             )
         asked = Portion(found.stage, found.first_sample, found.stop_sample, found.channel_samples, found.work)
@@ -126,7 +128,7 @@ class PortionStore:
         with self._database.writing() as connection:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
             renewed = connection.execute(
-                update(portions).where(_is(task), portions.c.worker == worker, wanted).values(lease_until=until)
+                update(chunks).where(_is(task), chunks.c.worker == worker, wanted).values(lease_until=until)
             )
         return renewed.rowcount > 0
 
@@ -134,17 +136,17 @@ class PortionStore:
         """Its result is kept. False: it is not this worker's any more; whoever does it again finds the same."""
         with self._database.writing() as connection:
             noted = connection.execute(
-                update(portions)
-                .where(_is(task), portions.c.worker == worker)
+                update(chunks)
+                .where(_is(task), chunks.c.worker == worker)
                 .values(done=True, worker=None, lease_until=None)
             )
         return noted.rowcount > 0
 
     def states(self, job_id: str) -> Mapping[str, PortionState]:
         """How each portion of a job is, by digest."""
-        wanted = select(portions.c.digest, portions.c.done, portions.c.deaths).where(portions.c.job_id == job_id)
+        wanted = select(chunks.c.digest, chunks.c.done, chunks.c.worker_crashes).where(chunks.c.job_id == job_id)
         with self._database.reading() as connection:
-            return {row.digest: PortionState(row.done, row.deaths) for row in connection.execute(wanted)}
+            return {row.digest: PortionState(row.done, row.worker_crashes) for row in connection.execute(wanted)}
 
     def give_back(self, worker: str) -> None:
         """What this worker has in hand may be taken by others."""
@@ -158,8 +160,8 @@ def _digest(engine: str, channel: int, portion: Portion) -> str:
 
 
 def _is(task: Task) -> ColumnElement[bool]:
-    return and_(portions.c.job_id == task.job_id, portions.c.digest == task.digest)
+    return and_(chunks.c.job_id == task.job_id, chunks.c.digest == task.digest)
 
 
 def _free(now: datetime) -> ColumnElement[bool]:
-    return and_(~portions.c.done, or_(portions.c.worker.is_(None), portions.c.lease_until < now))
+    return and_(~chunks.c.done, or_(chunks.c.worker.is_(None), chunks.c.lease_until < now))

@@ -96,12 +96,17 @@ MEANINGS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("42501",),
         "does not let this user work in it",
-        "Let the user own the database, or grant it CREATE and USAGE on the schema public.",
+        "Let the user own the database and its tables, or grant it CREATE and USAGE on the schema public.",
     ),
     (
         ("42P01", "42703", "3F000"),
         "lacks tables",
         "Start the service again, which makes those that are missing, or name another database in DATABASE_URL.",
+    ),
+    (
+        ("42P07",),
+        "has tables of something else that are named like Diarist's",
+        "Make a database for Diarist alone, and name that one in DATABASE_URL.",
     ),
     (("25006",), "can only be read", "Name the primary server in DATABASE_URL, not a standby."),
     (

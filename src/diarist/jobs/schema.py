@@ -9,7 +9,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Dialect,
     Double,
     Enum,
@@ -22,18 +21,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    insert,
-    inspect,
-    select,
-    text,
-    update,
 )
 from sqlalchemy.types import TypeDecorator
 
 from diarist.jobs.model import JobKind, JobState
 
-VERSION = 3
-"""Of these tables; the row in ``schema_version`` says which one a store has."""
+VERSION = 4
+"""Of these tables: the number of the last migration in ``diarist.jobs.migrations``."""
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -51,7 +45,13 @@ class UtcTime(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    # The oldest release of Diarist that can use a database of this version.
+    Column("min_release", String(32)),
+)
 
 
 def _words(kind: type[JobKind | JobState]) -> Enum:
@@ -84,15 +84,15 @@ jobs = Table(
     Column("stage", String(64), nullable=False),
     Column("progress", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("deaths", Integer, nullable=False),
-    Column("interruptions", Integer, nullable=False),
+    Column("worker_crashes", Integer, nullable=False),
+    Column("service_crashes", Integer, nullable=False),
     Column("not_before", UtcTime),
     Column("worker", String(128)),
     Column("lease_until", UtcTime),
-    Column("attended_until", UtcTime),
+    Column("caller_lease_until", UtcTime),
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
-    Column("settled", Integer, nullable=False),
+    Column("finalized", Integer, nullable=False),
     Column("duration", Double),
     Column("timings", Text, nullable=False),
     Column("error_code", String(64)),
@@ -154,12 +154,12 @@ secrets = Table(
     "secrets", metadata, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False)
 )
 
-errands = Table(
-    "errands",
+outbox_tasks = Table(
+    "outbox_tasks",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
-    # No foreign key: the errand of a job that is deleted while it is run must be able to end.
+    # No foreign key: the task of a job that is deleted while it is run must be able to end.
     Column("job_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("body", Text, nullable=False),
@@ -167,8 +167,8 @@ errands = Table(
     Column("attempts", Integer, nullable=False),
     Column("runner", String(128)),
     Column("lease_until", UtcTime),
-    Index("errands_by_time", "due_at"),
-    Index("errands_by_job", "job_id"),
+    Index("outbox_tasks_by_time", "due_at"),
+    Index("outbox_tasks_by_job", "job_id"),
 )
 
 deliveries = Table(
@@ -176,7 +176,7 @@ deliveries = Table(
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     _job_id(),
-    Column("errand_id", String(64), nullable=False),
+    Column("task_id", String(64), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("at", UtcTime, nullable=False),
     Column("status", Integer),
@@ -185,8 +185,8 @@ deliveries = Table(
     Index("deliveries_by_job", "job_id", "number"),
 )
 
-portions = Table(
-    "portions",
+chunks = Table(
+    "chunks",
     metadata,
     _job_id(primary_key=True),
     # Of what is asked, so that a second attempt finds what the first has done.
@@ -201,14 +201,14 @@ portions = Table(
     Column("channel_samples", BigInteger, nullable=False),
     Column("work", LargeBinary, nullable=False),
     Column("done", Boolean, nullable=False),
-    Column("deaths", Integer, nullable=False),
+    Column("worker_crashes", Integer, nullable=False),
     Column("worker", String(128)),
     Column("lease_until", UtcTime),
-    Index("portions_by_state", "done", "number"),
+    Index("chunks_by_state", "done", "number"),
 )
 
-tallies = Table(
-    "tallies",
+metrics = Table(
+    "metrics",
     metadata,
     Column("metric", String(64), primary_key=True),
     Column("labels", String(255), primary_key=True),
@@ -228,26 +228,3 @@ workers = Table(
     Column("device", Text, nullable=False),
     Column("queues", Text, nullable=False),
 )
-
-
-def upgrade(connection: Connection) -> int:
-    """Make the tables that are missing, and bring those of an older Diarist up to ``VERSION``.
-
-    Returns:
-        The version that the store has then: another one than ``VERSION`` is a newer Diarist's.
-    """
-    version: int | None = None
-    if inspect(connection).has_table(schema_version.name):
-        version = connection.execute(select(schema_version.c.version)).scalar()
-    if version is not None and version < VERSION:
-        # Until version 3 a job was gone with the caller who waited for it: nothing in these tables outlived a start.
-        for name in ("transcripts", "jobs", "workers"):
-            connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
-    metadata.create_all(connection)
-    if version is None:
-        connection.execute(insert(schema_version).values(version=VERSION))
-        return VERSION
-    if version < VERSION:
-        connection.execute(update(schema_version).values(version=VERSION))
-        return VERSION
-    return version

@@ -55,16 +55,20 @@ def open_sqlite(path: Path) -> Engine:
     return engine
 
 
+def is_busy(error: DBAPIError) -> bool:
+    """Whether another process has the database locked."""
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
     """What a database error means, in words that say what to do."""
     path = engine.url.database
     if not isinstance(error, DBAPIError):
         return StoreUnavailable(f"The job store {path} cannot be used ({error}). The log has the details.")
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
+    primary = _primary_code(error)
     if primary == sqlite3.SQLITE_FULL:
         return StorageFull(f"The disk that holds the job store {path} is full. Free some space, then try again.")
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if is_busy(error):
         return StoreUnavailable(
             f"The job store {path} is locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
             "Stop whatever else has it open, then try again."
@@ -80,6 +84,11 @@ def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
             "the file and its folder."
         )
     return StoreUnavailable(f"The job store {path} failed ({error.orig}). The log has the details.")
+
+
+def _primary_code(error: DBAPIError) -> int | None:
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

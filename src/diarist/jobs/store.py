@@ -33,7 +33,7 @@ from diarist.jobs.model import (
     WorkerReport,
 )
 from diarist.jobs.rows import COLUMNS, in_portions, job_of, jobs_of, values_of
-from diarist.jobs.schema import errands, events, jobs, labels, owners, schema_version, transcripts
+from diarist.jobs.schema import events, jobs, labels, outbox_tasks, owners, schema_version, transcripts
 from diarist.jobs.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, change, follow, tell
 from diarist.jobs.upsert import upsert
 from diarist.settings import Settings
@@ -162,16 +162,16 @@ class SqlJobStore:
 
     def settle(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
         with self.database.writing() as connection:
-            held = select(jobs.c.settled, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
+            held = select(jobs.c.finalized, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
             row = connection.execute(held).one_or_none()
             if row is None:
                 return False
             last = first + len(utterances)
-            if row.kind is JobKind.REQUEST or row.settled >= last:
+            if row.kind is JobKind.REQUEST or row.finalized >= last:
                 return True
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(settled=last))
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(finalized=last))
             now = self.database.now(connection)
-            since = max(first, row.settled)
+            since = max(first, row.finalized)
             _tell_utterances(connection, now, job_id, utterances[since - first :], since)
         return True
 
@@ -179,16 +179,16 @@ class SqlJobStore:
         text = codec.dump_transcript(transcript)
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            held = select(jobs.c.settled, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
+            held = select(jobs.c.finalized, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
             row = connection.execute(held).one_or_none()
             if row is None:
                 return False
             if row.kind is JobKind.JOB:
-                unsettled = transcript.utterances[row.settled :]
-                _tell_utterances(connection, now, job_id, unsettled, row.settled)
+                unsettled = transcript.utterances[row.finalized :]
+                _tell_utterances(connection, now, job_id, unsettled, row.finalized)
             change(
                 connection, now, FINISH, _held(job_id, worker), stage="done", progress=1.0,
-                settled=len(transcript.utterances), duration=transcript.duration,
+                finalized=len(transcript.utterances), duration=transcript.duration,
                 timings=codec.dump_timings(transcript.timings),
             )  # fmt: skip
             connection.execute(insert(transcripts).values(job_id=job_id, transcript=text))
@@ -203,7 +203,7 @@ class SqlJobStore:
         return self._fail(_held(job_id, worker), error)
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
-        faults = jobs.c.attempts - jobs.c.deaths - jobs.c.interruptions
+        faults = jobs.c.attempts - jobs.c.worker_crashes - jobs.c.service_crashes
         again = and_(_held(job_id, worker), faults < attempts, jobs.c.kind == JobKind.JOB)
         with self.database.writing() as connection:
             now = self.database.now(connection)
@@ -232,7 +232,7 @@ class SqlJobStore:
     def attend(self, job_id: str, attended_s: Seconds) -> None:
         with self.database.writing() as connection:
             until = self.database.now(connection) + timedelta(seconds=attended_s)
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(attended_until=until))
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(caller_lease_until=until))
 
     def cancel(self, job_id: str) -> Job:
         with self.database.writing() as connection:
@@ -241,11 +241,13 @@ class SqlJobStore:
 
     def delete(self, job_id: str) -> None:
         with self.database.writing() as connection:
-            connection.execute(delete(errands).where(errands.c.job_id == job_id))
+            connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
             # What came of an end in between. Whoever holds one already finds the job gone, and forgets it.
-            late = select(errands.c.number).where(errands.c.job_id == job_id).with_for_update(skip_locked=True)
-            connection.execute(delete(errands).where(errands.c.number.in_(late)))
+            late = (
+                select(outbox_tasks.c.number).where(outbox_tasks.c.job_id == job_id).with_for_update(skip_locked=True)
+            )
+            connection.execute(delete(outbox_tasks).where(outbox_tasks.c.number.in_(late)))
 
     def transcript(self, job_id: str) -> Transcript:
         with self.database.reading() as connection:
@@ -308,7 +310,7 @@ class SqlJobStore:
     def unattended(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            gone = and_(jobs.c.kind == JobKind.REQUEST, jobs.c.attended_until < now)
+            gone = and_(jobs.c.kind == JobKind.REQUEST, jobs.c.caller_lease_until < now)
             return tuple(connection.execute(select(jobs.c.id).where(gone).order_by(jobs.c.number)).scalars())
 
     def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
@@ -365,7 +367,7 @@ class SqlJobStore:
             portion_rows.free(connection, job.worker or "", died=False)
             count = (job.interruptions if blameless else job.deaths) + 1
             this = jobs.c.id == job.id
-            noted = {"interruptions" if blameless else "deaths": count}
+            noted = {"service_crashes" if blameless else "worker_crashes": count}
             if count >= (MOST_INTERRUPTIONS if blameless else attempts):
                 error = JobError(JobFailed.code, _why_given_up(count, blameless=blameless))
                 change(connection, now, FAIL, this, error_code=error.code, error_message=error.message, **noted)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from diarist.jobs.schema import tallies
+from diarist.jobs.schema import metrics
 from diarist.jobs.upsert import upsert
 
 STAGE_SECONDS = "stage_seconds"
@@ -69,7 +69,7 @@ def observe(connection: Connection, metric: str, value: float, **labels: str) ->
 def read(connection: Connection) -> tuple[Tally, ...]:
     """All tallies, by metric and labels."""
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in connection.execute(select(tallies)):
+    for row in connection.execute(select(metrics)):
         found[row.metric, row.labels][row.bucket] = row.value
     return tuple(_tally(metric, labels, values) for (metric, labels), values in sorted(found.items()))
 
@@ -84,7 +84,7 @@ def _tally(metric: str, labels: str, values: Mapping[str, float]) -> Tally:
 
 def _add(connection: Connection, metric: str, labels: str, bucket: str, amount: float) -> None:
     values = {"metric": metric, "labels": labels, "bucket": bucket, "value": amount}
-    upsert(connection, tallies, values, {"value": tallies.c.value + amount})
+    upsert(connection, metrics, values, {"value": metrics.c.value + amount})
 
 
 def _dump(labels: Mapping[str, str]) -> str:

@@ -130,9 +130,9 @@ def test_a_worker_with_a_job_in_hand_is_not_silent(make):
         report(database, "w1", 3_600)
         with database.writing() as connection:
             connection.execute(
-                insert(schema.portions).values(
+                insert(schema.chunks).values(
                     job_id=_job(connection), digest="d", number=1, engine="e", queue="any", channel=0, stage="s",
-                    first_sample=0, stop_sample=1, channel_samples=1, work=b"", done=False, deaths=0, worker="w1",
+                    first_sample=0, stop_sample=1, channel_samples=1, work=b"", done=False, worker_crashes=0, worker="w1",
                     lease_until=datetime.now(UTC) + timedelta(seconds=30),
                 )
             )  # fmt: skip

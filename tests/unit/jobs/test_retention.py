@@ -31,7 +31,7 @@ from diarist.outbound.webhooks import Delivered
 from diarist.settings import Settings
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 
-OTHER_TABLES = {"schema_version", "tallies", "owners", "api_keys", "secrets", "workers"}
+OTHER_TABLES = {"schema_version", "metrics", "owners", "api_keys", "secrets", "workers"}
 """Those that hold nothing of a job."""
 
 DATABASE_FILES = {"jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"}

@@ -1,0 +1,1 @@
+"""Migration scripts, one for each schema version. Alembic loads them as files."""

@@ -1,0 +1,56 @@
+"""Tables and columns get the names that the field has for what they hold."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+min_release = "0.1.0"
+
+TABLES = (("errands", "outbox_tasks"), ("portions", "chunks"), ("tallies", "metrics"))
+
+COLUMNS = (
+    ("jobs", "settled", "finalized"),
+    ("jobs", "deaths", "worker_crashes"),
+    ("jobs", "interruptions", "service_crashes"),
+    ("jobs", "attended_until", "caller_lease_until"),
+    ("chunks", "deaths", "worker_crashes"),
+    ("deliveries", "errand_id", "task_id"),
+)
+
+INDEXES = (
+    ("errands_by_time", "outbox_tasks_by_time", "outbox_tasks", ["due_at"]),
+    ("errands_by_job", "outbox_tasks_by_job", "outbox_tasks", ["job_id"]),
+    ("portions_by_state", "chunks_by_state", "chunks", ["done", "number"]),
+)
+
+POSTGRES_NAMES = (
+    "ALTER INDEX errands_pkey RENAME TO outbox_tasks_pkey",
+    "ALTER INDEX errands_id_key RENAME TO outbox_tasks_id_key",
+    "ALTER SEQUENCE errands_number_seq RENAME TO outbox_tasks_number_seq",
+    "ALTER INDEX portions_pkey RENAME TO chunks_pkey",
+    "ALTER TABLE chunks RENAME CONSTRAINT portions_job_id_fkey TO chunks_job_id_fkey",
+    "ALTER INDEX tallies_pkey RENAME TO metrics_pkey",
+)
+"""Names that PostgreSQL made from those of the tables. They do not follow when a table is renamed, and they would be in
+the way of a new table that gets an old name."""
+
+
+def upgrade() -> None:
+    """Rename, and let the database say which release of Diarist it needs."""
+    for old, new in TABLES:
+        op.rename_table(old, new)
+    for table, old, new in COLUMNS:
+        op.alter_column(table, old, new_column_name=new)
+    if op.get_context().dialect.name == "postgresql":
+        for old, new, _, _ in INDEXES:
+            op.execute(f"ALTER INDEX {old} RENAME TO {new}")
+        for statement in POSTGRES_NAMES:
+            op.execute(statement)
+    else:
+        for old, new, table, columns in INDEXES:
+            op.drop_index(old, table)
+            op.create_index(new, table, columns)
+    op.add_column("schema_version", sa.Column("min_release", sa.String(32)))
