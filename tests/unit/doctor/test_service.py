@@ -132,8 +132,8 @@ def test_a_worker_with_a_job_in_hand_is_not_silent(make):
             connection.execute(
                 insert(schema.chunks).values(
                     job_id=_job(connection), digest="d", number=1, engine="e", queue="any", channel=0, stage="s",
-                    first_sample=0, stop_sample=1, channel_samples=1, work=b"", done=False, worker_crashes=0, worker="w1",
-                    lease_until=datetime.now(UTC) + timedelta(seconds=30),
+                    first_sample=0, stop_sample=1, channel_samples=1, work=b"", done=False, worker_crashes=0,
+                    worker="w1", lease_until=datetime.now(UTC) + timedelta(seconds=30),
                 )
             )  # fmt: skip
         assert service.check_workers(make()).level == "ok"

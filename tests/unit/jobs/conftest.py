@@ -15,6 +15,7 @@ from diarist.jobs.model import Job, Order
 from diarist.jobs.service import JobService
 from diarist.jobs.store import SqlJobStore, open_store
 from diarist.settings import Settings, load_settings
+from old_stores import OldStore
 
 ENTRIES = Path(__file__).parent
 
@@ -44,6 +45,20 @@ def make_settings(tmp_path) -> Callable[..., Settings]:
 @pytest.fixture
 def settings(make_settings) -> Settings:
     return make_settings()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database(request, tmp_path) -> OldStore:
+    """A database that nobody has opened yet."""
+    if request.param == "sqlite":
+        return OldStore("sqlite", str(tmp_path / "jobs.sqlite3"))
+    return OldStore("postgres", request.getfixturevalue("postgres_server").fresh_database())
+
+
+@pytest.fixture
+def old_database(empty_database) -> OldStore:
+    """A database of schema version 3."""
+    return empty_database.fill()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
-import subprocess
-import sys
 from contextlib import closing
 from typing import Any
 
@@ -18,13 +15,12 @@ from sqlalchemy import Text, select, text
 
 from contract.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
 from diarist import __version__
-from diarist.errors import StoreUnavailable
 from diarist.jobs import schema
 from diarist.jobs.errand_rows import FETCH, WEBHOOK
 from diarist.jobs.errands import ErrandStore
 from diarist.jobs.keys import KeyStore
 from diarist.jobs.migrations.locks import changing_schema
-from diarist.jobs.migrations.state import REVISION_TABLE, SchemaState, read_state, revision_of
+from diarist.jobs.migrations.state import REVISION_TABLE, SchemaState, revision_of
 from diarist.jobs.migrations.upgrading import scripts, upgrade
 from diarist.jobs.model import JobKind, JobState
 from diarist.jobs.portion_store import PortionStore
@@ -47,20 +43,6 @@ COLUMNS = {
 RELEASE = re.escape(__version__)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty(request, tmp_path) -> OldStore:
-    """An empty database."""
-    if request.param == "sqlite":
-        return OldStore("sqlite", str(tmp_path / "jobs.sqlite3"))
-    return OldStore("postgres", request.getfixturevalue("postgres_server").fresh_database())
-
-
-@pytest.fixture
-def old(empty) -> OldStore:
-    """A database of schema version 3."""
-    return empty.fill()
-
-
 @pytest.fixture
 def clock() -> Clock:
     clock = Clock()
@@ -69,25 +51,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(old, clock):
+def store(old_database, clock):
     """The store on a database of schema version 3 that was upgraded."""
-    store = SqlJobStore(old.open(clock))
+    store = SqlJobStore(old_database.open(clock))
     yield store
     store.close()
-
-
-def set_version(store: OldStore, version: int, more: str = "") -> None:
-    store.execute(f"UPDATE schema_version SET version = {version}{more}")
-
-
-def refused(store: OldStore) -> str:
-    """What is said where the store cannot be opened. Nothing is changed then."""
-    before = store.rows()
-    with pytest.raises(StoreUnavailable) as caught:
-        store.open()
-    gc.collect()  # a connection that is left open says so
-    assert store.rows() == before
-    return str(caught.value)
 
 
 def named_anew(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -112,34 +80,39 @@ class TestScripts:
             assert re.fullmatch(r"\d+\.\d+\.\d+", script.module.min_release)
             assert script.doc
 
-    def test_they_make_the_tables_of_the_code(self, empty):
-        with closing(empty.open()) as database, database.reading() as connection:
+    def test_they_make_the_tables_of_the_code(self, empty_database):
+        with closing(empty_database.open()) as database, database.reading() as connection:
             context = MigrationContext.configure(connection, opts={"version_table": REVISION_TABLE})
             assert compare_metadata(context, schema.metadata) == []
 
-    def test_the_comparison_sees_what_differs(self, empty):
-        with closing(empty.open()) as database:
-            empty.execute("DROP INDEX jobs_by_end; ALTER TABLE workers RENAME COLUMN device TO machine;")
+    def test_the_comparison_sees_what_differs(self, empty_database):
+        with closing(empty_database.open()) as database:
+            empty_database.execute("DROP INDEX jobs_by_end; ALTER TABLE workers RENAME COLUMN device TO machine;")
             with database.reading() as connection:
                 context = MigrationContext.configure(connection, opts={"version_table": REVISION_TABLE})
                 assert len(compare_metadata(context, schema.metadata)) == 3
 
-    def test_the_baseline_makes_the_tables_of_version_3(self, empty, tmp_path, postgres_server):
-        address = str(tmp_path / "other.sqlite3") if empty.kind == "sqlite" else postgres_server.fresh_database()
-        old = OldStore(empty.kind, address).fill()
-        with closing(empty.open()) as database:
-            everything = "; ".join(f'DROP TABLE "{name}" CASCADE' for name in empty.rows())
-            empty.execute(everything if empty.kind == "postgres" else everything.replace(" CASCADE", ""))
+    def test_the_baseline_makes_the_tables_of_version_3(self, empty_database, other_database):
+        with closing(empty_database.open()) as database:
+            cascade = " CASCADE" if empty_database.kind == "postgres" else ""
+            empty_database.execute("; ".join(f'DROP TABLE "{name}"{cascade}' for name in empty_database.rows()))
             with changing_schema(database._engine) as connection:
                 upgrade(connection, SchemaState(), target=3)
-        assert shape(empty) == shape(old)
+        assert shape(empty_database) == shape(other_database.fill())
 
-    def test_new_and_upgraded_databases_are_the_same(self, empty, tmp_path, postgres_server):
-        address = str(tmp_path / "other.sqlite3") if empty.kind == "sqlite" else postgres_server.fresh_database()
-        old = OldStore(empty.kind, address).fill()
-        for each in (empty, old):
+    def test_new_and_upgraded_databases_are_the_same(self, empty_database, other_database):
+        other_database.fill()
+        for each in (empty_database, other_database):
             each.open().close()
-        assert shape(empty) == shape(old)
+        assert shape(empty_database) == shape(other_database)
+
+
+@pytest.fixture
+def other_database(empty_database, tmp_path, request) -> OldStore:
+    """A second one of the same kind."""
+    if empty_database.kind == "sqlite":
+        return OldStore("sqlite", str(tmp_path / "other.sqlite3"))
+    return OldStore("postgres", request.getfixturevalue("postgres_server").fresh_database())
 
 
 def shape(store: OldStore) -> list[tuple[object, ...]]:
@@ -165,37 +138,37 @@ def shape(store: OldStore) -> list[tuple[object, ...]]:
 
 
 class TestUpgrade:
-    def test_every_answer_is_what_it_was(self, old):
-        with closing(old.open()) as database:
+    def test_every_answer_is_what_it_was(self, old_database):
+        with closing(old_database.open()) as database:
             answers = described(database)
             for topic, expected in EXPECTED.items():
                 assert answers[topic] == expected, topic
 
-    def test_every_row_is_what_it_was(self, old):
-        before = named_anew(old.rows())
-        old.open().close()
-        after = old.rows()
+    def test_every_row_is_what_it_was(self, old_database):
+        before = named_anew(old_database.rows())
+        old_database.open().close()
+        after = old_database.rows()
         assert after.pop(REVISION_TABLE) == [{"version_num": revision_of(schema.VERSION)}]
         assert after.pop("schema_version") == [{"version": schema.VERSION, "min_release": "0.1.0"}]
         assert before.pop("schema_version") == [{"version": 3}]
         assert after == before
 
-    def test_the_log_tells_of_each_step_once_and_in_words_of_ours(self, old, caplog):
+    def test_the_log_tells_of_each_step_once_and_in_words_of_ours(self, old_database, caplog):
         with caplog.at_level(logging.INFO):
-            old.open().close()
-            old.open().close()
+            old_database.open().close()
+            old_database.open().close()
         assert [record.getMessage() for record in caplog.records] == [
             "Upgrading the job store from schema version 3 to 4",
             "Applied the migration from schema version 3 to 4",
             "The job store was upgraded to schema version 4",
         ]
 
-    def test_a_table_that_a_store_of_version_3_lacks_is_made(self, old):
+    def test_a_table_that_a_store_of_version_3_lacks_is_made(self, old_database):
         """Early ones were without some tables, which a start made."""
-        old.execute("DROP TABLE portions; DROP TABLE deliveries;")
-        with closing(old.open()) as database:
+        old_database.execute("DROP TABLE portions; DROP TABLE deliveries;")
+        with closing(old_database.open()) as database:
             assert described(database)["jobs"] == EXPECTED["jobs"]
-        assert old.rows()["chunks"] == old.rows()["deliveries"] == []
+        assert old_database.rows()["chunks"] == old_database.rows()["deliveries"] == []
 
     def test_what_is_done_to_jobs_goes_on(self, store, clock):
         for _ in range(2):
@@ -298,8 +271,8 @@ def _delivery_rows(store: SqlJobStore):
 
 class TestOlder:
     @pytest.mark.parametrize("version", [1, 2])
-    def test_tables_of_requests_alone_make_way(self, empty, version, caplog):
-        empty.execute(
+    def test_tables_of_requests_alone_make_way(self, empty_database, version, caplog):
+        empty_database.execute(
             "CREATE TABLE schema_version (version INTEGER PRIMARY KEY);"
             f"INSERT INTO schema_version VALUES ({version});"
             "CREATE TABLE jobs (number INTEGER PRIMARY KEY, id VARCHAR(64) UNIQUE, state VARCHAR(16));"
@@ -309,149 +282,22 @@ class TestOlder:
             "CREATE TABLE workers (worker VARCHAR(128) PRIMARY KEY, pid INTEGER);"
         )
         with caplog.at_level(logging.INFO):
-            store = SqlJobStore(empty.open())
+            store = SqlJobStore(empty_database.open())
         assert f"from schema version {version} to 3" in caplog.text
         assert store.unfinished() == store.reports() == ()
         job = store.create(new_job())
         store.close()
-        with closing(empty.open()) as database:
+        with closing(empty_database.open()) as database:
             assert SqlJobStore(database).get(job.id) == job
 
-    def test_version_3_is_never_dropped(self, old):
-        old.open().close()
-        assert len(old.rows()["jobs"]) == len(IDS)
+    def test_version_3_is_never_dropped(self, old_database):
+        old_database.open().close()
+        assert len(old_database.rows()["jobs"]) == len(IDS)
 
 
-class TestRefusal:
-    def test_a_newer_one_says_which_release_reads_it(self, empty):
-        empty.open().close()
-        set_version(empty, 7, ", min_release = '0.4.0'")
-        said = refused(empty)
-        assert re.search(
-            rf"has schema version 7, which Diarist 0\.4\.0 or newer reads; this is Diarist {RELEASE}, which knows "
-            rf"{schema.VERSION}\. Install that release, or set DATA_DIR or DATABASE_URL to another place\.$",
-            said,
-        ), said
-
-    def test_a_much_newer_one_needs_to_say_no_more_than_its_version(self, empty):
-        empty.execute("CREATE TABLE schema_version (version INT PRIMARY KEY); INSERT INTO schema_version VALUES (99);")
-        said = refused(empty)
-        assert "has schema version 99; this is Diarist" in said
-        assert "Install the release that wrote it, or set DATA_DIR" in said
-
-    @pytest.mark.parametrize(
-        ("statement", "said"),
-        [
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0003'", "says schema version 4, and .* says 0003"),
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0005'", "says schema version 4, and .* says 0005"),
-            (f"DROP TABLE {REVISION_TABLE}", "says schema version 4, and .* says none"),
-            ("DELETE FROM schema_version", "says schema version none, and .* says 0004"),
-            ("UPDATE schema_version SET version = 3", "says schema version 3, and .* says 0004"),
-            ("UPDATE schema_version SET version = 1", "says schema version 1, and .* says 0004"),
-        ],
-    )
-    def test_records_that_disagree(self, empty, statement, said):
-        empty.open().close()
-        empty.execute(statement)
-        message = refused(empty)
-        assert re.search(said, message), message
-        assert "Restore it from a backup" in message
-
-    def test_a_user_who_may_not_alter_tables(self, postgres_server):
-        old = OldStore("postgres", postgres_server.fresh_database()).fill()
-        name = f"guest_{old.address.rpartition('/')[2]}"
-        old.execute(
-            f"CREATE ROLE {name} LOGIN PASSWORD 'hush-hush-hush';"
-            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}; GRANT ALL ON SCHEMA public TO {name};"
-        )
-        address = re.sub(r"//.*@", f"//{name}:hush-hush-hush@", old.address)
-        said = refused(OldStore("postgres", address))
-        assert "does not let this user work in it (must be owner of table" in said
-        assert "own the database and its tables" in said
-        old.execute(f"DROP OWNED BY {name}; DROP ROLE {name};")
-
-    def test_a_user_who_may_not_alter_tables_that_are_up_to_date_may_work(self, postgres_server):
-        store = OldStore("postgres", postgres_server.fresh_database())
-        store.open().close()
-        name = f"guest_{store.address.rpartition('/')[2]}"
-        store.execute(
-            f"CREATE ROLE {name} LOGIN PASSWORD 'hush-hush-hush'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {name};"
-            f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {name};"
-        )
-        address = re.sub(r"//.*@", f"//{name}:hush-hush-hush@", store.address)
-        with closing(OldStore("postgres", address).open()) as database:
-            SqlJobStore(database).create(new_job())
-        store.execute(f"DROP OWNED BY {name}; DROP ROLE {name};")
-
-    def test_a_file_that_cannot_be_written(self, tmp_path, monkeypatch):
-        old = OldStore("sqlite", str(tmp_path / "jobs.sqlite3")).fill()
-        monkeypatch.setattr("diarist.jobs.sqlite._prepare", _only_reads)
-        assert "cannot be read or written" in refused(old)
-
-
-def _only_reads(connection, _record) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA query_only = ON")
-
-
-class TestForeignTables:
-    def test_they_are_left_as_they_are(self, empty):
-        empty.execute(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32)); INSERT INTO alembic_version VALUES ('ab12');"
-            "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO customers VALUES (1, 'x');"
-        )
-        before = empty.rows()
-        empty.open().close()
-        after = empty.rows()
-        assert before.items() <= after.items()
-        assert before.keys() == {"alembic_version", "customers"}
-
-    def test_they_are_left_as_they_are_by_an_upgrade(self, old):
-        old.execute("CREATE TABLE customers (id INT PRIMARY KEY, name TEXT); INSERT INTO customers VALUES (1, 'x');")
-        old.open().close()
-        assert old.rows()["customers"] == [{"id": 1, "name": "x"}]
-
-    def test_one_that_is_in_the_way_is_not_taken_for_ours(self, empty):
-        empty.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO jobs VALUES (1, 'baker');")
-        said = refused(empty)
-        assert "jobs" in said
-        if empty.kind == "postgres":
-            assert "Make a database for Diarist alone" in said
-
-
-class TestCost:
-    def test_a_database_that_is_up_to_date_is_opened_without_alembic(self, empty):
-        empty.open().close()
-        program = (
-            "import sys; from pathlib import Path; from diarist.jobs import postgres, sqlite\n"
-            "from diarist.jobs.database import Database\n"
-            "kind, address = sys.argv[1:]\n"
-            "engine = sqlite.open_sqlite(Path(address)) if kind == 'sqlite' else postgres.open_postgres(address)\n"
-            "Database(engine).close(); print('alembic' in sys.modules)"
-        )
-        command = [sys.executable, "-c", program, empty.kind, empty.address]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-        assert said.stdout.split() == ["False"]
-
-    def test_a_database_that_is_up_to_date_is_opened_while_others_write(self, empty):
-        with closing(empty.open()) as database, database.writing() as connection:
-            connection.execute(select(schema.schema_version).with_for_update())
-            empty.open().close()
-
-    def test_limits_are_back_after_an_upgrade(self, old):
-        with closing(old.open()) as database, database.reading() as connection:
-            asked = (
-                ["SHOW statement_timeout", "SHOW lock_timeout", "SHOW idle_in_transaction_session_timeout"]
-                if old.kind == "postgres"
-                else ["PRAGMA busy_timeout", "PRAGMA foreign_keys"]
-            )
-            found = [connection.exec_driver_sql(each).scalar_one() for each in asked]
-        assert found == (["30s", "10s", "10s"] if old.kind == "postgres" else [10_000, 1])
-
-
-def test_a_table_that_is_made_anew_takes_no_row_of_others_with_it(old):
+def test_a_table_that_is_made_anew_takes_no_row_of_others_with_it(old_database):
     """What ``op.batch_alter_table`` does on SQLite: new table, copy, drop, rename."""
-    with closing(old.open()) as database:
+    with closing(old_database.open()) as database:
         with changing_schema(database._engine) as connection:
             context = MigrationContext.configure(connection)
             with Operations.context(context) as op, op.batch_alter_table("jobs", recreate="auto") as batch:
@@ -459,20 +305,3 @@ def test_a_table_that_is_made_anew_takes_no_row_of_others_with_it(old):
         assert described(database) == EXPECTED
         SqlJobStore(database).delete(IDS["long"])
         assert rows_naming(SqlJobStore(database), IDS["long"]) == {}
-
-
-def test_a_migration_that_would_leave_rows_without_their_job_is_undone(tmp_path, monkeypatch):
-    """SQLite checks references at the end alone, because a migration may make a table anew."""
-    old = OldStore("sqlite", str(tmp_path / "jobs.sqlite3")).fill()
-
-    def lose_jobs(connection, state) -> None:
-        upgrade(connection, state)
-        connection.exec_driver_sql("DELETE FROM jobs")
-
-    monkeypatch.setattr("diarist.jobs.migrations.upgrading.upgrade", lose_jobs)
-    assert "refer to rows that are gone" in refused(old)
-
-
-def test_a_state_is_read_from_the_database_that_it_is_of(empty):
-    with closing(empty.open()) as database, database.reading() as connection:
-        assert read_state(connection) == SchemaState(schema.VERSION, "0.1.0", revision_of(schema.VERSION))

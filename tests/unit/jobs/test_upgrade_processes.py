@@ -77,11 +77,11 @@ class Opener:
 
 
 @pytest.fixture
-def opener(old) -> Iterator[Callable[..., Opener]]:
+def opener(old_database) -> Iterator[Callable[..., Opener]]:
     made: list[Opener] = []
 
     def make(stop: str = "") -> Opener:
-        made.append(Opener(old, stop))
+        made.append(Opener(old_database, stop))
         return made[-1]
 
     yield make
@@ -89,20 +89,12 @@ def opener(old) -> Iterator[Callable[..., Opener]]:
         each.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def old(request, tmp_path) -> OldStore:
-    """A database of schema version 3."""
-    if request.param == "sqlite":
-        return OldStore("sqlite", str(tmp_path / "jobs.sqlite3")).fill()
-    return OldStore("postgres", request.getfixturevalue("postgres_server").fresh_database()).fill()
-
-
-def assert_upgraded(old: OldStore) -> None:
-    with closing(old.open()) as database:
+def assert_upgraded(old_database: OldStore) -> None:
+    with closing(old_database.open()) as database:
         assert described(database) == EXPECTED
 
 
-def test_processes_that_start_at_once_upgrade_once(opener, old):
+def test_processes_that_start_at_once_upgrade_once(opener, old_database):
     openers = [opener() for _ in range(3)]
     counts = sorted(int(each.said().removeprefix("opened ")) for each in openers)
     for each in openers:
@@ -111,11 +103,11 @@ def test_processes_that_start_at_once_upgrade_once(opener, old):
     assert counts[2] > 10
     applied = [line for each in openers for line in each.logged if line.startswith("Applied the migration")]
     assert applied == ["Applied the migration from schema version 3 to 4"]
-    assert_upgraded(old)
+    assert_upgraded(old_database)
 
 
 @pytest.mark.parametrize("stop", ["2", "commit"])
-def test_who_starts_in_the_middle_waits_for_longer_than_any_limit(opener, old, stop):
+def test_who_starts_in_the_middle_waits_for_longer_than_any_limit(opener, old_database, stop):
     """The limits of these processes are fractions of a second."""
     first = opener(stop)
     assert first.said() == "stopped"
@@ -125,41 +117,41 @@ def test_who_starts_in_the_middle_waits_for_longer_than_any_limit(opener, old, s
     first.go_on()
     assert first.said() != "opened 0"
     assert [each.said() for each in others] == ["opened 0", "opened 0"]
-    assert_upgraded(old)
+    assert_upgraded(old_database)
 
 
-def test_who_dies_in_the_middle_leaves_the_upgrade_to_who_waits(opener, old):
+def test_who_dies_in_the_middle_leaves_the_upgrade_to_who_waits(opener, old_database):
     first = opener("commit")
     assert first.said() == "stopped"
     other = opener()
     other.until_it_waits()
     first.kill()
     assert int(other.said().removeprefix("opened ")) > 10
-    assert_upgraded(old)
+    assert_upgraded(old_database)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.9, 1.0])
-def test_what_is_killed_leaves_the_old_store_and_the_next_start_upgrades_it(opener, old, part, statements):
-    before = old.rows()
-    killed = opener(str(max(round(part * statements(old.kind)), 1)))
+def test_what_is_killed_leaves_the_old_store_and_the_next_start_upgrades_it(opener, old_database, part, statements):
+    before = old_database.rows()
+    killed = opener(str(max(round(part * statements(old_database.kind)), 1)))
     assert killed.said() == "stopped"
     killed.kill()
-    assert old.rows() == before
-    assert_upgraded(old)
+    assert old_database.rows() == before
+    assert_upgraded(old_database)
 
 
-def test_what_is_killed_before_its_commit_leaves_the_old_store(opener, old):
-    before = old.rows()
+def test_what_is_killed_before_its_commit_leaves_the_old_store(opener, old_database):
+    before = old_database.rows()
     killed = opener("commit")
     assert killed.said() == "stopped"
     killed.kill()
-    assert old.rows() == before
-    assert_upgraded(old)
+    assert old_database.rows() == before
+    assert_upgraded(old_database)
 
 
-def test_what_is_killed_at_any_time_leaves_one_or_the_other(opener, old):
+def test_what_is_killed_at_any_time_leaves_one_or_the_other(opener, old_database):
     """Without standing still: the signal comes while the statements run, or the commit."""
-    before = old.rows()
+    before = old_database.rows()
     for _ in range(5):
         racing = opener("1")
         said = racing.said()
@@ -167,9 +159,9 @@ def test_what_is_killed_at_any_time_leaves_one_or_the_other(opener, old):
             break
         racing.go_on()
         racing.kill()
-        now = old.rows()
+        now = old_database.rows()
         assert now == before or "outbox_tasks" in now
-    assert_upgraded(old)
+    assert_upgraded(old_database)
 
 
 @pytest.fixture(scope="module")
