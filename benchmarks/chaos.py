@@ -113,7 +113,8 @@ class Client:
         self.accepted[job["id"]] = piece.name
 
     def job(self, job_id: str) -> dict[str, Any]:
-        return self._insist(f"/v1/jobs/{job_id}")
+        found: dict[str, Any] = self._insist(f"/v1/jobs/{job_id}")
+        return found
 
     def text(self, job_id: str) -> Any:
         return self._insist(f"/v1/jobs/{job_id}/result")

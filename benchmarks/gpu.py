@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,11 @@ def stretches(audio: Audio) -> tuple[Span, ...]:
 
 def build(folder: Path, size: str) -> dict[str, object]:
     """Saves the models and a configuration that names them; gives the settings to load them with."""
-    recognizer, sortformer, vad, speaker = SIZES[size]
+    recognizer, sortformer, frame_vad, speaker = SIZES[size]
     made: dict[str, Callable[[], object]] = {
         "tdt": lambda: architectures.tdt(folder / "tokenizer", recognizer),
         "sortformer": lambda: architectures.sortformer(sortformer),
-        "vad": lambda: architectures.frame_vad(vad),
+        "vad": lambda: architectures.frame_vad(frame_vad),
         "speaker": lambda: architectures.speaker(speaker),
     }
     for name, make in made.items():
@@ -134,7 +135,7 @@ def recognition(options: dict[str, object], minutes: float, batches: Sequence[in
         recognizer = recognizer_of(load_settings(**options, nemo_batch=batch))
         runs.append(
             measured(
-                "recognition", minutes, batch, lambda r=recognizer: r.recognize(audio, stretches(audio), None, quietly)
+                "recognition", minutes, batch, partial(recognizer.recognize, audio, stretches(audio), None, quietly)
             )
         )
         say(runs[-1])
@@ -150,7 +151,7 @@ def diarization(name: str, options: dict[str, object], lengths: Sequence[float],
     runs: list[Run] = []
     for minutes in lengths:
         audio = babble(minutes)
-        runs.append(measured(name, minutes, batch, lambda a=audio: diarizer.diarize(a, SpeakerHints(), quietly)))
+        runs.append(measured(name, minutes, batch, partial(diarizer.diarize, audio, SpeakerHints(), quietly)))
         say(runs[-1])
     return runs
 

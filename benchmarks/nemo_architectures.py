@@ -95,7 +95,7 @@ def ctc(folder: Path, size: Size = TINY) -> Any:
     """``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
     from nemo.collections.asr.models import EncDecCTCModelBPE
 
-    decoder = {
+    decoder: dict[str, object] = {
         "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
         "feat_in": None, "num_classes": -1, "vocabulary": [],
     }  # fmt: skip
@@ -145,7 +145,7 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
     """``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
 
-    head = {
+    head: dict[str, object] = {
         "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
         "feat_in": None, "num_classes": -1, "vocabulary": [],
     }  # fmt: skip
@@ -275,7 +275,7 @@ def sortformer(size: Size = TINY, *, streaming: bool = True, speakers: int = 4) 
 
     data = {"manifest_filepath": None, "sample_rate": RATE, "batch_size": 1, "num_spks": speakers,
             "soft_label_thres": 0.5, "session_len_sec": 90, "validation_mode": True, "num_workers": 0}  # fmt: skip
-    parts = {
+    parts: dict[str, Any] = {
         "sample_rate": RATE, "max_num_of_spks": speakers, "pil_weight": 0.5, "ats_weight": 0.5,
         "streaming_mode": streaming, "model_defaults": {"fc_d_model": size.width, "tf_d_model": size.diarizer_width},
         "preprocessor": _mel(size.mels, normalize="NA" if streaming else "per_feature"),

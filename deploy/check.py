@@ -90,7 +90,12 @@ def dockerfile_faults() -> Iterator[str]:
 
 
 def compose_faults() -> Iterator[str]:
-    command = [PROGRAMS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *COMPOSE_FILES]
+    command: list[str | Path] = [
+        PROGRAMS / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        *COMPOSE_FILES,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         yield done.stdout + done.stderr

@@ -17,6 +17,7 @@ Sound = NDArray[np.float32]
 
 def read(path: Path) -> Sound:
     """Mono samples of a WAV of 16 kHz, float32 (samples,)."""
+    samples: Sound
     samples, rate = soundfile.read(path, dtype="float32")
     assert rate == SAMPLE_RATE
     return samples
@@ -40,6 +41,7 @@ def encode(path: Path, samples: Sound, codec: str, rate: int = SAMPLE_RATE, bit_
     """The samples at another rate and through a codec of FFmpeg's, in the container that the file's name asks for."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         if bit_rate is not None:
             stream.codec_context.bit_rate = bit_rate
         whole = np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)[None]
@@ -68,7 +70,8 @@ def noise(seconds: float, colour: str, level: float = 0.05, seed: int = 0) -> So
         slope = {"white": 0.0, "pink": 0.5, "brown": 1.0}[colour]
         spectrum = np.fft.rfft(rng.standard_normal(count))
         raw = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 20 * seconds) ** slope, count)
-    return (raw * level / np.sqrt(np.mean(np.square(raw)))).clip(-1, 1).astype(np.float32)
+    levelled: NDArray[np.float64] = raw * level / np.sqrt(np.mean(np.square(raw)))
+    return levelled.clip(-1, 1).astype(np.float32)
 
 
 def melody(seconds: float, seed: int = 0) -> Sound:
@@ -94,5 +97,5 @@ def melody(seconds: float, seed: int = 0) -> Sound:
         note(at, int(60 + rng.choice(scale) + 12 * rng.integers(0, 2)), 1, 0.6)
         drum = rng.standard_normal(beat // 4) * np.exp(-np.arange(beat // 4) / 300)
         made[at * beat : at * beat + len(drum)] += 0.3 * drum
-    made = made[: beats * beat]
-    return (0.5 * made / np.abs(made).max()).astype(np.float32)
+    loudest = float(np.abs(made[: beats * beat]).max())
+    return (0.5 * made[: beats * beat] / loudest).astype(np.float32)

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -84,7 +84,7 @@ def voices(recordings_folder: Path) -> Mapping[str, tuple[Audio, ...]]:
 def make_conversation(voices: Mapping[str, tuple[Audio, ...]], tmp_path: Path) -> Callable[..., Conversation]:
     """``make_conversation(speakers=2, pieces=None, **options)``: ``pieces`` of each; see ``recordings.assemble``."""
 
-    def make(speakers: int = 2, pieces: int | None = None, **options: object) -> Conversation:
+    def make(speakers: int = 2, pieces: int | None = None, **options: Any) -> Conversation:
         assert 1 <= speakers <= len(voices), f"there are {len(voices)} voices"
         cast = {who: said[:pieces] for who, said in list(voices.items())[:speakers]}
         return recordings.assemble(cast, tmp_path, **options)
@@ -187,7 +187,7 @@ class NemoModels:
 
     RECOGNIZERS = ("ctc", "character_ctc", "rnnt", "tdt", "hybrid")
 
-    BUILDERS: Mapping[str, Callable[[Path], object]] = {
+    BUILDERS: Mapping[str, Callable[[Path], Any]] = {
         "ctc": nemo_architectures.ctc,
         "character_ctc": lambda _: nemo_architectures.character_ctc(),
         "rnnt": nemo_architectures.rnnt,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -140,7 +140,7 @@ def voice(speaker: str, folder: Path = FOLDER) -> tuple[Audio, ...]:
 
 
 def assemble(
-    voices: dict[str, Sequence[Audio]],
+    voices: Mapping[str, Sequence[Audio]],
     folder: Path,
     *,
     name: str = "conversation",

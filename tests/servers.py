@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 START_S = 60.0
 PORTS_TRIED = 5
@@ -179,7 +180,7 @@ class RedisServer(Server):
 
         try:
             with redis.Redis(port=port, socket_timeout=5, retry=Retry(NoBackoff(), 0)) as client:
-                return client.info("server")["process_id"] == self.pid
+                return bool(client.info("server")["process_id"] == self.pid)
         except redis.RedisError:
             return False
 
@@ -291,7 +292,7 @@ class S3Server(Server):
         return f"http://127.0.0.1:{self.port}"
 
     @cached_property
-    def client(self):
+    def client(self) -> Any:
         """Of boto3, to look at what is there."""
         import boto3
 
@@ -339,7 +340,7 @@ class S3Server(Server):
     def _answers(self, port: int) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/data.json", timeout=10) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except OSError:
             return False
 
@@ -377,4 +378,4 @@ def _leash(number: signal.Signals) -> list[str]:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

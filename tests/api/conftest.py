@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from api.process import ServiceProcess
 from api.scripted_service import COMMAND
@@ -31,7 +33,8 @@ def eventually(condition: Callable[[], object], timeout: float = 15) -> None:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("api")
     return Settings(
-        _env_file=None, data_dir=folder / "data", log_file=folder / "log", max_upload_mb=1, max_waiting=8,
+        _env_file=None,  # type: ignore[call-arg]  # a parameter of pydantic-settings, not a field
+        data_dir=folder / "data", log_file=folder / "log", max_upload_mb=1, max_waiting=8,
         max_listeners=2, http_threads=12, min_free_mb=0,
     )  # fmt: skip
 
@@ -63,10 +66,10 @@ def client(app: APIFlask) -> FlaskClient:
 
 
 @pytest.fixture
-def post(client: FlaskClient, settings: Settings) -> Iterator[Callable]:
+def post(client: FlaskClient, settings: Settings) -> Iterator[Callable[..., Any]]:
     """``post(body=None, **fields)``: an ordinary request unless a body is given. Nothing may be left after the test."""
 
-    def send(body: bytes | None = None, headers: dict[str, str] | None = None, **fields: object):
+    def send(body: bytes | None = None, headers: dict[str, str] | None = None, **fields: Any) -> TestResponse:
         return client.post("/diarize", data=body or recording(**fields), headers=FORM | (headers or {}))
 
     yield send
@@ -74,15 +77,16 @@ def post(client: FlaskClient, settings: Settings) -> Iterator[Callable]:
 
 
 @pytest.fixture
-def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[Callable]:
+def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[Callable[..., Any]]:
     """``make(content="{}", **fields)``: the job that ``POST /v1/jobs`` makes. All are deleted after the test."""
     made: list[str] = []
 
-    def send(content: bytes | str = "{}", headers: dict[str, str] | None = None, **fields: object) -> dict:
+    def send(content: bytes | str = "{}", headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
         answer = client.post("/v1/jobs", data=recording(content, **fields), headers=FORM | (headers or {}))
         assert answer.status_code == 202, answer.text
-        made.append(answer.get_json()["id"])
-        return answer.get_json()
+        job: dict[str, Any] = answer.get_json()
+        made.append(job["id"])
+        return job
 
     yield send
     for job_id in made:
@@ -103,8 +107,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
     """``start(**settings)``: a service of the test's own."""
     started: list[ServiceProcess] = []
 
-    def run(**options: object) -> ServiceProcess:
-        started.append(ServiceProcess(options.pop("folder", tmp_path), **options))
+    def run(folder: Path = tmp_path, **options: Any) -> ServiceProcess:
+        started.append(ServiceProcess(folder, **options))
         return started[-1]
 
     yield run

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from diarist import errors
 from diarist.jobs import worker
-from diarist.protocols import Engine
+from diarist.jobs.work import NoteModels, Settled
+from diarist.protocols import Engine, Scatter
+from diarist.settings import Settings
 from diarist.types import (
     Diarization,
     ModelInfo,
@@ -34,14 +36,14 @@ from diarist.types import (
 MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
 
 
-def load_engine(settings, note_models) -> Engine:
+def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
     note_models((ModelInfo("scripted", "diarization", "Apache-2.0", "loading"),))
     state = Path(os.environ["SCRIPTED_ENGINE"])
     while state.read_text() == "loading":
         time.sleep(0.02)
     if state.read_text() == "error":
         raise errors.ModelUnavailable("The model could not be fetched: run `diarist models pull`.")
-    return Engine("scripted", None, None, MODELS)
+    return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `transcribe` asks neither
 
 
 def said(texts: list[str]) -> tuple[Utterance, ...]:
@@ -53,7 +55,13 @@ def said(texts: list[str]) -> tuple[Utterance, ...]:
 
 
 def transcribe(
-    path: Path, engine: Engine, options: TranscribeOptions, progress: Progress, settings, settled, scatter
+    path: Path,
+    engine: Engine,
+    options: TranscribeOptions,
+    progress: Progress,
+    settings: Settings,
+    settled: Settled,
+    scatter: Scatter | None,
 ) -> Transcript:
     content = path.read_bytes()
     try:

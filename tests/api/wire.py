@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 BOUNDARY = b"boundary-of-the-test"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY.decode()}"}
@@ -20,7 +21,7 @@ class Answer:
     body: bytes = b""
 
     @property
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
 
@@ -63,7 +64,7 @@ def read(response: http.client.HTTPResponse) -> Answer:
 
 
 def diarize(
-    address: Address, body: bytes | None = None, headers: dict[str, str] | None = None, **fields: object
+    address: Address, body: bytes | None = None, headers: dict[str, str] | None = None, **fields: Any
 ) -> Answer:
     return call(address, "POST", "/diarize", body or recording(**fields), FORM | (headers or {}))
 

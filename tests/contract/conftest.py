@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from contract.job_stores import OPENERS, Clock, Place, clear
 from diarist.jobs.store import SqlJobStore
+from servers import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def postgres_store(postgres_server) -> Iterator[tuple[Place, SqlJobStore]]:
+def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[Place, SqlJobStore]]:
     """A store that tests share, since a database of PostgreSQL's takes a second to make."""
     place = Place("postgres", postgres_server.fresh_database())
     opened = place.open(None)
@@ -20,13 +22,13 @@ def postgres_store(postgres_server) -> Iterator[tuple[Place, SqlJobStore]]:
 
 
 @pytest.fixture(params=OPENERS)
-def place(request, tmp_path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where an empty store lies."""
     if request.param == "sqlite":
         return Place(request.param, str(tmp_path))
-    place, opened = request.getfixturevalue("postgres_store")
-    clear(opened)
-    return place
+    shared: tuple[Place, SqlJobStore] = request.getfixturevalue("postgres_store")
+    clear(shared[1])
+    return shared[0]
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(place, clock) -> Iterator[SqlJobStore]:
+def store(place: Place, clock: Clock) -> Iterator[SqlJobStore]:
     opened = place.open(clock)
     yield opened
     opened.close()

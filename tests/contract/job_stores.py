@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import delete, func, select
@@ -60,7 +61,7 @@ class Place:
 ORDER_FIELDS = tuple(field.name for field in fields(Order))
 
 
-def new_job(**changes: object) -> Job:
+def new_job(**changes: Any) -> Job:
     """A job as callers make it; what is an order's goes to the order."""
     order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
     order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -59,7 +60,7 @@ class Fleet:
             each.kill()
         process.wait()
 
-    def submit(self, address: Address, name: str = "", *, wait: bool = False, **fields: object) -> Work:
+    def submit(self, address: Address, name: str = "", *, wait: bool = False, **fields: Any) -> Work:
         """A job whose recording says its name; ``wait`` holds it until ``go``."""
         self._named += 1
         name = name or f"job{self._named}"
@@ -107,10 +108,10 @@ class Work:
         answer = self.ask(address)
         return answer.json["state"] if answer.status == 200 else f"{answer.status}"
 
-    def ends(self, address: Address, state: str = "succeeded") -> dict:
+    def ends(self, address: Address, state: str = "succeeded") -> dict[str, Any]:
         """Its status once it has ended so, with its own result, once."""
         until(lambda: self.state(address) in ("succeeded", "failed", "canceled"), f"the end of {self.mark.name}")
-        status = self.ask(address).json
+        status: dict[str, Any] = self.ask(address).json
         assert status["state"] == state, status
         if state == "succeeded":
             result = call(address, "GET", f"/v1/jobs/{self.id}/result?format=json")

@@ -15,18 +15,39 @@ import sys
 import threading
 from pathlib import Path
 
-from diarist.protocols import Engine
-from diarist.types import Diarization, ModelInfo, Span, Timing, Transcript, Turn, Utterance, Word
+from diarist.jobs.work import NoteModels, Settled
+from diarist.protocols import Engine, Scatter
+from diarist.settings import Settings
+from diarist.types import (
+    Diarization,
+    ModelInfo,
+    Progress,
+    Span,
+    Timing,
+    TranscribeOptions,
+    Transcript,
+    Turn,
+    Utterance,
+    Word,
+)
 
 MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
 
 
-def load_engine(settings, note_models) -> Engine:
+def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
     note_models(MODELS)
-    return Engine("scripted", None, None, MODELS)
+    return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `work` asks neither
 
 
-def work(path: Path, engine, options, progress, settings, settled, *_: object) -> Transcript:
+def work(
+    path: Path,
+    engine: Engine,
+    options: TranscribeOptions,
+    progress: Progress,
+    settings: Settings,
+    settled: Settled,
+    scatter: Scatter | None,
+) -> Transcript:
     content = path.read_bytes()
     script = json.loads(content)
     host, mark = os.environ["FLEET_HOST"], Path(os.environ["FLEET_FOLDER"]) / script["name"]

@@ -5,41 +5,59 @@ from __future__ import annotations
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from numpy.typing import NDArray
 
-from diarist.types import SAMPLE_RATE
+from diarist.types import SAMPLE_RATE, Samples
+
+Sound = NDArray[np.float64]
 
 
-def tone(seconds=2.0, rate=SAMPLE_RATE, hertz=440.0, level=0.5, channels=1):
+def tone(
+    seconds: float = 2.0, rate: int = SAMPLE_RATE, hertz: float = 440.0, level: float = 0.5, channels: int = 1
+) -> Sound:
     """A sine in every channel, float64 of shape (samples, channels)."""
     time = np.arange(round(seconds * rate)) / rate
     return np.repeat(level * np.sin(2 * np.pi * hertz * time)[:, None], channels, axis=1)
 
 
-def tones(*hertz, seconds=2.0, rate=SAMPLE_RATE, level=0.5):
+def tones(*hertz: float, seconds: float = 2.0, rate: int = SAMPLE_RATE, level: float = 0.5) -> Sound:
     """Another sine in each channel; 0 is silence."""
     return np.concatenate([tone(seconds, rate, h, level if h else 0.0) for h in hertz], axis=1)
 
 
-def loudest_hertz(samples, rate=SAMPLE_RATE):
+def loudest_hertz(samples: Sound | Samples, rate: int = SAMPLE_RATE) -> float:
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(spectrum.argmax() * rate / len(samples))
 
 
-def rms(samples):
+def rms(samples: Sound | Samples) -> float:
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
 
 
 def encode(
-    path, sound, rate, codec, *, container=None, layout=None, options=None, codec_options=None, bit_rate=None, start=0.0
-):
+    path: Path,
+    sound: Sound,
+    rate: int,
+    codec: str,
+    *,
+    container: str | None = None,
+    layout: str | None = None,
+    options: dict[str, str] | None = None,
+    codec_options: dict[str, str] | None = None,
+    bit_rate: int | None = None,
+    start: float = 0.0,
+) -> Path:
     """Write float sound of shape (samples, channels) with PyAV."""
     channels = sound.shape[1]
     layout = layout or {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(str(path), "w", format=container, options=options or {}) as file:
         stream = file.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
         stream.codec_context.options = codec_options or {}
         if bit_rate:
             stream.bit_rate = bit_rate
@@ -47,7 +65,16 @@ def encode(
     return path
 
 
-def push(file, stream, sound, rate, layout, *, start=0.0, flush=True):
+def push(
+    file: OutputContainer,
+    stream: av.AudioStream,
+    sound: Sound,
+    rate: int,
+    layout: str,
+    *,
+    start: float = 0.0,
+    flush: bool = True,
+) -> None:
     codec = stream.codec_context
     if not codec.is_open:
         codec.open()
@@ -67,7 +94,7 @@ def push(file, stream, sound, rate, layout, *, start=0.0, flush=True):
         file.mux(stream.encode(None))
 
 
-def encoded_bytes(tmp_path, sound, rate, codec, container, **options):
+def encoded_bytes(tmp_path: Path, sound: Sound, rate: int, codec: str, container: str, **options: Any) -> bytes:
     path = tmp_path / f"encoded-{codec}.{container}"
     encode(path, sound, rate, codec, container=container, **options)
     content = path.read_bytes()
@@ -75,31 +102,45 @@ def encoded_bytes(tmp_path, sound, rate, codec, container, **options):
     return content
 
 
-PCM = {8: (1, "u1"), 16: (1, "<i2"), 32: (1, "<i4"), "f32": (3, "<f4"), "f64": (3, "<f8")}
+Kind: TypeAlias = int | str
+"""Bits of a sample, or ``f32`` and ``f64``."""
+
+PCM: dict[Kind, tuple[int, str]] = {8: (1, "u1"), 16: (1, "<i2"), 32: (1, "<i4"), "f32": (3, "<f4"), "f64": (3, "<f8")}
 
 
-def pcm(sound, kind=16):
-    if kind in {"f32", "f64"}:
+def pcm(sound: Sound, kind: Kind = 16) -> bytes:
+    if isinstance(kind, str):
         return sound.astype(PCM[kind][1]).tobytes()
     if kind == 24:
         return (sound * (2**23 - 1)).astype("<i4").reshape(-1, 1).view("u1")[:, :3].tobytes()
     if kind == 8:
         return (sound * 127 + 128).astype("u1").tobytes()
-    return (sound * (2 ** (kind - 1) - 1)).astype(PCM[kind][1]).tobytes()
+    loudest = 2.0 ** (kind - 1) - 1
+    return (sound * loudest).astype(PCM[kind][1]).tobytes()
 
 
-def chunk(name, body):
+def chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def fmt(rate, channels=1, kind=16):
+def fmt(rate: int, channels: int = 1, kind: Kind = 16) -> bytes:
     tag = 3 if kind in {"f32", "f64"} else 1
     bits = int(str(kind).lstrip("f"))
     frame_bytes = channels * bits // 8
     return struct.pack("<HHIIHH", tag, channels, rate, rate * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, bits)
 
 
-def wav(body, rate=SAMPLE_RATE, channels=1, kind=16, *, riff_size=None, data_size=None, before=b"", after=b""):
+def wav(
+    body: bytes,
+    rate: int = SAMPLE_RATE,
+    channels: int = 1,
+    kind: Kind = 16,
+    *,
+    riff_size: int | None = None,
+    data_size: int | None = None,
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
     """A WAV file by hand, true or with other sizes in its header."""
     data = chunk(b"data", body)
     if data_size is not None:
@@ -108,13 +149,13 @@ def wav(body, rate=SAMPLE_RATE, channels=1, kind=16, *, riff_size=None, data_siz
     return b"RIFF" + struct.pack("<I", len(content) if riff_size is None else riff_size) + content
 
 
-def rf64(body, rate=SAMPLE_RATE):
+def rf64(body: bytes, rate: int = SAMPLE_RATE) -> bytes:
     ds64 = struct.pack("<QQQI", len(body) + 72, len(body), len(body) // 2, 0)
     content = b"WAVE" + chunk(b"ds64", ds64) + chunk(b"fmt ", fmt(rate))
     return b"RF64" + b"\xff" * 4 + content + b"data" + b"\xff" * 4 + body
 
 
-def sphere(sound, rate):
+def sphere(sound: Sound, rate: int) -> bytes:
     body = (sound * 32767).astype("<i2").tobytes()
     fields = (
         f"NIST_1A\n   1024\nsample_count -i {len(sound)}\nsample_n_bytes -i 2\nchannel_count -i {sound.shape[1]}\n"

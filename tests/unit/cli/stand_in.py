@@ -16,9 +16,11 @@ import signal
 from pathlib import Path
 
 from diarist.cli import main
+from diarist.cli.reporters import Reporter
+from diarist.cli.transcribe import Transcriber
 from diarist.errors import CorruptAudio, EngineUnavailable, InvalidOption, ModelUnavailable
 from diarist.settings import Settings
-from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
+from diarist.types import Diarization, Progress, Span, Timing, TranscribeOptions, Transcript, Turn, Utterance, Word
 
 
 class StandIn:
@@ -29,9 +31,9 @@ class StandIn:
         self.loads = 0
         self.offline: bool | None = None
         self.settings: Settings | None = None
-        self.asked: list = []
+        self.asked: list[tuple[Path, TranscribeOptions]] = []
 
-    def prepare(self, settings, report, offline):
+    def prepare(self, settings: Settings, report: Reporter, offline: bool) -> Transcriber:
         self.loads += 1
         self.offline = offline
         self.settings = settings
@@ -39,7 +41,7 @@ class StandIn:
             raise EngineUnavailable("the engine cannot be loaded: free some memory")
         return self.transcribe
 
-    def transcribe(self, path, options, progress):
+    def transcribe(self, path: Path, options: TranscribeOptions, progress: Progress) -> Transcript:
         command, _, argument = path.read_text(encoding="utf-8").partition(" ")
         self.asked.append((path, options))
         progress("decoding", 0.1)

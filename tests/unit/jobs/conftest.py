@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,7 +36,7 @@ def until() -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_settings(tmp_path) -> Callable[..., Settings]:
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     def make(**overrides: object) -> Settings:
         return load_settings(**{"data_dir": tmp_path / "data", "min_free_mb": 0, "job_lease_s": 30.0, **overrides})
 
@@ -43,8 +44,9 @@ def make_settings(tmp_path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def settings(make_settings) -> Settings:
-    return make_settings()
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    made: Settings = make_settings()
+    return made
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -70,7 +72,7 @@ class Bench:
     settings: Settings
     folder: Path
 
-    def submit(self, orders: str, filename: str = "talk.wav", **asked: object) -> Job:
+    def submit(self, orders: str, filename: str = "talk.wav", **asked: Any) -> Job:
         """A request, unless ``kind`` says otherwise."""
         return self.service.submit(io.BytesIO(orders.encode()), Order(filename=filename, request_id="r-1", **asked))
 
@@ -89,6 +91,7 @@ class Bench:
 
     @property
     def pids(self) -> tuple[int, ...]:
+        assert self.service._crew is not None
         return self.service._crew.pids
 
     def until_begun(self, times: int = 1) -> None:
@@ -99,7 +102,7 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench(tmp_path, make_settings) -> Iterator[Callable[..., Bench]]:
+def make_bench(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
     before = {child.pid for child in psutil.Process().children(recursive=True)}
 
@@ -127,5 +130,6 @@ def make_bench(tmp_path, make_settings) -> Iterator[Callable[..., Bench]]:
 
 
 @pytest.fixture
-def bench(make_bench) -> Bench:
-    return make_bench()
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    made: Bench = make_bench()
+    return made

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
 from diarist.jobs.database import open_database
 from diarist.jobs.keys import webhook_master
 from diarist.settings import load_settings
 
 
-def ask(folder, start, found) -> None:
+def ask(folder: Path, start: Barrier, found: Queue[str]) -> None:
     """Put what ``webhook_master`` says into ``found``, once all have come to ``start``."""
     settings = load_settings(data_dir=folder)
     database = open_database(settings)

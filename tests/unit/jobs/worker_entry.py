@@ -11,14 +11,29 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from diarist.errors import ModelUnavailable, NotAudio
+from diarist.jobs.work import NoteModels, Settled
 from diarist.jobs.worker import main
-from diarist.protocols import Engine
-from diarist.types import Diarization, ModelInfo, Span, Timing, Transcript, Turn, Utterance, Word
+from diarist.protocols import Engine, Scatter
+from diarist.settings import Settings
+from diarist.types import (
+    Diarization,
+    ModelInfo,
+    Progress,
+    Span,
+    Timing,
+    TranscribeOptions,
+    Transcript,
+    Turn,
+    Utterance,
+    Word,
+)
 
 FOLDER = Path(sys.argv[1])
+MODELS = (ModelInfo("model", "recognition", "MIT"),)
 
 
 def note(name: str, text: str) -> None:
@@ -31,7 +46,7 @@ def count(name: str) -> int:
     return len(path.read_text(encoding="ascii").splitlines()) if path.exists() else 0
 
 
-def load_engine(settings, note_models) -> Engine:
+def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
     note("loads", str(os.getpid()))
     print("a library's own chatter on stdout")  # noqa: T201
     note_models((ModelInfo("model", "recognition", "MIT", "loading"),))
@@ -49,10 +64,10 @@ def load_engine(settings, note_models) -> Engine:
     if (FOLDER / "cuda").exists():
         note("places", f"{os.environ['CUDA_VISIBLE_DEVICES']} {settings.threads}")
         device = "cuda:0 (a card)"
-    return Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),), device)
+    return Engine("orders", None, None, MODELS, device)  # type: ignore[arg-type]  # `work` asks neither
 
 
-def wait_for(name: str, progress=lambda: None) -> None:
+def wait_for(name: str, progress: Callable[[], object] = lambda: None) -> None:
     turn = threading.Event()
     while not (FOLDER / name).exists():
         progress()
@@ -66,7 +81,15 @@ def said_by_number(said: str, count: int) -> tuple[Utterance, ...]:
     )
 
 
-def work(path: Path, engine, options, progress, settings, settled, scatter) -> Transcript:
+def work(
+    path: Path,
+    engine: Engine,
+    options: TranscribeOptions,
+    progress: Progress,
+    settings: Settings,
+    settled: Settled,
+    scatter: Scatter | None,
+) -> Transcript:
     note("begun", str(os.getpid()))
     progress("decode", 0.1)
     said = path.read_text(encoding="ascii")

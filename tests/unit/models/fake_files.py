@@ -56,8 +56,8 @@ def write_checkpoint(path: Path, tree: object, *, top: str = "archive") -> Path:
     def rebuild() -> None: ...
 
     rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = rebuild
-    torch._utils = utils
+    vars(utils)["_rebuild_tensor_v2"] = rebuild
+    vars(torch)["_utils"] = utils
     for name in _STORAGE_NAMES.values():
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
 

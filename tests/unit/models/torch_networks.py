@@ -1,5 +1,8 @@
 """The two networks in PyTorch, in its own layers and in the form they were trained in: what the graphs must equal."""
 
+# mypy: disallow-subclassing-any=False
+# mypy does not read PyTorch, so its classes are of type Any.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -30,7 +33,8 @@ def segmentation(tensors: Mapping[str, np.ndarray], samples: np.ndarray) -> np.n
         for name in ("linear.0", "linear.1"):
             x = F.leaky_relu(F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"]))
         x = F.linear(x, weights["classifier.weight"], weights["classifier.bias"])
-        return F.log_softmax(x, dim=-1).numpy()
+        scores: np.ndarray = F.log_softmax(x, dim=-1).numpy()
+    return scores
 
 
 def _filters(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -160,4 +164,5 @@ def campplus(tensors: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndar
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
     with torch.no_grad():
-        return network(torch.from_numpy(features)).numpy()
+        embeddings: np.ndarray = network(torch.from_numpy(features)).numpy()
+    return embeddings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -17,7 +18,7 @@ class _Maker:
         self.tensors: Tensors = {}
 
     def weight(self, name: str, *shape: int) -> None:
-        spread = self.gain / np.sqrt(max(1, np.prod(shape[1:])))
+        spread = self.gain / math.sqrt(max(1, math.prod(shape[1:])))
         self.tensors[name] = (self.random.standard_normal(shape) * spread).astype(np.float32)
 
     def norm(self, name: str, channels: int, *, affine: bool = True) -> None:
@@ -71,9 +72,9 @@ def campplus_weights(seed: int = 4) -> Tensors:
     make.weight("xvector.tdnn.linear.weight", 128, 320, 5)
     make.norm("xvector.tdnn.nonlinear.batchnorm", 128)
     channels = 128
-    for block, layers in enumerate((12, 24, 16), start=1):
-        for layer in range(1, layers + 1):
-            name = f"xvector.block{block}.tdnnd{layer}"
+    for number, layers in enumerate((12, 24, 16), start=1):
+        for place in range(1, layers + 1):
+            name = f"xvector.block{number}.tdnnd{place}"
             make.norm(f"{name}.nonlinear1.batchnorm", channels)
             make.weight(f"{name}.linear1.weight", 128, channels, 1)
             make.norm(f"{name}.nonlinear2.batchnorm", 128)
@@ -83,8 +84,8 @@ def campplus_weights(seed: int = 4) -> Tensors:
             make.weight(f"{name}.cam_layer.linear2.weight", 32, 64, 1)
             make.weight(f"{name}.cam_layer.linear2.bias", 32)
             channels += 32
-        make.norm(f"xvector.transit{block}.nonlinear.batchnorm", channels)
-        make.weight(f"xvector.transit{block}.linear.weight", channels // 2, channels, 1)
+        make.norm(f"xvector.transit{number}.nonlinear.batchnorm", channels)
+        make.weight(f"xvector.transit{number}.linear.weight", channels // 2, channels, 1)
         channels //= 2
     make.norm("xvector.out_nonlinear.batchnorm", channels)
     make.weight("xvector.dense.linear.weight", 192, 2 * channels, 1)
@@ -108,4 +109,5 @@ def features(frames: int, batch: int = 2) -> np.ndarray:
     """Filterbanks of nothing in particular, the mean over the frames taken off; float32 (batch, frames, 80)."""
     random = np.random.RandomState(6)
     rows = np.cumsum(random.standard_normal((batch, frames, 80)), axis=1) * 0.3 + random.standard_normal((batch, 1, 80))
-    return (rows - rows.mean(axis=1, keepdims=True)).astype(np.float32)
+    centred: np.ndarray = rows - rows.mean(axis=1, keepdims=True)
+    return centred.astype(np.float32)

@@ -35,7 +35,7 @@ def main(models: Path) -> None:
         for frames in FRAMES:
             embedding = torch_networks.campplus(tensors["campplus"], weights.features(frames))
             kept[f"{origin}_embedding_{frames}"] = embedding
-    np.savez_compressed(Path(__file__).with_name("reference.npz"), **kept)
+    np.savez_compressed(Path(__file__).with_name("reference.npz"), allow_pickle=False, **kept)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,10 @@ class Site(ThreadingHTTPServer):
         """Those who break off are what these tests are about."""
 
 
+def not_found(handler: Handler, _: Site) -> None:
+    handler.send_error(404)
+
+
 class Handler(BaseHTTPRequestHandler):
     server: Site
     timeout = 30
@@ -96,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.asked.append(Asked(self.command, self.path, headers, body))
         with suppress(ConnectionError, ssl.SSLError):
-            self.server.pages.get(self.path, lambda handler, _: handler.send_error(404))(self, self.server)
+            self.server.pages.get(self.path, not_found)(self, self.server)
         self.close_connection = True
 
     do_POST = do_GET  # noqa: N815
