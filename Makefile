@@ -1,17 +1,5 @@
 # Needs Python 3.11 or newer, make, git and a package index that pip can reach. Everything else is fetched.
-#
-#   make run      set up, then serve (settings: .env, see .env.example)
-#   make test     set up for tests, then the whole suite; ARGS="-k words" narrows it
-#   make test-nemo  the same, but only what runs on NeMo
-#   make accuracy  score the engine anew on what the tests fetch, and record the figures that it is held to
-#   make bench    Diarist and its peers side by side: make bench FOLDER=recordings ARGS="--growth 1,10"
-#   make lint     what has to be clean before a commit
-#   make deploy-check  Dockerfiles, compose files, Helm chart and dashboard, as far as that goes without Docker
-#   make format   let ruff rewrite what it can
-#   make setup    the virtual environment and the models, nothing more
-#   make settings write .env.example and docs/settings.md anew from settings.py
-#   make lock     choose the versions in constraints.txt anew
-#   make clean    remove what make made; never recordings, results, logs or models
+# "make" alone lists the targets, by the comments that stand beside them.
 
 SHELL  := /bin/sh
 VENV   ?= .venv
@@ -25,25 +13,44 @@ TORCH  ?= torch==2.13.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: run test test-nemo accuracy bench lint deploy-check format setup settings lock clean
+.PHONY: help run setup lint format test-fast test test-nemo accuracy bench deploy-check settings lock clean
 .DELETE_ON_ERROR:
 
-run: setup
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: setup ## set up, then serve (settings: .env, see .env.example)
 	@exec $(venv_python) -m diarist.cli serve
 
-setup: $(VENV)/.models
+setup: $(VENV)/.models ## the virtual environment and the models, nothing more
 
-test: $(VENV)/.test
+lint: $(VENV)/.dev ## what has to be clean before a commit: ruff, mypy, import-linter
+	$(venv_python) -m ruff check .
+	$(venv_python) -m ruff format --check .
+	$(venv_python) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.dev ## let ruff rewrite what it can
+	$(venv_python) -m ruff check --fix .
+	$(venv_python) -m ruff format .
+
+# About 75 seconds on 2 cores. What is missing on this machine is skipped, even where CI is set.
+FAST := not (models or nemo or bench or servers or shared or slow)
+
+test-fast: $(VENV)/.dev ## the tests that need no models, PyTorch, NeMo or servers: under two minutes
+	CI= $(venv_python) -m pytest -m "$(FAST)" --hypothesis-profile fast $(ARGS)
+
+test: $(VENV)/.test ## set up for tests, then the whole suite; ARGS="-k words" narrows it
 	@sh .ci/servers
 	@$(venv_python) -m diarist.cli models pull
 	@$(venv_python) tests/recordings.py
 	$(venv_python) -m pytest $(ARGS)
 
-test-nemo: $(VENV)/.test
+test-nemo: $(VENV)/.test ## the same, but only what runs on NeMo
 	@$(venv_python) tests/recordings.py
 	$(venv_python) -m pytest -m nemo $(ARGS)
 
-accuracy: $(VENV)/.test
+accuracy: $(VENV)/.test ## score the engine anew on what the tests fetch, and record the figures that it is held to
 	@$(venv_python) -m diarist.cli models pull
 	@$(venv_python) tests/recordings.py
 	RECORD_ACCURACY=1 $(venv_python) -m pytest -q tests/e2e/test_accuracy_gate.py
@@ -52,7 +59,7 @@ accuracy: $(VENV)/.test
 FOLDER ?=
 BENCH  := .cache/bench
 
-bench: $(BENCH)/diarist/.ready
+bench: $(BENCH)/diarist/.ready ## Diarist and its peers side by side: make bench FOLDER=recordings ARGS="--growth 1,10"
 	@test -n "$(FOLDER)" || { echo 'Name the folder of recordings and references: make bench FOLDER=path/to/recordings' >&2; exit 2; }
 	@$(BENCH)/diarist/bin/python -m diarist.cli models pull
 	@$(BENCH)/diarist/bin/python benchmarks/compare.py "$(FOLDER)" --environments $(BENCH) --torch "$(TORCH)" $(ARGS)
@@ -63,16 +70,10 @@ $(BENCH)/diarist/.ready: $(VENV)/.venv pyproject.toml constraints.txt benchmarks
 	@$(BENCH)/diarist/bin/python -m pip install --quiet -c constraints.txt -e '.[bench]' -r benchmarks/peers/diarist.txt
 	@touch $@
 
-lint: $(VENV)/.test
-	$(venv_python) -m ruff check .
-	$(venv_python) -m ruff format --check .
-	$(venv_python) -m mypy
-	$(VENV)/bin/lint-imports
-
 # 330 MB of tools, in an environment of their own. Helm's package asks for Python 3.12, and works with 3.11 as well.
 CHECKS := .cache/deploy
 
-deploy-check: $(CHECKS)/.ready
+deploy-check: $(CHECKS)/.ready ## Dockerfiles, compose files, Helm chart and dashboard, without Docker
 	@$(CHECKS)/bin/python deploy/check.py
 
 $(CHECKS)/.ready: $(VENV)/.venv deploy/requirements.txt
@@ -81,11 +82,7 @@ $(CHECKS)/.ready: $(VENV)/.venv deploy/requirements.txt
 	@$(CHECKS)/bin/python -m pip install --quiet --ignore-requires-python -r deploy/requirements.txt
 	@touch $@
 
-format: $(VENV)/.test
-	$(venv_python) -m ruff check --fix .
-	$(venv_python) -m ruff format .
-
-settings: $(VENV)/.test
+settings: $(VENV)/.base ## write .env.example and docs/settings.md anew from settings.py
 	$(venv_python) docs/describe_settings.py
 
 # The stamps: made last, so that a set-up that was broken off is done again.
@@ -111,19 +108,24 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 	@$(install) -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.base
-	@echo "Installing what the tests need, PyTorch and NeMo among it"
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing what linting and the fast tests need"
+	@$(install) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.dev
+	@echo "Installing PyTorch, NeMo and what else the whole suite needs"
 	@$(install) $(TORCH)
-	@$(install) -e '.[dev,nemo,bench,distributed,tracing]'
+	@$(install) -e '.[dev,nemo,bench]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml
 	@$(venv_python) -m diarist.cli models pull
 	@touch $@
 
-lock: $(VENV)/.venv
+lock: $(VENV)/.venv ## choose the versions in constraints.txt anew
 	sh .ci/lock $(venv_python)
 
-clean:
+clean: ## remove what make made; never recordings, results, logs or models
 	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

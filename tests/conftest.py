@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import hypothesis
 import pytest
 
 import nemo_architectures
@@ -21,6 +22,8 @@ from diarist.types import Audio
 from recordings import Conversation
 
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("fast", max_examples=20)  # for `make test-fast`
+SERVERS = {"redis_server", "postgres_server", "s3_server"}
 
 
 def pytest_configure() -> None:
@@ -31,11 +34,18 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """NeMo and what it stands on warn of themselves in a hundred ways; our own code still may not."""
+    """Mark what needs servers. NeMo and what it stands on warn in a hundred ways; our own code still may not."""
     for item in items:
+        if isinstance(item, pytest.Function) and SERVERS & set(item.fixturenames):
+            item.add_marker(pytest.mark.servers)
         if item.get_closest_marker("nemo"):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
             item.add_marker(pytest.mark.filterwarnings("error:::diarist"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("bench") and importlib.util.find_spec("meeteval") is None:
+        _absent("the bench extra is not installed: run `make test`")
 
 
 def _absent(reason: str) -> NoReturn:

@@ -268,6 +268,7 @@ def guarded_service(tmp_path_factory):
         assert service.stop() == 0
 
 
+@pytest.mark.slow
 class TestOverTheWire:
     def keys(self, service, *arguments: str) -> str:
         return subprocess.run(
@@ -346,6 +347,7 @@ class TestOverTheWire:
             assert secret not in log
 
 
+@pytest.mark.slow
 class TestListening:
     @pytest.mark.parametrize(("host", "instead"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
     def test_without_a_key_it_listens_on_this_machine_alone(self, start, host, instead):

@@ -14,6 +14,8 @@ from api.test_jobs import script
 from api.wire import FORM, call, recording
 from diarist.api import job_events
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def order(server):

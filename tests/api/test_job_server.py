@@ -14,6 +14,8 @@ from api.conftest import eventually
 from api.test_jobs import script
 from api.wire import BOUNDARY, FORM, answer_on, call, form, head, part, raw, recording
 
+pytestmark = pytest.mark.slow
+
 LARGE_BYTES = 300 * 2**20
 
 

@@ -18,6 +18,8 @@ from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def document(app):

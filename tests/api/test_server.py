@@ -22,6 +22,8 @@ from api.process import ServiceProcess
 from api.wire import FORM, answer_on, call, diarize, form, head, part, raw, recording
 from diarist.api.upload import FORM_BYTES
 
+pytestmark = pytest.mark.slow
+
 LIMIT_BYTES = 2**20
 ROOT = Path(__file__).parents[2]
 

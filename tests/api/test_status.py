@@ -157,6 +157,7 @@ def test_waiting_callers_may_not_hold_every_thread(settings, jobs):
         create_app(settings.model_copy(update={"max_waiting": 11}), jobs)
 
 
+@pytest.mark.slow
 def test_the_api_loads_no_models():
     code = (
         "import json, sys, diarist.api.serving, diarist.cli.serve;"

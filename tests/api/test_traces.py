@@ -15,6 +15,8 @@ from diarist import tracing
 from diarist.meter import Meter
 from diarist.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 

@@ -21,7 +21,9 @@ def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[Place, Sql
     opened.close()
 
 
-@pytest.fixture(params=OPENERS)
+@pytest.fixture(
+    params=[pytest.param(kind, marks=[] if kind == "sqlite" else [pytest.mark.servers]) for kind in OPENERS]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where an empty store lies."""
     if request.param == "sqlite":

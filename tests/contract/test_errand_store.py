@@ -34,7 +34,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def open_again(request, tmp_path: Path) -> Iterator[Callable[[Clock], Database]]:
     """Opens the same database, as another process would."""
     opened: list[Database] = []

@@ -258,6 +258,7 @@ def claim_all(store: JobStore, worker: str) -> list[str]:
     return claimed
 
 
+@pytest.mark.slow
 def test_eight_threads_never_claim_one_job_twice(store):
     jobs = [new_job() for _ in range(200)]
     for job in jobs:
@@ -277,6 +278,7 @@ def test_eight_threads_never_claim_one_job_twice(store):
     assert sorted(claimed) == sorted(job.id for job in jobs)
 
 
+@pytest.mark.slow
 def test_two_processes_never_claim_one_job_twice(place, store):
     jobs = [new_job() for _ in range(100)]
     for job in jobs:

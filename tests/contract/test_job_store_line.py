@@ -129,6 +129,7 @@ class TestWhoIsNext:
         clock.advance(-3_600)
         assert claimed_in_order(store) == [job]
 
+    @pytest.mark.slow
     @settings(
         max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
     )
@@ -482,6 +483,7 @@ class TestLocks:
         assert claimed is not None
         assert claimed.id == following
 
+    @pytest.mark.slow
     def test_handing_back_while_others_cancel(self, store, second):
         portions = PortionStore(store.database)
         many = [Portion("recognition", n, n + 1, 1_000, b"x" * 200) for n in range(300)]

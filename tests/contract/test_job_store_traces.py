@@ -336,7 +336,7 @@ def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
     assert job_count(store) == 1
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def test_four_who_open_at_once_make_one_store(kind, tmp_path, clock, request):
     address = str(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_server").fresh_database()
     place = Place(kind, address)

@@ -79,7 +79,7 @@ class Bucket:
 HOUSES = {"directory": Directory, "s3": Bucket}
 
 
-@pytest.fixture(params=HOUSES)
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.servers)])
 def house(request, tmp_path) -> House:
     return HOUSES[request.param](request, tmp_path)
 

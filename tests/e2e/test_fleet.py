@@ -15,6 +15,8 @@ from api.process import ServiceProcess
 from api.wire import FORM, Address, call, recording
 from e2e.fleet import LEASE_S, Fleet, Work, until
 
+pytestmark = pytest.mark.slow
+
 
 class Site:
     """A fleet with a service and two workers, and the jobs that a test made."""

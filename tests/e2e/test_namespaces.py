@@ -12,6 +12,8 @@ from e2e.fleet import Fleet, until
 from e2e.hosts import Hosts, NoHosts
 from servers import Absent, PostgresServer, RedisServer
 
+pytestmark = pytest.mark.slow
+
 LEASE_S = 6.0
 WORKERS = ("w1", "w2")
 

@@ -87,6 +87,7 @@ def test_a_voice_of_one_window_among_others_is_found():
     assert same(cluster(part, ANY), truth[:17])
 
 
+@pytest.mark.slow
 def test_a_long_recording_keeps_its_voices():
     windows, truth = spoken(turns(5, 700), channel=0.8)
     assert len(windows) > SPECTRAL_LIMIT

@@ -20,6 +20,8 @@ import redis
 
 import servers
 
+pytestmark = pytest.mark.servers
+
 ROOT = Path(__file__).parents[2]
 
 

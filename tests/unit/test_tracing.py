@@ -17,6 +17,8 @@ from diarist import logs, tracing
 from diarist.errors import Cancelled, ConfigurationError, NotAudio
 from diarist.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"

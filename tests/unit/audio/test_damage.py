@@ -16,6 +16,8 @@ from diarist.audio.process import Report
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio
 from unit.audio.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
 
+pytestmark = pytest.mark.slow
+
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 FAST_START = {"options": {"movflags": "faststart"}}
 FRAGMENTS = {"options": {"movflags": "frag_keyframe+empty_moov"}}

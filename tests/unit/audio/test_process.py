@@ -108,6 +108,7 @@ def test_cancelling_a_real_recording(tmp_path):
     assert told[-1] < 1.0
 
 
+@pytest.mark.slow
 def test_a_hanging_decoder_is_stopped_with_all_its_children(play, recording, tmp_path):
     pid = tmp_path / "pid"
     play(f"p = subprocess.Popen(['sleep', '600']); open({str(pid)!r}, 'w').write(str(p.pid)); signal.pause()")

@@ -139,6 +139,7 @@ def test_a_full_disk_is_told(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="how much is resident is told by Linux")
 def test_four_hours_take_no_more_memory_than_ten_minutes(tmp_path):
     path = long_flac(tmp_path / "a.flac", minutes=240)

@@ -54,6 +54,7 @@ def test_a_stretched_recording_has_its_length_and_its_speakers(tmp_path):
     assert max(turn.span.end for turn in turns) <= 15.0
 
 
+@pytest.mark.bench
 def test_growth_is_measured_length_by_length_and_leaves_nothing(tmp_path):
     turns = (Turn(Span(0, 2), "x"), Turn(Span(2, 4), "y"))
     heard = []
@@ -175,6 +176,7 @@ def test_of_several_rounds_the_fastest_of_the_most_complete_counts():
     assert (found["senko"].steady, found["resemblyzer"].steady) == (True, False)
 
 
+@pytest.mark.slow
 def test_a_system_that_cannot_be_installed_says_why(tmp_path, monkeypatch):
     (tmp_path / "odd.txt").write_text("./there-is-no-such-folder\n")
     monkeypatch.setattr(environments, "PEERS", tmp_path)
@@ -283,6 +285,7 @@ def test_a_result_is_json_a_page_and_small_pictures(tmp_path):
     assert sum(each.stat().st_size for each in tmp_path.glob("*.png")) < 200_000
 
 
+@pytest.mark.bench
 def test_more_speakers_than_words_are_scored_for_cost_the_words_alone():
     stretches = (Stretch(Span(0, 30), "ann", "so many"),)
     reference = Reference("x", (Turn(Span(0, 30), "ann"),), stretches)

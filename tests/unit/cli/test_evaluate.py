@@ -12,6 +12,8 @@ from diarist.cli import main
 from diarist.types import SpeakerHints
 from unit.cli.stand_in import StandIn
 
+pytestmark = pytest.mark.bench
+
 RTTM = "SPEAKER call 1 0 0.5 <NA> <NA> ann <NA> <NA>\n"
 
 

@@ -18,6 +18,8 @@ import pytest
 from diarist import __version__
 from diarist.cli import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 REAL = (sys.executable, "-m", "diarist.cli")
 HEAVY = ("av", "onnxruntime", "faster_whisper", "ctranslate2", "onnx", "torch", "numpy", "pydantic", "rich", "flask")

@@ -88,6 +88,7 @@ def test_regular_pauses_for_hours_are_parted_in_little_time_and_into_good_length
     assert np.median([chunk.duration for chunk in chunks]) >= LONGEST / 3
 
 
+@pytest.mark.slow
 def test_pauses_that_shrink_for_hours_are_parted():
     spans, start = [], 0.0
     for i in range(9_600):

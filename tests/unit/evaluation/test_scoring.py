@@ -13,6 +13,8 @@ from diarist.evaluation.scoring import Score, pool, score
 from diarist.evaluation.stretches import Answer, Stretch, spread
 from diarist.types import Span, Turn
 
+pytestmark = pytest.mark.bench
+
 
 def turns(*rows):
     return tuple(Turn(Span(start, end), speaker) for speaker, start, end in rows)

@@ -7,6 +7,8 @@ import pytest
 from diarist.errors import ConfigurationError
 from diarist.jobs.celery_queue import TIMEOUT_S, CeleryQueue, Listener, broadcast, make_app
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "redis://127.0.0.1:1/0"
 
 

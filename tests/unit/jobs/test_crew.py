@@ -13,6 +13,8 @@ import pytest
 from diarist.jobs.model import CrewReport, JobState, WorkerReport
 from diarist.types import ModelInfo
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 20.0
 
 

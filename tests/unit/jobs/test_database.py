@@ -42,7 +42,7 @@ def test_a_fleet_goes_by_the_clock_of_its_database(make_settings, postgres_serve
     assert abs(first - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def open_again(request, tmp_path):
     """Opens the same database over and over."""
     opened: list[Database] = []

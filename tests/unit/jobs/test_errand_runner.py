@@ -190,6 +190,7 @@ def test_one_owner_leaves_room_for_others(store, errands, start, until):
     until(lambda: len(fetch.begun) == 7)
 
 
+@pytest.mark.slow
 def test_what_is_in_hand_stays_ours_beyond_its_first_lease(store, errands, start, until):
     release, renewals = threading.Event(), []
 

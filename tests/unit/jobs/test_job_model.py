@@ -401,6 +401,7 @@ def machine(place: Place) -> Iterator[type[LifeOfJobs]]:
         opened.close()
 
 
+@pytest.mark.slow
 def test_the_life_of_jobs_in_sqlite():
     with tempfile.TemporaryDirectory() as folder, machine(Place("sqlite", folder)) as life:
         run_state_machine_as_test(
@@ -408,6 +409,7 @@ def test_the_life_of_jobs_in_sqlite():
         )
 
 
+@pytest.mark.slow
 def test_the_life_of_jobs_in_postgresql(postgres_server):
     with machine(Place("postgres", postgres_server.fresh_database())) as life:
         run_state_machine_as_test(

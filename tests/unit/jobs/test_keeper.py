@@ -10,6 +10,8 @@ from contract.job_stores import new_job
 from diarist.errors import Cancelled, StoreUnavailable
 from diarist.jobs.keeper import STOP_S, Keeper
 
+pytestmark = pytest.mark.slow
+
 
 class Leases:
     """What the keeper sees of a job store; ``answer`` is what it gets."""

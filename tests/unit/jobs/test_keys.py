@@ -184,7 +184,7 @@ def test_use_is_noted_once_a_minute(keys, clock):
     assert seen == [start, start, clock.time]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def shared(request, tmp_path):
     """A database that several open at once."""
     url = request.getfixturevalue("postgres_server").fresh_database() if request.param == "postgresql" else ""
@@ -288,6 +288,7 @@ def test_the_secret_of_webhooks_may_be_set(database, tmp_path):
         assert connection.execute(select(secrets)).all() == []
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_have_the_same_secret(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     start, found = spawn.Barrier(3), spawn.Queue()

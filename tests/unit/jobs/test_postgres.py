@@ -128,6 +128,7 @@ def test_a_server_that_is_not_there(url):
     assert "cannot be reached" in refused(f"{changed(url, host=None, port=None)}?host=/nowhere")
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing(url):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         said = refused(f"{changed(url, port=silent.getsockname()[1])}?connect_timeout=2")

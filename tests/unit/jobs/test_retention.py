@@ -515,6 +515,7 @@ def test_while_somebody_reads_deleted_words_stay_and_go_the_next_time(bench, mon
     assert not bench.says(WORDS)
 
 
+@pytest.mark.slow
 def test_when_many_are_deleted_at_once_no_word_is_left(bench, until):
     """Others read and fold the log meanwhile, for which SQLite makes nobody wait."""
     over = threading.Event()

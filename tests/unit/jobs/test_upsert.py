@@ -8,7 +8,7 @@ from diarist.jobs.schema import owners
 from diarist.jobs.upsert import upsert
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def connection(request, tmp_path):
     if request.param == "sqlite":
         store = open_sqlite_store(str(tmp_path), Clock())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from sqlalchemy import delete, update
 
 from diarist.jobs.media import DirectoryMedia
@@ -24,6 +25,8 @@ from diarist.jobs.spreading import samples_name, signature
 from diarist.jobs.supervisor import Supervisor
 from diarist.protocols import Engine, Portion
 from diarist.types import ModelInfo
+
+pytestmark = pytest.mark.slow
 
 ENTRIES = Path(__file__).parent
 WAIT_S = 20.0

@@ -19,6 +19,8 @@ from diarist.jobs.model import JobState
 from diarist.jobs.service import JobService
 from diarist.jobs.store import open_store
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = Path(__file__).parent
 WAIT_S = 20.0
 

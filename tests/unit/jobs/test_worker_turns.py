@@ -11,6 +11,8 @@ from diarist.errors import JobFailed, NotAudio
 from diarist.jobs.model import JobKind, JobState, Order
 from diarist.jobs.worker import LONG_S
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 30.0
 
 

@@ -23,6 +23,8 @@ from diarist.models.catalogue import Model, Wheel
 from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalogue_text, write_wheels
 from unit.models.fake_files import write_wheel
 
+pytestmark = pytest.mark.slow
+
 Leftovers = Callable[[ModelStore], list[str]]
 DEADLINE_S = 60
 

@@ -124,6 +124,7 @@ def test_silence_during_the_handshake(get):
             get(url, silence_s=0.2)
 
 
+@pytest.mark.slow
 def test_pauses_longer_than_a_look_up_lose_nothing(secure_site, get, trusting):
     secure_site.raw("/slow", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"RI", b"FF", every_s=TICK_S * 1.4)
     told = []

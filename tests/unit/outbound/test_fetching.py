@@ -299,6 +299,7 @@ class TestTime:
             get(url, timeout_s=0.4)
 
 
+@pytest.mark.slow
 class TestCallingOff:
     def test_before_the_first_byte_is_read(self, site, get):
         def stop(done_bytes, total_bytes):
