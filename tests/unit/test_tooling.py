@@ -6,9 +6,48 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+
+OF_HOOKS_ALONE = {"pre-commit-hooks"}
+"""What only hooks need, so that constraints.txt does not have it."""
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+class TestHooks:
+    def test_nothing_is_cloned(self) -> None:
+        assert [repo["repo"] for repo in HOOKS] == ["local"]
+
+    def test_versions_are_those_of_constraints_txt(self) -> None:
+        needed = [Requirement(line) for hook in HOOKS[0]["hooks"] for line in hook["additional_dependencies"]]
+        assert {need.name for need in needed} == {"ruff"} | OF_HOOKS_ALONE
+        for need in needed:
+            (pin,) = need.specifier
+            assert pin.operator == "=="
+            assert need.name in OF_HOOKS_ALONE or pin.version == pins()[need.name]
+
+    @pytest.mark.parametrize(
+        "wanted",
+        ["ruff-check", "ruff-format", "end-of-file-fixer", "trailing-whitespace", "check-yaml", "check-toml"],
+    )
+    def test_each_kind_of_slip_has_its_hook(self, wanted: str) -> None:
+        assert wanted in {hook["id"] for hook in HOOKS[0]["hooks"]}
+
+    def test_large_files_are_those_over_500_kb(self) -> None:
+        (large,) = (hook for hook in HOOKS[0]["hooks"] if hook["id"] == "check-added-large-files")
+        assert "--maxkb=500" in large["entry"].split()
 
 
 class TestMakefile:
