@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
 
@@ -24,6 +27,16 @@ def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
+
+
+def supported() -> list[str]:
+    prefix = "Programming Language :: Python :: 3."
+    return sorted("3." + line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix))
+
+
+def requirements() -> Iterator[Requirement]:
+    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
+        yield from map(Requirement, lines)
 
 
 class TestHooks:
@@ -48,6 +61,36 @@ class TestHooks:
     def test_large_files_are_those_over_500_kb(self) -> None:
         (large,) = (hook for hook in HOOKS[0]["hooks"] if hook["id"] == "check-added-large-files")
         assert "--maxkb=500" in large["entry"].split()
+
+
+class TestProject:
+    def test_classifiers_name_the_pythons_that_may_be_used(self) -> None:
+        allowed = SpecifierSet(PROJECT["requires-python"])
+        assert supported()
+        assert all(version in allowed for version in supported())
+        assert f"3.{int(supported()[0].removeprefix('3.')) - 1}" not in allowed
+        assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + supported()[0].replace(".", "")
+
+    def test_every_requirement_is_pinned_to_a_version_that_it_allows(self) -> None:
+        for need in requirements():
+            if canonicalize_name(need.name) != PROJECT["name"]:
+                assert need.specifier.contains(pins()[canonicalize_name(need.name)]), need
+
+    def test_the_types_of_the_package_are_there_to_use(self) -> None:
+        assert "Typing :: Typed" in PROJECT["classifiers"]
+        assert (ROOT / "src/diarist/py.typed").is_file()
+
+    def test_the_addresses_are_of_one_place(self) -> None:
+        urls = PROJECT["urls"]
+        assert urls.keys() == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+        assert all(url.startswith(urls["Source"]) for url in urls.values())
+        for name in ("Documentation", "Changelog"):
+            assert (ROOT / urls[name].split("/main/")[1]).exists()
+
+    def test_the_version_has_its_section_in_the_changelog(self) -> None:
+        sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+        assert sections[0] == "Unreleased"
+        assert sections[1] == PROJECT["version"]
 
 
 class TestMakefile:
