@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+
+ACTIONS = {"actions/checkout": "v4", "actions/setup-python": "v5", "actions/cache": "v4"}
+"""Major versions that exist."""
 
 OF_HOOKS_ALONE = {"pre-commit-hooks"}
 """What only hooks need, so that constraints.txt does not have it."""
@@ -37,6 +42,11 @@ def supported() -> list[str]:
 def requirements() -> Iterator[Requirement]:
     for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         yield from map(Requirement, lines)
+
+
+def job() -> dict[str, Any]:
+    (only,) = WORKFLOW["jobs"].values()
+    return only
 
 
 class TestHooks:
@@ -61,6 +71,38 @@ class TestHooks:
     def test_large_files_are_those_over_500_kb(self) -> None:
         (large,) = (hook for hook in HOOKS[0]["hooks"] if hook["id"] == "check-added-large-files")
         assert "--maxkb=500" in large["entry"].split()
+
+
+class TestWorkflow:
+    def test_it_runs_what_a_developer_runs(self) -> None:
+        assert job()["steps"][-1] == {"run": ".ci/run"}
+        run = (ROOT / ".ci/run").read_text("utf-8")
+        assert re.findall(r"^make .*$", run, re.MULTILINE) == ["make lint", "make test"]
+
+    def test_the_oldest_and_the_newest_python_are_tried(self) -> None:
+        assert job()["strategy"]["matrix"]["python"] == [supported()[0], supported()[-1]]
+        assert job()["strategy"]["fail-fast"] is False
+
+    def test_the_makefile_takes_that_python_and_a_pytorch_of_its_version(self) -> None:
+        assert job()["env"]["PYTHON"] == "python"
+        (version,) = re.findall(r"^TORCH +\?= torch==(\S+)$", MAKEFILE, re.MULTILINE)
+        assert job()["env"]["TORCH"].split()[-1] == f"torch=={version}+cpu"
+
+    def test_it_may_only_read_and_ends_in_time(self) -> None:
+        assert WORKFLOW["permissions"] == {"contents": "read"}
+        assert job()["timeout-minutes"] == 90
+        assert "permissions" not in job()
+        assert "cancel-in-progress" in WORKFLOW["concurrency"]
+
+    def test_every_action_is_of_a_known_major_version(self) -> None:
+        used = dict(step["uses"].split("@") for step in job()["steps"] if "uses" in step)
+        assert used == ACTIONS
+
+    def test_what_the_key_of_the_cache_is_made_of_is_there(self) -> None:
+        (step,) = (step for step in job()["steps"] if step.get("uses", "").startswith("actions/cache@"))
+        patterns = re.findall(r"'([^']+)'", step["with"]["key"])
+        assert patterns
+        assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
 
 
 class TestProject:
