@@ -55,7 +55,7 @@ STATUS: dict[type[DiaristError], int] = {
 }
 """An error that is not here has the status of its nearest ancestor."""
 
-MESSAGES = {
+MESSAGES: dict[int, tuple[str, str]] = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address. GET / lists what there is."),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "method_not_allowed",
@@ -92,7 +92,17 @@ def status_of(kind: type[DiaristError]) -> int:
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 
 
-TYPES = {
+def title(status: int) -> str:
+    """Return the reason phrase of an error status, which need not be one that ``http.HTTPStatus`` knows."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return "Client Closed Request"
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Server Error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "Client Error"
+
+
+TYPES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
@@ -105,7 +115,7 @@ def body(status: int, message: str, code: str, *, path: str, request_id: str, pa
     shape: dict[str, Any] = {"error": message, "code": code, "request_id": request_id}
     if path.startswith("/v1/"):
         server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = TYPES.get(HTTPStatus(status), "server_error" if server else "invalid_request_error")
+        kind = TYPES.get(status, "server_error" if server else "invalid_request_error")
         shape = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return json.dumps(shape, ensure_ascii=False).encode("utf-8", "replace")
 
@@ -120,7 +130,7 @@ def headers(status: int) -> dict[str, str]:
 def answer(status: int, message: str, code: str, param: str | None = None) -> Response:
     """An error as an answer to the current request."""
     made = body(status, message, code, path=request.path, request_id=current_request_id(), param=param)
-    return Response(made, status=status, headers=headers(status))
+    return Response(made, status=f"{status} {title(status)}", headers=headers(status))
 
 
 def answer_to(error: DiaristError, status: int | None = None) -> Response:
@@ -150,7 +160,7 @@ def _http(error: HTTPException) -> Response | HTTPException:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if status < HTTPStatus.BAD_REQUEST:
         return error
-    code, message = MESSAGES.get(HTTPStatus(status), ("http_error", error.description or error.name))
+    code, message = MESSAGES.get(status, ("http_error", error.description or title(status)))
     response = answer(status, message, code)
     kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     response.headers.extend(kept)

@@ -191,15 +191,14 @@ class _Refuse(ErrorTask):  # type: ignore[misc]
 
 def _words(error: Error, limit_bytes: int, request_id: str) -> tuple[str, str]:
     """The machine word and the words for a person."""
-    status = HTTPStatus(error.code)
-    if status is HTTPStatus.UNAUTHORIZED:
+    if error.code == HTTPStatus.UNAUTHORIZED:
         return errors.Unauthorized.code, error.body
-    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return errors.UploadTooLarge.code, str(too_large(limit_bytes))
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
         return errors.ServiceError.code, f"{problems.INTERNAL} {request_id}."
-    code, message = problems.MESSAGES[status]
-    return code, f"{message} ({error.body}.)" if status is HTTPStatus.BAD_REQUEST else message
+    code, message = problems.MESSAGES.get(error.code, ("http_error", f"{problems.title(error.code)}."))
+    return code, f"{message} ({error.body}.)" if error.code == HTTPStatus.BAD_REQUEST else message
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
