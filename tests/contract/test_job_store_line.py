@@ -28,7 +28,7 @@ from contract.job_stores import (
 from diarist.errors import IdempotencyConflict, QueueFull
 from diarist.jobs import schema
 from diarist.jobs.errand_rows import FETCH, WEBHOOK
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, QueueGlance
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
 from diarist.jobs.portion_store import PortionStore
 from diarist.jobs.store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
 from diarist.protocols import Portion
@@ -379,17 +379,6 @@ class TestWhoIsThere:
             JobState.QUEUED: 1, JobState.RUNNING: 1, JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.CANCELED: 1,
         }  # fmt: skip
         assert (store.waiting(JobKind.JOB), store.waiting(JobKind.REQUEST)) == (1, 1)
-
-    def test_queues_and_since_when_their_first_waits(self, store):
-        assert store.queues() == ()
-        later = START + timedelta(minutes=1)
-        created(
-            store, new_job(queue="gpu", created_at=later), new_job(queue="gpu"), new_job(created_at=later),
-        )  # fmt: skip
-        glances = (QueueGlance("any", 1, later), QueueGlance("gpu", 2, START))
-        assert store.queues() == glances
-        store.claim("w", LEASE_S, ATTEMPTS, ("any",))
-        assert store.queues() == glances[1:]
 
 
 def _tried(call: Callable[[], Job]) -> Job | QueueFull:

@@ -15,7 +15,6 @@ from diarist.jobs.model import (
     JobPage,
     JobState,
     Limits,
-    QueueGlance,
     WorkerReport,
 )
 from diarist.types import Seconds, Transcript, Utterance
@@ -152,10 +151,6 @@ class JobStore(Protocol):
 
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state, of either kind."""
-        ...
-
-    def queues(self) -> tuple[QueueGlance, ...]:
-        """How the queues are that have jobs in them, by name."""
         ...
 
     def unfinished(self) -> tuple[Job, ...]:

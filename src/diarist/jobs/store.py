@@ -29,7 +29,6 @@ from diarist.jobs.model import (
     JobPage,
     JobState,
     Limits,
-    QueueGlance,
     WorkerReport,
 )
 from diarist.jobs.rows import COLUMNS, in_portions, job_of, jobs_of, values_of
@@ -277,17 +276,6 @@ class SqlJobStore:
         with self.database.reading() as connection:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return dict.fromkeys(JobState, 0) | {state: count for state, count in rows}  # noqa: C416 - rows are no pairs
-
-    def queues(self) -> tuple[QueueGlance, ...]:
-        glance = (
-            select(jobs.c.queue, func.count().label("depth"), func.min(jobs.c.created_at).label("oldest_at"))
-            .where(jobs.c.state == JobState.QUEUED)
-            .group_by(jobs.c.queue)
-            .order_by(jobs.c.queue)
-        )
-        with self.database.reading() as connection:
-            rows = connection.execute(glance).all()
-        return tuple(QueueGlance(row.queue, row.depth, row.oldest_at) for row in rows)
 
     def unfinished(self) -> tuple[Job, ...]:
         with self.database.reading() as connection:
