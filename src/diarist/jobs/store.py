@@ -119,7 +119,9 @@ class SqlJobStore:
         self._update(waits, stage=stage, progress=progress)
 
     def refuse(self, job_id: str, error: JobError) -> bool:
-        return self._fail(and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready), error)
+        with self.database.writing() as connection:
+            waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
+            return _fail(connection, self.database.now(connection), waits, error)
 
     def claim(
         self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
@@ -199,7 +201,8 @@ class SqlJobStore:
         return True
 
     def fail(self, job_id: str, worker: str, error: JobError) -> bool:
-        return self._fail(_held(job_id, worker), error)
+        with self.database.writing() as connection:
+            return _fail(connection, self.database.now(connection), _held(job_id, worker), error)
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
         faults = jobs.c.attempts - jobs.c.worker_crashes - jobs.c.service_crashes
@@ -209,7 +212,7 @@ class SqlJobStore:
             if change(connection, now, GIVE_BACK, again, not_before=now + timedelta(seconds=delay_s)):
                 portion_rows.free(connection, worker, died=False, job_id=job_id)
                 return True
-        return self.fail(job_id, worker, error)
+            return _fail(connection, now, _held(job_id, worker), error)
 
     def hand_back(self, job_id: str, worker: str) -> bool:
         with self.database.writing() as connection:
@@ -332,11 +335,6 @@ class SqlJobStore:
         with self.database.writing() as connection:
             return connection.execute(update(jobs).where(where).values(**values)).rowcount > 0
 
-    def _fail(self, where: ColumnElement[bool], error: JobError) -> bool:
-        with self.database.writing() as connection:
-            now = self.database.now(connection)
-            return bool(change(connection, now, FAIL, where, error_code=error.code, error_message=error.message))
-
     def _release(
         self,
         connection: Connection,
@@ -365,6 +363,10 @@ class SqlJobStore:
                 until = now + timedelta(seconds=min(2.0**excess, 60.0)) if excess > 0 else None
                 change(connection, now, GIVE_BACK, this, not_before=until, **noted)
         return tuple(row.id for row in dead)
+
+
+def _fail(connection: Connection, now: datetime, where: ColumnElement[bool], error: JobError) -> bool:
+    return bool(change(connection, now, FAIL, where, error_code=error.code, error_message=error.message))
 
 
 def _why_given_up(count: int, *, blameless: bool) -> str:

@@ -1,0 +1,176 @@
+"""Every method of a job store is one transaction: whoever is killed in one leaves all of it done, or nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event
+
+from contract.job_stores import (
+    ATTEMPTS,
+    LEASE_S,
+    START,
+    TRANSCRIPT,
+    counted,
+    errands_of,
+    new_job,
+    rows_naming,
+    states_told,
+    utterance,
+)
+from diarist.errors import DiaristError, StoreUnavailable
+from diarist.jobs import tallies
+from diarist.jobs.job_store import JobStore
+from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
+from diarist.jobs.portion_store import PortionStore
+from diarist.jobs.store import SqlJobStore
+from diarist.protocols import Portion
+
+ERROR = JobError("storage_full", "No room.")
+LIMITS = Limits(100, 100)
+WEBHOOK = "https://receiver.example/hook"
+METHODS = frozenset(name for name, _ in inspect.getmembers(JobStore, inspect.isfunction) if not name.startswith("_"))
+
+CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
+    "create": (
+        lambda s, *_: s.create(new_job(idempotency_key="k", labels=(("a", "b"),), webhook_url=WEBHOOK), LIMITS),
+        lambda s, *_: s.create(new_job(idempotency_key="k", labels=(("a", "b"),), webhook_url=WEBHOOK), LIMITS),
+        lambda s, *_: s.create(new_job(source_url="https://site.example/a.wav", ready=False)),
+        lambda s, *_: s.create(new_job(kind=JobKind.REQUEST), attended_s=60.0),
+        lambda s, *_: s.create(new_job(), Limits(1, 1)),
+    ),
+    "check_limits": (lambda s, *_: s.check_limits("", LIMITS), lambda s, *_: s.check_limits("", Limits(1, 1))),
+    "get": (lambda s, queued, _: s.get(queued.id), lambda s, *_: s.get("nobody")),
+    "page": (lambda s, *_: s.page(JobFilter(owner=""), 1),),
+    "by_key": (lambda s, *_: s.by_key("", "k"),),
+    "supply": (lambda s, queued, _: s.supply(queued.id, 10, "talk.wav"),),
+    "note": (lambda s, queued, _: s.note(queued.id, "download", 0.5),),
+    "refuse": (lambda s, *_: s.refuse(s.create(new_job(ready=False)).id, ERROR),),
+    "claim": (
+        lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS),
+        lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS, ("none",)),
+        lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS, requests_only=True),
+    ),
+    "renew": (lambda s, _, held: s.renew(held.id, "w", LEASE_S, "decode", 0.5),),
+    "settle": (
+        lambda s, _, held: s.settle(held.id, "w", 0, (utterance("one"),)),
+        lambda s, _, held: s.settle(held.id, "v", 0, (utterance("one"),)),
+    ),
+    "finish": (
+        lambda s, _, held: s.finish(held.id, "w", TRANSCRIPT),
+        lambda s, _, held: s.finish(held.id, "v", TRANSCRIPT),
+    ),
+    "fail": (lambda s, _, held: s.fail(held.id, "w", ERROR), lambda s, _, held: s.fail(held.id, "v", ERROR)),
+    "retry": (
+        lambda s, _, held: s.retry(held.id, "w", ERROR, 1, 10.0),
+        lambda s, _, held: s.retry(held.id, "w", ERROR, ATTEMPTS, 10.0),
+        lambda s, _, held: s.retry(held.id, "v", ERROR, ATTEMPTS, 10.0),
+    ),
+    "hand_back": (lambda s, _, held: s.hand_back(held.id, "w"),),
+    "release": (
+        lambda s, *_: s.release("w", 1),
+        lambda s, *_: s.release("w", ATTEMPTS, blameless=True),
+        lambda s, *_: s.release(None, ATTEMPTS),
+    ),
+    "attend": (lambda s, queued, _: s.attend(queued.id, 60.0),),
+    "cancel": (lambda s, queued, _: s.cancel(queued.id), lambda s, *_: s.cancel("nobody")),
+    "delete": (lambda s, queued, _: s.delete(queued.id),),
+    "transcript": (lambda s, queued, _: s.transcript(queued.id),),
+    "events": (lambda s, queued, _: s.events(queued.id),),
+    "waiting": (lambda s, *_: s.waiting(JobKind.JOB),),
+    "positions": (lambda s, *_: s.positions(),),
+    "counts": (lambda s, *_: s.counts(),),
+    "unfinished": (lambda s, *_: s.unfinished(),),
+    "requests": (lambda s, *_: s.requests(),),
+    "known": (lambda s, *_: s.known([f"{number}" for number in range(2_000)]),),
+    "unattended": (lambda s, *_: s.unattended(),),
+    "ended_before": (lambda s, *_: s.ended_before(START + timedelta(days=1), with_recording=True),),
+    "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
+    "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
+    "reports": (lambda s, *_: s.reports(60.0),),
+    "count": (lambda s, *_: s.count(tallies.WORKER_RESTARTS),),
+    "observe": (lambda s, *_: s.observe(tallies.MODEL_LOAD_SECONDS, 1.0),),
+}
+"""Ways to call each method of the protocol with a queued job and one that the worker ``w`` holds."""
+
+
+@pytest.fixture
+def jobs(store) -> tuple[Job, Job]:
+    """One that is queued, and one that ``w`` holds; each has a webhook."""
+    held = store.create(new_job(webhook_url=WEBHOOK))
+    assert store.claim("w", LEASE_S, ATTEMPTS).id == held.id
+    return store.create(new_job(webhook_url=WEBHOOK)), held
+
+
+class Transactions:
+    """Counts those that begin on the engine of a store, and fails them where they would be committed."""
+
+    def __init__(self, store: SqlJobStore) -> None:
+        self.begun = 0
+        self.fail_at_commit = False
+        self._engine = store.database._engine
+        event.listen(self._engine, "begin", self._count)
+        event.listen(self._engine, "commit", self._commit)
+
+    def close(self) -> None:
+        event.remove(self._engine, "begin", self._count)
+        event.remove(self._engine, "commit", self._commit)
+
+    def _count(self, _connection) -> None:
+        self.begun += 1
+
+    def _commit(self, _connection) -> None:
+        if self.fail_at_commit:
+            raise StoreUnavailable("The process was killed.")
+
+
+@pytest.fixture
+def transactions(store, jobs) -> Iterator[Transactions]:
+    counting = Transactions(store)
+    yield counting
+    counting.close()
+
+
+def test_every_method_is_tried():
+    assert set(CALLS) == METHODS
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name in CALLS for number in range(len(CALLS[name]))])
+def test_every_method_is_one_transaction(store, jobs, transactions, name, number):
+    call = CALLS[name][number]
+    extra = 1 if name == "refuse" else 0  # its call makes the job that it refuses
+    with suppress(DiaristError):
+        call(store, *jobs)
+    assert transactions.begun == 1 + extra
+
+
+@pytest.mark.parametrize("attempts", [1, ATTEMPTS])
+def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, jobs, transactions, attempts):
+    portions = PortionStore(store.database)
+    queued, held = jobs
+    portions.post(held.id, "signature", "any", 0, [Portion("recognition", 0, 10, 10, b"{}")])
+    assert portions.claim("w", LEASE_S, "signature") is not None
+    before = store.get(held.id), portions.states(held.id), rows_naming(store, held.id), counted(store)
+
+    transactions.fail_at_commit = True
+    with pytest.raises(StoreUnavailable):
+        store.retry(held.id, "w", ERROR, attempts, 10.0)
+    transactions.fail_at_commit = False
+    assert (store.get(held.id), portions.states(held.id), rows_naming(store, held.id), counted(store)) == before
+
+    assert store.retry(held.id, "w", ERROR, attempts, 10.0) is True
+    assert store.retry(held.id, "w", ERROR, attempts, 10.0) is False
+    failed = attempts == 1
+    end = JobState.FAILED if failed else JobState.QUEUED
+    assert store.get(held.id).state is end
+    assert states_told(store, held.id) == ["queued", "running", end.value]
+    assert len(errands_of(store, held.id)) == counted(store).get((tallies.JOBS_ENDED, ("failed",)), 0) == int(failed)
+    store.cancel(queued.id)
+    clock.advance(10.0)
+    taken = store.claim("v", LEASE_S, ATTEMPTS)
+    assert (taken is None) == failed
+    assert (portions.claim("v", LEASE_S, "signature") is None) == failed, "the portion is free, or gone with its job"
