@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,23 @@ class Server(ABC):
         self.stop(signal.SIGKILL if self._kill_is_clean else None)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._held.close()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stopped with all its processes: connections stay open, and nothing answers on them."""
+        import psutil
+
+        def send(number: signal.Signals) -> None:
+            server = psutil.Process(self.pid)
+            for process in (server, *server.children(recursive=True)):  # the server first, so that no child is new
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+
+        send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send(signal.SIGCONT)
 
     def log_end(self) -> str:
         try:

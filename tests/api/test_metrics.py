@@ -225,13 +225,13 @@ class TestStore:
         scrape(client)
         store.create(job(1))
         assert value(scrape(client), "diarist_jobs", state="queued") == 0
-        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        monkeypatch.setattr(metrics, "MAX_AGE_S", 0.0)
         assert value(scrape(client), "diarist_jobs", state="queued") == 1
 
     def test_ten_thousand_jobs_cost_little(
         self, client: FlaskClient, store: SqlJobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        monkeypatch.setattr(metrics, "MAX_AGE_S", 0.0)
         with store.database.writing() as connection:
             states = [JobState.SUCCEEDED] * 9 + [JobState.QUEUED]
             rows = [values_of(replace(job(number), state=states[number % 10])) for number in range(10_000)]
@@ -272,7 +272,7 @@ class TestService:
     """The whole application, with the real jobs and a worker process."""
 
     def test_what_a_worker_did_is_seen_by_the_service(self, app: APIFlask, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(metrics, "MAX_AGE_S", -1.0)
+        monkeypatch.setattr(metrics, "MAX_AGE_S", 0.0)
         before = scrape(app.test_client())
         assert app.test_client().post("/diarize", data=recording(), headers=FORM).status_code == 200
         answer = app.test_client().get("/metrics")

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import pytest
 
+from api.conftest import eventually
+from api.scripted_service import COMMAND
 from api.wire import FORM, recording
 from diarist import __version__
 from diarist.api import create_app
+from diarist.api.runtime import Lookout
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
-from diarist.jobs.model import CrewReport, WorkerReport
+from diarist.jobs.model import CrewReport, Job, JobState, Order, WorkerReport
+from diarist.jobs.service import JobService
+from diarist.jobs.store import open_store
 from diarist.types import ModelInfo
 
 
@@ -35,7 +42,9 @@ class Reporting:
 def test_ready(client):
     answer = client.get("/status")
     assert answer.status_code == 200
-    assert answer.get_json() == {
+    body = answer.get_json()
+    assert 0 <= body.pop("age_s") < 60
+    assert body == {
         "status": "ready",
         "nemo_components_loaded": True,
         "errors": [],
@@ -110,7 +119,27 @@ def test_status_answers_without_the_store(settings, jobs):
     broken.counts = counts
     answer = create_app(settings, broken).test_client().get("/status")
     assert answer.status_code == 200
-    assert answer.get_json()["errors"] == ["The disk is gone."]
+    body = answer.get_json()
+    assert (body["status"], body["errors"], body["age_s"]) == ("error", ["The disk is gone."], None)
+
+
+def test_a_store_that_refuses_leaves_what_was_known(settings, jobs):
+    breaking = Reporting(jobs)
+    client = create_app(settings, breaking).test_client()
+    known = client.get("/status").get_json()
+
+    def refuse():
+        raise StoreUnavailable("The disk is gone.")
+
+    breaking.counts = refuse
+    eventually(lambda: client.get("/status").get_json()["status"] == "error")
+    told = client.get("/status").get_json()
+    assert told["errors"] == ["The disk is gone."]
+    assert told["age_s"] > known["age_s"]
+    kept = known.keys() - {"status", "errors", "nemo_components_loaded", "age_s"}
+    assert {key: told[key] for key in kept} == {key: known[key] for key in kept}
+    del breaking.counts
+    eventually(lambda: client.get("/status").get_json()["status"] == "ready")
 
 
 def test_a_fault_in_a_handler_is_json_without_the_inside(settings, jobs, caplog):
@@ -179,3 +208,77 @@ def test_the_service_of_a_fleet_is_ready_without_any_worker_and_not_without_its_
     nobody.counts = refuse
     answer = create_app(fleet, nobody).test_client().get("/health/ready")
     assert (answer.status_code, answer.get_json()["status"]) == (503, "error")
+
+
+@pytest.fixture
+def on_postgres(postgres_server, settings):
+    """A service whose job store is in PostgreSQL, with a job that waits; no worker takes it."""
+    fleet = settings.model_copy(update={"database_url": postgres_server.fresh_database()})
+    store = open_store(fleet)
+    service = JobService(fleet, store, COMMAND)
+    store.report(WorkerReport("w", 1, "ready", (ModelInfo("m", "vad", "MIT"),), (), datetime.now(UTC), "cpu"))
+    store.create(Job("a-job", JobState.QUEUED, Order(), datetime.now(UTC), ready=True))
+    yield fleet, service
+    service.stop()
+    for thread in threading.enumerate():
+        if thread.name in ("status", "metrics"):
+            thread.join(20)
+    store.close()
+
+
+POLLERS = 20
+BOUND_S = 10.0
+"""Far above the patience of what is polled, and far below that of the database."""
+
+
+def poll(app, path: str):
+    """The answers of as many pollers at once."""
+    with ThreadPoolExecutor(POLLERS) as pool:
+        asked = [pool.submit(lambda: app.test_client().get(path)) for _ in range(POLLERS)]
+        return [answer.result(BOUND_S) for answer in asked]
+
+
+def test_a_database_that_hangs_holds_up_no_poller(on_postgres, postgres_server):
+    settings, service = on_postgres
+    app = create_app(settings, service)
+    client = app.test_client()
+    known = client.get("/status").get_json()
+    assert (known["status"], known["errors"], known["jobs"]) == ("ready", [], {"waiting": 1, "running": 0})
+    assert "diarist_store_up 1.0" in client.get("/metrics").text
+
+    def told() -> dict:
+        answers = poll(app, "/status")
+        assert {answer.status_code for answer in answers} == {200}
+        bodies = [answer.get_json() for answer in answers]
+        assert all(body["jobs"] == known["jobs"] and body["workers"] == known["workers"] for body in bodies)
+        return max(bodies, key=lambda body: body["age_s"])
+
+    with postgres_server.frozen():
+        eventually(lambda: told()["age_s"] > Lookout.PATIENCE_S)
+        eventually(lambda: told()["status"] == "error", 60)
+        body = told()
+        assert body["age_s"] > known["age_s"]
+        assert not body["nemo_components_loaded"]
+        assert any("job store" in error for error in body["errors"])
+        assert {answer.status_code for answer in poll(app, "/health/ready")} == {503}
+        assert {answer.status_code for answer in poll(app, "/health/live")} == {200}
+        for answer in poll(app, "/metrics"):
+            assert "diarist_store_up 0.0" in answer.text
+            assert "diarist_queue_depth" not in answer.text
+
+    eventually(lambda: client.get("/status").get_json()["status"] == "ready")
+    again = client.get("/status").get_json()
+    assert (again["errors"], again["jobs"]) == ([], known["jobs"])
+    assert client.get("/health/ready").status_code == 200
+    eventually(lambda: "diarist_store_up 1.0" in client.get("/metrics").text)
+
+
+def test_a_database_that_hangs_from_the_start_is_told(on_postgres, postgres_server):
+    settings, service = on_postgres
+    app = create_app(settings, service)
+    with postgres_server.frozen():
+        answers = [answer.get_json() for answer in poll(app, "/status")]
+        assert {(body["status"], body["age_s"]) for body in answers} == {("loading", None)}
+        eventually(lambda: poll(app, "/status")[0].get_json()["status"] == "error", 60)
+        assert {answer.status_code for answer in poll(app, "/health/ready")} == {503}
+    eventually(lambda: app.test_client().get("/status").get_json()["status"] == "ready")

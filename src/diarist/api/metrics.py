@@ -6,8 +6,6 @@ Labels are words of ours: no names, ids, addresses or keys of callers.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 
 from apiflask import APIBlueprint, APIFlask
@@ -23,6 +21,7 @@ from diarist.api.openapi import Document
 from diarist.errors import ServiceError
 from diarist.jobs import tallies
 from diarist.jobs.figures import Figures
+from diarist.jobs.recent import Recent
 from diarist.jobs.tallies import BOUNDS, Tally
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,9 @@ blueprint = APIBlueprint("metrics", __name__, tag="Status")
 
 MAX_AGE_S = 1.0
 """The store is read this often at the most, however many ask."""
+
+PATIENCE_S = 3.0
+"""A store that does not answer within this time is told to be down."""
 
 REGISTRY = "diarist.metrics"
 """Under which name an application has its registry among its extensions."""
@@ -106,10 +108,7 @@ class _Stored:
     """What the job store knows, read when it is asked for."""
 
     def __init__(self, read: Callable[[], Figures]) -> None:
-        self._read = read
-        self._lock = threading.Lock()
-        self._figures: Figures | None = None
-        self._read_at: float | None = None
+        self._figures = Recent("metrics", read, MAX_AGE_S)
 
     def collect(self) -> Iterator[Metric]:
         figures = self._recent()
@@ -122,16 +121,16 @@ class _Stored:
             yield from _histograms(figures.tallies)
 
     def _recent(self) -> Figures | None:
-        with self._lock:
-            if self._read_at is None or time.monotonic() - self._read_at > MAX_AGE_S:
-                try:
-                    self._figures = self._read()
-                except ServiceError as error:
-                    self._figures = None
-                    logger.warning("The metrics lack what the job store knows: %s", error)
-                # Afterwards: a store that takes seconds to fail is not asked by everyone who waited meanwhile.
-                self._read_at = time.monotonic()
-            return self._figures
+        """The figures of now: old ones would be taken for the present state of the service."""
+        try:
+            reading = self._figures.get(MAX_AGE_S, PATIENCE_S)
+        except ServiceError as error:
+            logger.warning("The metrics lack what the job store knows: %s", error)
+            return None
+        if reading is None:
+            logger.warning("The metrics lack what the job store knows: it does not answer")
+            return None
+        return reading.value
 
 
 def _gauges(figures: Figures) -> Iterator[Metric]:

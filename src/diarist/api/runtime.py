@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -15,8 +14,9 @@ from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.errands import Delivery
 from diarist.jobs.figures import Figures
 from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
+from diarist.jobs.recent import Recent
 from diarist.settings import Settings
-from diarist.types import Transcript, Utterance
+from diarist.types import Seconds, Transcript, Utterance
 
 logger = logging.getLogger(__name__)
 
@@ -129,34 +129,65 @@ class Glance:
     waiting: int
     running: int
     store_answers: bool = True
+    age_s: Seconds | None = 0.0
+    """How old that is; None where nothing is known yet."""
 
 
 class Lookout:
-    """Looks at the job store for everyone who asks, ten times a second at the most: pollers cost next to nothing."""
+    """Looks at the job store for everyone who asks, ten times a second at the most: pollers cost next to nothing.
+
+    Where the store does not answer, what was last known is told.
+    """
 
     MAX_AGE_S = 0.1
 
+    PATIENCE_S = 0.5
+    """How long a poller waits for the store: whoever probes a service often has a second."""
+
+    SILENT_S = 5.0
+    """A store that has not answered for so long is told to be away."""
+
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._lock = threading.Lock()
-        self._seen: Glance | None = None
-        self._seen_at = 0.0
+        self._glances = Recent("status", self._read, self.MAX_AGE_S)
 
     def look(self) -> Glance:
-        """How the service is now, or was ``MAX_AGE_S`` ago."""
-        with self._lock:
-            if self._seen is None or time.monotonic() - self._seen_at > self.MAX_AGE_S:
-                self._seen = self._look()
-                self._seen_at = time.monotonic()
-            return self._seen
+        """How the service is now or was ``MAX_AGE_S`` ago, or what was last known where the store does not answer.
 
-    def _look(self) -> Glance:
+        Within ``PATIENCE_S``.
+        """
+        try:
+            reading = self._glances.get(self.MAX_AGE_S, self.PATIENCE_S)
+        except ServiceError as error:
+            return self._without_store(str(error))
+        silent_s = 0.0 if reading is not None else self._glances.silent_s
+        if silent_s > self.SILENT_S:
+            return self._without_store(
+                f"The job store has not answered for {silent_s:.0f} s. See whether the database is up and its disk "
+                "works; the rest is what was last known."
+            )
+        return self._last()
+
+    def _read(self) -> Glance:
         report = self._jobs.report()
         try:
             return Glance(report, *self._jobs.counts())
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
-            return Glance(report, 0, 0, store_answers=False)
+            raise
+
+    def _last(self) -> Glance:
+        """What is known, if only a moment old."""
+        last = self._glances.last
+        if last is None:
+            return Glance(CrewReport.of(()), 0, 0, store_answers=False, age_s=None)
+        return replace(last.value, age_s=last.age_s)
+
+    def _without_store(self, why: str) -> Glance:
+        """What is known, told as an error."""
+        last = self._last()
+        errors = (*dict.fromkeys((*last.report.errors, why)),)
+        return replace(last, report=replace(last.report, state="error", errors=errors), store_answers=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -291,7 +291,7 @@ class Status(BaseModel):
     """True exactly when every component of the configured engine is loaded, whichever engine that is."""
 
     errors: list[str]
-    """What is wrong with any worker, in words that say what to do; the others may be ready."""
+    """What is wrong with the job store or any worker, in words that say what to do; the others may be ready."""
 
     engine: str
     device: str | None
@@ -301,6 +301,9 @@ class Status(BaseModel):
     models: list[ModelState]
     version: str
     jobs: JobCounts
+    age_s: float | None
+    """How many seconds ago this was so: more than a moment where the job store does not answer, and what was last known
+    is told; null where nothing is known yet."""
 
 
 class Health(BaseModel):

@@ -19,7 +19,7 @@ blueprint = APIBlueprint("status", __name__, tag="Status")
 def status() -> Status:
     """Say how the service is.
 
-    Answers at once, also while the models load and while recordings are worked on.
+    Answers at once, also while the models load, while recordings are worked on, and while the job store is away.
     """
     service = runtime()
     seen = service.lookout.look()
@@ -35,6 +35,7 @@ def status() -> Status:
             "models": [ModelState(name=m.name, role=m.role, licence=m.licence, state=m.state) for m in report.models],
             "version": __version__,
             "jobs": JobCounts(waiting=seen.waiting, running=seen.running),
+            "age_s": None if seen.age_s is None else round(seen.age_s, 3),
         }
     )
 

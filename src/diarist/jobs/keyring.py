@@ -6,10 +6,10 @@ import hmac
 import logging
 import threading
 import time
-from dataclasses import dataclass
 
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.jobs.keys import ENV_ID, USED_EVERY_S, ApiKey, KeyStore, KnownKeys, configured_key
+from diarist.jobs.recent import Recent
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,18 +29,11 @@ PATIENCE_S = 5.0
 _UNREADABLE = "The API keys cannot be looked up at the moment, so nobody is let in. Try again later."
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    known: KnownKeys
-    asked_at: float
-    """When the look began, of ``time.monotonic``: what came later may be missing."""
-
-
 class Keyring:
     """The keys of a service. Safe to call from any thread.
 
-    The store is read by a thread that lives for one look, so that a store which does not answer holds up nobody for
-    longer than they are ready to wait. ``store`` is None where API_KEY alone counts.
+    ``store`` is None where API_KEY alone counts. One that does not answer holds up nobody for longer than they are
+    ready to wait.
 
     Raises:
         ConfigurationError: API_KEY cannot be used.
@@ -49,9 +42,8 @@ class Keyring:
     def __init__(self, settings: Settings, store: KeyStore | None) -> None:
         self._configured = configured_key(settings)
         self._store = store
-        self._news = threading.Condition()
-        self._looking_since: float | None = None
-        self._seen = _Seen(KnownKeys((), ()), float("-inf"))
+        self._known = None if store is None else Recent("keys", lambda: _read(store))
+        self._noting = threading.Lock()
         self._noted: dict[str, float] = {}
         self._locked = self._configured is not None
 
@@ -81,54 +73,31 @@ class Keyring:
 
     def _look(self, age_s: float, patience_s: float) -> KnownKeys:
         """The keys as the store has them, or had them at most ``age_s`` seconds ago."""
-        if self._store is None:
-            return self._seen.known
-        with self._news:
-            now = time.monotonic()
-            age = now - self._seen.asked_at
-            if age <= age_s:
-                if age > RENEWED_S:
-                    self._begin(self._store, now)
-                return self._seen.known
-            wanted = now - age_s
-            deadline = now + patience_s
-            while self._seen.asked_at < wanted:
-                # One look at a time; whoever comes while it goes on for too long already does not wait at all.
-                since = self._begin(self._store, time.monotonic())
-                if not self._news.wait(min(deadline, since + patience_s) - time.monotonic()):
-                    raise StoreUnavailable(_UNREADABLE)
-                if self._looking_since is None and self._seen.asked_at < since:
-                    raise StoreUnavailable(_UNREADABLE)
-            return self._seen.known
-
-    def _begin(self, store: KeyStore, now: float) -> float:
-        """Have a thread look, unless one does; since when it does."""
-        if self._looking_since is None:
-            threading.Thread(target=self._read, args=(store, now), name="keys", daemon=True).start()
-            self._looking_since = now
-        return self._looking_since
-
-    def _read(self, store: KeyStore, asked_at: float) -> None:
-        known = None
-        try:
-            known = store.known()
-        except ServiceError as error:
-            logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
-        finally:
-            with self._news:
-                self._looking_since = None
-                if known is not None:
-                    self._seen = _Seen(known, asked_at)
-                self._news.notify_all()
+        if self._known is None:
+            return KnownKeys((), ())
+        reading = self._known.get(age_s, patience_s)
+        if reading is None:
+            raise StoreUnavailable(_UNREADABLE)
+        if reading.age_s > RENEWED_S:
+            self._known.renew()
+        return reading.value
 
     def _note(self, store: KeyStore, key: ApiKey) -> None:
         """Write down that it was used, once a minute at the most, while the request goes on."""
-        with self._news:
+        with self._noting:
             now = time.monotonic()
             if now - self._noted.get(key.id, float("-inf")) < USED_EVERY_S:
                 return
             self._noted[key.id] = now
         threading.Thread(target=_write_down, args=(store, key.id), name="key-used", daemon=True).start()
+
+
+def _read(store: KeyStore) -> KnownKeys:
+    try:
+        return store.known()
+    except ServiceError as error:
+        logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
+        raise StoreUnavailable(_UNREADABLE) from error
 
 
 def _write_down(store: KeyStore, key_id: str) -> None:

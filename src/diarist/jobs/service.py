@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +39,7 @@ from diarist.jobs.model import (
     Order,
 )
 from diarist.jobs.queue import JobQueue, LocalQueue
+from diarist.jobs.recent import Recent
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.store import SqlJobStore, open_store
 from diarist.jobs.waiters import Waiters
@@ -57,6 +58,9 @@ ATTEND_EVERY_S = 5.0
 
 POSITIONS_AGE_S = 0.5
 """Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
+
+PATIENCE_S = 10.0
+"""How long a request waits for what the job store tells other requests, where it does not answer."""
 
 WAIT_POLL_S = 1.0
 """Longest time between two looks at the store for a caller who waits, in case that a notice went astray."""
@@ -102,12 +106,11 @@ class JobService:
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)
-        self._admitting = threading.RLock()
+        self._admitting = threading.Lock()
         self._arriving = 0
-        self._lining_up = threading.Lock()
+        self._counting = threading.Lock()
         self._stopped = False
-        self._positions: Mapping[str, int] = {}
-        self._positions_at = 0.0
+        self._positions = Recent("positions", store.positions)
         self._attended: dict[str, float] = {}
 
     def start(self) -> None:
@@ -143,7 +146,7 @@ class JobService:
         if order is not None and order.kind is JobKind.JOB:
             self._store.check_limits(order.owner, self._limits(limit))
         else:
-            with self._admitting:
+            with self._in_turn():
                 self._check_waiting()
         self._media.check_room(size_bytes)
 
@@ -169,7 +172,7 @@ class JobService:
                 self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
                 if order.kind is JobKind.REQUEST:
-                    with self._admitting:
+                    with self._in_turn():
                         # In one step: between the two it would be counted twice, and others refused for it.
                         job = self._create(job_id, order, size_bytes, limit)
                         place.close()
@@ -216,11 +219,13 @@ class JobService:
 
     def position(self, job_id: str) -> int | None:
         """The place of a job that waited a moment ago, 1 for the next; None where it does not wait any more."""
-        with self._lining_up:
-            if time.monotonic() - self._positions_at > POSITIONS_AGE_S or job_id not in self._positions:
-                self._positions = self._store.positions()
-                self._positions_at = time.monotonic()
-            return self._positions.get(job_id)
+        now = time.monotonic()
+        reading = self._positions.get(POSITIONS_AGE_S, PATIENCE_S)
+        if reading is not None and job_id not in reading.value and reading.asked_at < now:
+            reading = self._positions.get(0.0, PATIENCE_S)
+        if reading is None:
+            raise StoreUnavailable(_SILENT)
+        return reading.value.get(job_id)
 
     def eta_s(self, job: Job) -> Seconds | None:
         """How long a running job still takes, by how long its part so far took; None where nobody can say."""
@@ -355,14 +360,26 @@ class JobService:
         """
         if order.kind is JobKind.JOB:
             return
-        with self._admitting:
+        with self._in_turn():
             self._check_waiting()
-            self._arriving += 1
+            with self._counting:
+                self._arriving += 1
         place.callback(self._give_place)
 
     def _give_place(self) -> None:
-        with self._admitting:
+        # Not in turn: whoever gives up must not wait for a store that holds up another one.
+        with self._counting:
             self._arriving -= 1
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """One request at a time is counted and kept. Raises ``StoreUnavailable`` where one takes too long."""
+        if not self._admitting.acquire(timeout=PATIENCE_S):
+            raise StoreUnavailable(_SILENT)
+        try:
+            yield
+        finally:
+            self._admitting.release()
 
     def _check_waiting(self) -> None:
         most = self._settings.max_waiting
@@ -396,6 +413,9 @@ class JobService:
             logger.warning(
                 "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
             )
+
+
+_SILENT = "The job store does not answer. Try again later; whoever runs the service can see whether the database is up."
 
 
 class _PerhapsKept(StoreUnavailable):

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +14,7 @@ from diarist.jobs.database import utc_now
 from diarist.jobs.leftovers import clear_leftovers
 from diarist.jobs.media import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
+from diarist.jobs.service import JobService
 from diarist.jobs.store import open_store
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 
@@ -294,3 +295,25 @@ def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(sett
     clear_leftovers(settings, store, media)
     assert (store.get(job.id).state, store.get(job.id).interruptions) == (JobState.QUEUED, 1)
     store.close()
+
+
+def test_a_store_that_hangs_on_one_caller_holds_up_the_others_for_a_bounded_time(
+    settings, postgres_server, monkeypatch
+):
+    monkeypatch.setattr("diarist.jobs.service.PATIENCE_S", 0.2)
+    store = open_store(settings.model_copy(update={"database_url": postgres_server.fresh_database()}))
+    service = JobService(settings, store)
+    try:
+        assert service.position("a-job") is None
+        with ThreadPoolExecutor(8) as pool, postgres_server.frozen():
+            for ask in (service.check_room, lambda: service.position("a-job")):
+                asked = [pool.submit(ask) for _ in range(4)]
+                answered = wait(asked, 20, return_when=FIRST_COMPLETED).done
+                assert answered
+                assert all(isinstance(each.exception(), StoreUnavailable) for each in answered)
+    finally:
+        service.stop()
+        for thread in threading.enumerate():
+            if thread.name == "positions":
+                thread.join(20)
+        store.close()
