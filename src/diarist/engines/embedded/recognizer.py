@@ -27,6 +27,7 @@ from diarist.engines.chunks import pack
 from diarist.engines.embedded.streams import Relay, Streams, in_order
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.errors import InvalidOption
+from diarist.meter import DETECTION_S
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
 
 PREPENDED = "\"'“¿([{-"
@@ -42,9 +43,6 @@ ENCODING = 0.45
 
 ALIGNING = 0.1
 """The same of the words' times, which come last."""
-
-DETECTING: Seconds = 20.0
-"""Finding out the language takes as long as this much sound does in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +98,8 @@ class WhisperRecognizer:
             return Recognition()
         progress("recognition", 0.0)
         chunks = pack(speech, self._decoding.longest, self._decoding.pause)
-        detecting = DETECTING if language is None and len(self.languages) > 1 else 0.0
-        first = detecting / (detecting + sum(chunk.duration + self._decoding.tail for chunk in chunks))
+        detects = language is None and len(self.languages) > 1
+        first = DETECTION_S / (DETECTION_S + sum(span.duration for span in speech)) if detects else 0.0
         language, probability = self._language(audio, speech, language)
         progress("recognition", 0.95 * first)
         tokenizer = self._tokenizer(language)

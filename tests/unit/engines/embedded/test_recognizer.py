@@ -5,12 +5,22 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.embedded.recognizer import _loops, by_length, by_start, passed_over, shorten
-from diarist.types import RecognizedWord, Span
+from diarist.engines.embedded.recognizer import (
+    Decoding,
+    WhisperRecognizer,
+    _loops,
+    by_length,
+    by_start,
+    passed_over,
+    shorten,
+)
+from diarist.meter import DETECTION_S
+from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
 from strategies import patient
 
 LEAST = 1.0
@@ -143,3 +153,29 @@ def test_batches_hold_every_piece_once_the_longer_ones_first(spans, most):
     assert all(1 <= len(batch) <= most for batch in batches)
     assert max(map(len, batches), default=0) - min(map(len, batches), default=0) <= 1
     assert len(batches) == len(pieces) or len(batches) % 2 == 0
+
+
+class Wordless(WhisperRecognizer):
+    """Without a model: speaks two languages, and hears one of them and no word."""
+
+    languages = ("de", "en")
+
+    def __init__(self) -> None:
+        self._decoding = Decoding()
+
+    def _tokenizer(self, language):
+        return None
+
+    def detect(self, audio, speech):
+        return "de", 0.9
+
+    def _read(self, audio, chunks, tokenizer, report):
+        return []
+
+
+@pytest.mark.parametrize("spoken", [DETECTION_S, 3 * DETECTION_S])
+def test_finding_out_the_language_is_as_much_work_as_the_pipeline_takes_it_for(spoken):
+    told: list[float] = []
+    audio = Audio(np.zeros(round(100 * SAMPLE_RATE), dtype=np.float32))
+    Wordless().recognize(audio, (Span(1.0, 1.0 + spoken),), None, lambda _, done: told.append(done))
+    assert told[1] / 0.95 == pytest.approx(DETECTION_S / (DETECTION_S + spoken))
