@@ -90,10 +90,17 @@ def transcribe(
     counted = None if least == most else count_probability(parts[0])
     meter.finish()
     return Transcript(
-        settling.utterances, diarization, duration, most_said.language, most_said.language_probability, engine.name,
-        meter.timings, next((model.name for model in engine.models if model.role == "recognition"), ""), engine.device,
-        counted,
-    )  # fmt: skip
+        utterances=settling.utterances,
+        diarization=diarization,
+        duration=duration,
+        language=most_said.language,
+        language_probability=most_said.language_probability,
+        engine=engine.name,
+        timings=meter.timings,
+        recognizer=next((model.name for model in engine.models if model.role == "recognition"), ""),
+        device=engine.device,
+        speakers_confidence=counted,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ class Timing:
     seconds: Seconds
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Transcript:
     """Who said what, when."""
 

@@ -84,13 +84,28 @@ def transcribe(
     if "fail" in script:
         raise getattr(errors, script["fail"], RuntimeError)(script.get("message", "What to do."))
     if "silence" in script:
-        return Transcript((), Diarization(), 3.0, None, None, "scripted", ())
+        return Transcript(
+            utterances=(),
+            diarization=Diarization(),
+            duration=3.0,
+            language=None,
+            language_probability=None,
+            engine="scripted",
+            timings=(),
+        )
     settled(utterances[1:] if "settle" in script else utterances)
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
     return Transcript(
-        utterances, Diarization(turns, diarizer="by the script"), 20.0, "en", 0.98765, "scripted",
-        (Timing("decode", 0.01), Timing("recognition", 1 / 3)), "scripted", engine.device,
-    )  # fmt: skip
+        utterances=utterances,
+        diarization=Diarization(turns, diarizer="by the script"),
+        duration=20.0,
+        language="en",
+        language_probability=0.98765,
+        engine="scripted",
+        timings=(Timing("decode", 0.01), Timing("recognition", 1 / 3)),
+        recognizer="scripted",
+        device=engine.device,
+    )
 
 
 if __name__ == "__main__":

@@ -63,9 +63,16 @@ def work(
     said = (Utterance((Word(hashlib.sha256(content).hexdigest(), span, "SPEAKER_00", 1.0, 1.0),)),)
     settled(said)
     return Transcript(
-        said, Diarization((Turn(span, "SPEAKER_00"),), diarizer="scripted"), 10.0, "en", 1.0, "scripted",
-        (Timing("recognition", 0.1),), "scripted", engine.device,
-    )  # fmt: skip
+        utterances=said,
+        diarization=Diarization((Turn(span, "SPEAKER_00"),), diarizer="scripted"),
+        duration=10.0,
+        language="en",
+        language_probability=1.0,
+        engine="scripted",
+        timings=(Timing("recognition", 0.1),),
+        recognizer="scripted",
+        device=engine.device,
+    )
 
 
 def main(role: str) -> None:

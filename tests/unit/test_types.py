@@ -214,7 +214,15 @@ class TestUtterance:
 
 def test_a_transcript_names_speakers_of_whom_no_word_was_recognised() -> None:
     diarization = Diarization((turn(0, 1, "A"), turn(1, 2, "B")))
-    transcript = Transcript((Utterance((word("a", 0, 1),)),), diarization, 2.0, "en", 0.9, "embedded", ())
+    transcript = Transcript(
+        utterances=(Utterance((word("a", 0, 1),)),),
+        diarization=diarization,
+        duration=2.0,
+        language="en",
+        language_probability=0.9,
+        engine="embedded",
+        timings=(),
+    )
     assert transcript.speakers == ("A", "B")
     assert [w.text for w in transcript.words] == ["a"]
 
@@ -237,3 +245,8 @@ class TestRelabel:
         assert len(set(names.values())) == len(names) == len(diarization.speakers)
         assert Diarization(turns).speakers == tuple(f"SPEAKER_{i:02d}" for i in range(len(names)))
         assert relabel(turns)[1] == turns
+
+
+def test_a_transcript_is_made_by_the_names_of_its_parts():
+    with pytest.raises(TypeError, match="positional"):
+        Transcript((), Diarization(), 1.0, None, None, "embedded", ())

@@ -55,7 +55,15 @@ def so_far(utterances: tuple[Utterance, ...], engine: str) -> Transcript:
     """Utterances that are final, as a transcript."""
     turns = tuple(sorted(Turn(utterance.span, utterance.speaker) for utterance in utterances))
     end = max((turn.span.end for turn in turns), default=0.0)
-    return Transcript(utterances, Diarization(turns), end, None, None, engine, ())
+    return Transcript(
+        utterances=utterances,
+        diarization=Diarization(turns),
+        duration=end,
+        language=None,
+        language_probability=None,
+        engine=engine,
+        timings=(),
+    )
 
 
 def failed(error: JobError) -> Response:

@@ -76,9 +76,16 @@ def transcript(*texts: str) -> Transcript:
     )
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in said)
     return Transcript(
-        said, Diarization(turns, diarizer="guess"), float(len(texts)), "en", 0.9, "stand-in",
-        (Timing("decode", 0.25), Timing("recognition", 1.5)), "model", "cpu",
-    )  # fmt: skip
+        utterances=said,
+        diarization=Diarization(turns, diarizer="guess"),
+        duration=float(len(texts)),
+        language="en",
+        language_probability=0.9,
+        engine="stand-in",
+        timings=(Timing("decode", 0.25), Timing("recognition", 1.5)),
+        recognizer="model",
+        device="cpu",
+    )
 
 
 if __name__ == "__main__":

@@ -32,18 +32,30 @@ def said(text: str, *times: tuple[float, float], speaker: str) -> Utterance:
 
 
 CALL = Transcript(
-    (
+    utterances=(
         said("Hello?", (6.69, 7.05), speaker="SPEAKER_00"),
         said(
             "Hi, it's me. Are you in?",
-            (7.1, 7.4), (7.5, 7.75), (7.8, 8.1), (8.6, 8.8), (8.8, 9.0), (9.0, 9.35),
+            (7.1, 7.4),
+            (7.5, 7.75),
+            (7.8, 8.1),
+            (8.6, 8.8),
+            (8.8, 9.0),
+            (9.0, 9.35),
             speaker="SPEAKER_01",
         ),
     ),
-    Diarization((Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01")), diarizer="embedded"),
-    30.0, "en", 0.99, "embedded", (Timing("decode", 0.031), Timing("diarization", 0.62)), "whisper-base",
+    diarization=Diarization(
+        (Turn(Span(6.69, 7.17), "SPEAKER_00"), Turn(Span(7.02, 9.42), "SPEAKER_01")), diarizer="embedded"
+    ),
+    duration=30.0,
+    language="en",
+    language_probability=0.99,
+    engine="embedded",
+    timings=(Timing("decode", 0.031), Timing("diarization", 0.62)),
+    recognizer="whisper-base",
     speakers_confidence=0.942,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0] for block in CONSOLE])

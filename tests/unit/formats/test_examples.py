@@ -26,7 +26,15 @@ def utterance(text: str, start: float = 0.0, speaker: str = "SPEAKER_00", step: 
 
 
 def transcript(*utterances: Utterance, turns: tuple[Turn, ...] = (), duration: float = 60.0) -> Transcript:
-    return Transcript(utterances, Diarization(turns), duration, "en", 0.99, "embedded", ())
+    return Transcript(
+        utterances=utterances,
+        diarization=Diarization(turns),
+        duration=duration,
+        language="en",
+        language_probability=0.99,
+        engine="embedded",
+        timings=(),
+    )
 
 
 CALL = transcript(
@@ -57,10 +65,19 @@ def test_json_words():
 
 def test_json_details():
     done = Transcript(
-        (utterance("Hello?", 6.69),),
-        Diarization((Turn(Span(6.69, 7.12), "SPEAKER_00"), Turn(Span(8, 9), "SPEAKER_01")), diarizer="auto"),
-        60.0004, "en", math.nan, "nemo", (Timing("decode", 0.12345),), 'a "model"', "cuda:1 (NVIDIA H200)", 0.9416,
-    )  # fmt: skip
+        utterances=(utterance("Hello?", 6.69),),
+        diarization=Diarization(
+            (Turn(Span(6.69, 7.12), "SPEAKER_00"), Turn(Span(8, 9), "SPEAKER_01")), diarizer="auto"
+        ),
+        duration=60.0004,
+        language="en",
+        language_probability=math.nan,
+        engine="nemo",
+        timings=(Timing("decode", 0.12345),),
+        recognizer='a "model"',
+        device="cuda:1 (NVIDIA H200)",
+        speakers_confidence=0.9416,
+    )
     assert render(done, "json", recording="call", details=True) == (
         '{"conversation": [\n'
         '  {"speaker": "SPEAKER_00", "start_time": 6.69, "end_time": 6.99, "text": "Hello?"}\n'

@@ -21,7 +21,15 @@ from diarist.formats.times import milliseconds
 from diarist.types import Diarization, Transcript
 from strategies import patient, transcripts
 
-EMPTY = Transcript((), Diarization(), 3.0, None, None, "embedded", ())
+EMPTY = Transcript(
+    utterances=(),
+    diarization=Diarization(),
+    duration=3.0,
+    language=None,
+    language_probability=None,
+    engine="embedded",
+    timings=(),
+)
 
 
 def spoken(transcript: Transcript) -> dict[str, str]:
@@ -161,7 +169,15 @@ def test_rttm_is_read_back_to_the_millisecond(transcript):
     assert all(turn.span.start == milliseconds(turn.span.start) / 1000 for turn in read)
     assert all(turn.span.end == milliseconds(turn.span.end) / 1000 for turn in read)
     assert {turn.speaker for turn in read} == set(transcript.diarization.speakers)
-    again = Transcript((), Diarization(read), transcript.duration, None, None, "embedded", ())
+    again = Transcript(
+        utterances=(),
+        diarization=Diarization(read),
+        duration=transcript.duration,
+        language=None,
+        language_probability=None,
+        engine="embedded",
+        timings=(),
+    )
     assert rttm.parse(rttm.render(again, "r")) == read
 
 

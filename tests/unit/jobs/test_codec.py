@@ -32,7 +32,17 @@ def test_any_transcript_comes_back_as_it_was(transcript):
 
 
 def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote():
-    done = Transcript((), Diarization(diarizer="auto"), 1.0, None, None, "nemo", (), "parakeet", "cuda:1 (NVIDIA H200)")
+    done = Transcript(
+        utterances=(),
+        diarization=Diarization(diarizer="auto"),
+        duration=1.0,
+        language=None,
+        language_probability=None,
+        engine="nemo",
+        timings=(),
+        recognizer="parakeet",
+        device="cuda:1 (NVIDIA H200)",
+    )
     text = dump_transcript(done)
     back = load_transcript(text)
     assert (back.diarization.diarizer, back.recognizer, back.device) == ("auto", "parakeet", "cuda:1 (NVIDIA H200)")

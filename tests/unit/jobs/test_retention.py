@@ -40,7 +40,15 @@ DAY_S = 86_400.0
 
 def transcript(said: str = "hello") -> Transcript:
     utterance = Utterance((Word(said, Span(0.0, 1.0), "SPEAKER_00", 1.0, 1.0),))
-    return Transcript((utterance,), Diarization(), 1.0, "en", 1.0, "test", ())
+    return Transcript(
+        utterances=(utterance,),
+        diarization=Diarization(),
+        duration=1.0,
+        language="en",
+        language_probability=1.0,
+        engine="test",
+        timings=(),
+    )
 
 
 @dataclass

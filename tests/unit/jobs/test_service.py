@@ -18,7 +18,15 @@ from diarist.jobs.service import JobService
 from diarist.jobs.store import open_store
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 
-SILENCE = Transcript((), Diarization(), 1.0, None, None, "test", ())
+SILENCE = Transcript(
+    utterances=(),
+    diarization=Diarization(),
+    duration=1.0,
+    language=None,
+    language_probability=None,
+    engine="test",
+    timings=(),
+)
 
 
 @pytest.fixture

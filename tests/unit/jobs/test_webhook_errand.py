@@ -31,9 +31,14 @@ from loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 MASTER = "a master of webhooks that nobody knows"
 TRANSCRIPT = Transcript(
-    (Utterance((Word("confidential", Span(0.0, 1.0), "SPEAKER_00", 1.0, 1.0),)),),
-    Diarization(), 61.5, "en", 1.0, "test", (),
-)  # fmt: skip
+    utterances=(Utterance((Word("confidential", Span(0.0, 1.0), "SPEAKER_00", 1.0, 1.0),)),),
+    diarization=Diarization(),
+    duration=61.5,
+    language="en",
+    language_probability=1.0,
+    engine="test",
+    timings=(),
+)
 
 
 @dataclass

@@ -119,20 +119,28 @@ def work(
             case ["bug"]:
                 raise RuntimeError("a secret path")
             case ["nan"]:
-                return Transcript((), Diarization(), float("nan"), None, None, "orders", ())
+                return Transcript(
+                    utterances=(),
+                    diarization=Diarization(),
+                    duration=float("nan"),
+                    language=None,
+                    language_probability=None,
+                    engine="orders",
+                    timings=(),
+                )
     span = Span(0.0, 1.0)
     diarization = Diarization((Turn(span, "SPEAKER_00"),), diarizer="by ear")
     settles = [order.split()[1] for order in said.splitlines() if order.startswith("settle")]
     return Transcript(
-        said_by_number(said, int(settles[0]) if settles else 1),
-        diarization,
-        1.0,
-        "en",
-        1.0,
-        engine.name,
-        (Timing("decode", 0.1),),
-        "model",
-        engine.device,
+        utterances=said_by_number(said, int(settles[0]) if settles else 1),
+        diarization=diarization,
+        duration=1.0,
+        language="en",
+        language_probability=1.0,
+        engine=engine.name,
+        timings=(Timing("decode", 0.1),),
+        recognizer="model",
+        device=engine.device,
     )
 
 
