@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
 
 HEAVY_MODULES = (
     "torch",
@@ -62,3 +67,13 @@ def test_the_walk_sees_what_an_extra_brings() -> None:
     except PackageNotFoundError as error:
         pytest.fail(f"the dev extra is not installed in full: {error}")
     assert "pytest" not in closure("diarist")
+
+
+def test_contributing_shows_the_layers_that_the_code_is_held_to() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    held = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    chain = re.search(r"(?:`\w+`[,\s→]+)+`\w+`(?=\.)", text)
+    assert chain is not None
+    shown = [set(re.findall(r"`(\w+)`", layer)) for layer in chain[0].split("→")]
+    assert shown == [{name.strip().removeprefix("diarist.") for name in layer.split("|")} for layer in held]

@@ -56,16 +56,16 @@ def result_name(digest: str) -> str:
 class StoreScatter:
     """The ``diarist.protocols.Scatter`` of the worker that holds a job.
 
-    It does portions itself as long as there are some that nobody has begun, and then waits for those of others. What an
-    earlier attempt at the job had done is done.
+    Results are handed on in order. While the next one is not there, it does portions of the same channel and stage that
+    nobody has begun; where there are none, it waits for those of others. What an earlier attempt at the job had done is
+    not done again, unless its result was lost.
 
     Args:
         job: held by ``worker``.
         engine: with which portions are done here.
         portions: where they are posted.
         media: where samples and results lie for all workers.
-        worker: who asks.
-        queue: whose workers may help.
+        worker: who asks. Workers that serve the queue of the job may help.
         settings: give the limits.
         wait: waits for so many seconds, or less.
     """
@@ -133,7 +133,11 @@ class StoreScatter:
                 yield result
 
     def _look(self, indices: dict[str, int], done: set[int], progress: NotePortion) -> bool:
-        """Note what others have done since; whether that is anything."""
+        """Note what others have done since; whether that is anything.
+
+        Raises:
+            JobFailed: workers died of a portion as often as they may.
+        """
         states = self._portions.states(self._job.id)
         for state in states.values():
             if state.deaths >= self._settings.job_attempts and not state.done:

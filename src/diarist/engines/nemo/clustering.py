@@ -65,10 +65,11 @@ def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) ->
 class NemoClusterer:
     """NeMo's clustering: ``diarist.engines.multiscale.Clusterer``. Keeps no state between calls.
 
-    Up to ``embeddings_per_chunk`` windows are clustered as they are. More are cut into chunks, each chunk into
-    ``chunk_cluster_count`` clusters, and their means are clustered again. This is NeMo's way for long recordings, with
-    its own steps
-    but for the first, whose matrix of every window against every other one takes 40 GB for four hours.
+    Up to ``embeddings_per_chunk`` windows, and on a CPU ``CPU_WINDOWS`` at most, are clustered as they are. More are
+    cut into chunks. Each chunk is clustered, into about ``chunk_cluster_count`` clusters, and what stands for the
+    clusters (``summary``) is clustered again. The windows that nothing stands for go to the nearest voice. NeMo also
+    works on long recordings in chunks, but with plain means, and first builds a matrix of every window against every
+    other one, which takes 40 GB for four hours.
 
     Args:
         runtime: where it runs.
