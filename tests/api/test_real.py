@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,5 @@ def test_a_real_conversation(start, model_store, sample_recording):
     refused = diarize(service.address, recording(b"This is no recording. " * 100))
     assert (refused.status, refused.json["code"]) == (415, "not_audio")
 
-    started = time.monotonic()
     assert service.stop() == 0
-    assert time.monotonic() - started < 5
     assert service.left_behind() == []

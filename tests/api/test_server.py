@@ -5,12 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
-import re
 import select
 import signal
 import socket
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from api.conftest import eventually
 from api.process import ServiceProcess
 from api.wire import FORM, answer_on, call, diarize, form, head, part, raw, recording
 from diarist.api.upload import FORM_BYTES
+from ratios import ratio
 
 pytestmark = pytest.mark.slow
 
@@ -228,28 +227,25 @@ def test_answers_do_not_mix(server):
     assert said == [hashlib.sha256(content).hexdigest() for content in contents]
 
 
-def test_status_is_quick_under_fifty_pollers(start, tmp_path):
-    server = start(MAX_WAITING=4, MAX_LISTENERS=2, HTTP_THREADS=8, MIN_FREE_MB=0, FLASK_DEBUG="true")
+@pytest.mark.timing
+def test_status_costs_fifty_pollers_little_more_than_an_answer_that_says_nothing(start, tmp_path):
+    server = start(MAX_WAITING=4, MAX_LISTENERS=2, HTTP_THREADS=8, MIN_FREE_MB=0)
     server.wait_for("is ready")
     body = recording(script(until=str(tmp_path / "go")))
 
-    def poll(_: int) -> float:
-        started = time.perf_counter()
-        assert call(server.address, "GET", "/status").status == 200
-        return time.perf_counter() - started
-
     with concurrent.futures.ThreadPoolExecutor(54) as pool:
+
+        def crowd(path: str) -> None:
+            assert set(pool.map(lambda _: call(server.address, "GET", path).status, range(50))) == {200}
+
         busy = [pool.submit(diarize, server.address, body) for _ in range(4)]
         try:
             eventually(lambda: sum(counts(server).values()) == 4)
-            list(pool.map(poll, range(50)))
-            took = [int(ms) for line in server.log[-100:] for ms in re.findall(r"GET /status 200 (\d+) ms", line)]
+            times = ratio(lambda: crowd("/status"), lambda: crowd("/health/live"))
         finally:
             (tmp_path / "go").touch()
         assert [caller.result().status for caller in busy] == [200] * 4
-    assert len(took) > 20
-    # What a handler takes; the rest of a caller's time goes to fifty clients that share this machine's cores.
-    assert sorted(took)[len(took) // 2] < 100
+    assert times < 3
 
 
 def test_the_same_id_is_in_header_body_and_log(server):
@@ -290,9 +286,7 @@ def test_a_signal_answers_who_waits_and_ends_everything(start, tmp_path, number)
         eventually(lambda: sum(counts(service).values()) == 2)
         children = psutil.Process(service.process.pid).children(recursive=True)
         assert children
-        started = time.monotonic()
         assert service.stop(number) == 0
-        assert time.monotonic() - started < 8
         for caller in callers:
             assert "stopping" in shows(caller.result(), 503, "engine_unavailable")
             assert "retry-after" in caller.result().headers

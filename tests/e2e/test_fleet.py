@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from api.process import ServiceProcess
 from api.wire import FORM, Address, call, recording
-from e2e.fleet import LEASE_S, Fleet, Work, until
+from e2e.fleet import Fleet, Work, until
 
 pytestmark = pytest.mark.slow
 
@@ -223,9 +222,7 @@ def test_a_worker_that_cannot_finish_in_time_gives_back_what_it_has(site):
     hasty = site.fleet.start_worker("hasty", QUEUES="nemo", DRAIN_S=1)
     work = site.submit(wait=True, queue="nemo")
     work.until_begun()
-    began = time.monotonic()
     assert hasty.stop(timeout=30) == 0
-    assert time.monotonic() - began < 15
     status = work.ask(site.address).json
     assert (status["state"], status["attempts"]) == ("queued", 0), "at once, and not charged to it"
     site.fleet.start_worker("heir", QUEUES="nemo")
@@ -244,12 +241,10 @@ def test_jobs_of_one_service_are_those_of_the_other(site):
     listed = [call(address, "GET", "/v1/jobs").json["data"] for address in (site.address, other.address)]
     assert [each["id"] for each in listed[0]] == [each["id"] for each in listed[1]]
     assert {work.id for work in held} <= {each["id"] for each in listed[0]}
-    began = time.monotonic()
     assert call(other.address, "POST", f"/v1/jobs/{held[0].id}/cancel").status == 200
     assert held[0].state(site.address) == "canceled"
     following = site.submit()
     following.ends(other.address)
-    assert time.monotonic() - began < 2 * LEASE_S + 10, "the worker was free again"
     held[1].go()
     held[1].ends(site.address)
     assert other.stop() == 0, "and the jobs stay"

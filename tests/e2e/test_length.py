@@ -45,6 +45,7 @@ def test_samples_on_disk_give_the_same_transcript(engine, sample_recording, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.timing
 def test_progress_rises_and_at_half_tells_when_the_work_is_done(engine, make_conversation, tmp_path):
     parts = [
         soundfile.read(make_conversation(4, seed=seed, name=f"part{seed}").path, dtype="int16")[0] for seed in range(3)

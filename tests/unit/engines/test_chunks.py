@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from diarist.engines.chunks import pack
 from diarist.types import Span
+from ratios import growth
 from strategies import patient
 
 LONGEST, PAUSE = 28.0, 1.5
@@ -78,11 +78,17 @@ def test_nothing_gives_nothing():
     assert pack([], LONGEST, PAUSE) == ()
 
 
-def test_regular_pauses_for_hours_are_parted_in_little_time_and_into_good_lengths():
-    spans = [Span(1.5 * i, 1.5 * i + 1.0) for i in range(9_600)]  # four hours
-    started = time.process_time()
-    chunks = pack(spans, LONGEST, PAUSE)
-    assert time.process_time() - started < 5  # 0.1 s on a quiet core
+def regular(count: int) -> list[Span]:
+    return [Span(1.5 * i, 1.5 * i + 1.0) for i in range(count)]
+
+
+@pytest.mark.timing
+def test_the_work_grows_with_the_speech_and_no_faster():
+    assert growth(lambda spans: pack(spans, LONGEST, PAUSE), regular(2_400), regular(9_600)) < 8
+
+
+def test_regular_pauses_for_hours_are_parted_into_good_lengths():
+    chunks = pack(regular(9_600), LONGEST, PAUSE)  # four hours
     assert sum(chunk.duration for chunk in chunks) > 9_600
     assert all(chunk.duration <= LONGEST for chunk in chunks)
     assert np.median([chunk.duration for chunk in chunks]) >= LONGEST / 3

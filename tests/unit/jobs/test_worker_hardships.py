@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy import delete, update
 
@@ -30,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 ENTRIES = Path(__file__).parent
 WAIT_S = 20.0
+LONGER_THAN_THE_TEST_S = 3_600.0
 
 
 @contextmanager
@@ -68,16 +68,9 @@ def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker
     bench = make_bench(database_url=postgres_server.fresh_database(), job_lease_s=2.0)
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
-    server = psutil.Process(postgres_server.pid)
-    processes = [server, *server.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    try:
+    with postgres_server.frozen():
         stopped_at = time.monotonic()
         until(lambda: time.monotonic() - stopped_at > 3 * bench.settings.job_lease_s)
-    finally:
-        for process in processes:
-            process.resume()
     bench.tell("go")
     done = bench.service.wait(job.id, 60)
     assert (done.state, done.attempts, done.deaths) == (JobState.SUCCEEDED, 1, 0)
@@ -106,9 +99,7 @@ def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_ben
     bench = make_bench(job_lease_s=1.0)
     job = bench.submit("freeze 1", kind=JobKind.JOB)
     bench.until_begun()
-    began_at = time.monotonic()
-    bench.service._crew.drain(60)
-    assert time.monotonic() - began_at < 30
+    bench.service._crew.drain(LONGER_THAN_THE_TEST_S)
     assert bench.store.get(job.id).state is JobState.QUEUED
 
 

