@@ -50,7 +50,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def empty_database(request, tmp_path) -> OldStore:
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> OldStore:
     """A database that nobody has opened yet."""
     if request.param == "sqlite":
         return OldStore("sqlite", str(tmp_path / "jobs.sqlite3"))
@@ -58,9 +58,10 @@ def empty_database(request, tmp_path) -> OldStore:
 
 
 @pytest.fixture
-def old_database(empty_database) -> OldStore:
+def old_database(empty_database: OldStore) -> OldStore:
     """A database of schema version 3."""
-    return empty_database.fill()
+    empty_database.fill()
+    return empty_database
 
 
 @dataclass(frozen=True, slots=True)
