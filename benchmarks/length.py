@@ -31,7 +31,7 @@ import psutil
 import growth
 from diarist.audio import DecodeLimits, decode
 from diarist.formats import rttm
-from diarist.jobs.store import open_store
+from diarist.jobs.db.job_store import open_store
 from diarist.settings import Settings, load_settings
 from diarist.types import Seconds, Span, Turn
 from running import tree_bytes

@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import JobKind, JobState, Order
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
 from diarist.settings import load_settings
 from diarist.types import Transcript
 from machine import machine

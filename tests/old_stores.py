@@ -15,13 +15,13 @@ import psycopg
 from sqlalchemy import Connection, create_engine, inspect, select, text
 
 from diarist.errors import JobNotFound
-from diarist.jobs import figures, postgres, schema
-from diarist.jobs.database import Database
-from diarist.jobs.errands import ErrandStore
+from diarist.jobs.db import metrics_snapshot, postgres, schema
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.keys import KeyStore, webhook_master
 from diarist.jobs.model import Job, JobEvent, JobFilter
-from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore
 from diarist.settings import load_settings
 from diarist.types import Transcript, Utterance
 
@@ -92,7 +92,7 @@ def described(database: Database) -> dict[str, Any]:
     """What the stores on a database answer for the jobs of the fixture, in the form of ``EXPECTED``."""
     store, keys, tasks = SqlJobStore(database), KeyStore(database), ErrandStore(database)
     ids: Mapping[str, str] = EXPECTED["ids"]
-    shown = figures.read(database)
+    shown = metrics_snapshot.read(database)
     said = {
         "now": EXPECTED["now"],
         "ids": ids,

@@ -16,8 +16,8 @@ from api.process import ServiceProcess
 from api.scripted_service import COMMAND
 from api.wire import FORM, recording
 from diarist.api import create_app
+from diarist.jobs.db.job_store import open_store
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
 from diarist.settings import Settings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from diarist.api import server, serving
 from diarist.errors import DiaristError
+from diarist.jobs.db.job_store import open_store
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
 from diarist.settings import load_settings
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("scripted_worker.py")))

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from diarist import errors
-from diarist.jobs import worker
-from diarist.jobs.work import NoteModels, Settled
+from diarist.jobs.workers import worker
+from diarist.jobs.workers.work import NoteModels, Settled
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (

@@ -16,7 +16,7 @@ from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, head, raw, recording
 from diarist.api import access, create_app
 from diarist.errors import StoreUnavailable
-from diarist.jobs.database import open_database
+from diarist.jobs.db.database import open_database
 from diarist.jobs.keyring import Keyring
 from diarist.jobs.keys import KeyStore
 from diarist.settings import Settings

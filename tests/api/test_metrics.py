@@ -21,13 +21,13 @@ from collector import Collector, collecting
 from diarist import tracing
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
-from diarist.jobs import figures, schema, tallies
-from diarist.jobs.database import Database
+from diarist.jobs.db import metrics_snapshot, schema, stored_metrics
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.job_store import SqlJobStore, open_store
+from diarist.jobs.db.rows import values_of
+from diarist.jobs.db.schema import jobs
+from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
-from diarist.jobs.rows import values_of
-from diarist.jobs.schema import jobs
-from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore, open_store
 from diarist.settings import Settings
 from ratios import ratio
 from servers import PostgresServer
@@ -60,7 +60,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[SqlJobStore]:
     store.close()
 
 
-def make_app(read: Callable[[], figures.Figures]) -> APIFlask:
+def make_app(read: Callable[[], metrics_snapshot.Figures]) -> APIFlask:
     app = APIFlask(__name__, docs_path=None)
 
     @app.get("/v1/jobs/<job_id>")
@@ -85,7 +85,7 @@ def make_app(read: Callable[[], figures.Figures]) -> APIFlask:
 
 @pytest.fixture
 def client(store: SqlJobStore) -> FlaskClient:
-    return make_app(lambda: figures.read(store.database)).test_client()
+    return make_app(lambda: metrics_snapshot.read(store.database)).test_client()
 
 
 def samples_of(text: str) -> Samples:
@@ -168,8 +168,8 @@ class TestStore:
         for name, state, later_s in (("d", "ready", 80), ("b", "ready", 10), ("a", "ready", 0), ("c", "error", 0)):
             store.report(WorkerReport(name, 1, state, (), (), NOW))
             clock.now += timedelta(seconds=later_s)
-        all_ = make_app(lambda: figures.read(store.database)).test_client()
-        fresh = make_app(lambda: figures.read(store.database, 60)).test_client()
+        all_ = make_app(lambda: metrics_snapshot.read(store.database)).test_client()
+        fresh = make_app(lambda: metrics_snapshot.read(store.database, 60)).test_client()
         assert value(scrape(all_), "diarist_workers", state="ready") == 3
         seen = scrape(fresh)
         assert value(seen, "diarist_workers", state="ready") == 2
@@ -178,12 +178,12 @@ class TestStore:
     def test_tallies(self, client: FlaskClient, store: SqlJobStore) -> None:
         with store.database.writing() as connection:
             for seconds in (0.2, 5.0, 20_000.0):
-                tallies.observe(connection, tallies.STAGE_SECONDS, seconds, stage="recognition")
-            tallies.observe(connection, tallies.REAL_TIME_FACTOR, 0.25)
-            tallies.observe(connection, tallies.MODEL_LOAD_SECONDS, 2.5)
+                stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, seconds, stage="recognition")
+            stored_metrics.observe(connection, stored_metrics.REAL_TIME_FACTOR, 0.25)
+            stored_metrics.observe(connection, stored_metrics.MODEL_LOAD_SECONDS, 2.5)
             for outcome in ("delivered", "delivered", "given_up"):
-                tallies.count(connection, tallies.WEBHOOK_DELIVERIES, outcome=outcome)
-            tallies.count(connection, tallies.WORKER_RESTARTS)
+                stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
+            stored_metrics.count(connection, stored_metrics.WORKER_RESTARTS)
         seen = scrape(client)
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.1") == 0
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.3") == 1
@@ -198,7 +198,7 @@ class TestStore:
 
     def test_two_processes_say_the_same(self, store: SqlJobStore) -> None:
         store.create(job(1))
-        one, two = (scrape(make_app(lambda: figures.read(store.database)).test_client()) for _ in range(2))
+        one, two = (scrape(make_app(lambda: metrics_snapshot.read(store.database)).test_client()) for _ in range(2))
         stored = {key for key in one if not re.match("process_|diarist_http_", key[0])}
         assert len(stored) > 60
         assert {key: one[key] for key in stored} == {key: two[key] for key in stored}
@@ -206,7 +206,7 @@ class TestStore:
     def test_a_store_that_cannot_be_read_costs_only_what_it_knows(self) -> None:
         asked = []
 
-        def read() -> figures.Figures:
+        def read() -> metrics_snapshot.Figures:
             asked.append(1)
             raise StoreUnavailable("The job store cannot be reached.")
 
@@ -258,7 +258,7 @@ def test_a_fleets_store_tells_the_same(postgres_server: PostgresServer) -> None:
             long_ago = store.database.now(connection) - timedelta(seconds=90)
             workers = schema.workers
             connection.execute(update(workers).where(workers.c.worker == "gone").values(reported_at=long_ago))
-        seen = scrape(make_app(lambda: figures.read(store.database, 60)).test_client())
+        seen = scrape(make_app(lambda: metrics_snapshot.read(store.database, 60)).test_client())
     finally:
         store.close()
     assert value(seen, "diarist_jobs", state="queued") == value(seen, "diarist_jobs", state="running") == 1
@@ -336,7 +336,7 @@ class TestRequests:
         assert "secret-name" not in answer
 
     def test_applications_do_not_share_what_they_count(self, store: SqlJobStore) -> None:
-        one, two = (make_app(lambda: figures.read(store.database)).test_client() for _ in range(2))
+        one, two = (make_app(lambda: metrics_snapshot.read(store.database)).test_client() for _ in range(2))
         one.post("/v1/jobs")
         assert "diarist_http_requests_total{" not in two.get("/metrics").text
 
@@ -386,7 +386,7 @@ class TestNames:
     def exported(self, client: FlaskClient, store: SqlJobStore) -> dict[str, set[str]]:
         """Labels by name, of a service in which each thing happened once."""
         with store.database.writing() as connection:
-            tallies.observe(connection, tallies.STAGE_SECONDS, 1.0, stage="decode")
+            stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, 1.0, stage="decode")
         client.post("/v1/jobs")
         found: dict[str, set[str]] = {}
         for name, labels in scrape(client):

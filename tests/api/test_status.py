@@ -19,9 +19,9 @@ from diarist import __version__
 from diarist.api import create_app
 from diarist.api.runtime import Lookout
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
+from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import CrewReport, Job, JobState, Order, WorkerReport
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
 from diarist.types import ModelInfo
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.job_stores import OPENERS, Clock, Place, clear
-from diarist.jobs.store import SqlJobStore
+from diarist.jobs.db.job_store import SqlJobStore
 from servers import PostgresServer
 
 

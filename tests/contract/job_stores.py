@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import delete, func, select
 
-from diarist.jobs import postgres, schema, tallies
-from diarist.jobs.database import Database
-from diarist.jobs.media import new_job_id
+from diarist.jobs.db import postgres, schema, stored_metrics
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.sqlite import open_sqlite
+from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore
 from diarist.types import Diarization, Span, SpeakerActivity, Timing, Transcript, Turn, Utterance, Word
 
 START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -127,7 +127,8 @@ def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every tally: how often, by metric and the values of its labels."""
     with store.database.reading() as connection:
         return {
-            (tally.metric, tuple(value for _, value in tally.labels)): tally.count for tally in tallies.read(connection)
+            (tally.metric, tuple(value for _, value in tally.labels)): tally.count
+            for tally in stored_metrics.read(connection)
         }
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from contract.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, Place, new_job
 from diarist.errors import JobNotFound
-from diarist.jobs.job_store import JobStore
 from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
+from diarist.jobs.store import JobStore
 from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
 
 

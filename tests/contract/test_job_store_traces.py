@@ -26,10 +26,10 @@ from contract.job_stores import (
     utterance,
 )
 from diarist.errors import InvalidOption, JobNotFound
-from diarist.jobs import schema, tallies, transitions
-from diarist.jobs.errand_rows import WEBHOOK
+from diarist.jobs.db import schema, stored_metrics, transitions
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
-from diarist.jobs.store import SqlJobStore
 from diarist.types import ModelInfo
 
 HOOK = "https://example.com/hook"
@@ -302,26 +302,29 @@ class TestTallies:
             store.release("w", ATTEMPTS)
         assert store.get(lost).state is JobState.FAILED
         assert counted(store) == {
-            (tallies.JOBS_ENDED, ("succeeded",)): 1.0,
-            (tallies.JOBS_ENDED, ("failed",)): 2.0,
-            (tallies.JOBS_ENDED, ("canceled",)): 1.0,
+            (stored_metrics.JOBS_ENDED, ("succeeded",)): 1.0,
+            (stored_metrics.JOBS_ENDED, ("failed",)): 2.0,
+            (stored_metrics.JOBS_ENDED, ("canceled",)): 1.0,
             # The first attempt of each: what comes again has waited before.
-            (tallies.JOB_WAIT_SECONDS, ()): 3.0,
-            (tallies.STAGE_SECONDS, ("decode",)): 1.0,
-            (tallies.STAGE_SECONDS, ("diarize",)): 1.0,
-            (tallies.REAL_TIME_FACTOR, ()): 1.0,
+            (stored_metrics.JOB_WAIT_SECONDS, ()): 3.0,
+            (stored_metrics.STAGE_SECONDS, ("decode",)): 1.0,
+            (stored_metrics.STAGE_SECONDS, ("diarize",)): 1.0,
+            (stored_metrics.REAL_TIME_FACTOR, ()): 1.0,
         }
 
     def test_what_others_count(self, store):
         for _ in range(3):
-            store.count(tallies.WORKER_RESTARTS)
-        store.observe(tallies.MODEL_LOAD_SECONDS, 2.5)
-        assert counted(store) == {(tallies.WORKER_RESTARTS, ()): 3.0, (tallies.MODEL_LOAD_SECONDS, ()): 1.0}
+            store.count(stored_metrics.WORKER_RESTARTS)
+        store.observe(stored_metrics.MODEL_LOAD_SECONDS, 2.5)
+        assert counted(store) == {
+            (stored_metrics.WORKER_RESTARTS, ()): 3.0,
+            (stored_metrics.MODEL_LOAD_SECONDS, ()): 1.0,
+        }
 
     def test_none_is_lost_where_eight_count_at_once(self, store):
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: store.count(tallies.WORKER_RESTARTS), range(80)))
-        assert counted(store) == {(tallies.WORKER_RESTARTS, ()): 80.0}
+            list(pool.map(lambda _: store.count(stored_metrics.WORKER_RESTARTS), range(80)))
+        assert counted(store) == {(stored_metrics.WORKER_RESTARTS, ()): 80.0}
 
 
 def test_a_job_and_what_it_was_asked_for_come_back_whole(store):

@@ -23,11 +23,11 @@ from contract.job_stores import (
     utterance,
 )
 from diarist.errors import DiaristError, StoreUnavailable
-from diarist.jobs import tallies
-from diarist.jobs.job_store import JobStore
+from diarist.jobs.db import stored_metrics
+from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
-from diarist.jobs.portion_store import PortionStore
-from diarist.jobs.store import SqlJobStore
+from diarist.jobs.store import JobStore
 from diarist.protocols import Portion
 
 ERROR = JobError("storage_full", "No room.")
@@ -92,8 +92,8 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
     "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
     "reports": (lambda s, *_: s.reports(60.0),),
-    "count": (lambda s, *_: s.count(tallies.WORKER_RESTARTS),),
-    "observe": (lambda s, *_: s.observe(tallies.MODEL_LOAD_SECONDS, 1.0),),
+    "count": (lambda s, *_: s.count(stored_metrics.WORKER_RESTARTS),),
+    "observe": (lambda s, *_: s.observe(stored_metrics.MODEL_LOAD_SECONDS, 1.0),),
 }
 """Ways to call each method of the protocol with a queued job and one that the worker ``w`` holds."""
 
@@ -168,7 +168,11 @@ def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, job
     end = JobState.FAILED if failed else JobState.QUEUED
     assert store.get(held.id).state is end
     assert states_told(store, held.id) == ["queued", "running", end.value]
-    assert len(errands_of(store, held.id)) == counted(store).get((tallies.JOBS_ENDED, ("failed",)), 0) == int(failed)
+    assert (
+        len(errands_of(store, held.id))
+        == counted(store).get((stored_metrics.JOBS_ENDED, ("failed",)), 0)
+        == int(failed)
+    )
     store.cancel(queued.id)
     clock.advance(10.0)
     taken = store.claim("v", LEASE_S, ATTEMPTS)

@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from diarist.jobs.work import NoteModels, Settled
+from diarist.jobs.workers.work import NoteModels, Settled
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -81,19 +81,19 @@ def main(role: str) -> None:
 
     command = (sys.executable, "-P", __file__, "work")
     if role == "work":
-        from diarist.jobs.worker import main as work_on
+        from diarist.jobs.workers.worker import main as work_on
 
         work_on(load_engine, work, load_retry_s=0.1)
     elif role == "worker":
-        from diarist.jobs.fleet import run_workers
+        from diarist.jobs.workers.node import run_workers
 
         settings = load_settings()
         logs.configure(settings, to_file=False)
         run_workers(settings, command)
     else:
         from diarist.api import serving
+        from diarist.jobs.db.job_store import open_store
         from diarist.jobs.service import JobService
-        from diarist.jobs.store import open_store
 
         serving.serve(load_settings(), lambda settings: JobService(settings, open_store(settings), command))
 

@@ -16,7 +16,7 @@ from diarist.api.rendering import rendered
 from diarist.api.runtime import runtime
 from diarist.api.schemas import Conversation
 from diarist.errors import JobCanceled, JobNotDone
-from diarist.jobs.failure import to_exception
+from diarist.jobs.error_codes import to_exception
 from diarist.jobs.model import Job, JobError, JobState
 from diarist.types import Diarization, Transcript, Turn, Utterance
 

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from diarist.api.schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
-from diarist.jobs.errands import Delivery
+from diarist.jobs.db.outbox import Delivery
 from diarist.jobs.model import PRIORITIES, Job, JobState, Order
 from diarist.outbound.urls import MAX_URL_CHARS
 

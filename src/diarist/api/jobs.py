@@ -32,7 +32,7 @@ from diarist.api.schemas import InvalidField, refusal
 from diarist.api.tracing import current_request_id
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
-from diarist.jobs.media import new_job_id
+from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url

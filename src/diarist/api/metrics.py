@@ -19,10 +19,10 @@ from diarist import __version__
 from diarist.api.observing import Observed
 from diarist.api.openapi import Document
 from diarist.errors import ServiceError
-from diarist.jobs import tallies
-from diarist.jobs.figures import Figures
+from diarist.jobs.db import stored_metrics
+from diarist.jobs.db.metrics_snapshot import Figures
+from diarist.jobs.db.stored_metrics import BOUNDS, Tally
 from diarist.jobs.recent import Recent
-from diarist.jobs.tallies import BOUNDS, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +47,17 @@ RESPONSES: dict[int | str, Document] = {
 
 # Stored metric -> what it is, its labels, and the values of these that are shown before anything was counted.
 _COUNTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
-    tallies.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
-    tallies.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
-    tallies.WEBHOOK_DELIVERIES: (
+    stored_metrics.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
+    stored_metrics.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
+    stored_metrics.WEBHOOK_DELIVERIES: (
         "Attempts to deliver a webhook.", ("outcome",), (("delivered",), ("retried",), ("given_up",)),
     ),
 }  # fmt: skip
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    tallies.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
-    tallies.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
-    tallies.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
-    tallies.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
+    stored_metrics.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
+    stored_metrics.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
+    stored_metrics.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
+    stored_metrics.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
 }
 
 

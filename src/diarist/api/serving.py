@@ -13,7 +13,7 @@ from diarist.api.lock import owned
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.errors import ConfigurationError
-from diarist.jobs.database import open_database
+from diarist.jobs.db.database import open_database
 from diarist.jobs.keyring import Keyring
 from diarist.jobs.keys import KeyStore
 from diarist.jobs.service import JobService, open_service

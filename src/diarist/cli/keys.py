@@ -15,7 +15,7 @@ from diarist.errors import InvalidOption
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diarist.jobs.database import Database
+    from diarist.jobs.db.database import Database
     from diarist.jobs.keys import ApiKey, KeyStore
 
 
@@ -127,7 +127,7 @@ def webhook_secret(key: str | None) -> None:
 
 @contextmanager
 def _store() -> Iterator[tuple[Settings, Database]]:
-    from diarist.jobs.database import open_database
+    from diarist.jobs.db.database import open_database
 
     settings = load_settings()
     database = open_database(settings)

@@ -28,7 +28,7 @@ def worker(
     three that the service has. When they are told to stop they finish what they have in hand, and what takes longer
     than --drain is taken up by others. They log to the console.
     """
-    from diarist.jobs.fleet import run_workers
+    from diarist.jobs.workers.node import run_workers
 
     given = {
         "queues": queues, "workers": workers, "drain_s": drain,

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from diarist import __version__
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.doctor.stores import kept
-from diarist.jobs import codec, schema
+from diarist.jobs.db import schema, serialization
 from diarist.listening import on_this_machine, this_machine
 from diarist.settings import Settings
 
@@ -59,7 +59,7 @@ def check_workers(settings: Settings) -> Finding:
     silent = [
         row.worker for row in rows if now - row.reported_at > timedelta(seconds=SILENT_S) and row.worker not in busy
     ]
-    errors = dict.fromkeys(words for row in rows for words in codec.load_texts(row.errors))
+    errors = dict.fromkeys(words for row in rows for words in serialization.load_texts(row.errors))
     states = [row.state for row in rows if row.worker not in silent]
     found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none at work"
     if errors:

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, func, select
 
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
-from diarist.jobs.database import FILE_NAME, Database, open_database, utc_now
+from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
+from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
+from diarist.jobs.db.schema import VERSION
 from diarist.jobs.keys import KeyStore, checked_secret, configured_key
-from diarist.jobs.migrations.state import SchemaState, newer_than_known, read_state
-from diarist.jobs.schema import VERSION
 from diarist.listening import on_this_machine
 from diarist.settings import Settings
 
@@ -92,7 +92,7 @@ def check_queue(settings: Settings) -> Finding:
 
 def check_media(settings: Settings) -> Finding:
     """Write, read back and delete something where recordings lie."""
-    from diarist.jobs.media import open_media
+    from diarist.jobs.media.directory import open_media
 
     place = settings.media_url if settings.in_s3 else str(settings.media_dir)
     if not settings.in_s3 and not settings.media_dir.exists() and not settings.media_url:
@@ -200,7 +200,7 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _server(settings: Settings) -> Iterator[Engine]:
-    from diarist.jobs.postgres import open_postgres
+    from diarist.jobs.db.postgres import open_postgres
 
     engine = open_postgres(settings.database_url)
     try:

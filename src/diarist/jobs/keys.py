@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
 from diarist.errors import ConfigurationError, InvalidOption
-from diarist.jobs import schema
-from diarist.jobs.database import Database
-from diarist.jobs.schema import api_keys
+from diarist.jobs.db import schema
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.schema import api_keys
 from diarist.settings import Settings
 
 ENV_ID = "env"

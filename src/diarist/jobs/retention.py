@@ -16,16 +16,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from diarist.errors import ServiceError
-from diarist.jobs import fetch_errand, spreading
-from diarist.jobs.database import Database, utc_now
-from diarist.jobs.erasing import erase_deleted
-from diarist.jobs.job_store import JobStore
-from diarist.jobs.media import MediaStore
+from diarist.jobs.db.database import Database, utc_now
+from diarist.jobs.db.secure_delete import erase_deleted
+from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.outbox import download
+from diarist.jobs.store import JobStore
+from diarist.jobs.workers import scatter
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-TEMP_PREFIXES = ("diarist-upload-", fetch_errand.TEMP_PREFIX, spreading.TEMP_PREFIX)
+TEMP_PREFIXES = ("diarist-upload-", download.TEMP_PREFIX, scatter.TEMP_PREFIX)
 """Of our files in a TEMP_AUDIO_DIR that somebody chose and that may hold other people's files."""
 
 SEARCHES = 4

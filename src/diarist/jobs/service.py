@@ -12,20 +12,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
-from diarist.jobs import errand_rows, figures
-from diarist.jobs.admission import same
-from diarist.jobs.crew import COMMAND, Crew
-from diarist.jobs.database import utc_now
-from diarist.jobs.erasing import erase_deleted
-from diarist.jobs.errand_runner import ErrandRunner
-from diarist.jobs.errands import Delivery, ErrandStore
-from diarist.jobs.failure import to_exception
-from diarist.jobs.fetch_errand import FetchHandler
-from diarist.jobs.figures import Figures
-from diarist.jobs.job_store import JobStore
+from diarist.jobs.completion import Waiters
+from diarist.jobs.db import metrics_snapshot, outbox_rows
+from diarist.jobs.db.database import utc_now
+from diarist.jobs.db.job_store import SqlJobStore, open_store
+from diarist.jobs.db.metrics_snapshot import Figures
+from diarist.jobs.db.outbox import Delivery, ErrandStore
+from diarist.jobs.db.quotas import same
+from diarist.jobs.db.secure_delete import erase_deleted
+from diarist.jobs.error_codes import to_exception
 from diarist.jobs.keys import webhook_master
-from diarist.jobs.leftovers import clear_leftovers
-from diarist.jobs.media import MediaStore, new_job_id, open_media
+from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
     CrewReport,
@@ -38,12 +35,15 @@ from diarist.jobs.model import (
     Limits,
     Order,
 )
-from diarist.jobs.queue import JobQueue, LocalQueue
+from diarist.jobs.outbox.download import FetchHandler
+from diarist.jobs.outbox.runner import ErrandRunner
+from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.jobs.recent import Recent
 from diarist.jobs.retention import Sweeper
-from diarist.jobs.store import SqlJobStore, open_store
-from diarist.jobs.waiters import Waiters
-from diarist.jobs.webhook_errand import WebhookHandler
+from diarist.jobs.startup_recovery import clear_leftovers
+from diarist.jobs.store import JobStore
+from diarist.jobs.workers.notifier import JobQueue, LocalQueue
+from diarist.jobs.workers.pool import COMMAND, Crew
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
@@ -97,10 +97,10 @@ class JobService:
         self._runner = ErrandRunner(
             self._errands,
             {
-                errand_rows.FETCH: FetchHandler(
+                outbox_rows.FETCH: FetchHandler(
                     settings, store, self._media, self._errands, self._queue.announce, note=store.note
                 ),
-                errand_rows.WEBHOOK: WebhookHandler(
+                outbox_rows.WEBHOOK: WebhookHandler(
                     settings, store, self._errands, webhook_master(settings, self._database)
                 ),
             },
@@ -319,7 +319,7 @@ class JobService:
 
     def figures(self) -> Figures:
         """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
-        return figures.read(self._database, STALE_S)
+        return metrics_snapshot.read(self._database, STALE_S)
 
     def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
         now = utc_now()
@@ -423,7 +423,7 @@ class _PerhapsKept(StoreUnavailable):
 
 
 def _open_queue(settings: Settings) -> JobQueue:
-    from diarist.jobs.celery_queue import CeleryQueue
+    from diarist.jobs.workers.celery_notifier import CeleryQueue
 
     return CeleryQueue(settings.queue_url)
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diarist.cli import main
-from diarist.jobs.database import open_database
+from diarist.jobs.db.database import open_database
 from diarist.jobs.keys import KeyStore, webhook_master
 from diarist.outbound.webhooks import secret_for
 from diarist.settings import Settings

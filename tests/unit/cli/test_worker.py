@@ -17,7 +17,7 @@ def asked(folder, monkeypatch) -> list[Settings]:
     monkeypatch.setenv("DATA_DIR", str(folder / "data"))
     monkeypatch.setenv("QUEUE_URL", "redis://127.0.0.1:1/0")
     given: list[Settings] = []
-    monkeypatch.setattr("diarist.jobs.fleet.run_workers", given.append)
+    monkeypatch.setattr("diarist.jobs.workers.node.run_workers", given.append)
     monkeypatch.setattr("diarist.logs.configure", lambda *_, **__: None)
     return given
 

@@ -14,8 +14,8 @@ from sqlalchemy import insert
 
 from diarist import __version__
 from diarist.doctor import service
-from diarist.jobs import schema
-from diarist.jobs.database import open_database
+from diarist.jobs.db import schema
+from diarist.jobs.db.database import open_database
 from diarist.settings import Settings
 
 WELL = {"status": "ready", "errors": [], "nemo_components_loaded": True, "version": __version__}

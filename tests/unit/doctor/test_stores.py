@@ -12,8 +12,8 @@ import redis
 
 from diarist.doctor import stores
 from diarist.doctor.findings import run
-from diarist.jobs import schema
-from diarist.jobs.database import FILE_NAME, open_database
+from diarist.jobs.db import schema
+from diarist.jobs.db.database import FILE_NAME, open_database
 from diarist.jobs.keys import KeyStore
 from diarist.settings import Settings
 

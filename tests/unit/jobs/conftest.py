@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.model import Job, Order
 from diarist.jobs.service import JobService
-from diarist.jobs.store import SqlJobStore, open_store
 from diarist.settings import Settings, load_settings
 from old_stores import OldStore
 

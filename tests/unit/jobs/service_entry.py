@@ -7,9 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
+from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import Order
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
 from diarist.settings import load_settings
 
 settings = load_settings(data_dir=Path(sys.argv[1]), min_free_mb=0)

@@ -32,9 +32,9 @@ from contract.job_stores import (
     utterance,
 )
 from diarist.errors import JobNotFound
-from diarist.jobs.errand_rows import WEBHOOK
+from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.model import JobError, JobKind, JobState
-from diarist.jobs.store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
 
 WORKERS = ("w1", "w2", "w3")
 OWNERS = ("a", "b")

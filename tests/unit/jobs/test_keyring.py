@@ -10,10 +10,10 @@ import pytest
 
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs import keyring
-from diarist.jobs.database import Database
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.keyring import Keyring
 from diarist.jobs.keys import ENV_ID, KeyStore, KnownKeys
-from diarist.jobs.sqlite import open_sqlite
 from diarist.settings import Settings
 
 

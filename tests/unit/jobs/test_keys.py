@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import select
 
 from diarist.errors import ConfigurationError, InvalidOption, StoreUnavailable
-from diarist.jobs.database import Database, open_database
+from diarist.jobs.db.database import Database, open_database
+from diarist.jobs.db.schema import api_keys, secrets
+from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.keys import ENV_ID, KeyStore, _first, configured_key, webhook_master
-from diarist.jobs.schema import api_keys, secrets
-from diarist.jobs.sqlite import open_sqlite
 from diarist.settings import Settings
 from unit.jobs.master_entry import ask
 

@@ -17,16 +17,18 @@ from sqlalchemy import func, select
 
 from diarist.api import upload
 from diarist.errors import MediaUnavailable, StoreUnavailable
-from diarist.jobs import fetch_errand, retention, spreading
-from diarist.jobs.database import Database, open_database, utc_now
-from diarist.jobs.erasing import erase_deleted
-from diarist.jobs.errands import ErrandStore
-from diarist.jobs.media import MediaStore, new_job_id, open_media
+from diarist.jobs import retention
+from diarist.jobs.db.database import Database, open_database, utc_now
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.schema import metadata
+from diarist.jobs.db.secure_delete import erase_deleted
+from diarist.jobs.db.sqlite import open_sqlite
+from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.outbox import download
 from diarist.jobs.retention import Sweeper, Swept
-from diarist.jobs.schema import metadata
-from diarist.jobs.sqlite import open_sqlite
-from diarist.jobs.store import SqlJobStore
+from diarist.jobs.workers import scatter
 from diarist.outbound.webhooks import Delivered
 from diarist.settings import Settings
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
@@ -137,8 +139,8 @@ import sys
 from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
-from diarist.jobs.media import new_job_id, open_media
-from diarist.jobs.store import open_store
+from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
 import numpy as np
 
@@ -269,7 +271,7 @@ def test_nothing_that_is_in_use_is_ever_removed(bench):
     bench.store.attend(attended.id, 600.0)
     just_uploaded = bench.settings.temp_dir / f"{upload.TEMP_PREFIX}1"
     just_uploaded.write_bytes(b"x")
-    locked = bench.settings.temp_dir / f"{fetch_errand.TEMP_PREFIX}1"
+    locked = bench.settings.temp_dir / f"{download.TEMP_PREFIX}1"
     locked.write_bytes(b"x")
     os.utime(locked, (0, 0))
     stream, arriving_id = Arriving(), new_job_id()
@@ -360,7 +362,7 @@ def test_young_files_and_links_stay_in_the_folder_that_is_ours(bench, tmp_path):
 
 
 def test_files_of_ours_are_known_by_their_names():
-    assert {upload.TEMP_PREFIX, spreading.TEMP_PREFIX} < set(retention.TEMP_PREFIXES)
+    assert {upload.TEMP_PREFIX, scatter.TEMP_PREFIX} < set(retention.TEMP_PREFIXES)
 
 
 class Died(BaseException):
@@ -513,7 +515,7 @@ def test_a_sweep_erases_what_somebody_else_deleted(bench):
 
 
 def test_while_somebody_reads_deleted_words_stay_and_go_the_next_time(bench, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.erasing.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
     job = bench.succeeded(WORDS)
     with bench.database.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM jobs").all()
@@ -563,7 +565,7 @@ def test_others_wait_for_a_lock_as_long_as_before(bench):
 def test_a_log_that_cannot_be_folded_is_told_of(bench, caplog, monkeypatch):
     bench.succeeded(WORDS)
     other = Database(open_sqlite(bench.settings.data_dir / "jobs.sqlite3"))
-    monkeypatch.setattr("diarist.jobs.erasing.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
     try:
         with other.writing(), caplog.at_level(logging.WARNING, logger="diarist"):
             assert erase_deleted(bench.database) is False

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
-from diarist.jobs.database import utc_now
-from diarist.jobs.leftovers import clear_leftovers
-from diarist.jobs.media import DirectoryMedia, new_job_id
+from diarist.jobs.db.database import utc_now
+from diarist.jobs.db.job_store import open_store
+from diarist.jobs.media.directory import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
 from diarist.jobs.service import JobService
-from diarist.jobs.store import open_store
+from diarist.jobs.startup_recovery import clear_leftovers
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 
 SILENCE = Transcript(

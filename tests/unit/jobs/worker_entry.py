@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diarist.errors import ModelUnavailable, NotAudio
-from diarist.jobs.work import NoteModels, Settled
-from diarist.jobs.worker import main
+from diarist.jobs.workers.work import NoteModels, Settled
+from diarist.jobs.workers.worker import main
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (

@@ -1,0 +1,132 @@
+"""The database of an installation: opened, asked and changed in transactions, by whichever store keeps things in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from diarist.errors import ConfigurationError, ServiceError
+from diarist.jobs.db import sqlite
+from diarist.jobs.db.migrations.locks import changing_schema, reading_schema
+from diarist.jobs.db.migrations.state import SchemaState, check_state, read_state
+from diarist.jobs.db.schema import VERSION
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "jobs.sqlite3"
+"""Of the database in DATA_DIR."""
+
+
+def utc_now() -> datetime:
+    """The time of day, aware."""
+    return datetime.now(UTC)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of this installation, made where it is missing.
+
+    Raises:
+        ConfigurationError: DATABASE_URL names none that is known.
+        StoreUnavailable: it cannot be read or written; the message says what to do.
+    """
+    if not settings.database_url:
+        return Database(sqlite.open_sqlite(settings.data_dir / FILE_NAME))
+    kind = settings.database_url.partition(":")[0].partition("+")[0]
+    if kind not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"DATABASE_URL names a database of the kind {kind!r}. Set it to postgresql://user:password@host/name, or "
+            "leave it empty for SQLite in DATA_DIR."
+        )
+    from diarist.jobs.db import postgres
+
+    return Database(postgres.open_postgres(settings.database_url), explain=postgres.explain)
+
+
+class Database:
+    """Transactions on a database that SQLAlchemy speaks to.
+
+    Args:
+        engine: opened.
+        clock: gives aware times in UTC; None asks a PostgreSQL server, so that the clocks of a fleet need not agree,
+            and this machine elsewhere.
+        explain: what a database error means, in words that say what to do.
+
+    Raises:
+        StoreUnavailable: the tables cannot be made or upgraded, or are of a newer Diarist.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], datetime] | None = None,
+        explain: Callable[[SQLAlchemyError, Engine], ServiceError] = sqlite.explain,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._explain = explain
+        self._remote_clock = clock is None and engine.dialect.name != "sqlite"
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def now(self, connection: Connection) -> datetime:
+        """The time that leases are measured in."""
+        if self._remote_clock:
+            moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return moment.astimezone(UTC)
+        return (self._clock or utc_now)()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may change things."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._explain(error, self._engine) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads."""
+        try:
+            with self._engine.connect().execution_options(**{sqlite.READ_ONLY: True}) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise self._explain(error, self._engine) from error
+
+    def _prepare(self) -> None:
+        """Bring the tables up to date; of a database that is so nothing is locked, and Alembic is not loaded."""
+        try:
+            with reading_schema(self._engine) as connection:
+                if self._usable(connection).version == VERSION:
+                    return
+            # At INFO it tells of each of its own parts that it loads.
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            from diarist.jobs.db.migrations.upgrading import upgrade
+
+            with changing_schema(self._engine) as connection:
+                # Another process may have done it meanwhile.
+                state = self._usable(connection)
+                if state.version == VERSION:
+                    return
+                logger.info("Upgrading the job store from schema version %s to %d", state.version or "none", VERSION)
+                upgrade(connection, state)
+        except SQLAlchemyError as error:
+            raise self._explain(error, self._engine) from error
+        logger.info("The job store was upgraded to schema version %d", VERSION)
+
+    def _usable(self, connection: Connection) -> SchemaState:
+        state = read_state(connection)
+        check_state(state, self._engine.url.database)
+        return state

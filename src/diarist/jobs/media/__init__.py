@@ -1,0 +1,1 @@
+"""Recordings of jobs, and the parts that workers share while they process one recording together."""

@@ -1,0 +1,1 @@
+"""Outbox tasks: recordings to download and webhooks to deliver, each retried until it has ended."""

@@ -1,0 +1,147 @@
+"""The errand of telling a caller's server that a job has ended: signed, tried again, and every attempt kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from diarist import logs, tracing
+from diarist.errors import JobNotFound
+from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.error_codes import to_job_error
+from diarist.jobs.model import Job, JobState
+from diarist.jobs.store import JobStore
+from diarist.outbound.guard import Resolve, resolve
+from diarist.outbound.networks import parse_networks
+from diarist.outbound.webhooks import RETRY_DELAYS_S, Delivered, post, secret_for, sign
+from diarist.settings import Settings
+from diarist.types import Seconds
+
+logger = logging.getLogger(__name__)
+
+
+class WebhookHandler:
+    """Sends webhooks, each again after ``delays_s`` until its receiver takes it.
+
+    Args:
+        settings: how long a receiver may take, networks that are allowed.
+        store: where the jobs are.
+        errands: where the errands are, and where each attempt is kept.
+        master: what the secret of each owner is derived from (``keys.webhook_master``).
+        delays_s: until each attempt, from the one before; the last one is the last.
+        resolve: what names mean.
+        tls: whose certificates are trusted; None is the system's and certifi's.
+
+    Raises:
+        ConfigurationError: ALLOWED_NETWORKS or WEBHOOK_SECRET cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        errands: ErrandStore,
+        master: str,
+        *,
+        delays_s: Sequence[Seconds] = RETRY_DELAYS_S,
+        resolve: Resolve = resolve,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        secret_for(master, "")
+        self._settings = settings
+        self._store = store
+        self._errands = errands
+        self._master = master
+        self._delays_s = tuple(delays_s)
+        self._networks = parse_networks(settings.allowed_networks)
+        self._resolve = resolve
+        self._tls = tls
+
+    def run(self, errand: Errand, check: Callable[[], None]) -> None:
+        """Make one attempt."""
+        job = self._job(errand)
+        if job is None or job.order.webhook_url is None or not job.state.ended:
+            self._errands.done(errand)
+            return
+        body = message(job)
+        with (
+            logs.about(request=job.order.request_id, job=job.id),
+            tracing.span(
+                "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=errand.attempts
+            ) as span,
+        ):
+            result = post(
+                job.order.webhook_url,
+                body,
+                sign(secret_for(self._master, job.order.owner), errand.id, body),
+                timeout_s=self._settings.webhook_timeout_s,
+                networks=self._networks,
+                check=check,
+                resolve=self._resolve,
+                tls=self._tls,
+            )
+            if result.status:
+                span.note(http_status=result.status)
+            if not result.ok:
+                span.fail(str(result.status or "unreachable"))
+            self._note(errand, job, result, last=result.status == HTTPStatus.GONE)
+
+    def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+        """Keep an attempt that failed in the service itself."""
+        job = self._job(errand)
+        if job is None:
+            self._errands.done(errand)
+        else:
+            self._note(errand, job, Delivered(0, 0.0, to_job_error(error, job).message), last=last)
+
+    def _job(self, errand: Errand) -> Job | None:
+        try:
+            return self._store.get(errand.job_id)
+        except JobNotFound:
+            return None
+
+    def _note(self, errand: Errand, job: Job, result: Delivered, *, last: bool) -> None:
+        again = not result.ok and not last and errand.attempts < len(self._delays_s)
+        retry_s = float(self._delays_s[errand.attempts]) if again else None
+        if not self._errands.note_delivery(errand, result, retry_s):
+            return
+        # Its path and query may hold the receiver's own secret.
+        host = urlsplit(job.order.webhook_url or "").hostname
+        extra = {"job_id": job.id}
+        if result.ok:
+            logger.info("Webhook taken by %s after %.2f s", host, result.took_s, extra=extra)
+        elif retry_s is None:
+            logger.warning(
+                "Webhook to %s given up after %d attempts: %s", host, errand.attempts, result.error, extra=extra
+            )
+        else:
+            logger.info("Webhook to %s failed, tried again in %g s: %s", host, retry_s, result.error, extra=extra)
+
+
+def message(job: Job) -> bytes:
+    """The body of the webhook of a job that has ended, the same in every attempt. Nothing of what was said is in it."""
+    address = f"/v1/jobs/{job.id}"
+    succeeded = job.state is JobState.SUCCEEDED
+    data = {
+        "id": job.id,
+        "state": job.state,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "ended_at": _time(job.ended_at),
+        "duration": job.duration,
+        "labels": dict(job.order.labels),
+        "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
+        "attempts": job.attempts,
+        "links": {"self": address, "result": f"{address}/result" if succeeded else None},
+    }
+    told = {"type": f"job.{job.state}", "timestamp": _time(job.ended_at), "data": data}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Worker processes: the pool that supervises them, the job loop, heartbeats, and chunks of long recordings."""

@@ -1,0 +1,98 @@
+"""The workers of one machine of a fleet: woken by the queue, drained when they are told to leave."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from diarist.errors import ConfigurationError
+from diarist.jobs.db.job_store import open_store
+from diarist.jobs.media.directory import open_media
+from diarist.jobs.model import QUEUES
+from diarist.jobs.retention import Sweeper
+from diarist.jobs.workers.pool import COMMAND, Crew
+from diarist.settings import Settings
+from diarist.stopping import stopped_by_signals
+
+logger = logging.getLogger(__name__)
+
+READY_S = 10.0
+"""How long the queue may take to be reached before the log says that workers look by themselves meanwhile."""
+
+
+def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
+    """Work until SIGTERM or Ctrl-C; then finish what is in hand, for DRAIN_S, and give back what is not done by then.
+
+    Raises:
+        ConfigurationError: QUEUE_URL is not set, or a setting cannot be used.
+        StoreUnavailable: the job store cannot be used.
+    """
+    if not settings.distributed:
+        raise ConfigurationError(
+            "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet set "
+            "QUEUE_URL and DATABASE_URL, and MEDIA_URL to a place that all machines reach."
+        )
+    from diarist.jobs.workers.celery_notifier import Listener
+
+    # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
+    for name in ("celery", "kombu", "amqp"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    _make_temp_dir(settings)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        store = open_store(settings)
+        stack.callback(store.close)
+        crew = Crew(settings, store, lambda: None, command)
+        listener = Listener(settings.queue_url, listened_to(settings), crew.wake)
+        stack.callback(crew.stop)
+        stack.enter_context(stopped_by_signals(stop.set))
+        media = open_media(settings)
+        stack.callback(media.close)
+        sweeper = Sweeper(settings, store.database, store, media)
+        stack.callback(sweeper.stop)
+        crew.start()
+        sweeper.start()
+        listener.start()
+        stack.callback(listener.stop)
+        if not listener.wait_until_ready(READY_S) and not stop.is_set():
+            logger.warning("QUEUE_URL does not answer yet: workers look for jobs by themselves until it does")
+        logger.info("Working on %s: queues %s", socket.gethostname(), settings.queues or "by what the workers can do")
+        stop.wait()
+        logger.info("Leaving: what is in hand has %.0f s to be finished", settings.drain_s)
+        crew.drain(settings.drain_s)
+        crew.stop()  # before all else: whoever runs this may kill it soon after that time
+    logger.info("Left")
+
+
+def _make_temp_dir(settings: Settings) -> None:
+    folder = settings.temp_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or "
+            "DATA_DIR, to a folder that can be written."
+        ) from error
+
+
+def listened_to(settings: Settings) -> tuple[str, ...]:
+    """The queues of which the machine wants to hear: those of QUEUES, or all, since workers know theirs only later.
+
+    Raises:
+        ConfigurationError: QUEUES has one that no job can be in.
+    """
+    if not settings.queues:
+        return QUEUES
+    named = tuple(dict.fromkeys(settings.queues.split(",")))
+    if unknown := [name for name in named if name not in QUEUES]:
+        raise ConfigurationError(
+            f"QUEUES has {', '.join(unknown)}, and no job is ever in such a queue. Take some of {', '.join(QUEUES)}, "
+            "with commas between them, or leave it empty for whatever the workers can do."
+        )
+    return named

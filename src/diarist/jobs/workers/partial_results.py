@@ -1,0 +1,34 @@
+"""What is known of a transcript while the work on it goes on."""
+
+from __future__ import annotations
+
+import logging
+
+from diarist.errors import ServiceError
+from diarist.jobs.store import JobStore
+from diarist.types import Utterance
+
+logger = logging.getLogger(__name__)
+
+
+class PartialTranscript:
+    """Keeps utterances that are final; those that the store would not take are tried again with the next ones."""
+
+    def __init__(self, store: JobStore, job_id: str, worker: str) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._worker = worker
+        self._kept = 0
+        self._waiting: tuple[Utterance, ...] = ()
+
+    def __call__(self, utterances: tuple[Utterance, ...]) -> None:
+        self._waiting += utterances
+        if not self._waiting:
+            return
+        try:
+            self._store.settle(self._job_id, self._worker, self._kept, self._waiting)
+        except ServiceError as error:
+            logger.warning("Utterances cannot be shown yet: %s", error)
+            return
+        self._kept += len(self._waiting)
+        self._waiting = ()

@@ -1,0 +1,81 @@
+"""All worker processes of a service, each under a supervisor of its own: one that dies is no matter to the others."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from diarist.jobs.store import JobStore
+from diarist.jobs.workers.placement import Place, places
+from diarist.jobs.workers.supervisor import Supervisor
+from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# -P: nothing in the working directory can stand in for a module.
+COMMAND = (sys.executable, "-P", "-m", "diarist.jobs.workers.worker")
+
+
+class Crew:
+    """Keeps a worker process running in each place.
+
+    Args:
+        settings: say how many places there are.
+        store: the job store.
+        notify: called whenever a job may have ended.
+        command: starts a worker that speaks ``diarist.jobs.workers.ipc``.
+    """
+
+    def __init__(
+        self, settings: Settings, store: JobStore, notify: Callable[[], None], command: Sequence[str] = COMMAND
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._notify = notify
+        self._command = command
+        self._supervisors: tuple[Supervisor, ...] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the worker processes, in order of their places; without those that are between two processes."""
+        return tuple(pid for supervisor in self._supervisors if (pid := supervisor.pid) is not None)
+
+    def start(self) -> None:
+        """Look where there is room, and start a worker in each place."""
+        found = places(self._settings)
+        _tell(found)
+        self._supervisors = tuple(
+            Supervisor(place, self._store, self._notify, self.wake, self._command) for place in found
+        )
+        for supervisor in self._supervisors:
+            supervisor.start()
+
+    def wake(self) -> None:
+        """Tell all workers that there may be a job, or one fewer."""
+        for supervisor in self._supervisors:
+            supervisor.wake()
+
+    def drain(self, timeout: float) -> None:
+        """Let all workers finish what they have in hand, for ``timeout`` seconds; ``stop`` ends those who have not."""
+        until = time.monotonic() + timeout
+        for supervisor in self._supervisors:
+            supervisor.drain()
+        for supervisor in self._supervisors:
+            supervisor.join(max(until - time.monotonic(), 0.0))
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End all workers, kindly for ``timeout`` seconds in all; what they work on is queued again."""
+        until = time.monotonic() + timeout
+        for supervisor in self._supervisors:
+            supervisor.dismiss()
+        for supervisor in self._supervisors:
+            supervisor.stop(max(until - time.monotonic(), 0.0))
+
+
+def _tell(found: Sequence[Place]) -> None:
+    if len(found) > 1:
+        gpus = dict.fromkeys(place.gpu for place in found if place.gpu is not None)
+        where = f" on GPUs {', '.join(gpus)}" if gpus else ""
+        logger.info("%d workers%s, threads of each: %d", len(found), where, found[0].settings.threads)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import timedelta
+
+from sqlalchemy import insert, select
+
+from contract.job_stores import START, Clock, open_sqlite_store
+from diarist.jobs.db.rows import COLUMNS, job_of, values_of
+from diarist.jobs.db.schema import jobs
+from diarist.jobs.media.directory import new_job_id
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.types import SpeakerHints, Timing, TranscribeOptions
+
+ORDER = Order(
+    options=TranscribeOptions(SpeakerHints(num_speakers=2), "de"), filename="a.wav", request_id="r", owner="o",
+    kind=JobKind.JOB, queue="gpu", priority=1, labels=(("a", "b"),), webhook_url="https://a/", source_url="https://b/",
+    idempotency_key="k", fingerprint="f", traceparent="00-1-2-3",
+)  # fmt: skip
+WHOLE = Job(
+    id=new_job_id(), state=JobState.FAILED, order=ORDER, created_at=START, size_bytes=2**40, ready=False,
+    recording=False, stage="decode", progress=1 / 3, attempts=2, deaths=1, interruptions=4,
+    not_before=START + timedelta(1), worker="w", lease_until=START + timedelta(2), attended_until=START + timedelta(3),
+    started_at=START + timedelta(4), ended_at=START + timedelta(5), settled=6, duration=7.5,
+    timings=(Timing("decode", 0.1),), error=JobError("not_audio", "No."),
+)  # fmt: skip
+
+
+def test_every_field_comes_back(tmp_path):
+    plain = Job(id="x", state=JobState.QUEUED, order=Order(), created_at=START)
+    for whole, bare in ((WHOLE, plain), (WHOLE.order, plain.order)):
+        same = [each.name for each in fields(whole) if getattr(whole, each.name) == getattr(bare, each.name)]
+        assert same in ([], ["created_at"]), "a field that has its default proves nothing"
+    store = open_sqlite_store(str(tmp_path), Clock())
+    for job in (WHOLE, plain):
+        with store.database.writing() as connection:
+            connection.execute(insert(jobs).values(values_of(job)))
+            row = connection.execute(select(*COLUMNS).where(jobs.c.id == job.id)).one()
+        assert job_of(row, job.order.labels) == job
+    store.close()
+
+
+def test_every_column_is_written():
+    assert values_of(WHOLE).keys() == {column.name for column in COLUMNS} == set(jobs.columns.keys()) - {"number"}

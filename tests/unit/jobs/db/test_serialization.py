@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.jobs.db.serialization import dump_options, dump_transcript, load_options, load_transcript
+from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
+from strategies import patient, transcripts
+
+counts = st.none() | st.integers(1, 5)
+
+
+@patient
+@given(transcripts())
+def test_any_transcript_comes_back_as_it_was(transcript):
+    text = dump_transcript(transcript)
+    assert text.isascii()
+    back = load_transcript(text)
+    for name in (
+        "utterances", "duration", "language", "language_probability", "engine", "timings", "speakers", "recognizer",
+        "device", "speakers_confidence",
+    ):  # fmt: skip
+        assert getattr(back, name) == getattr(transcript, name)
+    assert back.diarization.diarizer == transcript.diarization.diarizer
+    assert back.diarization.turns == transcript.diarization.turns
+    assert np.array_equal(back.diarization.embeddings, transcript.diarization.embeddings)
+    assert back.diarization.embeddings.shape == transcript.diarization.embeddings.shape
+
+
+def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote():
+    done = Transcript(
+        utterances=(),
+        diarization=Diarization(diarizer="auto"),
+        duration=1.0,
+        language=None,
+        language_probability=None,
+        engine="nemo",
+        timings=(),
+        recognizer="parakeet",
+        device="cuda:1 (NVIDIA H200)",
+    )
+    text = dump_transcript(done)
+    back = load_transcript(text)
+    assert (back.diarization.diarizer, back.recognizer, back.device) == ("auto", "parakeet", "cuda:1 (NVIDIA H200)")
+    fields = json.loads(text)
+    for name in ("diarizer", "recognizer", "device", "speakers_confidence"):
+        del fields[name]
+    old = load_transcript(json.dumps(fields))
+    assert (old.engine, old.diarization.diarizer, old.recognizer, old.device) == ("nemo", "", "", "cpu")
+    assert old.speakers_confidence is None
+
+
+@patient
+@given(counts, st.integers(1, 5), st.integers(0, 5), st.none() | st.text())
+def test_any_options_come_back_as_they_were(exact, least, more, language):
+    hints = SpeakerHints(exact) if exact else SpeakerHints(None, least, least + more)
+    for options in (TranscribeOptions(hints, language), TranscribeOptions(SpeakerHints(), language, "separate")):
+        assert load_options(dump_options(options)) == options
+
+
+def test_a_transcript_of_another_version_is_refused():
+    with pytest.raises(ValueError, match="version 2"):
+        load_transcript('{"version": 2}')

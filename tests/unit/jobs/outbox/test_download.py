@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from contract.job_stores import Clock, errands_of
+from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
+from diarist.jobs.db.database import Database
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox_rows import FETCH
+from diarist.jobs.db.sqlite import open_sqlite
+from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
+from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.outbox.download import TEMP_PREFIX, FetchHandler
+from diarist.settings import Settings
+from loopback_site import NETWORK, Answer, LoopbackSite, serving
+
+RECORDING = b"RIFF" + bytes(range(256)) * 400
+
+
+@dataclass
+class Bench:
+    settings: Settings
+    clock: Clock
+    store: SqlJobStore
+    errands: ErrandStore
+    media: DirectoryMedia
+    handler: FetchHandler
+    announced: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def job(self, url: str | None, **order: object) -> Job:
+        asked = Order(kind=JobKind.JOB, request_id="r-1", source_url=url, **order)
+        job = Job(new_job_id(), JobState.QUEUED, asked, self.clock.now, ready=False, recording=False)
+        return self.store.create(job)
+
+    def claim(self) -> Errand:
+        errand = self.errands.claim("runner", 30.0, (FETCH,))
+        assert errand is not None
+        return errand
+
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
+        self.handler.run(self.claim(), check)
+
+    @property
+    def temp_files(self) -> list[Path]:
+        return list(self.settings.temp_dir.iterdir()) if self.settings.temp_dir.exists() else []
+
+    @property
+    def in_media(self) -> list[Path]:
+        return [path for path in self.settings.media_dir.rglob("*") if path.is_file()]
+
+    def nothing_is_left(self) -> bool:
+        return not self.temp_files and not list(self.settings.media_dir.rglob("*"))
+
+
+@pytest.fixture
+def site() -> Iterator[LoopbackSite]:
+    with serving() as site:
+        yield site
+
+
+@pytest.fixture
+def make_bench(make_settings, tmp_path) -> Iterator[Callable[..., Bench]]:
+    databases: list[Database] = []
+
+    def make(*, media: object = None, **overrides: object) -> Bench:
+        settings = make_settings(**{"allowed_networks": NETWORK, **overrides})
+        clock = Clock()
+        database = Database(open_sqlite(tmp_path / "jobs.sqlite3"), clock)
+        databases.append(database)
+        store, errands = SqlJobStore(database), ErrandStore(database)
+        kept = media(settings) if media else open_media(settings)
+        announced: list[str] = []
+        notes: list[tuple[str, str, float]] = []
+        handler = FetchHandler(settings, store, kept, errands, announced.append, note=lambda *note: notes.append(note))
+        return Bench(settings, clock, store, errands, kept, handler, announced, notes)
+
+    yield make
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+def bench(make_bench) -> Bench:
+    return make_bench()
+
+
+def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/calls/Monday%20call.mp3?key=1"), queue="gpu")
+    assert bench.store.claim("w", 30.0, 3) is None, "not before the recording is there"
+    bench.run()
+    claimed = bench.store.claim("w", 30.0, 3)
+    assert (claimed.id, claimed.size_bytes, claimed.order.filename) == (job.id, len(RECORDING), "Monday call.mp3")
+    assert claimed.recording
+    with bench.media.local(job.id) as path:
+        assert path.read_bytes() == RECORDING
+        assert path.stat().st_mode & 0o077 == 0
+    assert bench.announced == ["gpu"]
+    assert errands_of(bench.store, job.id) == []
+    assert bench.temp_files == []
+    assert (job.id, "download", 1.0) in bench.notes
+
+
+def test_a_runner_that_lost_its_errand_fails_nothing(bench, site, monkeypatch):
+    """It stood still for longer than its lease, and another process fetched the recording meanwhile."""
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    mine = bench.claim()
+    bench.clock.advance(60)
+
+    def stand_still(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        bench.run()
+        raise UrlUnusable("The connection of the one that stood still was cut.")
+
+    monkeypatch.setattr("diarist.jobs.outbox.download.fetch", stand_still)
+    bench.handler.run(mine, lambda: None)
+    kept = bench.store.get(job.id)
+    assert (kept.state, kept.ready, kept.error) == (JobState.QUEUED, True, None)
+    assert errands_of(bench.store, job.id) == []
+
+
+def test_a_recording_that_another_process_is_at_is_not_given_up_for_it(bench, site, monkeypatch):
+    job = bench.job(site.url("/x"))
+    mine = bench.claim()
+    bench.clock.advance(60)
+    theirs = bench.errands.claim("another runner", 30.0, (FETCH,))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UrlUnusable("Not for me.")
+
+    monkeypatch.setattr("diarist.jobs.outbox.download.fetch", refuse)
+    bench.handler.run(mine, lambda: None)
+    assert bench.store.get(job.id).state is JobState.QUEUED
+    bench.handler.run(theirs, lambda: None)
+    assert bench.store.get(job.id).state is JobState.FAILED
+
+
+def test_the_callers_own_file_name_stays(bench, site):
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x.mp3"), filename="mine.mp3")
+    bench.run()
+    assert bench.store.get(job.id).order.filename == "mine.mp3"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(Answer(404), "url_unusable"), (Answer(200), "url_unusable"), (Answer(body=bytes(2**20 + 1)), "upload_too_large"),
+     (Answer(302, headers={"Location": "file:///etc/passwd"}), "url_refused")],
+)  # fmt: skip
+def test_a_fault_of_the_callers_fails_the_job_at_once(make_bench, site, answer, code):
+    bench = make_bench(max_upload_mb=1)
+    site.plan = [answer]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    failed = bench.store.get(job.id)
+    assert (failed.state, failed.error.code) == (JobState.FAILED, code)
+    assert len(site.asked) == 1
+    assert not bench.errands.any_due((FETCH,))
+    assert bench.nothing_is_left()
+
+
+def test_no_private_network_is_asked(make_bench, site):
+    bench = make_bench(allowed_networks="")
+    job = bench.job(site.url("/x"))
+    bench.run()
+    assert bench.store.get(job.id).error.code == "url_refused"
+    assert site.asked == []
+
+
+def test_a_server_that_fails_is_asked_again_later_each_time_later(make_bench, site):
+    bench = make_bench(job_attempts=3, job_retry_s=10.0)
+    site.plan = [Answer(503), Answer(500), Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    for delay_s in (10.0, 30.0):
+        bench.run()
+        assert bench.store.get(job.id).state is JobState.QUEUED
+        bench.clock.advance(delay_s - 0.1)
+        assert not bench.errands.any_due((FETCH,))
+        bench.clock.advance(0.2)
+    bench.run()
+    assert bench.store.get(job.id).ready
+
+
+def test_a_server_that_goes_on_failing_fails_the_job_with_words(make_bench, site):
+    bench = make_bench(job_attempts=2, job_retry_s=0.0)
+    site.plan = [Answer(503)]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    bench.run()
+    error = bench.store.get(job.id).error
+    assert error.code == "url_unreachable"
+    assert error.message.endswith("It was tried 2 times.")
+    assert not bench.errands.any_due((FETCH,))
+    assert bench.nothing_is_left()
+
+
+def test_a_full_disk_is_no_fault_of_the_callers(make_bench, site):
+    bench = make_bench(min_free_mb=2**20, job_retry_s=5.0)
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    assert bench.store.get(job.id).state is JobState.QUEUED
+    assert site.asked == [], "it is looked before anything is asked for"
+    bench.clock.advance(5)
+    assert bench.errands.any_due((FETCH,))
+
+
+class FullMedia(DirectoryMedia):
+    def keep(self, job_id, upload, limit_bytes):
+        raise StorageFull("The disk is full. Free some space.")
+
+
+def test_a_disk_that_runs_full_in_the_end_leaves_nothing(make_bench, site):
+    bench = make_bench(media=lambda settings: FullMedia(settings.media_dir), job_retry_s=5.0)
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    assert bench.store.get(job.id).state is JobState.QUEUED
+    assert bench.nothing_is_left()
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_a_job_that_is_stopped_meanwhile_stops_the_download(bench, site, how):
+    site.plan = [Answer(body=RECORDING, gate=threading.Event())]  # which nobody sets
+    job = bench.job(site.url("/x"))
+    thread = threading.Thread(target=bench.run)
+    thread.start()
+    assert site.began.acquire(timeout=20)
+    assert bench.temp_files, "it is under way"
+    getattr(bench.store, how)(job.id)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert bench.nothing_is_left()
+    assert not bench.errands.any_due((FETCH,))
+    assert bench.announced == []
+
+
+def test_whoever_runs_it_can_stop_it(bench, site):
+    site.plan = [Answer(body=RECORDING, gate=threading.Event())]
+    job = bench.job(site.url("/x"))
+    stopping = threading.Event()
+
+    def check() -> None:
+        if stopping.is_set():
+            raise Cancelled("The service is stopping.")
+
+    seen: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            bench.run(check)
+        except Cancelled as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert site.began.acquire(timeout=20)
+    stopping.set()
+    thread.join(20)
+    assert len(seen) == 1
+    assert bench.nothing_is_left()
+    assert bench.store.get(job.id).state is JobState.QUEUED
+
+
+class Interrupted(DirectoryMedia):
+    """Somebody does ``meanwhile`` to the job right after its recording was stored."""
+
+    meanwhile: Callable[[str], object]
+
+    def keep(self, job_id, upload, limit_bytes):
+        size_bytes = super().keep(job_id, upload, limit_bytes)
+        self.meanwhile(job_id)
+        return size_bytes
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+def test_a_job_that_is_stopped_at_the_last_moment_leaves_no_recording(make_bench, site, how):
+    bench = make_bench(media=lambda settings: Interrupted(settings.media_dir))
+    bench.media.meanwhile = getattr(bench.store, how)
+    site.plan = [Answer(body=RECORDING)]
+    bench.job(site.url("/x"))
+    bench.run()
+    assert bench.nothing_is_left()
+    assert bench.announced == []
+
+
+def test_another_who_was_faster_keeps_the_recording_that_is_worked_on(make_bench, site):
+    """After a lease that ran out there may be two: the slower one must not take the recording away."""
+    bench = make_bench(media=lambda settings: Interrupted(settings.media_dir))
+
+    def other(job_id: str) -> None:
+        assert bench.store.supply(job_id, len(RECORDING), "x")
+        assert bench.store.claim("w", 30.0, 3).id == job_id
+
+    bench.media.meanwhile = other
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    assert bench.store.get(job.id).state is JobState.RUNNING
+    with bench.media.local(job.id) as path:
+        assert path.read_bytes() == RECORDING
+
+
+@pytest.mark.parametrize("state", ["canceled", "deleted", "there"])
+def test_nothing_is_asked_for_where_nobody_waits(bench, site, state):
+    job = bench.job(site.url("/x"))
+    errand = bench.claim()
+    # what one that was killed had stored already
+    (bench.settings.media_dir / job.id).mkdir(parents=True)
+    (bench.settings.media_dir / job.id / "recording").write_bytes(RECORDING)
+    if state == "canceled":
+        bench.store.cancel(job.id)
+    elif state == "deleted":
+        with bench.store.database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM jobs")
+    else:
+        bench.store.supply(job.id, 1, "x")
+    bench.handler.run(errand, lambda: None)
+    assert site.asked == []
+    assert bench.errands.done(errand) is False, "it is done"
+    assert bool(bench.in_media) == (state == "there")
+
+
+def test_a_store_that_does_not_answer_does_not_end_a_download(bench, site, monkeypatch):
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    real, calls = bench.store.get, []
+
+    def get(job_id: str) -> Job:
+        calls.append(job_id)
+        if len(calls) == 2:
+            raise StoreUnavailable("The job store is locked.")
+        return real(job_id)
+
+    def note(*_: object) -> None:
+        notes.append(1)
+        raise StoreUnavailable("The job store is locked.")
+
+    notes: list[int] = []
+    monkeypatch.setattr(bench.store, "get", get)
+    monkeypatch.setattr(bench.handler, "_note", note)
+    bench.run()
+    assert len(calls) > 2
+    assert notes
+    assert real(job.id).ready
+
+
+def test_a_fault_that_nobody_thought_of_is_tried_again_and_then_fails_the_job(make_bench):
+    bench = make_bench(job_attempts=2, job_retry_s=0.0)
+    job = bench.job("https://example.com/x")
+    bench.handler.failed(bench.claim(), RuntimeError("a secret path"))
+    assert bench.store.get(job.id).state is JobState.QUEUED
+    bench.handler.failed(bench.claim(), RuntimeError("a secret path"))
+    error = bench.store.get(job.id).error
+    assert error.code == "job_failed"
+    assert "secret" not in error.message
+    assert not bench.errands.any_due((FETCH,))
+
+
+def test_one_that_is_to_be_given_up_fails_the_job(bench):
+    job = bench.job("https://example.com/x")
+    bench.handler.failed(bench.claim(), RuntimeError(), last=True)
+    assert bench.store.get(job.id).state is JobState.FAILED
+    gone = replace(bench.job("https://example.com/y"))
+    errand = bench.claim()
+    bench.store.delete(gone.id)
+    bench.handler.failed(errand, RuntimeError())
+
+
+def test_a_recording_goes_on_to_s3(make_bench, site, s3_server):
+    bench = make_bench(**s3_server.settings(s3_server.fresh_bucket()))
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    bench.run()
+    assert bench.store.get(job.id).ready
+    with bench.media.local(job.id) as path:
+        assert path.read_bytes() == RECORDING
+    assert bench.temp_files == []
+    bench.media.close()
+
+
+def test_a_job_that_is_canceled_on_the_way_to_s3_leaves_nothing_there(make_bench, site, s3_server):
+    bench = make_bench(**s3_server.settings(s3_server.fresh_bucket()))
+    site.plan = [Answer(body=RECORDING)]
+    job = bench.job(site.url("/x"))
+    looks: list[JobState] = []
+
+    def check() -> None:
+        if bench.temp_files and bench.temp_files[0].stat().st_size == len(RECORDING):
+            looks.append(bench.store.get(job.id).state)
+        if len(looks) == 3:  # the end of the download, before it is stored, the first piece of that
+            bench.store.cancel(job.id)
+
+    bench.run(check)
+    assert looks == [JobState.QUEUED] * 3
+    assert bench.media.job_ids() == frozenset()
+    assert bench.temp_files == []
+    assert not bench.errands.any_due((FETCH,))
+    bench.media.close()
+
+
+KILLED = """
+import sys
+from diarist.jobs.db.database import open_database
+from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.outbox.download import FetchHandler
+from diarist.jobs.media.directory import open_media
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.settings import load_settings
+
+settings = load_settings(data_dir=sys.argv[1], min_free_mb=0, allowed_networks="127.0.0.0/8")
+database = open_database(settings)
+errands = ErrandStore(database)
+handler = FetchHandler(settings, SqlJobStore(database), open_media(settings), errands, print)
+handler.run(errands.claim("doomed", 30.0, ("fetch",)), lambda: None)
+"""
+
+
+def test_a_process_that_is_killed_in_the_middle_has_its_errand_done_by_another(make_settings, site, until):
+    from diarist.jobs.db.database import open_database
+    from diarist.jobs.retention import Sweeper
+
+    settings = make_settings(allowed_networks=NETWORK)
+    database = open_database(settings)
+    try:
+        store, errands, media = SqlJobStore(database), ErrandStore(database), open_media(settings)
+        site.plan = [Answer(body=RECORDING, gate=threading.Event()), Answer(body=RECORDING)]
+        order = Order(kind=JobKind.JOB, source_url=site.url("/x"))
+        job = Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC), ready=False, recording=False)
+        store.create(job)
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(settings.data_dir)])
+        try:
+            assert site.began.acquire(timeout=60)
+            (left,) = settings.temp_dir.iterdir()
+            assert left.name.startswith(TEMP_PREFIX)
+            sweeper = Sweeper(settings, database, store, media)
+            late = datetime.now(UTC) + timedelta(seconds=settings.retain_temp_s + 60)
+            sweeper.sweep_once(late)
+            assert left.exists(), "a file in use is not swept, however old"
+        finally:
+            child.kill()
+            child.wait()
+        assert errands.release() == 1
+        errand = errands.claim("r", 30.0, (FETCH,))
+        assert (errand.attempts, errand.deaths) == (1, 1)
+        FetchHandler(settings, store, media, errands, lambda _: None).run(errand, lambda: None)
+        assert store.get(job.id).ready
+        sweeper.sweep_once(late)
+        assert list(settings.temp_dir.iterdir()) == []
+        with media.local(job.id) as path:
+            assert path.read_bytes() == RECORDING
+    finally:
+        database.close()

@@ -1,0 +1,49 @@
+"""What can be seen without Redis; the rest is in the contract of queues."""
+
+from __future__ import annotations
+
+import pytest
+
+from diarist.errors import ConfigurationError
+from diarist.jobs.workers.celery_notifier import TIMEOUT_S, CeleryQueue, Listener, broadcast, make_app
+
+pytestmark = pytest.mark.slow
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize("url", ["", "amqp://host", "http://host", "sqla+sqlite://", "REDIS"])
+@pytest.mark.parametrize("make", [make_app, CeleryQueue, lambda url: Listener(url, ("any",), lambda: None)])
+def test_only_redis_can_be_a_queue(make, url):
+    with pytest.raises(ConfigurationError, match=r"QUEUE_URL must name a Redis server: redis://host:6379/0"):
+        make(url)
+
+
+def test_everyone_hears_a_queue_and_nobody_acknowledges():
+    for name in ("any", "gpu"):
+        queue = broadcast(name)
+        assert queue.exchange.type == "fanout"
+        assert (queue.no_ack, queue.auto_delete, queue.routing_key) == (True, True, name)
+        assert queue.exchange.name == f"diarist.{name}"
+    assert broadcast("any").name != broadcast("any").name, "each listener has a queue of its own"
+
+
+def test_nobody_waits_for_long_for_redis():
+    conf = make_app(NOWHERE).conf
+    assert conf.broker_transport_options["socket_timeout"] == TIMEOUT_S
+    assert conf.broker_transport_options["socket_connect_timeout"] == TIMEOUT_S
+    assert conf.broker_connection_max_retries is None
+    assert conf.task_ignore_result is True
+
+
+def test_a_queue_without_redis_says_so_once_and_ends_in_time(caplog, until):
+    announcer = CeleryQueue(NOWHERE)
+    announcer.announce("any")
+    until(lambda: "Workers cannot be woken" in caplog.text)
+    announcer.close()
+    announcer._thread.join(20)
+    assert not announcer._thread.is_alive()
+
+
+def test_a_listener_that_was_never_started_can_be_stopped():
+    Listener(NOWHERE, ("any",), lambda: None).stop()

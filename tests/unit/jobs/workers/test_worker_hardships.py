@@ -1,0 +1,159 @@
+"""A worker in a world that is worse than it should be: stores that are away, machines that stand still, no threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, update
+
+from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.schema import jobs
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.model import JobKind, JobState
+from diarist.jobs.workers.placement import Place
+from diarist.jobs.workers.scatter import samples_name, signature
+from diarist.jobs.workers.supervisor import Supervisor
+from diarist.protocols import Engine, Portion
+from diarist.types import ModelInfo
+
+pytestmark = pytest.mark.slow
+
+ENTRIES = Path(__file__).parents[1]
+WAIT_S = 20.0
+LONGER_THAN_THE_TEST_S = 3_600.0
+
+
+@contextmanager
+def helping(bench) -> Iterator[None]:
+    """A worker of a fleet, which has nothing of its own to do."""
+    place = Place(0, bench.settings.model_copy(update={"queue_url": "redis://of-a-fleet"}))
+    command = (sys.executable, str(ENTRIES / "worker_entry.py"), str(bench.folder))
+    supervisor = Supervisor(place, bench.store, lambda: None, lambda: None, command)
+    supervisor.start()
+    try:
+        yield
+    finally:
+        supervisor.stop(10.0)
+
+
+def test_a_portion_that_fails_is_given_back_and_its_helper_lives_on(make_bench, until, caplog):
+    bench = make_bench(start=False)
+    store, media, portions = bench.store, DirectoryMedia(bench.settings.media_dir), PortionStore(bench.store.database)
+    bench.submit("a long recording", kind=JobKind.JOB)
+    job = store.claim("holder", 600.0, 3)
+    media.keep_part(job.id, samples_name(0), b"")
+    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    fails = Portion("recognition", 0, 0, 0, b"no portion of ours")
+    portions.post(job.id, signature(engine), "any", 0, [fails])
+
+    def failures() -> int:
+        return sum(record.getMessage() == "Portion failed" for record in caplog.records)
+
+    with helping(bench):
+        until(lambda: failures() > 1)
+    assert len(bench.lines("loads")) == 1
+    assert [state.deaths for state in portions.states(job.id).values()] == [0]
+
+
+def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker(make_bench, postgres_server, until):
+    bench = make_bench(database_url=postgres_server.fresh_database(), job_lease_s=2.0)
+    job = bench.submit("wait go", kind=JobKind.JOB)
+    bench.until_begun()
+    with postgres_server.frozen():
+        stopped_at = time.monotonic()
+        until(lambda: time.monotonic() - stopped_at > 3 * bench.settings.job_lease_s)
+    bench.tell("go")
+    done = bench.service.wait(job.id, 60)
+    assert (done.state, done.attempts, done.deaths) == (JobState.SUCCEEDED, 1, 0)
+    assert len(bench.lines("loads")) == 1
+
+
+def test_a_machine_that_stood_still_for_longer_than_a_lease_costs_no_worker(make_bench):
+    """As where a container is paused, or a laptop sleeps: all of it stops, and goes on."""
+    bench = make_bench(job_lease_s=2.0)
+    job = bench.submit("wait go", kind=JobKind.JOB)
+    bench.until_begun()
+    stop_and_go_on = (
+        "import os, signal, sys, time\n"
+        "for number in (signal.SIGSTOP, signal.SIGCONT):\n"
+        "    for pid in sys.argv[1:]: os.kill(int(pid), number)\n"
+        "    time.sleep(5)"
+    )
+    subprocess.run([sys.executable, "-c", stop_and_go_on, str(os.getpid()), str(bench.pid)], check=True)
+    bench.tell("go")
+    done = bench.service.wait(job.id, WAIT_S)
+    assert (done.state, done.deaths) == (JobState.SUCCEEDED, 0)
+    assert len(bench.lines("loads")) == 1
+
+
+def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_bench):
+    bench = make_bench(job_lease_s=1.0)
+    job = bench.submit("freeze 1", kind=JobKind.JOB)
+    bench.until_begun()
+    bench.service._crew.drain(LONGER_THAN_THE_TEST_S)
+    assert bench.store.get(job.id).state is JobState.QUEUED
+
+
+def test_a_system_without_threads_to_give_costs_the_worker_but_not_the_service(make_bench, until, monkeypatch, caplog):
+    bench = make_bench()
+    bench.until_ready()
+    start, refused = threading.Thread.start, ["worker-events", "worker-log"]
+
+    def meager(thread: threading.Thread) -> None:
+        if thread.name in refused:
+            refused.remove(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", meager)
+    os.kill(bench.pid, signal.SIGKILL)
+    until(lambda: len(bench.lines("loads")) == 2)
+    bench.until_ready()
+    job = bench.submit("say on", kind=JobKind.JOB)
+    assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
+    assert "can't start new thread" in caplog.text
+
+
+def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
+    """As a newer version may have written it."""
+    bench = make_bench()
+    bench.until_ready()
+    job = bench.submit("say on", kind=JobKind.JOB)
+    bench.service.wait(job.id, WAIT_S)
+    with bench.store.database.writing() as connection:
+        unreadable = {"options": '{"unheard": "of"}', "state": JobState.QUEUED, "ended_at": None}
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(**unreadable))
+    until(lambda: sum("nobody thought of" in record.getMessage() for record in caplog.records) > 1)
+    with bench.store.database.writing() as connection:
+        connection.execute(delete(jobs))
+    after = bench.submit("say on", kind=JobKind.JOB)
+    assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
+    assert len(bench.lines("loads")) == 1
+
+
+def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench, until, caplog):
+    """Where MEDIA_URL is not one place for all machines."""
+    bench = make_bench(start=False)
+    store, portions = bench.store, PortionStore(bench.store.database)
+    bench.submit("a long recording", kind=JobKind.JOB)
+    job = store.claim("holder", 600.0, 3)
+    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    portions.post(job.id, signature(engine), "any", 0, [Portion("recognition", 0, 1, 1, b"{}")])
+
+    def dropped() -> int:
+        return sum("not one place for all" in record.getMessage() for record in caplog.records)
+
+    with helping(bench):
+        until(lambda: dropped() > 0)
+        began_at = time.monotonic()
+        until(lambda: time.monotonic() - began_at > 3)
+    assert dropped() <= 4
