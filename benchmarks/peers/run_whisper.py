@@ -15,7 +15,7 @@ from typing import Any
 import exchange
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-from diarist.engines.embedded.recognizer import Decoding
+from diarist.engines.embedded.whisper import Decoding
 from diarist.models import ModelStore
 from diarist.settings import load_settings
 

@@ -8,7 +8,7 @@ from typing import Any
 import exchange
 from run_whisper import hearing, open_model
 
-from diarist.engines.embedded.recognizer import Decoding
+from diarist.engines.embedded.whisper import Decoding
 
 
 def load(task: exchange.Task) -> exchange.Hear:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from diarist.attribution import Attribution, speech_of
 from diarist.audio import DecodeLimits, decode
 from diarist.calibration import count_probability
-from diarist.engines.portions import done_elsewhere, read_recognition, recognition_of
+from diarist.engines.chunk_processing import done_elsewhere, read_recognition, recognition_of
 from diarist.engines.sections import Section, sections
 from diarist.errors import InvalidOption
 from diarist.meter import DETECTION_S, Meter

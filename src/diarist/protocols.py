@@ -68,8 +68,8 @@ PortionStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
 class Portion:
     """A piece of the work on one channel that any machine can do which has loaded the same engine.
 
-    ``diarist.engines.portions.perform`` does it. Its result is the same to the bit wherever it is done, if the samples
-    are.
+    ``diarist.engines.chunk_processing.perform`` does it. Its result is the same to the bit wherever it is done, if the
+    samples are.
     """
 
     stage: PortionStage

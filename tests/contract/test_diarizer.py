@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.portions import perform, portion_of
+from diarist.engines.chunk_processing import perform, portion_of
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Diarizer, Engine, SpreadDiarizer
 from diarist.settings import load_settings
@@ -309,7 +309,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
     assert chosen.spreads
     # smaller portions than usual, so that half a minute has some
     monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
-    monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 8)
+    monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     alone = run(diarizer, call)
     scatter, reports = Elsewhere(call, another), defaultdict[str, list[float]](list)
     together = diarizer.diarize_spread(call, SpeakerHints(), lambda stage, done: reports[stage].append(done), scatter)
@@ -329,7 +329,7 @@ def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, m
     if not isinstance(diarizer, SpreadDiarizer):
         return
     monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
-    monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 8)
+    monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     scatter = Elsewhere(call, another)
 
     def progress(stage, _done):

@@ -12,7 +12,7 @@ import soundfile
 
 import recordings
 from diarist.attribution import speech_of
-from diarist.engines.portions import perform, read_recognition, recognition_of
+from diarist.engines.chunk_processing import perform, read_recognition, recognition_of
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings

@@ -21,7 +21,7 @@ import soundfile
 
 import recordings
 from diarist.audio import DecodeLimits
-from diarist.engines.portions import perform
+from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
 from diarist.engines.sections import sections
 from diarist.formats import conversation
@@ -318,7 +318,7 @@ class TestMeeting:
     def _short_sections(self, monkeypatch):
         monkeypatch.setattr("diarist.pipeline.sections", partial(sections, length=20.0))
         monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 3)
-        monkeypatch.setattr("diarist.engines.embedded.embedding.GROUP_WINDOWS", 40)
+        monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 
     def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):
         made = make_conversation(4, 4, seed=3)

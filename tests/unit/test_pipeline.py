@@ -12,7 +12,7 @@ import soundfile
 
 from diarist import pipeline
 from diarist.audio import DecodeLimits
-from diarist.engines.portions import perform
+from diarist.engines.chunk_processing import perform
 from diarist.engines.sections import sections
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.meter import WEIGHTS

@@ -138,14 +138,14 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
 
 def _pull_nemo(settings: Settings, *, offline: bool) -> None:
     """NeMo's models that the settings name, into the caches of the hub and of NeMo; nothing is loaded."""
-    from diarist.engines.wanted import wanted
+    from diarist.engines.required_models import wanted
 
     of_nemo = [model for model in wanted(settings) if not model.exported]
     if not of_nemo:
         return
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it
-    from diarist.engines.nemo.fetching import Reference, find
+    from diarist.engines.nemo.download import Reference, find
 
     for model in of_nemo:
         click.echo(f"{model.name}: looking for it", err=True)

@@ -33,8 +33,8 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 
 def check_models(settings: Settings) -> Finding:
     """Whether the models that the settings need are there and whole: each is read."""
-    from diarist.engines.embedded import exported
-    from diarist.engines.wanted import wanted
+    from diarist.engines.onnx import exported_model
+    from diarist.engines.required_models import wanted
     from diarist.models import ModelStore, required
 
     store = ModelStore.of(settings)
@@ -50,7 +50,7 @@ def check_models(settings: Settings) -> Finding:
             unread.append(model.name)
             continue
         try:
-            exported.locate(settings, model.reference, get_args(exported.Kind), model.named_by)
+            exported_model.locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
             whole.append(model.name)
         except ModelError as fault:
             faults.append(str(fault))

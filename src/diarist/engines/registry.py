@@ -25,7 +25,7 @@ def _embedded_diarizer(settings: Settings) -> Loaded[Diarizer]:
 
 
 def _onnx_diarizer(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.embedded.onnx_diarizer import load
+    from diarist.engines.onnx.diarizer import load
 
     return load(settings)
 
@@ -43,7 +43,7 @@ def _sortformer(settings: Settings) -> Loaded[Diarizer]:
 
 
 def _auto(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.nemo.auto import load
+    from diarist.engines.nemo.auto_diarizer import load
 
     return load(settings)
 
@@ -55,7 +55,7 @@ def _whisper(settings: Settings) -> Loaded[Recognizer]:
 
 
 def _onnx_recognizer(settings: Settings) -> Loaded[Recognizer]:
-    from diarist.engines.embedded.onnx_recognizer import load
+    from diarist.engines.onnx.recognizer import load
 
     return load(settings)
 

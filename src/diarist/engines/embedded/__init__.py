@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
-from diarist.engines.embedded.embedding import Embedder
-from diarist.engines.embedded.recognizer import WhisperRecognizer
-from diarist.engines.embedded.runtime import open_graph
+from diarist.engines.embedded.parallel import Streams
 from diarist.engines.embedded.segmentation import Segmenter
 from diarist.engines.embedded.segmentation_network import SegmentationNetwork
-from diarist.engines.embedded.streams import Streams
+from diarist.engines.embedded.speaker_embedding import Embedder
+from diarist.engines.embedded.whisper import WhisperRecognizer
+from diarist.engines.onnx.session import open_graph
 from diarist.models import ModelStore
 from diarist.protocols import Diarizer, Loaded, Recognizer
 from diarist.settings import Settings

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
 from diarist.engines.embedded import local_speakers
-from diarist.engines.embedded.embedding import Embedder
 from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
+from diarist.engines.embedded.speaker_embedding import Embedder
 from diarist.engines.fusion import (
     Window,
     centroids,

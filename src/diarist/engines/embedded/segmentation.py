@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.engines.embedded.streams import in_order
+from diarist.engines.chunk_processing import done_elsewhere, dump_arrays, load_arrays, portion_of
+from diarist.engines.embedded.parallel import in_order
 from diarist.engines.fusion import Grid
-from diarist.engines.portions import done_elsewhere, dump_arrays, load_arrays, portion_of
 from diarist.protocols import Portion, ScatterPortions
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
 

@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from diarist.engines.embedded.runtime import session_options
+from diarist.engines.onnx.session import session_options
 from diarist.types import Samples
 
 FILTER_SAMPLES = 251

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from diarist.engines.words import Token, Vocabulary
+from diarist.engines.word_timestamps import Token, Vocabulary
 from diarist.errors import ConfigurationError
 from diarist.types import Seconds
 

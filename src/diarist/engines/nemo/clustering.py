@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from diarist.clustering import Labels, SpeakerBounds, in_order, k_means, normalise
-from diarist.engines.diar_config import ClusteringConfig, DiarConfig, read_config
 from diarist.engines.fusion import Floats
-from diarist.engines.multiscale import MultiscaleDiarizer, Scale, nearest
+from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
+from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
-from diarist.engines.nemo.runtime import Runtime
-from diarist.engines.nemo.speech import speech_detector
-from diarist.engines.nemo.voices import NemoVoices
+from diarist.engines.nemo.speaker_embedding import NemoVoices
+from diarist.engines.nemo.vad import speech_detector
+from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig, DiarConfig, read_config
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import MAX_SPEAKERS
@@ -63,7 +63,7 @@ def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) ->
 
 
 class NemoClusterer:
-    """NeMo's clustering: ``diarist.engines.multiscale.Clusterer``. Keeps no state between calls.
+    """NeMo's clustering: ``diarist.engines.multiscale.diarizer.Clusterer``. Keeps no state between calls.
 
     Up to ``embeddings_per_chunk`` windows, and on a CPU ``CPU_WINDOWS`` at most, are clustered as they are. More are
     cut into chunks. Each chunk is clustered, into about ``chunk_cluster_count`` clusters, and what stands for the

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from diarist.engines.nemo.canary import CanaryDecoder
-from diarist.engines.words import LETTER, Token, Vocabulary
+from diarist.engines.word_timestamps import LETTER, Token, Vocabulary
 from diarist.errors import ConfigurationError
 from diarist.types import Seconds
 

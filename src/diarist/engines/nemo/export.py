@@ -19,17 +19,17 @@ from typing import Any
 
 from filelock import FileLock
 
-from diarist.engines.embedded import exported
-from diarist.engines.embedded.exported import Exported, Quantization
-from diarist.engines.nemo import archive, known, quiet, recipes
+from diarist.engines.nemo import archive, export_formats, published_models, safe_import
+from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel, load_model
-from diarist.engines.nemo.runtime import Runtime
+from diarist.engines.onnx import exported_model
+from diarist.engines.onnx.exported_model import Exported, Quantization
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-ROLES: tuple[known.Role, ...] = ("recognition", "embedding", "vad")
+ROLES: tuple[published_models.Role, ...] = ("recognition", "embedding", "vad")
 """What models are exported for."""
 
 _STAGING = ".export-"
@@ -68,27 +68,27 @@ def export(wish: Wish, settings: Settings, tell: Callable[[str], None] = lambda 
         ConfigurationError: it is of a kind that cannot be exported, or its files do not say what it says.
         InvalidOption: the name or the folder cannot be used, or int8 was asked for where there is none.
     """
-    parent = wish.folder or settings.model_dir / exported.FOLDER
-    name = wish.name or known.stem(wish.reference)
+    parent = wish.folder or settings.model_dir / exported_model.FOLDER
+    name = wish.name or published_models.stem(wish.reference)
     target = _target(parent, name)
     tell("loading")
     runtime = Runtime.of(settings.model_copy(update={"nemo_device": "cpu", "nemo_precision": "fp32"}))
     loaded = _load(wish.reference, settings, runtime)
-    kind = recipes.kind_of(loaded.model, wish.reference)
-    if wish.quantization and exported.ROLES[kind] != "recognition":
+    kind = export_formats.kind_of(loaded.model, wish.reference)
+    if wish.quantization and exported_model.ROLES[kind] != "recognition":
         raise InvalidOption("int8 is for recognisers: export this model without --quantize.")
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _check_room(loaded.model, parent, wish.quantization)
         with FileLock(parent / ".lock"), _staging(parent) as staging:
             with runtime.using(exact=True), _quiet():
-                facts = recipes.write(loaded.model, kind, wish.reference, staging, wish.quantization, tell)
+                facts = export_formats.write(loaded.model, kind, wish.reference, staging, wish.quantization, tell)
             tell("describing")
             description = Exported(
                 name, kind, _source(wish.reference), loaded.info.licence, loaded.languages, facts.frame_step,
-                facts.features, wish.quantization, exported.describe(staging), version("diarist"),
+                facts.features, wish.quantization, exported_model.describe(staging), version("diarist"),
             )  # fmt: skip
-            exported.write(staging, description)
+            exported_model.write(staging, description)
             _put(staging, target)
     except OSError as error:
         message = (
@@ -102,7 +102,7 @@ def _target(parent: Path, name: str) -> Path:
     target = parent / name
     if not name or name.startswith(".") or Path(name).name != name:
         raise InvalidOption(f"{name!r} cannot be the name of a model: give letters, digits, dots and hyphens.")
-    if target.exists() and not (target / exported.MANIFEST).is_file():
+    if target.exists() and not (target / exported_model.MANIFEST).is_file():
         raise InvalidOption(f"{target} is there and holds no exported model: give another --name or --to.")
     return target
 
@@ -119,9 +119,9 @@ def _load(reference: str, settings: Settings, runtime: Runtime) -> LoadedModel:
     Raises:
         ConfigurationError: it has none of the roles that are exported.
     """
-    quiet.refuse_unsafe_loading()
+    safe_import.refuse_unsafe_loading()
     archive.parse_hashes(settings.nemo_sha256)  # from here on a refusal is one of the role
-    published = known.find(reference)
+    published = published_models.find(reference)
     likeliest = published.role if published else ROLES[0]
     refused: ConfigurationError | None = None
     for role in sorted(ROLES, key=lambda role: role != likeliest):
@@ -129,7 +129,7 @@ def _load(reference: str, settings: Settings, runtime: Runtime) -> LoadedModel:
             return load_model(reference, role, settings, runtime)
         except ConfigurationError as error:
             refused = refused or error
-    raise ConfigurationError(f"{recipes.refusal(reference, 'a model of another kind')} ({refused})") from refused
+    raise ConfigurationError(f"{export_formats.refusal(reference, 'a model of another kind')} ({refused})") from refused
 
 
 def _check_room(model: Any, parent: Path, quantization: Quantization | None) -> None:

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
-from diarist.engines.nemo import archive, fetching, known, quiet
+from diarist.engines.nemo import archive, download, published_models, safe_import
 from diarist.engines.nemo.archive import Archive
-from diarist.engines.nemo.fetching import Reference
-from diarist.engines.nemo.known import Role
-from diarist.engines.nemo.runtime import Runtime, is_out_of_memory
+from diarist.engines.nemo.device import Runtime, is_out_of_memory
+from diarist.engines.nemo.download import Reference
+from diarist.engines.nemo.published_models import Role
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelCorrupt, ModelUnavailable
 from diarist.models.integrity import sha256_of
 from diarist.settings import Settings
@@ -73,15 +73,15 @@ def load_model(
         ImportError: NeMo is not installed.
         EngineUnavailable: NeMo or the memory of the device does not suffice for it.
     """
-    quiet.refuse_unsafe_loading()
+    safe_import.refuse_unsafe_loading()
     hashes = archive.parse_hashes(settings.nemo_sha256)
     named = Reference(reference, role, named_by)
-    published = known.find(reference)
+    published = published_models.find(reference)
     if published and published.role != role and not named.is_path:  # before it is downloaded
         raise _wrong_role(named, published.class_name)
     started = time.monotonic()
-    quiet.prepare(settings)
-    path = fetching.find(named, settings)
+    safe_import.prepare(settings)
+    path = download.find(named, settings)
     if reference in hashes and (found := sha256_of(path)) != hashes[reference]:
         raise ModelCorrupt(
             f"{named.words} is not the file that NEMO_SHA256 names: {path} has the SHA-256 {found}. Get it again, or"
@@ -92,15 +92,15 @@ def load_model(
             unpacked = archive.unpack(path, folder)
         except (ModelCorrupt, ModelUnavailable) as error:
             raise type(error)(f"{named.words} cannot be used. {error}") from error
-        class_name = known.FORMER_NAMES.get(unpacked.class_name, unpacked.class_name)
-        if class_name not in known.CLASSES[role]:
+        class_name = published_models.FORMER_NAMES.get(unpacked.class_name, unpacked.class_name)
+        if class_name not in published_models.CLASSES[role]:
             raise _wrong_role(named, class_name)
         model = _restore(named, class_name, unpacked, folder)
         _ready(model, role, runtime, named)
     shown = Path(reference).stem if named.is_path else reference
     logger.info("Model %s is loaded from %s in %.1f s", shown, path, time.monotonic() - started)
     languages = _languages(reference, unpacked.config) if role == "recognition" else ()
-    return LoadedModel(model, ModelInfo(shown, role, known.licence(reference)), languages)
+    return LoadedModel(model, ModelInfo(shown, role, published_models.licence(reference)), languages)
 
 
 @contextmanager
@@ -125,9 +125,9 @@ def _lives(pid: int) -> bool:
 
 
 def _wrong_role(reference: Reference, class_name: str) -> ConfigurationError:
-    kind = next((role for role, names in known.CLASSES.items() if class_name in names), None)
+    kind = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
     what = f"a {class_name}, a model for {kind}" if kind else f"a {class_name}" if class_name else "of no known class"
-    wanted = " or ".join(known.CLASSES[reference.role])
+    wanted = " or ".join(published_models.CLASSES[reference.role])
     return ConfigurationError(
         f"{reference.words} is {what}, but a model for {reference.role} is needed here: a {wanted}. Name another one."
     )
@@ -219,10 +219,10 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
 
 def _languages(reference: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """What is published of the model, else what its tokenizer says, else what its name says."""
-    published = known.find(reference)
+    published = published_models.find(reference)
     if published and published.languages:
         return published.languages
     tokenizer = config.get("tokenizer")
     by_language = tokenizer.get("langs") if isinstance(tokenizer, Mapping) else None
     told = by_language if isinstance(by_language, Mapping) else ()
-    return tuple(name for name in told if len(name) == 2) or known.languages_by_name(reference)
+    return tuple(name for name in told if len(name) == 2) or published_models.languages_by_name(reference)

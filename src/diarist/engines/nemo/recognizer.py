@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from diarist.engines.diar_config import recognizer_model
 from diarist.engines.nemo.decoders import Decoder, decoder_for
+from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
-from diarist.engines.nemo.runtime import Runtime
-from diarist.engines.windows import windows
-from diarist.engines.words import Token
+from diarist.engines.nemo_yaml.diar_infer import recognizer_model
+from diarist.engines.recognition_windows import windows
+from diarist.engines.word_timestamps import Token
 from diarist.errors import InvalidOption
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diarist.engines.binarization import Binarization, speech_spans
 from diarist.engines.fusion import Floats, Grid, diarization_of
+from diarist.engines.multiscale.binarization import Binarization, speech_spans
 from diarist.types import Diarization, Seconds, Span, Turn
 
 UNIT: Seconds = 0.01

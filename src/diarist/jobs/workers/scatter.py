@@ -14,7 +14,7 @@ import numpy as np
 
 from diarist import __version__
 from diarist.disk import disk_full
-from diarist.engines.portions import perform
+from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing, StorageFull
 from diarist.jobs.db.chunks import PortionStore, Task
 from diarist.jobs.media.directory import MediaStore

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diarist.engines.chunk_processing import dump_arrays
 from diarist.engines.embedded.segmentation import (
     CLASSES,
     FIELD_SAMPLES,
@@ -19,7 +20,6 @@ from diarist.engines.embedded.segmentation import (
     Segmentation,
     Segmenter,
 )
-from diarist.engines.portions import dump_arrays
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio
 from strategies import patient

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from diarist.audio import DecodeLimits, decode
-from diarist.engines.embedded.runtime import open_graph
 from diarist.engines.embedded.segmentation import FRAME_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
 from diarist.engines.embedded.segmentation_network import POOL_SAMPLES, SegmentationNetwork
+from diarist.engines.onnx.session import open_graph
 from diarist.settings import load_settings
 
 pytestmark = pytest.mark.models

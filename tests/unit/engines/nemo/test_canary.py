@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import soundfile
 
-from diarist.engines.words import Token
+from diarist.engines.word_timestamps import Token
 from diarist.errors import ConfigurationError, InvalidOption
 from diarist.types import Audio, Span
 

@@ -11,8 +11,8 @@ import soundfile
 import yaml
 
 from diarist.clustering import SpeakerBounds, in_order, normalise
-from diarist.engines.diar_config import ClusteringConfig
-from diarist.engines.multiscale import Scale
+from diarist.engines.multiscale.diarizer import Scale
+from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig
 from diarist.errors import Cancelled
 from diarist.settings import load_settings
 from diarist.types import Audio, SpeakerHints
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.nemo
 def runtime(nemo_models):
     import torch
 
-    from diarist.engines.nemo.runtime import Runtime
+    from diarist.engines.nemo.device import Runtime
 
     torch.set_num_threads(1)
     return Runtime(torch.device("cpu"), "fp32")

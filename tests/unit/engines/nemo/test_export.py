@@ -12,11 +12,11 @@ import soundfile
 from click.testing import CliRunner
 
 from diarist.cli import main
-from diarist.engines.embedded import exported
-from diarist.engines.embedded.onnx_diarizer import OnnxSpeechDetector, OnnxVoiceEncoder
-from diarist.engines.embedded.onnx_features import MelFeatures
-from diarist.engines.embedded.onnx_recognizer import OnnxRecognizer
-from diarist.engines.embedded.runtime import open_graph
+from diarist.engines.onnx import exported_model
+from diarist.engines.onnx.diarizer import OnnxSpeechDetector, OnnxVoiceEncoder
+from diarist.engines.onnx.mel_features import MelFeatures
+from diarist.engines.onnx.recognizer import OnnxRecognizer
+from diarist.engines.onnx.session import open_graph
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Span
@@ -50,8 +50,8 @@ def call(sample_recording) -> Audio:
 @pytest.fixture
 def nemo(nemo_models, settings):
     """A model in NeMo, as the NeMo engine has it."""
+    from diarist.engines.nemo.device import Runtime
     from diarist.engines.nemo.loading import load_model
-    from diarist.engines.nemo.runtime import Runtime
 
     def load(name):
         role = {"speaker": "embedding", "frame_vad": "vad"}.get(name, "recognition")
@@ -62,7 +62,7 @@ def nemo(nemo_models, settings):
 
 
 def opened(folder):
-    described = exported.read(folder)
+    described = exported_model.read(folder)
     return open_graph(folder / "model.onnx", 1), MelFeatures.beside(folder, described.features), described
 
 
@@ -79,7 +79,7 @@ def heard_by_nemo(model, samples):
 
 @pytest.mark.parametrize("name", [*RECOGNIZERS, *OTHERS])
 def test_features_are_those_of_nemo(name, folders, nemo, call):
-    described = exported.read(folders[name])
+    described = exported_model.read(folders[name])
     own = MelFeatures.beside(folders[name], described.features).of(call.samples)
     wanted, length = heard_by_nemo(nemo(name), call.samples)
     assert len(own) == int(length[0]) == 3_000
@@ -94,7 +94,7 @@ def test_tokens_and_their_times_are_those_of_nemo(name, folders, nemo, call):
     piece = call.cut(Span(5.0, 25.0)).samples
     model = nemo(name)
     said = model.transcribe([piece], timestamps=True, verbose=False)[0]
-    described = exported.read(folders[name])
+    described = exported_model.read(folders[name])
     tokens = OnnxRecognizer(folders[name], described, 1)._read(piece)
     # of a CTC token NeMo says where the one before it was heard and where it was, of others where it was
     edge = "end_offset" if described.kind == "ctc" else "start_offset"
@@ -114,7 +114,7 @@ def test_tokens_and_their_times_are_those_of_nemo(name, folders, nemo, call):
 def test_the_text_is_that_of_nemo(name, folders, nemo, call):
     piece = call.cut(Span(5.0, 25.0))
     wanted = nemo(name).transcribe([piece.samples], verbose=False)[0].text.replace("⁇", "")
-    recognizer = OnnxRecognizer(folders[name], exported.read(folders[name]), 1)
+    recognizer = OnnxRecognizer(folders[name], exported_model.read(folders[name]), 1)
     found = recognizer.recognize(piece, (Span(0.0, piece.duration),), None, quiet)
     text = "".join(word.text for word in found.words)
     if name == "character_ctc":  # NeMo writes nothing between a letter and an apostrophe
@@ -177,7 +177,7 @@ def test_voices_are_those_of_nemo(folders, nemo, call):
 
 @pytest.mark.parametrize("name", [*RECOGNIZERS, *OTHERS])
 def test_a_folder_tells_what_it_is(name, folders):
-    described = exported.read(folders[name])
+    described = exported_model.read(folders[name])
     assert described.name == name
     assert described.source.endswith(f"{name}.nemo")
     assert "/" not in described.source
@@ -196,7 +196,7 @@ def test_weights_lie_in_one_file_beside_the_graph(folders):
 def test_weights_in_a_file_each_as_of_models_above_two_gigabytes_are_gathered(folders, tmp_path):
     import onnx
 
-    from diarist.engines.nemo.graphs import gather_weights
+    from diarist.engines.nemo.onnx_graphs import gather_weights
 
     model = onnx.load(str(folders["ctc"] / "model.onnx"))
     path = tmp_path / "model.onnx"
@@ -219,7 +219,7 @@ def test_int8_is_smaller_and_still_recognises(nemo_models, settings, folders, ca
     from diarist.engines.nemo.export import Wish, export
 
     folder = export(Wish(str(nemo_models["ctc"]), tmp_path, "small", "int8"), settings)
-    described = exported.read(folder)
+    described = exported_model.read(folder)
     assert described.quantization == "int8"
     assert {path.name for path in folder.glob("*.onnx")} == {"model.int8.onnx"}
     size, whole = (sum(path.stat().st_size for path in at.glob("model*")) for at in (folder, folders["ctc"]))
@@ -238,7 +238,7 @@ def test_a_second_export_replaces_the_first_and_what_was_left_is_removed(nemo_mo
     (tmp_path / ".export-killed").mkdir()
     assert export(wish, settings) == folder
     assert not (folder / "left").exists()
-    exported.locate(settings, str(folder), ("frame_vad",), "ONNX_VAD_MODEL")
+    exported_model.locate(settings, str(folder), ("frame_vad",), "ONNX_VAD_MODEL")
     assert {path.name for path in tmp_path.iterdir()} <= {"vad", ".lock"}
 
 
@@ -261,32 +261,32 @@ def test_a_published_sortformer_is_refused_before_it_is_fetched(settings):
 def test_a_model_whose_graph_would_say_something_else_is_refused(nemo, tmp_path, monkeypatch):
     import torch
 
-    from diarist.engines.nemo import recipes
+    from diarist.engines.nemo import export_formats
 
     model = nemo("ctc")
     honest = type(model).forward_for_export
     monkeypatch.setattr(type(model), "forward_for_export", lambda *given, **named: honest(*given, **named) + 1.0)
     with torch.inference_mode(), pytest.raises(ConfigurationError, match=r"off what NeMo says"):
-        recipes.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
+        export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
 def test_a_tdt_model_with_durations_of_its_own_is_refused(nemo):
-    from diarist.engines.nemo import recipes
+    from diarist.engines.nemo import export_formats
 
     model = nemo("tdt")
-    assert recipes.kind_of(model, "x") == "tdt"
+    assert export_formats.kind_of(model, "x") == "tdt"
     model.decoding.durations = [0, 2, 4]
     with pytest.raises(ConfigurationError, match=r"durations \[0, 2, 4\]"):
-        recipes.kind_of(model, "x")
+        export_formats.kind_of(model, "x")
 
 
 def test_features_of_another_kind_are_refused(nemo, tmp_path):
-    from diarist.engines.nemo import recipes
+    from diarist.engines.nemo import export_formats
 
     model = nemo("ctc")
     model.preprocessor.featurizer.normalize = "all_features"
     with pytest.raises(ConfigurationError, match="features of its own kind"):
-        recipes.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
+        export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
 def test_a_folder_of_something_else_is_never_replaced(nemo_models, settings, tmp_path):

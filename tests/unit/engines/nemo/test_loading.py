@@ -21,9 +21,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from diarist.engines.nemo import known, loading
+from diarist.engines.nemo import loading, published_models
+from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel, load_model
-from diarist.engines.nemo.runtime import Runtime
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelCorrupt, ModelUnavailable
 from diarist.settings import Settings
 
@@ -98,7 +98,7 @@ def test_is_what_nemo_makes_of_it(nemo_models, settings, name, monkeypatch, tmp_
     model = loaded.model
     assert type(model).__name__ == class_name
     assert (loaded.name, loaded.info.role, loaded.info.state) == ("mine", role, "ready")
-    assert loaded.info.licence == known.NOTHING_KNOWN
+    assert loaded.info.licence == published_models.NOTHING_KNOWN
     assert loaded.languages == ()
     assert not model.training
     assert not any(part.training for part in model.modules())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diarist.engines.binarization import Binarization
+from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.nemo.sortformer_turns import LEAST_PROBABILITY, TurnFinder
 from diarist.types import Diarization
 

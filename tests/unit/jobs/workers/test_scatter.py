@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from diarist.engines.portions import perform, portion_of
+from diarist.engines.chunk_processing import perform, portion_of
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import PortionStore
 from diarist.jobs.db.job_store import open_store

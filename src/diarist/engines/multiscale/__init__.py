@@ -1,0 +1,1 @@
+"""Diarization by clustering speaker embeddings at several window lengths, with any networks."""

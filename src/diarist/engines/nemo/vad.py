@@ -1,0 +1,197 @@
+"""Where there is speech: NeMo's MarbleNets, which judge frames or windows.
+
+Jia et al., "MarbleNet: deep 1D time-channel separable convolutional neural network for voice activity detection"
+(2021, arXiv 2010.13886).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diarist.engines.fusion import Floats, Grid
+from diarist.engines.multiscale.diarizer import SpeechDetector
+from diarist.engines.nemo.device import Runtime
+from diarist.engines.nemo.loading import LoadedModel
+from diarist.engines.nemo_yaml.diar_infer import Smoothing, VadConfig
+from diarist.errors import ConfigurationError
+from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds
+
+BLOCK_FRAMES = 3_000
+"""Frames that a frame model judges at once, a minute of 20 ms each: bounds the memory for long recordings."""
+
+SMOOTHED_STEP: Seconds = 0.01
+"""Step of the frames that smoothing gives, whatever the windows' shift, as in NeMo."""
+
+SHORTEST_WINDOW: Seconds = 0.05
+"""Less has no spectrum to judge."""
+
+
+def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, batch: int) -> SpeechDetector:
+    """What finds speech with this model, by its class.
+
+    Args:
+        loaded: a model for the role ``vad``.
+        runtime: where it runs.
+        config: for models that judge windows.
+        batch: blocks or windows at a time.
+
+    Raises:
+        ConfigurationError: it does not tell two kinds of sound apart, or judges windows that are too short.
+    """
+    from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
+
+    if len(loaded.model.cfg.labels) != 2:
+        message = (
+            f"{loaded.name} tells {len(loaded.model.cfg.labels)} kinds of sound apart, no VAD model does: name one."
+        )
+        raise ConfigurationError(message)
+    if isinstance(loaded.model, EncDecFrameClassificationModel):
+        return FrameVad(loaded.model, runtime, batch)
+    if config.window < SHORTEST_WINDOW:
+        raise ConfigurationError(
+            f"{loaded.name} judges windows of diarizer.vad.parameters.window_length_in_sec, which is {config.window:g}:"
+            f" give at least {SHORTEST_WINDOW} (0.63 is usual), or a model that judges frames."
+        )
+    return WindowVad(loaded.model, runtime, config, batch)
+
+
+class FrameVad:
+    """A model that judges frames, over blocks of the recording with what lies around them.
+
+    Args:
+        model: an ``EncDecFrameClassificationModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: where it runs.
+        batch: windows at a time; a block is a hundred of them.
+        block_frames: frames judged at once.
+    """
+
+    def __init__(self, model: Any, runtime: Runtime, batch: int, block_frames: int = BLOCK_FRAMES) -> None:
+        self._model = model
+        self._runtime = runtime
+        self._batch = max(1, batch // 16)
+        self._block = block_frames
+        layers = model.cfg.encoder.jasper
+        stride = math.prod(int(layer.stride[0]) for layer in layers)
+        self._hop = round(float(model.cfg.preprocessor.window_stride) * SAMPLE_RATE) * stride
+        self._around = _reach(layers, stride)
+        self.grid = Grid(self._hop / SAMPLE_RATE)
+
+    def probability(self, audio: Audio, progress: Progress) -> Floats:
+        """How probable speech is, float32 (frames,): what the whole recording at once would give."""
+        frames = len(audio.samples) // self._hop + 1
+        blocks = [(first, min(first + self._block, frames)) for first in range(0, frames, self._block)]
+
+        def run(part: Sequence[tuple[int, int]]) -> Sequence[Floats]:
+            return self._run(audio, part)
+
+        found: list[Floats] = []
+        # The last block is shorter, and nothing follows it: it goes alone.
+        for group in (blocks[:-1], blocks[-1:]):
+            before = len(found)
+
+            def report(share: float, before: int = before, size: int = len(group)) -> None:
+                progress("segmentation", (before + share * size) / len(blocks))
+
+            found += self._runtime.in_batches(group, run, self._batch, report)
+        return np.concatenate(found)
+
+    def _run(self, audio: Audio, blocks: Sequence[tuple[int, int]]) -> Sequence[Floats]:
+        starts = [max(first - self._around, 0) for first, _ in blocks]
+        pieces = [
+            audio.part(start * self._hop, (stop + self._around) * self._hop)
+            for start, (_, stop) in zip(starts, blocks, strict=True)
+        ]
+        lengths = np.array([max(len(piece), 1) for piece in pieces], dtype=np.int64)
+        batch = np.zeros((len(pieces), int(lengths.max())), dtype=np.float32)
+        for row, piece in zip(batch, pieces, strict=True):
+            row[: len(piece)] = piece
+        with self._runtime.using(exact=True):
+            signal, length = self._runtime.tensor(batch), self._runtime.tensor(lengths)
+            logits = self._model.forward(input_signal=signal, input_signal_length=length)  # (blocks, frames, 2)
+            speech: Floats = torch.softmax(logits.to(torch.float32), dim=-1)[..., 1].cpu().numpy()
+        return [
+            row[first - start : stop - start] for row, start, (first, stop) in zip(speech, starts, blocks, strict=True)
+        ]
+
+
+def _reach(layers: Any, stride: int) -> int:
+    """Frames on either side that a frame's judgement depends on, and a few for the spectrum."""
+    reach, step = 0, 1
+    for layer in layers:
+        step *= int(layer.stride[0])
+        reach += (int(layer.kernel[0]) // 2) * int(layer.dilation[0]) * int(layer.repeat) * step
+    return math.ceil(reach / stride) + 8
+
+
+class WindowVad:
+    """A model that judges windows: each speaks for its centre, or with all others that cover a moment.
+
+    Args:
+        model: an ``EncDecClassificationModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: where it runs.
+        config: what the windows are, and how their judgements become one.
+        batch: windows of embeddings at a time; these are shorter.
+    """
+
+    def __init__(self, model: Any, runtime: Runtime, config: VadConfig, batch: int) -> None:
+        self._model = model
+        self._runtime = runtime
+        self._config = config
+        self._batch = batch * 8
+        self._shift = max(1, int(config.shift * SAMPLE_RATE))
+        self._window = int(config.window * SAMPLE_RATE)
+        self.grid = Grid(SMOOTHED_STEP if config.smoothing else self._shift / SAMPLE_RATE)
+
+    def probability(self, audio: Audio, progress: Progress) -> Floats:
+        """How probable speech is, float32 (frames,)."""
+        count = max(1, len(audio.samples) // self._shift)
+        edge = np.zeros(self._window, dtype=np.float32)
+        padded = np.concatenate([edge[: self._window // 2], audio.samples, edge])
+        views = np.lib.stride_tricks.sliding_window_view(padded, self._window)[:: self._shift]  # (windows, samples)
+
+        def run(rows: Sequence[int]) -> Sequence[np.float32]:
+            return self._run(views[rows[0] : rows[-1] + 1])
+
+        found = self._runtime.in_batches(range(count), run, self._batch, lambda share: progress("segmentation", share))
+        judged = np.array(found, dtype=np.float32)
+        return smoothed(judged, self._config) if self._config.smoothing else judged
+
+    def _run(self, windows: NDArray[np.float32]) -> Sequence[np.float32]:
+        lengths = np.full(len(windows), windows.shape[1], dtype=np.int64)
+        with self._runtime.using(exact=True):
+            signal, length = self._runtime.tensor(windows), self._runtime.tensor(lengths)
+            logits = self._model.forward(input_signal=signal, input_signal_length=length)  # (windows, 2)
+            return list(torch.softmax(logits.to(torch.float32), dim=-1)[:, 1].cpu().numpy())
+
+
+def smoothed(judged: Floats, config: VadConfig) -> Floats:
+    """One judgement for every 10 ms from all windows that cover it, float32 (frames,).
+
+    What NeMo's ``generate_overlap_vad_seq_per_tensor`` gives, with its reading of the window as what comes after the
+    moment that it speaks for: the paddings of its configurations are tuned to that.
+
+    Args:
+        judged: of every window, (windows,).
+        config: how long windows are, how far apart, how much of them overlaps, and what is taken of those that do.
+    """
+    shift = max(1, round(config.shift / SMOOTHED_STEP))
+    length = round(config.window / SMOOTHED_STEP) + 1
+    jump = max(1, int(length * (1 - config.overlap)) // shift)
+    used = judged[::jump]
+    apart = jump * shift
+    frame = np.arange(len(judged) * shift)
+    covering = np.full((len(frame), -(-length // apart)), np.nan, dtype=np.float32)
+    for back in range(covering.shape[1]):
+        window = frame // apart - back
+        covers = (window >= 0) & (window < len(used)) & (frame - window * apart < length)
+        covering[covers, back] = used[window[covers]]
+    one: dict[Smoothing, Any] = {"median": np.nanmedian, "mean": np.nanmean}
+    assert config.smoothing is not None
+    result: Floats = one[config.smoothing](covering, axis=1).astype(np.float32)
+    return result

@@ -1,0 +1,1 @@
+"""NeMo's YAML configuration files: found, parsed and checked key by key, without NeMo."""

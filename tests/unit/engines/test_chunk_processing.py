@@ -1,0 +1,198 @@
+"""What portions are written as, and that nothing of them is lost or done by the wrong engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strategies
+from diarist.engines.chunk_processing import (
+    done_elsewhere,
+    dump_arrays,
+    load_arrays,
+    perform,
+    portion_of,
+    read_recognition,
+    recognition_of,
+)
+from diarist.errors import Cancelled
+from diarist.protocols import Engine, Portion, SpreadDiarizer
+from diarist.types import SAMPLE_RATE, Audio, Recognition, RecognizedWord, Span
+from strategies import patient
+
+WHOLE = Audio(np.linspace(-1, 1, 20 * SAMPLE_RATE, dtype=np.float32))
+
+
+class Recorder:
+    """A recogniser that keeps what it is asked."""
+
+    languages = ("en",)
+
+    def __init__(self, says=None):
+        self.says = says or Recognition()
+
+    def recognize(self, audio, speech, language, progress):
+        self.asked = audio, tuple(speech), language
+        progress("recognition", 1.0)
+        return self.says
+
+
+class OneForAll:
+    """A diarizer that cannot be spread."""
+
+    def diarize(self, audio, hints, progress):
+        raise NotImplementedError
+
+
+def engine(recognizer=None, diarizer=None):
+    return Engine("tried", diarizer or OneForAll(), recognizer or Recorder(), ())
+
+
+def piece(portion):
+    return Audio(WHOLE.samples[portion.first_sample : portion.stop_sample].copy())
+
+
+def ignore(*_):
+    pass
+
+
+words = st.builds(
+    RecognizedWord,
+    strategies.word_texts(),
+    st.tuples(st.floats(0, 1e5), st.floats(0, 10)).map(lambda edges: Span(edges[0], edges[0] + edges[1])),
+    strategies.confidences(),
+)
+
+
+@given(st.lists(words, max_size=5), st.sampled_from((None, "en", "ja")), st.none() | strategies.confidences())
+@patient
+def test_what_was_recognised_elsewhere_comes_back_to_the_bit(found, language, probability):
+    said = Recognition(tuple(found), language, probability)
+    portion = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
+    assert read_recognition(perform(engine(Recorder(said)), piece(portion), portion, ignore)) == said
+
+
+def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece():
+    recorder = Recorder()
+    speech = (Span(3.1, 4.7), Span(0.1 + 0.2 + 5, 6.0))
+    portion = recognition_of(WHOLE, speech, "de")
+    assert (portion.first_sample, portion.stop_sample) == (round(2.1 * SAMPLE_RATE), 7 * SAMPLE_RATE)
+    reports = []
+    perform(engine(recorder), piece(portion), portion, lambda *report: reports.append(report))
+    audio, asked, language = recorder.asked
+    assert asked == speech
+    assert language == "de"
+    assert audio.duration == WHOLE.duration
+    heard = slice(portion.first_sample, portion.stop_sample)
+    assert np.array_equal(audio.samples[heard], WHOLE.samples[heard])
+    assert not audio.samples[: heard.start].any()
+    assert not audio.samples[heard.stop :].any()
+    assert reports == [("recognition", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("first", "stop", "expected"),
+    [(-5, 10, (0, 10)), (3, 10**9, (3, 320_000)), (10**9, 2 * 10**9, (320_000, 320_000)), (7, 3, (7, 7))],
+)
+def test_a_portion_reads_nothing_that_is_not_there(first, stop, expected):
+    portion = portion_of("embedding", WHOLE, first, stop, {})
+    assert (portion.first_sample, portion.stop_sample) == expected
+
+
+def test_a_piece_of_another_length_is_refused():
+    portion = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
+    with pytest.raises(ValueError, match="32000 to 80000 came with 47999"):
+        perform(engine(), Audio(piece(portion).samples[1:]), portion, ignore)
+
+
+@pytest.mark.parametrize("stage", ["segmentation", "embedding"])
+def test_an_engine_that_cannot_do_a_portion_says_so(stage):
+    with pytest.raises(ValueError, match=f"tried cannot do {stage}"):
+        perform(engine(), WHOLE, portion_of(stage, WHOLE, 0, 10**9, {}), ignore)
+
+
+def test_a_diarizer_that_can_is_given_the_portion():
+    class Spread(OneForAll):
+        def diarize_spread(self, audio, hints, progress, scatter):
+            raise NotImplementedError
+
+        def perform(self, audio, portion, progress):
+            return f"{portion.stage} of {audio.duration} s".encode()
+
+    assert not isinstance(OneForAll(), SpreadDiarizer)
+    portion = portion_of("embedding", WHOLE, 10, 20, {})
+    assert perform(engine(diarizer=Spread()), piece(portion), portion, ignore) == b"embedding of 20.0 s"
+
+
+def test_arrays_come_back_to_the_bit_and_no_object_does():
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "b": np.array([], dtype=np.uint8)}
+    back = load_arrays(dump_arrays(**arrays))
+    assert back.keys() == arrays.keys()
+    assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+    assert back["a"].dtype == np.float32
+    with pytest.raises(ValueError, match="allow_pickle"):
+        dump_arrays(c=np.array([object()]))
+
+
+def portions(count):
+    return [Portion("embedding", 0, 1, 1, str(number).encode()) for number in range(count)]
+
+
+def test_progress_goes_by_what_portions_cost_and_never_falls():
+    reports = []
+
+    def scatter(given_portions, progress):
+        progress(2)
+        progress(0, 0.5)
+        progress(0, 0.25)
+        progress(0, 7.0)
+        progress(1, 0.0)
+        yield from (portion.work for portion in given_portions)
+
+    done = done_elsewhere(portions(3), [1.0, 1.0, 2.0], scatter, lambda *report: reports.append(report))
+    assert list(done) == [b"0", b"1", b"2"]
+    assert {stage for stage, _ in reports} == {"embedding"}
+    shares = [share for _, share in reports]
+    assert shares[:5] == [0.5, 0.625, 0.625, 0.75, 0.75]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_who_leaves_early_leaves_nobody_waiting():
+    closed = []
+
+    def scatter(given_portions, progress):
+        try:
+            yield from (portion.work for portion in given_portions)
+        finally:
+            closed.append(True)
+
+    results = done_elsewhere(portions(3), [1.0] * 3, scatter, ignore)
+    assert next(results) == b"0"
+    results.close()
+    assert closed == [True]
+
+    def stop(*_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        list(done_elsewhere(portions(3), [1.0] * 3, scatter, stop))
+    assert closed == [True, True]
+
+
+def test_fewer_results_than_portions_are_an_error():
+    def scatter(given_portions, progress):
+        yield b"0"
+
+    with pytest.raises(ValueError, match="of 2 portions only 1"):
+        list(done_elsewhere(portions(2), [1.0] * 2, scatter, ignore))
+
+
+def test_portions_are_what_they_are_made_of():
+    (portion,) = portions(1)
+    assert portion == replace(portion) != replace(portion, work=b"1")
+    assert recognition_of(WHOLE, (Span(3.0, 4.0),), None).work.isascii()

@@ -1,0 +1,105 @@
+"""Speech in pieces for the recogniser: all of it, in order, none too long."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.engines.chunking import pack
+from diarist.types import Span
+from ratios import growth
+from strategies import patient
+
+LONGEST, PAUSE = 28.0, 1.5
+
+
+@st.composite
+def speech(draw, longest=90.0):
+    """Ordered, disjoint spans."""
+    start, spans = draw(st.floats(0, 5)), []
+    for _ in range(draw(st.integers(0, 25))):
+        length = draw(st.one_of(st.floats(0.01, 8), st.floats(0.01, longest)))
+        spans.append(Span(start, start + length))
+        start += length + draw(st.one_of(st.sampled_from((0.0, 0.2, 1.0, PAUSE, 1.6)), st.floats(0, 3)))
+    return spans
+
+
+@given(speech())
+@patient
+def test_chunks_are_ordered_disjoint_bounded_and_cover_all_speech(spans):
+    chunks = pack(spans, LONGEST, PAUSE)
+    assert all(before.end <= after.start + 1e-9 for before, after in pairwise(chunks))
+    assert all(0 < chunk.duration <= LONGEST + 1e-9 for chunk in chunks)
+    for span in spans:
+        covered = sum(span.overlap(chunk) for chunk in chunks)
+        assert covered == pytest.approx(span.duration)
+
+
+@given(speech(longest=10.0))
+@patient
+def test_no_chunk_bridges_a_long_pause_or_begins_or_ends_within_speech(spans):
+    chunks = pack(spans, LONGEST, PAUSE)
+    starts, ends = {span.start for span in spans}, {span.end for span in spans}
+    assert all(chunk.start in starts and chunk.end in ends for chunk in chunks)
+    for before, after in pairwise(spans):
+        pause = Span(before.end, after.start)
+        if pause.duration >= PAUSE:
+            assert all(chunk.overlap(pause) == 0 for chunk in chunks)
+
+
+@given(speech(longest=10.0))
+@patient
+def test_neighbours_that_fit_together_are_not_parted(spans):
+    if spans and spans[-1].end - spans[0].start <= LONGEST and all(a.gap(b) < PAUSE for a, b in pairwise(spans)):
+        assert pack(spans, LONGEST, PAUSE) == (Span(spans[0].start, spans[-1].end),)
+
+
+def test_too_much_speech_is_parted_at_its_longest_pause():
+    spans = [Span(0, 10), Span(10.2, 16), Span(17, 25), Span(25.3, 32)]
+    assert pack(spans, LONGEST, PAUSE) == (Span(0, 16), Span(17, 32))
+
+
+def test_a_long_pause_near_an_end_is_passed_over_for_one_that_leaves_no_scrap():
+    spans = [Span(0, 0.5), Span(1.5, 15), Span(15.8, 30)]
+    assert pack(spans, LONGEST, PAUSE) == (Span(0, 15), Span(15.8, 30))
+
+
+def test_speech_without_any_pause_is_cut_evenly():
+    chunks = pack([Span(3, 73)], LONGEST, PAUSE)
+    assert [chunk.duration for chunk in chunks] == pytest.approx([70 / 3] * 3)
+    assert (chunks[0].start, chunks[-1].end) == (3, pytest.approx(73))
+
+
+def test_nothing_gives_nothing():
+    assert pack([], LONGEST, PAUSE) == ()
+
+
+def regular(count: int) -> list[Span]:
+    return [Span(1.5 * i, 1.5 * i + 1.0) for i in range(count)]
+
+
+@pytest.mark.timing
+def test_the_work_grows_with_the_speech_and_no_faster():
+    assert growth(lambda spans: pack(spans, LONGEST, PAUSE), regular(2_400), regular(9_600)) < 8
+
+
+def test_regular_pauses_for_hours_are_parted_into_good_lengths():
+    chunks = pack(regular(9_600), LONGEST, PAUSE)  # four hours
+    assert sum(chunk.duration for chunk in chunks) > 9_600
+    assert all(chunk.duration <= LONGEST for chunk in chunks)
+    assert np.median([chunk.duration for chunk in chunks]) >= LONGEST / 3
+
+
+@pytest.mark.slow
+def test_pauses_that_shrink_for_hours_are_parted():
+    spans, start = [], 0.0
+    for i in range(9_600):
+        spans.append(Span(start, start + 1.0))
+        start += 1.0 + 1.4 - i * 1e-4  # the longest pause is always near the beginning
+    chunks = pack(spans, LONGEST, PAUSE)
+    assert all(chunk.duration <= LONGEST for chunk in chunks)
+    assert (chunks[0].start, chunks[-1].end) == (0.0, spans[-1].end)
