@@ -28,7 +28,7 @@ from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.evaluation.normalising import normaliser
 from diarist.evaluation.reference import Reference, find
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
 from diarist.types import Seconds, TranscribeOptions, Transcript, Turn, Word
 

@@ -14,13 +14,13 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, create_engine, inspect, select, text
 
+from diarist.auth.keys import KeyStore, webhook_master
 from diarist.errors import JobNotFound
 from diarist.jobs.db import metrics_snapshot, postgres, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import ErrandStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.keys import KeyStore, webhook_master
 from diarist.jobs.model import Job, JobEvent, JobFilter
 from diarist.settings import load_settings
 from diarist.types import Transcript, Utterance

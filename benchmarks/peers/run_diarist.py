@@ -11,7 +11,7 @@ import exchange
 
 from diarist.audio import DecodeLimits, decode
 from diarist.engines.registry import load_engine
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import Settings, load_settings
 from diarist.types import SpeakerHints, TranscribeOptions, Turn

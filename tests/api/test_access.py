@@ -15,10 +15,10 @@ from api.conftest import eventually
 from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, head, raw, recording
 from diarist.api import access, create_app
+from diarist.auth.key_cache import Keyring
+from diarist.auth.keys import KeyStore
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.database import open_database
-from diarist.jobs.keyring import Keyring
-from diarist.jobs.keys import KeyStore
 from diarist.settings import Settings
 
 ENV_KEY = "the-key-of-the-environment"

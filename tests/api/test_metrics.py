@@ -18,7 +18,6 @@ from sqlalchemy import insert, select, update
 
 from api.wire import FORM, recording
 from collector import Collector, collecting
-from diarist import tracing
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db import metrics_snapshot, schema, stored_metrics
@@ -28,6 +27,7 @@ from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
+from diarist.observability import tracing
 from diarist.settings import Settings
 from ratios import ratio
 from servers import PostgresServer

@@ -11,8 +11,8 @@ import pytest
 
 from api.wire import FORM, call, diarize, recording
 from collector import Collector, collecting
-from diarist import tracing
-from diarist.meter import Meter
+from diarist.observability import tracing
+from diarist.pipeline.progress import Meter
 from diarist.settings import Settings
 
 pytestmark = pytest.mark.slow

@@ -76,7 +76,7 @@ def work(
 
 
 def main(role: str) -> None:
-    from diarist import logs
+    from diarist.observability import logs
     from diarist.settings import load_settings
 
     command = (sys.executable, "-P", __file__, "work")

@@ -22,7 +22,7 @@ from diarist.engines.registry import load_engine
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
 from diarist.evaluation.stretches import Answer, Stretch, answer_of
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import Audio, Span, SpeakerHints, TranscribeOptions

@@ -15,7 +15,7 @@ from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
 from diarist.engines.embedded.segmentation import FIELD_SAMPLES, FRAME_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
 from diarist.engines.registry import load_engine
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints, TranscribeOptions

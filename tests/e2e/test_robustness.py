@@ -13,7 +13,7 @@ import recordings
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.formats import conversation
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import Recognition, Span, TranscribeOptions, Transcript

@@ -20,7 +20,7 @@ from diarist.engines.registry import load_engine
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import JobKind, JobState, Order
 from diarist.jobs.service import JobService
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, TranscribeOptions, Transcript
 

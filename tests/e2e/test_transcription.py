@@ -23,9 +23,9 @@ import recordings
 from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
-from diarist.engines.sections import sections
 from diarist.formats import conversation
-from diarist.pipeline import transcribe
+from diarist.pipeline.sections import sections
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import (
@@ -316,7 +316,7 @@ class TestMeeting:
 
     @pytest.fixture(autouse=True)
     def _short_sections(self, monkeypatch):
-        monkeypatch.setattr("diarist.pipeline.sections", partial(sections, length=20.0))
+        monkeypatch.setattr("diarist.pipeline.transcription.sections", partial(sections, length=20.0))
         monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 3)
         monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 

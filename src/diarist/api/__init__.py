@@ -8,8 +8,8 @@ from diarist.api import access, diarize, job_events, job_result, jobs, metrics, 
 from diarist.api.runtime import SPARE_THREADS, Jobs, Runtime
 from diarist.api.tracing import Traced
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
+from diarist.auth.key_cache import Keyring
 from diarist.errors import ConfigurationError
-from diarist.jobs.keyring import Keyring
 from diarist.settings import Settings
 
 __all__ = ["create_app"]

@@ -14,10 +14,10 @@ from functools import partial
 from apiflask import APIFlask
 from flask import current_app, g, request
 
+from diarist.auth.key_cache import PATIENCE_S, Keyring
+from diarist.auth.keys import ApiKey
 from diarist.errors import Unauthorized
-from diarist.jobs.keyring import PATIENCE_S, Keyring
-from diarist.jobs.keys import ApiKey
-from diarist.listening import on_this_machine, this_machine
+from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from typing import ParamSpec, TypeVar
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from diarist import logs, tracing
 from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.rendering import rendered
@@ -21,6 +20,7 @@ from diarist.api.tracing import current_request_id
 from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job, Order
+from diarist.observability import logs, tracing
 
 logger = logging.getLogger(__name__)
 

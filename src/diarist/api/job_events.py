@@ -15,7 +15,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response, request
 
-from diarist import formats, logs
+from diarist import formats
 from diarist.api import access
 from diarist.api.job_result import so_far
 from diarist.api.job_schemas import EventsQuery
@@ -25,6 +25,7 @@ from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField
 from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
 from diarist.jobs.model import Job, JobEvent, JobState
+from diarist.observability import logs
 from diarist.types import Utterance
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from diarist import tracing
 from diarist.api import access
 from diarist.api.job_schemas import (
     DeliveryList,
@@ -34,6 +33,7 @@ from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
+from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
 

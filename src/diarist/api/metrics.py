@@ -18,11 +18,11 @@ from prometheus_client.utils import floatToGoString
 from diarist import __version__
 from diarist.api.observing import Observed
 from diarist.api.openapi import Document
+from diarist.background_refresh import Recent
 from diarist.errors import ServiceError
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.metrics_snapshot import Figures
 from diarist.jobs.db.stored_metrics import BOUNDS, Tally
-from diarist.jobs.recent import Recent
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from apiflask import APIFlask
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from werkzeug.exceptions import HTTPException
 
-from diarist import tracing
+from diarist.observability import tracing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -10,11 +10,11 @@ from typing import BinaryIO, Protocol
 
 from flask import current_app
 
+from diarist.background_refresh import Recent
 from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.db.metrics_snapshot import Figures
 from diarist.jobs.db.outbox import Delivery
 from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
-from diarist.jobs.recent import Recent
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 

@@ -33,8 +33,8 @@ from diarist.api.lane import Lane
 from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.tracing import log_access, request_id_for
 from diarist.api.upload import FORM_BYTES, too_large
-from diarist.disk import disk_full
 from diarist.errors import ConfigurationError, StoreUnavailable, Unauthorized
+from diarist.scratch import disk_full
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)

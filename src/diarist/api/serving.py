@@ -7,18 +7,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from diarist import __version__, logs, tracing
+from diarist import __version__
 from diarist.api import access, create_app
 from diarist.api.lock import owned
 from diarist.api.server import Server
 from diarist.api.upload import sweep
+from diarist.auth.key_cache import Keyring
+from diarist.auth.keys import KeyStore
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.database import open_database
-from diarist.jobs.keyring import Keyring
-from diarist.jobs.keys import KeyStore
 from diarist.jobs.service import JobService, open_service
+from diarist.observability import logs, tracing
 from diarist.settings import Settings
-from diarist.stopping import stopped_by_signals
+from diarist.signals import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.formparser import FormDataParser
 
 from diarist.api.runtime import runtime
-from diarist.disk import disk_full
 from diarist.errors import EmptyAudio, InvalidOption, StorageFull, UploadTooLarge
+from diarist.scratch import disk_full
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import IO
 
 import numpy as np
 
-from diarist.disk import disk_full
 from diarist.errors import StorageFull
+from diarist.scratch import disk_full
 from diarist.types import SAMPLE_RATE, Samples
 
 _LEAST_SAMPLES = 60 * SAMPLE_RATE

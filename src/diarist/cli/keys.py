@@ -15,8 +15,8 @@ from diarist.errors import InvalidOption
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from diarist.auth.keys import ApiKey, KeyStore
     from diarist.jobs.db.database import Database
-    from diarist.jobs.keys import ApiKey, KeyStore
 
 
 @click.group()
@@ -37,7 +37,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 
     The key goes to standard output, this once: only its hash is kept.
     """
-    from diarist.jobs.keys import KeyStore, webhook_master
+    from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _store() as (settings, database):
@@ -67,7 +67,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 def list_keys(as_json: bool) -> None:
     """Show every key, without its secret."""
-    from diarist.jobs.keys import ENV_ID, ApiKey, KeyStore
+    from diarist.auth.keys import ENV_ID, ApiKey, KeyStore
 
     with _store() as (settings, database):
         found = KeyStore(database).list()
@@ -100,7 +100,7 @@ def revoke(key: str) -> None:
 
     A service that is running refuses it within a second. Its jobs go on, and stay until their time is over.
     """
-    from diarist.jobs.keys import KeyStore
+    from diarist.auth.keys import KeyStore
 
     with _store() as (_, database):
         revoked = KeyStore(database).revoke(key)
@@ -117,7 +117,7 @@ def webhook_secret(key: str | None) -> None:
 
     Without ID_OR_NAME: those of jobs without a key, of a service that has none. `env` is the setting API_KEY.
     """
-    from diarist.jobs.keys import KeyStore, webhook_master
+    from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _store() as (settings, database):
@@ -139,7 +139,7 @@ def _store() -> Iterator[tuple[Settings, Database]]:
 
 def _owner(store: KeyStore, key: str | None) -> str:
     """Raises ``InvalidOption`` where there is no such key."""
-    from diarist.jobs.keys import ENV_ID
+    from diarist.auth.keys import ENV_ID
 
     if key is None or key == ENV_ID:
         return key or ""

@@ -130,7 +130,7 @@ def prepare_engine(settings: Settings, report: Reporter, offline: bool) -> Trans
         progress("loading", 0.0)
         from diarist.audio import DecodeLimits
         from diarist.engines.registry import load_engine
-        from diarist.pipeline import transcribe as run_pipeline
+        from diarist.pipeline.transcription import transcribe as run_pipeline
 
         engine = load_engine(settings)
     limits = DecodeLimits.of(settings)

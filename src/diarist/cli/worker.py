@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from diarist import logs, tracing
 from diarist.cli.engine_options import engine_options
+from diarist.observability import logs, tracing
 from diarist.settings import load_settings
 
 

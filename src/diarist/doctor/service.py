@@ -15,7 +15,7 @@ from diarist import __version__
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.doctor.stores import kept
 from diarist.jobs.db import schema, serialization
-from diarist.listening import on_this_machine, this_machine
+from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
 SILENT_S = 60.0

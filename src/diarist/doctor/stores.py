@@ -11,13 +11,13 @@ from urllib.parse import quote, urlsplit
 
 from sqlalchemy import Engine, func, select
 
+from diarist.auth.keys import KeyStore, checked_secret, configured_key
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
 from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
 from diarist.jobs.db.schema import VERSION
-from diarist.jobs.keys import KeyStore, checked_secret, configured_key
-from diarist.listening import on_this_machine
+from diarist.loopback import on_this_machine
 from diarist.settings import Settings
 
 SLOW_S = 0.1

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from diarist.auth.keys import webhook_master
+from diarist.background_refresh import Recent
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
 from diarist.jobs.completion import Waiters
 from diarist.jobs.db import metrics_snapshot, outbox_rows
@@ -21,7 +23,6 @@ from diarist.jobs.db.outbox import Delivery, ErrandStore
 from diarist.jobs.db.quotas import same
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
-from diarist.jobs.keys import webhook_master
 from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
@@ -38,7 +39,6 @@ from diarist.jobs.model import (
 from diarist.jobs.outbox.download import FetchHandler
 from diarist.jobs.outbox.runner import ErrandRunner
 from diarist.jobs.outbox.webhook import WebhookHandler
-from diarist.jobs.recent import Recent
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import clear_leftovers
 from diarist.jobs.store import JobStore

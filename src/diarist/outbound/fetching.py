@@ -15,13 +15,13 @@ from urllib.parse import unquote
 
 import httpcore
 
-from diarist.disk import disk_full
 from diarist.errors import StorageFull, UploadTooLarge, UrlUnreachable, UrlUnusable
 from diarist.outbound.exchange import exchange, header
 from diarist.outbound.guard import Resolve, resolve
 from diarist.outbound.networks import Networks
 from diarist.outbound.patience import SILENCE_S, Patience
 from diarist.outbound.urls import Url, follow, read
+from diarist.scratch import disk_full
 from diarist.types import Seconds
 
 MAX_REDIRECTS = 5

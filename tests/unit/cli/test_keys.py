@@ -8,9 +8,9 @@ import re
 import pytest
 from click.testing import CliRunner, Result
 
+from diarist.auth.keys import KeyStore, webhook_master
 from diarist.cli import main
 from diarist.jobs.db.database import open_database
-from diarist.jobs.keys import KeyStore, webhook_master
 from diarist.outbound.webhooks import secret_for
 from diarist.settings import Settings
 

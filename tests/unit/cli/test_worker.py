@@ -18,7 +18,7 @@ def asked(folder, monkeypatch) -> list[Settings]:
     monkeypatch.setenv("QUEUE_URL", "redis://127.0.0.1:1/0")
     given: list[Settings] = []
     monkeypatch.setattr("diarist.jobs.workers.node.run_workers", given.append)
-    monkeypatch.setattr("diarist.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("diarist.observability.logs.configure", lambda *_, **__: None)
     return given
 
 
@@ -58,7 +58,7 @@ def test_values_that_cannot_be(asked, arguments, said):
 def test_without_a_queue_it_says_what_to_run(folder, monkeypatch):
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr("diarist.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("diarist.observability.logs.configure", lambda *_, **__: None)
     result = run()
     assert result.exit_code == 2
     assert "QUEUE_URL is not set" in result.output

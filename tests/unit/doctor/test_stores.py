@@ -10,11 +10,11 @@ from datetime import timedelta
 import pytest
 import redis
 
+from diarist.auth.keys import KeyStore
 from diarist.doctor import stores
 from diarist.doctor.findings import run
 from diarist.jobs.db import schema
 from diarist.jobs.db.database import FILE_NAME, open_database
-from diarist.jobs.keys import KeyStore
 from diarist.settings import Settings
 
 

@@ -27,7 +27,7 @@ from diarist.engines.chunking import pack
 from diarist.engines.embedded.parallel import Relay, Streams, in_order
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.errors import InvalidOption
-from diarist.meter import DETECTION_S
+from diarist.pipeline.progress import DETECTION_S
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
 
 PREPENDED = "\"'“¿([{-"

@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from diarist.disk import disk_full
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull, UploadTooLarge
+from diarist.scratch import disk_full
 from diarist.settings import Settings
 
 RECORDING = "recording"

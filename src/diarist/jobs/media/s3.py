@@ -15,7 +15,6 @@ from tempfile import mkstemp
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from diarist.disk import disk_full
 from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
 from diarist.jobs.media.directory import (
     CHUNK_BYTES,
@@ -29,6 +28,7 @@ from diarist.jobs.media.directory import (
     is_job_id,
 )
 from diarist.jobs.media.s3_errors import GONE, code_of, explained
+from diarist.scratch import disk_full
 from diarist.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from diarist import logs, tracing
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
 from diarist.jobs.db.outbox import Errand, ErrandStore
 from diarist.jobs.error_codes import to_job_error
@@ -20,6 +19,7 @@ from diarist.jobs.media.directory import MediaStore, check_disk
 from diarist.jobs.model import Job, JobError, JobState
 from diarist.jobs.outbox.runner import LEASE_S
 from diarist.jobs.store import JobStore
+from diarist.observability import logs, tracing
 from diarist.outbound.fetching import Fetched, fetch
 from diarist.outbound.guard import Resolve, resolve
 from diarist.outbound.networks import parse_networks

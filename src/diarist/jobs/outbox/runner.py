@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from os import getpid
 from typing import Protocol
 
-from diarist import logs
 from diarist.errors import Cancelled, JobFailed, ServiceError
 from diarist.jobs.db import outbox_rows
 from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.observability import logs
 from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from datetime import datetime
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from diarist import logs, tracing
 from diarist.errors import JobNotFound
 from diarist.jobs.db.outbox import Errand, ErrandStore
 from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.model import Job, JobState
 from diarist.jobs.store import JobStore
+from diarist.observability import logs, tracing
 from diarist.outbound.guard import Resolve, resolve
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.webhooks import RETRY_DELAYS_S, Delivered, post, secret_for, sign

@@ -88,7 +88,7 @@ def work(
 ) -> Transcript:
     """The pipeline, with the limits of the settings."""
     from diarist.audio import DecodeLimits
-    from diarist.pipeline import transcribe
+    from diarist.pipeline.transcription import transcribe
 
     limits = DecodeLimits.of(settings, settings.temp_dir)
     return transcribe(path, engine, options, progress, limits, settled=settled, scatter=scatter)

@@ -16,7 +16,7 @@ from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.workers.pool import COMMAND, Crew
 from diarist.settings import Settings
-from diarist.stopping import stopped_by_signals
+from diarist.signals import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 

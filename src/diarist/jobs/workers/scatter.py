@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from diarist import __version__
-from diarist.disk import disk_full
 from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing, StorageFull
 from diarist.jobs.db.chunks import PortionStore, Task
 from diarist.jobs.media.directory import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Engine, NotePortion, Portion
+from diarist.scratch import disk_full
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress
 

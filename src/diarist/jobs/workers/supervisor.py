@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from diarist import logs
 from diarist.errors import ServiceError
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.database import utc_now
@@ -23,6 +22,7 @@ from diarist.jobs.store import JobStore
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.ipc import Briefing
 from diarist.jobs.workers.placement import Place
+from diarist.observability import logs
 
 logger = logging.getLogger(__name__)
 

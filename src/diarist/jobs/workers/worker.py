@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from diarist import logs, tracing
 from diarist.errors import Cancelled, DiaristError, InputError, JobNotFound, MediaMissing, ServiceError
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.chunks import PortionStore
@@ -31,6 +30,7 @@ from diarist.jobs.workers.partial_results import PartialTranscript
 from diarist.jobs.workers.scatter import StoreScatter, help_out, signature
 from diarist.jobs.workers.shutdown import end_process, see_out
 from diarist.jobs.workers.work import LoadEngine, Work
+from diarist.observability import logs, tracing
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import ModelInfo

@@ -18,7 +18,7 @@ from diarist.engines.embedded.whisper import (
     passed_over,
     shorten,
 )
-from diarist.meter import DETECTION_S
+from diarist.pipeline.progress import DETECTION_S
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
 from ratios import growth
 from strategies import patient

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.nemo
 SESSION = """
 import logging, sys, warnings
 from pathlib import Path
-from diarist import logs
+from diarist.observability import logs
 from diarist.settings import Settings
 
 model, folder = sys.argv[1:]

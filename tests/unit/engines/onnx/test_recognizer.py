@@ -50,7 +50,7 @@ for name in ("torch", "nemo", "omegaconf", "lightning"):
 from pathlib import Path
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
-from diarist.pipeline import transcribe
+from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
 from diarist.types import TranscribeOptions
 settings = load_settings(

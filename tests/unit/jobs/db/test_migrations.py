@@ -15,6 +15,7 @@ from sqlalchemy import Text, select, text
 
 from contract.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
 from diarist import __version__
+from diarist.auth.keys import KeyStore
 from diarist.jobs.db import schema
 from diarist.jobs.db.chunks import PortionStore
 from diarist.jobs.db.job_store import SqlJobStore
@@ -23,7 +24,6 @@ from diarist.jobs.db.migrations.state import REVISION_TABLE, SchemaState, revisi
 from diarist.jobs.db.migrations.upgrading import scripts, upgrade
 from diarist.jobs.db.outbox import ErrandStore
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
-from diarist.jobs.keys import KeyStore
 from diarist.jobs.model import JobKind, JobState
 from diarist.outbound.webhooks import Delivered
 from old_stores import EXPECTED, NOW, OldStore, described

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies
-from diarist.attribution import Attribution, attribute
-from diarist.settling import Settling
+from diarist.pipeline.attribution import Attribution, attribute
+from diarist.pipeline.finalization import Settling
 from diarist.types import Diarization, RecognizedWord, Span, Turn, Utterance, Word
 from strategies import patient
 

@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
-from diarist import __version__, logs
+from diarist import __version__
 from diarist.errors import Cancelled, ConfigurationError, DiaristError
+from diarist.observability import logs
 from diarist.settings import Settings
 from diarist.types import Seconds
 

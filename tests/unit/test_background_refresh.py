@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from diarist.background_refresh import Recent
 from diarist.errors import StoreUnavailable
-from diarist.jobs.recent import Recent
 
 PATIENCE_S = 20.0
 FOREVER_S = 1e9

@@ -10,15 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
-from diarist.attribution import Attribution, speech_of
 from diarist.audio import DecodeLimits, decode
-from diarist.calibration import count_probability
 from diarist.engines.chunk_processing import done_elsewhere, read_recognition, recognition_of
-from diarist.engines.sections import Section, sections
 from diarist.errors import InvalidOption
-from diarist.meter import DETECTION_S, Meter
+from diarist.pipeline.attribution import Attribution, speech_of
+from diarist.pipeline.calibration import count_probability
+from diarist.pipeline.finalization import Settled, Settling
+from diarist.pipeline.progress import DETECTION_S, Meter
+from diarist.pipeline.sections import Section, sections
 from diarist.protocols import Engine, LanguageDetector, Scatter, ScatterPortions, SpreadDiarizer
-from diarist.settling import Settled, Settling
 from diarist.types import (
     Audio,
     Diarization,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diarist.masking import Mask, names_secret
+from diarist.observability.redaction import Mask, names_secret
 from diarist.settings import Settings
 
 TOKEN = "dk_AbCdEf012345_" + "s" * 20 + "-_" + "S" * 21

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from diarist.auth import key_cache
+from diarist.auth.key_cache import Keyring
+from diarist.auth.keys import ENV_ID, KeyStore, KnownKeys
 from diarist.errors import ConfigurationError, StoreUnavailable
-from diarist.jobs import keyring
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.keyring import Keyring
-from diarist.jobs.keys import ENV_ID, KeyStore, KnownKeys
 from diarist.settings import Settings
 
 
@@ -64,7 +64,7 @@ def time_goes(monkeypatch):
     """``time_goes(seconds)``: for the keyring, not for the test."""
     ahead = [0.0]
     real = time.monotonic
-    monkeypatch.setattr(keyring.time, "monotonic", lambda: real() + ahead[0])
+    monkeypatch.setattr(key_cache.time, "monotonic", lambda: real() + ahead[0])
 
     def go(seconds: float) -> None:
         ahead[0] += seconds
@@ -83,7 +83,7 @@ def test_a_new_key_is_known_at_once(store, settings):
     _, first = store.create("first")
     assert ring.check(first).name == "first"
     _, second = store.create("second")
-    time.sleep(keyring.UNKNOWN_S)
+    time.sleep(key_cache.UNKNOWN_S)
     assert ring.check(second).name == "second"
     assert ring.required()
 
@@ -93,7 +93,7 @@ def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
     _, token = store.create("web")
     assert ring.check(token)
     store.revoke("web")
-    time_goes(keyring.TRUSTED_S)
+    time_goes(key_cache.TRUSTED_S)
     assert ring.check(token) is None
     assert ring.required(), "all keys are revoked: nobody is let in"
 
@@ -105,7 +105,7 @@ def test_many_requests_are_few_looks(store, settings):
     before, started = store.looks, time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ring.check, [token] * 400))
-    assert store.looks - before <= 1 + (time.monotonic() - started) / keyring.RENEWED_S
+    assert store.looks - before <= 1 + (time.monotonic() - started) / key_cache.RENEWED_S
 
 
 def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time_goes):
@@ -113,7 +113,7 @@ def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time
     _, token = store.create("web")
     assert ring.check(token)
     store.open.clear()
-    time_goes(keyring.RENEWED_S + 0.1)
+    time_goes(key_cache.RENEWED_S + 0.1)
     assert ring.check(token, patience_s=0), "one look goes on"
     assert ring.check(token, patience_s=0)
 
@@ -139,7 +139,7 @@ def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, sett
     _, token = store.create("web")
     assert ring.check(token)
     store.broken = True
-    time_goes(keyring.TRUSTED_S)
+    time_goes(key_cache.TRUSTED_S)
     for ask in (lambda: ring.check(token), lambda: Keyring(settings, store).required()):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
@@ -155,7 +155,7 @@ def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings,
     assert ring.required()
     empty = Database(open_sqlite(tmp_path / "other.sqlite3"))
     store._database = empty
-    time_goes(keyring.TRUSTED_S)
+    time_goes(key_cache.TRUSTED_S)
     assert ring.required()
     empty.close()
 
@@ -201,4 +201,4 @@ def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
         assert ring.check(token)
         assert store.noted.wait(20)
         store.noted.clear()
-        time_goes(keyring.USED_EVERY_S)
+        time_goes(key_cache.USED_EVERY_S)

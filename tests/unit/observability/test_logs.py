@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from diarist import logs
+from diarist.observability import logs
 from diarist.settings import Settings
 
 HOSTILE = "a\r\n2026-01-01 ERROR forged \x1b[31m\x9b \u2028 \u202e \ud800 \x00 \x85"
@@ -306,7 +306,7 @@ def test_what_ends_a_process_or_a_thread_is_logged_as_json(tmp_path):
     program = """
 import threading
 from pathlib import Path
-from diarist import logs
+from diarist.observability import logs
 from diarist.settings import Settings
 
 logs.configure(Settings(_env_file=None, log_format="json", log_file=Path("service.log")))
@@ -342,7 +342,7 @@ def test_celery_leaves_logging_to_us(tmp_path):
     program = """
 import logging
 from celery import Celery, signals
-from diarist import logs
+from diarist.observability import logs
 from diarist.settings import Settings
 
 settings = Settings(_env_file=None, log_format="json", queue_url="redis://:a-long-password@127.0.0.1:1/0")

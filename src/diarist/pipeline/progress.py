@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from diarist import tracing
+from diarist.observability import tracing
 from diarist.types import Progress, Seconds, Timing
 
 ItemT = TypeVar("ItemT")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import strategies
-from diarist.attribution import Attribution, Handover, attribute, decode, speech_of, weigh
+from diarist.pipeline.attribution import Attribution, Handover, attribute, decode, speech_of, weigh
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from ratios import growth
 from strategies import patient

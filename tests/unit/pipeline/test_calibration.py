@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.attribution import attribute
-from diarist.calibration import (
+from diarist.pipeline.attribution import attribute
+from diarist.pipeline.calibration import (
     CALIBRATED_DIARIZER,
     contested_frames,
     contested_share,

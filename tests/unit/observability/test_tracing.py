@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from collector import Collector, collecting
-from diarist import logs, tracing
 from diarist.errors import Cancelled, ConfigurationError, NotAudio
+from diarist.observability import logs, tracing
 from diarist.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ class TestOff:
     def test_nothing_is_loaded_and_nothing_known(self) -> None:
         program = """
 import sys
-from diarist import tracing
+from diarist.observability import tracing
 from diarist.settings import Settings
 tracing.configure(Settings(_env_file=None), "api")
 with tracing.span("job", size=1) as span:
@@ -148,7 +148,7 @@ def test_a_trace_goes_on_in_another_process(tracing_on: Collector) -> None:
         kept = tracing.current()
     program = """
 import sys
-from diarist import tracing
+from diarist.observability import tracing
 from diarist.settings import Settings
 tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=sys.argv[1]), "worker", "host-00")
 with tracing.span("job", parent=sys.argv[2], kind="consumer"):
@@ -209,7 +209,7 @@ def test_of_an_error_its_kind_is_told_and_not_its_words(tracing_on: Collector) -
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the log of the service shows; pytest hears OpenTelemetry's own lines as well."""
-    return [record.getMessage() for record in caplog.records if record.name == "diarist.tracing"]
+    return [record.getMessage() for record in caplog.records if record.name == "diarist.observability.tracing"]
 
 
 def test_a_collector_that_comes_back_is_used_again_and_the_log_says_so_once(

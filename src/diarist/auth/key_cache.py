@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 
+from diarist.auth.keys import ENV_ID, USED_EVERY_S, ApiKey, KeyStore, KnownKeys, configured_key
+from diarist.background_refresh import Recent
 from diarist.errors import ServiceError, StoreUnavailable
-from diarist.jobs.keys import ENV_ID, USED_EVERY_S, ApiKey, KeyStore, KnownKeys, configured_key
-from diarist.jobs.recent import Recent
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)

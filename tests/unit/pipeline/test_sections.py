@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.sections import LENGTH, sections
+from diarist.pipeline.sections import LENGTH, sections
 from diarist.types import Span
 from strategies import patient
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist import pipeline
 from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
-from diarist.engines.sections import sections
 from diarist.errors import Cancelled, InvalidOption, NotAudio
-from diarist.meter import WEIGHTS
-from diarist.pipeline import transcribe
+from diarist.pipeline import transcription
+from diarist.pipeline.progress import WEIGHTS
+from diarist.pipeline.sections import sections
+from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.types import (
     SAMPLE_RATE,
@@ -341,7 +341,7 @@ def long_talk(*tones, seconds=180.0):
 @pytest.fixture
 def _short_sections(monkeypatch):
     """So that recordings are short, too."""
-    monkeypatch.setattr(pipeline, "sections", partial(sections, length=36.0))
+    monkeypatch.setattr(transcription, "sections", partial(sections, length=36.0))
 
 
 in_short_sections = pytest.mark.usefixtures("_short_sections")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from diarist.stopping import stopped_by_signals
+from diarist.signals import stopped_by_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,8 +6,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from diarist.auth.keys import webhook_master
 from diarist.jobs.db.database import open_database
-from diarist.jobs.keys import webhook_master
 from diarist.settings import load_settings
 
 

@@ -14,13 +14,13 @@ from secrets import token_urlsafe
 import pytest
 from sqlalchemy import select
 
+from diarist.auth.keys import ENV_ID, KeyStore, _first, configured_key, webhook_master
 from diarist.errors import ConfigurationError, InvalidOption, StoreUnavailable
 from diarist.jobs.db.database import Database, open_database
 from diarist.jobs.db.schema import api_keys, secrets
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.keys import ENV_ID, KeyStore, _first, configured_key, webhook_master
 from diarist.settings import Settings
-from unit.jobs.master_entry import ask
+from unit.auth.master_entry import ask
 
 TOKEN = re.compile(r"dk_[A-Za-z0-9]{12}_[A-Za-z0-9_-]{43}")
 
@@ -114,7 +114,7 @@ def test_one_keys_secret_does_not_open_with_anothers_id(keys):
 def test_the_hash_is_compared_also_where_there_is_no_such_key(keys, monkeypatch):
     _, token = keys.create("web")
     seen = []
-    monkeypatch.setattr("diarist.jobs.keys.hmac.compare_digest", lambda *both: seen.append(both) or both[0] == both[1])
+    monkeypatch.setattr("diarist.auth.keys.hmac.compare_digest", lambda *both: seen.append(both) or both[0] == both[1])
     unknown = "dk_" + "A" * 12 + token[15:]
     assert keys.check(token)
     assert keys.check(unknown) is None
@@ -222,7 +222,7 @@ class Meeting:
 
 
 def test_the_secret_of_webhooks_is_one_for_all(shared, tmp_path, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.keys.secrets.token_urlsafe", Meeting(token_urlsafe))
+    monkeypatch.setattr("diarist.auth.keys.secrets.token_urlsafe", Meeting(token_urlsafe))
 
     with ThreadPoolExecutor(2) as pool:
         masters = list(pool.map(lambda _: webhook_master(settings_of(tmp_path), shared), range(2)))
@@ -231,7 +231,7 @@ def test_the_secret_of_webhooks_is_one_for_all(shared, tmp_path, monkeypatch):
 
 def test_two_at_once_do_not_get_the_same_name(shared, monkeypatch):
     keys = KeyStore(shared)
-    monkeypatch.setattr("diarist.jobs.keys._first", Meeting(_first))
+    monkeypatch.setattr("diarist.auth.keys._first", Meeting(_first))
 
     def create(_):
         try:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from diarist.masking import MASK, Mask, names_secret
+from diarist.observability.redaction import MASK, Mask, names_secret
 from diarist.settings import Settings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -33,7 +33,7 @@ job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 """Id of the job that is being worked on."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""Id of the trace that this belongs to, 32 hexadecimal digits; ``diarist.tracing`` sets it."""
+"""Id of the trace that this belongs to, 32 hexadecimal digits; ``diarist.observability.tracing`` sets it."""
 
 # What says where a line comes from: the attribute of its record, and its name in a plain line.
 _IDS = (("request_id", "request"), ("job_id", "job"), ("worker", "worker"), ("trace_id", "trace"))
