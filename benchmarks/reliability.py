@@ -26,7 +26,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
-from diarist.evaluation.normalising import normaliser
+from diarist.evaluation.normalization import normaliser
 from diarist.evaluation.reference import Reference, find
 from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diarist.evaluation.stretches import Answer, Stretch
+from diarist.evaluation.segments import Answer, Stretch
 from diarist.pipeline.attribution import attribute
 from diarist.types import Diarization, Seconds, Span
 from running import Output

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from diarist.errors import InvalidOption, ServiceError
-from diarist.evaluation.service import ask
+from diarist.evaluation.service_client import ask
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
-from diarist.evaluation.stretches import Answer, Stretch, answer_of
+from diarist.evaluation.segments import Answer, Stretch, answer_of
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings

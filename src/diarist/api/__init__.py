@@ -5,8 +5,8 @@ from __future__ import annotations
 from apiflask import APIFlask
 
 from diarist.api import access, diarize, job_events, job_result, jobs, metrics, openapi, problems, status
+from diarist.api.request_log import Traced
 from diarist.api.runtime import SPARE_THREADS, Jobs, Runtime
-from diarist.api.tracing import Traced
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
 from diarist.auth.key_cache import Keyring
 from diarist.errors import ConfigurationError

@@ -14,9 +14,9 @@ from flask import Response, request
 from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.rendering import rendered
+from diarist.api.request_log import current_request_id
 from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm
-from diarist.api.tracing import current_request_id
 from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job, Order

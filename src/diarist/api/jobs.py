@@ -26,9 +26,9 @@ from diarist.api.job_schemas import (
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
 from diarist.api.owning import own_job
+from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
-from diarist.api.tracing import current_request_id
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.media.directory import new_job_id

@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from diarist import __version__
-from diarist.api.observing import Observed
+from diarist.api.instrumentation import Observed
 from diarist.api.openapi import Document
 from diarist.background_refresh import Recent
 from diarist.errors import ServiceError

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from diarist import errors
+from diarist.api.request_log import current_request_id
 from diarist.api.schemas import refusal
-from diarist.api.tracing import current_request_id
 from diarist.errors import DiaristError
 
 logger = logging.getLogger(__name__)

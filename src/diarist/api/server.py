@@ -29,9 +29,9 @@ from waitress.utilities import Error
 
 from diarist import errors
 from diarist.api import access, problems
-from diarist.api.lane import Lane
+from diarist.api.fair_semaphore import Lane
+from diarist.api.request_log import log_access, request_id_for
 from diarist.api.runtime import SPARE_THREADS, Runtime
-from diarist.api.tracing import log_access, request_id_for
 from diarist.api.upload import FORM_BYTES, too_large
 from diarist.errors import ConfigurationError, StoreUnavailable, Unauthorized
 from diarist.scratch import disk_full

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from diarist import __version__
 from diarist.api import access, create_app
-from diarist.api.lock import owned
+from diarist.api.data_dir_lock import owned
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.auth.key_cache import Keyring

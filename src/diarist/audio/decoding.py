@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.audio.channels import DownMix, distinct
-from diarist.audio.child import TOO_LONG_BY_S
+from diarist.audio.decoder_process import Block, Message, Opened, Report, Silence, facts_of, messages
+from diarist.audio.decoder_program import TOO_LONG_BY_S
 from diarist.audio.headers import Header
-from diarist.audio.process import Block, Message, Opened, Report, Silence, facts_of, messages
 from diarist.audio.samples import SampleBuffer
 from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
 from diarist.settings import Settings

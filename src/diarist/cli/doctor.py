@@ -22,7 +22,7 @@ def doctor(as_json: bool) -> None:
     One line for each thing that is looked at: ok, warning or error. Nothing is changed. The exit code is 1 where there
     is an error.
     """
-    from diarist.doctor.examination import examine
+    from diarist.doctor.checks import examine
     from diarist.doctor.findings import Finding, error
 
     findings: dict[str, Finding] = {}

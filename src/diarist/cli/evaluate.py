@@ -15,11 +15,11 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
-    from diarist.cli.reporters import Reporter
+    from diarist.cli.progress_display import Reporter
     from diarist.cli.transcribe import Prepare, Transcriber
     from diarist.evaluation.reference import Reference
     from diarist.evaluation.scoring import Score
-    from diarist.evaluation.stretches import Answer
+    from diarist.evaluation.segments import Answer
     from diarist.types import Progress
 
 Answering: TypeAlias = "Callable[[Reference, Progress], Answer]"
@@ -63,7 +63,7 @@ def evaluate(
     Exit codes: 0 all scored, 1 some recording failed (the others are scored), 2 wrong options, 3 no models or engine,
     130 interrupted.
     """
-    from diarist.cli.reporters import reporter
+    from diarist.cli.progress_display import reporter
     from diarist.cli.transcribe import log_to_stderr, signals_unwind
     from diarist.evaluation import reference
     from diarist.evaluation.scoring import require
@@ -138,7 +138,7 @@ def _prepared(prepare: Prepare | None, chosen: dict[str, str], report: Reporter,
 def _heard(
     transcriber: Transcriber, language: str | None, known: bool, reference: Reference, progress: Progress
 ) -> Answer:
-    from diarist.evaluation.stretches import answer_of
+    from diarist.evaluation.segments import answer_of
     from diarist.types import SpeakerHints, TranscribeOptions
 
     assert reference.recording is not None
@@ -149,7 +149,7 @@ def _heard(
 
 
 def _served(address: str, language: str | None, known: bool, reference: Reference, progress: Progress) -> Answer:
-    from diarist.evaluation.service import ask
+    from diarist.evaluation.service_client import ask
 
     assert reference.recording is not None
     fields = {"language": language} if language else {}
@@ -160,14 +160,14 @@ def _served(address: str, language: str | None, known: bool, reference: Referenc
 
 
 def _stored(folder: Path, reference: Reference, progress: Progress) -> Answer:
-    from diarist.evaluation.answers import from_files
+    from diarist.evaluation.hypotheses import from_files
 
     progress("reading", 0.0)
     return from_files(folder, reference.name)
 
 
 def _show(scores: dict[str, Score], output: Path | None, language: str | None) -> None:
-    from diarist.cli.outputs import STDIN, write, write_out
+    from diarist.cli.output_files import STDIN, write, write_out
     from diarist.evaluation.report import document, table
 
     if output == STDIN:

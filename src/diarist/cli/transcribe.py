@@ -17,8 +17,8 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
-    from diarist.cli.outputs import Task
-    from diarist.cli.reporters import Reporter
+    from diarist.cli.output_files import Task
+    from diarist.cli.progress_display import Reporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
     from diarist.types import Progress, TranscribeOptions, Transcript
@@ -88,8 +88,8 @@ def transcribe(
     Exit codes: 0 all done, 1 some recording failed (the others are done), 2 wrong options, 3 no models or engine,
     130 interrupted.
     """
-    from diarist.cli.outputs import plan
-    from diarist.cli.reporters import reporter
+    from diarist.cli.output_files import plan
+    from diarist.cli.progress_display import reporter
     from diarist.formats import Extras
     from diarist.settings import load_settings
     from diarist.types import SpeakerHints, TranscribeOptions
@@ -184,7 +184,7 @@ def _transcribed(
     task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, extras: Extras
 ) -> tuple[Transcript, list[str]] | None:
     """The transcript, and its text in each of the task's formats; or None, said, where there is none."""
-    from diarist.cli.outputs import regular_file
+    from diarist.cli.output_files import regular_file
 
     try:
         with report.step(task.shown) as progress, regular_file(task.recording) as path:
@@ -202,7 +202,7 @@ def _transcribed(
 
 
 def _delivered(task: Task, texts: Sequence[str], report: Reporter, *, replace: bool) -> bool:
-    from diarist.cli.outputs import write, write_out
+    from diarist.cli.output_files import write, write_out
 
     for (_, path), text in zip(task.outputs, texts, strict=True):
         if path is None:

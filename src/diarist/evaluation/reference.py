@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from diarist.errors import InvalidOption
-from diarist.evaluation.stretches import Stretch
+from diarist.evaluation.segments import Stretch
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from diarist.errors import ConfigurationError, InvalidOption
-from diarist.evaluation.normalising import Normaliser, normaliser
+from diarist.evaluation.normalization import Normaliser, normaliser
 from diarist.evaluation.reference import Reference
-from diarist.evaluation.stretches import Answer, Stretch
+from diarist.evaluation.segments import Answer, Stretch
 from diarist.types import Diarization, Seconds, Span, Turn
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diarist.formats.times import milliseconds
+from diarist.formats.timestamps import milliseconds
 from diarist.types import Seconds, Transcript, Utterance, Word
 
 Member = Mapping[str, str | float | None]

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from diarist.formats.line import one_line
-from diarist.formats.times import milliseconds
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
 
 LINE_COLUMNS = 42

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 
 from diarist.errors import InvalidOption
-from diarist.formats.line import one_line
-from diarist.formats.times import milliseconds
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import milliseconds
 from diarist.types import Span, Transcript, Turn
 
 

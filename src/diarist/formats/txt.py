@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diarist.formats.line import one_line
-from diarist.formats.times import clock, milliseconds
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import clock, milliseconds
 from diarist.types import Transcript
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from diarist.formats.cues import Cue, subtitles
-from diarist.formats.line import one_line
-from diarist.formats.times import clock
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import clock
 from diarist.types import Transcript
 
 

@@ -63,9 +63,9 @@ def build(folder: Path, model: Model) -> Manifest:
 
 
 def _graph(name: GraphName, checkpoint: Path) -> bytes:
-    from diarist.models.campplus import build_campplus
+    from diarist.models.campplus_graph import build_campplus
     from diarist.models.checkpoint import read_tensors
-    from diarist.models.segmentation import build_segmentation
+    from diarist.models.segmentation_graph import build_segmentation
 
     builders = {"segmentation": build_segmentation, "campplus": build_campplus}
     content: bytes = builders[name](read_tensors(checkpoint)).SerializeToString(deterministic=True)

@@ -22,10 +22,10 @@ from http import HTTPStatus
 import httpcore
 
 from diarist.errors import ConfigurationError, InputError, UrlUnreachable
-from diarist.outbound.exchange import exchange
-from diarist.outbound.guard import Resolve, resolve
+from diarist.outbound.deadline import Patience
+from diarist.outbound.http_exchange import exchange
 from diarist.outbound.networks import Networks
-from diarist.outbound.patience import Patience
+from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.outbound.urls import Url, read
 from diarist.types import Seconds
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diarist.audio import DecodeLimits, decode
-from diarist.audio.child import Clock
+from diarist.audio.decoder_process import Report
+from diarist.audio.decoder_program import Clock
 from diarist.audio.decoding import judge
 from diarist.audio.headers import Header
-from diarist.audio.process import Report
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio
 from unit.audio.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
 

@@ -24,7 +24,7 @@ import systems
 import tables
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score
-from diarist.evaluation.stretches import Stretch
+from diarist.evaluation.segments import Stretch
 from diarist.types import RecognizedWord, Span, Turn
 from peers import exchange
 

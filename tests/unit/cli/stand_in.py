@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 
 from diarist.cli import main
-from diarist.cli.reporters import Reporter
+from diarist.cli.progress_display import Reporter
 from diarist.cli.transcribe import Transcriber
 from diarist.errors import CorruptAudio, EngineUnavailable, InvalidOption, ModelUnavailable
 from diarist.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diarist.cli import main
-from diarist.doctor.examination import CHECKS
+from diarist.doctor.checks import CHECKS
 from diarist.settings import Settings
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from diarist.errors import InvalidOption
 from diarist.evaluation.reference import find, parse_stm, parse_uem, parse_words
-from diarist.evaluation.stretches import Stretch
+from diarist.evaluation.segments import Stretch
 from diarist.types import Span, Turn
 
 RTTM = "SPEAKER call 1 0.5 1.5 <NA> <NA> ann <NA> <NA>\n"

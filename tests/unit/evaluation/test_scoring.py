@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from diarist.errors import ConfigurationError, InvalidOption
-from diarist.evaluation.normalising import normaliser
+from diarist.evaluation.normalization import normaliser
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
-from diarist.evaluation.stretches import Answer, Stretch, spread
+from diarist.evaluation.segments import Answer, Stretch, spread
 from diarist.types import Span, Turn
 
 pytestmark = pytest.mark.bench

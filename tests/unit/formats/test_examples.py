@@ -10,8 +10,8 @@ import webvtt
 from diarist.errors import InvalidOption
 from diarist.formats import render, rttm
 from diarist.formats.cues import subtitles
-from diarist.formats.line import one_line
-from diarist.formats.times import clock, milliseconds
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import clock, milliseconds
 from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 

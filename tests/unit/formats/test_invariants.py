@@ -16,8 +16,8 @@ from hypothesis import given
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS, render, rttm
 from diarist.formats.cues import LINE_COLUMNS, LONGEST_MS, PAUSE_MS, SHORTEST_MS, subtitles
-from diarist.formats.line import one_line
-from diarist.formats.times import milliseconds
+from diarist.formats.single_line import one_line
+from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Transcript
 from strategies import patient, transcripts
 

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from diarist.models import ModelStore
-from diarist.models.campplus import build_campplus
-from diarist.models.segmentation import build_segmentation
+from diarist.models.campplus_graph import build_campplus
+from diarist.models.segmentation_graph import build_segmentation
 from unit.models import weights
 from unit.models.write_reference import EVERY, FRAMES, SAMPLES
 

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from diarist.errors import UrlRefused, UrlUnreachable, UrlUnusable
-from diarist.outbound.fetching import fetch
-from diarist.outbound.patience import TICK_S
+from diarist.outbound.deadline import TICK_S
+from diarist.outbound.download import fetch
 from diarist.outbound.webhooks import post
 
 NAME = "media.example.com"

@@ -52,7 +52,7 @@ class SegmentationNetwork:
     """The two parts as sessions. Several threads may use it at once.
 
     Args:
-        path: the ONNX graph that ``diarist.models.segmentation`` builds.
+        path: the ONNX graph that ``diarist.models.segmentation_graph`` builds.
         threads: of each call.
     """
 

@@ -20,9 +20,9 @@ from diarist.jobs.model import Job, JobError, JobState
 from diarist.jobs.outbox.runner import LEASE_S
 from diarist.jobs.store import JobStore
 from diarist.observability import logs, tracing
-from diarist.outbound.fetching import Fetched, fetch
-from diarist.outbound.guard import Resolve, resolve
+from diarist.outbound.download import Fetched, fetch
 from diarist.outbound.networks import parse_networks
+from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.settings import Settings
 from diarist.types import Seconds
 

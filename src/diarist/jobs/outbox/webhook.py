@@ -16,8 +16,8 @@ from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.model import Job, JobState
 from diarist.jobs.store import JobStore
 from diarist.observability import logs, tracing
-from diarist.outbound.guard import Resolve, resolve
 from diarist.outbound.networks import parse_networks
+from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.outbound.webhooks import RETRY_DELAYS_S, Delivered, post, secret_for, sign
 from diarist.settings import Settings
 from diarist.types import Seconds

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from diarist.errors import InvalidOption, JobFailed, ServiceError
-from diarist.evaluation.answers import from_texts
-from diarist.evaluation.stretches import Answer
+from diarist.evaluation.hypotheses import from_texts
+from diarist.evaluation.segments import Answer
 
 CHUNK_BYTES = 1 << 20
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import httpcore
 
-from diarist.outbound.patience import Patience
+from diarist.outbound.deadline import Patience
 
 T = TypeVar("T")
 

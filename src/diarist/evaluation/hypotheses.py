@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from diarist.errors import InvalidOption
-from diarist.evaluation.stretches import Answer, Stretch
+from diarist.evaluation.segments import Answer, Stretch
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from diarist.cli.reporters import Bar, _bar
+from diarist.cli.progress_display import Bar, _bar
 
 
 @pytest.mark.parametrize(

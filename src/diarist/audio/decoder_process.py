@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.audio import child
+from diarist.audio import decoder_program
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed, NotAudio, UnsupportedAudio
 
@@ -133,7 +133,7 @@ def messages(
         "cpu_s": math.ceil(timeout_s) + 5,
     }
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", child.__file__, json.dumps(request)],
+        [sys.executable, "-I", "-S", "-B", decoder_program.__file__, json.dumps(request)],
         stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
         # An interpreter that was itself found through this variable cannot start without it.
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
@@ -172,12 +172,16 @@ class _Reader:
 
     def read(self) -> Iterator[Message]:
         while True:
-            kind, channels, length, done = child.MESSAGE.unpack(self._take(child.MESSAGE.size))
+            kind, channels, length, done = decoder_program.MESSAGE.unpack(self._take(decoder_program.MESSAGE.size))
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
-            if kind == b"S" and 1 <= channels <= child.MOST_CHANNELS and length <= child.BLOCK_SAMPLES:
+            if (
+                kind == b"S"
+                and 1 <= channels <= decoder_program.MOST_CHANNELS
+                and length <= decoder_program.BLOCK_SAMPLES
+            ):
                 block = np.frombuffer(self._take(length * channels * 4), dtype=np.float32)
                 yield Block(block.reshape(length, channels))
-            elif kind == b"Z" and length <= child.BLOCK_SAMPLES:
+            elif kind == b"Z" and length <= decoder_program.BLOCK_SAMPLES:
                 yield Silence(length)
             elif kind in {b"O", b"E", b"D"} and length <= _MOST_JSON_BYTES:
                 facts = json.loads(self._take(length))

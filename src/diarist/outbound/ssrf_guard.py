@@ -22,9 +22,9 @@ from typing import TypeAlias
 import httpcore
 
 from diarist.errors import UrlRefused
+from diarist.outbound.deadline import Patience
 from diarist.outbound.networks import Networks, is_public, is_within, plain
-from diarist.outbound.patience import Patience
-from diarist.outbound.stream import PatientStream
+from diarist.outbound.socket_stream import PatientStream
 from diarist.outbound.urls import NOT_PUBLIC
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ import httpcore
 
 from diarist import __version__
 from diarist.errors import UrlUnreachable, UrlUnusable
-from diarist.outbound.guard import Guard, Resolve, resolve
+from diarist.outbound.deadline import Patience
 from diarist.outbound.networks import Networks
-from diarist.outbound.patience import Patience
+from diarist.outbound.ssrf_guard import Guard, Resolve, resolve
 from diarist.outbound.urls import Url
 
 USER_AGENT = f"Diarist/{__version__}"

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from diarist.models.graph import EPSILON, GraphWriter, Tensors
+from diarist.models.onnx_writer import EPSILON, GraphWriter, Tensors
 
 CLASSES = 7
 LSTM_LAYERS = 4

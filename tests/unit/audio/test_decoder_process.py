@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from diarist.audio import DecodeLimits, child, decode
+from diarist.audio import DecodeLimits, decode, decoder_program
 from diarist.errors import Cancelled, CorruptAudio, DecoderFailed, NotAudio
 from diarist.settings import Settings
 from unit.audio.audio_files import encode, pcm, tone, wav, write
@@ -22,12 +22,13 @@ from unit.audio.audio_files import encode, pcm, tone, wav, write
 LIMITS = DecodeLimits(max_duration_s=600.0, timeout_s=30.0, memory_mb=512)
 PATIENCE_S = 10.0
 
-REAL = child.__file__
+REAL = decoder_program.__file__
 PARENT = """
 import sys
 from pathlib import Path
-from diarist.audio import DecodeLimits, child, decode
-child.__file__ = sys.argv[1]
+from diarist.audio import DecodeLimits, decode
+from diarist.audio import decoder_program
+decoder_program.__file__ = sys.argv[1]
 decode(Path(sys.argv[2]), DecodeLimits())
 """
 PRELUDE = """
@@ -54,7 +55,7 @@ def play(monkeypatch, tmp_path):
     def use(program):
         script = tmp_path / "program.py"
         script.write_text(PRELUDE.format(real=REAL) + program)
-        monkeypatch.setattr(child, "__file__", str(script))
+        monkeypatch.setattr(decoder_program, "__file__", str(script))
 
     return use
 

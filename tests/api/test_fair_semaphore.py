@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.api.lane import Lane
+from diarist.api.fair_semaphore import Lane
 
 
 def test_those_who_find_no_place_are_called_in_order() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from diarist.models.graph import EPSILON, GraphWriter, Tensors, batch_norm, fold
+from diarist.models.onnx_writer import EPSILON, GraphWriter, Tensors, batch_norm, fold
 
 FEATURES = 80
 VALUES = 192

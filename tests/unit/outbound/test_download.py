@@ -16,7 +16,7 @@ from diarist.errors import (
     UrlUnreachable,
     UrlUnusable,
 )
-from diarist.outbound.fetching import MAX_REDIRECTS, Fetched, fetch
+from diarist.outbound.download import MAX_REDIRECTS, Fetched, fetch
 
 SOUND = bytes(range(256)) * 1_024  # 256 kB
 

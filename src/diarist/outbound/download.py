@@ -16,10 +16,10 @@ from urllib.parse import unquote
 import httpcore
 
 from diarist.errors import StorageFull, UploadTooLarge, UrlUnreachable, UrlUnusable
-from diarist.outbound.exchange import exchange, header
-from diarist.outbound.guard import Resolve, resolve
+from diarist.outbound.deadline import SILENCE_S, Patience
+from diarist.outbound.http_exchange import exchange, header
 from diarist.outbound.networks import Networks
-from diarist.outbound.patience import SILENCE_S, Patience
+from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.outbound.urls import Url, follow, read
 from diarist.scratch import disk_full
 from diarist.types import Seconds

@@ -9,9 +9,9 @@ import httpcore
 import pytest
 
 from diarist.errors import Cancelled, UrlRefused
-from diarist.outbound import guard
-from diarist.outbound.guard import Guard, is_own, resolve
-from diarist.outbound.patience import Patience
+from diarist.outbound import ssrf_guard
+from diarist.outbound.deadline import Patience
+from diarist.outbound.ssrf_guard import Guard, is_own, resolve
 
 
 class Names:
@@ -98,7 +98,7 @@ def test_the_log_has_the_address_and_the_caller_has_not(caplog):
 
 
 def test_a_public_address_of_this_machine_is_no_way_around_its_firewall(listener, monkeypatch, loopback):
-    monkeypatch.setattr(guard, "is_public", lambda _: True)
+    monkeypatch.setattr(ssrf_guard, "is_public", lambda _: True)
     port = listener.getsockname()[1]
     with pytest.raises(UrlRefused):
         Guard(patience()).connect_tcp("127.0.0.1", port)
