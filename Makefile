@@ -43,16 +43,16 @@ test-fast: $(VENV)/.dev ## the tests that need no models, PyTorch, NeMo or serve
 test: $(VENV)/.test ## set up for tests, then the whole suite; ARGS="-k words" narrows it
 	@sh .ci/servers
 	@$(venv_python) -m diarist.cli models pull
-	@$(venv_python) tests/recordings.py
+	@$(venv_python) tests/support/recordings.py
 	$(venv_python) -m pytest $(ARGS)
 
 test-nemo: $(VENV)/.test ## the same, but only what runs on NeMo
-	@$(venv_python) tests/recordings.py
+	@$(venv_python) tests/support/recordings.py
 	$(venv_python) -m pytest -m nemo $(ARGS)
 
 accuracy: $(VENV)/.test ## score the engine anew on what the tests fetch, and record the figures that it is held to
 	@$(venv_python) -m diarist.cli models pull
-	@$(venv_python) tests/recordings.py
+	@$(venv_python) tests/support/recordings.py
 	RECORD_ACCURACY=1 $(venv_python) -m pytest -q tests/e2e/test_accuracy_gate.py
 
 # Each system has an environment of its own, and so has what compares them: $(VENV) is left as it is.

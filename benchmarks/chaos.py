@@ -220,7 +220,7 @@ def killing(
 
 def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random.Random) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    import servers
+    from support import servers
 
     wanted = expected(work)
     with ExitStack() as stack:

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-import nemo_architectures as architectures
-import nemo_configuration
 from diarist.engines import registry
 from diarist.protocols import Diarizer, Recognizer
 from diarist.settings import Settings, load_settings
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
+from support import nemo_configuration
+from support import random_nemo_models as architectures
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 SIZES = {

@@ -29,7 +29,7 @@ from diarist.types import Transcript
 from machine import machine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import servers
+from support import servers
 
 START_S = 120.0
 

@@ -13,13 +13,10 @@ from typing import Any, NoReturn, TypeVar
 import hypothesis
 import pytest
 
-import nemo_architectures
-import nemo_configuration
-import recordings
-import servers
 from diarist.settings import Settings, load_settings
 from diarist.types import Audio
-from recordings import Conversation
+from support import nemo_configuration, random_nemo_models, recordings, servers
+from support.recordings import Conversation
 
 ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("fast", max_examples=20)  # for `make test-fast`
@@ -68,7 +65,7 @@ def shared_data() -> Path:
 def recordings_folder() -> Path:
     """WAV files of ``recordings.FILES`` and their RTTM."""
     if missing := recordings.missing():
-        _absent(f"{', '.join(missing)} not fetched yet: run `make test`, or `python tests/recordings.py`")
+        _absent(f"{', '.join(missing)} not fetched yet: run `make test`, or `python tests/support/recordings.py`")
     return recordings.FOLDER
 
 
@@ -198,17 +195,17 @@ class NemoModels:
     RECOGNIZERS = ("ctc", "character_ctc", "rnnt", "tdt", "hybrid")
 
     BUILDERS: Mapping[str, Callable[[Path], Any]] = {
-        "ctc": nemo_architectures.ctc,
-        "character_ctc": lambda _: nemo_architectures.character_ctc(),
-        "rnnt": nemo_architectures.rnnt,
-        "tdt": nemo_architectures.tdt,
-        "hybrid": nemo_architectures.hybrid,
-        "canary": nemo_architectures.canary,
-        "speaker": lambda _: nemo_architectures.speaker(),
-        "frame_vad": lambda _: nemo_architectures.frame_vad(),
-        "segment_vad": lambda _: nemo_architectures.segment_vad(),
-        "sortformer": lambda _: nemo_architectures.sortformer(),
-        "offline_sortformer": lambda _: nemo_architectures.sortformer(streaming=False),
+        "ctc": random_nemo_models.ctc,
+        "character_ctc": lambda _: random_nemo_models.character_ctc(),
+        "rnnt": random_nemo_models.rnnt,
+        "tdt": random_nemo_models.tdt,
+        "hybrid": random_nemo_models.hybrid,
+        "canary": random_nemo_models.canary,
+        "speaker": lambda _: random_nemo_models.speaker(),
+        "frame_vad": lambda _: random_nemo_models.frame_vad(),
+        "segment_vad": lambda _: random_nemo_models.segment_vad(),
+        "sortformer": lambda _: random_nemo_models.sortformer(),
+        "offline_sortformer": lambda _: random_nemo_models.sortformer(streaming=False),
     }
 
     def __init__(self, folder: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import documents
 from diarist import errors
 from diarist.api import job_events, job_schemas, problems, schemas, server, upload
+from support import documents
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)]

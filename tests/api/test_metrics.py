@@ -17,7 +17,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from sqlalchemy import insert, select, update
 
 from api.wire import FORM, recording
-from collector import Collector, collecting
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db import metrics_snapshot, schema, stored_metrics
@@ -29,8 +28,9 @@ from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
 from diarist.observability import tracing
 from diarist.settings import Settings
-from ratios import ratio
-from servers import PostgresServer
+from support.ratios import ratio
+from support.servers import PostgresServer
+from support.trace_collector import Collector, collecting
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

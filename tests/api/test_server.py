@@ -19,7 +19,7 @@ from api.conftest import eventually
 from api.process import ServiceProcess
 from api.wire import FORM, answer_on, call, diarize, form, head, part, raw, recording
 from diarist.api.upload import FORM_BYTES
-from ratios import ratio
+from support.ratios import ratio
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from api.wire import FORM, call, diarize, recording
-from collector import Collector, collecting
 from diarist.observability import tracing
 from diarist.pipeline.progress import Meter
 from diarist.settings import Settings
+from support.trace_collector import Collector, collecting
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.job_stores import OPENERS, Clock, Place, clear
 from diarist.jobs.db.job_store import SqlJobStore
-from servers import PostgresServer
+from support.job_stores import OPENERS, Clock, Place, clear
+from support.servers import PostgresServer
 
 
 @pytest.fixture(scope="session")

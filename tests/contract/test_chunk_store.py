@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from contract.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, new_job, rows_naming
 from diarist.jobs.db.chunks import PortionState, PortionStore
 from diarist.jobs.model import JobError, JobState
 from diarist.protocols import Portion
+from support.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, new_job, rows_naming
 
 ENGINE = "engine"
 WANTED = tuple(Portion("recognition", 100 * n, 100 * n + 100, 1_000, b'{"n":%d}' % n) for n in range(3))

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, Place, new_job
 from diarist.errors import JobNotFound
 from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
+from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, Place, new_job
 
 
 def test_a_job_comes_back_as_it_was_given(store):

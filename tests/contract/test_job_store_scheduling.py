@@ -14,7 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from contract.job_stores import (
+from diarist.errors import IdempotencyConflict, QueueFull
+from diarist.jobs.db import schema
+from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
+from diarist.protocols import Portion
+from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     START,
@@ -25,13 +32,6 @@ from contract.job_stores import (
     new_job,
     states_told,
 )
-from diarist.errors import IdempotencyConflict, QueueFull
-from diarist.jobs.db import schema
-from diarist.jobs.db.chunks import PortionStore
-from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
-from diarist.protocols import Portion
 
 HIGH, LOW = 1, -1
 

@@ -11,7 +11,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Table, insert, select
 
-from contract.job_stores import (
+from diarist.errors import InvalidOption, JobNotFound
+from diarist.jobs.db import schema, stored_metrics, transitions
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
+from diarist.types import ModelInfo
+from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     START,
@@ -25,12 +31,6 @@ from contract.job_stores import (
     states_told,
     utterance,
 )
-from diarist.errors import InvalidOption, JobNotFound
-from diarist.jobs.db import schema, stored_metrics, transitions
-from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
-from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
-from diarist.types import ModelInfo
 
 HOOK = "https://example.com/hook"
 

@@ -10,7 +10,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from contract.job_stores import (
+from diarist.errors import DiaristError, StoreUnavailable
+from diarist.jobs.db import stored_metrics
+from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
+from diarist.jobs.store import JobStore
+from diarist.protocols import Portion
+from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     START,
@@ -22,13 +29,6 @@ from contract.job_stores import (
     states_told,
     utterance,
 )
-from diarist.errors import DiaristError, StoreUnavailable
-from diarist.jobs.db import stored_metrics
-from diarist.jobs.db.chunks import PortionStore
-from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
-from diarist.jobs.store import JobStore
-from diarist.protocols import Portion
 
 ERROR = JobError("storage_full", "No room.")
 LIMITS = Limits(100, 100)

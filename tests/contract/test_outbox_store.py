@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from contract.job_stores import START, Clock
 from diarist.errors import JobNotFound
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.database import Database
@@ -23,6 +22,7 @@ from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
 from diarist.outbound.webhooks import Delivered
+from support.job_stores import START, Clock
 
 LEASE_S = 30.0
 BOTH = (FETCH, WEBHOOK)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-import recordings
 from diarist.engines.chunk_processing import perform, read_recognition, recognition_of
 from diarist.errors import Cancelled, InvalidOption
 from diarist.pipeline.attribution import speech_of
 from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
+from support import recordings
 
 
 def whisper(request: pytest.FixtureRequest) -> Recognizer:

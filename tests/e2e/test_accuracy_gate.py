@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import soundfile
 
-import recordings
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.evaluation.reference import Reference
@@ -26,6 +25,7 @@ from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import Audio, Span, SpeakerHints, TranscribeOptions
+from support import recordings
 
 RECORD = Path(__file__).with_name("accuracy.json")
 

@@ -10,7 +10,7 @@ import pytest
 from api.wire import call
 from e2e.fleet import Fleet, until
 from e2e.hosts import Hosts, NoHosts
-from servers import Absent, PostgresServer, RedisServer
+from support.servers import Absent, PostgresServer, RedisServer
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import alterations
-import recordings
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.formats import conversation
@@ -17,6 +15,7 @@ from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
 from diarist.types import Recognition, Span, TranscribeOptions, Transcript
+from support import audio_alterations, recordings
 
 pytestmark = pytest.mark.models
 
@@ -62,10 +61,10 @@ def sounds(voices, sample_recording, tmp_path_factory):
 
     def made(name, *cast, pieces=4):
         speakers = {who: voices[who][:pieces] for who in cast}
-        return alterations.read(recordings.assemble(speakers, folder, name=name, seed=1).path)
+        return audio_alterations.read(recordings.assemble(speakers, folder, name=name, seed=1).path)
 
     return {
-        "call": alterations.read(sample_recording),
+        "call": audio_alterations.read(sample_recording),
         "women": made("women", woman, other_woman),
         "men": made("men", man, other_man),
         "alone": made("alone", woman, pieces=None),
@@ -93,14 +92,20 @@ CODECS = {
 @pytest.mark.parametrize("who", SPEAKERS)
 class TestNumberOfSpeakers:
     def test_as_it_is(self, count, sounds, tmp_path, who):
-        assert count(alterations.write(tmp_path / "a.wav", sounds[who])) == SPEAKERS[who]
+        assert count(audio_alterations.write(tmp_path / "a.wav", sounds[who])) == SPEAKERS[who]
 
     @pytest.mark.parametrize("decibels", [-6, 6])
     def test_at_another_level(self, count, sounds, tmp_path, who, decibels):
-        assert count(alterations.write(tmp_path / "a.wav", alterations.gain(sounds[who], decibels))) == SPEAKERS[who]
+        assert (
+            count(audio_alterations.write(tmp_path / "a.wav", audio_alterations.gain(sounds[who], decibels)))
+            == SPEAKERS[who]
+        )
 
     def test_after_a_second_of_silence(self, count, sounds, tmp_path, who):
-        assert count(alterations.write(tmp_path / "a.wav", alterations.after_silence(sounds[who], 1))) == SPEAKERS[who]
+        assert (
+            count(audio_alterations.write(tmp_path / "a.wav", audio_alterations.after_silence(sounds[who], 1)))
+            == SPEAKERS[who]
+        )
 
     @pytest.mark.parametrize("pause", [0.0, 0.5])
     def test_said_twice(self, count, sounds, tmp_path, who, pause):
@@ -109,12 +114,12 @@ class TestNumberOfSpeakers:
                 "where it is cut, one second of his sounds like nobody else, and is taken for a second speaker"
             )
         again = np.concatenate([sounds[who], np.zeros(round(pause * 16_000) + 37 * (pause > 0)), sounds[who]])
-        assert count(alterations.write(tmp_path / "a.wav", again.astype(np.float32))) == SPEAKERS[who]
+        assert count(audio_alterations.write(tmp_path / "a.wav", again.astype(np.float32))) == SPEAKERS[who]
 
     @pytest.mark.parametrize("codec", CODECS)
     def test_at_another_rate_and_through_a_codec(self, count, sounds, tmp_path, who, codec):
         suffix, name, rate, bit_rate = CODECS[codec]
-        path = alterations.encode(tmp_path / f"a.{suffix}", sounds[who], name, rate, bit_rate)
+        path = audio_alterations.encode(tmp_path / f"a.{suffix}", sounds[who], name, rate, bit_rate)
         assert count(path) == SPEAKERS[who]
 
 
@@ -122,14 +127,14 @@ class TestNobody:
     @pytest.mark.parametrize("level", [0.003, 0.2])
     @pytest.mark.parametrize("colour", ["white", "pink", "brown", "hum", "clicks"])
     def test_noise_has_no_words(self, read, tmp_path, colour, level):
-        self.silent(read(alterations.write(tmp_path / "a.wav", alterations.noise(20, colour, level))))
+        self.silent(read(audio_alterations.write(tmp_path / "a.wav", audio_alterations.noise(20, colour, level))))
 
     def test_digital_silence_has_no_words(self, read, tmp_path):
-        self.silent(read(alterations.write(tmp_path / "a.wav", np.zeros(20 * 16_000, dtype=np.float32))))
+        self.silent(read(audio_alterations.write(tmp_path / "a.wav", np.zeros(20 * 16_000, dtype=np.float32))))
 
     @pytest.mark.parametrize("seed", range(2))
     def test_music_has_no_words(self, read, tmp_path, seed):
-        self.silent(read(alterations.write(tmp_path / "a.wav", alterations.melody(25, seed))))
+        self.silent(read(audio_alterations.write(tmp_path / "a.wav", audio_alterations.melody(25, seed))))
 
     def test_recorded_music_has_no_words(self, read, shared_data):
         self.silent(read(shared_data / "awkward" / "Kevin_MacLeod_-_Vibe_Ace.ogg"))
@@ -142,8 +147,8 @@ class TestNobody:
 
 def test_minutes_of_noise_around_a_call_add_nobody_and_no_words(read, sounds, tmp_path):
     call = sounds["call"]
-    before, after = (alterations.noise(40, "pink", 0.003, seed) for seed in (1, 2))
-    transcript = read(alterations.write(tmp_path / "a.wav", np.concatenate([before, call, after])))
+    before, after = (audio_alterations.noise(40, "pink", 0.003, seed) for seed in (1, 2))
+    transcript = read(audio_alterations.write(tmp_path / "a.wav", np.concatenate([before, call, after])))
     assert len(transcript.speakers) == 2
     spoken = Span(40.0, 40.0 + len(call) / 16_000)
     assert transcript.words

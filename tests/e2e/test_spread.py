@@ -63,7 +63,7 @@ def until(condition: Callable[[], object], seconds: float) -> None:
 @pytest.fixture(scope="module")
 def meeting(recordings_folder, voices, tmp_path_factory) -> Path:
     """A minute and a half, above the least that SPREAD_MIN_S may be."""
-    import recordings
+    from support import recordings
 
     folder = tmp_path_factory.mktemp("meeting")
     parts = [recordings.assemble(dict(list(voices.items())[:3]), folder, seed=seed, name=f"{seed}") for seed in (1, 2)]

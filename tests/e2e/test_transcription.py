@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import soundfile
 
-import recordings
 from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
@@ -39,6 +38,7 @@ from diarist.types import (
     Turn,
     Utterance,
 )
+from support import recordings
 
 FRAME_S = 0.01
 

@@ -28,7 +28,7 @@ from diarist.clustering import (
     summarise,
 )
 from diarist.engines.embedded.local_speakers import assign
-from strategies import patient
+from support.strategies import patient
 
 VALUES = 192
 ANY = SpeakerBounds()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import documents
-from documents import DocumentError, differences
+from support import documents
+from support.documents import DocumentError, differences
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

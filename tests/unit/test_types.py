@@ -22,7 +22,7 @@ from diarist.types import (
     Word,
     relabel,
 )
-from ratios import growth
+from support.ratios import growth
 
 LAST_SECOND = 20
 

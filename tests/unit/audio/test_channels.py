@@ -9,7 +9,7 @@ from diarist.audio import DecodeLimits, decode
 from diarist.audio.channels import DownMix, distinct, same_content
 from diarist.audio.samples import SampleBuffer
 from diarist.types import Audio
-from unit.audio.audio_files import encode, loudest_hertz, pcm, rms, tone, tones, wav, write
+from support.audio_files import encode, loudest_hertz, pcm, rms, tone, tones, wav, write
 
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 VOICE = (np.random.default_rng(7).standard_normal(32_000) * 0.1).astype(np.float32)

@@ -14,7 +14,7 @@ from diarist.audio.decoder_program import Clock
 from diarist.audio.decoding import judge
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio
-from unit.audio.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
+from support.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ import pytest
 from diarist.audio import DecodeLimits, decode, decoder_program
 from diarist.errors import Cancelled, CorruptAudio, DecoderFailed, NotAudio
 from diarist.settings import Settings
-from unit.audio.audio_files import encode, pcm, tone, wav, write
+from support.audio_files import encode, pcm, tone, wav, write
 
 LIMITS = DecodeLimits(max_duration_s=600.0, timeout_s=30.0, memory_mb=512)
 PATIENCE_S = 10.0

@@ -7,7 +7,7 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode
 from diarist.errors import NotAudio
-from unit.audio.audio_files import (
+from support.audio_files import (
     encode,
     encoded_bytes,
     loudest_hertz,

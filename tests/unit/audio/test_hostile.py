@@ -11,7 +11,7 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode, decoder_program
 from diarist.errors import AudioTooLong, CorruptAudio, EmptyAudio, NotAudio, UnsupportedAudio
-from unit.audio.audio_files import chunk, encode, encoded_bytes, loudest_hertz, pcm, push, rms, tone, wav, write
+from support.audio_files import chunk, encode, encoded_bytes, loudest_hertz, pcm, push, rms, tone, wav, write
 
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 

@@ -7,7 +7,7 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio, NotAudio, UnsupportedAudio
-from unit.audio.audio_files import rms
+from support.audio_files import rms
 
 LIMITS = DecodeLimits(max_duration_s=600.0, timeout_s=60.0, memory_mb=512)
 

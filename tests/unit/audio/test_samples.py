@@ -12,7 +12,7 @@ from diarist.audio import DecodeLimits, decode, decoding
 from diarist.audio.samples import SampleBuffer
 from diarist.errors import Cancelled, StorageFull
 from diarist.types import SAMPLE_RATE, Audio, Span
-from unit.audio.audio_files import pcm, tone, tones, wav, write
+from support.audio_files import pcm, tone, tones, wav, write
 
 RANDOM = np.random.default_rng(11).uniform(-1, 1, 40_000).astype(np.float32)
 

@@ -17,7 +17,7 @@ import pytest
 
 from diarist import __version__
 from diarist.cli import COMMANDS
-from ratios import ratio
+from support.ratios import ratio
 
 pytestmark = pytest.mark.slow
 

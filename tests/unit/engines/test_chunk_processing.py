@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies
 from diarist.engines.chunk_processing import (
     done_elsewhere,
     dump_arrays,
@@ -22,7 +21,8 @@ from diarist.engines.chunk_processing import (
 from diarist.errors import Cancelled
 from diarist.protocols import Engine, Portion, SpreadDiarizer
 from diarist.types import SAMPLE_RATE, Audio, Recognition, RecognizedWord, Span
-from strategies import patient
+from support import strategies
+from support.strategies import patient
 
 WHOLE = Audio(np.linspace(-1, 1, 20 * SAMPLE_RATE, dtype=np.float32))
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from diarist.engines.chunking import pack
 from diarist.types import Span
-from ratios import growth
-from strategies import patient
+from support.ratios import growth
+from support.strategies import patient
 
 LONGEST, PAUSE = 28.0, 1.5
 

@@ -19,7 +19,7 @@ from diarist.engines.fusion import (
     voice_evidence,
 )
 from diarist.types import Span
-from strategies import patient
+from support.strategies import patient
 
 GRID = Grid(0.016875, 0.0225)
 

@@ -19,7 +19,7 @@ from diarist.formats.cues import LINE_COLUMNS, LONGEST_MS, PAUSE_MS, SHORTEST_MS
 from diarist.formats.single_line import one_line
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Transcript
-from strategies import patient, transcripts
+from support.strategies import patient, transcripts
 
 EMPTY = Transcript(
     utterances=(),

@@ -16,7 +16,7 @@ from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.model import Job, Order
 from diarist.jobs.service import JobService
 from diarist.settings import Settings, load_settings
-from old_stores import OldStore
+from support.old_job_stores import OldStore
 
 ENTRIES = Path(__file__).parent
 

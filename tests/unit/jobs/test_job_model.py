@@ -19,7 +19,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from contract.job_stores import (
+from diarist.errors import JobNotFound
+from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.model import JobError, JobKind, JobState
+from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     TRANSCRIPT,
@@ -31,10 +35,6 @@ from contract.job_stores import (
     rows_naming,
     utterance,
 )
-from diarist.errors import JobNotFound
-from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
-from diarist.jobs.model import JobError, JobKind, JobState
 
 WORKERS = ("w1", "w2", "w3")
 OWNERS = ("a", "b")

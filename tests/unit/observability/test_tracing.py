@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from collector import Collector, collecting
 from diarist.errors import Cancelled, ConfigurationError, NotAudio
 from diarist.observability import logs, tracing
 from diarist.settings import Settings
+from support.trace_collector import Collector, collecting
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import strategies
 from diarist.pipeline.attribution import Attribution, Handover, attribute, decode, speech_of, weigh
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
-from ratios import growth
-from strategies import patient
+from support import strategies
+from support.ratios import growth
+from support.strategies import patient
 
 A, B, C = "SPEAKER_00", "SPEAKER_01", "SPEAKER_02"
 

@@ -17,7 +17,7 @@ from diarist.pipeline.calibration import (
     speaker_probability,
 )
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
-from strategies import patient
+from support.strategies import patient
 
 A, B = "SPEAKER_00", "SPEAKER_01"
 TURNS = (Turn(Span(0.0, 2.0), A), Turn(Span(2.0, 4.0), B))

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import strategies
 from diarist.pipeline.attribution import Attribution, attribute
 from diarist.pipeline.finalization import Settling
 from diarist.types import Diarization, RecognizedWord, Span, Turn, Utterance, Word
-from strategies import patient
+from support import strategies
+from support.strategies import patient
 
 
 def utterance(start, speaker="SPEAKER_00", text=" word", length=0.5):

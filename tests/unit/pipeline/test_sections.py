@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diarist.pipeline.sections import LENGTH, sections
 from diarist.types import Span
-from strategies import patient
+from support.strategies import patient
 
 
 def speech(*lengths_and_pauses, start=1.0):

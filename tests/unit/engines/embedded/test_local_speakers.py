@@ -21,7 +21,7 @@ from diarist.engines.embedded.local_speakers import (
 from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
 from diarist.engines.fusion import Window
 from diarist.types import Span
-from strategies import patient
+from support.strategies import patient
 
 STEP = 59
 FRAMES = WINDOW_FRAMES + 4 * STEP

@@ -22,7 +22,7 @@ from diarist.engines.embedded.segmentation import (
 )
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio
-from strategies import patient
+from support.strategies import patient
 
 STEP_FRAMES = 59
 

@@ -20,8 +20,8 @@ from diarist.engines.embedded.whisper import (
 )
 from diarist.pipeline.progress import DETECTION_S
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
-from ratios import growth
-from strategies import patient
+from support.ratios import growth
+from support.strategies import patient
 
 LEAST = 1.0
 

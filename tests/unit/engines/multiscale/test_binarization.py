@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from diarist.engines.fusion import Grid
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
-from strategies import patient
+from support.strategies import patient
 
 GRID = Grid(0.1)
 

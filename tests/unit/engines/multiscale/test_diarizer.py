@@ -25,7 +25,7 @@ from diarist.engines.multiscale.diarizer import (
 from diarist.engines.nemo_yaml.diar_infer import DiarConfig, ScaleConfig, VadConfig, VoicesConfig
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
-from strategies import patient
+from support.strategies import patient
 
 SCALES = (ScaleConfig(1.5, 0.75), ScaleConfig(1.0, 0.5), ScaleConfig(0.5, 0.25))
 CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), VoicesConfig("voices", SCALES))

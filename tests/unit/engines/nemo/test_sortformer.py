@@ -403,10 +403,10 @@ def test_the_smallest_memory_works(streaming, call):
 
 
 def test_a_model_with_another_number_of_speakers(tmp_path, call):
-    import nemo_architectures
+    from support import random_nemo_models
 
     path = tmp_path / "six.nemo"
-    nemo_architectures.sortformer(speakers=6).save_to(str(path))
+    random_nemo_models.sortformer(speakers=6).save_to(str(path))
     diarizer = make(path)
     assert diarizer.speakers == 6
     assert len(run(diarizer, call, num_speakers=6).speakers) == 6

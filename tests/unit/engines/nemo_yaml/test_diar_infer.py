@@ -16,7 +16,7 @@ from diarist.engines.nemo_yaml.diar_infer import SCHEMA, ScaleConfig, read_confi
 from diarist.engines.nemo_yaml.validation import shipped_folder
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
-from strategies import patient
+from support.strategies import patient
 
 SHIPPED = ("meeting", "telephonic", "general")
 LEAST = {

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, insert, select, text, update
 
-from contract.job_stores import START, Clock, new_job
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.db import postgres, schema
 from diarist.jobs.db.database import FILE_NAME, Database, open_database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.schema import owners, schema_version
 from diarist.jobs.db.sqlite import open_sqlite
+from support.job_stores import START, Clock, new_job
 
 
 def test_what_opens_by_default_is_in_the_data_folder(settings):

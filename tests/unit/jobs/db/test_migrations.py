@@ -13,7 +13,6 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Text, select, text
 
-from contract.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
 from diarist import __version__
 from diarist.auth.keys import KeyStore
 from diarist.jobs.db import schema
@@ -26,7 +25,8 @@ from diarist.jobs.db.outbox import ErrandStore
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.model import JobKind, JobState
 from diarist.outbound.webhooks import Delivered
-from old_stores import EXPECTED, NOW, OldStore, described
+from support.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
+from support.old_job_stores import EXPECTED, NOW, OldStore, described
 
 IDS = EXPECTED["ids"]
 TABLES = {"errands": "outbox_tasks", "portions": "chunks", "tallies": "metrics"}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.job_stores import new_job
 from diarist.errors import InvalidOption
 from diarist.jobs.db.pagination import _read, cursor_after
+from support.job_stores import new_job
 
 
 @given(

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from diarist.errors import ConfigurationError, ServiceError, StorageFull, StoreUnavailable
 from diarist.jobs.db.postgres import explain, open_postgres
-from servers import PostgresServer
+from support.servers import PostgresServer
 
 GUEST_PASSWORD = "hush-hush-hush"
 

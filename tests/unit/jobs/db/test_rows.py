@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from sqlalchemy import insert, select
 
-from contract.job_stores import START, Clock, open_sqlite_store
 from diarist.jobs.db.rows import COLUMNS, job_of, values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
 from diarist.types import SpeakerHints, Timing, TranscribeOptions
+from support.job_stores import START, Clock, open_sqlite_store
 
 ORDER = Order(
     options=TranscribeOptions(SpeakerHints(num_speakers=2), "de"), filename="a.wav", request_id="r", owner="o",

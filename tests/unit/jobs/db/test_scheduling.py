@@ -4,10 +4,10 @@ from collections import deque
 
 from sqlalchemy.dialects import postgresql
 
-from contract.job_stores import START, Clock, new_job, open_sqlite_store
 from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.scheduling import _in_turn, _Waiting, next_number
 from diarist.jobs.db.schema import jobs
+from support.job_stores import START, Clock, new_job, open_sqlite_store
 
 
 def line(*numbers: int) -> deque[_Waiting]:

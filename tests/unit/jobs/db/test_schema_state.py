@@ -11,7 +11,6 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from contract.job_stores import new_job
 from diarist import __version__
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db import schema
@@ -19,7 +18,8 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.migrations.locks import POSTGRES_LIMITS, changing_schema
 from diarist.jobs.db.migrations.state import REVISION_TABLE, SchemaState, read_state, revision_of
 from diarist.jobs.db.migrations.upgrading import upgrade
-from old_stores import OldStore
+from support.job_stores import new_job
+from support.old_job_stores import OldStore
 
 RELEASE = re.escape(__version__)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diarist.jobs.db.serialization import dump_options, dump_transcript, load_options, load_transcript
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
-from strategies import patient, transcripts
+from support.strategies import patient, transcripts
 
 counts = st.none() | st.integers(1, 5)
 

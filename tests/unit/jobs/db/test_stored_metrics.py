@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from contract.job_stores import Clock, open_sqlite_store
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.stored_metrics import BOUNDS, SECONDS, Tally
+from support.job_stores import Clock, open_sqlite_store
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from contract.job_stores import START, Clock, new_job, open_sqlite_store, states_told
 from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, TRANSITIONS, change
 from diarist.jobs.model import JobKind, JobState
+from support.job_stores import START, Clock, new_job, open_sqlite_store, states_told
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from diarist.jobs.db.migrations.locks import ADVISORY_LOCK
-from old_stores import EXPECTED, OldStore, described
+from support.old_job_stores import EXPECTED, OldStore, described
 
 ENTRY = Path(__file__).parent / "upgrade_entry.py"
 PATIENCE_S = 60.0

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from contract.job_stores import Clock, open_postgres_store, open_sqlite_store
 from diarist.jobs.db.schema import owners
 from diarist.jobs.db.upsert import upsert
+from support.job_stores import Clock, open_postgres_store, open_sqlite_store
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])

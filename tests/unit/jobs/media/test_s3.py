@@ -21,7 +21,7 @@ from diarist.jobs.media.directory import new_job_id, open_media
 from diarist.jobs.media.s3 import TRIES
 from diarist.jobs.media.s3_errors import explained
 from diarist.settings import load_settings
-from servers import S3Server
+from support.servers import S3Server
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.job_stores import Clock, errands_of
 from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
@@ -21,7 +20,8 @@ from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order
 from diarist.jobs.outbox.download import TEMP_PREFIX, FetchHandler
 from diarist.settings import Settings
-from loopback_site import NETWORK, Answer, LoopbackSite, serving
+from support.job_stores import Clock, errands_of
+from support.loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 RECORDING = b"RIFF" + bytes(range(256)) * 400
 

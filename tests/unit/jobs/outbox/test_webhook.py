@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-import documents
-from contract.job_stores import Clock
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
@@ -27,7 +25,9 @@ from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
 from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.outbound.webhooks import RETRY_DELAYS_S, secret_for
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
-from loopback_site import NETWORK, Answer, LoopbackSite, serving
+from support import documents
+from support.job_stores import Clock
+from support.loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 MASTER = "a master of webhooks that nobody knows"
 TRANSCRIPT = Transcript(

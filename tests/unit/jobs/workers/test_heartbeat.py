@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from contract.job_stores import new_job
 from diarist.errors import Cancelled, StoreUnavailable
 from diarist.jobs.workers.heartbeat import STOP_S, Keeper
+from support.job_stores import new_job
 
 pytestmark = pytest.mark.slow
 

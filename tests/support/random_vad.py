@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from talkative import RATE, babble
+from support.random_asr import RATE, babble
 
 SURE = 3.0
 """Log-odds of speech where it is loud, and against it where it is silent."""

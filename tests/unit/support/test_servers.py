@@ -18,11 +18,11 @@ import psycopg
 import pytest
 import redis
 
-import servers
+from support import servers
 
 pytestmark = pytest.mark.servers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def until(condition, seconds: float = 20.0) -> None:
@@ -73,7 +73,7 @@ def test_a_server_ends_with_the_process_that_started_it_however_that_ends(kind, 
     request.getfixturevalue(
         {"RedisServer": "redis_server", "PostgresServer": "postgres_server", "S3Server": "s3_server"}[kind]
     )
-    program = f"import servers; s = servers.{kind}(); print(s.pid, s.folder, flush=True); input()"
+    program = f"from support import servers; s = servers.{kind}(); print(s.pid, s.folder, flush=True); input()"
     owner = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},

@@ -25,7 +25,7 @@ from diarist.jobs.model import Job, JobEvent, JobFilter
 from diarist.settings import load_settings
 from diarist.types import Transcript, Utterance
 
-FIXTURE = Path(__file__).parent / "fixtures" / "schema_3"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema_3"
 
 EXPECTED: Mapping[str, Any] = json.loads((FIXTURE / "expected.json").read_text("ascii"))
 """What the store of then answered, in the words of ``described``."""

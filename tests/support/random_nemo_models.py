@@ -248,7 +248,7 @@ def frame_vad(size: Size = TINY) -> Any:
         "_target_": "nemo.collections.common.parts.MultiLayerPerceptron",
         "hidden_size": size.filters, "num_classes": 2, "num_layers": 1, "activation": "relu", "log_softmax": False,
     }  # fmt: skip
-    from discerning import discerning  # PyTorch need not be there for this file to be imported
+    from support.random_vad import discerning  # PyTorch need not be there for this file to be imported
 
     return discerning(_build(EncDecFrameClassificationModel, parts))
 
@@ -312,7 +312,7 @@ def _build(kind: Any, parts: Mapping[str, Any]) -> Any:
 
 
 def _talkative(model: Any) -> Any:
-    from talkative import talkative  # PyTorch need not be there for this file to be imported
+    from support.random_asr import talkative  # PyTorch need not be there for this file to be imported
 
     return talkative(model)
 
