@@ -109,30 +109,30 @@ class Client:
             + f"\r\n--{boundary}--\r\n".encode()
         )
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Idempotency-Key": f"job-{number}"}
-        job = self._insist("/v1/jobs", body, headers)
+        job = self._retry_write("/v1/jobs", body, headers)
         self.accepted[job["id"]] = piece.name
 
     def job(self, job_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._insist(f"/v1/jobs/{job_id}")
+        found: dict[str, Any] = self._retry_write(f"/v1/jobs/{job_id}")
         return found
 
     def text(self, job_id: str) -> Any:
-        return self._insist(f"/v1/jobs/{job_id}/result")
+        return self._retry_write(f"/v1/jobs/{job_id}/result")
 
     def all_jobs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            page = self._insist(f"/v1/jobs?limit=100{cursor}")
+            page = self._retry_write(f"/v1/jobs?limit=100{cursor}")
             found += page["data"]
             if not page["next_cursor"]:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
     def delete(self, job_id: str) -> None:
-        self._insist(f"/v1/jobs/{job_id}", method="DELETE")
+        self._retry_write(f"/v1/jobs/{job_id}", method="DELETE")
 
-    def _insist(
+    def _retry_write(
         self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
     ) -> Any:
         until = time.monotonic() + PATIENCE_S
@@ -232,12 +232,12 @@ def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random
             "DATABASE_URL": postgres.fresh_database(), "QUEUE_URL": redis.url, "MEDIA_URL": str(folder / "media"),
             "JOB_LEASE_S": "5", "CPU_THREADS": "1", "MIN_FREE_MB": "0", "FLASK_PORT": str(port), "JOB_ATTEMPTS": "3",
         }  # fmt: skip
-        places = [folder / "api", *(folder / f"worker-{number}" for number in range(args.workers))]
+        worker_slots = [folder / "api", *(folder / f"worker-{number}" for number in range(args.workers))]
         services = []
-        for place in places:
+        for place in worker_slots:
             place.mkdir()
             own = {**shared, "DATA_DIR": str(place / "data"), "LOG_FILE": "/dev/null"}
-            services.append(Service(["serve"] if place == places[0] else ["worker"], own, place))
+            services.append(Service(["serve"] if place == worker_slots[0] else ["worker"], own, place))
             stack.callback(services[-1].stop)
             services[-1].start()
         client = Client(f"http://127.0.0.1:{port}")
@@ -245,7 +245,7 @@ def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random
         with killing(services[1:], args.kill_every, args.kills or 10_000, luck) as killed:
             for number in range(args.jobs):
                 client.send(number, work[number % len(work)])
-            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in places)])
+            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in worker_slots)])
         return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
 
 

@@ -47,8 +47,8 @@ def _der(result: pooling.Result) -> Figure:
     for index, system in enumerate(systems):
         scores = {name: Score(**one["score"]) for name, one in system["recordings"].items()}
         heights = [100 * (scores[name].der or 0.0) if name in scores else 0.0 for name in names]
-        places = [place + (index - (len(systems) - 1) / 2) * width for place in range(len(names))]
-        axes.bar(places, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
+        worker_slots = [place + (index - (len(systems) - 1) / 2) * width for place in range(len(names))]
+        axes.bar(worker_slots, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes.set_ylabel("DER, strict (%)")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -61,7 +61,7 @@ def _time(result: pooling.Result) -> Figure:
     spent = [pooling.stage_seconds(system, names) for system in systems]
     figure, axes = _figure(7.0, 0.8 + 0.4 * len(systems))
     left = [0.0] * len(systems)
-    for index, stage in enumerate(sorted({stage for each in spent for stage in each}, key=_place)):
+    for index, stage in enumerate(sorted({stage for each in spent for stage in each}, key=_slot)):
         widths = [each.get(stage, 0.0) / minutes for each in spent]
         colour = colormaps["tab20"](index % 20)
         axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=colour)
@@ -73,7 +73,7 @@ def _time(result: pooling.Result) -> Figure:
     return figure
 
 
-def _place(stage: str) -> tuple[int, str]:
+def _slot(stage: str) -> tuple[int, str]:
     return ORDER.index(stage) if stage in ORDER else len(ORDER) + (stage == "rest"), stage
 
 

@@ -73,7 +73,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
         started = time.monotonic()
         first_s: float | None = None
         while not (job := service.get(job.id)).state.ended:
-            if job.settled and first_s is None:
+            if job.finalized and first_s is None:
                 first_s = time.monotonic() - started
             time.sleep(0.1)
         took_s = time.monotonic() - started

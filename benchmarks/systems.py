@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diarist.evaluation.segments import Answer, Stretch
+from diarist.evaluation.segments import Answer, Segment
 from diarist.pipeline.attribution import attribute
 from diarist.types import Diarization, Seconds, Span
 from running import Output
@@ -80,25 +80,25 @@ def answer(output: Output, recognised: Output | None, duration: Seconds) -> Answ
         duration: of the recording.
     """
     took = output.wall
-    words = tuple(Stretch(each.word.span, each.speaker or NOBODY, each.word.text.strip()) for each in output.words)
+    words = tuple(Segment(each.word.span, each.speaker or NOBODY, each.word.text.strip()) for each in output.words)
     if not words and recognised is not None:
         took += recognised.wall
         utterances = attribute([each.word for each in recognised.words], Diarization(output.turns))
-        words = tuple(Stretch(word.span, word.speaker, word.text.strip()) for said in utterances for word in said.words)
+        words = tuple(Segment(word.span, word.speaker, word.text.strip()) for said in utterances for word in said.words)
     stretches = joined(words) if output.words or recognised is not None else None
     return Answer(output.turns, stretches, words, duration, took)
 
 
-def joined(words: Sequence[Stretch]) -> tuple[Stretch, ...]:
+def joined(words: Sequence[Segment]) -> tuple[Segment, ...]:
     """Words that one speaker says in a row, without a pause of ``PAUSE_S``, as one stretch; in order of start."""
-    runs: list[list[Stretch]] = []
+    runs: list[list[Segment]] = []
     for word in sorted(words, key=lambda each: each.span.start):
         if runs and runs[-1][-1].speaker == word.speaker and word.span.gap(runs[-1][-1].span) < PAUSE_S:
             runs[-1].append(word)
         else:
             runs.append([word])
     return tuple(
-        Stretch(
+        Segment(
             Span(run[0].span.start, max(word.span.end for word in run)),
             run[0].speaker,
             " ".join(word.text for word in run),

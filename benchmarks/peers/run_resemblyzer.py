@@ -14,7 +14,7 @@ import exchange
 import numpy as np
 import soundfile
 import torch
-from resemblyzer import VoiceEncoder
+from resemblyzer import SpeakerEncoder
 from silero_vad import get_speech_timestamps, load_silero_vad
 from spectralcluster import configs
 
@@ -25,7 +25,7 @@ SHORTEST_S = 0.4
 
 def load(task: exchange.Task) -> exchange.Hear:
     torch.set_num_threads(task.threads)
-    encoder = VoiceEncoder("cpu", verbose=False)
+    encoder = SpeakerEncoder("cpu", verbose=False)
     vad = load_silero_vad(onnx=False)
     clusterer = configs.icassp2018_clusterer
     clusterer.min_clusters, clusterer.max_clusters = 1, 10

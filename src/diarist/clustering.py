@@ -117,7 +117,7 @@ class Windows:
         return (sum(alike) + SAME_VOICE * SAME_VOICE_PAIRS) / (len(alike) + SAME_VOICE_PAIRS)
 
 
-def likeness(seconds: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+def expected_similarity(seconds: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
     """How alike windows should be to others like them of the same voice, a cosine each: shorter ones scatter more.
 
     The signal's share of signal and noise, where noise falls with the length as any mean's does.
@@ -263,7 +263,7 @@ class _Clusters:
         apart &= ~again  # shared sound, be it of one moment or of two, makes any two windows alike
         across = cosine if windows.heard is None else cosine + HEARD_TOGETHER * windows.heard
         alike, pairs = member.T @ (cosine * apart) @ member, member.T @ apart @ member
-        expected = likeness(windows.end - windows.start, windows.same_voice()) @ member
+        expected = expected_similarity(windows.end - windows.start, windows.same_voice()) @ member
         sounds = (1 / (1 + again.sum(axis=1))) @ member
         return cls(
             member.sum(axis=0), sounds, member.T @ across @ member, alike, pairs, np.diag(alike) / 2,

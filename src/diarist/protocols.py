@@ -61,18 +61,18 @@ class LanguageDetector(Protocol):
 RECOGNITION_REACH: Seconds = 1.0
 """What a recogniser may hear around the speech that it is given."""
 
-PortionStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
+ChunkStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class Chunk:
     """A piece of the work on one channel that any machine can do which has loaded the same engine.
 
     ``diarist.engines.chunk_processing.perform`` does it. Its result is the same to the bit wherever it is done, if the
     samples are.
     """
 
-    stage: PortionStage
+    stage: ChunkStage
     first_sample: int
     """Of the channel, as decoded (``SAMPLE_RATE``, float32): nothing before it is read."""
 
@@ -86,7 +86,7 @@ class Portion:
     """What is to be done: JSON, in ASCII."""
 
 
-class NotePortion(Protocol):
+class ChunkProgress(Protocol):
     """Called with the number of a portion, counted from 0, when it is done, and with less than 1 on the way.
 
     Raises ``Cancelled`` where the work is to stop. Calling it once a second without anything new does no harm, and lets
@@ -96,7 +96,7 @@ class NotePortion(Protocol):
     def __call__(self, index: int, done: float = 1.0) -> None: ...
 
 
-ScatterPortions: TypeAlias = Callable[[Sequence[Portion], NotePortion], Generator[bytes, None, None]]
+ScatterChunks: TypeAlias = Callable[[Sequence[Chunk], ChunkProgress], Generator[bytes, None, None]]
 """Has portions done, anywhere; gives their results in order. Closed where nobody wants the rest."""
 
 
@@ -111,9 +111,7 @@ class Scatter(Protocol):
         """
         ...
 
-    def __call__(
-        self, channel: int, portions: Sequence[Portion], progress: NotePortion
-    ) -> Generator[bytes, None, None]:
+    def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
         """What ``perform`` makes of each portion of a channel, in order.
 
         What ``progress`` raises goes through. The generator is closed where the rest is not wanted any more: whatever
@@ -123,16 +121,16 @@ class Scatter(Protocol):
 
 
 @runtime_checkable
-class SpreadDiarizer(Protocol):
+class DistributedDiarizer(Protocol):
     """A diarizer that can have portions of its work done elsewhere."""
 
-    def diarize_spread(
-        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions
+    def diarize_distributed(
+        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks
     ) -> Diarization:
         """As ``diarize``, and with the same result to the bit, with its portions done by ``scatter``."""
         ...
 
-    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
         """Do one portion.
 
         Args:

@@ -18,7 +18,7 @@ class Event:
     id: str | None = None
 
 
-class Listener:
+class NotificationListener:
     """Connected from construction on. ``events`` ends with the stream."""
 
     def __init__(self, address: Address, path: str, headers: dict[str, str] | None = None, timeout: float = 20) -> None:

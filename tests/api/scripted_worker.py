@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diarist import errors
 from diarist.jobs.workers import worker
-from diarist.jobs.workers.work import NoteModels, Settled
+from diarist.jobs.workers.work import NoteModels, OnFinal
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -60,7 +60,7 @@ def transcribe(
     options: TranscribeOptions,
     progress: Progress,
     settings: Settings,
-    settled: Settled,
+    finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
     content = path.read_bytes()
@@ -75,7 +75,7 @@ def transcribe(
     utterances = said(script.get("words", ["Hello,", " how", " are", " you?"]))
     if "settle" in script:
         progress("recognition", 0.5)
-        settled(utterances[:1])
+        finalized(utterances[:1])
     while "until" in script and not Path(script["until"]).exists():
         progress("waiting", 0.1)
         time.sleep(0.02)
@@ -93,7 +93,7 @@ def transcribe(
             engine="scripted",
             timings=(),
         )
-    settled(utterances[1:] if "settle" in script else utterances)
+    finalized(utterances[1:] if "settle" in script else utterances)
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
     return Transcript(
         utterances=utterances,

@@ -15,7 +15,7 @@ from api.conftest import eventually
 from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, head, raw, recording
 from diarist.api import access, create_app
-from diarist.auth.key_cache import Keyring
+from diarist.auth.key_cache import KeyCache
 from diarist.auth.keys import KeyStore
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.database import open_database
@@ -35,7 +35,7 @@ def store(tmp_path):
 @pytest.fixture
 def guarded(settings, jobs, store):
     """The application with the keys of ``store``."""
-    return create_app(settings, jobs, Keyring(settings, store))
+    return create_app(settings, jobs, KeyCache(settings, store))
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -126,7 +126,7 @@ def test_nothing_is_closed_where_there_is_no_key(guarded):
     ],
 )
 def test_who_is_let_in(settings, jobs, store, headers, admitted):
-    app = create_app(settings, jobs, Keyring(settings.model_copy(update={"api_key": ENV_KEY}), store))
+    app = create_app(settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY}), store))
     (_, token), (_, other) = store.create("one"), store.create("other")
     answer = app.test_client().get("/v1/jobs", headers=headers(token, other))
     if admitted:
@@ -148,7 +148,7 @@ def test_wrong_and_revoked_keys_hear_the_same(guarded, store):
 
 
 def test_whose_a_request_is(settings, jobs, store):
-    app = create_app(settings, jobs, Keyring(settings.model_copy(update={"api_key": ENV_KEY}), store))
+    app = create_app(settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY}), store))
 
     @app.get("/whose")
     def whose() -> dict[str, object]:

@@ -3,11 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.api.fair_semaphore import Lane
+from diarist.api.fair_semaphore import FairSemaphore
 
 
 def test_those_who_find_no_place_are_called_in_order() -> None:
-    lane = Lane[str](2)
+    lane = FairSemaphore[str](2)
     assert [lane.enter(who) for who in "abcd"] == [True, True, False, False]
     assert lane.leave() == "c"
     assert not lane.enter("e"), "the place is c's, who was called"
@@ -19,9 +19,9 @@ def test_those_who_find_no_place_are_called_in_order() -> None:
     assert lane.enter("a")
 
 
-@given(places=st.integers(1, 4), steps=st.lists(st.booleans(), max_size=60))
-def test_never_more_than_there_are_places_and_nobody_is_forgotten(places: int, steps: list[bool]) -> None:
-    lane = Lane[int](places)
+@given(worker_slots=st.integers(1, 4), steps=st.lists(st.booleans(), max_size=60))
+def test_never_more_than_there_are_places_and_nobody_is_forgotten(worker_slots: int, steps: list[bool]) -> None:
+    lane = FairSemaphore[int](worker_slots)
     inside: set[int] = set()
     waiting: list[int] = []
 
@@ -42,7 +42,7 @@ def test_never_more_than_there_are_places_and_nobody_is_forgotten(places: int, s
                 waiting.append(number)
         elif inside:
             leave()
-        assert len(inside) == min(places, len(inside) + len(waiting))
+        assert len(inside) == min(worker_slots, len(inside) + len(waiting))
     while inside:
         leave()
     assert not waiting

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from api.conftest import eventually
-from api.listener import Listener
+from api.listener import NotificationListener
 from api.test_jobs import script
 from api.wire import FORM, call, recording
 from diarist.api import job_events
@@ -37,7 +37,7 @@ def listen(server):
     """``listen(job, after=None, query="")``: a listener, closed after the test."""
     opened = []
 
-    def connect(job: dict, last: str | None = None, query: str = "") -> Listener:
+    def connect(job: dict, last: str | None = None, query: str = "") -> NotificationListener:
         headers = {} if last is None else {"Last-Event-ID": last}
         listener = patient(server, job, headers, query)
         opened.append(listener)
@@ -48,12 +48,12 @@ def listen(server):
         each.__exit__()
 
 
-def patient(server, job: dict, headers: dict[str, str] | None = None, query: str = "") -> Listener:
+def patient(server, job: dict, headers: dict[str, str] | None = None, query: str = "") -> NotificationListener:
     """A listener, as soon as there is room: the places of those before are free within half a second."""
-    found: list[Listener] = []
+    found: list[NotificationListener] = []
 
     def connected() -> bool:
-        found.append(Listener(server.address, job["links"]["events"] + query, headers))
+        found.append(NotificationListener(server.address, job["links"]["events"] + query, headers))
         if found[-1].response.status != 429:
             return True
         found[-1].__exit__()
@@ -68,7 +68,7 @@ def kept(events) -> list[tuple[str, object]]:
 
 
 def test_a_job_is_followed_to_its_end(order, listen, tmp_path):
-    job = order(settle=True, until=str(tmp_path / "go"))
+    job = order(finalize=True, until=str(tmp_path / "go"))
     listener = listen(job)
     response = listener.response
     assert response.status == 200
@@ -100,7 +100,7 @@ def test_a_job_is_followed_to_its_end(order, listen, tmp_path):
 
 
 def test_a_listener_who_comes_back_misses_nothing_and_hears_nothing_twice(order, listen, tmp_path):
-    job = order(settle=True, until=str(tmp_path / "go"))
+    job = order(finalize=True, until=str(tmp_path / "go"))
     first = listen(job)
     heard = first.until("utterance", index=0)
     first.__exit__()
@@ -186,7 +186,7 @@ def test_a_stop_of_the_service_ends_streams(start, tmp_path):
     service = start()
     service.wait_for("is ready")
     job = call(service.address, "POST", "/v1/jobs", recording(script(until=str(tmp_path / "never"))), FORM).json
-    with Listener(service.address, job["links"]["events"]) as listener:
+    with NotificationListener(service.address, job["links"]["events"]) as listener:
         assert listener.until("state", state="running")
         assert service.stop() == 0
         assert all(event.kind == "progress" or event.data["state"] == "queued" for event in listener.events())

@@ -77,7 +77,7 @@ def test_a_fault_of_ours_is_500_and_not_to_be_asked_again(client, make, jobs, ki
 
 
 def test_before_the_end(client, make, tmp_path):
-    job = make(script(settle=True, until=str(tmp_path / "go")))
+    job = make(script(finalize=True, until=str(tmp_path / "go")))
     eventually(lambda: client.get(job["links"]["self"]).get_json()["utterances"] == 1)
     refused = client.get(job["links"]["result"])
     assert "running" in refusal(refused, 409, "job_not_done")

@@ -60,7 +60,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[SqlJobStore]:
     store.close()
 
 
-def make_app(read: Callable[[], metrics_snapshot.Figures]) -> APIFlask:
+def make_app(read: Callable[[], metrics_snapshot.MetricsSnapshot]) -> APIFlask:
     app = APIFlask(__name__, docs_path=None)
 
     @app.get("/v1/jobs/<job_id>")
@@ -175,7 +175,7 @@ class TestStore:
         assert value(seen, "diarist_workers", state="ready") == 2
         assert value(seen, "diarist_workers", state="error") == 1
 
-    def test_tallies(self, client: FlaskClient, store: SqlJobStore) -> None:
+    def test_samples(self, client: FlaskClient, store: SqlJobStore) -> None:
         with store.database.writing() as connection:
             for seconds in (0.2, 5.0, 20_000.0):
                 stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, seconds, stage="recognition")
@@ -206,7 +206,7 @@ class TestStore:
     def test_a_store_that_cannot_be_read_costs_only_what_it_knows(self) -> None:
         asked = []
 
-        def read() -> metrics_snapshot.Figures:
+        def read() -> metrics_snapshot.MetricsSnapshot:
             asked.append(1)
             raise StoreUnavailable("The job store cannot be reached.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.listener import Listener
+from api.listener import NotificationListener
 from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, recording
 from diarist.formats import rttm
@@ -37,7 +37,7 @@ def test_a_real_conversation(start, model_store, sample_recording):
     assert {turn.speaker for turn in turns} == {"SPEAKER_00", "SPEAKER_01"}
 
     job = call(service.address, "POST", "/v1/jobs", recording(content), FORM).json["links"]
-    with Listener(service.address, job["events"], timeout=120) as listener:
+    with NotificationListener(service.address, job["events"], timeout=120) as listener:
         heard = list(listener.events())
     assert [event.data["state"] for event in heard if event.kind == "state"] == ["queued", "running", "succeeded"]
     result = call(service.address, "GET", job["result"]).json

@@ -17,10 +17,10 @@ from api.scripted_service import COMMAND
 from api.wire import FORM, recording
 from diarist import __version__
 from diarist.api import create_app
-from diarist.api.runtime import Lookout
+from diarist.api.runtime import StatusCache
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import CrewReport, Job, JobState, Order, WorkerReport
+from diarist.jobs.model import Job, JobState, Order, PoolStatus, WorkerReport
 from diarist.jobs.service import JobService
 from diarist.types import ModelInfo
 
@@ -79,7 +79,7 @@ def test_not_all_loaded(settings, jobs, changes, ready):
 
 def test_one_worker_of_several_that_is_ready_is_enough(settings, jobs):
     now = datetime.now(UTC)
-    crew = CrewReport.of(
+    pool = PoolStatus.of(
         (
             WorkerReport("a", 1, "error", (), ("No disk.",), now),
             WorkerReport("b", 2, "ready", (ModelInfo("m", "vad", "MIT"),), (), now, "cuda:1 (a card)"),
@@ -87,7 +87,7 @@ def test_one_worker_of_several_that_is_ready_is_enough(settings, jobs):
         )
     )
     client = create_app(
-        settings, Reporting(jobs, **{f.name: getattr(crew, f.name) for f in fields(crew)})
+        settings, Reporting(jobs, **{f.name: getattr(pool, f.name) for f in fields(pool)})
     ).test_client()
     body = client.get("/status").get_json()
     assert (body["status"], body["nemo_components_loaded"], body["errors"]) == ("ready", True, ["No disk."])
@@ -254,7 +254,7 @@ def test_a_database_that_hangs_holds_up_no_poller(on_postgres, postgres_server):
         return max(bodies, key=lambda body: body["age_s"])
 
     with postgres_server.frozen():
-        eventually(lambda: told()["age_s"] > Lookout.PATIENCE_S)
+        eventually(lambda: told()["age_s"] > StatusCache.PATIENCE_S)
         eventually(lambda: told()["status"] == "error", 60)
         body = told()
         assert body["age_s"] > known["age_s"]

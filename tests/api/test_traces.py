@@ -11,7 +11,7 @@ import pytest
 
 from api.wire import FORM, call, diarize, recording
 from diarist.observability import tracing
-from diarist.pipeline.progress import Meter
+from diarist.pipeline.progress import ProgressMeter
 from diarist.settings import Settings
 from support.trace_collector import Collector, collecting
 
@@ -117,7 +117,7 @@ def test_a_job_that_fails_says_of_what_kind(start, collector):
 def test_stages_are_spans(collector, monkeypatch):
     monkeypatch.setattr(tracing, "BATCH_S", 0.05)
     tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=collector.url), "worker")
-    meter = Meter(lambda *_: None)
+    meter = ProgressMeter(lambda *_: None)
     with tracing.span("job"):
         with meter.timed("decode"):
             pass

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from diarist.jobs.db.job_store import SqlJobStore
-from support.job_stores import OPENERS, Clock, Place, clear
+from support.job_stores import OPENERS, Clock, WorkerSlot, clear
 from support.servers import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[Place, SqlJobStore]]:
+def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[WorkerSlot, SqlJobStore]]:
     """A store that tests share, since a database of PostgreSQL's takes a second to make."""
-    place = Place("postgres", postgres_server.fresh_database())
+    place = WorkerSlot("postgres", postgres_server.fresh_database())
     opened = place.open(None)
     yield place, opened
     opened.close()
@@ -24,11 +24,11 @@ def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[Place, Sql
 @pytest.fixture(
     params=[pytest.param(kind, marks=[] if kind == "sqlite" else [pytest.mark.servers]) for kind in OPENERS]
 )
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> WorkerSlot:
     """Where an empty store lies."""
     if request.param == "sqlite":
-        return Place(request.param, str(tmp_path))
-    shared: tuple[Place, SqlJobStore] = request.getfixturevalue("postgres_store")
+        return WorkerSlot(request.param, str(tmp_path))
+    shared: tuple[WorkerSlot, SqlJobStore] = request.getfixturevalue("postgres_store")
     clear(shared[1])
     return shared[0]
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(place: Place, clock: Clock) -> Iterator[SqlJobStore]:
+def store(place: WorkerSlot, clock: Clock) -> Iterator[SqlJobStore]:
     opened = place.open(clock)
     yield opened
     opened.close()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.chunk_processing import perform, portion_of
+from diarist.engines.chunk_processing import chunk_of, perform
 from diarist.errors import Cancelled, InvalidOption
-from diarist.protocols import Diarizer, Engine, SpreadDiarizer
+from diarist.protocols import Diarizer, DistributedDiarizer, Engine
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
 
@@ -280,39 +280,41 @@ class Elsewhere:
     diarizer: Diarizer
     stages: list[str] = field(default_factory=list)
 
-    def __call__(self, portions, progress):
-        order = list(range(len(portions)))
-        random.Random(len(portions)).shuffle(order)
+    def __call__(self, chunks, progress):
+        order = list(range(len(chunks)))
+        random.Random(len(chunks)).shuffle(order)
         results = {}
         for index in order:
-            portion = portions[index]
-            piece = Audio(self.audio.samples[portion.first_sample : portion.stop_sample].copy())
+            chunk = chunks[index]
+            piece = Audio(self.audio.samples[chunk.first_sample : chunk.stop_sample].copy())
             reports: list[float] = []
             results[index] = perform(
-                engine_of(self.diarizer), piece, portion, lambda _stage, done, own=reports: own.append(done)
+                engine_of(self.diarizer), piece, chunk, lambda _stage, done, own=reports: own.append(done)
             )
             assert reports == sorted(reports)
             assert reports[-1] == 1.0
-            self.stages.append(portion.stage)
+            self.stages.append(chunk.stage)
             progress(index)
-        yield from (results[index] for index in range(len(portions)))
+        yield from (results[index] for index in range(len(chunks)))
 
 
 def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, monkeypatch):
-    if not isinstance(diarizer, SpreadDiarizer):
+    if not isinstance(diarizer, DistributedDiarizer):
         assert not chosen.spreads
         with pytest.raises(ValueError, match="cannot do segmentation"):
             perform(
-                engine_of(diarizer), call, portion_of("segmentation", call, 0, len(call.samples), {}), lambda *_: None
+                engine_of(diarizer), call, chunk_of("segmentation", call, 0, len(call.samples), {}), lambda *_: None
             )
         return
     assert chosen.spreads
     # smaller portions than usual, so that half a minute has some
-    monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     alone = run(diarizer, call)
     scatter, reports = Elsewhere(call, another), defaultdict[str, list[float]](list)
-    together = diarizer.diarize_spread(call, SpeakerHints(), lambda stage, done: reports[stage].append(done), scatter)
+    together = diarizer.diarize_distributed(
+        call, SpeakerHints(), lambda stage, done: reports[stage].append(done), scatter
+    )
     assert {stage: scatter.stages.count(stage) > 1 for stage in scatter.stages} == {
         "segmentation": True, "embedding": True,
     }  # fmt: skip
@@ -326,9 +328,9 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
 
 @pytest.mark.parametrize("stop_at", ["segmentation", "embedding"])
 def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, monkeypatch, stop_at):
-    if not isinstance(diarizer, SpreadDiarizer):
+    if not isinstance(diarizer, DistributedDiarizer):
         return
-    monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 1)
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     scatter = Elsewhere(call, another)
 
@@ -337,5 +339,5 @@ def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, m
             raise Cancelled(stage)
 
     with pytest.raises(Cancelled, match=stop_at):
-        diarizer.diarize_spread(call, SpeakerHints(), progress, scatter)
+        diarizer.diarize_distributed(call, SpeakerHints(), progress, scatter)
     assert scatter.stages.count(stop_at) == 1

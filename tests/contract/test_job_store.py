@@ -18,7 +18,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
-from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, Place, new_job
+from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, WorkerSlot, new_job
 
 
 def test_a_job_comes_back_as_it_was_given(store):
@@ -64,7 +64,7 @@ def test_a_lease_that_ran_out_lets_another_worker_take_the_job(store, clock):
     assert store.renew(job.id, "dead", LEASE_S, "late", 0.9) is False
     assert store.finish(job.id, "dead", TRANSCRIPT) is False
     assert store.fail(job.id, "dead", JobError("job_failed", "late")) is False
-    assert store.hand_back(job.id, "dead") is False
+    assert store.requeue(job.id, "dead") is False
     assert store.get(job.id).stage == "starting"
 
 
@@ -146,7 +146,7 @@ def test_a_job_handed_back_was_not_tried(store):
     store.create(job)
     store.claim("w", LEASE_S, ATTEMPTS)
     store.renew(job.id, "w", LEASE_S, "diarize", 0.5)
-    assert store.hand_back(job.id, "w") is True
+    assert store.requeue(job.id, "w") is True
     back = store.get(job.id)
     assert (back.state, back.attempts, back.progress, back.worker, back.lease_until) == (
         JobState.QUEUED, 0, 0.0, None, None,
@@ -301,7 +301,7 @@ def test_two_processes_never_claim_one_job_twice(place, store):
 
 
 if __name__ == "__main__":
-    mine = Place(sys.argv[1], sys.argv[2]).open(Clock())
+    mine = WorkerSlot(sys.argv[1], sys.argv[2]).open(Clock())
     print("open", flush=True)  # noqa: T201
     sys.stdin.readline()
     print(json.dumps(claim_all(mine, sys.argv[3])))  # noqa: T201

@@ -16,21 +16,21 @@ from sqlalchemy import update
 
 from diarist.errors import IdempotencyConflict, QueueFull
 from diarist.jobs.db import schema
-from diarist.jobs.db.chunks import PortionStore
-from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.jobs.db.chunks import ChunkStore
+from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
-from diarist.protocols import Portion
+from diarist.protocols import Chunk
 from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     START,
     TRANSCRIPT,
     clear,
-    errands_of,
     job_count,
     new_job,
     states_told,
+    tasks_of,
 )
 
 HIGH, LOW = 1, -1
@@ -105,7 +105,7 @@ class TestWhoIsNext:
     def test_one_whose_recording_is_not_there_is_passed_over(self, store):
         waits, next_one = created(store, new_job(ready=False), new_job())
         assert claimed_in_order(store) == [next_one]
-        assert store.supply(waits, 123, "from-the-url.wav") is True
+        assert store.attach_recording(waits, 123, "from-the-url.wav") is True
         assert claimed_in_order(store) == [waits]
         assert (store.get(waits).size_bytes, store.get(waits).order.filename) == (123, "talk.wav")
 
@@ -146,9 +146,9 @@ class TestWhoIsNext:
             store.create(new_job(owner=owner, priority=priority, kind=kind))
         for _ in range(before):
             store.claim("w", 3_600.0, ATTEMPTS)
-        places = store.positions()
-        assert sorted(places, key=places.__getitem__) == claimed_in_order(store)
-        assert sorted(places.values()) == list(range(1, len(places) + 1))
+        worker_slots = store.positions()
+        assert sorted(worker_slots, key=worker_slots.__getitem__) == claimed_in_order(store)
+        assert sorted(worker_slots.values()) == list(range(1, len(worker_slots) + 1))
         assert store.positions() == {}
 
     def test_those_who_still_wait_for_their_recording_have_a_place_too(self, store):
@@ -234,10 +234,10 @@ class TestIdempotency:
 
 
 class TestRecordings:
-    def test_a_recording_to_be_fetched_is_an_errand_from_the_beginning(self, store):
+    def test_a_recording_to_be_fetched_is_an_task_from_the_beginning(self, store):
         job = store.create(new_job(source_url="https://example.com/a.mp3", ready=False, recording=False, filename=""))
-        assert [kind for kind, _ in errands_of(store, job.id)] == [FETCH]
-        assert store.supply(job.id, 77, "a.mp3") is True
+        assert [kind for kind, _ in tasks_of(store, job.id)] == [FETCH]
+        assert store.attach_recording(job.id, 77, "a.mp3") is True
         there = store.get(job.id)
         assert (there.ready, there.recording, there.size_bytes, there.order.filename) == (True, True, 77, "a.mp3")
         assert (there.stage, there.state) == ("queued", JobState.QUEUED)
@@ -247,21 +247,21 @@ class TestRecordings:
         store.cancel(canceled)
         store.delete(deleted)
         for job in (canceled, deleted, "nowhere"):
-            assert store.supply(job, 1, "a") is False
-            assert store.refuse(job, JobError("url_unusable", "No.")) is False
+            assert store.attach_recording(job, 1, "a") is False
+            assert store.reject(job, JobError("url_unusable", "No.")) is False
         assert store.get(canceled).state is JobState.CANCELED
         assert claimed_in_order(store) == []
 
     def test_one_that_cannot_be_had_fails_its_job(self, store, clock):
         job = store.create(new_job(ready=False, webhook_url="https://example.com/hook"))
         clock.advance(3)
-        assert store.refuse(job.id, JobError("url_unusable", "It answers 404.")) is True
+        assert store.reject(job.id, JobError("url_unusable", "It answers 404.")) is True
         failed = store.get(job.id)
         assert (failed.state, failed.error) == (JobState.FAILED, JobError("url_unusable", "It answers 404."))
         assert failed.ended_at == clock.now
         assert states_told(store, job.id) == ["queued", "failed"]
-        assert [kind for kind, _ in errands_of(store, job.id)] == [WEBHOOK]
-        assert store.refuse(job.id, JobError("url_unusable", "Again.")) is False
+        assert [kind for kind, _ in tasks_of(store, job.id)] == [WEBHOOK]
+        assert store.reject(job.id, JobError("url_unusable", "Again.")) is False
 
     def test_what_was_removed_is_noted(self, store, clock):
         (job,) = created(store, new_job())
@@ -280,7 +280,7 @@ class TestFaults:
         for death in range(1, ATTEMPTS + 1):
             assert store.claim(f"w{death}", LEASE_S, ATTEMPTS) is not None
             assert store.release(f"w{death}", ATTEMPTS) == (job,)
-            assert store.get(job).deaths == death
+            assert store.get(job).worker_crashes == death
         failed = store.get(job)
         assert (failed.state, failed.error.code) == (JobState.FAILED, "job_failed")
         assert "died 3 times" in failed.error.message
@@ -288,23 +288,27 @@ class TestFaults:
 
     def test_a_service_that_dies_is_not_the_jobs_fault_until_it_died_many_times(self, store, clock):
         (job,) = created(store, new_job())
-        for times in range(1, MOST_INTERRUPTIONS + 1):
+        for times in range(1, MAX_SERVICE_CRASHES + 1):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None, times
-            assert store.release("w", ATTEMPTS, blameless=True) == (job,)
+            assert store.release("w", ATTEMPTS, service_crash=True) == (job,)
             back = store.get(job)
-            assert (back.deaths, back.interruptions) == (0, times)
-            if CALM_INTERRUPTIONS < times < MOST_INTERRUPTIONS:
+            assert (back.worker_crashes, back.service_crashes) == (0, times)
+            if SERVICE_CRASHES_WITHOUT_DELAY < times < MAX_SERVICE_CRASHES:
                 assert store.claim("w", LEASE_S, ATTEMPTS) is None, "others come first"
             clock.advance(60.1)
         assert back.state is JobState.FAILED
-        assert f"{MOST_INTERRUPTIONS} times" in back.error.message
+        assert f"{MAX_SERVICE_CRASHES} times" in back.error.message
 
     def test_deaths_and_interruptions_are_counted_apart(self, store, clock):
         (job,) = created(store, new_job())
-        for blameless in (False, True, False, True):
+        for service_crash in (False, True, False, True):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None
-            store.release("w", ATTEMPTS, blameless=blameless)
-        assert (store.get(job).state, store.get(job).deaths, store.get(job).interruptions) == (JobState.QUEUED, 2, 2)
+            store.release("w", ATTEMPTS, service_crash=service_crash)
+        assert (store.get(job).state, store.get(job).worker_crashes, store.get(job).service_crashes) == (
+            JobState.QUEUED,
+            2,
+            2,
+        )
 
     def test_attempts_are_tried_again_and_the_last_one_fails_with_what_went_wrong(self, store, clock):
         (job,) = created(store, new_job())
@@ -335,8 +339,8 @@ class TestFaults:
         (job,) = created(store, new_job())
         for _ in range(2 * ATTEMPTS):
             assert store.claim("w", LEASE_S, ATTEMPTS).attempts == 1
-            assert store.hand_back(job, "w") is True
-        assert store.get(job).attempts == store.get(job).deaths == 0
+            assert store.requeue(job, "w") is True
+        assert store.get(job).attempts == store.get(job).worker_crashes == 0
 
     def test_claiming_gives_back_what_the_dead_held_first(self, store, clock):
         jobs = created(store, new_job(), new_job())
@@ -344,8 +348,8 @@ class TestFaults:
             assert store.claim(f"dead-{job}", LEASE_S, ATTEMPTS).id == job
         clock.advance(LEASE_S + 1)
         taken = store.claim("w", LEASE_S, ATTEMPTS)
-        assert (taken.id, taken.deaths, taken.attempts) == (jobs[0], 1, 2)
-        assert (store.get(jobs[1]).state, store.get(jobs[1]).deaths) == (JobState.QUEUED, 1)
+        assert (taken.id, taken.worker_crashes, taken.attempts) == (jobs[0], 1, 2)
+        assert (store.get(jobs[1]).state, store.get(jobs[1]).worker_crashes) == (JobState.QUEUED, 1)
 
 
 class TestWhoIsThere:
@@ -353,19 +357,19 @@ class TestWhoIsThere:
         soon = clock.now + timedelta(seconds=60)
         attended, gone, job = created(
             store,
-            new_job(kind=JobKind.REQUEST, attended_until=soon),
-            new_job(kind=JobKind.REQUEST, attended_until=soon),
+            new_job(kind=JobKind.REQUEST, caller_lease_until=soon),
+            new_job(kind=JobKind.REQUEST, caller_lease_until=soon),
             new_job(),
         )
         clock.advance(30)
-        assert store.unattended() == ()
-        store.attend(attended, 60.0)
+        assert store.abandoned_requests() == ()
+        store.extend_caller_lease(attended, 60.0)
         clock.advance(31)
-        assert store.unattended() == (gone,)
+        assert store.abandoned_requests() == (gone,)
         store.cancel(gone)
-        assert store.unattended() == (gone,), "one that has ended has to go as well"
+        assert store.abandoned_requests() == (gone,), "one that has ended has to go as well"
         clock.advance(60)
-        assert set(store.unattended()) == {attended, gone}
+        assert set(store.abandoned_requests()) == {attended, gone}
         assert store.get(job).state is JobState.QUEUED
 
     def test_counts_by_state_and_kind(self, store):
@@ -397,7 +401,7 @@ def test_who_looks_for_a_request_in_the_middle_of_a_job_does_not_take_itself_for
     assert store.renew(job_id, "w", LEASE_S, "recognition", 0.5) is True
     clock.advance(LEASE_S + 1)
     assert store.claim("another", LEASE_S, ATTEMPTS, requests_only=True) is None
-    assert (store.get(job_id).state, store.get(job_id).deaths) == (JobState.QUEUED, 1)
+    assert (store.get(job_id).state, store.get(job_id).worker_crashes) == (JobState.QUEUED, 1)
 
 
 def test_deaths_use_up_no_retries(store, clock):
@@ -405,7 +409,7 @@ def test_deaths_use_up_no_retries(store, clock):
     (job_id,) = created(store, new_job())
     for number in range(ATTEMPTS + 2):
         assert store.claim(f"w{number}", LEASE_S, ATTEMPTS).id == job_id
-        store.release(f"w{number}", ATTEMPTS, blameless=number > 0)
+        store.release(f"w{number}", ATTEMPTS, service_crash=number > 0)
         clock.advance(100)
     fault = JobError("media_unavailable", "Away.")
     for _ in range(ATTEMPTS - 1):
@@ -419,8 +423,8 @@ def test_deaths_use_up_no_retries(store, clock):
 
 def test_a_job_whose_recording_is_there_is_refused_by_nobody(store):
     (job_id,) = created(store, new_job(ready=False, recording=False))
-    assert store.supply(job_id, 7, "a.wav")
-    assert store.refuse(job_id, JobError("url_unreachable", "Away.")) is False
+    assert store.attach_recording(job_id, 7, "a.wav")
+    assert store.reject(job_id, JobError("url_unreachable", "Away.")) is False
     assert store.get(job_id).state is JobState.QUEUED
 
 
@@ -443,11 +447,11 @@ def test_whoever_has_as_many_as_may_be_is_told_so_before_sending_more(store):
 
 def test_the_caller_of_a_new_request_is_attended_by_the_clock_of_the_store(store, clock):
     behind = new_job(kind=JobKind.REQUEST, created_at=START - timedelta(days=1))
-    request = store.create(behind, attended_s=60.0)
-    assert store.get(request.id).attended_until == clock.now + timedelta(seconds=60)
-    assert store.unattended() == ()
+    request = store.create(behind, caller_lease_s=60.0)
+    assert store.get(request.id).caller_lease_until == clock.now + timedelta(seconds=60)
+    assert store.abandoned_requests() == ()
     clock.advance(61)
-    assert store.unattended() == (request.id,)
+    assert store.abandoned_requests() == (request.id,)
     assert store.requests() == (request.id,)
 
 
@@ -474,13 +478,13 @@ class TestLocks:
 
     @pytest.mark.slow
     def test_handing_back_while_others_cancel(self, store, second):
-        portions = PortionStore(store.database)
-        many = [Portion("recognition", n, n + 1, 1_000, b"x" * 200) for n in range(300)]
+        chunks = ChunkStore(store.database)
+        many = [Chunk("recognition", n, n + 1, 1_000, b"x" * 200) for n in range(300)]
         for _ in range(30):
             (job_id,) = created(store, new_job())
             assert store.claim("w", LEASE_S, ATTEMPTS).id == job_id
-            portions.post(job_id, "e", "any", 0, many)
-            assert portions.claim("w", LEASE_S, "e", only=(job_id, 0, "recognition")) is not None
-            said = at_once([partial(store.hand_back, job_id, "w"), partial(second.cancel, job_id)])
+            chunks.post(job_id, "e", "any", 0, many)
+            assert chunks.claim("w", LEASE_S, "e", only=(job_id, 0, "recognition")) is not None
+            said = at_once([partial(store.requeue, job_id, "w"), partial(second.cancel, job_id)])
             assert [each for each in said if isinstance(each, Exception)] == []
             store.delete(job_id)

@@ -22,13 +22,13 @@ from support.job_stores import (
     LEASE_S,
     START,
     TRANSCRIPT,
-    Place,
+    WorkerSlot,
     counted,
-    errands_of,
     job_count,
     new_job,
     rows_naming,
     states_told,
+    tasks_of,
     utterance,
 )
 
@@ -54,41 +54,41 @@ def running(store):
 
 class TestUtterances:
     def test_what_is_final_is_kept_once_over_two_attempts(self, store, running, clock):
-        assert store.settle(running, "w", 0, [utterance("one"), utterance("two")]) is True
+        assert store.finalize(running, "w", 0, [utterance("one"), utterance("two")]) is True
         clock.advance(LEASE_S + 1)
         assert store.claim("v", LEASE_S, ATTEMPTS).id == running
-        assert store.settle(running, "v", 0, [utterance("one")]) is True
-        assert store.settle(running, "v", 1, [utterance("two"), utterance("three")]) is True
-        assert store.settle(running, "v", 3, []) is True
+        assert store.finalize(running, "v", 0, [utterance("one")]) is True
+        assert store.finalize(running, "v", 1, [utterance("two"), utterance("three")]) is True
+        assert store.finalize(running, "v", 3, []) is True
         assert texts(store, running) == [(0, "one"), (1, "two"), (2, "three")]
-        assert store.get(running).settled == 3
+        assert store.get(running).finalized == 3
         assert numbers(store, running) == list(range(1, 8))
         assert states_told(store, running) == ["queued", "running", "queued", "running"]
 
     def test_only_of_the_worker_that_holds_the_job(self, store, running):
-        assert store.settle(running, "v", 0, [utterance("stolen")]) is False
+        assert store.finalize(running, "v", 0, [utterance("stolen")]) is False
         store.cancel(running)
-        assert store.settle(running, "w", 0, [utterance("late")]) is False
+        assert store.finalize(running, "w", 0, [utterance("late")]) is False
         store.delete(running)
-        assert store.settle(running, "w", 0, [utterance("later")]) is False
+        assert store.finalize(running, "w", 0, [utterance("later")]) is False
         assert texts(store, running) == []
 
     def test_of_a_request_nothing_is_kept_for_nobody_listens(self, store):
         request = store.create(new_job(kind=JobKind.REQUEST))
         store.claim("w", LEASE_S, ATTEMPTS)
-        assert store.settle(request.id, "w", 0, [utterance("one")]) is True
+        assert store.finalize(request.id, "w", 0, [utterance("one")]) is True
         store.finish(request.id, "w", TRANSCRIPT)
         assert store.events(request.id) == ()
 
     def test_they_come_back_as_they_were_given(self, store, running):
-        store.settle(running, "w", 0, TRANSCRIPT.utterances)
+        store.finalize(running, "w", 0, TRANSCRIPT.utterances)
         assert tuple(event.utterance for event in store.events(running, 2)) == TRANSCRIPT.utterances
 
 
 class TestEvents:
-    def test_they_go_on_from_a_number_and_in_portions(self, store, running, clock):
+    def test_they_go_on_from_a_number_and_in_chunks(self, store, running, clock):
         clock.advance(2)
-        store.settle(running, "w", 0, [utterance(f"u{number}") for number in range(7)])
+        store.finalize(running, "w", 0, [utterance(f"u{number}") for number in range(7)])
         store.finish(running, "w", TRANSCRIPT)
         assert numbers(store, running) == list(range(1, 11))
         assert [event.number for event in store.events(running, 4)] == [5, 6, 7, 8, 9, 10]
@@ -103,10 +103,10 @@ class TestEvents:
         store.claim("w", LEASE_S, ATTEMPTS)
         barrier = threading.Barrier(5)
 
-        def settle(step: int) -> None:
+        def finalize(step: int) -> None:
             barrier.wait(20)
             for index in range(12):
-                store.settle(job.id, "w", 0, [utterance(str(each)) for each in range(index + 1)])
+                store.finalize(job.id, "w", 0, [utterance(str(each)) for each in range(index + 1)])
                 if step == 3 and index == 8:
                     store.cancel(job.id)
 
@@ -116,10 +116,10 @@ class TestEvents:
                 store.renew(job.id, "w", LEASE_S, "recognition", step / 12)
 
         with ThreadPoolExecutor(5) as pool:
-            for future in [pool.submit(settle, number) for number in range(4)] + [pool.submit(renew, 0)]:
+            for future in [pool.submit(finalize, number) for number in range(4)] + [pool.submit(renew, 0)]:
                 future.result(60)
         assert store.get(job.id).state is JobState.CANCELED
-        kept = store.get(job.id).settled
+        kept = store.get(job.id).finalized
         assert kept >= 9
         assert texts(store, job.id) == [(index, str(index)) for index in range(kept)]
         assert numbers(store, job.id) == list(range(1, kept + 4))
@@ -141,17 +141,17 @@ class TestEvents:
             told = states_told(store, job.id)
             assert len(told) == 3, told
             assert told[-1] == store.get(job.id).state.value
-            assert errands_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
+            assert tasks_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
 
 
 class TestErrands:
     def test_whoever_asked_is_told_of_the_end_once(self, store, running, clock):
         job = store.create(new_job(webhook_url=HOOK))
-        assert errands_of(store, job.id) == []
+        assert tasks_of(store, job.id) == []
         store.claim("w", LEASE_S, ATTEMPTS)
-        store.hand_back(job.id, "w")
+        store.requeue(job.id, "w")
         store.claim("w", LEASE_S, ATTEMPTS)
-        assert errands_of(store, job.id) == []
+        assert tasks_of(store, job.id) == []
         assert store.finish(job.id, "w", TRANSCRIPT) is True
         for end in (
             lambda: store.finish(job.id, "w", TRANSCRIPT),
@@ -160,15 +160,15 @@ class TestErrands:
             lambda: store.release("w", 1),
         ):
             end()
-        assert errands_of(store, job.id) == [(WEBHOOK, '{"event": "job.succeeded"}')]
-        assert errands_of(store, running) == []
+        assert tasks_of(store, job.id) == [(WEBHOOK, '{"event": "job.succeeded"}')]
+        assert tasks_of(store, running) == []
 
     def test_also_of_a_job_that_took_its_workers_down(self, store, clock):
         job = store.create(new_job(webhook_url=HOOK))
         store.claim("w", LEASE_S, 1)
         clock.advance(LEASE_S + 1)
         assert store.claim("v", LEASE_S, 1) is None
-        assert errands_of(store, job.id) == [(WEBHOOK, '{"event": "job.failed"}')]
+        assert tasks_of(store, job.id) == [(WEBHOOK, '{"event": "job.failed"}')]
 
 
 class TestPages:
@@ -239,7 +239,7 @@ class TestDeletion:
             )
         )
         store.claim("w", LEASE_S, ATTEMPTS)
-        store.settle(job.id, "w", 0, TRANSCRIPT.utterances)
+        store.finalize(job.id, "w", 0, TRANSCRIPT.utterances)
         store.finish(job.id, "w", TRANSCRIPT)
         with store.database.writing() as connection:
             connection.execute(
@@ -256,7 +256,7 @@ class TestDeletion:
         assert rows_naming(store, job.id) == {}
         assert rows_naming(store, other.id).keys() == {"jobs", "labels", "events"}
 
-    def test_no_errand_is_left_of_a_job_that_ends_while_it_is_deleted(self, store, place):
+    def test_no_task_is_left_of_a_job_that_ends_while_it_is_deleted(self, store, place):
         if place.kind == "sqlite":
             pytest.skip("SQLite has one writer at a time")
         job = store.create(new_job(webhook_url=HOOK))
@@ -342,7 +342,7 @@ def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def test_four_who_open_at_once_make_one_store(kind, tmp_path, clock, request):
     address = str(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_server").fresh_database()
-    place = Place(kind, address)
+    place = WorkerSlot(kind, address)
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: place.open(clock), range(4)))
     job = opened[0].create(new_job())
@@ -385,9 +385,9 @@ def waits_for_a_lock(store: SqlJobStore, seconds: float = 10.0) -> None:
 def test_utterances_that_were_not_settled_before_the_end_are_told_with_it(store):
     job = store.create(new_job())
     store.claim("w", LEASE_S, ATTEMPTS)
-    store.settle(job.id, "w", 0, TRANSCRIPT.utterances[:1])
+    store.finalize(job.id, "w", 0, TRANSCRIPT.utterances[:1])
     store.finish(job.id, "w", TRANSCRIPT)
     events = store.events(job.id)
     assert [event.kind for event in events] == ["state", "state", "utterance", "utterance", "state"]
     assert tuple(event.utterance for event in events if event.utterance is not None) == TRANSCRIPT.utterances
-    assert store.get(job.id).settled == 2
+    assert store.get(job.id).finalized == 2

@@ -12,21 +12,21 @@ from sqlalchemy import event
 
 from diarist.errors import DiaristError, StoreUnavailable
 from diarist.jobs.db import stored_metrics
-from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
 from diarist.jobs.store import JobStore
-from diarist.protocols import Portion
+from diarist.protocols import Chunk
 from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     START,
     TRANSCRIPT,
     counted,
-    errands_of,
     new_job,
     rows_naming,
     states_told,
+    tasks_of,
     utterance,
 )
 
@@ -40,25 +40,25 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
         lambda s, *_: s.create(new_job(idempotency_key="k", labels=(("a", "b"),), webhook_url=WEBHOOK), LIMITS),
         lambda s, *_: s.create(new_job(idempotency_key="k", labels=(("a", "b"),), webhook_url=WEBHOOK), LIMITS),
         lambda s, *_: s.create(new_job(source_url="https://site.example/a.wav", ready=False)),
-        lambda s, *_: s.create(new_job(kind=JobKind.REQUEST), attended_s=60.0),
+        lambda s, *_: s.create(new_job(kind=JobKind.REQUEST), caller_lease_s=60.0),
         lambda s, *_: s.create(new_job(), Limits(1, 1)),
     ),
     "check_limits": (lambda s, *_: s.check_limits("", LIMITS), lambda s, *_: s.check_limits("", Limits(1, 1))),
     "get": (lambda s, queued, _: s.get(queued.id), lambda s, *_: s.get("nobody")),
     "page": (lambda s, *_: s.page(JobFilter(owner=""), 1),),
     "by_key": (lambda s, *_: s.by_key("", "k"),),
-    "supply": (lambda s, queued, _: s.supply(queued.id, 10, "talk.wav"),),
-    "note": (lambda s, queued, _: s.note(queued.id, "download", 0.5),),
-    "refuse": (lambda s, *_: s.refuse(s.create(new_job(ready=False)).id, ERROR),),
+    "attach_recording": (lambda s, queued, _: s.attach_recording(queued.id, 10, "talk.wav"),),
+    "update_progress": (lambda s, queued, _: s.update_progress(queued.id, "download", 0.5),),
+    "reject": (lambda s, *_: s.reject(s.create(new_job(ready=False)).id, ERROR),),
     "claim": (
         lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS),
         lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS, ("none",)),
         lambda s, *_: s.claim("v", LEASE_S, ATTEMPTS, requests_only=True),
     ),
     "renew": (lambda s, _, held: s.renew(held.id, "w", LEASE_S, "decode", 0.5),),
-    "settle": (
-        lambda s, _, held: s.settle(held.id, "w", 0, (utterance("one"),)),
-        lambda s, _, held: s.settle(held.id, "v", 0, (utterance("one"),)),
+    "finalize": (
+        lambda s, _, held: s.finalize(held.id, "w", 0, (utterance("one"),)),
+        lambda s, _, held: s.finalize(held.id, "v", 0, (utterance("one"),)),
     ),
     "finish": (
         lambda s, _, held: s.finish(held.id, "w", TRANSCRIPT),
@@ -70,13 +70,13 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
         lambda s, _, held: s.retry(held.id, "w", ERROR, ATTEMPTS, 10.0),
         lambda s, _, held: s.retry(held.id, "v", ERROR, ATTEMPTS, 10.0),
     ),
-    "hand_back": (lambda s, _, held: s.hand_back(held.id, "w"),),
+    "requeue": (lambda s, _, held: s.requeue(held.id, "w"),),
     "release": (
         lambda s, *_: s.release("w", 1),
-        lambda s, *_: s.release("w", ATTEMPTS, blameless=True),
+        lambda s, *_: s.release("w", ATTEMPTS, service_crash=True),
         lambda s, *_: s.release(None, ATTEMPTS),
     ),
-    "attend": (lambda s, queued, _: s.attend(queued.id, 60.0),),
+    "extend_caller_lease": (lambda s, queued, _: s.extend_caller_lease(queued.id, 60.0),),
     "cancel": (lambda s, queued, _: s.cancel(queued.id), lambda s, *_: s.cancel("nobody")),
     "delete": (lambda s, queued, _: s.delete(queued.id),),
     "transcript": (lambda s, queued, _: s.transcript(queued.id),),
@@ -87,7 +87,7 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "unfinished": (lambda s, *_: s.unfinished(),),
     "requests": (lambda s, *_: s.requests(),),
     "known": (lambda s, *_: s.known([f"{number}" for number in range(2_000)]),),
-    "unattended": (lambda s, *_: s.unattended(),),
+    "abandoned_requests": (lambda s, *_: s.abandoned_requests(),),
     "ended_before": (lambda s, *_: s.ended_before(START + timedelta(days=1), with_recording=True),),
     "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
     "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
@@ -142,7 +142,7 @@ def test_every_method_is_tried():
 @pytest.mark.parametrize(("name", "number"), [(name, number) for name in CALLS for number in range(len(CALLS[name]))])
 def test_every_method_is_one_transaction(store, jobs, transactions, name, number):
     call = CALLS[name][number]
-    extra = 1 if name == "refuse" else 0  # its call makes the job that it refuses
+    extra = 1 if name == "reject" else 0  # its call makes the job that it rejects
     with suppress(DiaristError):
         call(store, *jobs)
     assert transactions.begun == 1 + extra
@@ -150,17 +150,17 @@ def test_every_method_is_one_transaction(store, jobs, transactions, name, number
 
 @pytest.mark.parametrize("attempts", [1, ATTEMPTS])
 def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, jobs, transactions, attempts):
-    portions = PortionStore(store.database)
+    chunks = ChunkStore(store.database)
     queued, held = jobs
-    portions.post(held.id, "signature", "any", 0, [Portion("recognition", 0, 10, 10, b"{}")])
-    assert portions.claim("w", LEASE_S, "signature") is not None
-    before = store.get(held.id), portions.states(held.id), rows_naming(store, held.id), counted(store)
+    chunks.post(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
+    assert chunks.claim("w", LEASE_S, "signature") is not None
+    before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)
 
     transactions.fail_at_commit = True
     with pytest.raises(StoreUnavailable):
         store.retry(held.id, "w", ERROR, attempts, 10.0)
     transactions.fail_at_commit = False
-    assert (store.get(held.id), portions.states(held.id), rows_naming(store, held.id), counted(store)) == before
+    assert (store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)) == before
 
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is True
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is False
@@ -169,12 +169,10 @@ def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, job
     assert store.get(held.id).state is end
     assert states_told(store, held.id) == ["queued", "running", end.value]
     assert (
-        len(errands_of(store, held.id))
-        == counted(store).get((stored_metrics.JOBS_ENDED, ("failed",)), 0)
-        == int(failed)
+        len(tasks_of(store, held.id)) == counted(store).get((stored_metrics.JOBS_ENDED, ("failed",)), 0) == int(failed)
     )
     store.cancel(queued.id)
     clock.advance(10.0)
     taken = store.claim("v", LEASE_S, ATTEMPTS)
     assert (taken is None) == failed
-    assert (portions.claim("v", LEASE_S, "signature") is None) == failed, "the portion is free, or gone with its job"
+    assert (chunks.claim("v", LEASE_S, "signature") is None) == failed, "the portion is free, or gone with its job"

@@ -15,7 +15,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import Delivery, Errand, ErrandStore
+from diarist.jobs.db.outbox import Delivery, OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.db.sqlite import open_sqlite
@@ -70,8 +70,8 @@ def store(database) -> SqlJobStore:
 
 
 @pytest.fixture
-def errand_store(database) -> ErrandStore:
-    return ErrandStore(database)
+def task_store(database) -> OutboxStore:
+    return OutboxStore(database)
 
 
 def new_job(**order: object) -> Job:
@@ -107,68 +107,68 @@ REFUSED = Delivered(500, 0.25, "The receiver answered 500.")
 SILENT = Delivered(0, 10.0, "The server took longer than 10 s in all.")
 
 
-def test_a_job_with_a_url_has_an_errand_at_once_and_others_have_none(store, errand_store, clock):
+def test_a_job_with_a_url_has_an_task_at_once_and_others_have_none(store, task_store, clock):
     store.create(new_job(webhook_url=HOOK))
-    assert not errand_store.any_due(BOTH)
-    assert errand_store.claim("r", LEASE_S, BOTH) is None
+    assert not task_store.any_due(BOTH)
+    assert task_store.claim("r", LEASE_S, BOTH) is None
     job = to_fetch(store, owner="anna")
-    assert errand_store.any_due(BOTH)
-    errand = errand_store.claim("r", LEASE_S, BOTH)
-    assert errand == Errand(errand.id, job.id, FETCH, 1, 0, "r", "anna")
-    assert len(errand.id) >= 22
+    assert task_store.any_due(BOTH)
+    task = task_store.claim("r", LEASE_S, BOTH)
+    assert task == OutboxTask(task.id, job.id, FETCH, 1, 0, "r", "anna")
+    assert len(task.id) >= 22
 
 
 @pytest.mark.parametrize("end", ["canceled", "failed", "refused"])
-def test_the_end_of_a_job_leaves_one_webhook_to_send(store, errand_store, database, end):
+def test_the_end_of_a_job_leaves_one_webhook_to_send(store, task_store, database, end):
     job = store.create(new_job(webhook_url=HOOK))
     if end == "failed":
         store.claim("w", LEASE_S, 3)
         store.fail(job.id, "w", JobError("not_audio", "Send audio."))
     elif end == "refused":
-        store.refuse(job.id, JobError("url_refused", "Not there."))
+        store.reject(job.id, JobError("url_refused", "Not there."))
     else:
         store.cancel(job.id)
     store.cancel(job.id)
     assert count(database, outbox_tasks) == 1
-    assert errand_store.claim("r", LEASE_S, BOTH).kind == WEBHOOK
+    assert task_store.claim("r", LEASE_S, BOTH).kind == WEBHOOK
 
 
-def test_only_the_kinds_that_are_wanted_are_claimed(store, errand_store):
+def test_only_the_kinds_that_are_wanted_are_claimed(store, task_store):
     to_fetch(store)
     ended(store)
-    assert errand_store.claim("a", LEASE_S, (WEBHOOK,)).kind == WEBHOOK
-    assert errand_store.claim("b", LEASE_S, (WEBHOOK,)) is None
-    assert not errand_store.any_due((WEBHOOK,))
-    assert errand_store.claim("c", LEASE_S, (FETCH,)).kind == FETCH
+    assert task_store.claim("a", LEASE_S, (WEBHOOK,)).kind == WEBHOOK
+    assert task_store.claim("b", LEASE_S, (WEBHOOK,)) is None
+    assert not task_store.any_due((WEBHOOK,))
+    assert task_store.claim("c", LEASE_S, (FETCH,)).kind == FETCH
 
 
-def test_the_one_that_is_due_longest_comes_first(store, errand_store, clock):
+def test_the_one_that_is_due_longest_comes_first(store, task_store, clock):
     first = to_fetch(store)
     clock.advance(1)
     second = to_fetch(store)
-    taken = [errand_store.claim(name, LEASE_S, BOTH).job_id for name in ("a", "b")]
+    taken = [task_store.claim(name, LEASE_S, BOTH).job_id for name in ("a", "b")]
     assert taken == [first.id, second.id]
-    assert errand_store.claim("c", LEASE_S, BOTH) is None
+    assert task_store.claim("c", LEASE_S, BOTH) is None
 
 
-def test_owners_can_be_passed_over(store, errand_store):
+def test_owners_can_be_passed_over(store, task_store):
     to_fetch(store, owner="anna")
     bert = to_fetch(store, owner="bert")
-    assert errand_store.claim("a", LEASE_S, BOTH, passing_over=("anna",)).job_id == bert.id
-    assert errand_store.claim("b", LEASE_S, BOTH, passing_over=("anna", "carl")) is None
-    assert errand_store.claim("c", LEASE_S, BOTH).owner == "anna"
+    assert task_store.claim("a", LEASE_S, BOTH, passing_over=("anna",)).job_id == bert.id
+    assert task_store.claim("b", LEASE_S, BOTH, passing_over=("anna", "carl")) is None
+    assert task_store.claim("c", LEASE_S, BOTH).owner == "anna"
 
 
-def test_many_callers_never_get_the_same_one(store, errand_store, open_again, clock):
+def test_many_callers_never_get_the_same_one(store, task_store, open_again, clock):
     made = {to_fetch(store).id for _ in range(24)}
-    stores = [ErrandStore(open_again(clock)) for _ in range(4)]
+    stores = [OutboxStore(open_again(clock)) for _ in range(4)]
     taken: list[str] = []
     gate = threading.Barrier(len(stores))
 
     def take(number: int) -> None:
         gate.wait(30)
-        while errand := stores[number].claim(f"r{number}", LEASE_S, BOTH):
-            taken.append(errand.job_id)
+        while task := stores[number].claim(f"r{number}", LEASE_S, BOTH):
+            taken.append(task.job_id)
 
     threads = [threading.Thread(target=take, args=(number,)) for number in range(len(stores))]
     for thread in threads:
@@ -179,155 +179,155 @@ def test_many_callers_never_get_the_same_one(store, errand_store, open_again, cl
     assert set(taken) == made
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_death_and_not_as_an_attempt(store, errand_store, clock):
+def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_death_and_not_as_an_attempt(store, task_store, clock):
     to_fetch(store)
-    first = errand_store.claim("a", LEASE_S, BOTH)
+    first = task_store.claim("a", LEASE_S, BOTH)
     clock.advance(LEASE_S - 1)
-    assert not errand_store.any_due(BOTH)
-    assert errand_store.claim("b", LEASE_S, BOTH) is None
+    assert not task_store.any_due(BOTH)
+    assert task_store.claim("b", LEASE_S, BOTH) is None
     clock.advance(2)
-    assert errand_store.any_due(BOTH)
-    second = errand_store.claim("b", LEASE_S, BOTH)
-    assert (second.id, second.attempts, second.deaths) == (first.id, 1, 1)
-    for lost in (errand_store.renew(first, LEASE_S), errand_store.done(first), errand_store.again(first, 0.0),
-                 errand_store.hand_back(first), errand_store.note_delivery(first, TAKEN)):  # fmt: skip
+    assert task_store.any_due(BOTH)
+    second = task_store.claim("b", LEASE_S, BOTH)
+    assert (second.id, second.attempts, second.worker_crashes) == (first.id, 1, 1)
+    for lost in (task_store.renew(first, LEASE_S), task_store.done(first), task_store.again(first, 0.0),
+                 task_store.requeue(first), task_store.note_delivery(first, TAKEN)):  # fmt: skip
         assert lost is False
     clock.advance(LEASE_S + 1)
-    assert errand_store.claim("c", LEASE_S, BOTH).deaths == 2
+    assert task_store.claim("c", LEASE_S, BOTH).worker_crashes == 2
 
 
-def test_a_lease_that_is_renewed_is_not_taken_over(store, errand_store, clock):
+def test_a_lease_that_is_renewed_is_not_taken_over(store, task_store, clock):
     to_fetch(store)
-    errand = errand_store.claim("a", LEASE_S, BOTH)
+    task = task_store.claim("a", LEASE_S, BOTH)
     for _ in range(5):
         clock.advance(LEASE_S - 1)
-        assert errand_store.renew(errand, LEASE_S)
-        assert errand_store.claim("b", LEASE_S, BOTH) is None
+        assert task_store.renew(task, LEASE_S)
+        assert task_store.claim("b", LEASE_S, BOTH) is None
 
 
-def test_what_is_done_is_gone(store, errand_store, database, clock):
+def test_what_is_done_is_gone(store, task_store, database, clock):
     to_fetch(store)
-    errand = errand_store.claim("a", LEASE_S, BOTH)
-    assert errand_store.done(errand)
+    task = task_store.claim("a", LEASE_S, BOTH)
+    assert task_store.done(task)
     assert count(database, outbox_tasks) == 0
-    assert errand_store.done(errand) is False
-    assert errand_store.renew(errand, LEASE_S) is False
+    assert task_store.done(task) is False
+    assert task_store.renew(task, LEASE_S) is False
 
 
-def test_again_waits_and_counts_the_attempt(store, errand_store, clock):
+def test_again_waits_and_counts_the_attempt(store, task_store, clock):
     to_fetch(store)
-    assert errand_store.again(errand_store.claim("a", LEASE_S, BOTH), 10.0)
+    assert task_store.again(task_store.claim("a", LEASE_S, BOTH), 10.0)
     clock.advance(9)
-    assert not errand_store.any_due(BOTH)
-    assert errand_store.claim("b", LEASE_S, BOTH) is None
+    assert not task_store.any_due(BOTH)
+    assert task_store.claim("b", LEASE_S, BOTH) is None
     clock.advance(1)
-    assert errand_store.claim("b", LEASE_S, BOTH).attempts == 2
+    assert task_store.claim("b", LEASE_S, BOTH).attempts == 2
 
 
-def test_what_is_handed_back_is_there_at_once_as_if_it_had_not_been_begun(store, errand_store):
+def test_what_is_handed_back_is_there_at_once_as_if_it_had_not_been_begun(store, task_store):
     to_fetch(store)
-    assert errand_store.hand_back(errand_store.claim("a", LEASE_S, BOTH))
-    errand = errand_store.claim("b", LEASE_S, BOTH)
-    assert (errand.attempts, errand.deaths) == (1, 0)
+    assert task_store.requeue(task_store.claim("a", LEASE_S, BOTH))
+    task = task_store.claim("b", LEASE_S, BOTH)
+    assert (task.attempts, task.worker_crashes) == (1, 0)
 
 
-def test_a_service_that_is_alone_can_take_everything_back_when_it_starts(store, errand_store):
+def test_a_service_that_is_alone_can_take_everything_back_when_it_starts(store, task_store):
     to_fetch(store)
     to_fetch(store)
-    errand_store.claim("a", LEASE_S, BOTH)
-    assert errand_store.release() == 1
-    taken = [errand_store.claim(name, LEASE_S, BOTH) for name in ("b", "c")]
-    assert sorted(errand.deaths for errand in taken) == [0, 1]
+    task_store.claim("a", LEASE_S, BOTH)
+    assert task_store.release() == 1
+    taken = [task_store.claim(name, LEASE_S, BOTH) for name in ("b", "c")]
+    assert sorted(task.worker_crashes for task in taken) == [0, 1]
 
 
-def test_a_delivery_that_was_taken_is_kept_and_the_errand_is_gone(store, errand_store, database, clock):
+def test_a_delivery_that_was_taken_is_kept_and_the_task_is_gone(store, task_store, database, clock):
     job = ended(store)
-    errand = errand_store.claim("a", LEASE_S, BOTH)
+    task = task_store.claim("a", LEASE_S, BOTH)
     clock.advance(2)
-    assert errand_store.note_delivery(errand, TAKEN)
+    assert task_store.note_delivery(task, TAKEN)
     at = clock.now - timedelta(seconds=0.5)
-    assert errand_store.deliveries(job.id) == (Delivery(1, at, 204, None, 0.5, None),)
+    assert task_store.deliveries(job.id) == (Delivery(1, at, 204, None, 0.5, None),)
     assert count(database, outbox_tasks) == 0
     assert outcomes(database) == {"delivered": 1}
-    assert errand_store.note_delivery(errand, TAKEN) is False
-    assert len(errand_store.deliveries(job.id)) == 1
+    assert task_store.note_delivery(task, TAKEN) is False
+    assert len(task_store.deliveries(job.id)) == 1
 
 
-def test_each_attempt_is_kept_and_the_last_says_when_the_next_is(store, errand_store, database, clock):
+def test_each_attempt_is_kept_and_the_last_says_when_the_next_is(store, task_store, database, clock):
     job = ended(store)
-    errand_store.note_delivery(errand_store.claim("a", LEASE_S, BOTH), SILENT, 30.0)
-    assert [(each.attempt, each.status, each.error) for each in errand_store.deliveries(job.id)] == [
+    task_store.note_delivery(task_store.claim("a", LEASE_S, BOTH), SILENT, 30.0)
+    assert [(each.attempt, each.status, each.error) for each in task_store.deliveries(job.id)] == [
         (1, None, SILENT.error)
     ]
-    assert errand_store.deliveries(job.id)[-1].next_at == clock.now + timedelta(seconds=30)
+    assert task_store.deliveries(job.id)[-1].next_at == clock.now + timedelta(seconds=30)
     clock.advance(30)
-    errand = errand_store.claim("b", LEASE_S, BOTH)
-    assert errand.attempts == 2
-    errand_store.note_delivery(errand, REFUSED)
-    log = errand_store.deliveries(job.id)
+    task = task_store.claim("b", LEASE_S, BOTH)
+    assert task.attempts == 2
+    task_store.note_delivery(task, REFUSED)
+    log = task_store.deliveries(job.id)
     assert [(each.attempt, each.status, each.next_at) for each in log] == [(1, None, None), (2, 500, None)]
     assert outcomes(database) == {"retried": 1, "given_up": 1}
 
 
-def test_a_webhook_can_be_sent_once_more_under_its_id(store, errand_store, clock):
+def test_a_webhook_can_be_sent_once_more_under_its_id(store, task_store, clock):
     job = ended(store)
-    first = errand_store.claim("a", LEASE_S, BOTH)
-    assert errand_store.redeliver(job.id), "it is under way"
-    errand_store.note_delivery(first, TAKEN)
-    assert errand_store.redeliver(job.id)
-    assert errand_store.redeliver(job.id), "twice is once"
-    again = errand_store.claim("b", LEASE_S, BOTH)
+    first = task_store.claim("a", LEASE_S, BOTH)
+    assert task_store.redeliver(job.id), "it is under way"
+    task_store.note_delivery(first, TAKEN)
+    assert task_store.redeliver(job.id)
+    assert task_store.redeliver(job.id), "twice is once"
+    again = task_store.claim("b", LEASE_S, BOTH)
     assert (again.id, again.attempts) == (first.id, 1)
-    assert errand_store.claim("c", LEASE_S, BOTH) is None
-    errand_store.note_delivery(again, REFUSED, 3_600.0)
-    assert [each.attempt for each in errand_store.deliveries(job.id)] == [1, 2]
-    assert errand_store.redeliver(job.id), "it waits for its next attempt"
-    assert errand_store.claim("d", LEASE_S, BOTH).attempts == 2
+    assert task_store.claim("c", LEASE_S, BOTH) is None
+    task_store.note_delivery(again, REFUSED, 3_600.0)
+    assert [each.attempt for each in task_store.deliveries(job.id)] == [1, 2]
+    assert task_store.redeliver(job.id), "it waits for its next attempt"
+    assert task_store.claim("d", LEASE_S, BOTH).attempts == 2
 
 
-def test_nothing_is_sent_once_more_where_nobody_is_to_be_told(store, errand_store):
-    assert errand_store.redeliver(store.create(new_job(webhook_url=HOOK)).id) is False
+def test_nothing_is_sent_once_more_where_nobody_is_to_be_told(store, task_store):
+    assert task_store.redeliver(store.create(new_job(webhook_url=HOOK)).id) is False
     silent = store.create(new_job())
     store.cancel(silent.id)
-    assert errand_store.redeliver(silent.id) is False
+    assert task_store.redeliver(silent.id) is False
     with pytest.raises(JobNotFound):
-        errand_store.redeliver("nowhere")
-    assert not errand_store.any_due(BOTH)
+        task_store.redeliver("nowhere")
+    assert not task_store.any_due(BOTH)
 
 
-def test_with_a_job_all_of_it_is_deleted_also_while_it_is_run(store, errand_store, database):
+def test_with_a_job_all_of_it_is_deleted_also_while_it_is_run(store, task_store, database):
     job = ended(store)
-    errand_store.note_delivery(errand_store.claim("a", LEASE_S, BOTH), REFUSED, 0.0)
-    errand = errand_store.claim("b", LEASE_S, BOTH)
+    task_store.note_delivery(task_store.claim("a", LEASE_S, BOTH), REFUSED, 0.0)
+    task = task_store.claim("b", LEASE_S, BOTH)
     store.delete(job.id)
-    assert errand_store.renew(errand, LEASE_S) is False
-    assert errand_store.note_delivery(errand, TAKEN) is False
+    assert task_store.renew(task, LEASE_S) is False
+    assert task_store.note_delivery(task, TAKEN) is False
     assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
-    assert errand_store.deliveries(job.id) == ()
+    assert task_store.deliveries(job.id) == ()
 
 
-def test_an_errand_can_end_after_its_job(store, errand_store, database):
+def test_an_task_can_end_after_its_job(store, task_store, database):
     """One may be made while its job is deleted."""
     job = ended(store)
-    errand = errand_store.claim("a", LEASE_S, BOTH)
+    task = task_store.claim("a", LEASE_S, BOTH)
     with database.writing() as connection:
         connection.execute(jobs.delete().where(jobs.c.id == job.id))
-    assert errand_store.renew(errand, LEASE_S)
-    assert errand_store.note_delivery(errand, REFUSED, 0.0)
-    late = errand_store.claim("b", LEASE_S, BOTH)
+    assert task_store.renew(task, LEASE_S)
+    assert task_store.note_delivery(task, REFUSED, 0.0)
+    late = task_store.claim("b", LEASE_S, BOTH)
     assert late.owner == ""
-    assert errand_store.note_delivery(late, TAKEN)
+    assert task_store.note_delivery(late, TAKEN)
     assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
 
 
-def test_a_job_can_be_forgotten_before_anything_is_done(store, errand_store):
+def test_a_job_can_be_forgotten_before_anything_is_done(store, task_store):
     kept, dropped = to_fetch(store), to_fetch(store)
-    errand_store.forget(dropped.id)
-    assert errand_store.claim("a", LEASE_S, BOTH).job_id == kept.id
-    assert errand_store.claim("b", LEASE_S, BOTH) is None
+    task_store.forget(dropped.id)
+    assert task_store.claim("a", LEASE_S, BOTH).job_id == kept.id
+    assert task_store.claim("b", LEASE_S, BOTH) is None
 
 
-def test_no_two_wait_for_each_other(store, errand_store, open_again, clock):
+def test_no_two_wait_for_each_other(store, task_store, open_again, clock):
     """Deleting, redelivering and noting lock the same rows from several processes at once."""
     made = [ended(store).id for _ in range(12)]
     others = [open_again(clock) for _ in range(3)]
@@ -342,12 +342,12 @@ def test_no_two_wait_for_each_other(store, errand_store, open_again, clock):
             faults.append(error)
 
     def note() -> None:
-        mine = ErrandStore(others[0])
-        while errand := mine.claim("r", LEASE_S, BOTH):
-            mine.note_delivery(errand, REFUSED, 60.0)
+        mine = OutboxStore(others[0])
+        while task := mine.claim("r", LEASE_S, BOTH):
+            mine.note_delivery(task, REFUSED, 60.0)
 
     def redeliver() -> None:
-        mine = ErrandStore(others[1])
+        mine = OutboxStore(others[1])
         for job_id in made * 3:
             try:
                 mine.redeliver(job_id)
@@ -365,4 +365,4 @@ def test_no_two_wait_for_each_other(store, errand_store, open_again, clock):
     for thread in threads:
         thread.join()
     assert faults == []
-    assert all(errand_store.deliveries(job_id) == () for job_id in made)
+    assert all(task_store.deliveries(job_id) == () for job_id in made)

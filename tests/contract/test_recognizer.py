@@ -250,12 +250,12 @@ def another(request: pytest.FixtureRequest, chosen: Implementation) -> Recognize
 def test_what_another_reads_from_its_own_part_of_the_recording_is_the_same(recognizer, another, call, speech):
     """So nothing is read that lies further from the speech than is allowed."""
     middle = speech[len(speech) // 3 : -1]
-    portion = recognition_of(call, middle, "en")
-    assert portion.first_sample > SAMPLE_RATE
-    assert portion.stop_sample < len(call.samples)
-    piece = Audio(call.samples[portion.first_sample : portion.stop_sample].copy())
+    chunk = recognition_of(call, middle, "en")
+    assert chunk.first_sample > SAMPLE_RATE
+    assert chunk.stop_sample < len(call.samples)
+    piece = Audio(call.samples[chunk.first_sample : chunk.stop_sample].copy())
     reports: list[tuple[str, float]] = []
-    found = perform(Engine("contract", Mute(), another, ()), piece, portion, lambda *report: reports.append(report))
+    found = perform(Engine("contract", Mute(), another, ()), piece, chunk, lambda *report: reports.append(report))
     assert read_recognition(found) == run(recognizer, call, middle, "en")
     assert reports[-1] == ("recognition", 1.0)
 

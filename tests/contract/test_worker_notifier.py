@@ -1,4 +1,4 @@
-"""What every ``JobQueue`` must do: whoever serves a queue is woken, nobody waits for it, and nothing depends on it.
+"""What every ``WorkerNotifier`` must do: who serves a queue is woken, nobody waits for it, nothing depends on it.
 
 Listeners run in processes of their own, as Celery wants it: this file is what they run.
 """
@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from diarist.jobs.workers.celery_notifier import CeleryQueue, Listener
-from diarist.jobs.workers.notifier import LocalQueue
+from diarist.jobs.workers.celery_notifier import CeleryNotifier, NotificationListener
+from diarist.jobs.workers.notifier import LocalNotifier
 
 BUSY_MACHINE_S = 20.0
 """How long a test waits before it fails; how long it took is another question."""
@@ -100,32 +100,32 @@ def hear() -> Iterator[Callable[..., Hearing]]:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[CeleryQueue]:
-    announcer = CeleryQueue(url)
+def opened(url: str) -> Iterator[CeleryNotifier]:
+    announcer = CeleryNotifier(url)
     try:
         yield announcer
     finally:
         announcer.close()
 
 
-def announce_many(announcer: CeleryQueue) -> None:
+def announce_many(announcer: CeleryNotifier) -> None:
     """So many that a wait for each would take many times as long as a test waits."""
 
-    def announce() -> None:
+    def notify() -> None:
         for _ in range(1_000):
-            announcer.announce("any")
+            announcer.notify("any")
 
-    thread = threading.Thread(target=announce, daemon=True)
+    thread = threading.Thread(target=notify, daemon=True)
     thread.start()
     thread.join(BUSY_MACHINE_S)
     assert not thread.is_alive()
 
 
-def wakes(announcer: CeleryQueue, hearing: Hearing, name: str = "any") -> None:
+def wakes(announcer: CeleryNotifier, hearing: Hearing, name: str = "any") -> None:
     """Sooner or later: both sides may have to make their connections first."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        announcer.announce(name)
+        announcer.notify(name)
         if hearing.next(timeout=1.0):
             return
     pytest.fail("it is not woken")
@@ -136,19 +136,19 @@ def own_threads() -> set[str]:
 
 
 class TestLocal:
-    def test_every_announcement_wakes_the_crew(self):
-        class Crew:
+    def test_every_announcement_wakes_the_pool(self):
+        class WorkerPool:
             wakes = 0
 
             def wake(self) -> None:
                 self.wakes += 1
 
-        crew = Crew()
-        local = LocalQueue(crew)
-        local.announce("any")
-        local.announce("gpu")
+        pool = WorkerPool()
+        local = LocalNotifier(pool)
+        local.notify("any")
+        local.notify("gpu")
         local.close()
-        assert crew.wakes == 2
+        assert pool.wakes == 2
 
 
 class TestCelery:
@@ -161,17 +161,17 @@ class TestCelery:
             for each in (first, second, gpu):
                 each.forget()
             for _ in range(5):
-                announcer.announce("any")
+                announcer.notify("any")
                 assert first.next()
                 assert second.next()
             assert gpu.silent()
-            announcer.announce("gpu")
+            announcer.notify("gpu")
             assert gpu.next()
-            announcer.announce("cpu")
+            announcer.notify("cpu")
             assert first.next()
             assert second.silent()
-            announcer.announce("nobody")
-            announcer.announce("any")
+            announcer.notify("nobody")
+            announcer.notify("any")
             assert second.next()
             assert gpu.silent()
         assert own_threads() == set()
@@ -187,7 +187,7 @@ class TestCelery:
             wakes(announcer, hearing)
             with redis_server.frozen():
                 for name in ("any", "cpu", "gpu", "nemo", "embedded"):
-                    announcer.announce(name)
+                    announcer.notify(name)
                 announcer.close()  # which must not wait until it thaws
             _gone(announcer)
 
@@ -199,7 +199,7 @@ class TestCelery:
             redis_server.stop(signal.SIGKILL)
             try:
                 with opened(url) as another:
-                    another.announce("any")
+                    another.notify("any")
                 announce_many(announcer)
             finally:
                 redis_server.start()
@@ -223,9 +223,9 @@ class TestCelery:
         with redis.Redis.from_url(url) as client, opened(url) as announcer:
             gone = hear(url, "any")
             gone.kill()
-            announcer.announce("any")
+            announcer.notify("any")
             for step in range(10_000):
-                announcer.announce(("any", "cpu", "gpu")[step % 3])
+                announcer.notify(("any", "cpu", "gpu")[step % 3])
             live = hear(url, "last")
             wakes(announcer, live, "last")  # all the others were sent before
             assert live.stop() == []
@@ -235,7 +235,7 @@ class TestCelery:
             assert all(client.type(key) != b"list" for key in keys)
 
 
-def _gone(announcer: CeleryQueue) -> None:
+def _gone(announcer: CeleryNotifier) -> None:
     announcer._thread.join(BUSY_MACHINE_S)
     assert not announcer._thread.is_alive()
 
@@ -248,7 +248,7 @@ def _listen(url: str, *queues: str) -> None:
             print(*words, flush=True)  # noqa: T201
 
     before = set(threading.enumerate())
-    listener = Listener(url, queues, lambda: say("woken"))
+    listener = NotificationListener(url, queues, lambda: say("woken"))
     listener.start()
     assert listener.wait_until_ready(60)
     say("ready")

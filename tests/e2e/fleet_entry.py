@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from diarist.jobs.workers.work import NoteModels, Settled
+from diarist.jobs.workers.work import NoteModels, OnFinal
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -45,7 +45,7 @@ def work(
     options: TranscribeOptions,
     progress: Progress,
     settings: Settings,
-    settled: Settled,
+    finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
     content = path.read_bytes()
@@ -61,7 +61,7 @@ def work(
     progress("recognition", 0.9)
     span = Span(0.0, 1.0)
     said = (Utterance((Word(hashlib.sha256(content).hexdigest(), span, "SPEAKER_00", 1.0, 1.0),)),)
-    settled(said)
+    finalized(said)
     return Transcript(
         utterances=said,
         diarization=Diarization((Turn(span, "SPEAKER_00"),), diarizer="scripted"),

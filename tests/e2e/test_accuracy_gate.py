@@ -20,7 +20,7 @@ from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
-from diarist.evaluation.segments import Answer, Stretch, answer_of
+from diarist.evaluation.segments import Answer, Segment, answer_of
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -68,7 +68,7 @@ def sample(engine: Engine, path: Path, rttm: Path) -> Score:
     transcript = transcribe(
         path, engine, TranscribeOptions(language="en"), lambda _stage, _done: None, DecodeLimits.of(settings)
     )
-    said = tuple(Stretch(Span(start, end), speaker, text) for speaker, start, end, text in CALL)
+    said = tuple(Segment(Span(start, end), speaker, text) for speaker, start, end, text in CALL)
     return score(Reference("sample", recordings.read_rttm(rttm), said), answer_of(transcript))
 
 

@@ -96,11 +96,11 @@ class Repeated:
         )  # fmt: skip
 
     def embed(self, audio, windows, progress):
-        places = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
-        spans = [Span(start, start + duration) for start, duration in dict.fromkeys(places)]
+        worker_slots = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
+        spans = [Span(start, start + duration) for start, duration in dict.fromkeys(worker_slots)]
         heard = normalise(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
-        known = dict(zip(dict.fromkeys(places), heard, strict=True))
-        alike = np.stack([known[place] for place in places])  # (windows, voices)
+        known = dict(zip(dict.fromkeys(worker_slots), heard, strict=True))
+        alike = np.stack([known[place] for place in worker_slots])  # (windows, voices)
         who, share = alike.argmax(axis=1), alike.max(axis=1, keepdims=True)
         rest = normalise(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
         return share * self._voices[who] + np.sqrt(1 - share**2) * rest

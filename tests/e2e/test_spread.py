@@ -131,7 +131,7 @@ def test_when_the_one_that_holds_it_is_killed_the_other_goes_on_from_what_is_don
     holder = next(worker for worker in workers if worker.said("Job claimed"))
     _kill_all(holder.process)
     done = service.wait(job.id, DONE_S)
-    assert (done.state, done.attempts, done.deaths) == (JobState.SUCCEEDED, 2, 1)
+    assert (done.state, done.attempts, done.worker_crashes) == (JobState.SUCCEEDED, 2, 1)
     same(service.result(job.id), alone)
 
 

@@ -296,18 +296,18 @@ class Elsewhere:
         self._channels = channels
         return True
 
-    def __call__(self, channel, portions, progress):
+    def __call__(self, channel, chunks, progress):
         audio = self._channels[channel]
-        order = list(range(len(portions)))
-        random.Random(len(portions)).shuffle(order)
+        order = list(range(len(chunks)))
+        random.Random(len(chunks)).shuffle(order)
         results = {}
         for index in order:
-            portion = portions[index]
-            piece = Audio(audio.part(portion.first_sample, portion.stop_sample).copy())
-            results[index] = perform(self._engine, piece, portion, lambda *_: None)
-            self.stages.append(portion.stage)
+            chunk = chunks[index]
+            piece = Audio(audio.part(chunk.first_sample, chunk.stop_sample).copy())
+            results[index] = perform(self._engine, piece, chunk, lambda *_: None)
+            self.stages.append(chunk.stage)
             progress(index)
-        yield from (results[index] for index in range(len(portions)))
+        yield from (results[index] for index in range(len(chunks)))
 
 
 @pytest.mark.models
@@ -317,20 +317,20 @@ class TestMeeting:
     @pytest.fixture(autouse=True)
     def _short_sections(self, monkeypatch):
         monkeypatch.setattr("diarist.pipeline.transcription.sections", partial(sections, length=20.0))
-        monkeypatch.setattr("diarist.engines.embedded.segmentation.PORTION_STRETCHES", 3)
+        monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 3)
         monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 
     def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):
         made = make_conversation(4, 4, seed=3)
-        settled: list[tuple[Utterance, ...]] = []
+        finalized: list[tuple[Utterance, ...]] = []
         reports: list[float] = []
         alone = transcribe(
             made.path, engine, TranscribeOptions(), lambda _, done: reports.append(done), DecodeLimits(),
-            settled=settled.append,
+            finalized=finalized.append,
         )  # fmt: skip
         check(alone)
-        assert len(settled) > 2
-        assert tuple(utterance for call in settled for utterance in call) == alone.utterances
+        assert len(finalized) > 2
+        assert tuple(utterance for call in finalized for utterance in call) == alone.utterances
         assert reports == sorted(reports)
         assert reports[-1] == 1.0
 
@@ -338,14 +338,14 @@ class TestMeeting:
         again: list[tuple[Utterance, ...]] = []
         together = transcribe(
             made.path, engine, TranscribeOptions(), lambda *_: None, DecodeLimits(),
-            settled=again.append, scatter=scatter,
+            finalized=again.append, scatter=scatter,
         )  # fmt: skip
         assert {stage for stage in scatter.stages if scatter.stages.count(stage) > 1} == {
             "segmentation", "embedding", "recognition",
         }  # fmt: skip
         assert together.words == alone.words
         assert together.utterances == alone.utterances
-        assert again == settled
+        assert again == finalized
         assert together.diarization.turns == alone.diarization.turns
         assert np.array_equal(together.diarization.embeddings, alone.diarization.embeddings)
         assert (together.language, together.language_probability) == (alone.language, alone.language_probability)

@@ -48,7 +48,7 @@ OPENERS = {"sqlite": open_sqlite_store, "postgres": open_postgres_store}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerSlot:
     """Where one empty store lies, for any number of those who open it."""
 
     kind: str
@@ -115,7 +115,7 @@ def rows_naming(store: SqlJobStore, job_id: str) -> dict[str, int]:
     return found
 
 
-def errands_of(store: SqlJobStore, job_id: str) -> list[tuple[str, str]]:
+def tasks_of(store: SqlJobStore, job_id: str) -> list[tuple[str, str]]:
     """Kind and body of what is to be done for a job."""
     tasks = schema.outbox_tasks
     wanted = select(tasks.c.kind, tasks.c.body).where(tasks.c.job_id == job_id).order_by(tasks.c.number)
@@ -127,8 +127,8 @@ def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every tally: how often, by metric and the values of its labels."""
     with store.database.reading() as connection:
         return {
-            (tally.metric, tuple(value for _, value in tally.labels)): tally.count
-            for tally in stored_metrics.read(connection)
+            (sample.metric, tuple(value for _, value in sample.labels)): sample.count
+            for sample in stored_metrics.read(connection)
         }
 
 

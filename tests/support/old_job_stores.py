@@ -19,7 +19,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.db import metrics_snapshot, postgres, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobEvent, JobFilter
 from diarist.settings import load_settings
@@ -90,7 +90,7 @@ class OldStore:
 
 def described(database: Database) -> dict[str, Any]:
     """What the stores on a database answer for the jobs of the fixture, in the form of ``EXPECTED``."""
-    store, keys, tasks = SqlJobStore(database), KeyStore(database), ErrandStore(database)
+    store, keys, tasks = SqlJobStore(database), KeyStore(database), OutboxStore(database)
     ids: Mapping[str, str] = EXPECTED["ids"]
     shown = metrics_snapshot.read(database)
     said = {
@@ -124,7 +124,7 @@ def described(database: Database) -> dict[str, Any]:
                 "sum": each.sum,
                 "buckets": each.buckets,
             }
-            for each in shown.tallies
+            for each in shown.samples
         ],
         "api_keys": [
             {
@@ -179,15 +179,15 @@ def _job(job: Job) -> dict[str, Any]:
         "stage": job.stage,
         "progress": job.progress,
         "attempts": job.attempts,
-        "worker_crashes": job.deaths,
-        "service_crashes": job.interruptions,
+        "worker_crashes": job.worker_crashes,
+        "service_crashes": job.service_crashes,
         "not_before": _seconds(job.not_before),
         "worker": job.worker,
         "lease_until": _seconds(job.lease_until),
-        "caller_lease_until": _seconds(job.attended_until),
+        "caller_lease_until": _seconds(job.caller_lease_until),
         "started_at": _seconds(job.started_at),
         "ended_at": _seconds(job.ended_at),
-        "finalized": job.settled,
+        "finalized": job.finalized,
         "duration": job.duration,
         "timings": [[timing.stage, timing.seconds] for timing in job.timings],
         "error": None if job.error is None else [job.error.code, job.error.message],

@@ -26,8 +26,8 @@ def discerning(model: Any) -> Any:
         target = torch.where(loud, SURE, -SURE)
         middle = frames.mean(dim=0)
         centred = frames - middle
-        spread = centred.T @ centred + len(frames) * 1e-3 * torch.eye(centred.shape[1])
-        weight = torch.linalg.solve(spread, centred.T @ (target - target.mean()))
+        distribute = centred.T @ centred + len(frames) * 1e-3 * torch.eye(centred.shape[1])
+        weight = torch.linalg.solve(distribute, centred.T @ (target - target.mean()))
         layer = model.decoder.layer0
         layer.weight[0], layer.weight[1] = -weight / 2, weight / 2
         bias = target.mean() - middle @ weight

@@ -325,7 +325,7 @@ def test_a_part_of_a_recording_knows_how_alike_its_neighbours_are():
 
 @pytest.mark.parametrize("whole", [0.2, 0.5, 0.8])
 def test_short_windows_are_expected_to_scatter_more(whole):
-    expected = clustering.likeness(np.array([0.0, 0.3, 0.75, 1.5, 6.0]), whole)
+    expected = clustering.expected_similarity(np.array([0.0, 0.3, 0.75, 1.5, 6.0]), whole)
     assert (np.diff(expected) > 0).all()
     assert expected[3] == pytest.approx(whole)
     assert ((expected > 0) & (expected < 1)).all()
@@ -346,11 +346,14 @@ def test_a_cluster_of_one_voice_stays_whole(scatter, channel):
     assert same(part_unlike(windows, truth), truth)
 
 
-def leaning(windows: Windows, count: int, likeness: float) -> Windows:
-    """The first ``count`` windows sound like their voice by ``likeness`` and else like nobody."""
+def leaning(windows: Windows, count: int, expected_similarity: float) -> Windows:
+    """The first ``count`` windows sound like their voice by ``expected_similarity`` and else like nobody."""
     odd, _ = spoken([5], seed=7, run_windows=count)
     voice = normalise(windows.unit[count:].mean(axis=0, keepdims=True))
-    mixed = normalise(likeness * voice + np.sqrt(1 - likeness**2) * normalise(odd.unit - (odd.unit @ voice.T) * voice))
+    mixed = normalise(
+        expected_similarity * voice
+        + np.sqrt(1 - expected_similarity**2) * normalise(odd.unit - (odd.unit @ voice.T) * voice)
+    )
     return replace(windows, unit=np.concatenate([mixed, windows.unit[count:]]))
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from apiflask import APIFlask
 
 from diarist.api import access, diarize, job_events, job_result, jobs, metrics, openapi, problems, status
-from diarist.api.request_log import Traced
+from diarist.api.request_log import RequestLog
 from diarist.api.runtime import SPARE_THREADS, Jobs, Runtime
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
-from diarist.auth.key_cache import Keyring
+from diarist.auth.key_cache import KeyCache
 from diarist.errors import ConfigurationError
 from diarist.settings import Settings
 
 __all__ = ["create_app"]
 
 
-def create_app(settings: Settings, service: Jobs, keys: Keyring | None = None) -> APIFlask:
+def create_app(settings: Settings, service: Jobs, keys: KeyCache | None = None) -> APIFlask:
     """The WSGI application: ``service`` does the work for whoever has one of ``keys``.
 
     Args:
@@ -38,9 +38,9 @@ def create_app(settings: Settings, service: Jobs, keys: Keyring | None = None) -
     app.extensions["diarist"] = Runtime(settings, service)
     openapi.describe(app)
     problems.register(app)
-    access.guard(app, keys or Keyring(settings, None))
+    access.guard(app, keys or KeyCache(settings, None))
     for part in (diarize, jobs, job_result, job_events, status):
         app.register_blueprint(part.blueprint)
-    app.wsgi_app = Traced(app.wsgi_app)  # type: ignore[method-assign]
-    metrics.register(app, service.figures, settings.engine)
+    app.wsgi_app = RequestLog(app.wsgi_app)  # type: ignore[method-assign]
+    metrics.register(app, service.metrics_snapshot, settings.engine)
     return app

@@ -14,7 +14,7 @@ from functools import partial
 from apiflask import APIFlask
 from flask import current_app, g, request
 
-from diarist.auth.key_cache import PATIENCE_S, Keyring
+from diarist.auth.key_cache import PATIENCE_S, KeyCache
 from diarist.auth.keys import ApiKey
 from diarist.errors import Unauthorized
 from diarist.loopback import on_this_machine, this_machine
@@ -51,10 +51,10 @@ class Headers:
     x_api_key: str | None
 
 
-class Door:
+class Authenticator:
     """Lets requests in, or says why not. Safe to call from any thread."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: KeyCache) -> None:
         self._keyring = keyring
 
     def admit(self, headers: Headers, patience_s: float = PATIENCE_S, *, with_body: bool = False) -> ApiKey | None:
@@ -76,9 +76,9 @@ class Door:
         return key
 
 
-def guard(app: APIFlask, keyring: Keyring) -> Door:
+def guard(app: APIFlask, keyring: KeyCache) -> Authenticator:
     """Have every request to ``app`` pass the door before anything else looks at it."""
-    door = Door(keyring)
+    door = Authenticator(keyring)
     app.extensions[EXTENSION] = door
 
     def admit() -> None:
@@ -91,9 +91,9 @@ def guard(app: APIFlask, keyring: Keyring) -> Door:
 def recheck() -> Callable[[], object]:
     """Asks again, from any thread, whether this request would be let in: for answers that take long.
 
-    What it gives raises as ``Door.admit``.
+    What it gives raises as ``Authenticator.admit``.
     """
-    door: Door = current_app.extensions[EXTENSION]
+    door: Authenticator = current_app.extensions[EXTENSION]
     return partial(door.admit, _head())
 
 
@@ -109,7 +109,7 @@ def limit() -> int | None:
     return key.job_limit if key else None
 
 
-def listening(settings: Settings, keyring: Keyring) -> Settings:
+def listening(settings: Settings, keyring: KeyCache) -> Settings:
     """The settings with the address that may be listened on: without any key, this machine's own alone.
 
     Raises:

@@ -15,7 +15,7 @@ LOCK_FILE = "service.lock"
 
 
 @contextmanager
-def owned(data_dir: Path) -> Iterator[None]:
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Own ``data_dir``, made where it is missing. The lock ends with the process, however that ends; its file stays.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Lane(Generic[T]):
+class FairSemaphore(Generic[T]):
     """``places`` may be in it at once. Safe to call from any thread."""
 
     def __init__(self, places: int) -> None:

@@ -28,7 +28,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 1
 SERVER_ERROR = 500
 
 
-class Observed:
+class Instrumentation:
     """WSGI middleware around all that ``app`` has so far.
 
     A request takes until its answer begins: a stream of events may then go on for hours. Requests that only read are

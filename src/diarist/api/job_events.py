@@ -20,7 +20,7 @@ from diarist.api import access
 from diarist.api.job_result import so_far
 from diarist.api.job_schemas import EventsQuery
 from diarist.api.openapi import EVENTS_RESPONSES
-from diarist.api.owning import own_job
+from diarist.api.owning import get_owned_job
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField
 from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
@@ -61,7 +61,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     """
     service = runtime()
     service.check_going_on()
-    job = own_job(job_id)
+    job = get_owned_job(job_id)
     after = _after(query)
     if job.state.ended and after and not service.jobs.events(job.id, after):
         return Response(status=204)  # says to an EventSource that there is nothing to come back for

@@ -11,7 +11,7 @@ from flask import Response
 from diarist.api import problems
 from diarist.api.job_schemas import ResultQuery
 from diarist.api.openapi import RESULT_RESPONSES
-from diarist.api.owning import own_job
+from diarist.api.owning import get_owned_job
 from diarist.api.rendering import rendered
 from diarist.api.runtime import runtime
 from diarist.api.schemas import Conversation
@@ -36,7 +36,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     While the job runs, `partial=true` gives what is final so far.
     """
     jobs = runtime().jobs
-    job = own_job(job_id)
+    job = get_owned_job(job_id)
     query.check(whole=job.state.ended)
     if job.error is not None:
         return failed(job.error)

@@ -263,7 +263,7 @@ class JobView(BaseModel):
             duration=None if job.duration is None else round(job.duration, 3),
             timings=_sums((timing.stage, timing.seconds) for timing in job.timings),
             error=None if job.error is None else JobFault(code=job.error.code, message=job.error.message),
-            utterances=job.settled,
+            utterances=job.finalized,
             labels=dict(order.labels),
             priority=_PRIORITY_NAMES[order.priority],
             queue=order.queue,  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from diarist.api.job_schemas import (
     fingerprint,
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
-from diarist.api.owning import own_job
+from diarist.api.owning import get_owned_job
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
@@ -108,7 +108,7 @@ def list_jobs(query: JobsQuery) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
 def get(job_id: str) -> JobView:
     """Ask how a job is."""
-    return _view(runtime(), own_job(job_id))
+    return _view(runtime(), get_owned_job(job_id))
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
@@ -120,7 +120,7 @@ def cancel(job_id: str) -> JobView:
     The work stops within two seconds. To cancel a canceled job changes nothing.
     """
     service = runtime()
-    job = service.jobs.cancel(own_job(job_id).id)
+    job = service.jobs.cancel(get_owned_job(job_id).id)
     if job.state is not JobState.CANCELED:
         raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
     return _view(service, job)
@@ -133,7 +133,7 @@ def delete(job_id: str) -> Response:
 
     The recording, the result and everything else of it are gone when the answer comes.
     """
-    runtime().jobs.discard(own_job(job_id).id)
+    runtime().jobs.discard(get_owned_job(job_id).id)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -142,7 +142,7 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    made = runtime().jobs.deliveries(own_job(job_id).id)
+    made = runtime().jobs.deliveries(get_owned_job(job_id).id)
     return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
 
 

@@ -16,13 +16,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from diarist import __version__
-from diarist.api.instrumentation import Observed
+from diarist.api.instrumentation import Instrumentation
 from diarist.api.openapi import Document
 from diarist.background_refresh import Recent
 from diarist.errors import ServiceError
 from diarist.jobs.db import stored_metrics
-from diarist.jobs.db.metrics_snapshot import Figures
-from diarist.jobs.db.stored_metrics import BOUNDS, Tally
+from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
+from diarist.jobs.db.stored_metrics import BOUNDS, MetricSample
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def register(app: APIFlask, read: Callable[[], Figures], engine: str) -> None:
+def register(app: APIFlask, read: Callable[[], MetricsSnapshot], engine: str) -> None:
     """Give ``app`` its ``/metrics``, and count and trace its requests from now on.
 
     Call it when all else that wraps ``app.wsgi_app`` is in place.
@@ -77,7 +77,7 @@ def register(app: APIFlask, read: Callable[[], Figures], engine: str) -> None:
     registry.register(_Stored(read))
     app.extensions[REGISTRY] = registry
     app.register_blueprint(blueprint)
-    app.wsgi_app = Observed(app, registry)  # type: ignore[method-assign]
+    app.wsgi_app = Instrumentation(app, registry)  # type: ignore[method-assign]
 
 
 @blueprint.get("/metrics")
@@ -107,23 +107,23 @@ class _Build:
 class _Stored:
     """What the job store knows, read when it is asked for."""
 
-    def __init__(self, read: Callable[[], Figures]) -> None:
-        self._figures = Recent("metrics", read, MAX_AGE_S)
+    def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
+        self._metrics_snapshot = Recent("metrics", read, MAX_AGE_S)
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._recent()
+        metrics_snapshot = self._recent()
         yield GaugeMetricFamily(
-            "diarist_store_up", "Whether the job store can be read.", value=int(figures is not None)
+            "diarist_store_up", "Whether the job store can be read.", value=int(metrics_snapshot is not None)
         )
-        if figures is not None:
-            yield from _gauges(figures)
-            yield from _counters(figures.tallies)
-            yield from _histograms(figures.tallies)
+        if metrics_snapshot is not None:
+            yield from _gauges(metrics_snapshot)
+            yield from _counters(metrics_snapshot.samples)
+            yield from _histograms(metrics_snapshot.samples)
 
-    def _recent(self) -> Figures | None:
+    def _recent(self) -> MetricsSnapshot | None:
         """The figures of now: old ones would be taken for the present state of the service."""
         try:
-            reading = self._figures.get(MAX_AGE_S, PATIENCE_S)
+            reading = self._metrics_snapshot.get(MAX_AGE_S, PATIENCE_S)
         except ServiceError as error:
             logger.warning("The metrics lack what the job store knows: %s", error)
             return None
@@ -133,49 +133,49 @@ class _Stored:
         return reading.value
 
 
-def _gauges(figures: Figures) -> Iterator[Metric]:
+def _gauges(metrics_snapshot: MetricsSnapshot) -> Iterator[Metric]:
     states = GaugeMetricFamily("diarist_jobs", "Jobs and waiting requests, by state.", labels=("state",))
-    for state, many in figures.jobs.items():
+    for state, many in metrics_snapshot.jobs.items():
         states.add_metric((state.value,), many)
     yield states
     depth = GaugeMetricFamily("diarist_queue_depth", "Jobs that a worker may take, by queue.", labels=("queue",))
     oldest = GaugeMetricFamily(
         "diarist_queue_oldest_seconds", "Age of the oldest job in the queue; 0 where there is none.", labels=("queue",)
     )
-    for queue in figures.queues:
+    for queue in metrics_snapshot.queues:
         depth.add_metric((queue.queue,), queue.depth)
-        age_s = 0.0 if queue.oldest_at is None else (figures.at - queue.oldest_at).total_seconds()
+        age_s = 0.0 if queue.oldest_at is None else (metrics_snapshot.at - queue.oldest_at).total_seconds()
         oldest.add_metric((queue.queue,), max(age_s, 0.0))
     yield depth
     yield oldest
     workers = GaugeMetricFamily("diarist_workers", "Workers by what they said of themselves.", labels=("state",))
-    for name, many in figures.workers.items():
+    for name, many in metrics_snapshot.workers.items():
         workers.add_metric((name,), many)
     yield workers
 
 
-def _counters(found: Iterable[Tally]) -> Iterator[Metric]:
+def _counters(found: Iterable[MetricSample]) -> Iterator[Metric]:
     for name, (what, labels, shown) in _COUNTERS.items():
         family = CounterMetricFamily(f"diarist_{name}", what, labels=labels)
-        counted = {_values(tally, labels): tally.count for tally in found if tally.metric == name}
+        counted = {_values(sample, labels): sample.count for sample in found if sample.metric == name}
         for values, many in (dict.fromkeys(shown, 0.0) | counted).items():
             family.add_metric(values, many)
         yield family
 
 
-def _histograms(found: Iterable[Tally]) -> Iterator[Metric]:
+def _histograms(found: Iterable[MetricSample]) -> Iterator[Metric]:
     for name, (what, labels) in _HISTOGRAMS.items():
         family = HistogramMetricFamily(f"diarist_{name}", what, labels=labels)
-        counted = [tally for tally in found if tally.metric == name]
+        counted = [sample for sample in found if sample.metric == name]
         if not labels:
-            counted = counted or [Tally(name, (), 0.0, 0.0, (0.0,) * len(BOUNDS[name]))]
-        for tally in counted:
+            counted = counted or [MetricSample(name, (), 0.0, 0.0, (0.0,) * len(BOUNDS[name]))]
+        for sample in counted:
             bounds = (*map(floatToGoString, BOUNDS[name]), "+Inf")
-            buckets = list(zip(bounds, (*tally.buckets, tally.count), strict=True))
-            family.add_metric(_values(tally, labels), buckets, tally.sum)
+            buckets = list(zip(bounds, (*sample.buckets, sample.count), strict=True))
+            family.add_metric(_values(sample, labels), buckets, sample.sum)
         yield family
 
 
-def _values(tally: Tally, labels: tuple[str, ...]) -> tuple[str, ...]:
-    known = dict(tally.labels)
+def _values(sample: MetricSample, labels: tuple[str, ...]) -> tuple[str, ...]:
+    known = dict(sample.labels)
     return tuple(known.get(label, "") for label in labels)

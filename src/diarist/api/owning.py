@@ -12,7 +12,7 @@ from diarist.jobs.model import Job
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
-def own_job(job_id: str) -> Job:
+def get_owned_job(job_id: str) -> Job:
     """The job with this id. Raises ``JobNotFound`` also where it is another owner's."""
     if not _ID.fullmatch(job_id):
         # Not asked of the store: what is no id may hold what a database refuses.

@@ -44,7 +44,7 @@ def log_access(method: str, path: str, status: str, started: float, request_id: 
     access.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
 
 
-class Traced:
+class RequestLog:
     """WSGI middleware: gives each request its id, in the log, in ``X-Request-ID``, and writes the access line."""
 
     def __init__(self, app: WSGIApplication) -> None:

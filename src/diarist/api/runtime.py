@@ -12,9 +12,9 @@ from flask import current_app
 
 from diarist.background_refresh import Recent
 from diarist.errors import EngineUnavailable, ServiceError
-from diarist.jobs.db.metrics_snapshot import Figures
+from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
 from diarist.jobs.db.outbox import Delivery
-from diarist.jobs.model import CrewReport, Job, JobEvent, JobFilter, JobPage, Order
+from diarist.jobs.model import Job, JobEvent, JobFilter, JobPage, Order, PoolStatus
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
@@ -112,20 +112,20 @@ class Jobs(Protocol):
         """How many jobs wait, and how many are being worked on."""
         ...
 
-    def report(self) -> CrewReport:
+    def report(self) -> PoolStatus:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         ...
 
-    def figures(self) -> Figures:
+    def metrics_snapshot(self) -> MetricsSnapshot:
         """What the metrics are made of."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class ServiceStatus:
     """How the service is: what its workers said, and how many jobs wait and run."""
 
-    report: CrewReport
+    report: PoolStatus
     waiting: int
     running: int
     store_answers: bool = True
@@ -133,7 +133,7 @@ class Glance:
     """How old that is; None where nothing is known yet."""
 
 
-class Lookout:
+class StatusCache:
     """Looks at the job store for everyone who asks, ten times a second at the most: pollers cost next to nothing.
 
     Where the store does not answer, what was last known is told.
@@ -151,7 +151,7 @@ class Lookout:
         self._jobs = jobs
         self._glances = Recent("status", self._read, self.MAX_AGE_S)
 
-    def look(self) -> Glance:
+    def look(self) -> ServiceStatus:
         """How the service is now or was ``MAX_AGE_S`` ago, or what was last known where the store does not answer.
 
         Within ``PATIENCE_S``.
@@ -168,22 +168,22 @@ class Lookout:
             )
         return self._last()
 
-    def _read(self) -> Glance:
+    def _read(self) -> ServiceStatus:
         report = self._jobs.report()
         try:
-            return Glance(report, *self._jobs.counts())
+            return ServiceStatus(report, *self._jobs.counts())
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
             raise
 
-    def _last(self) -> Glance:
+    def _last(self) -> ServiceStatus:
         """What is known, if only a moment old."""
         last = self._glances.last
         if last is None:
-            return Glance(CrewReport.of(()), 0, 0, store_answers=False, age_s=None)
+            return ServiceStatus(PoolStatus.of(()), 0, 0, store_answers=False, age_s=None)
         return replace(last.value, age_s=last.age_s)
 
-    def _without_store(self, why: str) -> Glance:
+    def _without_store(self, why: str) -> ServiceStatus:
         """What is known, told as an error."""
         last = self._last()
         errors = (*dict.fromkeys((*last.report.errors, why)),)
@@ -205,10 +205,10 @@ class Runtime:
     listeners: threading.BoundedSemaphore = field(init=False)
     """A place for each listener to the events of a job, for the same reason."""
 
-    lookout: Lookout = field(init=False)
+    status_cache: StatusCache = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lookout", Lookout(self.jobs))
+        object.__setattr__(self, "status_cache", StatusCache(self.jobs))
         object.__setattr__(self, "gate", threading.BoundedSemaphore(self.settings.max_waiting))
         object.__setattr__(self, "listeners", threading.BoundedSemaphore(self.settings.max_listeners))
 

@@ -29,7 +29,7 @@ from waitress.utilities import Error
 
 from diarist import errors
 from diarist.api import access, problems
-from diarist.api.fair_semaphore import Lane
+from diarist.api.fair_semaphore import FairSemaphore
 from diarist.api.request_log import log_access, request_id_for
 from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.upload import FORM_BYTES, too_large
@@ -58,7 +58,7 @@ ROOM_STEP_BYTES = 16 * 2**20
 CHUNKED_PIECE_BYTES = 16 * 2**10
 """How much of a chunked body is read at a time; the most for the line before a chunk and for what follows the last."""
 
-MOST_WASTE = 3
+MAX_WASTE = 3
 """How many times its own length a chunked body may take on the wire: chunks of 16 bytes take 1.4 times."""
 
 SHOWN_CHARS = 80
@@ -140,7 +140,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         if self.error is not None or not isinstance(body, ChunkedReceiver):
             return
         beside_bytes = max(len(body.control_line), len(body.trailer))
-        wasted = self.body_bytes_received > CHUNKED_PIECE_BYTES + MOST_WASTE * len(body)
+        wasted = self.body_bytes_received > CHUNKED_PIECE_BYTES + MAX_WASTE * len(body)
         if beside_bytes > CHUNKED_PIECE_BYTES or wasted:
             self.refuse(HTTPStatus.BAD_REQUEST, "The chunks of the body are too small, or their sizes have no end")
 
@@ -239,7 +239,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         if self.refused or request.command in ("GET", "HEAD") or not request.path.startswith("/v1/"):
             super().service()
             return
-        lane: Lane[_Channel] = self.server.lane
+        lane: FairSemaphore[_Channel] = self.server.lane
         if not lane.enter(self):
             return
         try:
@@ -302,7 +302,7 @@ class Server:
         )
         # What is written may wait for a disk; while it does, there must be threads to read with.
         waiting = settings.max_waiting + settings.max_listeners + SPARE_THREADS
-        lane = Lane[_Channel](max(settings.http_threads - waiting, 1))
+        lane = FairSemaphore[_Channel](max(settings.http_threads - waiting, 1))
         self._listeners = [each for each in self._map.values() if isinstance(each, BaseWSGIServer)]
         for listener in self._listeners:
             listener.channel_class = _Channel

@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 
 from diarist import __version__
 from diarist.api import access, create_app
-from diarist.api.data_dir_lock import owned
+from diarist.api.data_dir_lock import lock_data_dir
 from diarist.api.server import Server
 from diarist.api.upload import sweep
-from diarist.auth.key_cache import Keyring
+from diarist.auth.key_cache import KeyCache
 from diarist.auth.keys import KeyStore
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.database import open_database
@@ -38,10 +38,10 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
     tracing.configure(settings, "api")
     with ExitStack() as stack:
         stack.callback(tracing.stop)
-        stack.enter_context(owned(settings.data_dir))
+        stack.enter_context(lock_data_dir(settings.data_dir))
         database = open_database(settings)
         stack.callback(database.close)
-        keys = Keyring(settings, KeyStore(database))
+        keys = KeyCache(settings, KeyStore(database))
         settings = access.listening(settings, keys)
         jobs = open_jobs(settings)
         server = Server(create_app(settings, jobs, keys), settings)

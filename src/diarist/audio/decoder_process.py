@@ -31,7 +31,7 @@ _REFUSALS: dict[str, type[AudioError]] = {
     error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
 }
 _TICK_S = 0.1
-_MOST_JSON_BYTES = 65_536
+_MAX_JSON_BYTES = 65_536
 _HONEST_PART = 0.25
 """A file below this part of the memory limit cannot need all of it: the largest that FFmpeg holds at once is a picture
 or an index, which lies in the file."""
@@ -176,14 +176,14 @@ class _Reader:
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
             if (
                 kind == b"S"
-                and 1 <= channels <= decoder_program.MOST_CHANNELS
+                and 1 <= channels <= decoder_program.MAX_CHANNELS
                 and length <= decoder_program.BLOCK_SAMPLES
             ):
                 block = np.frombuffer(self._take(length * channels * 4), dtype=np.float32)
                 yield Block(block.reshape(length, channels))
             elif kind == b"Z" and length <= decoder_program.BLOCK_SAMPLES:
                 yield Silence(length)
-            elif kind in {b"O", b"E", b"D"} and length <= _MOST_JSON_BYTES:
+            elif kind in {b"O", b"E", b"D"} and length <= _MAX_JSON_BYTES:
                 facts = json.loads(self._take(length))
                 if kind == b"E":
                     raise self._refusal(facts["code"], facts["message"])

@@ -28,10 +28,10 @@ SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
 """Most samples of a channel in one message: one second."""
 
-LEAST_RATE, MOST_RATE = 4_000, 384_000
+MIN_RATE, MAX_RATE = 4_000, 384_000
 """Sample rates in Hz that are accepted: from the poorest telephone to the best recorder."""
 
-MOST_CHANNELS = 16
+MAX_CHANNELS = 16
 TOO_LONG_BY_S = 0.5
 """What a recording may exceed its limit by: the padding of encoders."""
 
@@ -169,15 +169,15 @@ class Clock:
 
 def accept(rate: int, channels: int) -> None:
     """Raises ``Refused`` where the sample rate (Hz) or the number of channels is outside what is read."""
-    if not LEAST_RATE <= rate <= MOST_RATE:
+    if not MIN_RATE <= rate <= MAX_RATE:
         raise Refused(
             "unsupported_audio",
-            f"Its sample rate is {rate:,} Hz; {LEAST_RATE:,} to {MOST_RATE:,} Hz can be read. Convert it to 16,000 Hz.",
+            f"Its sample rate is {rate:,} Hz; {MIN_RATE:,} to {MAX_RATE:,} Hz can be read. Convert it to 16,000 Hz.",
         )
-    if not 1 <= channels <= MOST_CHANNELS:
+    if not 1 <= channels <= MAX_CHANNELS:
         raise Refused(
             "unsupported_audio",
-            f"It has {channels:,} channels; 1 to {MOST_CHANNELS} can be read. Mix it down to fewer.",
+            f"It has {channels:,} channels; 1 to {MAX_CHANNELS} can be read. Mix it down to fewer.",
         )
 
 

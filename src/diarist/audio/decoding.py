@@ -45,7 +45,7 @@ _INVALID_PART = 0.05
 _SEPARATE_FACTOR = 2
 """Separate channels together may last this many times as long as a mixed recording: each takes as long as one."""
 
-MOST_IN_MEMORY_S = 600.0
+MAX_IN_MEMORY_S = 600.0
 """The samples of a longer recording lie in a file: 38 MB are in memory at most, of all channels together."""
 
 
@@ -76,7 +76,7 @@ def decode(
     """The sound of an audio or video file: 16 kHz float32, finite, in -1..1.
 
     ``mix`` gives one ``Audio``: the mean of the channels, or the loudest where they cancel. ``separate`` gives one for
-    each channel, less those that repeat another. Beyond ``MOST_IN_MEMORY_S`` the samples lie in a file that is mapped
+    each channel, less those that repeat another. Beyond ``MAX_IN_MEMORY_S`` the samples lie in a file that is mapped
     into memory: read them by ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the part that is done, 0..1
     and never falling, about ten times a second; what it raises (``Cancelled``) ends the decoder at once and goes
     through.
@@ -151,7 +151,7 @@ class _Collector:
         block = np.clip(block, -1.0, 1.0)
         tracks = block.shape[1] if self._mode == "separate" else 1
         if not self._buffers:
-            most = round(MOST_IN_MEMORY_S * SAMPLE_RATE) // tracks
+            most = round(MAX_IN_MEMORY_S * SAMPLE_RATE) // tracks
             self._buffers = [SampleBuffer(self._room_samples, most, self._limits.folder) for _ in range(tracks)]
             for buffer in self._buffers:
                 buffer.append_silence(self._silent_samples)

@@ -17,7 +17,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 _STAND_IN_BYTES = 2**31 - 2**16
 """Writers that cannot go back leave a size from here on up (2^31, 2^32 - 1, 2^63 - 1), or 0: a stand-in."""
 
-_MOST_CHUNKS = 20_000
+_MAX_CHUNKS = 20_000
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 _ASF_FILE_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
@@ -87,7 +87,7 @@ def _wav_bytes(recording: int, size: int) -> int | None:
     riff = _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
     wide: int | None = None
     at = 12
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         head = os.pread(recording, 8, at)
         if len(head) < 8 or at >= size:
             break
@@ -103,7 +103,7 @@ def _wav_bytes(recording: int, size: int) -> int | None:
 
 def _w64_bytes(recording: int, size: int) -> int | None:
     at = 40
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         head = os.pread(recording, 24, at)
         if len(head) < 24 or at >= size:
             break

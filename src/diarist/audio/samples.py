@@ -15,7 +15,7 @@ from diarist.errors import StorageFull
 from diarist.scratch import disk_full
 from diarist.types import SAMPLE_RATE, Samples
 
-_LEAST_SAMPLES = 60 * SAMPLE_RATE
+_MIN_SAMPLES = 60 * SAMPLE_RATE
 _BLOCK_SAMPLES = 60 * SAMPLE_RATE
 """What is written of silence at a time."""
 
@@ -41,7 +41,7 @@ class SampleBuffer:
         self._file: IO[bytes] | None = None
         self._length = 0
         fits = most_in_memory is None or room_samples <= most_in_memory
-        self._data: Samples = np.empty(max(room_samples, _LEAST_SAMPLES) if fits else 0, dtype=np.float32)
+        self._data: Samples = np.empty(max(room_samples, _MIN_SAMPLES) if fits else 0, dtype=np.float32)
 
     def __len__(self) -> int:
         return self._length
@@ -94,7 +94,7 @@ class SampleBuffer:
             return False
         if needed > len(self._data):
             # No view of the row is ever handed out before it is complete, so none can dangle.
-            self._data.resize(max(needed, len(self._data) * 5 // 4, _LEAST_SAMPLES), refcheck=False)
+            self._data.resize(max(needed, len(self._data) * 5 // 4, _MIN_SAMPLES), refcheck=False)
         return True
 
     def _write(self, samples: Samples) -> None:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 
-from diarist.auth.keys import ENV_ID, USED_EVERY_S, ApiKey, KeyStore, KnownKeys, configured_key
+from diarist.auth.keys import ENV_ID, USED_EVERY_S, ApiKey, KeySnapshot, KeyStore, configured_key
 from diarist.background_refresh import Recent
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings
@@ -29,7 +29,7 @@ PATIENCE_S = 5.0
 _UNREADABLE = "The API keys cannot be looked up at the moment, so nobody is let in. Try again later."
 
 
-class Keyring:
+class KeyCache:
     """The keys of a service. Safe to call from any thread.
 
     ``store`` is None where API_KEY alone counts. One that does not answer holds up nobody for longer than they are
@@ -71,10 +71,10 @@ class Keyring:
             self._note(self._store, key)
         return key
 
-    def _look(self, age_s: float, patience_s: float) -> KnownKeys:
+    def _look(self, age_s: float, patience_s: float) -> KeySnapshot:
         """The keys as the store has them, or had them at most ``age_s`` seconds ago."""
         if self._known is None:
-            return KnownKeys((), ())
+            return KeySnapshot((), ())
         reading = self._known.get(age_s, patience_s)
         if reading is None:
             raise StoreUnavailable(_UNREADABLE)
@@ -92,7 +92,7 @@ class Keyring:
         threading.Thread(target=_write_down, args=(store, key.id), name="key-used", daemon=True).start()
 
 
-def _read(store: KeyStore) -> KnownKeys:
+def _read(store: KeyStore) -> KeySnapshot:
     try:
         return store.known()
     except ServiceError as error:

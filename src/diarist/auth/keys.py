@@ -26,13 +26,13 @@ from diarist.settings import Settings
 ENV_ID = "env"
 """Id of the key in the setting API_KEY, and of the owner of its jobs; also the name that no other key may have."""
 
-LEAST_CHARS = 20
+MIN_CHARS = 20
 """Of a secret that somebody thought up: API_KEY and WEBHOOK_SECRET."""
 
 USED_EVERY_S = 60.0
 """How exactly it is noted when a key was last used."""
 
-MOST_JOBS = 1_000_000
+MAX_JOBS = 1_000_000
 """The highest limit that a key may have."""
 
 _ID_CHARS = 12
@@ -70,7 +70,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownKeys:
+class KeySnapshot:
     """Every key that there is, as the job store had them at one moment. Answers without asking it again."""
 
     keys: tuple[ApiKey, ...]
@@ -112,14 +112,12 @@ class KeyStore:
             )
         if name.lower() == ENV_ID:
             raise InvalidOption(f"A key cannot be called {name!r}: that is how the setting API_KEY is called.")
-        if job_limit is not None and not 1 <= job_limit <= MOST_JOBS:
-            raise InvalidOption(
-                f"The limit of a key cannot be {job_limit}: it is a whole number from 1 to {MOST_JOBS}."
-            )
+        if job_limit is not None and not 1 <= job_limit <= MAX_JOBS:
+            raise InvalidOption(f"The limit of a key cannot be {job_limit}: it is a whole number from 1 to {MAX_JOBS}.")
         key_id = "".join(secrets.choice(_LETTERS) for _ in range(_ID_CHARS))
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         with self._database.writing() as connection:
-            _take_turns(connection)
+            serialize_writers(connection)
             if _first(connection, api_keys.c.name == name, api_keys.c.revoked_at.is_(None)):
                 raise InvalidOption(
                     f"There is a key called {name!r} already. Choose another name, or revoke that one first: "
@@ -143,11 +141,11 @@ class KeyStore:
         with self._database.reading() as connection:
             return connection.execute(select(api_keys.c.id).limit(1)).first() is not None
 
-    def known(self) -> KnownKeys:
+    def known(self) -> KeySnapshot:
         """All of them, to check tokens by."""
         with self._database.reading() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).all()
-        return KnownKeys(tuple(_key(row) for row in rows), tuple(row.secret_hash for row in rows))
+        return KeySnapshot(tuple(_key(row) for row in rows), tuple(row.secret_hash for row in rows))
 
     def check(self, token: str) -> ApiKey | None:
         """The key whose token this is; None where it is none, a wrong one, or one that was revoked."""
@@ -215,7 +213,7 @@ def webhook_master(settings: Settings, database: Database) -> str:
     if found is not None:
         return found
     with database.writing() as connection:
-        _take_turns(connection)
+        serialize_writers(connection)
         found = connection.execute(kept).scalar()
         if found is None:
             found = secrets.token_urlsafe(_SECRET_BYTES)
@@ -225,9 +223,9 @@ def webhook_master(settings: Settings, database: Database) -> str:
 
 def checked_secret(setting: str, value: str) -> str:
     """The value of a secret setting, where it is long enough or not set. Raises ``ConfigurationError``."""
-    if value and len(value) < LEAST_CHARS:
+    if value and len(value) < MIN_CHARS:
         raise ConfigurationError(
-            f"{setting} has {len(value)} characters; at least {LEAST_CHARS} make sure that nobody can guess it. "
+            f"{setting} has {len(value)} characters; at least {MIN_CHARS} make sure that nobody can guess it. "
             'This makes a good one: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return value
@@ -237,7 +235,7 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _take_turns(connection: Connection) -> None:
+def serialize_writers(connection: Connection) -> None:
     """Let nobody else look and then insert until this transaction ends; SQLite's own lock does that by itself."""
     connection.execute(select(schema.schema_version.c.version).with_for_update())
 

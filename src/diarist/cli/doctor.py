@@ -22,7 +22,7 @@ def doctor(as_json: bool) -> None:
     One line for each thing that is looked at: ok, warning or error. Nothing is changed. The exit code is 1 where there
     is an error.
     """
-    from diarist.doctor.checks import examine
+    from diarist.doctor.checks import run_checks
     from diarist.doctor.findings import Finding, error
 
     findings: dict[str, Finding] = {}
@@ -39,7 +39,7 @@ def doctor(as_json: bool) -> None:
         tell("settings", error(str(fault)))
     else:
         tell("settings", Finding("ok", f"read, ENGINE is {settings.engine}"))
-        for name, finding in examine(settings):
+        for name, finding in run_checks(settings):
             tell(name, finding)
     worst = max((finding.level for finding in findings.values()), key=tuple(COLOURS).index)
     if as_json:

@@ -31,6 +31,6 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def examine(settings: Settings) -> Iterator[tuple[str, Finding]]:
+def run_checks(settings: Settings) -> Iterator[tuple[str, Finding]]:
     """What each check finds, by name; changes nothing but for files that are made and removed to see that it works."""
     return run(CHECKS, settings)

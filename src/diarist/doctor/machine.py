@@ -14,10 +14,10 @@ from pathlib import Path
 from diarist.doctor.findings import Finding, error, ok, warning
 from diarist.settings import Settings
 
-LEAST_MEMORY_MB = 1_500
+MIN_MEMORY_MB = 1_500
 """What a worker of the embedded engine takes at its most, with an hour of sound in hand."""
 
-LEAST_MODEL_MB = 500
+MIN_MODEL_MB = 500
 """What the models of the embedded engine take while they are fetched."""
 
 
@@ -62,9 +62,9 @@ def check_resources(settings: Settings) -> Finding:
     memory_mb = _memory_mb()
     found = f"{cores} core{'s' * (cores > 1)}" + (f", {memory_mb} MB of memory" if memory_mb else "")
     workers = max(settings.workers, 1)
-    if memory_mb and memory_mb < workers * LEAST_MEMORY_MB:
+    if memory_mb and memory_mb < workers * MIN_MEMORY_MB:
         return warning(
-            f"{found}: {workers} worker{'s' * (workers > 1)} may take {workers * LEAST_MEMORY_MB} MB with an hour of "
+            f"{found}: {workers} worker{'s' * (workers > 1)} may take {workers * MIN_MEMORY_MB} MB with an hour of "
             "sound in hand. Add memory, or lower WORKERS or MAX_DURATION_S"
         )
     if settings.cpu_threads * workers > cores:
@@ -92,7 +92,7 @@ def check_log_file(settings: Settings) -> Finding:
 
 def check_model_dir(settings: Settings) -> Finding:
     """Where models are kept; it need not be writable once they are there."""
-    found = _folder(settings.model_dir, "MODEL_DIR", LEAST_MODEL_MB, "")
+    found = _folder(settings.model_dir, "MODEL_DIR", MIN_MODEL_MB, "")
     if found.level == "error" and settings.model_dir.is_dir() and os.access(settings.model_dir, os.R_OK | os.X_OK):
         return warning(f"{found.message}; that matters only where models have to be fetched")
     return found

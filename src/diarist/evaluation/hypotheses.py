@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from diarist.errors import InvalidOption
-from diarist.evaluation.segments import Answer, Stretch
+from diarist.evaluation.segments import Answer, Segment
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 
@@ -68,9 +68,9 @@ def _of_json(text: str, source: str, took: float) -> Answer:
     )
 
 
-def _stretch(row: dict[str, object], speaker: str) -> Stretch:
+def _stretch(row: dict[str, object], speaker: str) -> Segment:
     start, end = float(str(row["start_time"])), float(str(row["end_time"]))
-    return Stretch(Span(start, end), speaker, str(row["text"]).strip())
+    return Segment(Span(start, end), speaker, str(row["text"]).strip())
 
 
 def _read(path: Path) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from diarist.errors import InvalidOption
-from diarist.evaluation.segments import Stretch
+from diarist.evaluation.segments import Segment
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 
@@ -42,10 +42,10 @@ class Reference:
     turns: tuple[Turn, ...]
     """Who speaks when, in order of start."""
 
-    stretches: tuple[Stretch, ...] | None = None
+    stretches: tuple[Segment, ...] | None = None
     """What is said, in order of start; None where nobody wrote it down."""
 
-    words: tuple[Stretch, ...] = ()
+    words: tuple[Segment, ...] = ()
     """When each word is said, in order of start, where that is known."""
 
     scored: tuple[Span, ...] = ()
@@ -98,7 +98,7 @@ def read(path: Path) -> Reference:
     )
 
 
-def parse_stm(text: str) -> tuple[Stretch, ...]:
+def parse_stm(text: str) -> tuple[Segment, ...]:
     """The stretches of an STM file, in order of start; those in which nothing is said count for nothing.
 
     Raises:
@@ -111,7 +111,7 @@ def parse_stm(text: str) -> tuple[Stretch, ...]:
         if said.startswith("<") and ">" in said:
             said = said.partition(">")[2]
         if fields[2] != "inter_segment_gap" and said.strip().lower() not in ("", "ignore_time_segment_in_scoring"):
-            stretches.append(Stretch(span, fields[2], said.strip()))
+            stretches.append(Segment(span, fields[2], said.strip()))
     return tuple(sorted(stretches, key=lambda stretch: stretch.span.start))
 
 
@@ -124,7 +124,7 @@ def parse_uem(text: str) -> tuple[Span, ...]:
     return tuple(_span(number, fields[2], fields[3], "UEM") for number, fields in _rows(text, 4, "UEM"))
 
 
-def parse_words(text: str) -> tuple[Stretch, ...]:
+def parse_words(text: str) -> tuple[Segment, ...]:
     """The words of a ``.words.json`` file, in order of start.
 
     Raises:
@@ -132,7 +132,7 @@ def parse_words(text: str) -> tuple[Stretch, ...]:
     """
     try:
         words = [
-            Stretch(Span(float(each["start"]), float(each["end"])), str(each["speaker"]), str(each["word"]))
+            Segment(Span(float(each["start"]), float(each["end"])), str(each["speaker"]), str(each["word"]))
             for each in json.loads(text)
         ]
     except (KeyError, TypeError, ValueError) as error:

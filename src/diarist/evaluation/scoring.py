@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from diarist.errors import ConfigurationError, InvalidOption
 from diarist.evaluation.normalization import Normaliser, normaliser
 from diarist.evaluation.reference import Reference
-from diarist.evaluation.segments import Answer, Stretch
+from diarist.evaluation.segments import Answer, Segment
 from diarist.types import Diarization, Seconds, Span, Turn
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ WORD_COLLAR: Seconds = 5.0
 BOUNDARY: Seconds = 0.5
 """A word this near to a change of speaker is a boundary word."""
 
-MOST_SPEAKERS = 20
+MAX_SPEAKERS = 20
 """meeteval compares no more voices than that."""
 
-Token: TypeAlias = tuple[str, Stretch]
+Token: TypeAlias = tuple[str, Segment]
 """A normalised word, and the word as it was said that it is from."""
 
 
@@ -185,7 +185,7 @@ def score(reference: Reference, answer: Answer, *, language: str | None = "en") 
 
     Raises:
         ConfigurationError: the ``bench`` extra is not installed.
-        InvalidOption: texts of more than ``MOST_SPEAKERS`` speakers.
+        InvalidOption: texts of more than ``MAX_SPEAKERS`` speakers.
     """
     require()
     parts = reference.scored or (Span(0.0, _end(reference, answer)),)
@@ -231,7 +231,7 @@ def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Spa
     )
 
 
-def _words(said: Sequence[Stretch], heard: Sequence[Stretch], normal: Normaliser) -> Score:
+def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normaliser) -> Score:
     from meeteval.wer.wer.cp import cp_word_error_rate
     from meeteval.wer.wer.siso import siso_word_error_rate
     from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
@@ -239,8 +239,8 @@ def _words(said: Sequence[Stretch], heard: Sequence[Stretch], normal: Normaliser
     # meeteval's logger, which warns of single words that are drawn out
     logging.getLogger("preprocess").setLevel(logging.ERROR)
     for whose, stretches in (("reference", said), ("answer", heard)):
-        if (speakers := len({stretch.speaker for stretch in stretches})) > MOST_SPEAKERS:
-            raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MOST_SPEAKERS} are scored")
+        if (speakers := len({stretch.speaker for stretch in stretches})) > MAX_SPEAKERS:
+            raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
     plain = siso_word_error_rate(*(normal(" ".join(each.text for each in texts)) for texts in (said, heard)))
     joint = cp_word_error_rate(*(_segments(_by_speaker(texts), normal) for texts in (said, heard)))
     timed = time_constrained_minimum_permutation_word_error_rate(
@@ -278,7 +278,7 @@ def _boundary(reference: Reference, answer: Answer, normal: Normaliser) -> Score
     return Score(boundary_words=len(judged), boundary_wrong=wrong)
 
 
-def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Stretch, Stretch]]:
+def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Segment, Segment]]:
     """The words of both that an alignment finds to be the same."""
     if not said or not heard:
         return []
@@ -331,23 +331,23 @@ def _annotation(turns: Iterable[Turn]) -> Annotation:
     return made
 
 
-def _as_turns(stretches: Iterable[Stretch]) -> tuple[Turn, ...]:
+def _as_turns(stretches: Iterable[Segment]) -> tuple[Turn, ...]:
     return tuple(Turn(stretch.span, stretch.speaker) for stretch in stretches)
 
 
-def _tokens(words: Iterable[Stretch], normal: Normaliser) -> list[Token]:
+def _tokens(words: Iterable[Segment], normal: Normaliser) -> list[Token]:
     return [(token, word) for word in words for part in word.text.split() for token in normal(part).split()]
 
 
-def _by_speaker(stretches: Iterable[Stretch]) -> list[Stretch]:
+def _by_speaker(stretches: Iterable[Segment]) -> list[Segment]:
     """All that each speaker says as one stretch, for comparisons in which time is nothing."""
     texts: dict[str, list[str]] = {}
     for stretch in stretches:
         texts.setdefault(stretch.speaker, []).append(stretch.text)
-    return [Stretch(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
+    return [Segment(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
 
 
-def _segments(stretches: Iterable[Stretch], normal: Normaliser) -> SegLST:
+def _segments(stretches: Iterable[Segment], normal: Normaliser) -> SegLST:
     from meeteval.io.seglst import SegLST
 
     rows = [
@@ -364,7 +364,7 @@ def _segments(stretches: Iterable[Stretch], normal: Normaliser) -> SegLST:
     return SegLST(rows)
 
 
-def _within(stretches: Iterable[Stretch], parts: Sequence[Span]) -> list[Stretch]:
+def _within(stretches: Iterable[Segment], parts: Sequence[Span]) -> list[Segment]:
     if not parts:
         return list(stretches)
     return [each for each in stretches if any(part.start <= each.span.middle <= part.end for part in parts)]

@@ -10,7 +10,7 @@ from diarist.jobs.model import Job
 from diarist.jobs.store import JobStore
 
 
-class Waiters:
+class CompletionNotifier:
     """Lets threads wait for the end of a job; whoever learns of an end calls ``notify``.
 
     Args:

@@ -118,10 +118,10 @@ class Job:
     attempts: int = 0
     """How often it was begun, without those that were given back."""
 
-    deaths: int = 0
+    worker_crashes: int = 0
     """How many workers died while they worked on it."""
 
-    interruptions: int = 0
+    service_crashes: int = 0
     """How often the whole service died while it was worked on, which may be no fault of the job's."""
 
     not_before: datetime | None = None
@@ -129,12 +129,12 @@ class Job:
 
     worker: str | None = None
     lease_until: datetime | None = None
-    attended_until: datetime | None = None
+    caller_lease_until: datetime | None = None
     """Until when its caller certainly holds the line (``JobKind.REQUEST``)."""
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    settled: int = 0
+    finalized: int = 0
     """How many utterances are final already."""
 
     duration: Seconds | None = None
@@ -193,7 +193,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueGlance:
+class QueueStats:
     """How one queue is."""
 
     queue: str
@@ -228,7 +228,7 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class CrewReport:
+class PoolStatus:
     """What all workers last said, taken together."""
 
     state: str
@@ -244,7 +244,7 @@ class CrewReport:
     """In order of their places."""
 
     @classmethod
-    def of(cls, reports: Iterable[WorkerReport]) -> CrewReport:
+    def of(cls, reports: Iterable[WorkerReport]) -> PoolStatus:
         """Of the reports of all workers; ``loading`` where there is none yet."""
         workers = tuple(sorted(reports, key=lambda report: report.worker))
         state = min((report.state for report in workers), key=STATES.index, default="loading")

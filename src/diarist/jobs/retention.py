@@ -150,7 +150,7 @@ class Sweeper:
             self._store.delete(job_id)
             self._media.remove(job_id)
 
-        return self._each(self._store.unattended(), remove)
+        return self._each(self._store.abandoned_requests(), remove)
 
     def _sweep_strays(self, now: datetime) -> int:
         """Recordings whose jobs are gone, once they were seen so for RETAIN_TEMP_S: until then they may be arriving."""

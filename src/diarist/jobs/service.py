@@ -14,19 +14,18 @@ from typing import BinaryIO
 from diarist.auth.keys import webhook_master
 from diarist.background_refresh import Recent
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
-from diarist.jobs.completion import Waiters
+from diarist.jobs.completion import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot, outbox_rows
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore, open_store
-from diarist.jobs.db.metrics_snapshot import Figures
-from diarist.jobs.db.outbox import Delivery, ErrandStore
-from diarist.jobs.db.quotas import same
+from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
+from diarist.jobs.db.outbox import Delivery, OutboxStore
+from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
 from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
-    CrewReport,
     Job,
     JobEvent,
     JobFilter,
@@ -35,15 +34,16 @@ from diarist.jobs.model import (
     JobState,
     Limits,
     Order,
+    PoolStatus,
 )
-from diarist.jobs.outbox.download import FetchHandler
-from diarist.jobs.outbox.runner import ErrandRunner
+from diarist.jobs.outbox.download import DownloadHandler
+from diarist.jobs.outbox.runner import OutboxRunner
 from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.jobs.retention import Sweeper
-from diarist.jobs.startup_recovery import clear_leftovers
+from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
-from diarist.jobs.workers.notifier import JobQueue, LocalQueue
-from diarist.jobs.workers.pool import COMMAND, Crew
+from diarist.jobs.workers.notifier import LocalNotifier, WorkerNotifier
+from diarist.jobs.workers.pool import COMMAND, WorkerPool
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
@@ -51,10 +51,10 @@ logger = logging.getLogger(__name__)
 
 MAX_FILENAME_CHARS = 255
 
-ATTENDED_S = 60.0
+CALLER_LEASE_S = 60.0
 """How long a request counts as attended after its caller was last seen to wait."""
 
-ATTEND_EVERY_S = 5.0
+EXTEND_CALLER_LEASE_EVERY_S = 5.0
 
 POSITIONS_AGE_S = 0.5
 """Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
@@ -90,18 +90,18 @@ class JobService:
         self._store: JobStore = store
         self._database = store.database
         self._media: MediaStore = open_media(settings)
-        self._waiters = Waiters(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
-        self._crew = None if settings.distributed else Crew(settings, store, self._notify, command)
-        self._queue: JobQueue = _open_queue(settings) if self._crew is None else LocalQueue(self._crew)
-        self._errands = ErrandStore(self._database)
-        self._runner = ErrandRunner(
-            self._errands,
+        self._completion = CompletionNotifier(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
+        self._pool = None if settings.distributed else WorkerPool(settings, store, self._notify, command)
+        self._queue: WorkerNotifier = _open_queue(settings) if self._pool is None else LocalNotifier(self._pool)
+        self._outbox = OutboxStore(self._database)
+        self._runner = OutboxRunner(
+            self._outbox,
             {
-                outbox_rows.FETCH: FetchHandler(
-                    settings, store, self._media, self._errands, self._queue.announce, note=store.note
+                outbox_rows.FETCH: DownloadHandler(
+                    settings, store, self._media, self._outbox, self._queue.notify, note=store.update_progress
                 ),
                 outbox_rows.WEBHOOK: WebhookHandler(
-                    settings, store, self._errands, webhook_master(settings, self._database)
+                    settings, store, self._outbox, webhook_master(settings, self._database)
                 ),
             },
         )
@@ -111,27 +111,27 @@ class JobService:
         self._counting = threading.Lock()
         self._stopped = False
         self._positions = Recent("positions", store.positions)
-        self._attended: dict[str, float] = {}
+        self._caller_leases: dict[str, float] = {}
 
     def start(self) -> None:
         """Clear what an earlier run left, then start the workers."""
-        if self._crew is None:
+        if self._pool is None:
             logger.info("Workers are elsewhere: QUEUE_URL is set, and `diarist worker` starts them on any machine")
         else:
-            clear_leftovers(self._settings, self._store, self._media)
-            self._errands.release()
-            self._crew.start()
+            recover_jobs(self._settings, self._store, self._media)
+            self._outbox.release()
+            self._pool.start()
         self._runner.start()
         self._sweeper.start()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Let everyone who waits go (``EngineUnavailable``) and end the worker processes."""
         self._stopped = True
-        self._waiters.close()
+        self._completion.close()
         self._sweeper.stop(timeout)
         self._runner.stop(timeout)
-        if self._crew is not None:
-            self._crew.stop(timeout)
+        if self._pool is not None:
+            self._pool.stop(timeout)
         self._queue.close()
 
     def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
@@ -187,7 +187,7 @@ class JobService:
             self._remove_media(job_id)
             return job
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._queue.announce(order.queue)
+        self._queue.notify(order.queue)
         return job
 
     def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
@@ -200,7 +200,7 @@ class JobService:
     def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
         """The job that the owner made with this key before. Raises ``IdempotencyConflict`` where it was another."""
         job = self._store.by_key(owner, idempotency_key)
-        return None if job is None else same(job, fingerprint)
+        return None if job is None else check_fingerprint(job, fingerprint)
 
     def get(self, job_id: str, owner: str | None = None) -> Job:
         """The job as it is; with ``owner``, as that one may see it.
@@ -254,10 +254,10 @@ class JobService:
             JobNotFound: it is not there, or was deleted meanwhile.
             EngineUnavailable: the service stops, or the engine cannot be loaded and the job has not been begun.
         """
-        job = self._waiters.wait(job_id, timeout, self._check_engine)
+        job = self._completion.wait(job_id, timeout, self._check_engine)
         if self._stopped and not job.state.ended:
             raise EngineUnavailable("The service is stopping. Send the recording again in a moment.")
-        self._attend(job)
+        self._extend_caller_lease(job)
         return job
 
     def result(self, job_id: str) -> Transcript:
@@ -281,8 +281,8 @@ class JobService:
     def cancel(self, job_id: str) -> Job:
         """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
         job = self._store.cancel(job_id)
-        self._queue.announce(job.order.queue)
-        self._waiters.notify()
+        self._queue.notify(job.order.queue)
+        self._completion.notify()
         self._runner.wake()
         return job
 
@@ -294,30 +294,30 @@ class JobService:
         finally:
             self._runner.drop(job_id)
             self._remove_media(job_id)
-            self._attended.pop(job_id, None)
+            self._caller_leases.pop(job_id, None)
             if kept:
                 # A request's words are overwritten by the next sweep; who deletes a job wants it gone now.
                 erase_deleted(self._database)
-            self._queue.announce(ANY_QUEUE)
-            self._waiters.notify()
+            self._queue.notify(ANY_QUEUE)
+            self._completion.notify()
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to tell the caller's server of the end, oldest first."""
-        return self._errands.deliveries(job_id)
+        return self._outbox.deliveries(job_id)
 
     def counts(self) -> tuple[int, int]:
         """How many jobs wait, and how many are being worked on."""
         states = self._store.counts()
         return states[JobState.QUEUED], states[JobState.RUNNING]
 
-    def report(self) -> CrewReport:
+    def report(self) -> PoolStatus:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            return CrewReport.of(self._store.reports(STALE_S))
+            return PoolStatus.of(self._store.reports(STALE_S))
         except ServiceError as error:
-            return CrewReport("error", (), (str(error),))
+            return PoolStatus("error", (), (str(error),))
 
-    def figures(self) -> Figures:
+    def metrics_snapshot(self) -> MetricsSnapshot:
         """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
         return metrics_snapshot.read(self._database, STALE_S)
 
@@ -331,7 +331,7 @@ class JobService:
         try:
             if order.kind is JobKind.JOB:
                 return self._store.create(job, self._limits(limit))
-            return self._store.create(job, attended_s=ATTENDED_S)
+            return self._store.create(job, caller_lease_s=CALLER_LEASE_S)
         except StoreUnavailable as error:
             # It may have been kept all the same, where the connection was lost after that.
             try:
@@ -344,14 +344,14 @@ class JobService:
     def _limits(self, limit: int | None) -> Limits:
         return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
 
-    def _attend(self, job: Job) -> None:
-        if job.attended_until is None or job.state.ended:
+    def _extend_caller_lease(self, job: Job) -> None:
+        if job.caller_lease_until is None or job.state.ended:
             return
         # By this machine's own clock: the store's may be another.
         now = time.monotonic()
-        if now - self._attended.get(job.id, float("-inf")) >= ATTEND_EVERY_S:
-            self._store.attend(job.id, ATTENDED_S)
-            self._attended[job.id] = now
+        if now - self._caller_leases.get(job.id, float("-inf")) >= EXTEND_CALLER_LEASE_EVERY_S:
+            self._store.extend_caller_lease(job.id, CALLER_LEASE_S)
+            self._caller_leases[job.id] = now
 
     def _take_place(self, order: Order, place: ExitStack) -> None:
         """Hold a place for a request while its recording arrives; ``place`` gives it free.
@@ -403,7 +403,7 @@ class JobService:
 
     def _notify(self) -> None:
         """A worker has ended a job."""
-        self._waiters.notify()
+        self._completion.notify()
         self._runner.wake()
 
     def _remove_media(self, job_id: str) -> None:
@@ -422,10 +422,10 @@ class _PerhapsKept(StoreUnavailable):
     """Nobody can say whether the job was made."""
 
 
-def _open_queue(settings: Settings) -> JobQueue:
-    from diarist.jobs.workers.celery_notifier import CeleryQueue
+def _open_queue(settings: Settings) -> WorkerNotifier:
+    from diarist.jobs.workers.celery_notifier import CeleryNotifier
 
-    return CeleryQueue(settings.queue_url)
+    return CeleryNotifier(settings.queue_url)
 
 
 def _storable(filename: str) -> str:

@@ -13,7 +13,7 @@ from diarist.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> None:
+def recover_jobs(settings: Settings, store: JobStore, media: MediaStore) -> None:
     """Take up the jobs of an earlier run where it left them, and forget what nobody can ask for any more.
 
     Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
@@ -21,7 +21,7 @@ def clear_leftovers(settings: Settings, store: JobStore, media: MediaStore) -> N
     """
     holders = {job.worker for job in store.unfinished() if job.worker is not None}
     for worker in sorted(holders.union(report.worker for report in store.reports())):
-        store.release(worker, settings.job_attempts, blameless=True)
+        store.release(worker, settings.job_attempts, service_crash=True)
     gone = store.requests()
     for job_id in gone:
         store.delete(job_id)

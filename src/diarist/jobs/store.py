@@ -26,10 +26,10 @@ class JobStore(Protocol):
     Every method raises ``StoreUnavailable`` where the store cannot be read or written.
     """
 
-    def create(self, job: Job, limits: Limits | None = None, attended_s: Seconds | None = None) -> Job:
+    def create(self, job: Job, limits: Limits | None = None, caller_lease_s: Seconds | None = None) -> Job:
         """Keep a new job, queued; or give the one back that its owner made with the same idempotency key.
 
-        ``attended_s``: for how long its caller certainly holds the line.
+        ``caller_lease_s``: for how long its caller certainly holds the line.
 
         Raises:
             QueueFull: there are as many unfinished ones as may be, of all owners or of this one.
@@ -53,15 +53,15 @@ class JobStore(Protocol):
         """The job that the owner made with this idempotency key."""
         ...
 
-    def supply(self, job_id: str, size_bytes: int, filename: str) -> bool:
+    def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
         """The recording is there now. False: nobody waits for it any more (canceled, deleted)."""
         ...
 
-    def note(self, job_id: str, stage: str, progress: float) -> None:
+    def update_progress(self, job_id: str, stage: str, progress: float) -> None:
         """How far what is done for a queued job is, before it can be claimed."""
         ...
 
-    def refuse(self, job_id: str, error: JobError) -> bool:
+    def reject(self, job_id: str, error: JobError) -> bool:
         """The recording cannot be had: mark the queued job failed. False: nobody waits for it (any more)."""
         ...
 
@@ -84,7 +84,7 @@ class JobStore(Protocol):
         """
         ...
 
-    def settle(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
+    def finalize(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
         """Keep utterances that are final, of which ``first`` is the index of the first.
 
         Those that an earlier attempt has kept already are passed over. False: the job is no longer this worker's.
@@ -109,19 +109,19 @@ class JobStore(Protocol):
         """
         ...
 
-    def hand_back(self, job_id: str, worker: str) -> bool:
+    def requeue(self, job_id: str, worker: str) -> bool:
         """Queue the job again as if it had not been tried, unless it is no longer this worker's (False)."""
         ...
 
-    def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
+    def release(self, worker: str | None, attempts: int, *, service_crash: bool = False) -> tuple[str, ...]:
         """Give back what a dead worker held, at once, and forget its report; None: all whose lease has run out.
 
-        A job is queued again, or failed where that was the death of ``attempts`` workers. ``blameless``: the whole
+        A job is queued again, or failed where that was the death of ``attempts`` workers. ``service_crash``: the whole
         service died, for which a job is failed only after many times. The ids, oldest first.
         """
         ...
 
-    def attend(self, job_id: str, attended_s: Seconds) -> None:
+    def extend_caller_lease(self, job_id: str, caller_lease_s: Seconds) -> None:
         """The caller still holds the line."""
         ...
 
@@ -165,7 +165,7 @@ class JobStore(Protocol):
         """Those of them that there are jobs of; with ``ended``, jobs that have ended."""
         ...
 
-    def unattended(self) -> tuple[str, ...]:
+    def abandoned_requests(self) -> tuple[str, ...]:
         """The ids of requests whose caller has gone with the process that spoke to it."""
         ...
 

@@ -39,10 +39,10 @@ def build_campplus(tensors: Tensors) -> onnx.ModelProto:
     x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.whole([1])))
     first = fold(tensors["xvector.tdnn.linear.weight"], batch_norm(tensors, "xvector.tdnn.nonlinear.batchnorm"))
     x = graph.op("Relu", _conv(graph, x, first, strides=[2], pads=[2, 2]))  # (batch, 128, frames / 2)
-    context, spread = _segments(graph, x)
+    context, distribute = _segments(graph, x)
     for block, (layers, dilation) in enumerate(_BLOCKS, start=1):
         for layer in range(1, layers + 1):
-            new = _dense_layer(graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, context, spread)
+            new = _dense_layer(graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, context, distribute)
             x = graph.op("Concat", x, new, axis=1)
         transit = f"xvector.transit{block}"
         kernel = tensors[f"{transit}.linear.weight"]
@@ -115,7 +115,7 @@ def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
 
 
 def _dense_layer(
-    graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, spread: str
+    graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, distribute: str
 ) -> str:
     """One densely connected layer: (batch, channels, frames) to the (batch, 32, frames) that it adds."""
     x = _norm_relu(graph, tensors, x, f"{name}.nonlinear1.batchnorm")
@@ -129,7 +129,7 @@ def _dense_layer(
     for layer, activation in (("linear1", "Relu"), ("linear2", "Sigmoid")):
         kernel = tensors[f"{cam}.{layer}.weight"], tensors[f"{cam}.{layer}.bias"]
         mask = graph.op(activation, _conv(graph, mask, kernel))
-    return graph.op("Mul", local, graph.op("MatMul", mask, spread))
+    return graph.op("Mul", local, graph.op("MatMul", mask, distribute))
 
 
 def _statistics(graph: GraphWriter, x: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from diarist.observability.redaction import MASK, Mask, names_secret
+from diarist.observability.redaction import MASK, Redactor, names_secret
 from diarist.settings import Settings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -105,9 +105,9 @@ class PlainFormatter(logging.Formatter):
     The lines of a traceback follow, each after a ``|``: words in it cannot pass for a line of the log.
     """
 
-    def __init__(self, mask: Mask | None = None) -> None:
+    def __init__(self, mask: Redactor | None = None) -> None:
         super().__init__()
-        self._mask = mask or Mask()
+        self._mask = mask or Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -124,7 +124,7 @@ class PlainFormatter(logging.Formatter):
 class _JsonFormatter(JsonFormatter):
     """One JSON object a line, in ASCII, so that nothing in it can break a line or a terminal."""
 
-    def __init__(self, mask: Mask) -> None:
+    def __init__(self, mask: Redactor) -> None:
         super().__init__("%(message)s", timestamp=True, json_ensure_ascii=True)
         self._mask = mask
 
@@ -185,7 +185,7 @@ def configure(settings: Settings, *, to_file: bool = True) -> None:
         settings: say how and how much is logged, and which secrets never are.
         to_file: False where another process on this machine may write that file: two would rotate it at once.
     """
-    mask = Mask.of(settings)
+    mask = Redactor.of(settings)
     formatter = PlainFormatter(mask) if settings.log_format == "plain" else _JsonFormatter(mask)
     console: logging.Handler = logging.StreamHandler(sys.stderr)
     _install(settings, console, formatter)

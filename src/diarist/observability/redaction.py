@@ -10,7 +10,7 @@ from diarist.settings import Settings
 
 MASK = "***"
 
-LEAST_CHARS = 10
+MIN_CHARS = 10
 """Shorter secrets of the settings are masked only where their place tells what they are: they may be ordinary words."""
 
 _NAME = (
@@ -41,15 +41,15 @@ _PATTERNS = (
 _WHOLE = re.compile(rf"(?i){_NAME}")
 
 
-class Mask:
+class Redactor:
     """Masks what looks like a secret, and the values that are known to be one."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        longest_first = sorted({value for value in known if len(value) >= LEAST_CHARS}, key=len, reverse=True)
+        longest_first = sorted({value for value in known if len(value) >= MIN_CHARS}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     @classmethod
-    def of(cls, settings: Settings) -> Mask:
+    def of(cls, settings: Settings) -> Redactor:
         """One that knows the secrets of these settings."""
         known = [settings.api_key, settings.webhook_secret, settings.s3_secret_key]
         for url in (settings.database_url, settings.queue_url):

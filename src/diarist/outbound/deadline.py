@@ -17,7 +17,7 @@ TICK_S: Seconds = 0.5
 """How often a wait looks up."""
 
 
-class Patience:
+class Deadline:
     """One deadline for all that an exchange takes, from the first question to the last byte.
 
     Beside it no single step may take longer than ``silence_s``. ``check`` is called about every ``TICK_S``; what it

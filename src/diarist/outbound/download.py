@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import httpcore
 
 from diarist.errors import StorageFull, UploadTooLarge, UrlUnreachable, UrlUnusable
-from diarist.outbound.deadline import SILENCE_S, Patience
+from diarist.outbound.deadline import SILENCE_S, Deadline
 from diarist.outbound.http_exchange import exchange, header
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
@@ -89,7 +89,7 @@ def fetch(
         StorageFull: the disk is full.
     """
     gauge = _Gauge(progress)
-    patience = Patience(timeout_s, gauge.report, silence_s)
+    patience = Deadline(timeout_s, gauge.report, silence_s)
     asked = read(url)
     try:
         with ExitStack() as stack, _room():
@@ -127,7 +127,7 @@ def _save(answer: httpcore.Response, target: Path, limit_bytes: int, gauge: _Gau
 
 
 def _answer(
-    url: Url, patience: Patience, stack: ExitStack, *, networks: Networks, resolve: Resolve, tls: ssl.SSLContext | None
+    url: Url, patience: Deadline, stack: ExitStack, *, networks: Networks, resolve: Resolve, tls: ssl.SSLContext | None
 ) -> httpcore.Response:
     """The first answer that is no redirect, its body yet to be read, its connection open for as long as ``stack`` is.
 

@@ -11,7 +11,7 @@ import httpcore
 
 from diarist import __version__
 from diarist.errors import UrlUnreachable, UrlUnusable
-from diarist.outbound.deadline import Patience
+from diarist.outbound.deadline import Deadline
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Guard, Resolve, resolve
 from diarist.outbound.urls import Url
@@ -32,7 +32,7 @@ def trusted() -> ssl.SSLContext:
 def exchange(
     method: str,
     url: Url,
-    patience: Patience,
+    patience: Deadline,
     *,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
@@ -93,7 +93,7 @@ def _short(error: Exception) -> str:
 
 
 @contextmanager
-def _in_words(host: str, patience: Patience) -> Iterator[None]:
+def _in_words(host: str, patience: Deadline) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException as error:

@@ -1,4 +1,4 @@
-"""A connection that waits no longer than its ``Patience``: httpcore's network stream over one socket."""
+"""A connection that waits no longer than its ``Deadline``: httpcore's network stream over one socket."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import httpcore
 
-from diarist.outbound.deadline import Patience
+from diarist.outbound.deadline import Deadline
 
 T = TypeVar("T")
 
 
-class PatientStream(httpcore.NetworkStream):
+class DeadlineStream(httpcore.NetworkStream):
     """The timeouts that httpcore hands on are those of single steps; a peer that drips would outwait any of them."""
 
-    def __init__(self, connected: socket.socket, patience: Patience) -> None:
+    def __init__(self, connected: socket.socket, patience: Deadline) -> None:
         self._socket = connected
         self._patience = patience
 
@@ -44,7 +44,7 @@ class PatientStream(httpcore.NetworkStream):
                 wrapped = ssl_context.wrap_socket(
                     self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
                 )
-                secured = PatientStream(wrapped, self._patience)
+                secured = DeadlineStream(wrapped, self._patience)
                 self._socket = wrapped
                 self._patiently(wrapped.do_handshake)
         except BaseException:

@@ -22,9 +22,9 @@ from typing import TypeAlias
 import httpcore
 
 from diarist.errors import UrlRefused
-from diarist.outbound.deadline import Patience
+from diarist.outbound.deadline import Deadline
 from diarist.outbound.networks import Networks, is_public, is_within, plain
-from diarist.outbound.socket_stream import PatientStream
+from diarist.outbound.socket_stream import DeadlineStream
 from diarist.outbound.urls import NOT_PUBLIC
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def resolve(host: str, port: int) -> tuple[str, ...]:
 class Guard(httpcore.NetworkBackend):
     """Connects to public addresses and to those within ``networks``; at no time waits longer than ``patience`` does."""
 
-    def __init__(self, patience: Patience, networks: Networks = (), resolve: Resolve = resolve) -> None:
+    def __init__(self, patience: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
         self._patience = patience
         self._networks = networks
         self._resolve = resolve
@@ -71,7 +71,7 @@ class Guard(httpcore.NetworkBackend):
         failure: OSError = OSError("it has no address")
         for address in addresses:
             try:
-                return PatientStream(_connect(str(plain(address)), port, self._patience), self._patience)
+                return DeadlineStream(_connect(str(plain(address)), port, self._patience), self._patience)
             except OSError as error:
                 failure = error
         if isinstance(failure, TimeoutError):
@@ -129,7 +129,7 @@ def is_own(address: str) -> bool:
     return False
 
 
-def _connect(address: str, port: int, patience: Patience) -> socket.socket:
+def _connect(address: str, port: int, patience: Deadline) -> socket.socket:
     opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         _open(opened, address, port, patience)
@@ -139,7 +139,7 @@ def _connect(address: str, port: int, patience: Patience) -> socket.socket:
     return opened
 
 
-def _open(opened: socket.socket, address: str, port: int, patience: Patience) -> None:
+def _open(opened: socket.socket, address: str, port: int, patience: Deadline) -> None:
     opened.setblocking(False)
     failed = opened.connect_ex((address, port))
     if failed in (errno.EINPROGRESS, errno.EWOULDBLOCK):

@@ -22,7 +22,7 @@ from http import HTTPStatus
 import httpcore
 
 from diarist.errors import ConfigurationError, InputError, UrlUnreachable
-from diarist.outbound.deadline import Patience
+from diarist.outbound.deadline import Deadline
 from diarist.outbound.http_exchange import exchange
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
@@ -137,7 +137,7 @@ def post(
         tls: whose certificates are trusted; the system's and certifi's where None.
     """
     started = time.monotonic()
-    patience = Patience(timeout_s, check)
+    patience = Deadline(timeout_s, check)
     status, error = 0, ""
     try:
         status = _send(read(url), body, headers, patience, networks=networks, resolve=resolve, tls=tls)
@@ -152,7 +152,7 @@ def _send(
     url: Url,
     body: bytes,
     headers: Mapping[str, str],
-    patience: Patience,
+    patience: Deadline,
     *,
     networks: Networks,
     resolve: Resolve,

@@ -29,7 +29,7 @@ CLAUSE_ENDS = (",", ";", ":", "、", "，", "；", "：")
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class SwitchCosts:
     """What a change of speaker between two words costs, in nats, and where utterances break."""
 
     within: float = 1.5
@@ -54,7 +54,7 @@ class Handover:
 
 
 def attribute(
-    words: Sequence[RecognizedWord], diarization: Diarization, handover: Handover = Handover()
+    words: Sequence[RecognizedWord], diarization: Diarization, handover: SwitchCosts = SwitchCosts()
 ) -> tuple[Utterance, ...]:
     """Give each word its speaker and join words to utterances.
 
@@ -78,11 +78,11 @@ class Attribution:
         handover: what a change of speaker costs.
     """
 
-    def __init__(self, diarization: Diarization, handover: Handover = Handover()) -> None:
+    def __init__(self, diarization: Diarization, handover: SwitchCosts = SwitchCosts()) -> None:
         self._diarization = diarization
         self._handover = handover
         self._open: list[Word] = []
-        self._last: tuple[RecognizedWord, Standing] | None = None
+        self._last: tuple[RecognizedWord, ViterbiState] | None = None
 
     @property
     def open_since(self) -> Seconds | None:
@@ -108,14 +108,14 @@ class Attribution:
         self._last = words[-1], standing
         contested = _contested(words, path, self._diarization)
         sure = speaker_probability(posterior[np.arange(len(words)), path], contested)
-        settled: list[Utterance] = []
+        finalized: list[Utterance] = []
         for word, k, probable in zip(words, path, sure, strict=True):
             named = Word(word.text, word.span, speakers[k], word.confidence, float(probable))
             if self._open and _breaks(self._open, named, self._handover):
-                settled.append(Utterance(tuple(self._open)))
+                finalized.append(Utterance(tuple(self._open)))
                 self._open = []
             self._open.append(named)
-        return tuple(settled)
+        return tuple(finalized)
 
     def finish(self) -> tuple[Utterance, ...]:
         """The last utterance: no more words come."""
@@ -169,7 +169,7 @@ def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats
     return covered, np.maximum(np.minimum(to_previous, to_next), 0.0)
 
 
-def _cost(word: RecognizedWord, following: RecognizedWord, handover: Handover) -> float:
+def _cost(word: RecognizedWord, following: RecognizedWord, handover: SwitchCosts) -> float:
     text = word.text.rstrip("\"'”’)] ")
     if text.endswith(SENTENCE_ENDS):
         return handover.sentence
@@ -179,7 +179,7 @@ def _cost(word: RecognizedWord, following: RecognizedWord, handover: Handover) -
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
+class ViterbiState:
     """What is known of the speaker before a word is heard: log scores, float64 (speakers,)."""
 
     best: Floats
@@ -188,14 +188,14 @@ class Standing:
     forward: Floats
     """Summed over all paths."""
 
-    def after(self, cost: float) -> Standing:
+    def after(self, cost: float) -> ViterbiState:
         """As it is for the next word, where a change of speaker costs ``cost`` nats."""
-        return Standing(np.maximum(self.best, self.best.max() - cost), _mix(self.forward, cost))
+        return ViterbiState(np.maximum(self.best, self.best.max() - cost), _mix(self.forward, cost))
 
 
 def decode(
-    evidence: Floats, costs: Floats, entry: Standing | None = None
-) -> tuple[NDArray[np.int64], Floats, Standing]:
+    evidence: Floats, costs: Floats, entry: ViterbiState | None = None
+) -> tuple[NDArray[np.int64], Floats, ViterbiState]:
     """The best path of speakers, and each word's posterior over speakers.
 
     Args:
@@ -231,7 +231,7 @@ def decode(
         joint = forwards[i] + backward
         posterior[i] = np.exp(joint - np.logaddexp.reduce(joint))
     decided = np.where(np.arange(speakers) == path[-1], 0.0, -np.inf)
-    return path, posterior, Standing(decided, forward - np.logaddexp.reduce(forward))
+    return path, posterior, ViterbiState(decided, forward - np.logaddexp.reduce(forward))
 
 
 def _mix(score: Floats, cost: float) -> Floats:
@@ -240,7 +240,7 @@ def _mix(score: Floats, cost: float) -> Floats:
     return total
 
 
-def _breaks(group: list[Word], word: Word, handover: Handover) -> bool:
+def _breaks(group: list[Word], word: Word, handover: SwitchCosts) -> bool:
     last = group[-1]
     if word.speaker != last.speaker or word.span.start - last.span.end >= handover.break_s:
         return True

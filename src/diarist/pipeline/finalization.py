@@ -14,11 +14,11 @@ import numpy as np
 
 from diarist.types import Diarization, Seconds, Utterance
 
-Settled: TypeAlias = Callable[[tuple[Utterance, ...]], None]
+OnFinal: TypeAlias = Callable[[tuple[Utterance, ...]], None]
 """Called with utterances that are final, in order, each of them once; what it raises ends the work."""
 
 
-class Settling:
+class UtteranceFinalizer:
     """Collects the utterances of one channel after the other.
 
     Args:
@@ -26,9 +26,9 @@ class Settling:
         settled: is told of what is final.
     """
 
-    def __init__(self, channels: int, settled: Settled | None = None) -> None:
+    def __init__(self, channels: int, finalized: OnFinal | None = None) -> None:
         self._channels = channels
-        self._settled = settled
+        self._finalized = finalized
         self._waiting: list[Utterance] = []
         self._final: list[Utterance] = []
         self._names: dict[str, str] = {}
@@ -96,5 +96,5 @@ class Settling:
     def _release(self, utterances: Sequence[Utterance]) -> None:
         final = tuple(utterance.renamed(self._name(utterance.speaker)) for utterance in utterances)
         self._final += final
-        if final and self._settled is not None:
-            self._settled(final)
+        if final and self._finalized is not None:
+            self._finalized(final)

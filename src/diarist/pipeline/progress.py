@@ -29,7 +29,7 @@ DETECTION_S: Seconds = 16.0
 """Finding out the language takes as long as recognising this much speech."""
 
 
-class Meter:
+class ProgressMeter:
     """Makes one fraction that never falls of the stages' own, and notes how long each took."""
 
     def __init__(self, progress: Progress) -> None:

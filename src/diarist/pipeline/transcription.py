@@ -15,10 +15,10 @@ from diarist.engines.chunk_processing import done_elsewhere, read_recognition, r
 from diarist.errors import InvalidOption
 from diarist.pipeline.attribution import Attribution, speech_of
 from diarist.pipeline.calibration import count_probability
-from diarist.pipeline.finalization import Settled, Settling
-from diarist.pipeline.progress import DETECTION_S, Meter
+from diarist.pipeline.finalization import OnFinal, UtteranceFinalizer
+from diarist.pipeline.progress import DETECTION_S, ProgressMeter
 from diarist.pipeline.sections import Section, sections
-from diarist.protocols import Engine, LanguageDetector, Scatter, ScatterPortions, SpreadDiarizer
+from diarist.protocols import DistributedDiarizer, Engine, LanguageDetector, Scatter, ScatterChunks
 from diarist.types import (
     Audio,
     Diarization,
@@ -31,7 +31,7 @@ from diarist.types import (
     Utterance,
 )
 
-_Settle: TypeAlias = Callable[[Sequence[Utterance], Seconds | None], None]
+_Finalize: TypeAlias = Callable[[Sequence[Utterance], Seconds | None], None]
 
 
 def transcribe(
@@ -41,7 +41,7 @@ def transcribe(
     progress: Progress,
     limits: DecodeLimits,
     *,
-    settled: Settled | None = None,
+    finalized: OnFinal | None = None,
     scatter: Scatter | None = None,
 ) -> Transcript:
     """Who said what, when.
@@ -64,33 +64,33 @@ def transcribe(
     known = engine.recognizer.languages
     if options.language is not None and known and options.language not in known:
         raise InvalidOption(f"language {options.language!r} is not one that this model knows: {', '.join(known)}")
-    meter = Meter(progress)
+    meter = ProgressMeter(progress)
     with meter.timed("decode"):
         channels = decode(path, limits, lambda done: meter.note("decode", done), options.channels)
-        spread = scatter if scatter is not None and scatter.accept(channels) else None
+        distribute = scatter if scatter is not None and scatter.accept(channels) else None
     duration = max(audio.duration for audio in channels)
     hints = options.hints if options.channels == "mix" else SpeakerHints(num_speakers=1)
-    settling = Settling(len(channels), settled)
+    finalizer = UtteranceFinalizer(len(channels), finalized)
     parts: list[Diarization] = []
     heard: list[_Heard] = []
     for index, audio in enumerate(channels):
         meter.share(index, len(channels))
-        others = None if spread is None else partial(spread, index)
+        others = None if distribute is None else partial(distribute, index)
         with meter.timed("diarization"):
             diarization = _diarize(audio, engine, hints, meter.note, others)
         read = sections(speech_of(diarization.turns), audio.duration)
         with closing(_recognize(audio, engine, read, options.language, meter, others)) as recognitions:
             found = zip(read, meter.each("recognition", recognitions), strict=True)
-            heard.append(_attribute(found, Attribution(diarization), partial(settling.add, index), meter))
+            heard.append(_attribute(found, Attribution(diarization), partial(finalizer.add, index), meter))
         parts.append(diarization)
     with meter.timed("attribution"):
-        diarization = settling.finish(parts)
+        diarization = finalizer.finish(parts)
     most_said = max(heard, key=lambda said: said.words)
     least, most = hints.bounds()
     counted = None if least == most else count_probability(parts[0])
     meter.finish()
     return Transcript(
-        utterances=settling.utterances,
+        utterances=finalizer.utterances,
         diarization=diarization,
         duration=duration,
         language=most_said.language,
@@ -120,15 +120,15 @@ class _Heard:
 
 
 def _diarize(
-    audio: Audio, engine: Engine, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions | None
+    audio: Audio, engine: Engine, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks | None
 ) -> Diarization:
-    if scatter is not None and isinstance(engine.diarizer, SpreadDiarizer):
-        return engine.diarizer.diarize_spread(audio, hints, progress, scatter)
+    if scatter is not None and isinstance(engine.diarizer, DistributedDiarizer):
+        return engine.diarizer.diarize_distributed(audio, hints, progress, scatter)
     return engine.diarizer.diarize(audio, hints, progress)
 
 
 def _attribute(
-    found: Iterable[tuple[Section, Recognition]], attribution: Attribution, settle: _Settle, meter: Meter
+    found: Iterable[tuple[Section, Recognition]], attribution: Attribution, finalize: _Finalize, meter: ProgressMeter
 ) -> _Heard:
     """Hand on who said what of a channel, section by section; what was heard in all of it."""
     heard = _Heard()
@@ -137,9 +137,9 @@ def _attribute(
         with meter.timed("attribution"):
             utterances = attribution.add(recognition.words)
             since = attribution.open_since
-            settle(utterances, section.within.end if since is None else min(since, section.within.end))
+            finalize(utterances, section.within.end if since is None else min(since, section.within.end))
     with meter.timed("attribution"):
-        settle(attribution.finish(), None)
+        finalize(attribution.finish(), None)
     return heard
 
 
@@ -148,8 +148,8 @@ def _recognize(
     engine: Engine,
     read: Sequence[Section],
     language: str | None,
-    meter: Meter,
-    scatter: ScatterPortions | None,
+    meter: ProgressMeter,
+    scatter: ScatterChunks | None,
 ) -> Generator[Recognition, None, None]:
     """What was said in each section, in order.
 
@@ -190,12 +190,12 @@ def _recognize_elsewhere(
     audio: Audio,
     read: Sequence[Section],
     language: str | None,
-    scatter: ScatterPortions,
+    scatter: ScatterChunks,
     progress: Progress,
 ) -> Generator[Recognition, None, None]:
-    portions = [recognition_of(audio, section.speech, language) for section in read]
+    chunks = [recognition_of(audio, section.speech, language) for section in read]
     costs = [section.spoken for section in read]
-    with closing(done_elsewhere(portions, costs, scatter, progress)) as results:
+    with closing(done_elsewhere(chunks, costs, scatter, progress)) as results:
         for section, result in zip(read, results, strict=True):
             yield _within(read_recognition(result), section)
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from diarist.auth import key_cache
-from diarist.auth.key_cache import Keyring
-from diarist.auth.keys import ENV_ID, KeyStore, KnownKeys
+from diarist.auth.key_cache import KeyCache
+from diarist.auth.keys import ENV_ID, KeySnapshot, KeyStore
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.sqlite import open_sqlite
@@ -29,7 +29,7 @@ class Counting(KeyStore):
         self.noted = threading.Event()
         self.notes = 0
 
-    def known(self) -> KnownKeys:
+    def known(self) -> KeySnapshot:
         self.looks += 1
         assert self.open.wait(30)
         if self.broken:
@@ -73,13 +73,13 @@ def time_goes(monkeypatch):
 
 
 def test_without_any_key_nobody_needs_one(store, settings):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     assert ring.required() is False
     assert ring.check("dk_whatever") is None
 
 
 def test_a_new_key_is_known_at_once(store, settings):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, first = store.create("first")
     assert ring.check(first).name == "first"
     _, second = store.create("second")
@@ -89,7 +89,7 @@ def test_a_new_key_is_known_at_once(store, settings):
 
 
 def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     assert ring.check(token)
     store.revoke("web")
@@ -99,7 +99,7 @@ def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
 
 
 def test_many_requests_are_few_looks(store, settings):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     assert ring.check(token)
     before, started = store.looks, time.monotonic()
@@ -109,7 +109,7 @@ def test_many_requests_are_few_looks(store, settings):
 
 
 def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time_goes):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     assert ring.check(token)
     store.open.clear()
@@ -119,7 +119,7 @@ def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for_again_and_again(store, settings, time_goes):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     store.open.clear()
     for _ in range(2):
@@ -135,12 +135,12 @@ def test_a_store_that_does_not_answer_is_not_waited_for_again_and_again(store, s
 
 
 def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, settings, time_goes, caplog):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     assert ring.check(token)
     store.broken = True
     time_goes(key_cache.TRUSTED_S)
-    for ask in (lambda: ring.check(token), lambda: Keyring(settings, store).required()):
+    for ask in (lambda: ring.check(token), lambda: KeyCache(settings, store).required()):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
         assert "/secret/place" not in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, sett
 
 
 def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings, time_goes, tmp_path):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     store.create("web")
     assert ring.required()
     empty = Database(open_sqlite(tmp_path / "other.sqlite3"))
@@ -161,7 +161,7 @@ def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings,
 
 
 def test_the_key_of_the_settings_needs_no_store(store, settings):
-    ring = Keyring(settings.model_copy(update={"api_key": "x" * 20}), store)
+    ring = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), store)
     store.broken = True
     assert ring.required()
     assert ring.check("x" * 20).id == ENV_ID
@@ -171,21 +171,21 @@ def test_the_key_of_the_settings_needs_no_store(store, settings):
 
 
 def test_the_key_of_the_settings_alone(settings):
-    ring = Keyring(settings.model_copy(update={"api_key": "x" * 20}), None)
+    ring = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), None)
     assert ring.required()
     assert ring.check("x" * 20).id == ENV_ID
     for wrong in ("X" * 20, "x" * 21, "", "é" * 20, "\ud800"):
         assert ring.check(wrong) is None
-    assert not Keyring(settings, None).required()
+    assert not KeyCache(settings, None).required()
 
 
 def test_a_key_of_the_settings_that_is_too_short_is_refused(settings):
     with pytest.raises(ConfigurationError, match="API_KEY"):
-        Keyring(settings.model_copy(update={"api_key": "x" * 19}), None)
+        KeyCache(settings.model_copy(update={"api_key": "x" * 19}), None)
 
 
 def test_use_is_noted(store, settings):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     assert ring.check(token)
     assert store.noted.wait(20)
@@ -195,7 +195,7 @@ def test_use_is_noted(store, settings):
 
 
 def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
-    ring = Keyring(settings, store)
+    ring = KeyCache(settings, store)
     _, token = store.create("web")
     for _ in range(2):
         assert ring.check(token)

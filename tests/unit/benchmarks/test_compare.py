@@ -24,7 +24,7 @@ import systems
 import tables
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score
-from diarist.evaluation.segments import Stretch
+from diarist.evaluation.segments import Segment
 from diarist.types import RecognizedWord, Span, Turn
 from peers import exchange
 
@@ -93,7 +93,7 @@ def test_words_of_another_go_to_the_speakers_of_the_turns():
 
 def test_words_in_a_row_are_joined_until_a_pause_or_another_speaker():
     words = [
-        Stretch(Span(at, at + 0.4), who, text)
+        Segment(Span(at, at + 0.4), who, text)
         for at, who, text in ((0, "a", "x"), (0.5, "a", "y"), (1, "b", "z"), (3, "b", "w"))
     ]
     assert [said.text for said in systems.joined(words)] == ["x y", "z", "w"]
@@ -287,7 +287,7 @@ def test_a_result_is_json_a_page_and_small_pictures(tmp_path):
 
 @pytest.mark.bench
 def test_more_speakers_than_words_are_scored_for_cost_the_words_alone():
-    stretches = (Stretch(Span(0, 30), "ann", "so many"),)
+    stretches = (Segment(Span(0, 30), "ann", "so many"),)
     reference = Reference("x", (Turn(Span(0, 30), "ann"),), stretches)
     words = tuple(running.SpokenWord(RecognizedWord(" so", Span(at, at + 0.5), 0.9), f"s{at}") for at in range(25))
     output = running.Output((Turn(Span(0, 30), "s0"),), words, 1.0, 1.0, {})

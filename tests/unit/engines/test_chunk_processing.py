@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.chunk_processing import (
+    chunk_of,
     done_elsewhere,
     dump_arrays,
     load_arrays,
     perform,
-    portion_of,
     read_recognition,
     recognition_of,
 )
 from diarist.errors import Cancelled
-from diarist.protocols import Engine, Portion, SpreadDiarizer
+from diarist.protocols import Chunk, DistributedDiarizer, Engine
 from diarist.types import SAMPLE_RATE, Audio, Recognition, RecognizedWord, Span
 from support import strategies
 from support.strategies import patient
@@ -52,8 +52,8 @@ def engine(recognizer=None, diarizer=None):
     return Engine("tried", diarizer or OneForAll(), recognizer or Recorder(), ())
 
 
-def piece(portion):
-    return Audio(WHOLE.samples[portion.first_sample : portion.stop_sample].copy())
+def piece(chunk):
+    return Audio(WHOLE.samples[chunk.first_sample : chunk.stop_sample].copy())
 
 
 def ignore(*_):
@@ -72,22 +72,22 @@ words = st.builds(
 @patient
 def test_what_was_recognised_elsewhere_comes_back_to_the_bit(found, language, probability):
     said = Recognition(tuple(found), language, probability)
-    portion = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
-    assert read_recognition(perform(engine(Recorder(said)), piece(portion), portion, ignore)) == said
+    chunk = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
+    assert read_recognition(perform(engine(Recorder(said)), piece(chunk), chunk, ignore)) == said
 
 
 def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece():
     recorder = Recorder()
     speech = (Span(3.1, 4.7), Span(0.1 + 0.2 + 5, 6.0))
-    portion = recognition_of(WHOLE, speech, "de")
-    assert (portion.first_sample, portion.stop_sample) == (round(2.1 * SAMPLE_RATE), 7 * SAMPLE_RATE)
+    chunk = recognition_of(WHOLE, speech, "de")
+    assert (chunk.first_sample, chunk.stop_sample) == (round(2.1 * SAMPLE_RATE), 7 * SAMPLE_RATE)
     reports = []
-    perform(engine(recorder), piece(portion), portion, lambda *report: reports.append(report))
+    perform(engine(recorder), piece(chunk), chunk, lambda *report: reports.append(report))
     audio, asked, language = recorder.asked
     assert asked == speech
     assert language == "de"
     assert audio.duration == WHOLE.duration
-    heard = slice(portion.first_sample, portion.stop_sample)
+    heard = slice(chunk.first_sample, chunk.stop_sample)
     assert np.array_equal(audio.samples[heard], WHOLE.samples[heard])
     assert not audio.samples[: heard.start].any()
     assert not audio.samples[heard.stop :].any()
@@ -98,34 +98,34 @@ def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece
     ("first", "stop", "expected"),
     [(-5, 10, (0, 10)), (3, 10**9, (3, 320_000)), (10**9, 2 * 10**9, (320_000, 320_000)), (7, 3, (7, 7))],
 )
-def test_a_portion_reads_nothing_that_is_not_there(first, stop, expected):
-    portion = portion_of("embedding", WHOLE, first, stop, {})
-    assert (portion.first_sample, portion.stop_sample) == expected
+def test_a_chunk_reads_nothing_that_is_not_there(first, stop, expected):
+    chunk = chunk_of("embedding", WHOLE, first, stop, {})
+    assert (chunk.first_sample, chunk.stop_sample) == expected
 
 
 def test_a_piece_of_another_length_is_refused():
-    portion = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
+    chunk = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
     with pytest.raises(ValueError, match="32000 to 80000 came with 47999"):
-        perform(engine(), Audio(piece(portion).samples[1:]), portion, ignore)
+        perform(engine(), Audio(piece(chunk).samples[1:]), chunk, ignore)
 
 
 @pytest.mark.parametrize("stage", ["segmentation", "embedding"])
-def test_an_engine_that_cannot_do_a_portion_says_so(stage):
+def test_an_engine_that_cannot_do_a_chunk_says_so(stage):
     with pytest.raises(ValueError, match=f"tried cannot do {stage}"):
-        perform(engine(), WHOLE, portion_of(stage, WHOLE, 0, 10**9, {}), ignore)
+        perform(engine(), WHOLE, chunk_of(stage, WHOLE, 0, 10**9, {}), ignore)
 
 
-def test_a_diarizer_that_can_is_given_the_portion():
+def test_a_diarizer_that_can_is_given_the_chunk():
     class Spread(OneForAll):
-        def diarize_spread(self, audio, hints, progress, scatter):
+        def diarize_distributed(self, audio, hints, progress, scatter):
             raise NotImplementedError
 
-        def perform(self, audio, portion, progress):
-            return f"{portion.stage} of {audio.duration} s".encode()
+        def perform(self, audio, chunk, progress):
+            return f"{chunk.stage} of {audio.duration} s".encode()
 
-    assert not isinstance(OneForAll(), SpreadDiarizer)
-    portion = portion_of("embedding", WHOLE, 10, 20, {})
-    assert perform(engine(diarizer=Spread()), piece(portion), portion, ignore) == b"embedding of 20.0 s"
+    assert not isinstance(OneForAll(), DistributedDiarizer)
+    chunk = chunk_of("embedding", WHOLE, 10, 20, {})
+    assert perform(engine(diarizer=Spread()), piece(chunk), chunk, ignore) == b"embedding of 20.0 s"
 
 
 def test_arrays_come_back_to_the_bit_and_no_object_does():
@@ -138,22 +138,22 @@ def test_arrays_come_back_to_the_bit_and_no_object_does():
         dump_arrays(c=np.array([object()]))
 
 
-def portions(count):
-    return [Portion("embedding", 0, 1, 1, str(number).encode()) for number in range(count)]
+def chunks(count):
+    return [Chunk("embedding", 0, 1, 1, str(number).encode()) for number in range(count)]
 
 
-def test_progress_goes_by_what_portions_cost_and_never_falls():
+def test_progress_goes_by_what_chunks_cost_and_never_falls():
     reports = []
 
-    def scatter(given_portions, progress):
+    def scatter(given_chunks, progress):
         progress(2)
         progress(0, 0.5)
         progress(0, 0.25)
         progress(0, 7.0)
         progress(1, 0.0)
-        yield from (portion.work for portion in given_portions)
+        yield from (chunk.work for chunk in given_chunks)
 
-    done = done_elsewhere(portions(3), [1.0, 1.0, 2.0], scatter, lambda *report: reports.append(report))
+    done = done_elsewhere(chunks(3), [1.0, 1.0, 2.0], scatter, lambda *report: reports.append(report))
     assert list(done) == [b"0", b"1", b"2"]
     assert {stage for stage, _ in reports} == {"embedding"}
     shares = [share for _, share in reports]
@@ -165,13 +165,13 @@ def test_progress_goes_by_what_portions_cost_and_never_falls():
 def test_who_leaves_early_leaves_nobody_waiting():
     closed = []
 
-    def scatter(given_portions, progress):
+    def scatter(given_chunks, progress):
         try:
-            yield from (portion.work for portion in given_portions)
+            yield from (chunk.work for chunk in given_chunks)
         finally:
             closed.append(True)
 
-    results = done_elsewhere(portions(3), [1.0] * 3, scatter, ignore)
+    results = done_elsewhere(chunks(3), [1.0] * 3, scatter, ignore)
     assert next(results) == b"0"
     results.close()
     assert closed == [True]
@@ -180,19 +180,19 @@ def test_who_leaves_early_leaves_nobody_waiting():
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        list(done_elsewhere(portions(3), [1.0] * 3, scatter, stop))
+        list(done_elsewhere(chunks(3), [1.0] * 3, scatter, stop))
     assert closed == [True, True]
 
 
-def test_fewer_results_than_portions_are_an_error():
-    def scatter(given_portions, progress):
+def test_fewer_results_than_chunks_are_an_error():
+    def scatter(given_chunks, progress):
         yield b"0"
 
     with pytest.raises(ValueError, match="of 2 portions only 1"):
-        list(done_elsewhere(portions(2), [1.0] * 2, scatter, ignore))
+        list(done_elsewhere(chunks(2), [1.0] * 2, scatter, ignore))
 
 
-def test_portions_are_what_they_are_made_of():
-    (portion,) = portions(1)
-    assert portion == replace(portion) != replace(portion, work=b"1")
+def test_chunks_are_what_they_are_made_of():
+    (chunk,) = chunks(1)
+    assert chunk == replace(chunk) != replace(chunk, work=b"1")
     assert recognition_of(WHOLE, (Span(3.0, 4.0),), None).work.isascii()

@@ -6,7 +6,7 @@ import pytest
 
 from diarist.errors import InvalidOption
 from diarist.evaluation.reference import find, parse_stm, parse_uem, parse_words
-from diarist.evaluation.segments import Stretch
+from diarist.evaluation.segments import Segment
 from diarist.types import Span, Turn
 
 RTTM = "SPEAKER call 1 0.5 1.5 <NA> <NA> ann <NA> <NA>\n"
@@ -23,8 +23,8 @@ def test_what_lies_beside_a_recording_belongs_to_it(tmp_path):
     call, other = find(tmp_path)
     assert (call.name, call.recording, call.speakers) == ("call", tmp_path / "call.WAV", ("ann",))
     assert call.turns[0] == Turn(Span(0.5, 2), "ann")
-    assert call.stretches == (Stretch(Span(0.5, 2), "ann", "Hello, Bob."),)
-    assert call.words == (Stretch(Span(0.5, 1), "ann", "Hello"),)
+    assert call.stretches == (Segment(Span(0.5, 2), "ann", "Hello, Bob."),)
+    assert call.words == (Segment(Span(0.5, 1), "ann", "Hello"),)
     assert call.scored == (Span(0, 30),)
     assert (other.name, other.recording, other.stretches, other.words, other.scored) == ("other", None, None, (), ())
 

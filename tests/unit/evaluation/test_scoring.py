@@ -10,7 +10,7 @@ from diarist.errors import ConfigurationError, InvalidOption
 from diarist.evaluation.normalization import normaliser
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
-from diarist.evaluation.segments import Answer, Stretch, spread
+from diarist.evaluation.segments import Answer, Segment, distribute
 from diarist.types import Span, Turn
 
 pytestmark = pytest.mark.bench
@@ -21,7 +21,7 @@ def turns(*rows):
 
 
 def stretches(*rows):
-    return tuple(Stretch(Span(start, end), speaker, text) for speaker, start, end, text in rows)
+    return tuple(Segment(Span(start, end), speaker, text) for speaker, start, end, text in rows)
 
 
 TURNS = turns(("ann", 0, 4), ("bob", 4, 10))
@@ -81,7 +81,7 @@ def test_boundary_words_are_judged_by_the_text():
     )  # fmt: skip
     reference = Reference("call", TURNS, SAID, words)
     heard = tuple(
-        Stretch(Span(word.span.start, word.span.end), "y" if word.text in ("today", "I", "very") else "x", word.text)
+        Segment(Span(word.span.start, word.span.end), "y" if word.text in ("today", "I", "very") else "x", word.text)
         for word in words
         if word.text != "am"
     )
@@ -133,7 +133,7 @@ def test_text_is_compared_as_its_language_is_written():
 
 
 def test_words_are_spread_over_their_stretch_by_length():
-    words = spread(stretches(("a", 0, 4, "abc d"), ("b", 1, 1, "e")))
+    words = distribute(stretches(("a", 0, 4, "abc d"), ("b", 1, 1, "e")))
     assert words == stretches(("a", 0, 3, "abc"), ("b", 1, 1, "e"), ("a", 3, 4, "d"))
 
 

@@ -92,8 +92,8 @@ class Bench:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        assert self.service._crew is not None
-        return self.service._crew.pids
+        assert self.service._pool is not None
+        return self.service._pool.pids
 
     def until_begun(self, times: int = 1) -> None:
         _until(lambda: len(self.lines("begun")) >= times)

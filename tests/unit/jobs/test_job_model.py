@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db.job_store import CALM_INTERRUPTIONS, MOST_INTERRUPTIONS, SqlJobStore
+from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
 from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.model import JobError, JobKind, JobState
 from support.job_stores import (
@@ -28,11 +28,11 @@ from support.job_stores import (
     LEASE_S,
     TRANSCRIPT,
     Clock,
-    Place,
+    WorkerSlot,
     clear,
-    errands_of,
     new_job,
     rows_naming,
+    tasks_of,
     utterance,
 )
 
@@ -84,9 +84,9 @@ class Known:
     lease_until: float = 0.0
     not_before: float | None = None
     attempts: int = 0
-    deaths: int = 0
-    interruptions: int = 0
-    settled: int = 0
+    worker_crashes: int = 0
+    service_crashes: int = 0
+    finalized: int = 0
     told: list[str] = field(default_factory=lambda: ["queued"])
 
     def become(self, state: JobState) -> None:
@@ -181,7 +181,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             case "renew":
                 self.renew(number, worker, count / 3)
             case "settle":
-                self.settle(number, worker, number % 3, count)
+                self.finalize(number, worker, number % 3, count)
             case "finish":
                 self.finish(number, worker)
             case "fail":
@@ -189,9 +189,9 @@ class LifeOfJobs(RuleBasedStateMachine):
             case "retry":
                 self.retry(number, worker)
             case "hand back":
-                self.hand_back(number, worker)
+                self.requeue(number, worker)
             case _:
-                self.worker_dies(number, blameless=deed == "all die")
+                self.worker_dies(number, service_crash=deed == "all die")
 
     @precondition(lambda self: self.jobs)
     @rule(deed=st.sampled_from(("supply", "refuse", "cancel", "delete")), number=picks)
@@ -225,20 +225,20 @@ class LifeOfJobs(RuleBasedStateMachine):
             if known.state is JobState.RUNNING and known.lease_until < self.now and known.worker != but_of
         ]  # fmt: skip
         for name in lapsed:
-            self.die(self.jobs[name], blameless=False)
+            self.die(self.jobs[name], service_crash=False)
         return lapsed
 
-    def die(self, known: Known, *, blameless: bool) -> None:
+    def die(self, known: Known, *, service_crash: bool) -> None:
         known.not_before = None
-        if blameless:
-            known.interruptions += 1
-            gives_up = known.interruptions >= MOST_INTERRUPTIONS
-            excess = known.interruptions - CALM_INTERRUPTIONS
+        if service_crash:
+            known.service_crashes += 1
+            gives_up = known.service_crashes >= MAX_SERVICE_CRASHES
+            excess = known.service_crashes - SERVICE_CRASHES_WITHOUT_DELAY
             if excess > 0:
                 known.not_before = self.now + min(2.0**excess, 60.0)
         else:
-            known.deaths += 1
-            gives_up = known.deaths >= ATTEMPTS
+            known.worker_crashes += 1
+            gives_up = known.worker_crashes >= ATTEMPTS
         known.become(JobState.FAILED if gives_up else JobState.QUEUED)
 
     def renew(self, number: int, worker: str | None, progress: float) -> None:
@@ -248,23 +248,23 @@ class LifeOfJobs(RuleBasedStateMachine):
         if ours:
             known.lease_until = self.now + LEASE_S
 
-    def settle(self, number: int, worker: str | None, first: int, count: int) -> None:
+    def finalize(self, number: int, worker: str | None, first: int, count: int) -> None:
         name, known, worker = self.pick_held(number, worker)
         ours = self.held(known, worker)
-        first = min(first, known.settled)
+        first = min(first, known.finalized)
         said = [utterance(str(index)) for index in range(first, first + count)]
-        assert self.store.settle(name, worker, first, said) is ours
+        assert self.store.finalize(name, worker, first, said) is ours
         if ours and known.kind is JobKind.JOB:
-            known.told += [str(index) for index in range(known.settled, first + count)]
-            known.settled = max(known.settled, first + count)
+            known.told += [str(index) for index in range(known.finalized, first + count)]
+            known.finalized = max(known.finalized, first + count)
 
     def finish(self, number: int, worker: str | None) -> None:
         name, known, worker = self.pick_held(number, worker)
         ours = self.held(known, worker)
         assert self.store.finish(name, worker, TRANSCRIPT) is ours
         if ours:
-            known.told += [str(index) for index in range(known.settled, len(TRANSCRIPT.utterances))]
-            known.settled = len(TRANSCRIPT.utterances)
+            known.told += [str(index) for index in range(known.finalized, len(TRANSCRIPT.utterances))]
+            known.finalized = len(TRANSCRIPT.utterances)
             known.become(JobState.SUCCEEDED)
 
     def fail(self, number: int, worker: str | None) -> None:
@@ -278,27 +278,27 @@ class LifeOfJobs(RuleBasedStateMachine):
         name, known, worker = self.pick_held(number, worker)
         ours = self.held(known, worker)
         assert self.store.retry(name, worker, FAULT, ATTEMPTS, RETRY_S) is ours
-        faults = known.attempts - known.deaths - known.interruptions
+        faults = known.attempts - known.worker_crashes - known.service_crashes
         if ours and known.kind is JobKind.JOB and faults < ATTEMPTS:
             known.not_before = self.now + RETRY_S
             known.become(JobState.QUEUED)
         elif ours:
             known.become(JobState.FAILED)
 
-    def hand_back(self, number: int, worker: str | None) -> None:
+    def requeue(self, number: int, worker: str | None) -> None:
         name, known, worker = self.pick_held(number, worker)
         ours = self.held(known, worker)
-        assert self.store.hand_back(name, worker) is ours
+        assert self.store.requeue(name, worker) is ours
         if ours:
             known.attempts -= 1
             known.become(JobState.QUEUED)
 
-    def worker_dies(self, number: int, blameless: bool) -> None:
+    def worker_dies(self, number: int, service_crash: bool) -> None:
         _, _, worker = self.pick_held(number, None)
         lost = [name for name, known in self.jobs.items() if self.held(known, worker)]
-        assert self.store.release(worker, ATTEMPTS, blameless=blameless) == tuple(lost)
+        assert self.store.release(worker, ATTEMPTS, service_crash=service_crash) == tuple(lost)
         for name in lost:
-            self.die(self.jobs[name], blameless=blameless)
+            self.die(self.jobs[name], service_crash=service_crash)
 
     @precondition(somebody_works)
     @rule()
@@ -308,13 +308,13 @@ class LifeOfJobs(RuleBasedStateMachine):
     def recording_comes(self, number: int) -> None:
         name, known = self.pick(number)
         waits = known.state is JobState.QUEUED
-        assert self.store.supply(name, 7, "a.wav") is waits
+        assert self.store.attach_recording(name, 7, "a.wav") is waits
         known.ready = known.ready or waits
 
     def recording_cannot_be_had(self, number: int) -> None:
         name, known = self.pick(number)
         waits = known.state is JobState.QUEUED and not known.ready
-        assert self.store.refuse(name, FAULT) is waits
+        assert self.store.reject(name, FAULT) is waits
         if waits:
             known.become(JobState.FAILED)
 
@@ -336,14 +336,14 @@ class LifeOfJobs(RuleBasedStateMachine):
     def jobs_are_as_the_model_says(self) -> None:
         for name, known in self.jobs.items():
             job = self.store.get(name)
-            assert (job.state, job.worker, job.settled, job.ready) == (
-                known.state, known.worker, known.settled, known.ready,
+            assert (job.state, job.worker, job.finalized, job.ready) == (
+                known.state, known.worker, known.finalized, known.ready,
             )  # fmt: skip
-            assert (job.attempts, job.deaths, job.interruptions) == (
-                known.attempts, known.deaths, known.interruptions,
+            assert (job.attempts, job.worker_crashes, job.service_crashes) == (
+                known.attempts, known.worker_crashes, known.service_crashes,
             )  # fmt: skip
-            assert 0 <= job.deaths <= ATTEMPTS
-            assert 0 <= job.interruptions <= MOST_INTERRUPTIONS
+            assert 0 <= job.worker_crashes <= ATTEMPTS
+            assert 0 <= job.service_crashes <= MAX_SERVICE_CRASHES
             assert (job.ended_at is not None) == job.state.ended
             assert (job.error is not None) == (job.state is JobState.FAILED)
             assert job.error is None or job.error.message.endswith(".")
@@ -362,7 +362,7 @@ class LifeOfJobs(RuleBasedStateMachine):
     def whoever_asked_is_told_of_the_end_once(self) -> None:
         for name, known in self.jobs.items():
             told = [(WEBHOOK, f'{{"event": "job.{known.state}"}}')] if known.webhook and known.state.ended else []
-            assert errands_of(self.store, name) == told
+            assert tasks_of(self.store, name) == told
 
     def teardown(self) -> None:
         """No dead ends: with time, and recordings, and one worker that does its work, every job comes to an end."""
@@ -370,7 +370,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             return
         for name, known in self.jobs.items():
             if known.state is JobState.QUEUED and not known.ready:
-                assert self.store.supply(name, 7, "a.wav")
+                assert self.store.attach_recording(name, 7, "a.wav")
         self.clock.advance(LEASE_S + 120.0)
         for _ in range(len(self.jobs) + 1):
             job = self.store.claim("last", LEASE_S, ATTEMPTS)
@@ -387,7 +387,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
 
 @contextmanager
-def machine(place: Place) -> Iterator[type[LifeOfJobs]]:
+def machine(place: WorkerSlot) -> Iterator[type[LifeOfJobs]]:
     shared_clock = Clock()
     opened = place.open(shared_clock)
 
@@ -403,7 +403,7 @@ def machine(place: Place) -> Iterator[type[LifeOfJobs]]:
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_sqlite():
-    with tempfile.TemporaryDirectory() as folder, machine(Place("sqlite", folder)) as life:
+    with tempfile.TemporaryDirectory() as folder, machine(WorkerSlot("sqlite", folder)) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=40, stateful_step_count=50, deadline=None, database=None)
         )
@@ -411,7 +411,7 @@ def test_the_life_of_jobs_in_sqlite():
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_postgresql(postgres_server):
-    with machine(Place("postgres", postgres_server.fresh_database())) as life:
+    with machine(WorkerSlot("postgres", postgres_server.fresh_database())) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=10, stateful_step_count=40, deadline=None, database=None)
         )

@@ -20,7 +20,7 @@ from diarist.errors import MediaUnavailable, StoreUnavailable
 from diarist.jobs import retention
 from diarist.jobs.db.database import Database, open_database, utc_now
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
@@ -58,7 +58,7 @@ class Bench:
     settings: Settings
     database: Database
     store: SqlJobStore
-    errands: ErrandStore
+    outbox: OutboxStore
     media: MediaStore
     sweeper: Sweeper
 
@@ -82,7 +82,7 @@ class Bench:
         job = self.job(**changes)
         assert self.claim().id == job.id
         self.media.keep_part(job.id, "samples", b"samples")
-        assert self.store.settle(job.id, "w", 0, transcript(said).utterances)
+        assert self.store.finalize(job.id, "w", 0, transcript(said).utterances)
         assert self.store.finish(job.id, "w", transcript(said))
         return job
 
@@ -122,7 +122,7 @@ def make_bench(make_settings) -> Iterator[Callable[..., Bench]]:
         databases.append(database)
         store, media = SqlJobStore(database), open_media(settings)
         settings.temp_dir.mkdir(parents=True)
-        return Bench(settings, database, store, ErrandStore(database), media, Sweeper(settings, database, store, media))
+        return Bench(settings, database, store, OutboxStore(database), media, Sweeper(settings, database, store, media))
 
     yield make
     for database in databases:
@@ -192,7 +192,7 @@ class BrokenOff:
 
 def drive_through_every_end(bench: Bench) -> None:
     bench.succeeded(webhook_url="https://example.com/", labels=(("case", "7"),))
-    bench.errands.note_delivery(bench.errands.claim("r", 30.0, ("webhook",)), Delivered(500, 0.1, "It failed."), 30.0)
+    bench.outbox.note_delivery(bench.outbox.claim("r", 30.0, ("webhook",)), Delivered(500, 0.1, "It failed."), 30.0)
     failed = bench.job(webhook_url="https://example.com/")
     bench.claim()
     bench.store.fail(failed.id, "w", JobError("not_audio", "Send audio."))
@@ -208,11 +208,11 @@ def drive_through_every_end(bench: Bench) -> None:
     bench.job()
     kill_in_the_middle(bench)
     assert bench.store.release("doomed", 1)
-    unattended = bench.job(JobKind.REQUEST)
-    bench.store.attend(unattended.id, -1.0)
+    abandoned_requests = bench.job(JobKind.REQUEST)
+    bench.store.extend_caller_lease(abandoned_requests.id, -1.0)
     half_way = bench.job(JobKind.REQUEST)
     bench.claim()
-    bench.store.attend(half_way.id, -1.0)
+    bench.store.extend_caller_lease(half_way.id, -1.0)
     with pytest.raises(ConnectionResetError):
         bench.media.keep(new_job_id(), BrokenOff(), 1_000)
     url = Order(kind=JobKind.JOB, source_url="https://example.com/x", webhook_url="https://example.com/")
@@ -268,7 +268,7 @@ def test_nothing_that_is_in_use_is_ever_removed(bench):
     bench.media.keep_part(running.id, "samples", b"samples")
     waiting = bench.job()
     attended = bench.job(JobKind.REQUEST)
-    bench.store.attend(attended.id, 600.0)
+    bench.store.extend_caller_lease(attended.id, 600.0)
     just_uploaded = bench.settings.temp_dir / f"{upload.TEMP_PREFIX}1"
     just_uploaded.write_bytes(b"x")
     locked = bench.settings.temp_dir / f"{download.TEMP_PREFIX}1"
@@ -391,7 +391,7 @@ class DyingMedia:
 @pytest.mark.parametrize("what", ["recordings", "jobs", "requests"])
 def test_what_is_half_removed_is_found_by_the_next_sweep(bench, what, step):
     if what == "requests":
-        bench.store.attend(bench.job(JobKind.REQUEST).id, -1.0)
+        bench.store.extend_caller_lease(bench.job(JobKind.REQUEST).id, -1.0)
     else:
         bench.succeeded()
     at = {"recordings": 1.5, "jobs": 8.0, "requests": 0.0}[what] * DAY_S
@@ -433,7 +433,7 @@ def test_one_store_that_fails_does_not_keep_the_rest(bench, caplog, monkeypatch)
     def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable("The job store is locked.")
 
-    for name in ("ended_before", "unattended"):
+    for name in ("ended_before", "abandoned_requests"):
         monkeypatch.setattr(bench.store, name, fail)
     with caplog.at_level(logging.WARNING, logger="diarist"):
         assert bench.sweeper.sweep_once() == Swept(files=1)
@@ -473,15 +473,15 @@ def test_the_log_says_what_went_in_one_line(bench, caplog):
 def test_it_sweeps_by_itself_and_survives_what_nobody_thought_of(make_bench, until, monkeypatch, caplog):
     bench = make_bench(sweep_every_s=0.1, retain_recording_s=0.0)
     calls: list[int] = []
-    real = bench.store.unattended
+    real = bench.store.abandoned_requests
 
-    def unattended() -> tuple[str, ...]:
+    def abandoned_requests() -> tuple[str, ...]:
         calls.append(1)
         if len(calls) == 1:
             raise RuntimeError("nobody thought of it")
         return real()
 
-    monkeypatch.setattr(bench.store, "unattended", unattended)
+    monkeypatch.setattr(bench.store, "abandoned_requests", abandoned_requests)
     job = bench.succeeded()
     bench.sweeper.start()
     try:
@@ -580,12 +580,12 @@ def test_the_sweep_works_on_postgresql(make_settings, postgres_server, tmp_path)
     try:
         store, media = SqlJobStore(database), open_media(settings)
         bench = Bench(
-            settings, database, store, ErrandStore(database), media, Sweeper(settings, database, store, media)
+            settings, database, store, OutboxStore(database), media, Sweeper(settings, database, store, media)
         )
         kept = bench.job()
         for _ in range(3):
             assert bench.claim().id == kept.id
-            bench.store.hand_back(kept.id, "w")
+            bench.store.requeue(kept.id, "w")
         bench.store.cancel(bench.job().id)
         bench.media.keep(new_job_id(), io.BytesIO(b"stray"), 100)
         assert not bench.sweeper.sweep_once()

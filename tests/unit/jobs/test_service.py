@@ -15,7 +15,7 @@ from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
 from diarist.jobs.service import JobService
-from diarist.jobs.startup_recovery import clear_leftovers
+from diarist.jobs.startup_recovery import recover_jobs
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 
 SILENCE = Transcript(
@@ -73,8 +73,8 @@ def test_a_recording_takes_one_place_while_it_is_noted(still, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         asked: list[Future[None]] = []
 
-        def create_and_be_asked(job: Job, limits: Limits | None = None, attended_s: float | None = None) -> Job:
-            create(job, limits, attended_s)
+        def create_and_be_asked(job: Job, limits: Limits | None = None, caller_lease_s: float | None = None) -> Job:
+            create(job, limits, caller_lease_s)
             asked.append(pool.submit(still.service.check_room))
             wait(asked, timeout=0.5)
             return job
@@ -186,13 +186,13 @@ def fill(settings, kind: JobKind) -> list[str]:
 def test_a_start_forgets_the_requests_of_an_earlier_run_and_says_so(settings, caplog):
     fill(settings, JobKind.REQUEST)
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
-    clear_leftovers(settings, store, media)
+    recover_jobs(settings, store, media)
     assert (store.unfinished(), store.requests(), store.reports()) == ((), (), ())
     assert media.job_ids() == frozenset()
     assert list(settings.temp_dir.iterdir()) == []
     assert "4 requests without a caller, 4 recordings without a job" in caplog.text
     caplog.clear()
-    clear_leftovers(settings, store, media)
+    recover_jobs(settings, store, media)
     assert caplog.records == []
     store.close()
 
@@ -201,11 +201,11 @@ def test_a_start_takes_up_the_jobs_of_an_earlier_run_and_keeps_their_results(set
     done, failed, begun, waiting = fill(settings, JobKind.JOB)
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     with caplog.at_level(logging.INFO):
-        clear_leftovers(settings, store, media)
+        recover_jobs(settings, store, media)
     assert [job.id for job in store.unfinished()] == [begun, waiting]
     assert {job.state for job in store.unfinished()} == {JobState.QUEUED}
-    assert store.get(begun).interruptions == 1
-    assert store.get(begun).deaths == 0
+    assert store.get(begun).service_crashes == 1
+    assert store.get(begun).worker_crashes == 0
     assert store.transcript(done).duration == SILENCE.duration
     assert store.get(failed).error == JobError("job_failed", "why")
     assert media.job_ids() == {done, failed, begun}
@@ -220,7 +220,7 @@ def test_a_temporary_folder_that_was_chosen_is_not_cleared(make_settings, tmp_pa
     (shared / "somebody else's").touch()
     settings = make_settings(temp_audio_dir=shared)
     store = open_store(settings)
-    clear_leftovers(settings, store, DirectoryMedia(settings.media_dir))
+    recover_jobs(settings, store, DirectoryMedia(settings.media_dir))
     assert (shared / "somebody else's").exists()
     store.close()
 
@@ -277,7 +277,7 @@ def test_clocks_of_the_machine_and_of_the_store_need_not_agree(make_bench, until
     bench.store.database._clock = lambda: utc_now() + timedelta(hours=1)
     request = bench.submit("wait go")
     bench.until_begun()
-    assert bench.store.unattended() == ()
+    assert bench.store.abandoned_requests() == ()
     bench.tell("go")
     assert bench.service.wait(request.id, 20).state is JobState.SUCCEEDED
 
@@ -300,8 +300,8 @@ def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(sett
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     job = store.create(Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC)))
     store.claim("unheard of", 3_600.0, 3)
-    clear_leftovers(settings, store, media)
-    assert (store.get(job.id).state, store.get(job.id).interruptions) == (JobState.QUEUED, 1)
+    recover_jobs(settings, store, media)
+    assert (store.get(job.id).state, store.get(job.id).service_crashes) == (JobState.QUEUED, 1)
     store.close()
 
 

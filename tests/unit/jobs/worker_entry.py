@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diarist.errors import ModelUnavailable, NotAudio
-from diarist.jobs.workers.work import NoteModels, Settled
+from diarist.jobs.workers.work import NoteModels, OnFinal
 from diarist.jobs.workers.worker import main
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
@@ -87,7 +87,7 @@ def work(
     options: TranscribeOptions,
     progress: Progress,
     settings: Settings,
-    settled: Settled,
+    finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
     note("begun", str(os.getpid()))
@@ -104,7 +104,7 @@ def work(
             case ["deaf", name]:
                 wait_for(name)
             case ["settle", times]:
-                settled(said_by_number(said, int(times)))
+                finalized(said_by_number(said, int(times)))
             case ["child", name]:
                 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
                 note(name, str(child.pid))

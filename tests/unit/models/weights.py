@@ -18,8 +18,8 @@ class _Maker:
         self.tensors: Tensors = {}
 
     def weight(self, name: str, *shape: int) -> None:
-        spread = self.gain / math.sqrt(max(1, math.prod(shape[1:])))
-        self.tensors[name] = (self.random.standard_normal(shape) * spread).astype(np.float32)
+        distribute = self.gain / math.sqrt(max(1, math.prod(shape[1:])))
+        self.tensors[name] = (self.random.standard_normal(shape) * distribute).astype(np.float32)
 
     def norm(self, name: str, channels: int, *, affine: bool = True) -> None:
         if affine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diarist.observability.redaction import Mask, names_secret
+from diarist.observability.redaction import Redactor, names_secret
 from diarist.settings import Settings
 
 TOKEN = "dk_AbCdEf012345_" + "s" * 20 + "-_" + "S" * 21
@@ -34,7 +34,7 @@ TOKEN = "dk_AbCdEf012345_" + "s" * 20 + "-_" + "S" * 21
     ],
 )
 def test_a_secret_is_masked(text, seen):
-    assert Mask()(text) == seen
+    assert Redactor()(text) == seen
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_a_secret_is_masked(text, seen):
     ],
 )
 def test_what_is_no_secret_stays(text):
-    assert Mask()(text) == text
+    assert Redactor()(text) == text
 
 
 def test_known_secrets_are_masked_wherever_they_are_and_the_longest_first():
-    mask = Mask(["secret-secret", "secret-secret-longer", "", "short"])
+    mask = Redactor(["secret-secret", "secret-secret-longer", "", "short"])
     assert mask("xsecret-secret-longery secret-secret short") == "x***y *** short"
 
 
 @pytest.mark.parametrize("url", ["postgresql://[broken", "", "nonsense"])
 def test_settings_that_are_wrong_cost_nothing(url):
-    assert Mask.of(Settings(_env_file=None, database_url=url))("words") == "words"
+    assert Redactor.of(Settings(_env_file=None, database_url=url))("words") == "words"
 
 
 @pytest.mark.timeout(10)
@@ -72,7 +72,7 @@ def test_settings_that_are_wrong_cost_nothing(url):
 )  # fmt: skip
 def test_hostile_text_takes_no_time(piece):
     text = piece * (200_000 // len(piece))
-    Mask()(text)
+    Redactor()(text)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from diarist.errors import Cancelled, UrlRefused
 from diarist.outbound import ssrf_guard
-from diarist.outbound.deadline import Patience
+from diarist.outbound.deadline import Deadline
 from diarist.outbound.ssrf_guard import Guard, is_own, resolve
 
 
@@ -27,7 +27,7 @@ class Names:
 
 
 def patience(total_s=10.0, check=lambda: None, silence_s=10.0):
-    return Patience(total_s, check, silence_s)
+    return Deadline(total_s, check, silence_s)
 
 
 @pytest.fixture

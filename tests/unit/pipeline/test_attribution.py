@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.pipeline.attribution import Attribution, Handover, attribute, decode, speech_of, weigh
+from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, decode, speech_of, weigh
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from support import strategies
 from support.ratios import growth
@@ -80,7 +80,7 @@ def test_every_word_is_there_once_in_order_and_has_one_known_speaker(words, diar
 @given(recognized(), diarizations())
 @patient
 def test_neighbouring_utterances_are_parted_for_a_reason(words, diarization):
-    handover = Handover()
+    handover = SwitchCosts()
     for before, after in itertools.pairwise(attribute(words, diarization, handover)):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
@@ -225,13 +225,13 @@ def test_the_same_word_within_a_phrase_stays_with_the_one_before():
 
 
 def test_a_long_pause_begins_a_new_utterance():
-    words = said("one two", 0.0) + said("three", 0.6 + 0.99 * Handover().break_s) + said("four", 60.0)
+    words = said("one two", 0.0) + said("three", 0.6 + 0.99 * SwitchCosts().break_s) + said("four", 60.0)
     utterances = attribute(words, of(turn(0.0, 100.0, A)))
     assert [utterance.text for utterance in utterances] == ["one two three", "four"]
 
 
 def test_a_long_utterance_ends_with_its_sentence():
-    longest = Handover().longest
+    longest = SwitchCosts().longest
     count = round(longest / 0.5) + 10
     words = said(" ".join(["word"] * count + ["end."] + ["next"] * 3), 0.0, each=0.5)
     utterances = attribute(words, of(turn(0.0, 1000.0, A)))
@@ -310,7 +310,7 @@ def test_words_in_sections_are_all_there_in_order_and_parted_for_a_reason(made, 
     found = [word for utterance in utterances for word in utterance.words]
     assert [RecognizedWord(word.text, word.span, word.confidence) for word in found] == words
     assert all(0.0 <= word.speaker_confidence <= 1.0 + 1e-9 for word in found)
-    handover = Handover()
+    handover = SwitchCosts()
     for before, after in itertools.pairwise(utterances):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
@@ -324,11 +324,11 @@ def test_what_is_settled_does_not_go_by_what_follows(made, other, diarization):
     later = words[-1].span.start if words else 0.0
     others = [replace(word, span=word.span.shift(later)) for word in other[0]]
     attribution = Attribution(diarization)
-    settled = []
+    finalized = []
     for first, stop in itertools.pairwise([0, *edges, len(words)]):
-        settled += attribution.add(words[first:stop])
+        finalized += attribution.add(words[first:stop])
     followed = in_sections([*words, *others], diarization, [*edges, len(words)])
-    assert list(followed[: len(settled)]) == settled
+    assert list(followed[: len(finalized)]) == finalized
 
 
 @given(recognized(), diarizations())
@@ -350,8 +350,8 @@ def test_an_utterance_is_open_until_another_begins():
     assert attribution.open_since is None
     assert attribution.add(said("well then", 1.0)) == ()
     assert attribution.open_since == 1.0
-    (settled,) = attribution.add(said("yes of course", 5.0))
-    assert (settled.text, settled.speaker) == ("well then", A)
+    (finalized,) = attribution.add(said("yes of course", 5.0))
+    assert (finalized.text, finalized.speaker) == ("well then", A)
     assert attribution.open_since == 5.0
     (last,) = attribution.finish()
     assert (last.text, last.speaker) == ("yes of course", B)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.pipeline.attribution import Attribution, attribute
-from diarist.pipeline.finalization import Settling
+from diarist.pipeline.finalization import UtteranceFinalizer
 from diarist.types import Diarization, RecognizedWord, Span, Turn, Utterance, Word
 from support import strategies
 from support.strategies import patient
@@ -37,37 +37,37 @@ def channels(draw):
     return found
 
 
-def settle(spoken):
+def finalize(spoken):
     """As the pipeline does it; also how many utterances were settled before the last section was there."""
     calls: list[tuple[Utterance, ...]] = []
-    settling = Settling(len(spoken), calls.append)
+    finalizer = UtteranceFinalizer(len(spoken), calls.append)
     for channel, (diarization, parts) in enumerate(spoken):
         attribution = Attribution(diarization)
         for words, end in parts:
             utterances = attribution.add(words)
             since = attribution.open_since
-            settling.add(channel, utterances, end if since is None else min(since, end))
-        settling.add(channel, attribution.finish(), None)
-    return calls, settling, settling.finish([diarization for diarization, _ in spoken])
+            finalizer.add(channel, utterances, end if since is None else min(since, end))
+        finalizer.add(channel, attribution.finish(), None)
+    return calls, finalizer, finalizer.finish([diarization for diarization, _ in spoken])
 
 
 @given(channels())
 @patient
 def test_what_was_settled_is_what_there_is(spoken):
-    calls, settling, _ = settle(spoken)
+    calls, finalizer, _ = finalize(spoken)
     assert all(calls)
-    assert tuple(utterance for call in calls for utterance in call) == settling.utterances
+    assert tuple(utterance for call in calls for utterance in call) == finalizer.utterances
 
 
 @given(channels())
 @patient
 def test_nothing_is_lost_and_all_is_in_order(spoken):
-    _, settling, diarization = settle(spoken)
-    starts = [found.span.start for found in settling.utterances]
+    _, finalizer, diarization = finalize(spoken)
+    starts = [found.span.start for found in finalizer.utterances]
     assert starts == sorted(starts)
-    said = sorted((word.text, word.span) for found in settling.utterances for word in found.words)
+    said = sorted((word.text, word.span) for found in finalizer.utterances for word in found.words)
     assert said == sorted((word.text, word.span) for _, parts in spoken for words, _ in parts for word in words)
-    order = dict.fromkeys((*(found.speaker for found in settling.utterances), *diarization.speakers))
+    order = dict.fromkeys((*(found.speaker for found in finalizer.utterances), *diarization.speakers))
     assert list(order) == [f"SPEAKER_{number:02d}" for number in range(len(order))]
     assert len(diarization.turns) == sum(len(part.turns) for part, _ in spoken)
     assert len(diarization.embeddings) == len(diarization.speakers)
@@ -76,7 +76,7 @@ def test_nothing_is_lost_and_all_is_in_order(spoken):
 @given(channels())
 @patient
 def test_of_several_channels_it_is_all_utterances_by_their_time(spoken):
-    _, settling, _ = settle(spoken)
+    _, finalizer, _ = finalize(spoken)
     expected = []
     for channel, (diarization, parts) in enumerate(spoken):
         attribution = Attribution(diarization)
@@ -84,8 +84,8 @@ def test_of_several_channels_it_is_all_utterances_by_their_time(spoken):
         expected += [found.renamed(f"{channel}{found.speaker}") for found in (*said, *attribution.finish())]
     if len(spoken) > 1:
         expected.sort(key=lambda found: found.span)
-    assert [found.text for found in settling.utterances] == [found.text for found in expected]
-    names = [(ours.speaker, theirs.speaker) for ours, theirs in zip(settling.utterances, expected, strict=True)]
+    assert [found.text for found in finalizer.utterances] == [found.text for found in expected]
+    names = [(ours.speaker, theirs.speaker) for ours, theirs in zip(finalizer.utterances, expected, strict=True)]
     assert len(set(names)) == len({ours for ours, _ in names}) == len({theirs for _, theirs in names})
 
 
@@ -94,41 +94,41 @@ def test_of_several_channels_it_is_all_utterances_by_their_time(spoken):
 def test_one_section_is_as_if_there_were_none(spoken):
     for diarization, parts in spoken:
         words = [word for words, _ in parts for word in words]
-        _, settling, _ = settle([(diarization, [(words, 1e6)])])
+        _, finalizer, _ = finalize([(diarization, [(words, 1e6)])])
         whole = attribute(words, diarization)
-        assert [found.words for found in settling.utterances] == [
-            found.renamed(name.speaker).words for found, name in zip(whole, settling.utterances, strict=True)
+        assert [found.words for found in finalizer.utterances] == [
+            found.renamed(name.speaker).words for found, name in zip(whole, finalizer.utterances, strict=True)
         ]
 
 
 def test_one_channel_settles_with_each_section():
     calls = []
-    settling = Settling(1, calls.append)
-    settling.add(0, [utterance(1.0, "SPEAKER_01"), utterance(2.0, "SPEAKER_00")], 3.0)
+    finalizer = UtteranceFinalizer(1, calls.append)
+    finalizer.add(0, [utterance(1.0, "SPEAKER_01"), utterance(2.0, "SPEAKER_00")], 3.0)
     assert [[found.speaker for found in call] for call in calls] == [["SPEAKER_00", "SPEAKER_01"]]
-    settling.add(0, [], 5.0)
+    finalizer.add(0, [], 5.0)
     assert len(calls) == 1  # nothing is no news
-    settling.add(0, [utterance(6.0, "SPEAKER_00")], None)
+    finalizer.add(0, [utterance(6.0, "SPEAKER_00")], None)
     assert [found.speaker for found in calls[1]] == ["SPEAKER_01"]
 
 
 def test_separate_channels_settle_while_the_last_is_read():
     calls = []
-    settling = Settling(2, calls.append)
-    settling.add(0, [utterance(1.0), utterance(4.0), utterance(9.0)], None)
+    finalizer = UtteranceFinalizer(2, calls.append)
+    finalizer.add(0, [utterance(1.0), utterance(4.0), utterance(9.0)], None)
     assert calls == []
-    settling.add(1, [utterance(2.0)], 4.0)
+    finalizer.add(1, [utterance(2.0)], 4.0)
     assert [found.span.start for found in calls[0]] == [1.0, 2.0]
-    settling.add(1, [], None)
+    finalizer.add(1, [], None)
     assert [found.span.start for found in calls[1]] == [4.0, 9.0]
-    assert [found.speaker for found in settling.utterances] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00", "SPEAKER_00"]
+    assert [found.speaker for found in finalizer.utterances] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00", "SPEAKER_00"]
 
 
 def test_the_wordless_come_last_and_keep_their_voices():
-    settling = Settling(1)
-    settling.add(0, [utterance(5.0, "SPEAKER_01")], None)
+    finalizer = UtteranceFinalizer(1)
+    finalizer.add(0, [utterance(5.0, "SPEAKER_01")], None)
     turns = (Turn(Span(1, 2), "SPEAKER_00"), Turn(Span(5, 6), "SPEAKER_01"))
-    found = settling.finish([Diarization(turns, np.array([[0.0], [1.0]], dtype=np.float32), diarizer="x")])
+    found = finalizer.finish([Diarization(turns, np.array([[0.0], [1.0]], dtype=np.float32), diarizer="x")])
     assert [turn.speaker for turn in found.turns] == ["SPEAKER_01", "SPEAKER_00"]
     assert found.embeddings.tolist() == [[0.0], [1.0]]
     assert found.speakers == ("SPEAKER_01", "SPEAKER_00")
@@ -140,4 +140,4 @@ def test_what_the_listener_raises_goes_through():
         raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        Settling(1, stop).add(0, [utterance(1.0)], None)
+        UtteranceFinalizer(1, stop).add(0, [utterance(1.0)], None)

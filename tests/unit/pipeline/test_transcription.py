@@ -431,12 +431,12 @@ def test_sections_share_the_progress_by_their_speech(meeting):
 def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting, channels):
     engine, calls = InSections(), []
 
-    def settled(utterances):
+    def finalized(utterances):
         calls.append((len(engine.sections), utterances))
 
     path = meeting if channels == "mix" else separate_meeting
     options = TranscribeOptions(channels=channels)
-    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, settled=settled)
+    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, finalized=finalized)
     assert tuple(utterance for _, utterances in calls for utterance in utterances) == transcript.utterances
     assert all(utterances for _, utterances in calls)
     last = len(engine.sections)
@@ -450,11 +450,11 @@ def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting
 def test_what_the_listener_raises_ends_the_work(meeting):
     engine = InSections()
 
-    def settled(_):
+    def finalized(_):
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, settled=settled)
+        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, finalized=finalized)
     assert len(engine.sections) == 1
 
 
@@ -490,26 +490,26 @@ class Elsewhere:
         self.channels = channels
         return self.accepts
 
-    def __call__(self, channel, portions, progress):
+    def __call__(self, channel, chunks, progress):
         audio = self.channels[channel]
         results = {}
         try:
-            for index in reversed(range(len(portions))):
-                portion = portions[index]
-                piece = Audio(audio.part(portion.first_sample, portion.stop_sample).copy())
-                results[index] = perform(self.engine.engine, piece, portion, lambda *_: None)
-                self.done.append((channel, portion))
+            for index in reversed(range(len(chunks))):
+                chunk = chunks[index]
+                piece = Audio(audio.part(chunk.first_sample, chunk.stop_sample).copy())
+                results[index] = perform(self.engine.engine, piece, chunk, lambda *_: None)
+                self.done.append((channel, chunk))
                 progress(index, 0.5)
                 progress(index)
-            yield from (results[index] for index in range(len(portions) - self.left_out))
+            yield from (results[index] for index in range(len(chunks) - self.left_out))
         finally:
             self.closed += 1
 
 
-def spread(path, engine, scatter, progress=None, settled=None, **options):
+def distribute(path, engine, scatter, progress=None, finalized=None, **options):
     return transcribe(
         path, engine.engine, TranscribeOptions(**options), progress or Reports(), LIMITS,
-        settled=settled, scatter=scatter,
+        finalized=finalized, scatter=scatter,
     )  # fmt: skip
 
 
@@ -521,7 +521,7 @@ def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting
     here, reports, calls = Scripted(), Reports(), []
     scatter = Elsewhere(Scripted())
     alone = run(path, Scripted(), channels=channels, language=language)
-    together = spread(path, here, scatter, reports, calls.append, channels=channels, language=language)
+    together = distribute(path, here, scatter, reports, calls.append, channels=channels, language=language)
     assert together.utterances == alone.utterances
     assert together.diarization.turns == alone.diarization.turns
     assert (together.language, together.language_probability) == (alone.language, alone.language_probability)
@@ -530,7 +530,7 @@ def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting
     first = 0 if language else 1  # until the language is known, sections are read here
     each = 4 - first
     assert [channel for channel, _ in scatter.done] == [0] * each + [1] * (each if channels == "separate" else 0)
-    assert {portion.stage for _, portion in scatter.done} == {"recognition"}
+    assert {chunk.stage for _, chunk in scatter.done} == {"recognition"}
     assert scatter.closed == (2 if channels == "separate" else 1)
     asked = [language for speech, language in here.asked if isinstance(speech, tuple)]
     assert asked == [language] * first * (2 if channels == "separate" else 1)
@@ -561,7 +561,7 @@ def test_where_the_language_can_be_had_alone_all_sections_are_read_elsewhere(mee
     alone, here = Detecting(understands=understands), Detecting(understands=understands)
     expected = run(meeting, alone, language=language)
     scatter, reports = Elsewhere(Detecting(understands=understands)), Reports()
-    together = spread(meeting, here, scatter, reports, language=language)
+    together = distribute(meeting, here, scatter, reports, language=language)
     assert together.utterances == expected.utterances
     assert (together.language, together.language_probability) == (expected.language, expected.language_probability)
     assert here.detected == alone.detected, "asked for as often as without others, and of the same speech"
@@ -572,24 +572,24 @@ def test_where_the_language_can_be_had_alone_all_sections_are_read_elsewhere(mee
 
 
 @in_short_sections
-def test_a_portion_reads_little_more_than_its_speech(meeting):
+def test_a_chunk_reads_little_more_than_its_speech(meeting):
     scatter = Elsewhere(Scripted())
-    spread(meeting, Scripted(), scatter, language="en")
-    for _, portion in scatter.done:
-        assert portion.channel_samples == 180 * SAMPLE_RATE
-        assert portion.stop_sample - portion.first_sample < 60 * SAMPLE_RATE
+    distribute(meeting, Scripted(), scatter, language="en")
+    for _, chunk in scatter.done:
+        assert chunk.channel_samples == 180 * SAMPLE_RATE
+        assert chunk.stop_sample - chunk.first_sample < 60 * SAMPLE_RATE
 
 
 @in_short_sections
 def test_what_is_not_accepted_is_done_here(meeting):
     scatter = Elsewhere(Scripted(), accepts=False)
-    assert spread(meeting, Scripted(), scatter).utterances == run(meeting, Scripted()).utterances
+    assert distribute(meeting, Scripted(), scatter).utterances == run(meeting, Scripted()).utterances
     assert scatter.done == []
 
 
 def test_one_section_is_read_here(recording):
     scatter = Elsewhere(Scripted())
-    assert spread(recording(TALK), Scripted(), scatter, language="en").utterances
+    assert distribute(recording(TALK), Scripted(), scatter, language="en").utterances
     assert scatter.done == []
 
 
@@ -602,7 +602,7 @@ def test_cancelled_goes_through_whoever_does_the_work(meeting):
             raise Cancelled(stage)
 
     with pytest.raises(Cancelled, match="recognition"):
-        spread(meeting, Scripted(), scatter, progress)
+        distribute(meeting, Scripted(), scatter, progress)
     assert len(scatter.done) == 1
     assert scatter.closed == 1
 
@@ -611,17 +611,17 @@ def test_cancelled_goes_through_whoever_does_the_work(meeting):
 def test_what_the_listener_raises_ends_the_work_of_others(meeting):
     scatter, calls = Elsewhere(Scripted()), []
 
-    def settled(utterances):
+    def finalized(utterances):
         calls.append(utterances)
         if len(calls) == 2:
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        spread(meeting, Scripted(), scatter, settled=settled)
+        distribute(meeting, Scripted(), scatter, finalized=finalized)
     assert scatter.closed == 1
 
 
 @in_short_sections
-def test_a_portion_that_never_comes_back_is_no_silence(meeting):
+def test_a_chunk_that_never_comes_back_is_no_silence(meeting):
     with pytest.raises(ValueError, match="of 3 portions only 2"):
-        spread(meeting, Scripted(), Elsewhere(Scripted(), left_out=1))
+        distribute(meeting, Scripted(), Elsewhere(Scripted(), left_out=1))

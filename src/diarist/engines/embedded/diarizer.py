@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, likeness, normalise
+from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, expected_similarity, normalise
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
@@ -25,7 +25,7 @@ from diarist.engines.fusion import (
     turns_of,
     voice_evidence,
 )
-from diarist.protocols import Portion, ScatterPortions
+from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHints
 
 NAME = "embedded"
@@ -77,15 +77,15 @@ class EmbeddedDiarizer:
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
         return self._diarize(audio, hints, progress, self._segmenter.segment, self._embedder.embed)
 
-    def diarize_spread(
-        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterPortions
+    def diarize_distributed(
+        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks
     ) -> Diarization:
-        segment = partial(self._segmenter.spread, scatter=scatter)
-        return self._diarize(audio, hints, progress, segment, partial(self._embedder.spread, scatter=scatter))
+        segment = partial(self._segmenter.distribute, scatter=scatter)
+        return self._diarize(audio, hints, progress, segment, partial(self._embedder.distribute, scatter=scatter))
 
-    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
-        part = self._segmenter if portion.stage == "segmentation" else self._embedder
-        return part.perform(audio, portion, progress)
+    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
+        part = self._segmenter if chunk.stage == "segmentation" else self._embedder
+        return part.perform(audio, chunk, progress)
 
     def _diarize(
         self, audio: Audio, hints: SpeakerHints, progress: Progress, segment: Segment, embed: Embed
@@ -110,7 +110,9 @@ class EmbeddedDiarizer:
         # A short window is less like its own voice than a long one, and yet it is as much of it.
         whole = located.same_voice()
         lengths = np.array([span.duration for span in spans])
-        expected = (likeness(lengths, whole) / likeness(np.array([WINDOW_S]), whole)).astype(np.float32)
+        expected = (expected_similarity(lengths, whole) / expected_similarity(np.array([WINDOW_S]), whole)).astype(
+            np.float32
+        )
         similarity = (unit @ voices.T) / expected[:, None]
         evidence = voice_evidence(GRID, len(count), (*windows, *brief), similarity)
         score = local_speakers.local_to_global(segmentation, evidence)

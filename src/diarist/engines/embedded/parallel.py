@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
 
-MOST = 8
+MAX = 8
 """Streams have buffers of their own; more threads than this are given to the operators of each."""
 
 
@@ -32,7 +32,7 @@ class Streams:
     """Threads of each."""
 
     @classmethod
-    def of(cls, threads: int, most: int = MOST) -> Streams:
+    def of(cls, threads: int, most: int = MAX) -> Streams:
         count = max(1, min(threads, most))
         return cls(count, max(1, threads // count))
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.engines.chunk_processing import done_elsewhere, dump_arrays, load_arrays, portion_of
+from diarist.engines.chunk_processing import chunk_of, done_elsewhere, dump_arrays, load_arrays
 from diarist.engines.embedded.parallel import in_order
 from diarist.engines.fusion import Grid
-from diarist.protocols import Portion, ScatterPortions
+from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ FIELD_SAMPLES = 991
 
 WINDOW_FRAMES = 589
 
-STRETCH_WINDOWS = 12
+SEGMENT_WINDOWS = 12
 """Windows that share their filters, in whole batches. More share more, and take more memory: of 12 a sixth of the work
 is left. Their number does not go by that of the threads, so that no value does.
 """
 
-PORTION_STRETCHES = 10
+CHUNK_SEGMENTS = 10
 """Stretches that are one portion where other machines help: two minutes of the recording, thirty portions an hour."""
 
 LOCAL_SPEAKERS = 3
@@ -118,35 +118,35 @@ class Segmenter:
         scores = self._read(audio, windows, lambda done: progress("segmentation", done))
         return self._segmentation(audio, *scores)
 
-    def spread(self, audio: Audio, progress: Progress, scatter: ScatterPortions) -> Segmentation:
+    def distribute(self, audio: Audio, progress: Progress, scatter: ScatterChunks) -> Segmentation:
         """As ``segment``, read elsewhere."""
-        size = PORTION_STRETCHES * self._stretch_windows
+        size = CHUNK_SEGMENTS * self._stretch_windows
         windows = self._windows(audio)
         parts = [windows[first : first + size] for first in range(0, len(windows), size)]
         if len(parts) == 1:
             return self.segment(audio, progress)
-        portions = [
-            portion_of("segmentation", audio, *self._samples(part), {"first": part.start, "stop": part.stop})
+        chunks = [
+            chunk_of("segmentation", audio, *self._samples(part), {"first": part.start, "stop": part.stop})
             for part in parts
         ]
         activity, classes = _empty(len(windows))
-        with closing(done_elsewhere(portions, list(map(len, parts)), scatter, progress)) as results:
+        with closing(done_elsewhere(chunks, list(map(len, parts)), scatter, progress)) as results:
             for part, result in zip(parts, results, strict=True):
                 found = load_arrays(result)
                 _fill(activity, part, found["activity"])
                 _fill(classes, part, found["classes"])
         return self._segmentation(audio, activity, classes)
 
-    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
         """Read the windows of a portion of ``spread``."""
-        work = json.loads(portion.work)
+        work = json.loads(chunk.work)
         windows = range(work["first"], work["stop"])
         activity, classes = self._read(audio, windows, lambda done: progress("segmentation", done))
         return dump_arrays(activity=activity, classes=classes)
 
     @property
     def _stretch_windows(self) -> int:
-        return -(-STRETCH_WINDOWS // self._batch) * self._batch
+        return -(-SEGMENT_WINDOWS // self._batch) * self._batch
 
     @property
     def _step_samples(self) -> int:

@@ -17,9 +17,9 @@ import kaldi_native_fbank
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.engines.chunk_processing import done_elsewhere, dump_arrays, load_arrays, portion_of
+from diarist.engines.chunk_processing import chunk_of, done_elsewhere, dump_arrays, load_arrays
 from diarist.engines.embedded.parallel import in_order
-from diarist.protocols import Portion, ScatterPortions
+from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ class Embedder:
         """
         return self._read(audio, windows, _groups(audio, windows), lambda done: progress("embedding", done))
 
-    def spread(self, audio: Audio, windows: Sequence[Span], progress: Progress, scatter: ScatterPortions) -> Floats:
+    def distribute(self, audio: Audio, windows: Sequence[Span], progress: Progress, scatter: ScatterChunks) -> Floats:
         """As ``embed``, heard elsewhere."""
         groups = _groups(audio, windows)
         if len(groups) < 2:
             return self.embed(audio, windows, progress)
-        portions = [_portion(audio, [windows[index] for index in group]) for group in groups]
+        chunks = [_chunk(audio, [windows[index] for index in group]) for group in groups]
         found = np.zeros((len(windows), VALUES), dtype=np.float32)
-        with closing(done_elsewhere(portions, list(map(len, groups)), scatter, progress)) as results:
+        with closing(done_elsewhere(chunks, list(map(len, groups)), scatter, progress)) as results:
             for group, result in zip(groups, results, strict=True):
                 heard = load_arrays(result)["embeddings"]
                 if heard.shape != (len(group), VALUES) or heard.dtype != np.float32:
@@ -122,9 +122,9 @@ class Embedder:
                 found[group] = heard
         return found
 
-    def perform(self, audio: Audio, portion: Portion, progress: Progress) -> bytes:
+    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
         """Hear the windows of a portion of ``spread``."""
-        windows = [Span(start, end) for start, end in json.loads(portion.work)["windows"]]
+        windows = [Span(start, end) for start, end in json.loads(chunk.work)["windows"]]
         everything = [list(range(len(windows)))]
         return dump_arrays(embeddings=self._read(audio, windows, everything, lambda done: progress("embedding", done)))
 
@@ -178,12 +178,12 @@ def _groups(audio: Audio, windows: Sequence[Span]) -> list[list[int]]:
     return [ordered[first : first + GROUP_WINDOWS] for first in range(0, len(ordered), GROUP_WINDOWS)]
 
 
-def _portion(audio: Audio, windows: Sequence[Span]) -> Portion:
+def _chunk(audio: Audio, windows: Sequence[Span]) -> Chunk:
     bounds = [_rows(window, _row_count(audio)) for window in windows]
     first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
     work = {"windows": [[window.start, window.end] for window in windows]}
     stop_sample = (last - 1) * HOP_SAMPLES + FIELD_SAMPLES
-    return portion_of("embedding", audio, first * HOP_SAMPLES, stop_sample, work)
+    return chunk_of("embedding", audio, first * HOP_SAMPLES, stop_sample, work)
 
 
 def _batches(features: Iterable[tuple[int, Floats]], size: int) -> Iterator[Batch]:

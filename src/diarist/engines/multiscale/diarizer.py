@@ -52,7 +52,7 @@ class SpeechDetector(Protocol):
         ...
 
 
-class VoiceEncoder(Protocol):
+class SpeakerEncoder(Protocol):
     """Tells what voices sound like."""
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
@@ -122,7 +122,7 @@ class MultiscaleDiarizer:
     def __init__(
         self,
         detector: SpeechDetector,
-        encoder: VoiceEncoder,
+        encoder: SpeakerEncoder,
         clusterer: Clusterer,
         config: DiarConfig,
         name: str,

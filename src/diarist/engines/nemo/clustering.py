@@ -20,7 +20,7 @@ from diarist.engines.fusion import Floats
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
-from diarist.engines.nemo.speaker_embedding import NemoVoices
+from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 from diarist.engines.nemo.vad import speech_detector
 from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig, DiarConfig, read_config
 from diarist.protocols import Diarizer, Loaded
@@ -54,7 +54,7 @@ def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) ->
     )
     diarizer = MultiscaleDiarizer(
         speech_detector(vad, runtime, config.vad, batch),
-        NemoVoices(voices.model, runtime, batch),
+        NemoSpeakerEncoder(voices.model, runtime, batch),
         NemoClusterer(runtime, config.clustering),
         config,
         NAME,

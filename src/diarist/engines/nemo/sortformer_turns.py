@@ -13,7 +13,7 @@ from diarist.types import Diarization, Seconds, Span, Turn
 UNIT: Seconds = 0.01
 """NeMo decides in units of 10 ms, whatever the model's frames: with an offset above the onset it makes a difference."""
 
-LEAST_PROBABILITY = 0.1
+MIN_PROBABILITY = 0.1
 """A speaker who is less probable than this throughout is not found, however many are asked for."""
 
 LOWERING = 0.8
@@ -38,7 +38,7 @@ class TurnFinder:
 
         Args:
             probability: of each speaker, float32 (frames, speakers), 0..1.
-            least: as many speakers get a turn, as far as each is ``LEAST_PROBABILITY`` somewhere.
+            least: as many speakers get a turn, as far as each is ``MIN_PROBABILITY`` somewhere.
             most: the least active of more speakers are taken for one of the others, stretch by stretch.
             diarizer: the name of what found the probabilities.
         """
@@ -102,9 +102,9 @@ def _concessions(rule: Binarization) -> list[Binarization]:
     """Short turns first, then lower thresholds, at last both."""
     rules = [replace(rule, min_duration_on=0.0)]
     share = LOWERING
-    while rule.onset * share >= LEAST_PROBABILITY:
+    while rule.onset * share >= MIN_PROBABILITY:
         rules.append(replace(rule, onset=rule.onset * share, offset=rule.offset * share))
         share *= LOWERING
-    last = min(rule.onset, LEAST_PROBABILITY)
+    last = min(rule.onset, MIN_PROBABILITY)
     lowest = replace(rule, onset=last, offset=min(rule.offset, last), min_duration_on=0.0)
     return [*rules, replace(lowest, pad_onset=max(rule.pad_onset, 0.0), pad_offset=max(rule.pad_offset, 0.0))]

@@ -16,8 +16,8 @@ SHORTEST: Seconds = 0.5
 """A shorter window is filled up by repetition, as NeMo does within a batch: the least that its configurations use."""
 
 
-class NemoVoices:
-    """A speaker model: ``diarist.engines.multiscale.diarizer.VoiceEncoder``.
+class NemoSpeakerEncoder:
+    """A speaker model: ``diarist.engines.multiscale.diarizer.SpeakerEncoder``.
 
     Args:
         model: an ``EncDecSpeakerLabelModel`` in evaluation mode, on the device of ``runtime``.

@@ -68,7 +68,7 @@ class ScaleConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class VoicesConfig:
+class SpeakerEmbeddingsConfig:
     """What tells voices apart."""
 
     model: str
@@ -109,7 +109,7 @@ class DiarConfig:
     """What of a ``diar_infer_*.yaml`` has an effect here."""
 
     vad: VadConfig
-    voices: VoicesConfig
+    voices: SpeakerEmbeddingsConfig
     clustering: ClusteringConfig = ClusteringConfig()
     asr_model: str | None = None
     """The recogniser that it names, if any."""
@@ -259,14 +259,14 @@ def _vad(file: ConfigFile, section: str) -> VadConfig:
     return config
 
 
-def _voices(file: ConfigFile, section: str) -> VoicesConfig:
+def _voices(file: ConfigFile, section: str) -> SpeakerEmbeddingsConfig:
     model, above = _model(file, section), f"{section}.parameters"
     windows, shifts, weights = (
         file.values.get(f"{above}.{name}")
         for name in ("window_length_in_sec", "shift_length_in_sec", "multiscale_weights")
     )
     if windows is None and shifts is None and weights is None:
-        return VoicesConfig(model)
+        return SpeakerEmbeddingsConfig(model)
     windows, shifts = windows or (), shifts or ()
     weights = weights or (1.0,) * len(windows)
     if not len(windows) == len(shifts) == len(weights):
@@ -283,7 +283,7 @@ def _voices(file: ConfigFile, section: str) -> VoicesConfig:
     if not any(weights):
         raise file.fault(f"{above}.multiscale_weights", "is 0 for every scale", "give one of them more")
     scales = (ScaleConfig(*values) for values in zip(windows, shifts, weights, strict=True))
-    return VoicesConfig(model, tuple(sorted(scales, key=lambda scale: -scale.window)))
+    return SpeakerEmbeddingsConfig(model, tuple(sorted(scales, key=lambda scale: -scale.window)))
 
 
 def _clustering(file: ConfigFile, above: str) -> ClusteringConfig:

@@ -47,10 +47,10 @@ class SortformerConfig:
     streaming: StreamingConfig
 
 
-MOST_FRAMES = 2_000
+MAX_FRAMES = 2_000
 """Of 80 ms, 160 s: memory grows with the square of what is heard at once."""
 
-_FRAMES = whole(0, MOST_FRAMES)
+_FRAMES = whole(0, MAX_FRAMES)
 
 SCHEMA: Schema = {
     "parameters": {
@@ -58,8 +58,8 @@ SCHEMA: Schema = {
         "min_duration_on": number(0, 60), "min_duration_off": number(0, 60),
     },
     "streaming": {
-        "chunk_len": whole(1, MOST_FRAMES), "chunk_left_context": _FRAMES, "chunk_right_context": _FRAMES,
-        "fifo_len": _FRAMES, "spkcache_update_period": whole(1, 2 * MOST_FRAMES), "spkcache_len": _FRAMES,
+        "chunk_len": whole(1, MAX_FRAMES), "chunk_left_context": _FRAMES, "chunk_right_context": _FRAMES,
+        "fifo_len": _FRAMES, "spkcache_update_period": whole(1, 2 * MAX_FRAMES), "spkcache_len": _FRAMES,
     },
 }  # fmt: skip
 """Every key, with what checks it."""

@@ -48,7 +48,9 @@ def load(settings: Settings) -> Loaded[Diarizer]:
     detector = OnnxSpeechDetector(
         _open(vad_folder, settings.threads), MelFeatures.beside(vad_folder, vad.features), vad.frame_step
     )
-    encoder = OnnxVoiceEncoder(_open(voice_folder, settings.threads), MelFeatures.beside(voice_folder, voice.features))
+    encoder = OnnxSpeakerEncoder(
+        _open(voice_folder, settings.threads), MelFeatures.beside(voice_folder, voice.features)
+    )
     return Loaded(MultiscaleDiarizer(detector, encoder, OwnClusterer(), config, NAME), (vad.info, voice.info))
 
 
@@ -98,14 +100,14 @@ class OnnxSpeechDetector:
         if len(samples) < hop:
             samples = np.pad(samples, (0, hop - len(samples)))
         rows = self._features.frames(len(samples))
-        mean, spread = self._features.statistics(samples)
+        mean, distribute = self._features.statistics(samples)
         frames = -(-rows // self._stride)
         found = np.empty(frames, dtype=np.float32)
         for first in range(0, frames, self._block):
             stop = min(first + self._block, frames)
             start = max(0, first - self._context)
             end = min((stop + self._context) * self._stride, rows)
-            heard = (self._features.raw(samples, start * self._stride, end) - mean) / spread  # (rows, mels)
+            heard = (self._features.raw(samples, start * self._stride, end) - mean) / distribute  # (rows, mels)
             scores = self._session.run(None, {"audio_signal": np.ascontiguousarray(heard.T)[None]})[0][0]  # (frames, 2)
             found[first:stop] = _speech(scores[first - start : stop - start])
             progress("segmentation", stop / frames)
@@ -118,7 +120,7 @@ def _speech(scores: Floats) -> Floats:
     return likely
 
 
-class OnnxVoiceEncoder:
+class OnnxSpeakerEncoder:
     """A speaker model over windows of a recording.
 
     Args:

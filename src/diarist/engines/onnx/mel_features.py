@@ -124,8 +124,8 @@ class MelFeatures:
     def of(self, samples: Samples) -> Floats:
         """All frames of a few seconds, normalised as the model wants them: float32 (frames, mels)."""
         features = self.raw(samples, 0, self.frames(len(samples)))
-        mean, spread = self._statistics([features], len(features))
-        return (features - mean) / spread
+        mean, distribute = self._statistics([features], len(features))
+        return (features - mean) / distribute
 
     def statistics(self, samples: Samples) -> tuple[Floats, Floats]:
         """The mean and spread to normalise a recording's frames by, each float32 (mels,): 0 and 1 for no change."""
@@ -140,8 +140,8 @@ class MelFeatures:
             return np.zeros(mels, dtype=np.float32), np.ones(mels, dtype=np.float32)
         mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / frames
         squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
-        spread = np.sqrt(squares / max(frames - 1, 1)) + SPREAD_FLOOR
-        return np.asarray(mean, dtype=np.float32), np.asarray(spread, dtype=np.float32)
+        distribute = np.sqrt(squares / max(frames - 1, 1)) + SPREAD_FLOOR
+        return np.asarray(mean, dtype=np.float32), np.asarray(distribute, dtype=np.float32)
 
 
 class _Again(Iterable[Floats]):

@@ -16,8 +16,8 @@ def free(connection: Connection, worker: str, *, died: bool, job_id: str | None 
     held = update(chunks).where(chunks.c.worker == worker, ~chunks.c.done)
     if job_id is not None:
         held = held.where(chunks.c.job_id == job_id)
-    deaths = chunks.c.worker_crashes + (1 if died else 0)
-    connection.execute(held.values(worker=None, lease_until=None, worker_crashes=deaths))
+    worker_crashes = chunks.c.worker_crashes + (1 if died else 0)
+    connection.execute(held.values(worker=None, lease_until=None, worker_crashes=worker_crashes))
 
 
 def forget(connection: Connection, job_id: str) -> None:

@@ -15,7 +15,7 @@ from diarist.jobs.db.quotas import UNFINISHED
 from diarist.jobs.db.schema import chunks, jobs
 from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import JobState
-from diarist.protocols import Portion, PortionStage
+from diarist.protocols import Chunk, ChunkStage
 from diarist.types import Seconds
 
 
@@ -28,27 +28,27 @@ class Task:
     """Of what is asked: 40 hexadecimal digits, the same whoever asks it again."""
 
     channel: int
-    portion: Portion
+    chunk: Chunk
     request_id: str
     traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class PortionState:
+class ChunkState:
     """How a portion is that was posted."""
 
     done: bool
-    deaths: int
+    worker_crashes: int
     """How many workers died while they worked on it."""
 
 
-class PortionStore:
+class ChunkStore:
     """Portions by job. Safe to call from any thread or process; raises ``StoreUnavailable`` as the job store does."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def post(self, job_id: str, engine: str, queue: str, channel: int, wanted: Sequence[Portion]) -> tuple[str, ...]:
+    def post(self, job_id: str, engine: str, queue: str, channel: int, wanted: Sequence[Chunk]) -> tuple[str, ...]:
         """Have portions done by whoever has the same engine; those that were posted before stay as they are.
 
         Of a job that nobody works on any more none are posted: nobody would remove them.
@@ -56,17 +56,17 @@ class PortionStore:
         Returns:
             The digest of each, in order.
         """
-        digests = tuple(_digest(engine, channel, portion) for portion in wanted)
+        digests = tuple(_digest(engine, channel, chunk) for chunk in wanted)
         with self._database.writing() as connection:
             running = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING)
             if connection.execute(running.with_for_update()).one_or_none() is None:
                 return digests
-            for number, (digest, portion) in enumerate(zip(digests, wanted, strict=True)):
+            for number, (digest, chunk) in enumerate(zip(digests, wanted, strict=True)):
                 values = {
                     "job_id": job_id, "digest": digest, "number": number, "engine": engine, "queue": queue,
-                    "channel": channel, "stage": portion.stage, "first_sample": portion.first_sample,
-                    "stop_sample": portion.stop_sample, "channel_samples": portion.channel_samples,
-                    "work": portion.work, "done": False, "worker_crashes": 0,
+                    "channel": channel, "stage": chunk.stage, "first_sample": chunk.first_sample,
+                    "stop_sample": chunk.stop_sample, "channel_samples": chunk.channel_samples,
+                    "work": chunk.work, "done": False, "worker_crashes": 0,
                 }  # fmt: skip
                 upsert(connection, chunks, values, {})
         return digests
@@ -77,7 +77,7 @@ class PortionStore:
         lease_s: Seconds,
         engine: str,
         queues: Sequence[str] = (),
-        only: tuple[str, int, PortionStage] | None = None,
+        only: tuple[str, int, ChunkStage] | None = None,
     ) -> Task | None:
         """Take the next portion that nobody has in hand, of any job in these queues that is being worked on.
 
@@ -116,7 +116,7 @@ class PortionStore:
                     ),
                 )
             )
-        asked = Portion(found.stage, found.first_sample, found.stop_sample, found.channel_samples, found.work)
+        asked = Chunk(found.stage, found.first_sample, found.stop_sample, found.channel_samples, found.work)
         return Task(found.job_id, found.digest, found.channel, asked, found.request_id, found.traceparent)
 
     def renew(self, task: Task, worker: str, lease_s: Seconds) -> bool:
@@ -142,11 +142,11 @@ class PortionStore:
             )
         return noted.rowcount > 0
 
-    def states(self, job_id: str) -> Mapping[str, PortionState]:
+    def states(self, job_id: str) -> Mapping[str, ChunkState]:
         """How each portion of a job is, by digest."""
         wanted = select(chunks.c.digest, chunks.c.done, chunks.c.worker_crashes).where(chunks.c.job_id == job_id)
         with self._database.reading() as connection:
-            return {row.digest: PortionState(row.done, row.worker_crashes) for row in connection.execute(wanted)}
+            return {row.digest: ChunkState(row.done, row.worker_crashes) for row in connection.execute(wanted)}
 
     def give_back(self, worker: str) -> None:
         """What this worker has in hand may be taken by others."""
@@ -154,9 +154,9 @@ class PortionStore:
             chunk_rows.free(connection, worker, died=False)
 
 
-def _digest(engine: str, channel: int, portion: Portion) -> str:
-    asked = (engine, channel, portion.stage, portion.first_sample, portion.stop_sample, portion.channel_samples)
-    return hashlib.sha256(repr(asked).encode() + portion.work).hexdigest()[:40]
+def _digest(engine: str, channel: int, chunk: Chunk) -> str:
+    asked = (engine, channel, chunk.stage, chunk.first_sample, chunk.stop_sample, chunk.channel_samples)
+    return hashlib.sha256(repr(asked).encode() + chunk.work).hexdigest()[:40]
 
 
 def _is(task: Task) -> ColumnElement[bool]:

@@ -27,10 +27,10 @@ from diarist.jobs.db import (
     worker_reports,
 )
 from diarist.jobs.db.database import Database, open_database
-from diarist.jobs.db.quotas import UNFINISHED, by_key, check_limits, same
-from diarist.jobs.db.rows import COLUMNS, in_portions, job_of, jobs_of, values_of
+from diarist.jobs.db.quotas import UNFINISHED, by_key, check_fingerprint, check_limits
+from diarist.jobs.db.rows import COLUMNS, in_batches, job_of, jobs_of, values_of
 from diarist.jobs.db.schema import events, jobs, labels, outbox_tasks, owners, schema_version, transcripts
-from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, change, follow, tell
+from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, append_event, change, emit_side_effects
 from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import (
     Job,
@@ -46,10 +46,10 @@ from diarist.jobs.model import (
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
-MOST_INTERRUPTIONS = 25
+MAX_SERVICE_CRASHES = 25
 """A job during which the whole service died so often is failed: it may be the job that kills it, and may not."""
 
-CALM_INTERRUPTIONS = 3
+SERVICE_CRASHES_WITHOUT_DELAY = 3
 """After more than these it waits longer each time, so that other jobs get done in between."""
 
 
@@ -72,19 +72,19 @@ class SqlJobStore:
     def close(self) -> None:
         self.database.close()
 
-    def create(self, job: Job, limits: Limits | None = None, attended_s: Seconds | None = None) -> Job:
+    def create(self, job: Job, limits: Limits | None = None, caller_lease_s: Seconds | None = None) -> Job:
         order = job.order
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            if attended_s is not None:
-                job = replace(job, attended_until=now + timedelta(seconds=attended_s))
+            if caller_lease_s is not None:
+                job = replace(job, caller_lease_until=now + timedelta(seconds=caller_lease_s))
             if limits is not None or order.idempotency_key is not None:
                 # One at a time, or two could both be the last that is allowed.
                 connection.execute(select(schema_version.c.version).with_for_update()).all()
             if order.idempotency_key is not None:
                 earlier = by_key(connection, order.owner, order.idempotency_key)
                 if earlier is not None:
-                    return same(earlier, order.fingerprint)
+                    return check_fingerprint(earlier, order.fingerprint)
             if limits is not None:
                 check_limits(connection, order.owner, limits)
             connection.execute(insert(jobs).values(values_of(job)))
@@ -92,7 +92,7 @@ class SqlJobStore:
                 rows = [{"job_id": job.id, "name": name, "value": value} for name, value in order.labels]
                 connection.execute(insert(labels), rows)
             upsert(connection, owners, {"owner": order.owner, "turn": 0}, {})
-            follow(connection, now, job.id, order.kind, job.state, order.webhook_url)
+            emit_side_effects(connection, now, job.id, order.kind, job.state, order.webhook_url)
             if order.source_url is not None:
                 outbox_rows.add(connection, job.id, outbox_rows.FETCH, {}, now)
         return job
@@ -115,18 +115,18 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return by_key(connection, owner, idempotency_key)
 
-    def supply(self, job_id: str, size_bytes: int, filename: str) -> bool:
+    def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
         waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
         named = case((jobs.c.filename == "", filename), else_=jobs.c.filename)
         return self._update(
             waits, ready=True, recording=True, stage="queued", progress=0.0, size_bytes=size_bytes, filename=named
         )
 
-    def note(self, job_id: str, stage: str, progress: float) -> None:
+    def update_progress(self, job_id: str, stage: str, progress: float) -> None:
         waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
         self._update(waits, stage=stage, progress=progress)
 
-    def refuse(self, job_id: str, error: JobError) -> bool:
+    def reject(self, job_id: str, error: JobError) -> bool:
         with self.database.writing() as connection:
             waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
             return _fail(connection, self.database.now(connection), waits, error)
@@ -141,7 +141,7 @@ class SqlJobStore:
                 # It lives, as it shows by asking: a store or a machine that was away for a while took nothing from it.
                 lapsed = and_(lapsed, jobs.c.worker != worker)
             # A row that somebody has locked is no reason for all others to wait.
-            self._release(connection, now, lapsed, attempts, blameless=False, skip_locked=True)
+            self._release(connection, now, lapsed, attempts, service_crash=False, skip_locked=True)
             following = scheduling.next_number(now, queues, requests_only=requests_only)
             taken = change(
                 connection, now, CLAIM, jobs.c.number == following, worker=worker,
@@ -150,7 +150,7 @@ class SqlJobStore:
             if not taken:
                 return None
             job = _get(connection, taken[0].id)
-            scheduling.served(connection, job.order.owner)
+            scheduling.record_turn(connection, job.order.owner)
             if job.attempts == 1:
                 stored_metrics.observe(
                     connection, stored_metrics.JOB_WAIT_SECONDS, max((now - job.created_at).total_seconds(), 0.0)
@@ -171,7 +171,7 @@ class SqlJobStore:
             )
         return renewed.rowcount > 0
 
-    def settle(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
+    def finalize(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
         with self.database.writing() as connection:
             held = select(jobs.c.finalized, jobs.c.kind).where(_held(job_id, worker)).with_for_update()
             row = connection.execute(held).one_or_none()
@@ -183,7 +183,7 @@ class SqlJobStore:
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(finalized=last))
             now = self.database.now(connection)
             since = max(first, row.finalized)
-            _tell_utterances(connection, now, job_id, utterances[since - first :], since)
+            _append_utterances(connection, now, job_id, utterances[since - first :], since)
         return True
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
@@ -196,7 +196,7 @@ class SqlJobStore:
                 return False
             if row.kind is JobKind.JOB:
                 unsettled = transcript.utterances[row.finalized :]
-                _tell_utterances(connection, now, job_id, unsettled, row.finalized)
+                _append_utterances(connection, now, job_id, unsettled, row.finalized)
             change(
                 connection, now, FINISH, _held(job_id, worker), stage="done", progress=1.0,
                 finalized=len(transcript.utterances), duration=transcript.duration,
@@ -224,26 +224,26 @@ class SqlJobStore:
                 return True
             return _fail(connection, now, _held(job_id, worker), error)
 
-    def hand_back(self, job_id: str, worker: str) -> bool:
+    def requeue(self, job_id: str, worker: str) -> bool:
         with self.database.writing() as connection:
             now = self.database.now(connection)
             given = change(connection, now, GIVE_BACK, _held(job_id, worker), attempts=jobs.c.attempts - 1)
             chunk_rows.free(connection, worker, died=False)
             return bool(given)
 
-    def release(self, worker: str | None, attempts: int, *, blameless: bool = False) -> tuple[str, ...]:
+    def release(self, worker: str | None, attempts: int, *, service_crash: bool = False) -> tuple[str, ...]:
         with self.database.writing() as connection:
             now = self.database.now(connection)
             held = _lapsed(now) if worker is None else and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
-            released = self._release(connection, now, held, attempts, blameless=blameless)
+            released = self._release(connection, now, held, attempts, service_crash=service_crash)
             if worker is not None:
-                chunk_rows.free(connection, worker, died=not blameless)
+                chunk_rows.free(connection, worker, died=not service_crash)
                 worker_reports.forget(connection, worker)
         return released
 
-    def attend(self, job_id: str, attended_s: Seconds) -> None:
+    def extend_caller_lease(self, job_id: str, caller_lease_s: Seconds) -> None:
         with self.database.writing() as connection:
-            until = self.database.now(connection) + timedelta(seconds=attended_s)
+            until = self.database.now(connection) + timedelta(seconds=caller_lease_s)
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(caller_lease_until=until))
 
     def cancel(self, job_id: str) -> Job:
@@ -304,11 +304,11 @@ class SqlJobStore:
         known: set[str] = set()
         wanted = select(jobs.c.id).where(~UNFINISHED) if ended else select(jobs.c.id)
         with self.database.reading() as connection:
-            for some in in_portions(job_ids):
+            for some in in_batches(job_ids):
                 known.update(connection.execute(wanted.where(jobs.c.id.in_(some))).scalars())
         return frozenset(known)
 
-    def unattended(self) -> tuple[str, ...]:
+    def abandoned_requests(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
             now = self.database.now(connection)
             gone = and_(jobs.c.kind == JobKind.REQUEST, jobs.c.caller_lease_until < now)
@@ -352,7 +352,7 @@ class SqlJobStore:
         held: ColumnElement[bool],
         attempts: int,
         *,
-        blameless: bool,
+        service_crash: bool,
         skip_locked: bool = False,
     ) -> tuple[str, ...]:
         wanted = select(*COLUMNS).where(held).order_by(jobs.c.number)
@@ -361,14 +361,14 @@ class SqlJobStore:
             job = job_of(row)
             # The death is the job's; a portion that its holder had in hand is not blamed a second time.
             chunk_rows.free(connection, job.worker or "", died=False)
-            count = (job.interruptions if blameless else job.deaths) + 1
+            count = (job.service_crashes if service_crash else job.worker_crashes) + 1
             this = jobs.c.id == job.id
-            noted = {"service_crashes" if blameless else "worker_crashes": count}
-            if count >= (MOST_INTERRUPTIONS if blameless else attempts):
-                error = JobError(JobFailed.code, _why_given_up(count, blameless=blameless))
+            noted = {"service_crashes" if service_crash else "worker_crashes": count}
+            if count >= (MAX_SERVICE_CRASHES if service_crash else attempts):
+                error = JobError(JobFailed.code, _why_given_up(count, service_crash=service_crash))
                 change(connection, now, FAIL, this, error_code=error.code, error_message=error.message, **noted)
             else:
-                excess = count - CALM_INTERRUPTIONS if blameless else 0
+                excess = count - SERVICE_CRASHES_WITHOUT_DELAY if service_crash else 0
                 # None rather than this moment: a clock that goes back would make it wait.
                 until = now + timedelta(seconds=min(2.0**excess, 60.0)) if excess > 0 else None
                 change(connection, now, GIVE_BACK, this, not_before=until, **noted)
@@ -379,8 +379,8 @@ def _fail(connection: Connection, now: datetime, where: ColumnElement[bool], err
     return bool(change(connection, now, FAIL, where, error_code=error.code, error_message=error.message))
 
 
-def _why_given_up(count: int, *, blameless: bool) -> str:
-    if blameless:
+def _why_given_up(count: int, *, service_crash: bool) -> str:
+    if service_crash:
         return (
             f"The whole service died {count} times while it worked on this recording, so it is not tried again. Ask "
             "whoever runs the service for the cause; then send the recording again."
@@ -399,12 +399,12 @@ def _get(connection: Connection, job_id: str) -> Job:
     return jobs_of(connection, (row,))[0]
 
 
-def _tell_utterances(
+def _append_utterances(
     connection: Connection, now: datetime, job_id: str, utterances: Sequence[Utterance], first: int
 ) -> None:
     for index, utterance in enumerate(utterances, start=first):
         body = json.loads(serialization.dump_utterance(utterance))
-        tell(connection, now, job_id, "utterance", {"index": index, "utterance": body})
+        append_event(connection, now, job_id, "utterance", {"index": index, "utterance": body})
 
 
 def _event(row: Row[*tuple[object, ...]]) -> JobEvent:

@@ -11,13 +11,13 @@ from sqlalchemy import func, or_, select
 from diarist.jobs.db import stored_metrics
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.schema import jobs, workers
-from diarist.jobs.db.stored_metrics import Tally
-from diarist.jobs.model import QUEUES, STATES, JobState, QueueGlance
+from diarist.jobs.db.stored_metrics import MetricSample
+from diarist.jobs.model import QUEUES, STATES, JobState, QueueStats
 from diarist.types import Seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class MetricsSnapshot:
     """How the service is at one moment, in numbers."""
 
     at: datetime
@@ -26,16 +26,16 @@ class Figures:
     jobs: Mapping[JobState, int]
     """How many there are in each state, of either kind."""
 
-    queues: tuple[QueueGlance, ...]
+    queues: tuple[QueueStats, ...]
     """Every queue, also those that nothing waits in. A job whose recording is still being fetched waits in none."""
 
     workers: Mapping[str, int]
     """How many said last that they are in each of ``STATES``."""
 
-    tallies: tuple[Tally, ...]
+    samples: tuple[MetricSample, ...]
 
 
-def read(database: Database, fresh_s: Seconds | None = None) -> Figures:
+def read(database: Database, fresh_s: Seconds | None = None) -> MetricsSnapshot:
     """The figures of now.
 
     Args:
@@ -58,16 +58,16 @@ def read(database: Database, fresh_s: Seconds | None = None) -> Figures:
         known = select(workers.c.state, func.count().label("many")).group_by(workers.c.state)
         if fresh_s is not None:
             known = known.where(workers.c.reported_at > now - timedelta(seconds=fresh_s))
-        crew = connection.execute(known).all()
+        pool = connection.execute(known).all()
         counted = stored_metrics.read(connection)
     names = (*QUEUES, *sorted(found.keys() - set(QUEUES)))
-    return Figures(
+    return MetricsSnapshot(
         at=now,
         jobs=dict.fromkeys(JobState, 0) | {row.state: row.many for row in states},
         queues=tuple(
-            QueueGlance(name, found[name].depth, found[name].oldest_at) if name in found else QueueGlance(name, 0, None)
+            QueueStats(name, found[name].depth, found[name].oldest_at) if name in found else QueueStats(name, 0, None)
             for name in names
         ),
-        workers=dict.fromkeys(STATES, 0) | {row.state: row.many for row in crew},
-        tallies=counted,
+        workers=dict.fromkeys(STATES, 0) | {row.state: row.many for row in pool},
+        samples=counted,
     )

@@ -1,6 +1,6 @@
 """What the service has still to do for jobs outside of itself, and who does it: recordings to fetch, webhooks to send.
 
-An errand is made in the transaction of what it follows from (``errand_rows``), so that none is forgotten. Any number of
+An errand is made in the transaction of what it follows from (``task_rows``), so that none is forgotten. Any number of
 processes take errands, each under a lease; one that is done is removed, and what became of webhooks is kept with their
 job. Every method is one transaction and raises ``StoreUnavailable`` where the database cannot be read or written.
 
@@ -27,11 +27,11 @@ DELIVERED = "delivered"
 RETRIED = "retried"
 GIVEN_UP = "given_up"
 
-_DEATHS = "deaths"
+_CRASHES = "deaths"
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class OutboxTask:
     """Something to do, held by one runner."""
 
     id: str
@@ -39,12 +39,12 @@ class Errand:
 
     job_id: str
     kind: str
-    """``errand_rows.FETCH`` or ``errand_rows.WEBHOOK``."""
+    """``task_rows.FETCH`` or ``task_rows.WEBHOOK``."""
 
     attempts: int
     """How often it was begun, this time included; without those that were handed back, or ended with their process."""
 
-    deaths: int
+    worker_crashes: int
     """How often its runner gave no sign of life any more."""
 
     runner: str
@@ -73,7 +73,7 @@ class Delivery:
     """When the next attempt is due; None where there is none, or this is not the last one so far."""
 
 
-class ErrandStore:
+class OutboxStore:
     """The errands in a database."""
 
     def __init__(self, database: Database) -> None:
@@ -81,7 +81,7 @@ class ErrandStore:
 
     def claim(
         self, runner: str, lease_s: Seconds, kinds: Collection[str], passing_over: Collection[str] = ()
-    ) -> Errand | None:
+    ) -> OutboxTask | None:
         """Take the errand of one of ``kinds`` that is due longest; None where none is.
 
         Two callers never get the same one. What runners held whose lease has run out is given back before.
@@ -121,8 +121,8 @@ class ErrandStore:
             if row is None:
                 return None
             owner = connection.execute(select(jobs.c.owner).where(jobs.c.id == row.job_id)).scalar() or ""
-        deaths = json.loads(row.body).get(_DEATHS, 0)
-        return Errand(row.id, row.job_id, row.kind, row.attempts, deaths, runner, owner)
+        worker_crashes = json.loads(row.body).get(_CRASHES, 0)
+        return OutboxTask(row.id, row.job_id, row.kind, row.attempts, worker_crashes, runner, owner)
 
     def any_due(self, kinds: Collection[str]) -> bool:
         """Whether there may be something to claim. Holds no other process up, so it may be asked often."""
@@ -131,36 +131,34 @@ class ErrandStore:
             lapsed = and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now)
             return bool(connection.execute(select(exists().where(or_(_due(now, kinds), lapsed)))).scalar_one())
 
-    def renew(self, errand: Errand, lease_s: Seconds) -> bool:
+    def renew(self, task: OutboxTask, lease_s: Seconds) -> bool:
         """Lengthen the lease. False: it is not the runner's any more (its job was deleted, another has taken it)."""
         with self._database.writing() as connection:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
-            return bool(
-                connection.execute(update(outbox_tasks).where(_held(errand)).values(lease_until=until)).rowcount
-            )
+            return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(lease_until=until)).rowcount)
 
-    def done(self, errand: Errand) -> bool:
+    def done(self, task: OutboxTask) -> bool:
         """It need not be done any more, for whatever reason. False: it was not the runner's."""
         with self._database.writing() as connection:
-            return bool(connection.execute(delete(outbox_tasks).where(_held(errand))).rowcount)
+            return bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
 
-    def again(self, errand: Errand, delay_s: Seconds) -> bool:
+    def again(self, task: OutboxTask, delay_s: Seconds) -> bool:
         """It has to be tried again in ``delay_s``. False: it was not the runner's."""
         with self._database.writing() as connection:
-            return _again(connection, errand, self._database.now(connection) + timedelta(seconds=delay_s))
+            return _again(connection, task, self._database.now(connection) + timedelta(seconds=delay_s))
 
-    def hand_back(self, errand: Errand) -> bool:
+    def requeue(self, task: OutboxTask) -> bool:
         """Let another runner have it at once, as if this one had not begun. False: it was not the runner's."""
         with self._database.writing() as connection:
             free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1}
-            return bool(connection.execute(update(outbox_tasks).where(_held(errand)).values(**free)).rowcount)
+            return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(**free)).rowcount)
 
     def release(self) -> int:
         """Give back what any runner holds, at once: for the start of a service that is the only one. How many."""
         with self._database.writing() as connection:
             return _release(connection, outbox_tasks.c.runner.is_not(None))
 
-    def note_delivery(self, errand: Errand, result: Delivered, retry_s: Seconds | None = None) -> bool:
+    def note_delivery(self, task: OutboxTask, result: Delivered, retry_s: Seconds | None = None) -> bool:
         """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
 
         Args:
@@ -175,18 +173,18 @@ class ErrandStore:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if retry_s is None:
-                ours = bool(connection.execute(delete(outbox_tasks).where(_held(errand))).rowcount)
+                ours = bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
             else:
-                ours = _again(connection, errand, now + timedelta(seconds=retry_s))
+                ours = _again(connection, task, now + timedelta(seconds=retry_s))
             if not ours:
                 return False
             stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
-            if connection.execute(select(jobs.c.number).where(jobs.c.id == errand.job_id).with_for_update()).scalar():
-                of_job = deliveries.c.job_id == errand.job_id
+            if connection.execute(select(jobs.c.number).where(jobs.c.id == task.job_id).with_for_update()).scalar():
+                of_job = deliveries.c.job_id == task.job_id
                 last = connection.execute(select(func.max(deliveries.c.attempt)).where(of_job)).scalar() or 0
                 connection.execute(
                     insert(deliveries).values(
-                        job_id=errand.job_id, task_id=errand.id, attempt=last + 1,
+                        job_id=task.job_id, task_id=task.id, attempt=last + 1,
                         at=now - timedelta(seconds=result.took_s), status=result.status or None,
                         error=result.error or None, took_s=result.took_s,
                     )
@@ -246,18 +244,18 @@ def _due(now: datetime, kinds: Collection[str]) -> ColumnElement[bool]:
     return and_(outbox_tasks.c.kind.in_(list(kinds)), outbox_tasks.c.runner.is_(None), outbox_tasks.c.due_at <= now)
 
 
-def _held(errand: Errand) -> ColumnElement[bool]:
+def _held(task: OutboxTask) -> ColumnElement[bool]:
     """It is this runner's. A lease that ran out is still held until somebody takes the errand."""
-    return and_(outbox_tasks.c.id == errand.id, outbox_tasks.c.runner == errand.runner)
+    return and_(outbox_tasks.c.id == task.id, outbox_tasks.c.runner == task.runner)
 
 
 def _webhook_of(job_id: str) -> ColumnElement[bool]:
     return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == outbox_rows.WEBHOOK)
 
 
-def _again(connection: Connection, errand: Errand, due_at: datetime) -> bool:
+def _again(connection: Connection, task: OutboxTask, due_at: datetime) -> bool:
     waiting = {"runner": None, "lease_until": None, "due_at": due_at}
-    return bool(connection.execute(update(outbox_tasks).where(_held(errand)).values(**waiting)).rowcount)
+    return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(**waiting)).rowcount)
 
 
 def _release(connection: Connection, held: ColumnElement[bool]) -> int:
@@ -268,7 +266,7 @@ def _release(connection: Connection, held: ColumnElement[bool]) -> int:
     ]
     for number, text in rows:
         body = json.loads(text)
-        body[_DEATHS] = body.get(_DEATHS, 0) + 1
+        body[_CRASHES] = body.get(_CRASHES, 0) + 1
         free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1, "body": json.dumps(body)}
         connection.execute(update(outbox_tasks).where(outbox_tasks.c.number == number).values(**free))
     return len(rows)

@@ -20,10 +20,10 @@ WEBHOOK = "webhook"
 
 def add(connection: Connection, job_id: str, kind: str, body: Mapping[str, object], due_at: datetime) -> str:
     """Keep an errand, in the transaction of what it follows from. Its id, which nobody can guess."""
-    errand_id = secrets.token_urlsafe(16)
+    task_id = secrets.token_urlsafe(16)
     connection.execute(
         insert(outbox_tasks).values(
-            id=errand_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0
+            id=task_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0
         )
     )
-    return errand_id
+    return task_id

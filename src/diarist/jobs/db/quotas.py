@@ -19,7 +19,7 @@ def by_key(connection: Connection, owner: str, idempotency_key: str) -> Job | No
     return None if row is None else jobs_of(connection, (row,))[0]
 
 
-def same(earlier: Job, fingerprint: str) -> Job:
+def check_fingerprint(earlier: Job, fingerprint: str) -> Job:
     """The earlier job, where it was the same order. Raises ``IdempotencyConflict``."""
     if earlier.order.fingerprint != fingerprint:
         raise IdempotencyConflict(

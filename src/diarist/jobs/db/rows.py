@@ -17,7 +17,7 @@ ASKED_AT_ONCE = 500
 COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
 
 
-def in_portions(job_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def in_batches(job_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """As many ids at a time as may stand in one statement."""
     rest = iter(job_ids)
     while some := tuple(islice(rest, ASKED_AT_ONCE)):
@@ -49,15 +49,15 @@ def values_of(job: Job) -> dict[str, object]:
         "stage": job.stage,
         "progress": job.progress,
         "attempts": job.attempts,
-        "worker_crashes": job.deaths,
-        "service_crashes": job.interruptions,
+        "worker_crashes": job.worker_crashes,
+        "service_crashes": job.service_crashes,
         "not_before": job.not_before,
         "worker": job.worker,
         "lease_until": job.lease_until,
-        "caller_lease_until": job.attended_until,
+        "caller_lease_until": job.caller_lease_until,
         "started_at": job.started_at,
         "ended_at": job.ended_at,
-        "finalized": job.settled,
+        "finalized": job.finalized,
         "duration": job.duration,
         "timings": serialization.dump_timings(job.timings),
         "error_code": None if job.error is None else job.error.code,
@@ -92,15 +92,15 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
         stage=row.stage,
         progress=row.progress,
         attempts=row.attempts,
-        deaths=row.worker_crashes,
-        interruptions=row.service_crashes,
+        worker_crashes=row.worker_crashes,
+        service_crashes=row.service_crashes,
         not_before=row.not_before,
         worker=row.worker,
         lease_until=row.lease_until,
-        attended_until=row.caller_lease_until,
+        caller_lease_until=row.caller_lease_until,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        settled=row.finalized,
+        finalized=row.finalized,
         duration=row.duration,
         timings=serialization.load_timings(row.timings),
         error=None if row.error_code is None else JobError(row.error_code, row.error_message),
@@ -110,7 +110,7 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
 def jobs_of(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
     """Those of rows of ``COLUMNS``, with their labels."""
     named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
-    for some in in_portions(named):
+    for some in in_batches(named):
         wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(some)).order_by(labels.c.name)
         for label in connection.execute(wanted):
             named[label.job_id].append((label.name, label.value))

@@ -37,7 +37,7 @@ def next_number(now: datetime, queues: Sequence[str], *, requests_only: bool) ->
     )
 
 
-def served(connection: Connection, owner: str) -> None:
+def record_turn(connection: Connection, owner: str) -> None:
     """The owner has had a turn: all others come before the next."""
     last = select(func.coalesce(func.max(owners.c.turn), 0)).scalar_subquery()
     connection.execute(update(owners).where(owners.c.owner == owner).values(turn=last + 1))

@@ -37,7 +37,7 @@ _COUNT, _SUM = "count", "sum"
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MetricSample:
     """One metric with one set of labels."""
 
     metric: str
@@ -66,20 +66,20 @@ def observe(connection: Connection, metric: str, value: float, **labels: str) ->
     _add(connection, metric, text, _SUM, value)
 
 
-def read(connection: Connection) -> tuple[Tally, ...]:
+def read(connection: Connection) -> tuple[MetricSample, ...]:
     """All tallies, by metric and labels."""
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in connection.execute(select(metrics)):
         found[row.metric, row.labels][row.bucket] = row.value
-    return tuple(_tally(metric, labels, values) for (metric, labels), values in sorted(found.items()))
+    return tuple(_sample(metric, labels, values) for (metric, labels), values in sorted(found.items()))
 
 
-def _tally(metric: str, labels: str, values: Mapping[str, float]) -> Tally:
+def _sample(metric: str, labels: str, values: Mapping[str, float]) -> MetricSample:
     buckets: list[float] = []
     for bound in BOUNDS.get(metric, ()):
         buckets.append((buckets[-1] if buckets else 0.0) + values.get(f"{bound:g}", 0.0))
     names = tuple(sorted(json.loads(labels).items()))
-    return Tally(metric, names, values.get(_COUNT, 0.0), values.get(_SUM, 0.0), tuple(buckets))
+    return MetricSample(metric, names, values.get(_COUNT, 0.0), values.get(_SUM, 0.0), tuple(buckets))
 
 
 def _add(connection: Connection, metric: str, labels: str, bucket: str, amount: float) -> None:

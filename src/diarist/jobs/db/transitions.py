@@ -62,16 +62,16 @@ def change(
         .returning(jobs.c.number, jobs.c.id, jobs.c.kind, jobs.c.created_at, jobs.c.webhook_url)
     ).all()
     for row in changed:
-        follow(connection, now, row.id, row.kind, transition.target, row.webhook_url)
+        emit_side_effects(connection, now, row.id, row.kind, transition.target, row.webhook_url)
     return tuple(changed)
 
 
-def follow(
+def emit_side_effects(
     connection: Connection, now: datetime, job_id: str, kind: JobKind, state: JobState, webhook_url: str | None
 ) -> None:
     """What follows from a job's being in a new state."""
     if kind is JobKind.JOB:
-        tell(connection, now, job_id, "state", {"state": state})
+        append_event(connection, now, job_id, "state", {"state": state})
     if state.ended:
         chunk_rows.forget(connection, job_id)
         stored_metrics.count(connection, stored_metrics.JOBS_ENDED, state=state)
@@ -79,7 +79,7 @@ def follow(
             outbox_rows.add(connection, job_id, outbox_rows.WEBHOOK, {"event": f"job.{state}"}, now)
 
 
-def tell(connection: Connection, now: datetime, job_id: str, kind: str, body: dict[str, object]) -> None:
+def append_event(connection: Connection, now: datetime, job_id: str, kind: str, body: dict[str, object]) -> None:
     """Keep an event of a job, whose row the caller's transaction has locked: so that numbers do not tie."""
     last = select(func.coalesce(func.max(events.c.number), 0)).where(events.c.job_id == job_id)
     number = connection.execute(last).scalar_one() + 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
-from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.media.directory import MediaStore, check_disk
 from diarist.jobs.model import Job, JobError, JobState
@@ -39,7 +39,7 @@ Note = Callable[[str, str, float], object]
 """Called as ``note(job_id, stage, done)``, ``done`` 0..1, about twice a second."""
 
 
-class FetchHandler:
+class DownloadHandler:
     """Fetches recordings to a private file, hands them to ``media`` and makes their jobs ready.
 
     Args:
@@ -61,8 +61,8 @@ class FetchHandler:
         settings: Settings,
         store: JobStore,
         media: MediaStore,
-        errands: ErrandStore,
-        announce: Callable[[str], object],
+        outbox: OutboxStore,
+        notify: Callable[[str], object],
         *,
         note: Note = lambda _job_id, _stage, _done: None,
         resolve: Resolve = resolve,
@@ -71,54 +71,52 @@ class FetchHandler:
         self._settings = settings
         self._store = store
         self._media = media
-        self._errands = errands
-        self._announce = announce
+        self._outbox = outbox
+        self._notify = notify
         self._note = note
         self._networks = parse_networks(settings.allowed_networks)
         self._resolve = resolve
         self._tls = tls
 
-    def run(self, errand: Errand, check: Callable[[], None]) -> None:
+    def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
         """Fetch the recording, unless nobody waits for it any more."""
-        job = self._wanted(errand)
+        job = self._wanted(task)
         if job is None:
-            self._clear(errand)
+            self._clear(task)
             return
         try:
             with (
                 logs.about(request=job.order.request_id, job=job.id),
-                tracing.span(
-                    STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=errand.attempts
-                ),
+                tracing.span(STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
                 self._private_file() as path,
             ):
                 fetched = self._fetch(job, path, check)
                 self._keep(job, path, fetched, check)
-            self._errands.done(errand)
+            self._outbox.done(task)
         except _Unwanted:
-            self._clear(errand)
+            self._clear(task)
         except InputError as error:
-            self._refuse(errand, to_job_error(error, job))
+            self._refuse(task, to_job_error(error, job))
         except ServiceError as error:
-            if self._wanted(errand) is None:
-                self._clear(errand)
+            if self._wanted(task) is None:
+                self._clear(task)
             else:
-                self._try_later(errand, to_job_error(error, job))
+                self._try_later(task, to_job_error(error, job))
 
-    def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+    def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         """Try again later, or fail the job."""
-        job = self._wanted(errand)
+        job = self._wanted(task)
         if job is None:
-            self._clear(errand)
+            self._clear(task)
         elif last:
-            self._refuse(errand, to_job_error(error, job))
+            self._refuse(task, to_job_error(error, job))
         else:
-            self._try_later(errand, to_job_error(error, job))
+            self._try_later(task, to_job_error(error, job))
 
-    def _wanted(self, errand: Errand) -> Job | None:
+    def _wanted(self, task: OutboxTask) -> Job | None:
         """The job, if it waits for its recording."""
         try:
-            job = self._store.get(errand.job_id)
+            job = self._store.get(task.job_id)
         except JobNotFound:
             return None
         return job if job.state is JobState.QUEUED and not job.ready else None
@@ -161,10 +159,10 @@ class FetchHandler:
                 size_bytes = self._media.keep(job.id, cast("BinaryIO", watched), limit_bytes)
         else:
             size_bytes = self._media.keep(job.id, path, limit_bytes)
-        if not self._store.supply(job.id, size_bytes, fetched.filename):
+        if not self._store.attach_recording(job.id, size_bytes, fetched.filename):
             raise _Unwanted
         logger.info("Recording fetched: %d bytes", size_bytes, extra={"job_id": job.id})
-        self._announce(job.order.queue)
+        self._notify(job.order.queue)
 
     def _check_wanted(self, job_id: str, check: Callable[[], None]) -> None:
         check()
@@ -182,34 +180,34 @@ class FetchHandler:
         self._media.check_room(size_bytes)
         check_disk(settings.temp_dir, size_bytes, settings.min_free_mb * 2**20, "TEMP_AUDIO_DIR")
 
-    def _clear(self, errand: Errand) -> None:
+    def _clear(self, task: OutboxTask) -> None:
         """Nobody waits for the recording: leave nothing of what this, or a process that was killed, has stored."""
         try:
-            job = self._store.get(errand.job_id)
+            job = self._store.get(task.job_id)
         except JobNotFound:
             job = None
         if job is None or (job.state.ended and not job.ready):
-            self._media.remove(errand.job_id)
-        self._errands.done(errand)
+            self._media.remove(task.job_id)
+        self._outbox.done(task)
 
-    def _refuse(self, errand: Errand, error: JobError) -> None:
-        if not self._errands.renew(errand, LEASE_S):
+    def _refuse(self, task: OutboxTask, error: JobError) -> None:
+        if not self._outbox.renew(task, LEASE_S):
             return  # another process has it, and perhaps the recording
-        logger.info("The recording cannot be fetched (%s)", error.code, extra={"job_id": errand.job_id})
-        self._store.refuse(errand.job_id, error)
-        self._clear(errand)
+        logger.info("The recording cannot be fetched (%s)", error.code, extra={"job_id": task.job_id})
+        self._store.reject(task.job_id, error)
+        self._clear(task)
 
-    def _try_later(self, errand: Errand, error: JobError) -> None:
-        if errand.attempts >= self._settings.job_attempts:
-            words = error.message if errand.attempts < 2 else f"{error.message} It was tried {errand.attempts} times."
-            self._refuse(errand, JobError(error.code, words))
+    def _try_later(self, task: OutboxTask, error: JobError) -> None:
+        if task.attempts >= self._settings.job_attempts:
+            words = error.message if task.attempts < 2 else f"{error.message} It was tried {task.attempts} times."
+            self._refuse(task, JobError(error.code, words))
             return
-        delay_s: Seconds = self._settings.job_retry_s * BACKOFF ** (errand.attempts - 1)
+        delay_s: Seconds = self._settings.job_retry_s * BACKOFF ** (task.attempts - 1)
         logger.info(
             "The recording could not be fetched (%s); tried again in %.1f s",
-            error.code, delay_s, extra={"job_id": errand.job_id},
+            error.code, delay_s, extra={"job_id": task.job_id},
         )  # fmt: skip
-        self._errands.again(errand, delay_s)
+        self._outbox.again(task, delay_s)
 
     @contextmanager
     def _private_file(self) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from diarist.errors import Cancelled, JobFailed, ServiceError
 from diarist.jobs.db import outbox_rows
-from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.observability import logs
 from diarist.types import Seconds
 
@@ -32,17 +32,17 @@ LEASE_S: Seconds = 30.0
 POLL_S: Seconds = 1.0
 """Longest time between two looks for errands: workers make some, and other machines."""
 
-MOST_DEATHS = 25
+MAX_CRASHES = 25
 """An errand during which the service died so often is given up: it may be what kills it, and may not."""
 
 
 class Handler(Protocol):
-    """What is done for errands of one kind. Ends each of them in the ``ErrandStore``: done, or again."""
+    """What is done for errands of one kind. Ends each of them in the ``OutboxStore``: done, or again."""
 
-    def run(self, errand: Errand, check: Callable[[], None]) -> None:
+    def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
         """Do it. ``check`` is to be called about twice a second, and what it raises to be passed on at once."""
 
-    def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+    def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         """``run`` has raised something that it did not expect: try again later, or give up, as is certain if ``last``.
 
         Either way with words for the user.
@@ -53,11 +53,11 @@ class Handler(Protocol):
 class _Hold:
     """One errand in hand."""
 
-    errand: Errand
+    task: OutboxTask
     lost: threading.Event = field(default_factory=threading.Event)
 
 
-class ErrandRunner:
+class OutboxRunner:
     """Claims errands that are due and has them handled, until it is stopped.
 
     Args:
@@ -70,13 +70,13 @@ class ErrandRunner:
 
     def __init__(
         self,
-        errands: ErrandStore,
+        outbox: OutboxStore,
         handlers: Mapping[str, Handler],
         threads: Mapping[str, int] = THREADS,
         lease_s: Seconds = LEASE_S,
         poll_s: Seconds = POLL_S,
     ) -> None:
-        self._errands = errands
+        self._outbox = outbox
         self._handlers = handlers
         self._threads = threads
         self._lease_s = lease_s
@@ -88,7 +88,7 @@ class ErrandRunner:
         self._holds: dict[threading.Thread, _Hold] = {}
         self._renewed_at = 0.0
         self._store_fails = False
-        self._main = threading.Thread(target=self._run, name="errands", daemon=True)
+        self._main = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
         self._main.start()
@@ -103,7 +103,7 @@ class ErrandRunner:
         """Stop what is under way here for a job that is gone, and wait for the end of it, so long at the most."""
         until = time.monotonic() + timeout
         with self._changed:
-            found = {thread: hold for thread, hold in self._holds.items() if hold.errand.job_id == job_id}
+            found = {thread: hold for thread, hold in self._holds.items() if hold.task.job_id == job_id}
         for hold in found.values():
             hold.lost.set()
         for thread in found:
@@ -121,7 +121,7 @@ class ErrandRunner:
             threads = tuple(self._holds)
         for thread in threads:
             thread.join(max(until - time.monotonic(), 0.0))
-        late = [hold.errand for thread, hold in self._holds.copy().items() if thread.is_alive()]
+        late = [hold.task for thread, hold in self._holds.copy().items() if thread.is_alive()]
         if late:
             logger.warning(
                 "%d errands did not stop within %.1f s; they are taken up again when their leases run out",
@@ -148,33 +148,33 @@ class ErrandRunner:
 
     def _begin_what_is_due(self) -> None:
         kinds = self._free_kinds()
-        if not kinds or not self._errands.any_due(kinds):
+        if not kinds or not self._outbox.any_due(kinds):
             return
         for kind in kinds:
             while self._room_for(kind) > 0:
                 runner = f"{self._name}:{secrets.token_hex(8)}"
-                errand = self._errands.claim(runner, self._lease_s, (kind,), self._with_their_share(kind))
-                if errand is None:
+                task = self._outbox.claim(runner, self._lease_s, (kind,), self._with_their_share(kind))
+                if task is None:
                     break
-                self._begin(errand)
+                self._begin(task)
 
     def _free_kinds(self) -> tuple[str, ...]:
         return tuple(kind for kind in self._handlers if self._room_for(kind) > 0)
 
     def _room_for(self, kind: str) -> int:
         with self._changed:
-            busy = sum(hold.errand.kind == kind for hold in self._holds.values())
+            busy = sum(hold.task.kind == kind for hold in self._holds.values())
         return 0 if self._stopping else self._threads[kind] - busy
 
     def _with_their_share(self, kind: str) -> Collection[str]:
         most = max(int(self._threads[kind] * SHARE), 1)
         with self._changed:
-            counts = Counter(hold.errand.owner for hold in self._holds.values() if hold.errand.kind == kind)
+            counts = Counter(hold.task.owner for hold in self._holds.values() if hold.task.kind == kind)
         return tuple(owner for owner, count in counts.items() if count >= most)
 
-    def _begin(self, errand: Errand) -> None:
-        hold = _Hold(errand)
-        thread = threading.Thread(target=self._handle, args=(hold,), name=f"errand-{errand.kind}", daemon=True)
+    def _begin(self, task: OutboxTask) -> None:
+        hold = _Hold(task)
+        thread = threading.Thread(target=self._handle, args=(hold,), name=f"errand-{task.kind}", daemon=True)
         with self._changed:
             self._holds[thread] = hold
         try:
@@ -185,16 +185,16 @@ class ErrandRunner:
             raise
 
     def _handle(self, hold: _Hold) -> None:
-        errand = hold.errand
+        task = hold.task
         try:
-            with logs.about(job=errand.job_id):
+            with logs.about(job=task.job_id):
                 self._attempt(hold)
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             if isinstance(error, Cancelled) and (self._stopping or hold.lost.is_set()):
                 with suppress(ServiceError):  # its lease runs out then
-                    self._errands.hand_back(errand)
+                    self._outbox.requeue(task)
             else:
-                self._settle(errand, error)
+                self._finalize(task, error)
         finally:
             with self._changed:
                 del self._holds[threading.current_thread()]
@@ -208,29 +208,31 @@ class ErrandRunner:
             if hold.lost.is_set():
                 raise Cancelled("The errand is not ours any more.")
 
-        errand = hold.errand
-        handler = self._handlers[errand.kind]
-        if errand.deaths >= MOST_DEATHS:
-            told = JobFailed(f"The service died {errand.deaths} times in the middle of it, so it is not tried again.")
-            handler.failed(errand, told, last=True)
+        task = hold.task
+        handler = self._handlers[task.kind]
+        if task.worker_crashes >= MAX_CRASHES:
+            told = JobFailed(
+                f"The service died {task.worker_crashes} times in the middle of it, so it is not tried again."
+            )
+            handler.failed(task, told, last=True)
             return
         check()
-        handler.run(errand, check)
+        handler.run(task, check)
 
-    def _settle(self, errand: Errand, error: Exception) -> None:
+    def _finalize(self, task: OutboxTask, error: Exception) -> None:
         if isinstance(error, ServiceError):
-            logger.warning("An errand (%s) has to wait: %s", errand.kind, error, extra={"job_id": errand.job_id})
+            logger.warning("An errand (%s) has to wait: %s", task.kind, error, extra={"job_id": task.job_id})
         else:
-            logger.error("An errand (%s) failed", errand.kind, exc_info=error, extra={"job_id": errand.job_id})
+            logger.error("An errand (%s) failed", task.kind, exc_info=error, extra={"job_id": task.job_id})
         try:
-            self._handlers[errand.kind].failed(errand, error)
+            self._handlers[task.kind].failed(task, error)
         except ServiceError as failure:
             logger.warning(
                 "How an errand ended cannot be kept, so it is tried again later: %s", failure,
-                extra={"job_id": errand.job_id},
+                extra={"job_id": task.job_id},
             )  # fmt: skip
         except Exception:
-            logger.exception("How an errand ended cannot be kept", extra={"job_id": errand.job_id})
+            logger.exception("How an errand ended cannot be kept", extra={"job_id": task.job_id})
 
     def _renew_when_due(self) -> None:
         now = time.monotonic()
@@ -239,6 +241,6 @@ class ErrandRunner:
         with self._changed:
             holds = tuple(self._holds.values())
         for hold in holds:
-            if not hold.lost.is_set() and not self._errands.renew(hold.errand, self._lease_s):
+            if not hold.lost.is_set() and not self._outbox.renew(hold.task, self._lease_s):
                 hold.lost.set()
         self._renewed_at = now

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.model import Job, JobState
 from diarist.jobs.store import JobStore
@@ -45,7 +45,7 @@ class WebhookHandler:
         self,
         settings: Settings,
         store: JobStore,
-        errands: ErrandStore,
+        outbox: OutboxStore,
         master: str,
         *,
         delays_s: Sequence[Seconds] = RETRY_DELAYS_S,
@@ -55,30 +55,30 @@ class WebhookHandler:
         secret_for(master, "")
         self._settings = settings
         self._store = store
-        self._errands = errands
+        self._outbox = outbox
         self._master = master
         self._delays_s = tuple(delays_s)
         self._networks = parse_networks(settings.allowed_networks)
         self._resolve = resolve
         self._tls = tls
 
-    def run(self, errand: Errand, check: Callable[[], None]) -> None:
+    def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
         """Make one attempt."""
-        job = self._job(errand)
+        job = self._job(task)
         if job is None or job.order.webhook_url is None or not job.state.ended:
-            self._errands.done(errand)
+            self._outbox.done(task)
             return
         body = message(job)
         with (
             logs.about(request=job.order.request_id, job=job.id),
             tracing.span(
-                "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=errand.attempts
+                "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts
             ) as span,
         ):
             result = post(
                 job.order.webhook_url,
                 body,
-                sign(secret_for(self._master, job.order.owner), errand.id, body),
+                sign(secret_for(self._master, job.order.owner), task.id, body),
                 timeout_s=self._settings.webhook_timeout_s,
                 networks=self._networks,
                 check=check,
@@ -89,26 +89,26 @@ class WebhookHandler:
                 span.note(http_status=result.status)
             if not result.ok:
                 span.fail(str(result.status or "unreachable"))
-            self._note(errand, job, result, last=result.status == HTTPStatus.GONE)
+            self._note(task, job, result, last=result.status == HTTPStatus.GONE)
 
-    def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+    def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         """Keep an attempt that failed in the service itself."""
-        job = self._job(errand)
+        job = self._job(task)
         if job is None:
-            self._errands.done(errand)
+            self._outbox.done(task)
         else:
-            self._note(errand, job, Delivered(0, 0.0, to_job_error(error, job).message), last=last)
+            self._note(task, job, Delivered(0, 0.0, to_job_error(error, job).message), last=last)
 
-    def _job(self, errand: Errand) -> Job | None:
+    def _job(self, task: OutboxTask) -> Job | None:
         try:
-            return self._store.get(errand.job_id)
+            return self._store.get(task.job_id)
         except JobNotFound:
             return None
 
-    def _note(self, errand: Errand, job: Job, result: Delivered, *, last: bool) -> None:
-        again = not result.ok and not last and errand.attempts < len(self._delays_s)
-        retry_s = float(self._delays_s[errand.attempts]) if again else None
-        if not self._errands.note_delivery(errand, result, retry_s):
+    def _note(self, task: OutboxTask, job: Job, result: Delivered, *, last: bool) -> None:
+        again = not result.ok and not last and task.attempts < len(self._delays_s)
+        retry_s = float(self._delays_s[task.attempts]) if again else None
+        if not self._outbox.note_delivery(task, result, retry_s):
             return
         # Its path and query may hold the receiver's own secret.
         host = urlsplit(job.order.webhook_url or "").hostname
@@ -117,7 +117,7 @@ class WebhookHandler:
             logger.info("Webhook taken by %s after %.2f s", host, result.took_s, extra=extra)
         elif retry_s is None:
             logger.warning(
-                "Webhook to %s given up after %d attempts: %s", host, errand.attempts, result.error, extra=extra
+                "Webhook to %s given up after %d attempts: %s", host, task.attempts, result.error, extra=extra
             )
         else:
             logger.info("Webhook to %s failed, tried again in %g s: %s", host, retry_s, result.error, extra=extra)

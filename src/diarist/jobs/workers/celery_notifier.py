@@ -73,8 +73,8 @@ def broadcast(queue: str) -> Any:
     return Broadcast(f"diarist.{queue}", routing_key=queue, auto_delete=True, no_ack=True)  # type: ignore[no-untyped-call]
 
 
-class CeleryQueue:
-    """A ``JobQueue`` that announces from a thread of its own: nobody waits for Redis, least of all a caller of HTTP.
+class CeleryNotifier:
+    """A ``WorkerNotifier`` that notifies from a thread of its own: nobody waits for Redis, least of all a request.
 
     Raises:
         ConfigurationError: the URL names no Redis.
@@ -84,10 +84,10 @@ class CeleryQueue:
         self._app = make_app(url)
         self._asked: SimpleQueue[str | None] = SimpleQueue()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._announce_all, name="announcer", daemon=True)
+        self._thread = threading.Thread(target=self._notify_all, name="announcer", daemon=True)
         self._thread.start()
 
-    def announce(self, queue: str) -> None:
+    def notify(self, queue: str) -> None:
         self._asked.put(queue)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class CeleryQueue:
         self._asked.put(None)
         self._thread.join(STOP_S)
 
-    def _announce_all(self) -> None:
+    def _notify_all(self) -> None:
         connection = self._app.connection_for_write()
         try:
             while (queue := self._asked.get()) is not None:
@@ -130,7 +130,7 @@ class CeleryQueue:
             connection.release()
 
 
-class Listener:
+class NotificationListener:
     """Hears what is announced and calls ``wake``, from a thread of its own, until it is stopped.
 
     One at a time in a process: Celery keeps its event loop and the application of its tasks for the whole of it.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.work import NoteModels, Settled
+from diarist.jobs.workers.work import NoteModels, OnFinal
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
@@ -83,7 +83,7 @@ def work(
     options: TranscribeOptions,
     progress: Progress,
     settings: Settings,
-    settled: Settled,
+    finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
     """The pipeline, with the limits of the settings."""
@@ -91,7 +91,7 @@ def work(
     from diarist.pipeline.transcription import transcribe
 
     limits = DecodeLimits.of(settings, settings.temp_dir)
-    return transcribe(path, engine, options, progress, limits, settled=settled, scatter=scatter)
+    return transcribe(path, engine, options, progress, limits, finalized=finalized, scatter=scatter)
 
 
 class _Sayer:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 NOTE_EVERY_S = 0.25
 """Progress is written to the store at most this often."""
 
-BEAT_S = 0.5
+HEARTBEAT_INTERVAL_S = 0.5
 """Longest time between two signs of life; shorter where the lease is."""
 
 STOP_S = 1.0
@@ -50,7 +50,7 @@ class _Hold:
     """On the monotonic clock, once the store has said that the job is not ours any more."""
 
 
-class Keeper:
+class Heartbeat:
     """Renews the leases of the jobs that are held, and gives signs of life, from threads of its own.
 
     There may be several jobs: one that is worked on, and others that were interrupted for it. Work that shows no
@@ -88,10 +88,10 @@ class Keeper:
         self._holds: list[_Hold] = []
         self._sign_at = time.monotonic()
         self._answered_at = time.monotonic()
-        self._beat_s = min(BEAT_S, settings.job_lease_s / 4)
+        self._beat_s = min(HEARTBEAT_INTERVAL_S, settings.job_lease_s / 4)
         self._beating = True
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
-        threading.Thread(target=self._keep, name="keeper", daemon=True).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._keep, name="lease-renewer", daemon=True).start()
 
     def look(self) -> None:
         """Ask the store soon: somebody said that there are news."""

@@ -25,7 +25,7 @@ DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)
-class Briefing:
+class WorkerConfig:
     """What a worker is told before it starts."""
 
     worker: str
@@ -45,7 +45,7 @@ class Briefing:
         return json.dumps(fields).encode() + b"\n"
 
     @classmethod
-    def load(cls, line: bytes) -> Briefing:
+    def load(cls, line: bytes) -> WorkerConfig:
         """The briefing that ``dump`` wrote.
 
         Raises:
@@ -55,7 +55,7 @@ class Briefing:
         return cls(fields["worker"], load_settings(**fields["settings"]), fields["fault"], fields["gpu"])
 
 
-class WorkerLine:
+class WorkerChannel:
     """The worker's end. Takes the process's stdin and stdout for itself: nobody else's output can garble the events.
 
     ``wake`` is set when there may be news: a new job, or one canceled. ``leave`` is set when the worker should end: its
@@ -73,9 +73,9 @@ class WorkerLine:
         self.heard: Callable[[], None] = lambda: None
         """Called at each wake, by the thread that hears it."""
 
-    def briefing(self) -> Briefing:
+    def config(self) -> WorkerConfig:
         """The first line. Call it once, before ``listen``."""
-        return Briefing.load(self._down.readline())
+        return WorkerConfig.load(self._down.readline())
 
     def listen(self) -> None:
         """Begin to hear wakes, the end of the supervisor, and SIGTERM. Call it in the main thread."""

@@ -14,7 +14,7 @@ from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import open_media
 from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
-from diarist.jobs.workers.pool import COMMAND, Crew
+from diarist.jobs.workers.pool import COMMAND, WorkerPool
 from diarist.settings import Settings
 from diarist.signals import stopped_by_signals
 
@@ -36,7 +36,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
             "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet set "
             "QUEUE_URL and DATABASE_URL, and MEDIA_URL to a place that all machines reach."
         )
-    from diarist.jobs.workers.celery_notifier import Listener
+    from diarist.jobs.workers.celery_notifier import NotificationListener
 
     # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
     for name in ("celery", "kombu", "amqp"):
@@ -46,15 +46,15 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     with ExitStack() as stack:
         store = open_store(settings)
         stack.callback(store.close)
-        crew = Crew(settings, store, lambda: None, command)
-        listener = Listener(settings.queue_url, listened_to(settings), crew.wake)
-        stack.callback(crew.stop)
+        pool = WorkerPool(settings, store, lambda: None, command)
+        listener = NotificationListener(settings.queue_url, listened_to(settings), pool.wake)
+        stack.callback(pool.stop)
         stack.enter_context(stopped_by_signals(stop.set))
         media = open_media(settings)
         stack.callback(media.close)
         sweeper = Sweeper(settings, store.database, store, media)
         stack.callback(sweeper.stop)
-        crew.start()
+        pool.start()
         sweeper.start()
         listener.start()
         stack.callback(listener.stop)
@@ -63,8 +63,8 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         logger.info("Working on %s: queues %s", socket.gethostname(), settings.queues or "by what the workers can do")
         stop.wait()
         logger.info("Leaving: what is in hand has %.0f s to be finished", settings.drain_s)
-        crew.drain(settings.drain_s)
-        crew.stop()  # before all else: whoever runs this may kill it soon after that time
+        pool.drain(settings.drain_s)
+        pool.stop()  # before all else: whoever runs this may kill it soon after that time
     logger.info("Left")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from diarist.jobs.workers.pool import Crew
+from diarist.jobs.workers.pool import WorkerPool
 
 
-class JobQueue(Protocol):
+class WorkerNotifier(Protocol):
     """Tells workers that there is something to look for. Safe to call from any thread; never raises."""
 
-    def announce(self, queue: str) -> None:
+    def notify(self, queue: str) -> None:
         """There may be a job in this queue of the store, or one that was running is not wanted any more."""
         ...
 
@@ -19,14 +19,14 @@ class JobQueue(Protocol):
         ...
 
 
-class LocalQueue:
+class LocalNotifier:
     """Wakes the workers of this process."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
-    def announce(self, queue: str) -> None:  # noqa: ARG002
-        self._crew.wake()
+    def notify(self, queue: str) -> None:  # noqa: ARG002
+        self._pool.wake()
 
     def close(self) -> None:
         """Nothing to do: the crew is ended by whoever started it."""

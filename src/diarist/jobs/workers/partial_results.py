@@ -26,7 +26,7 @@ class PartialTranscript:
         if not self._waiting:
             return
         try:
-            self._store.settle(self._job_id, self._worker, self._kept, self._waiting)
+            self._store.finalize(self._job_id, self._worker, self._kept, self._waiting)
         except ServiceError as error:
             logger.warning("Utterances cannot be shown yet: %s", error)
             return

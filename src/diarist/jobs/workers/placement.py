@@ -15,7 +15,7 @@ NEMO_RECOGNIZERS = ("nemo",)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerSlot:
     """What one worker process has for itself, and so has each that follows when it dies."""
 
     number: int
@@ -31,7 +31,7 @@ class Place:
         return None if self.gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self.gpu}
 
 
-def places(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[Place, ...]:
+def worker_slots(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[WorkerSlot, ...]:
     """At least one: as many as WORKERS says, or else one for each GPU that may be used.
 
     Where there are several GPUs each place gets one, in turn. Cores are divided evenly, unless CPU_THREADS says how
@@ -42,7 +42,7 @@ def places(settings: Settings, environment: Mapping[str, str] = os.environ) -> t
     if count > 1:
         settings = settings.model_copy(update={"cpu_threads": settings.threads_each(count)})
     return tuple(
-        Place(number, settings, gpus[number % len(gpus)] if len(gpus) > 1 else None) for number in range(count)
+        WorkerSlot(number, settings, gpus[number % len(gpus)] if len(gpus) > 1 else None) for number in range(count)
     )
 
 

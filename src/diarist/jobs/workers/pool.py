@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from diarist.jobs.store import JobStore
-from diarist.jobs.workers.placement import Place, places
+from diarist.jobs.workers.placement import WorkerSlot, worker_slots
 from diarist.jobs.workers.supervisor import Supervisor
 from diarist.settings import Settings
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-P", "-m", "diarist.jobs.workers.worker")
 
 
-class Crew:
+class WorkerPool:
     """Keeps a worker process running in each place.
 
     Args:
@@ -44,10 +44,10 @@ class Crew:
 
     def start(self) -> None:
         """Look where there is room, and start a worker in each place."""
-        found = places(self._settings)
+        found = worker_slots(self._settings)
         _tell(found)
         self._supervisors = tuple(
-            Supervisor(place, self._store, self._notify, self.wake, self._command) for place in found
+            Supervisor(slot, self._store, self._notify, self.wake, self._command) for slot in found
         )
         for supervisor in self._supervisors:
             supervisor.start()
@@ -74,8 +74,8 @@ class Crew:
             supervisor.stop(max(until - time.monotonic(), 0.0))
 
 
-def _tell(found: Sequence[Place]) -> None:
+def _tell(found: Sequence[WorkerSlot]) -> None:
     if len(found) > 1:
-        gpus = dict.fromkeys(place.gpu for place in found if place.gpu is not None)
+        gpus = dict.fromkeys(slot.gpu for slot in found if slot.gpu is not None)
         where = f" on GPUs {', '.join(gpus)}" if gpus else ""
         logger.info("%d workers%s, threads of each: %d", len(found), where, found[0].settings.threads)

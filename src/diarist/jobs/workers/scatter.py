@@ -15,10 +15,10 @@ import numpy as np
 from diarist import __version__
 from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing, StorageFull
-from diarist.jobs.db.chunks import PortionStore, Task
+from diarist.jobs.db.chunks import ChunkStore, Task
 from diarist.jobs.media.directory import MediaStore
 from diarist.jobs.model import Job
-from diarist.protocols import Engine, NotePortion, Portion
+from diarist.protocols import Chunk, ChunkProgress, Engine
 from diarist.scratch import disk_full
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress
@@ -74,7 +74,7 @@ class StoreScatter:
         self,
         job: Job,
         engine: Engine,
-        portions: PortionStore,
+        chunks: ChunkStore,
         media: MediaStore,
         worker: str,
         settings: Settings,
@@ -82,7 +82,7 @@ class StoreScatter:
     ) -> None:
         self._job = job
         self._engine = engine
-        self._portions = portions
+        self._chunks = chunks
         self._media = media
         self._worker = worker
         self._settings = settings
@@ -100,20 +100,18 @@ class StoreScatter:
                 self._publish(samples_name(number), audio)
         return True
 
-    def __call__(
-        self, channel: int, portions: Sequence[Portion], progress: NotePortion
-    ) -> Generator[bytes, None, None]:
+    def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
         order = self._job.order
-        digests = self._portions.post(self._job.id, self._signature, order.queue, channel, portions)
+        digests = self._chunks.post(self._job.id, self._signature, order.queue, channel, chunks)
         indices = {digest: index for index, digest in enumerate(digests)}
         done: set[int] = set()
         for wanted, digest in enumerate(digests):
             while wanted not in done:
                 if self._look(indices, done, progress) and wanted in done:
                     break  # what comes next is handed on before more is begun
-                task = self._portions.claim(
+                task = self._chunks.claim(
                     self._worker, self._settings.job_stall_s, self._signature,
-                    only=(self._job.id, channel, portions[wanted].stage),
+                    only=(self._job.id, channel, chunks[wanted].stage),
                 )  # fmt: skip
                 if task is None:
                     progress(wanted, 0.0)
@@ -121,29 +119,29 @@ class StoreScatter:
                     continue
                 index = indices.get(task.digest)
                 if index is None:  # of an earlier attempt that was begun otherwise: nobody waits for it
-                    self._portions.done(task, self._worker)
+                    self._chunks.done(task, self._worker)
                     continue
                 self._do(task, index, progress)
                 done.add(index)
             result = self._result(digest)
             if result is None:
                 done.discard(wanted)
-                yield from self._again(channel, portions[wanted], digest, wanted, progress)
+                yield from self._again(channel, chunks[wanted], digest, wanted, progress)
             else:
                 yield result
 
-    def _look(self, indices: dict[str, int], done: set[int], progress: NotePortion) -> bool:
+    def _look(self, indices: dict[str, int], done: set[int], progress: ChunkProgress) -> bool:
         """Note what others have done since; whether that is anything.
 
         Raises:
             JobFailed: workers died of a portion as often as they may.
         """
-        states = self._portions.states(self._job.id)
+        states = self._chunks.states(self._job.id)
         for state in states.values():
-            if state.deaths >= self._settings.job_attempts and not state.done:
+            if state.worker_crashes >= self._settings.job_attempts and not state.done:
                 raise JobFailed(
-                    f"The worker died {state.deaths} times while it worked on one part of this recording, so it is not "
-                    "tried again. The recording may bring a library down: the log has the details."
+                    f"The worker died {state.worker_crashes} times while it worked on a part of this recording, so it "
+                    "is not tried again. The recording may bring a library down: the log has the details."
                 )
         found = {index for digest, index in indices.items() if digest in states and states[digest].done} - done
         for index in sorted(found):
@@ -151,12 +149,12 @@ class StoreScatter:
             progress(index)
         return bool(found)
 
-    def _do(self, task: Task, index: int, progress: NotePortion) -> None:
-        portion = task.portion
-        samples = self._channels[task.channel].part(portion.first_sample, portion.stop_sample)
-        result = perform(self._engine, Audio(samples), portion, lambda _, part: progress(index, part * 0.99))
+    def _do(self, task: Task, index: int, progress: ChunkProgress) -> None:
+        chunk = task.chunk
+        samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
+        result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part * 0.99))
         self._media.keep_part(task.job_id, result_name(task.digest), result)
-        self._portions.done(task, self._worker)
+        self._chunks.done(task, self._worker)
         progress(index)
 
     def _result(self, digest: str) -> bytes | None:
@@ -166,12 +164,12 @@ class StoreScatter:
             return None
 
     def _again(
-        self, channel: int, portion: Portion, digest: str, index: int, progress: NotePortion
+        self, channel: int, chunk: Chunk, digest: str, index: int, progress: ChunkProgress
     ) -> Generator[bytes, None, None]:
         """Do one portion here whose result was lost after it was done."""
         logger.warning("The result of a portion is not there any more: it is done again")
-        samples = self._channels[channel].part(portion.first_sample, portion.stop_sample)
-        result = perform(self._engine, Audio(samples), portion, lambda _, part: progress(index, part))
+        samples = self._channels[channel].part(chunk.first_sample, chunk.stop_sample)
+        result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part))
         self._media.keep_part(self._job.id, result_name(digest), result)
         yield result
 
@@ -194,15 +192,15 @@ class StoreScatter:
             ) from error
 
 
-def help_out(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
+def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
     """Do a portion of a job that another worker holds, and keep its result where that one finds it.
 
     Raises:
         MediaMissing: the job is over.
     """
-    portion = task.portion
+    chunk = task.chunk
     content = media.part_range(
-        task.job_id, samples_name(task.channel), portion.first_sample * SAMPLE_BYTES, portion.stop_sample * SAMPLE_BYTES
+        task.job_id, samples_name(task.channel), chunk.first_sample * SAMPLE_BYTES, chunk.stop_sample * SAMPLE_BYTES
     )
     piece = Audio(np.frombuffer(content, dtype="<f4").astype(np.float32))
-    media.keep_part(task.job_id, result_name(task.digest), perform(engine, piece, portion, progress))
+    media.keep_part(task.job_id, result_name(task.digest), perform(engine, piece, chunk, progress))

@@ -11,7 +11,7 @@ LEAVE_S = 1.5
 """How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
 
 
-def see_out(leave: threading.Event, left: threading.Event, give_up: Callable[[], None]) -> None:
+def shutdown_watchdog(leave: threading.Event, left: threading.Event, give_up: Callable[[], None]) -> None:
     """End the process soon after it was told to leave, also where the main thread is held up in native code."""
     leave.wait()
     if left.wait(LEAVE_S):

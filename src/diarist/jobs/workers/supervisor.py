@@ -20,8 +20,8 @@ from diarist.jobs.db.database import utc_now
 from diarist.jobs.model import WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.jobs.workers import ipc
-from diarist.jobs.workers.ipc import Briefing
-from diarist.jobs.workers.placement import Place
+from diarist.jobs.workers.ipc import WorkerConfig
+from diarist.jobs.workers.placement import WorkerSlot
 from diarist.observability import logs
 
 logger = logging.getLogger(__name__)
@@ -64,14 +64,14 @@ class Supervisor:
 
     def __init__(
         self,
-        place: Place,
+        slot: WorkerSlot,
         store: JobStore,
         notify: Callable[[], None],
         offer: Callable[[], None],
         command: Sequence[str],
     ) -> None:
-        self._place = place
-        self._settings = place.settings
+        self._slot = slot
+        self._settings = slot.settings
         self._store = store
         self._notify = notify
         self._offer = offer
@@ -140,7 +140,7 @@ class Supervisor:
             self._ended.set()
 
     def _keep_one_running(self) -> None:
-        deaths = 0
+        worker_crashes = 0
         fault: str | None = None
         name = self._name_next(fault)
         while not self._stopping.is_set():
@@ -158,12 +158,12 @@ class Supervisor:
             if self._stopping.is_set():
                 break
             lived = process is not None and (process.ended_jobs > 0 or process.age_s > LONG_LIFE_S)
-            deaths = 1 if lived else deaths + 1
+            worker_crashes = 1 if lived else worker_crashes + 1
             # One that was ready is missed for a moment only; one that never got so is a fault to be shown.
             was_ready = process is not None and process.ready
             fault = None if was_ready else f"The worker process {how} before it was ready. The log says more."
             name = self._name_next(fault)
-            delay_s = BACKOFF_S[min(deaths, len(BACKOFF_S)) - 1]
+            delay_s = BACKOFF_S[min(worker_crashes, len(BACKOFF_S)) - 1]
             logger.error("The worker process %s; the next one starts in %.1f s", how, delay_s)
             self._count_restart()
             self._stopping.wait(delay_s)
@@ -173,15 +173,15 @@ class Supervisor:
         with self._lock:
             if self._stopping.is_set():
                 return None
-            briefing = Briefing(name, self._settings, fault, self._place.gpu)
-            self._process = _WorkerProcess(self._command, self._place.environment, briefing, self._notify)
-            on = "" if self._place.gpu is None else f" on GPU {self._place.gpu}"
+            config = WorkerConfig(name, self._settings, fault, self._slot.gpu)
+            self._process = _WorkerProcess(self._command, self._slot.environment, config, self._notify)
+            on = "" if self._slot.gpu is None else f" on GPU {self._slot.gpu}"
             logger.info("Worker %s%s started as process %d", name, on, self._process.pid)
             return self._process
 
     def _name_next(self, fault: str | None) -> str:
         """A name for the next worker, with a report in that name until it speaks for itself."""
-        name = f"{socket.gethostname()}-{self._place.number:02d}-{secrets.token_hex(4)}"
+        name = f"{socket.gethostname()}-{self._slot.number:02d}-{secrets.token_hex(4)}"
         errors = () if fault is None else (fault,)
         try:
             self._store.report(
@@ -198,7 +198,7 @@ class Supervisor:
         """
         while True:
             try:
-                released = self._store.release(name, self._settings.job_attempts, blameless=self._dismissed)
+                released = self._store.release(name, self._settings.job_attempts, service_crash=self._dismissed)
             except ServiceError as error:
                 logger.error("The jobs of a dead worker cannot be given back: %s", error)  # noqa: TRY400
                 if self._stopping.wait(1.0):
@@ -243,7 +243,7 @@ class _WorkerProcess:
         self,
         command: Sequence[str],
         environment: Mapping[str, str] | None,
-        briefing: Briefing,
+        config: WorkerConfig,
         notify: Callable[[], None],
     ) -> None:
         self._notify = notify
@@ -260,7 +260,7 @@ class _WorkerProcess:
         self._down, events, log = _pipes(self._process)
         self._readers = (
             threading.Thread(target=self._read_events, args=(events,), name="worker-events", daemon=True),
-            threading.Thread(target=_relay_log, args=(log, briefing.worker), name="worker-log", daemon=True),
+            threading.Thread(target=_relay_log, args=(log, config.worker), name="worker-log", daemon=True),
         )
         try:
             for reader in self._readers:
@@ -274,7 +274,7 @@ class _WorkerProcess:
             self._down.close()
             raise
         with contextlib.suppress(OSError):  # dead already: wait() says how
-            self._down.write(briefing.dump())
+            self._down.write(config.dump())
             self._down.flush()
             os.set_blocking(self._down.fileno(), False)
 

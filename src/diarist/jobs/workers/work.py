@@ -17,7 +17,7 @@ LoadEngine: TypeAlias = Callable[[Settings, NoteModels], Engine]
 """Loads the engine, after fetching the models that it lacks; raises a ``DiaristError`` that says what to do."""
 
 
-Settled: TypeAlias = Callable[[tuple[Utterance, ...]], None]
+OnFinal: TypeAlias = Callable[[tuple[Utterance, ...]], None]
 """Called with utterances that are final, in order, each once."""
 
 
@@ -31,6 +31,6 @@ class Work(Protocol):
         options: TranscribeOptions,
         progress: Progress,
         settings: Settings,
-        settled: Settled,
+        finalized: OnFinal,
         scatter: Scatter | None,
     ) -> Transcript: ...

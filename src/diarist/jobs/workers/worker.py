@@ -17,18 +17,18 @@ from dataclasses import replace
 
 from diarist.errors import Cancelled, DiaristError, InputError, JobNotFound, MediaMissing, ServiceError
 from diarist.jobs.db import stored_metrics
-from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.media.directory import MediaStore, open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
 from diarist.jobs.workers import ipc
-from diarist.jobs.workers.heartbeat import Keeper
-from diarist.jobs.workers.ipc import Briefing, WorkerLine
+from diarist.jobs.workers.heartbeat import Heartbeat
+from diarist.jobs.workers.ipc import WorkerChannel, WorkerConfig
 from diarist.jobs.workers.partial_results import PartialTranscript
-from diarist.jobs.workers.scatter import StoreScatter, help_out, signature
-from diarist.jobs.workers.shutdown import end_process, see_out
+from diarist.jobs.workers.scatter import StoreScatter, process_chunk, signature
+from diarist.jobs.workers.shutdown import end_process, shutdown_watchdog
 from diarist.jobs.workers.work import LoadEngine, Work
 from diarist.observability import logs, tracing
 from diarist.protocols import Engine, Scatter
@@ -62,24 +62,26 @@ UNREACHABLE_S = 30.0
 LONG_S = 20.0
 """A request that is worked on for longer than this lets others go before it, as jobs always do."""
 
-MOST_AT_ONCE = 3
+MAX_AT_ONCE = 3
 """Jobs in hand: one that is worked on, and those that were interrupted for a request."""
 
 
 def run_worker(
-    briefing: Briefing,
-    parent: WorkerLine,
+    config: WorkerConfig,
+    supervisor: WorkerChannel,
     load_engine: LoadEngine,
     work: Work,
     *,
     load_retry_s: float = LOAD_RETRY_S,
 ) -> None:
     """Work until told to leave; returns then, or ends the process where the work does not stop in ``LEAVE_S``."""
-    settings = briefing.settings
+    settings = config.settings
     store = open_store(settings)
     left = threading.Event()
-    worker = _Worker(briefing, parent, store, work)
-    leaving = threading.Thread(target=see_out, args=(parent.leave, left, worker.give_up), name="leave", daemon=True)
+    worker = _Worker(config, supervisor, store, work)
+    leaving = threading.Thread(
+        target=shutdown_watchdog, args=(supervisor.leave, left, worker.give_up), name="leave", daemon=True
+    )
     leaving.start()
     try:
         engine = worker.load(load_engine, load_retry_s)
@@ -91,15 +93,15 @@ def run_worker(
 
 
 class _Worker:
-    def __init__(self, briefing: Briefing, parent: WorkerLine, store: SqlJobStore, work: Work) -> None:
-        self._name = briefing.worker
-        self._fault = briefing.fault
-        self._gpu = briefing.gpu
-        self._settings = briefing.settings
-        self._parent = parent
+    def __init__(self, config: WorkerConfig, supervisor: WorkerChannel, store: SqlJobStore, work: Work) -> None:
+        self._name = config.worker
+        self._fault = config.fault
+        self._gpu = config.gpu
+        self._settings = config.settings
+        self._supervisor = supervisor
         self._store = store
-        self._media: MediaStore = open_media(briefing.settings)
-        self._portions = PortionStore(store.database)
+        self._media: MediaStore = open_media(config.settings)
+        self._chunks = ChunkStore(store.database)
         self._work = work
         self._models: tuple[ModelInfo, ...] = ()
         self._queues: tuple[str, ...] = ()
@@ -108,11 +110,11 @@ class _Worker:
         self._looked_at = 0.0
         self._look_from = 0.0
         self._helped_at = float("-inf")
-        self._keeper = Keeper(
-            store, self._name, briefing.settings, lambda: parent.say(ipc.ALIVE), self.report_again, parent.leave,
+        self._heartbeat = Heartbeat(
+            store, self._name, config.settings, lambda: supervisor.say(ipc.ALIVE), self.report_again, supervisor.leave,
             self.give_up,
         )  # fmt: skip
-        parent.heard = self._keeper.look
+        supervisor.heard = self._heartbeat.look
 
     def report_again(self) -> None:
         """Say the same again now and then: who is silent is taken for gone. Raises ``ServiceError``."""
@@ -123,11 +125,11 @@ class _Worker:
 
     def give_up(self) -> None:
         """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
-        for job in self._keeper.jobs:
+        for job in self._heartbeat.jobs:
             with contextlib.suppress(ServiceError):
-                self._store.hand_back(job.id, self._name)
+                self._store.requeue(job.id, self._name)
         with contextlib.suppress(ServiceError):
-            self._portions.give_back(self._name)
+            self._chunks.give_back(self._name)
         end_process()
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
@@ -148,7 +150,7 @@ class _Worker:
                 logger.info("The engine is tried again in %.0f s", retry_s)
                 until = time.monotonic() + retry_s
                 while not self._leaves() and (left_s := until - time.monotonic()) > 0:
-                    self._parent.leave.wait(min(left_s, POLL_S))
+                    self._supervisor.leave.wait(min(left_s, POLL_S))
             else:
                 self._fault = None
                 engine = replace(engine, device=_outside(engine.device, self._gpu))
@@ -156,32 +158,32 @@ class _Worker:
                 self._queues = queues_of(engine, self._settings)
                 self._report("ready", engine.models, engine.device)
                 self._count_load(took_s)
-                self._parent.say(ipc.READY)
+                self._supervisor.say(ipc.READY)
                 logger.info("The engine %s is ready on %s after %.1f s", engine.name, engine.device, took_s)
                 return engine
         return None
 
     def _leaves(self) -> bool:
         """Nothing more is to be begun."""
-        return self._parent.leave.is_set() or self._parent.drain.is_set()
+        return self._supervisor.leave.is_set() or self._supervisor.drain.is_set()
 
     def serve(self, engine: Engine) -> None:
         while not self._leaves():
-            self._parent.wake.clear()
+            self._supervisor.wake.clear()
             try:
-                taken = self._take(engine) or self._help_out(engine)
+                taken = self._take(engine) or self._process_chunk(engine)
             except ServiceError as error:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
-                self._parent.leave.wait(STORE_RETRY_S)
+                self._supervisor.leave.wait(STORE_RETRY_S)
                 continue
             except Exception:
                 # Such as a job that a newer version wrote: to load the engine again would not help.
                 logger.exception("No job can be taken, in a way that nobody thought of")
-                self._parent.leave.wait(STORE_RETRY_S)
+                self._supervisor.leave.wait(STORE_RETRY_S)
                 continue
             if not taken:
                 helps = time.monotonic() - self._helped_at < HELPING_S
-                self._parent.wake.wait(HELPING_POLL_S if helps else POLL_S)
+                self._supervisor.wake.wait(HELPING_POLL_S if helps else POLL_S)
 
     def _take(self, engine: Engine, *, requests_only: bool = False) -> bool:
         """Work on the next job, to its end; False where there is none."""
@@ -202,50 +204,48 @@ class _Worker:
             try:
                 self._do(job, engine)
             finally:
-                self._parent.say(f"{ipc.JOB_ENDED} {job.id}")
+                self._supervisor.say(f"{ipc.JOB_ENDED} {job.id}")
                 self._tidy(job)
         return True
 
-    def _help_out(self, engine: Engine) -> bool:
+    def _process_chunk(self, engine: Engine) -> bool:
         """Do a portion of a long recording that another worker holds; False where there is none."""
         if not self._settings.distributed:
             return False
         lease_s = self._settings.job_lease_s
-        task = self._portions.claim(self._name, lease_s, signature(engine), self._queues)
+        task = self._chunks.claim(self._name, lease_s, signature(engine), self._queues)
         if task is None:
             return False
         started = self._helped_at = time.monotonic()
 
         def progress(stage: str, done: float) -> None:
-            self._keeper.progress(stage, done)
-            if self._let_through(None, engine, stage, started):
-                self._keeper.progress(stage, done)
+            self._heartbeat.progress(stage, done)
+            if self._preempt_for_request(None, engine, stage, started):
+                self._heartbeat.progress(stage, done)
 
         with (
             logs.about(request=task.request_id, job=task.job_id),
-            tracing.span(
-                "portion", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.portion.stage
-            ),
-            self._keeper.keeping(lambda *_: self._portions.renew(task, self._name, lease_s)),
+            tracing.span("chunk", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.chunk.stage),
+            self._heartbeat.keeping(lambda *_: self._chunks.renew(task, self._name, lease_s)),
         ):
             try:
-                with self._keeper.working():
-                    help_out(task, engine, self._media, progress)
-                self._portions.done(task, self._name)
+                with self._heartbeat.working():
+                    process_chunk(task, engine, self._media, progress)
+                self._chunks.done(task, self._name)
             except Cancelled:
                 logger.info("Portion dropped: nobody waits for it any more")
-                self._portions.give_back(self._name)
+                self._chunks.give_back(self._name)
             except Exception as error:
                 # Who holds the job does it then, and says what is wrong with it.
                 if isinstance(error, MediaMissing):
                     logger.warning("Portion dropped: the job is over, or MEDIA_URL is not one place for all machines")
                 else:
                     logger.exception("Portion failed")
-                self._portions.give_back(self._name)
-                self._parent.leave.wait(STORE_RETRY_S)
+                self._chunks.give_back(self._name)
+                self._supervisor.leave.wait(STORE_RETRY_S)
             else:
                 self._helped_at = time.monotonic()
-                logger.info("Portion done: %s, %.2f s", task.portion.stage, time.monotonic() - started)
+                logger.info("Portion done: %s, %.2f s", task.chunk.stage, time.monotonic() - started)
         return True
 
     def _tidy(self, job: Job) -> None:
@@ -264,22 +264,22 @@ class _Worker:
         """How others help with a job, in a fleet. A caller who holds the line is helped too."""
         if not self._settings.distributed:
             return None
-        return StoreScatter(job, engine, self._portions, self._media, self._name, self._settings)
+        return StoreScatter(job, engine, self._chunks, self._media, self._name, self._settings)
 
-    def _let_through(self, job: Job | None, engine: Engine, stage: str, started: float) -> bool:
+    def _preempt_for_request(self, job: Job | None, engine: Engine, stage: str, started: float) -> bool:
         """Interrupt a long job for a caller who holds the line: the engine is here, and its memory is paid for.
 
         False where nobody does.
         """
         now = time.monotonic()
-        if stage == "decode" or self._keeper.depth >= MOST_AT_ONCE or self._leaves() or now < self._look_from:
+        if stage == "decode" or self._heartbeat.depth >= MAX_AT_ONCE or self._leaves() or now < self._look_from:
             return False
         if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
             return False
-        if not self._parent.wake.is_set() and now - self._looked_at < POLL_S:
+        if not self._supervisor.wake.is_set() and now - self._looked_at < POLL_S:
             return False
         self._looked_at = now
-        self._parent.wake.clear()
+        self._supervisor.wake.clear()
         try:
             if self._take(engine, requests_only=True):
                 logger.info("Back at this job, after a request that was let through")
@@ -296,24 +296,24 @@ class _Worker:
             job.size_bytes, job.attempts, (utc_now() - job.created_at).total_seconds(),
         )  # fmt: skip
         started = time.monotonic()
-        settled = PartialTranscript(self._store, job.id, self._name)
+        finalized = PartialTranscript(self._store, job.id, self._name)
 
         def progress(stage: str, done: float) -> None:
-            self._keeper.progress(stage, done)
-            if self._let_through(job, engine, stage, started):
-                self._keeper.progress(stage, done)  # it may have been canceled meanwhile
+            self._heartbeat.progress(stage, done)
+            if self._preempt_for_request(job, engine, stage, started):
+                self._heartbeat.progress(stage, done)  # it may have been canceled meanwhile
 
-        with self._keeper.holding(job):
+        with self._heartbeat.holding(job):
             try:
                 with (
-                    self._keeper.working(),
-                    self._media.local(job.id, lambda: self._keeper.progress("download", 0.0)) as recording,
+                    self._heartbeat.working(),
+                    self._media.local(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
                 ):
                     transcript = self._work(
-                        recording, engine, job.order.options, progress, self._settings, settled,
+                        recording, engine, job.order.options, progress, self._settings, finalized,
                         self._scatter(job, engine),
                     )  # fmt: skip
-                kept = self._insist(lambda: self._store.finish(job.id, self._name, transcript))
+                kept = self._retry_write(lambda: self._store.finish(job.id, self._name, transcript))
             except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the worker
                 self._fail(job, error)
                 return
@@ -330,12 +330,12 @@ class _Worker:
         )  # fmt: skip
 
     def _fail(self, job: Job, error: Exception) -> None:
-        leaves = self._parent.leave.is_set() and not isinstance(error, InputError)
-        if leaves and self._insist(lambda: self._store.hand_back(job.id, self._name)):
+        leaves = self._supervisor.leave.is_set() and not isinstance(error, InputError)
+        if leaves and self._retry_write(lambda: self._store.requeue(job.id, self._name)):
             logger.info("Job given back: the worker leaves")
             tracing.here().note(given_back=True)
             return
-        if isinstance(error, Cancelled) or not self._keeper.still_ours():
+        if isinstance(error, Cancelled) or not self._heartbeat.still_ours():
             logger.info("Job stopped: it was canceled, deleted or taken over")
             tracing.here().note(canceled=True)
             return
@@ -346,25 +346,25 @@ class _Worker:
         fault = to_job_error(error, job)
         tracing.here().fail(fault.code)
         if isinstance(error, InputError):
-            self._insist(lambda: self._store.fail(job.id, self._name, fault))
+            self._retry_write(lambda: self._store.fail(job.id, self._name, fault))
             return
-        faults_before = max(job.attempts - job.deaths - job.interruptions - 1, 0)
+        faults_before = max(job.attempts - job.worker_crashes - job.service_crashes - 1, 0)
         attempts, delay_s = self._settings.job_attempts, self._settings.job_retry_s * 3.0**faults_before
-        self._insist(lambda: self._store.retry(job.id, self._name, fault, attempts, delay_s))
+        self._retry_write(lambda: self._store.retry(job.id, self._name, fault, attempts, delay_s))
 
-    def _insist(self, write: Callable[[], bool]) -> bool:
+    def _retry_write(self, write: Callable[[], bool]) -> bool:
         """Write the end of a job, again and again where the store is away: an hour of work may hang on it.
 
         False also where the worker is told to leave, or the store answers to all else for longer than a lease.
         """
         until = time.monotonic() + self._settings.job_lease_s
         while True:
-            self._keeper.sign()
+            self._heartbeat.sign()
             try:
                 return write()
             except ServiceError as error:
                 logger.error("The end of the job cannot be written: %s", error)  # noqa: TRY400 - the words say it all
-                if self._keeper.answered_at >= until or self._parent.leave.wait(STORE_RETRY_S):
+                if self._heartbeat.answered_at >= until or self._supervisor.leave.wait(STORE_RETRY_S):
                     return False
 
     def _note_models(self, models: tuple[ModelInfo, ...]) -> None:
@@ -403,13 +403,13 @@ def _outside(device: str, gpu: str | None) -> str:
 
 def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETRY_S) -> None:
     """The whole life of a worker process, with the engine and the work that it is given."""
-    parent = WorkerLine()
-    briefing = parent.briefing()
-    parent.listen()
-    parent.say(ipc.ALIVE)
-    logs.configure_worker(briefing.settings, briefing.worker)
-    tracing.configure(briefing.settings, "worker", briefing.worker)
-    run_worker(briefing, parent, load_engine, work, load_retry_s=load_retry_s)
+    supervisor = WorkerChannel()
+    config = supervisor.config()
+    supervisor.listen()
+    supervisor.say(ipc.ALIVE)
+    logs.configure_worker(config.settings, config.worker)
+    tracing.configure(config.settings, "worker", config.worker)
+    run_worker(config, supervisor, load_engine, work, load_retry_s=load_retry_s)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from diarist.engines.embedded.parallel import MOST, Relay, Streams, in_order
+from diarist.engines.embedded.parallel import MAX, Relay, Streams, in_order
 from diarist.errors import Cancelled
 
 WAIT_S = 30
@@ -82,7 +82,7 @@ def test_no_more_tasks_are_taken_than_are_worked_on_or_wait():
             assert len(taken) <= count + 2 * 3
 
 
-@pytest.mark.parametrize(("threads", "count", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (16, MOST, 2), (64, MOST, 8)])
+@pytest.mark.parametrize(("threads", "count", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (16, MAX, 2), (64, MAX, 8)])
 def test_threads_are_divided(threads, count, each):
     assert Streams.of(threads) == Streams(count, each)
 

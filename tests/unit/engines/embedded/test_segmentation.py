@@ -107,17 +107,17 @@ def elsewhere(model, length, order=reversed):
     """Portions that are done by ``model``, each from its own samples alone; how many there were comes first."""
     counted = []
 
-    def scatter(portions, progress):
-        counted.append(len(portions))
+    def scatter(chunks, progress):
+        counted.append(len(chunks))
         results = {}
-        for index in order(range(len(portions))):
-            portion = portions[index]
-            samples = np.zeros(portion.channel_samples, dtype=np.float32)
-            heard = slice(portion.first_sample, portion.stop_sample)
+        for index in order(range(len(chunks))):
+            chunk = chunks[index]
+            samples = np.zeros(chunk.channel_samples, dtype=np.float32)
+            heard = slice(chunk.first_sample, chunk.stop_sample)
             samples[heard] = length[heard]
-            results[index] = model.perform(Audio(samples), portion, lambda *_: None)
+            results[index] = model.perform(Audio(samples), chunk, lambda *_: None)
             progress(index)
-        yield from (results[index] for index in range(len(portions)))
+        yield from (results[index] for index in range(len(chunks)))
 
     return counted, scatter
 
@@ -130,7 +130,9 @@ def test_windows_that_are_read_elsewhere_are_the_same(streams):
     reports = []
     counted, scatter = elsewhere(Segmenter(other, STEP_FRAMES, 5, streams), samples)
     ours = Network()
-    together = Segmenter(ours, STEP_FRAMES, 5).spread(Audio(samples), lambda *report: reports.append(report), scatter)
+    together = Segmenter(ours, STEP_FRAMES, 5).distribute(
+        Audio(samples), lambda *report: reports.append(report), scatter
+    )
     assert counted == [3]
     assert ours.batches == []
     assert np.array_equal(together.activity, alone.activity)
@@ -145,19 +147,19 @@ def test_windows_that_are_read_elsewhere_are_the_same(streams):
 def test_little_is_read_here():
     samples = np.zeros(800_000, dtype=np.float32)
     counted, scatter = elsewhere(None, samples)
-    Segmenter(Network(), STEP_FRAMES, 4).spread(Audio(samples), lambda *_: None, scatter)
+    Segmenter(Network(), STEP_FRAMES, 4).distribute(Audio(samples), lambda *_: None, scatter)
     assert counted == []
 
 
-def test_a_result_that_is_no_answer_to_its_portion_is_refused():
+def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
     samples = np.zeros(5_000_000, dtype=np.float32)
 
-    def scatter(portions, progress):
+    def scatter(chunks, progress):
         one = dump_arrays(activity=np.zeros((1, 589, 3), np.float32), classes=np.zeros((1, 589), np.uint8))
-        yield from (one for _ in portions)
+        yield from (one for _ in chunks)
 
     with pytest.raises(ValueError, match=r"\(1, 589, 3\)"):
-        Segmenter(Network(), STEP_FRAMES, 4).spread(Audio(samples), lambda *_: None, scatter)
+        Segmenter(Network(), STEP_FRAMES, 4).distribute(Audio(samples), lambda *_: None, scatter)
 
 
 def test_all_windows_name_a_moment_by_the_same_frame():

@@ -103,17 +103,17 @@ class Elsewhere:
         self.audio, self.embedder = audio, embedder
         self.heard = []
 
-    def __call__(self, portions, progress):
+    def __call__(self, chunks, progress):
         results = {}
-        for index in reversed(range(len(portions))):
-            portion = portions[index]
-            samples = np.zeros(portion.channel_samples, dtype=np.float32)
-            own = slice(portion.first_sample, portion.stop_sample)
+        for index in reversed(range(len(chunks))):
+            chunk = chunks[index]
+            samples = np.zeros(chunk.channel_samples, dtype=np.float32)
+            own = slice(chunk.first_sample, chunk.stop_sample)
             samples[own] = self.audio.samples[own]
-            self.heard.append(portion.stop_sample - portion.first_sample)
-            results[index] = self.embedder.perform(Audio(samples), portion, ignore)
+            self.heard.append(chunk.stop_sample - chunk.first_sample)
+            results[index] = self.embedder.perform(Audio(samples), chunk, ignore)
             progress(index)
-        yield from (results[index] for index in range(len(portions)))
+        yield from (results[index] for index in range(len(chunks)))
 
 
 @pytest.mark.parametrize("streams", [1, 3])
@@ -122,7 +122,7 @@ def test_windows_that_are_heard_elsewhere_are_the_same(streams):
     alone = Embedder(network).embed(audio, MANY, ignore)
     scatter = Elsewhere(audio, Embedder(other, streams=streams))
     ours = Network()
-    together = Embedder(ours).spread(audio, MANY, lambda *report: reports.append(report), scatter)
+    together = Embedder(ours).distribute(audio, MANY, lambda *report: reports.append(report), scatter)
     assert np.array_equal(together, alone)
     assert ours.shapes == []
     assert sorted(other.shapes) == sorted(network.shapes)  # the same batches
@@ -135,17 +135,17 @@ def test_windows_that_are_heard_elsewhere_are_the_same(streams):
 @pytest.mark.parametrize("windows", [WINDOWS, []])
 def test_few_windows_are_heard_here(windows):
     scatter = Elsewhere(None, None)
-    found = Embedder(Network()).spread(noise(10), windows, ignore, scatter)
+    found = Embedder(Network()).distribute(noise(10), windows, ignore, scatter)
     assert np.array_equal(found, Embedder(Network()).embed(noise(10), windows, ignore))
     assert scatter.heard == []
 
 
-def test_a_result_that_is_no_answer_to_its_portion_is_refused():
-    def scatter(portions, progress):
-        yield from (dump_arrays(embeddings=np.zeros((1, VALUES), np.float32)) for _ in portions)
+def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
+    def scatter(chunks, progress):
+        yield from (dump_arrays(embeddings=np.zeros((1, VALUES), np.float32)) for _ in chunks)
 
     with pytest.raises(ValueError, match=r"\(1, 192\) for 192"):
-        Embedder(Network()).spread(noise(241), MANY, ignore, scatter)
+        Embedder(Network()).distribute(noise(241), MANY, ignore, scatter)
 
 
 def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():

@@ -23,7 +23,7 @@ from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
 from support.ratios import growth
 from support.strategies import patient
 
-LEAST = 1.0
+MIN = 1.0
 
 
 def word(start, end, text=" word"):
@@ -49,34 +49,34 @@ def heard(draw):
 def test_a_gap_in_speech_is_looked_at_again_and_a_pause_is_not():
     speech = (Span(0, 6), Span(10, 12))
     words = [word(0, 0.5), word(0.6, 1.0), word(4.5, 5.5), word(10, 12)]
-    assert passed_over((Span(0, 12),), speech, words, LEAST) == (Span(1.0, 4.5),)
+    assert passed_over((Span(0, 12),), speech, words, MIN) == (Span(1.0, 4.5),)
 
 
 def test_speech_before_the_first_word_and_after_the_last_is_looked_at():
-    assert passed_over((Span(0, 9),), (Span(0, 9),), [word(4, 5)], LEAST) == (Span(0, 4), Span(5, 9))
+    assert passed_over((Span(0, 9),), (Span(0, 9),), [word(4, 5)], MIN) == (Span(0, 4), Span(5, 9))
 
 
 def test_a_short_gap_is_left():
-    assert passed_over((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], LEAST) == ()
+    assert passed_over((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], MIN) == ()
 
 
 def test_a_chunk_without_words_is_believed():
     chunks = (Span(0, 5), Span(10, 15))
-    assert passed_over(chunks, chunks, [word(0, 1)], LEAST) == (Span(1, 5),)
-    assert passed_over(chunks, chunks, [], LEAST) == ()
+    assert passed_over(chunks, chunks, [word(0, 1)], MIN) == (Span(1, 5),)
+    assert passed_over(chunks, chunks, [], MIN) == ()
 
 
 def test_a_word_without_length_is_not_read_a_second_time():
-    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], LEAST) == ()
+    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], MIN) == ()
 
 
 def test_a_word_without_length_at_the_very_start_counts():
-    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], LEAST) == (Span(0, 2),)
+    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], MIN) == (Span(0, 2),)
 
 
 def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
     speech = (Span(0, 2), Span(2.5, 4))
-    assert passed_over((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], LEAST) == ()
+    assert passed_over((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], MIN) == ()
 
 
 @given(heard())
@@ -84,8 +84,8 @@ def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
 def test_what_was_passed_over_is_wordless_speech_by_start(case):
     speech, words = case
     chunks = (Span(0, 100),)
-    gaps = passed_over(chunks, speech, words, LEAST)
-    assert all(gap.duration >= LEAST for gap in gaps)
+    gaps = passed_over(chunks, speech, words, MIN)
+    assert all(gap.duration >= MIN for gap in gaps)
     assert all(before.end <= after.start for before, after in pairwise(gaps))
     for gap in gaps:
         assert any(span.start <= gap.start and gap.end <= span.end for span in speech)
@@ -95,7 +95,7 @@ def test_what_was_passed_over_is_wordless_speech_by_start(case):
         for span in speech:
             inside = sorted(w.span for w in words if w.span.end >= span.start and w.span.start < span.end)
             edges = [span.start, *(edge for w in inside for edge in (w.start, w.end)), span.end]
-            holes = [Span(a, b) for a, b in pairwise(edges) if b - a > LEAST]
+            holes = [Span(a, b) for a, b in pairwise(edges) if b - a > MIN]
             free = [hole for hole in holes if not any(w.overlap(hole) for w in inside)]
             assert all(any(gap.overlap(hole) > 0 for gap in gaps) for hole in free)
 
@@ -110,7 +110,7 @@ def test_the_second_look_grows_with_the_words_and_no_faster():
         )
 
     def look(case) -> None:
-        assert passed_over(*case, LEAST) == ()
+        assert passed_over(*case, MIN) == ()
 
     assert growth(look, hours(140), hours(560)) < 8
 

@@ -22,13 +22,13 @@ from diarist.engines.multiscale.diarizer import (
     nearest_label,
     silent,
 )
-from diarist.engines.nemo_yaml.diar_infer import DiarConfig, ScaleConfig, VadConfig, VoicesConfig
+from diarist.engines.nemo_yaml.diar_infer import DiarConfig, ScaleConfig, SpeakerEmbeddingsConfig, VadConfig
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
 from support.strategies import patient
 
 SCALES = (ScaleConfig(1.5, 0.75), ScaleConfig(1.0, 0.5), ScaleConfig(0.5, 0.25))
-CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), VoicesConfig("voices", SCALES))
+CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), SpeakerEmbeddingsConfig("voices", SCALES))
 PITCHES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Levels of samples that stand for voices: what is said at 0.3 is said by the third."""
 
@@ -182,7 +182,7 @@ def test_a_window_that_several_scales_share_is_heard_once():
 
 
 def test_a_scale_of_no_weight_has_no_say():
-    confused = DiarConfig(CONFIG.vad, VoicesConfig("v", (ScaleConfig(3.0, 1.5, 0.0), *SCALES)))
+    confused = DiarConfig(CONFIG.vad, SpeakerEmbeddingsConfig("v", (ScaleConfig(3.0, 1.5, 0.0), *SCALES)))
     audio = conversation((0.1, 2), (0.2, 2), (0.1, 1.5), (0.3, 1))
     with_it, without = diarize(audio, config=confused), diarize(audio)
     assert with_it.turns == without.turns

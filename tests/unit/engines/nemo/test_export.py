@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from diarist.cli import main
 from diarist.engines.onnx import exported_model
-from diarist.engines.onnx.diarizer import OnnxSpeechDetector, OnnxVoiceEncoder
+from diarist.engines.onnx.diarizer import OnnxSpeakerEncoder, OnnxSpeechDetector
 from diarist.engines.onnx.mel_features import MelFeatures
 from diarist.engines.onnx.recognizer import OnnxRecognizer
 from diarist.engines.onnx.session import open_graph
@@ -165,7 +165,7 @@ def test_voices_are_those_of_nemo(folders, nemo, call):
     model = nemo("speaker")
     windows = [Span(0.0, 3.0), Span(7.013, 8.51), Span(14.0, 14.5), Span(8.0, 9.5)]
     session, features, _ = opened(folders["speaker"])
-    found = OnnxVoiceEncoder(session, features).embed(call, windows, quiet)
+    found = OnnxSpeakerEncoder(session, features).embed(call, windows, quiet)
     for window, voice in zip(windows, found, strict=True):
         samples = torch.from_numpy(call.cut(window).samples)[None]
         with torch.inference_mode():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo.sortformer_turns import LEAST_PROBABILITY, TurnFinder
+from diarist.engines.nemo.sortformer_turns import MIN_PROBABILITY, TurnFinder
 from diarist.types import Diarization
 
 STEP = 0.08
@@ -108,7 +108,7 @@ def test_the_given_probabilities_are_left_as_they_were():
 
 
 @pytest.mark.parametrize("rule", [CALLHOME, DIHARD])
-@pytest.mark.parametrize("value", [0.5, 0.3, LEAST_PROBABILITY * 1.01])
+@pytest.mark.parametrize("value", [0.5, 0.3, MIN_PROBABILITY * 1.01])
 def test_a_missing_speaker_is_found_where_the_probability_allows(rule, value):
     values = TWO.copy()
     values[350:400, 1] = value

@@ -52,9 +52,9 @@ def alone(model, samples):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("batch", [4, 64])
 def test_windows_of_any_length_give_in_batches_what_each_gives_alone(model, runtime, call, batch, masked):
-    from diarist.engines.nemo.speaker_embedding import NemoVoices
+    from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
-    encoder = NemoVoices(model, runtime, batch)
+    encoder = NemoSpeakerEncoder(model, runtime, batch)
     assert encoder._masked
     encoder._masked = masked
     found = encoder.embed(call, WINDOWS, quiet)
@@ -66,34 +66,34 @@ def test_windows_of_any_length_give_in_batches_what_each_gives_alone(model, runt
 
 
 def test_a_short_window_is_heard_over_and_over(model, runtime, call):
-    from diarist.engines.nemo.speaker_embedding import NemoVoices
+    from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
     short = Span(14.0, 14.2)
-    (found,) = NemoVoices(model, runtime, 4).embed(call, [short], quiet)
+    (found,) = NemoSpeakerEncoder(model, runtime, 4).embed(call, [short], quiet)
     repeated = np.concatenate([call.cut(short).samples] * 3)[:8_000]
     assert found == pytest.approx(alone(model, repeated), abs=2e-6)
 
 
 @pytest.mark.parametrize("window", [Span(29.999, 30.0), Span(5.0, 5.00001), Span(5.0, 5.0), Span(29.0, 31.0)])
 def test_a_window_at_the_edge_or_of_nothing_has_an_embedding(model, runtime, call, window):
-    from diarist.engines.nemo.speaker_embedding import NemoVoices
+    from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
-    found = NemoVoices(model, runtime, 4).embed(call, [window], quiet)
+    found = NemoSpeakerEncoder(model, runtime, 4).embed(call, [window], quiet)
     assert found.shape == (1, 32)
     assert np.isfinite(found).all()
 
 
 def test_no_windows(model, runtime, call):
-    from diarist.engines.nemo.speaker_embedding import NemoVoices
+    from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
-    assert len(NemoVoices(model, runtime, 4).embed(call, [], quiet)) == 0
+    assert len(NemoSpeakerEncoder(model, runtime, 4).embed(call, [], quiet)) == 0
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_progress_rises_to_one_and_stops_the_work(model, runtime, call, masked):
-    from diarist.engines.nemo.speaker_embedding import NemoVoices
+    from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
-    encoder = NemoVoices(model, runtime, 3)
+    encoder = NemoSpeakerEncoder(model, runtime, 3)
     encoder._masked = masked
     reports = []
     encoder.embed(call, WINDOWS, lambda stage, done: reports.append((stage, done)))

@@ -19,7 +19,7 @@ from diarist.settings import load_settings
 from support.strategies import patient
 
 SHIPPED = ("meeting", "telephonic", "general")
-LEAST = {
+MIN = {
     "diarizer": {
         "vad": {"model_path": "vad_multilingual_marblenet"},
         "speaker_embeddings": {"model_path": "titanet_large"},
@@ -41,7 +41,7 @@ def read(tmp_path):
 
 def changed(path, value):
     """The least configuration with one key, by its path, set."""
-    content = yaml.safe_load(yaml.safe_dump(LEAST))
+    content = yaml.safe_load(yaml.safe_dump(MIN))
     at = content
     *above, name = path.split(".")
     for key in above:

@@ -16,12 +16,12 @@ from sqlalchemy import Text, select, text
 from diarist import __version__
 from diarist.auth.keys import KeyStore
 from diarist.jobs.db import schema
-from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.migrations.locks import changing_schema
 from diarist.jobs.db.migrations.state import REVISION_TABLE, SchemaState, revision_of
 from diarist.jobs.db.migrations.upgrading import scripts, upgrade
-from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.model import JobKind, JobState
 from diarist.outbound.webhooks import Delivered
@@ -173,11 +173,11 @@ class TestUpgrade:
     def test_what_is_done_to_jobs_goes_on(self, store, clock):
         for _ in range(2):
             job = store.claim("new", LEASE_S, ATTEMPTS)
-            assert store.settle(job.id, "new", 0, TRANSCRIPT.utterances[:1])
+            assert store.finalize(job.id, "new", 0, TRANSCRIPT.utterances[:1])
             assert store.renew(job.id, "new", LEASE_S, "recognition", 0.5)
             assert store.finish(job.id, "new", TRANSCRIPT)
             assert store.transcript(job.id).utterances == TRANSCRIPT.utterances
-            assert store.get(job.id).settled == len(TRANSCRIPT.utterances)
+            assert store.get(job.id).finalized == len(TRANSCRIPT.utterances)
         assert job.id == IDS["high"], "after the request"
         events = store.events(IDS["high"], after=len(EXPECTED["events"]["high"]))
         assert [event.number for event in events] == [2, 3, 4, 5]
@@ -193,7 +193,7 @@ class TestUpgrade:
         clock.advance(60.0)
         assert store.release(None, ATTEMPTS) == (IDS["lapsing"],)
         job = store.get(IDS["lapsing"])
-        assert (job.state, job.deaths, job.interruptions) == (JobState.QUEUED, 2, 1)
+        assert (job.state, job.worker_crashes, job.service_crashes) == (JobState.QUEUED, 2, 1)
         claimed = set()
         while (taken := store.claim("new", 3_600.0, ATTEMPTS)) is not None:
             claimed.add(taken.id)
@@ -202,9 +202,9 @@ class TestUpgrade:
         assert store.claim("new", LEASE_S, ATTEMPTS).id == IDS["later"]
 
     def test_chunks_that_were_done_stay_done(self, store, clock):
-        chunks = PortionStore(store.database)
+        chunks = ChunkStore(store.database)
         states = chunks.states(IDS["long"])
-        assert sorted((state.done, state.deaths) for state in states.values()) == [
+        assert sorted((state.done, state.worker_crashes) for state in states.values()) == [
             (False, 0), (False, 0), (False, 1), (True, 0),
         ]  # fmt: skip
         for _ in range(2):
@@ -234,7 +234,7 @@ class TestUpgrade:
         assert keys.check(EXPECTED["tokens"]["old"]) is None, "it was revoked"
 
     def test_tasks_are_picked_up(self, store, clock):
-        tasks = ErrandStore(store.database)
+        tasks = OutboxStore(store.database)
         fetch = tasks.claim("new", LEASE_S, (FETCH,))
         assert (fetch.job_id, fetch.owner) == (IDS["to fetch"], EXPECTED["jobs"]["to fetch"]["owner"])
         assert tasks.claim("new", LEASE_S, (FETCH,)) is None, "the other one is in hand"
@@ -248,7 +248,7 @@ class TestUpgrade:
         assert {lapsed.job_id, tasks.claim("new", LEASE_S, (FETCH,)).job_id} == {IDS["fetching"], IDS["to fetch"]}
 
     def test_a_webhook_is_sent_again_under_its_old_id(self, store):
-        tasks = ErrandStore(store.database)
+        tasks = OutboxStore(store.database)
         (first, *_) = [row for row in _delivery_rows(store) if row.job_id == IDS["german"]]
         assert tasks.redeliver(IDS["german"])
         tasks.claim("new", LEASE_S, (WEBHOOK,))

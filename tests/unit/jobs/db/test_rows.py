@@ -19,9 +19,10 @@ ORDER = Order(
 )  # fmt: skip
 WHOLE = Job(
     id=new_job_id(), state=JobState.FAILED, order=ORDER, created_at=START, size_bytes=2**40, ready=False,
-    recording=False, stage="decode", progress=1 / 3, attempts=2, deaths=1, interruptions=4,
-    not_before=START + timedelta(1), worker="w", lease_until=START + timedelta(2), attended_until=START + timedelta(3),
-    started_at=START + timedelta(4), ended_at=START + timedelta(5), settled=6, duration=7.5,
+    recording=False, stage="decode", progress=1 / 3, attempts=2, worker_crashes=1, service_crashes=4,
+    not_before=START + timedelta(1), worker="w", lease_until=START + timedelta(2),
+    caller_lease_until=START + timedelta(3),
+    started_at=START + timedelta(4), ended_at=START + timedelta(5), finalized=6, duration=7.5,
     timings=(Timing("decode", 0.1),), error=JobError("not_audio", "No."),
 )  # fmt: skip
 

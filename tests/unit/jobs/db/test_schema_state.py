@@ -139,7 +139,7 @@ class TestCost:
     def test_a_database_that_is_up_to_date_is_opened_without_alembic(self, empty_database):
         empty_database.open().close()
         program = (
-            "import sys; from pathlib import Path; from diarist.jobs import postgres, sqlite\n"
+            "import sys; from pathlib import Path; from diarist.jobs.db import postgres, sqlite\n"
             "from diarist.jobs.db.database import Database\n"
             "kind, address = sys.argv[1:]\n"
             "engine = sqlite.open_sqlite(Path(address)) if kind == 'sqlite' else postgres.open_postgres(address)\n"

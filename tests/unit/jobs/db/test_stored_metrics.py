@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from diarist.jobs.db import stored_metrics
-from diarist.jobs.db.stored_metrics import BOUNDS, SECONDS, Tally
+from diarist.jobs.db.stored_metrics import BOUNDS, SECONDS, MetricSample
 from support.job_stores import Clock, open_sqlite_store
 
 
@@ -23,8 +23,8 @@ def test_a_counter_has_no_buckets_and_labels_make_another(connection):
     for state in ("failed", "succeeded", "failed"):
         stored_metrics.count(connection, stored_metrics.JOBS_ENDED, state=state)
     assert stored_metrics.read(connection) == (
-        Tally(stored_metrics.JOBS_ENDED, (("state", "failed"),), 2.0),
-        Tally(stored_metrics.JOBS_ENDED, (("state", "succeeded"),), 1.0),
+        MetricSample(stored_metrics.JOBS_ENDED, (("state", "failed"),), 2.0),
+        MetricSample(stored_metrics.JOBS_ENDED, (("state", "succeeded"),), 1.0),
     )
 
 
@@ -32,17 +32,17 @@ def test_buckets_add_up_and_a_bound_belongs_to_its_own(connection):
     values = (0.05, 0.1, 0.100001, 3.0, 10_000.0, 10_001.0)
     for value in values:
         stored_metrics.observe(connection, stored_metrics.JOB_WAIT_SECONDS, value)
-    (tally,) = stored_metrics.read(connection)
-    assert tally.count == len(values)
-    assert tally.sum == pytest.approx(sum(values))
-    assert tally.buckets == tuple(float(sum(value <= bound for value in values)) for bound in SECONDS)
+    (sample,) = stored_metrics.read(connection)
+    assert sample.count == len(values)
+    assert sample.sum == pytest.approx(sum(values))
+    assert sample.buckets == tuple(float(sum(value <= bound for value in values)) for bound in SECONDS)
 
 
 def test_the_order_in_which_labels_are_named_is_of_no_account(connection):
     stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, 1.0, stage="decode", device="cpu")
     stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, 2.0, device="cpu", stage="decode")
-    (tally,) = stored_metrics.read(connection)
-    assert (tally.labels, tally.count) == ((("device", "cpu"), ("stage", "decode")), 2.0)
+    (sample,) = stored_metrics.read(connection)
+    assert (sample.labels, sample.count) == ((("device", "cpu"), ("stage", "decode")), 2.0)
 
 
 def test_bounds_rise_and_have_names_of_their_own():

@@ -13,14 +13,14 @@ import pytest
 from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.outbox.download import TEMP_PREFIX, FetchHandler
+from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
 from diarist.settings import Settings
-from support.job_stores import Clock, errands_of
+from support.job_stores import Clock, tasks_of
 from support.loopback_site import NETWORK, Answer, LoopbackSite, serving
 
 RECORDING = b"RIFF" + bytes(range(256)) * 400
@@ -31,9 +31,9 @@ class Bench:
     settings: Settings
     clock: Clock
     store: SqlJobStore
-    errands: ErrandStore
+    outbox: OutboxStore
     media: DirectoryMedia
-    handler: FetchHandler
+    handler: DownloadHandler
     announced: list[str] = field(default_factory=list)
     notes: list[tuple[str, str, float]] = field(default_factory=list)
 
@@ -42,10 +42,10 @@ class Bench:
         job = Job(new_job_id(), JobState.QUEUED, asked, self.clock.now, ready=False, recording=False)
         return self.store.create(job)
 
-    def claim(self) -> Errand:
-        errand = self.errands.claim("runner", 30.0, (FETCH,))
-        assert errand is not None
-        return errand
+    def claim(self) -> OutboxTask:
+        task = self.outbox.claim("runner", 30.0, (FETCH,))
+        assert task is not None
+        return task
 
     def run(self, check: Callable[[], None] = lambda: None) -> None:
         self.handler.run(self.claim(), check)
@@ -77,12 +77,14 @@ def make_bench(make_settings, tmp_path) -> Iterator[Callable[..., Bench]]:
         clock = Clock()
         database = Database(open_sqlite(tmp_path / "jobs.sqlite3"), clock)
         databases.append(database)
-        store, errands = SqlJobStore(database), ErrandStore(database)
+        store, outbox = SqlJobStore(database), OutboxStore(database)
         kept = media(settings) if media else open_media(settings)
         announced: list[str] = []
         notes: list[tuple[str, str, float]] = []
-        handler = FetchHandler(settings, store, kept, errands, announced.append, note=lambda *note: notes.append(note))
-        return Bench(settings, clock, store, errands, kept, handler, announced, notes)
+        handler = DownloadHandler(
+            settings, store, kept, outbox, announced.append, note=lambda *note: notes.append(note)
+        )
+        return Bench(settings, clock, store, outbox, kept, handler, announced, notes)
 
     yield make
     for database in databases:
@@ -106,12 +108,12 @@ def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
         assert path.read_bytes() == RECORDING
         assert path.stat().st_mode & 0o077 == 0
     assert bench.announced == ["gpu"]
-    assert errands_of(bench.store, job.id) == []
+    assert tasks_of(bench.store, job.id) == []
     assert bench.temp_files == []
     assert (job.id, "download", 1.0) in bench.notes
 
 
-def test_a_runner_that_lost_its_errand_fails_nothing(bench, site, monkeypatch):
+def test_a_runner_that_lost_its_task_fails_nothing(bench, site, monkeypatch):
     """It stood still for longer than its lease, and another process fetched the recording meanwhile."""
     site.plan = [Answer(body=RECORDING)]
     job = bench.job(site.url("/x"))
@@ -127,14 +129,14 @@ def test_a_runner_that_lost_its_errand_fails_nothing(bench, site, monkeypatch):
     bench.handler.run(mine, lambda: None)
     kept = bench.store.get(job.id)
     assert (kept.state, kept.ready, kept.error) == (JobState.QUEUED, True, None)
-    assert errands_of(bench.store, job.id) == []
+    assert tasks_of(bench.store, job.id) == []
 
 
 def test_a_recording_that_another_process_is_at_is_not_given_up_for_it(bench, site, monkeypatch):
     job = bench.job(site.url("/x"))
     mine = bench.claim()
     bench.clock.advance(60)
-    theirs = bench.errands.claim("another runner", 30.0, (FETCH,))
+    theirs = bench.outbox.claim("another runner", 30.0, (FETCH,))
 
     def refuse(*_: object, **__: object) -> None:
         raise UrlUnusable("Not for me.")
@@ -166,7 +168,7 @@ def test_a_fault_of_the_callers_fails_the_job_at_once(make_bench, site, answer, 
     failed = bench.store.get(job.id)
     assert (failed.state, failed.error.code) == (JobState.FAILED, code)
     assert len(site.asked) == 1
-    assert not bench.errands.any_due((FETCH,))
+    assert not bench.outbox.any_due((FETCH,))
     assert bench.nothing_is_left()
 
 
@@ -186,7 +188,7 @@ def test_a_server_that_fails_is_asked_again_later_each_time_later(make_bench, si
         bench.run()
         assert bench.store.get(job.id).state is JobState.QUEUED
         bench.clock.advance(delay_s - 0.1)
-        assert not bench.errands.any_due((FETCH,))
+        assert not bench.outbox.any_due((FETCH,))
         bench.clock.advance(0.2)
     bench.run()
     assert bench.store.get(job.id).ready
@@ -201,7 +203,7 @@ def test_a_server_that_goes_on_failing_fails_the_job_with_words(make_bench, site
     error = bench.store.get(job.id).error
     assert error.code == "url_unreachable"
     assert error.message.endswith("It was tried 2 times.")
-    assert not bench.errands.any_due((FETCH,))
+    assert not bench.outbox.any_due((FETCH,))
     assert bench.nothing_is_left()
 
 
@@ -213,7 +215,7 @@ def test_a_full_disk_is_no_fault_of_the_callers(make_bench, site):
     assert bench.store.get(job.id).state is JobState.QUEUED
     assert site.asked == [], "it is looked before anything is asked for"
     bench.clock.advance(5)
-    assert bench.errands.any_due((FETCH,))
+    assert bench.outbox.any_due((FETCH,))
 
 
 class FullMedia(DirectoryMedia):
@@ -242,7 +244,7 @@ def test_a_job_that_is_stopped_meanwhile_stops_the_download(bench, site, how):
     thread.join(20)
     assert not thread.is_alive()
     assert bench.nothing_is_left()
-    assert not bench.errands.any_due((FETCH,))
+    assert not bench.outbox.any_due((FETCH,))
     assert bench.announced == []
 
 
@@ -300,7 +302,7 @@ def test_another_who_was_faster_keeps_the_recording_that_is_worked_on(make_bench
     bench = make_bench(media=lambda settings: Interrupted(settings.media_dir))
 
     def other(job_id: str) -> None:
-        assert bench.store.supply(job_id, len(RECORDING), "x")
+        assert bench.store.attach_recording(job_id, len(RECORDING), "x")
         assert bench.store.claim("w", 30.0, 3).id == job_id
 
     bench.media.meanwhile = other
@@ -315,7 +317,7 @@ def test_another_who_was_faster_keeps_the_recording_that_is_worked_on(make_bench
 @pytest.mark.parametrize("state", ["canceled", "deleted", "there"])
 def test_nothing_is_asked_for_where_nobody_waits(bench, site, state):
     job = bench.job(site.url("/x"))
-    errand = bench.claim()
+    task = bench.claim()
     # what one that was killed had stored already
     (bench.settings.media_dir / job.id).mkdir(parents=True)
     (bench.settings.media_dir / job.id / "recording").write_bytes(RECORDING)
@@ -325,10 +327,10 @@ def test_nothing_is_asked_for_where_nobody_waits(bench, site, state):
         with bench.store.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM jobs")
     else:
-        bench.store.supply(job.id, 1, "x")
-    bench.handler.run(errand, lambda: None)
+        bench.store.attach_recording(job.id, 1, "x")
+    bench.handler.run(task, lambda: None)
     assert site.asked == []
-    assert bench.errands.done(errand) is False, "it is done"
+    assert bench.outbox.done(task) is False, "it is done"
     assert bool(bench.in_media) == (state == "there")
 
 
@@ -365,7 +367,7 @@ def test_a_fault_that_nobody_thought_of_is_tried_again_and_then_fails_the_job(ma
     error = bench.store.get(job.id).error
     assert error.code == "job_failed"
     assert "secret" not in error.message
-    assert not bench.errands.any_due((FETCH,))
+    assert not bench.outbox.any_due((FETCH,))
 
 
 def test_one_that_is_to_be_given_up_fails_the_job(bench):
@@ -373,9 +375,9 @@ def test_one_that_is_to_be_given_up_fails_the_job(bench):
     bench.handler.failed(bench.claim(), RuntimeError(), last=True)
     assert bench.store.get(job.id).state is JobState.FAILED
     gone = replace(bench.job("https://example.com/y"))
-    errand = bench.claim()
+    task = bench.claim()
     bench.store.delete(gone.id)
-    bench.handler.failed(errand, RuntimeError())
+    bench.handler.failed(task, RuntimeError())
 
 
 def test_a_recording_goes_on_to_s3(make_bench, site, s3_server):
@@ -406,35 +408,35 @@ def test_a_job_that_is_canceled_on_the_way_to_s3_leaves_nothing_there(make_bench
     assert looks == [JobState.QUEUED] * 3
     assert bench.media.job_ids() == frozenset()
     assert bench.temp_files == []
-    assert not bench.errands.any_due((FETCH,))
+    assert not bench.outbox.any_due((FETCH,))
     bench.media.close()
 
 
 KILLED = """
 import sys
 from diarist.jobs.db.database import open_database
-from diarist.jobs.db.outbox import ErrandStore
-from diarist.jobs.outbox.download import FetchHandler
+from diarist.jobs.db.outbox import OutboxStore
+from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.media.directory import open_media
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.settings import load_settings
 
 settings = load_settings(data_dir=sys.argv[1], min_free_mb=0, allowed_networks="127.0.0.0/8")
 database = open_database(settings)
-errands = ErrandStore(database)
-handler = FetchHandler(settings, SqlJobStore(database), open_media(settings), errands, print)
-handler.run(errands.claim("doomed", 30.0, ("fetch",)), lambda: None)
+outbox = OutboxStore(database)
+handler = DownloadHandler(settings, SqlJobStore(database), open_media(settings), outbox, print)
+handler.run(outbox.claim("doomed", 30.0, ("fetch",)), lambda: None)
 """
 
 
-def test_a_process_that_is_killed_in_the_middle_has_its_errand_done_by_another(make_settings, site, until):
+def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(make_settings, site, until):
     from diarist.jobs.db.database import open_database
     from diarist.jobs.retention import Sweeper
 
     settings = make_settings(allowed_networks=NETWORK)
     database = open_database(settings)
     try:
-        store, errands, media = SqlJobStore(database), ErrandStore(database), open_media(settings)
+        store, outbox, media = SqlJobStore(database), OutboxStore(database), open_media(settings)
         site.plan = [Answer(body=RECORDING, gate=threading.Event()), Answer(body=RECORDING)]
         order = Order(kind=JobKind.JOB, source_url=site.url("/x"))
         job = Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC), ready=False, recording=False)
@@ -451,10 +453,10 @@ def test_a_process_that_is_killed_in_the_middle_has_its_errand_done_by_another(m
         finally:
             child.kill()
             child.wait()
-        assert errands.release() == 1
-        errand = errands.claim("r", 30.0, (FETCH,))
-        assert (errand.attempts, errand.deaths) == (1, 1)
-        FetchHandler(settings, store, media, errands, lambda _: None).run(errand, lambda: None)
+        assert outbox.release() == 1
+        task = outbox.claim("r", 30.0, (FETCH,))
+        assert (task.attempts, task.worker_crashes) == (1, 1)
+        DownloadHandler(settings, store, media, outbox, lambda _: None).run(task, lambda: None)
         assert store.get(job.id).ready
         sweeper.sweep_once(late)
         assert list(settings.temp_dir.iterdir()) == []

@@ -11,30 +11,30 @@ import pytest
 from diarist.errors import Cancelled, StoreUnavailable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import Errand, ErrandStore
+from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.outbox.runner import MOST_DEATHS, ErrandRunner
+from diarist.jobs.outbox.runner import MAX_CRASHES, OutboxRunner
 
 
 class Scripted:
     """Runs errands as ``act`` says."""
 
-    def __init__(self, errands: ErrandStore, act: Callable[[Errand, Callable[[], None]], None]) -> None:
-        self.errands = errands
+    def __init__(self, outbox: OutboxStore, act: Callable[[OutboxTask, Callable[[], None]], None]) -> None:
+        self.outbox = outbox
         self.act = act
-        self.begun: list[Errand] = []
+        self.begun: list[OutboxTask] = []
         self.failures: list[tuple[Exception, bool]] = []
 
-    def run(self, errand: Errand, check: Callable[[], None]) -> None:
-        self.begun.append(errand)
-        self.act(errand, check)
+    def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
+        self.begun.append(task)
+        self.act(task, check)
 
-    def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+    def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         self.failures.append((error, last))
-        self.errands.done(errand)
+        self.outbox.done(task)
 
 
 def wait_for(event: threading.Event, check: Callable[[], None]) -> None:
@@ -55,17 +55,17 @@ def store(database) -> SqlJobStore:
 
 
 @pytest.fixture
-def errands(database) -> ErrandStore:
-    return ErrandStore(database)
+def outbox(database) -> OutboxStore:
+    return OutboxStore(database)
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., ErrandRunner]]:
-    runners: list[ErrandRunner] = []
+def start() -> Iterator[Callable[..., OutboxRunner]]:
+    runners: list[OutboxRunner] = []
     before = set(threading.enumerate())
 
-    def make(*args: object, **options: object) -> ErrandRunner:
-        runner = ErrandRunner(*args, **{"poll_s": 0.05, **options})
+    def make(*args: object, **options: object) -> OutboxRunner:
+        runner = OutboxRunner(*args, **{"poll_s": 0.05, **options})
         runners.append(runner)
         runner.start()
         return runner
@@ -86,22 +86,22 @@ def to_tell(store: SqlJobStore) -> Job:
     return store.cancel(store.create(Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC))).id)
 
 
-def test_each_kind_is_run_by_its_handler(store, errands, start, until):
-    fetch, tell = (Scripted(errands, lambda errand, _: errands.done(errand)) for _ in range(2))
-    start(errands, {FETCH: fetch, WEBHOOK: tell})
+def test_each_kind_is_run_by_its_handler(store, outbox, start, until):
+    fetch, tell = (Scripted(outbox, lambda task, _: outbox.done(task)) for _ in range(2))
+    start(outbox, {FETCH: fetch, WEBHOOK: tell})
     fetched, told = to_fetch(store), to_tell(store)
     until(lambda: fetch.begun and tell.begun)
-    assert [errand.job_id for errand in fetch.begun] == [fetched.id]
-    assert [errand.job_id for errand in tell.begun] == [told.id]
-    until(lambda: errands.release() == 0 and not errands.any_due((FETCH, WEBHOOK)))
+    assert [task.job_id for task in fetch.begun] == [fetched.id]
+    assert [task.job_id for task in tell.begun] == [told.id]
+    until(lambda: outbox.release() == 0 and not outbox.any_due((FETCH, WEBHOOK)))
 
 
-def test_whoever_wakes_it_need_not_wait_for_its_next_look(store, errands, start, until):
-    fetch = Scripted(errands, lambda errand, _: errands.done(errand))
+def test_whoever_wakes_it_need_not_wait_for_its_next_look(store, outbox, start, until):
+    fetch = Scripted(outbox, lambda task, _: outbox.done(task))
     looked = threading.Event()
-    runner = start(errands, {FETCH: fetch}, poll_s=3_600.0)
-    real = errands.any_due
-    errands.any_due = lambda kinds: (looked.set(), real(kinds))[1]  # type: ignore[method-assign]
+    runner = start(outbox, {FETCH: fetch}, poll_s=3_600.0)
+    real = outbox.any_due
+    outbox.any_due = lambda kinds: (looked.set(), real(kinds))[1]  # type: ignore[method-assign]
     runner.wake()
     assert looked.wait(20)
     to_fetch(store)
@@ -109,18 +109,18 @@ def test_whoever_wakes_it_need_not_wait_for_its_next_look(store, errands, start,
     until(lambda: fetch.begun)
 
 
-def test_slow_downloads_do_not_hold_webhooks_up(store, errands, start, until):
+def test_slow_downloads_do_not_hold_webhooks_up(store, outbox, start, until):
     release = threading.Event()
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        errands.done(errand)
+        outbox.done(task)
 
-    fetch = Scripted(errands, wait)
-    tell = Scripted(errands, lambda errand, _: errands.done(errand))
+    fetch = Scripted(outbox, wait)
+    tell = Scripted(outbox, lambda task, _: outbox.done(task))
     for _ in range(3):
         to_fetch(store)
-    start(errands, {FETCH: fetch, WEBHOOK: tell}, {FETCH: 2, WEBHOOK: 1})
+    start(outbox, {FETCH: fetch, WEBHOOK: tell}, {FETCH: 2, WEBHOOK: 1})
     until(lambda: fetch.begun)
     to_tell(store)
     until(lambda: tell.begun)
@@ -128,18 +128,18 @@ def test_slow_downloads_do_not_hold_webhooks_up(store, errands, start, until):
     until(lambda: len(fetch.begun) == 3)
 
 
-def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(store, errands, start, until):
+def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(store, outbox, start, until):
     ended: list[str] = []
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         try:
             wait_for(threading.Event(), check)
         finally:
-            ended.append(errand.job_id)
+            ended.append(task.job_id)
 
-    fetch = Scripted(errands, wait)
+    fetch = Scripted(outbox, wait)
     gone, other = to_fetch(store, "a"), to_fetch(store, "b")
-    runner = start(errands, {FETCH: fetch}, {FETCH: 2})
+    runner = start(outbox, {FETCH: fetch}, {FETCH: 2})
     until(lambda: len(fetch.begun) == 2)
     store.delete(gone.id)
     runner.drop(gone.id, 20)
@@ -148,77 +148,77 @@ def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(s
     runner.drop("nobody's", 20)
 
 
-def test_no_more_are_run_at_once_than_may_be(store, errands, start, until):
+def test_no_more_are_run_at_once_than_may_be(store, outbox, start, until):
     release, now, most = threading.Event(), [0], [0]
     lock = threading.Lock()
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         wait_for(release, check)
         with lock:
             now[0] -= 1
-        errands.done(errand)
+        outbox.done(task)
 
     for number in range(6):
         to_fetch(store, owner=str(number))
-    fetch = Scripted(errands, wait)
-    start(errands, {FETCH: fetch}, {FETCH: 2})
+    fetch = Scripted(outbox, wait)
+    start(outbox, {FETCH: fetch}, {FETCH: 2})
     until(lambda: len(fetch.begun) == 2)
     release.set()
     until(lambda: len(fetch.begun) == 6)
     assert most[0] == 2
 
 
-def test_one_owner_leaves_room_for_others(store, errands, start, until):
+def test_one_owner_leaves_room_for_others(store, outbox, start, until):
     release = threading.Event()
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        errands.done(errand)
+        outbox.done(task)
 
     for _ in range(6):
         to_fetch(store, owner="anna")
-    fetch = Scripted(errands, wait)
-    start(errands, {FETCH: fetch}, {FETCH: 4})
+    fetch = Scripted(outbox, wait)
+    start(outbox, {FETCH: fetch}, {FETCH: 4})
     until(lambda: len(fetch.begun) == 3)
     to_fetch(store, owner="bert")
     until(lambda: len(fetch.begun) == 4)
-    assert sorted(errand.owner for errand in fetch.begun) == ["anna", "anna", "anna", "bert"]
+    assert sorted(task.owner for task in fetch.begun) == ["anna", "anna", "anna", "bert"]
     release.set()
     until(lambda: len(fetch.begun) == 7)
 
 
 @pytest.mark.slow
-def test_what_is_in_hand_stays_ours_beyond_its_first_lease(store, errands, start, until):
+def test_what_is_in_hand_stays_ours_beyond_its_first_lease(store, outbox, start, until):
     release, renewals = threading.Event(), []
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        errands.done(errand)
+        outbox.done(task)
 
-    real = errands.renew
+    real = outbox.renew
 
-    def renew(errand: Errand, lease_s: float) -> bool:
-        renewals.append(real(errand, lease_s))
+    def renew(task: OutboxTask, lease_s: float) -> bool:
+        renewals.append(real(task, lease_s))
         return renewals[-1]
 
-    errands.renew = renew  # type: ignore[method-assign]
+    outbox.renew = renew  # type: ignore[method-assign]
     to_fetch(store)
-    fetch = Scripted(errands, wait)
-    start(errands, {FETCH: fetch}, lease_s=0.8)
+    fetch = Scripted(outbox, wait)
+    start(outbox, {FETCH: fetch}, lease_s=0.8)
     until(lambda: len(renewals) >= 6)  # beyond 0.8 s, a quarter of it apart
     assert all(renewals)
     assert len(fetch.begun) == 1
     release.set()
-    until(lambda: not fetch.errands.any_due((FETCH,)))
+    until(lambda: not fetch.outbox.any_due((FETCH,)))
 
 
-def test_what_is_not_ours_any_more_is_left(store, errands, start, until):
+def test_what_is_not_ours_any_more_is_left(store, outbox, start, until):
     stopped = threading.Event()
 
-    def wait(errand: Errand, check: Callable[[], None]) -> None:
+    def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         try:
             wait_for(threading.Event(), check)
         except Cancelled:
@@ -226,30 +226,30 @@ def test_what_is_not_ours_any_more_is_left(store, errands, start, until):
             raise
 
     job = to_fetch(store)
-    fetch = Scripted(errands, wait)
-    start(errands, {FETCH: fetch}, lease_s=0.4)
+    fetch = Scripted(outbox, wait)
+    start(outbox, {FETCH: fetch}, lease_s=0.4)
     until(lambda: fetch.begun)
     store.delete(job.id)
     assert stopped.wait(20)
     assert fetch.failures == []
 
 
-def test_after_a_stop_another_takes_the_errand_at_once(store, errands, start, until):
-    fetch = Scripted(errands, lambda _, check: wait_for(threading.Event(), check))
+def test_after_a_stop_another_takes_the_task_at_once(store, outbox, start, until):
+    fetch = Scripted(outbox, lambda _, check: wait_for(threading.Event(), check))
     to_fetch(store)
-    first = start(errands, {FETCH: fetch})
+    first = start(outbox, {FETCH: fetch})
     until(lambda: fetch.begun)
     first.stop()
     assert fetch.failures == []
-    second = errands.claim("other", 30.0, (FETCH,))
-    assert (second.attempts, second.deaths) == (1, 0)
+    second = outbox.claim("other", 30.0, (FETCH,))
+    assert (second.attempts, second.worker_crashes) == (1, 0)
 
 
-def test_a_handler_that_does_not_stop_is_told_of(store, errands, start, until, caplog):
+def test_a_handler_that_does_not_stop_is_told_of(store, outbox, start, until, caplog):
     release = threading.Event()
-    fetch = Scripted(errands, lambda errand, _: release.wait(20))
+    fetch = Scripted(outbox, lambda task, _: release.wait(20))
     to_fetch(store)
-    runner = start(errands, {FETCH: fetch})
+    runner = start(outbox, {FETCH: fetch})
     until(lambda: fetch.begun)
     with caplog.at_level(logging.WARNING, logger="diarist"):
         runner.stop(0.05)
@@ -257,14 +257,14 @@ def test_a_handler_that_does_not_stop_is_told_of(store, errands, start, until, c
     release.set()
 
 
-def test_a_fault_is_logged_and_given_to_the_handler(store, errands, start, until, caplog):
-    def fail(errand: Errand, _: Callable[[], None]) -> None:
+def test_a_fault_is_logged_and_given_to_the_handler(store, outbox, start, until, caplog):
+    def fail(task: OutboxTask, _: Callable[[], None]) -> None:
         raise RuntimeError("nobody thought of it")
 
     job = to_fetch(store)
-    fetch = Scripted(errands, fail)
+    fetch = Scripted(outbox, fail)
     with caplog.at_level(logging.WARNING, logger="diarist"):
-        start(errands, {FETCH: fetch})
+        start(outbox, {FETCH: fetch})
         until(lambda: fetch.failures)
     ((error, last),) = fetch.failures
     assert (str(error), last) == ("nobody thought of it", False)
@@ -272,36 +272,36 @@ def test_a_fault_is_logged_and_given_to_the_handler(store, errands, start, until
     assert record.job_id == job.id
 
 
-def test_stopping_that_nobody_asked_for_is_a_fault(store, errands, start, until):
+def test_stopping_that_nobody_asked_for_is_a_fault(store, outbox, start, until):
     """Handed back instead, it would be taken again at once, for ever."""
 
-    def fail(errand: Errand, _: Callable[[], None]) -> None:
+    def fail(task: OutboxTask, _: Callable[[], None]) -> None:
         raise Cancelled("for no reason")
 
     to_fetch(store)
-    fetch = Scripted(errands, fail)
-    start(errands, {FETCH: fetch})
+    fetch = Scripted(outbox, fail)
+    start(outbox, {FETCH: fetch})
     until(lambda: fetch.failures)
     assert len(fetch.begun) == 1
 
 
-def test_one_that_takes_the_service_down_again_and_again_is_given_up(store, errands, start, until):
+def test_one_that_takes_the_service_down_again_and_again_is_given_up(store, outbox, start, until):
     to_fetch(store)
-    for _ in range(MOST_DEATHS):
-        assert errands.claim("doomed", 30.0, (FETCH,))
-        assert errands.release() == 1
-    fetch = Scripted(errands, lambda *_: None)
-    start(errands, {FETCH: fetch})
+    for _ in range(MAX_CRASHES):
+        assert outbox.claim("doomed", 30.0, (FETCH,))
+        assert outbox.release() == 1
+    fetch = Scripted(outbox, lambda *_: None)
+    start(outbox, {FETCH: fetch})
     until(lambda: fetch.failures)
     ((error, last),) = fetch.failures
     assert last
-    assert str(MOST_DEATHS) in str(error)
+    assert str(MAX_CRASHES) in str(error)
     assert fetch.begun == []
 
 
-def test_a_store_that_fails_is_told_of_once_and_outlived(store, errands, start, until, caplog):
+def test_a_store_that_fails_is_told_of_once_and_outlived(store, outbox, start, until, caplog):
     failures: list[int] = []
-    real = errands.any_due
+    real = outbox.any_due
 
     def any_due(kinds: object) -> bool:
         if len(failures) < 4:
@@ -309,35 +309,35 @@ def test_a_store_that_fails_is_told_of_once_and_outlived(store, errands, start, 
             raise StoreUnavailable("The job store is locked.")
         return real(kinds)
 
-    errands.any_due = any_due  # type: ignore[method-assign]
+    outbox.any_due = any_due  # type: ignore[method-assign]
     to_fetch(store)
-    fetch = Scripted(errands, lambda errand, _: errands.done(errand))
+    fetch = Scripted(outbox, lambda task, _: outbox.done(task))
     with caplog.at_level(logging.WARNING, logger="diarist"):
-        start(errands, {FETCH: fetch})
+        start(outbox, {FETCH: fetch})
         until(lambda: fetch.begun)
     assert caplog.text.count("The job store is locked.") == 1
 
 
-def test_an_end_that_cannot_be_kept_is_told_of_and_the_errand_is_tried_again(store, errands, start, until, caplog):
-    tries: list[Errand] = []
+def test_an_end_that_cannot_be_kept_is_told_of_and_the_task_is_tried_again(store, outbox, start, until, caplog):
+    tries: list[OutboxTask] = []
 
-    def fail_once(errand: Errand, _: Callable[[], None]) -> None:
-        tries.append(errand)
+    def fail_once(task: OutboxTask, _: Callable[[], None]) -> None:
+        tries.append(task)
         if len(tries) == 1:
             raise StoreUnavailable("The job store is locked.")
-        errands.done(errand)
+        outbox.done(task)
 
     class Forgetful(Scripted):
-        def failed(self, errand: Errand, error: Exception, *, last: bool = False) -> None:
+        def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
             raise StoreUnavailable("It is locked still.")
 
     to_fetch(store)
     with caplog.at_level(logging.WARNING, logger="diarist"):
-        start(errands, {FETCH: Forgetful(errands, fail_once)}, lease_s=0.4)
+        start(outbox, {FETCH: Forgetful(outbox, fail_once)}, lease_s=0.4)
         until(lambda: len(tries) == 2)
     assert "It is locked still." in caplog.text
-    assert tries[1].deaths == 1
+    assert tries[1].worker_crashes == 1
 
 
-def test_one_that_was_never_started_can_be_stopped(errands):
-    ErrandRunner(errands, {}).stop()
+def test_one_that_was_never_started_can_be_stopped(outbox):
+    OutboxRunner(outbox, {}).stop()

@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import ErrandStore
+from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import new_job_id
@@ -45,7 +45,7 @@ TRANSCRIPT = Transcript(
 class Bench:
     clock: Clock
     store: SqlJobStore
-    errands: ErrandStore
+    outbox: OutboxStore
     handler: WebhookHandler
 
     def job(self, url: str | None, **order: object) -> Job:
@@ -62,13 +62,13 @@ class Bench:
 
     def attempt(self, check: Callable[[], None] = lambda: None) -> str | None:
         """Id of the errand that was run; None where none was due."""
-        errand = self.errands.claim("runner", 30.0, (WEBHOOK,))
-        if errand is not None:
-            self.handler.run(errand, check)
-        return None if errand is None else errand.id
+        task = self.outbox.claim("runner", 30.0, (WEBHOOK,))
+        if task is not None:
+            self.handler.run(task, check)
+        return None if task is None else task.id
 
     def statuses(self, job: Job) -> list[int | None]:
-        return [delivery.status for delivery in self.errands.deliveries(job.id)]
+        return [delivery.status for delivery in self.outbox.deliveries(job.id)]
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def make_bench(make_settings, tmp_path) -> Iterator[Callable[..., Bench]]:
         clock = Clock()
         database = Database(open_sqlite(tmp_path / "jobs.sqlite3"), clock)
         databases.append(database)
-        store, errands = SqlJobStore(database), ErrandStore(database)
-        return Bench(clock, store, errands, WebhookHandler(settings, store, errands, MASTER, delays_s=delays_s))
+        store, outbox = SqlJobStore(database), OutboxStore(database)
+        return Bench(clock, store, outbox, WebhookHandler(settings, store, outbox, MASTER, delays_s=delays_s))
 
     yield make
     for database in databases:
@@ -101,10 +101,10 @@ def bench(make_bench) -> Bench:
 
 def test_the_receiver_hears_of_a_success_in_a_message_that_a_library_trusts(bench, site):
     job = bench.succeeded(site.url("/hook"), owner="anna", labels=(("case", "Zoë 7"),))
-    errand_id = bench.attempt()
+    task_id = bench.attempt()
     (asked,) = site.asked
     assert asked.path == "/hook"
-    assert asked.headers["webhook-id"] == errand_id
+    assert asked.headers["webhook-id"] == task_id
     assert asked.headers["content-type"] == "application/json"
     trusted = Webhook(secret_for(MASTER, "anna")).verify(asked.body, asked.headers)
     assert trusted == {
@@ -123,7 +123,7 @@ def test_the_receiver_hears_of_a_success_in_a_message_that_a_library_trusts(benc
             "links": {"self": f"/v1/jobs/{job.id}", "result": f"/v1/jobs/{job.id}/result"},
         },
     }
-    (delivery,) = bench.errands.deliveries(job.id)
+    (delivery,) = bench.outbox.deliveries(job.id)
     assert (delivery.attempt, delivery.status, delivery.error, delivery.next_at) == (1, 200, None, None)
     assert bench.attempt() is None
 
@@ -164,7 +164,7 @@ def test_a_receiver_that_fails_is_tried_again_in_growing_steps_and_then_given_up
     ids = {bench.attempt()}
     assert RETRY_DELAYS_S == (0, 30, 120, 600, 3_600)
     for number, delay_s in enumerate(RETRY_DELAYS_S[1:], start=1):
-        assert bench.errands.deliveries(job.id)[-1].next_at == bench.clock.now + timedelta(seconds=delay_s)
+        assert bench.outbox.deliveries(job.id)[-1].next_at == bench.clock.now + timedelta(seconds=delay_s)
         bench.clock.advance(delay_s - 0.1)
         assert bench.attempt() is None
         assert len(site.asked) == number
@@ -173,8 +173,8 @@ def test_a_receiver_that_fails_is_tried_again_in_growing_steps_and_then_given_up
     bench.clock.advance(100_000)
     assert bench.attempt() is None, "five attempts are all"
     assert bench.statuses(job) == [500, 302, 404, 404, 404]
-    assert [delivery.attempt for delivery in bench.errands.deliveries(job.id)] == [1, 2, 3, 4, 5]
-    assert bench.errands.deliveries(job.id)[-1].next_at is None
+    assert [delivery.attempt for delivery in bench.outbox.deliveries(job.id)] == [1, 2, 3, 4, 5]
+    assert bench.outbox.deliveries(job.id)[-1].next_at is None
     assert len(ids) == 1
     assert {asked.headers["webhook-id"] for asked in site.asked} == ids
     assert len({asked.body for asked in site.asked}) == 1, "the same message each time"
@@ -196,7 +196,7 @@ def test_a_receiver_that_says_gone_is_not_asked_again(bench, site):
     bench.attempt()
     bench.clock.advance(100_000)
     assert bench.attempt() is None
-    (delivery,) = bench.errands.deliveries(job.id)
+    (delivery,) = bench.outbox.deliveries(job.id)
     assert (delivery.status, delivery.next_at) == (410, None)
 
 
@@ -216,7 +216,7 @@ def test_no_private_network_is_told(make_bench, site):
     job = bench.succeeded(site.url())
     bench.attempt()
     assert site.asked == []
-    (delivery,) = bench.errands.deliveries(job.id)
+    (delivery,) = bench.outbox.deliveries(job.id)
     assert delivery.status is None
     assert "not public" in delivery.error
     assert delivery.next_at is not None
@@ -227,7 +227,7 @@ def test_a_receiver_that_hangs_is_left_after_its_time(make_bench, site):
     site.plan = [Answer(gate=threading.Event(), silent=True)]
     job = bench.succeeded(site.url())
     bench.attempt()
-    (delivery,) = bench.errands.deliveries(job.id)
+    (delivery,) = bench.outbox.deliveries(job.id)
     assert delivery.status is None
     assert delivery.error
     assert delivery.took_s >= 0.3
@@ -245,32 +245,32 @@ def test_whoever_runs_it_can_stop_it(make_bench, site):
     with pytest.raises(Cancelled):
         bench.attempt(stop)
     assert len(site.asked) == 1
-    assert bench.errands.deliveries(job.id) == ()
+    assert bench.outbox.deliveries(job.id) == ()
 
 
 @pytest.mark.parametrize("how", ["deleted", "without"])
 def test_nothing_is_sent_where_nobody_is_to_be_told(bench, site, how):
     job = bench.succeeded(site.url())
-    errand = bench.errands.claim("runner", 30.0, (WEBHOOK,))
+    task = bench.outbox.claim("runner", 30.0, (WEBHOOK,))
     with bench.store.database.writing() as connection:
         statement = "DELETE FROM jobs" if how == "deleted" else "UPDATE jobs SET webhook_url = NULL"
         connection.exec_driver_sql(statement)
-    bench.handler.run(errand, lambda: None)
+    bench.handler.run(task, lambda: None)
     assert site.asked == []
-    assert bench.errands.done(errand) is False, "it is done"
-    assert bench.errands.deliveries(job.id) == ()
+    assert bench.outbox.done(task) is False, "it is done"
+    assert bench.outbox.deliveries(job.id) == ()
 
 
 def test_a_fault_that_nobody_thought_of_is_kept_and_tried_again(bench):
     job = bench.succeeded("https://example.com/")
-    errand = bench.errands.claim("runner", 30.0, (WEBHOOK,))
-    bench.handler.failed(errand, RuntimeError("a secret path"))
-    (delivery,) = bench.errands.deliveries(job.id)
+    task = bench.outbox.claim("runner", 30.0, (WEBHOOK,))
+    bench.handler.failed(task, RuntimeError("a secret path"))
+    (delivery,) = bench.outbox.deliveries(job.id)
     assert delivery.next_at is not None
     assert "secret" not in delivery.error
     bench.clock.advance(3_600)
-    bench.handler.failed(bench.errands.claim("runner", 30.0, (WEBHOOK,)), RuntimeError(), last=True)
-    assert bench.errands.deliveries(job.id)[-1].next_at is None
+    bench.handler.failed(bench.outbox.claim("runner", 30.0, (WEBHOOK,)), RuntimeError(), last=True)
+    assert bench.outbox.deliveries(job.id)[-1].next_at is None
 
 
 def test_the_log_names_the_host_alone(bench, site, caplog):
@@ -284,7 +284,7 @@ def test_the_log_names_the_host_alone(bench, site, caplog):
 
 def test_a_master_that_is_too_short_is_told_at_the_start(make_settings, bench):
     with pytest.raises(ConfigurationError, match="WEBHOOK_SECRET"):
-        WebhookHandler(make_settings(), bench.store, bench.errands, "short")
+        WebhookHandler(make_settings(), bench.store, bench.outbox, "short")
 
 
 PAGE = Path(__file__).parents[4] / "docs" / "webhooks.md"
@@ -312,7 +312,7 @@ def test_the_receiver_in_the_documentation_receives(bench, shown, capsys):
             job, foreign = bench.succeeded(url, owner="anna"), bench.succeeded(url, owner="bert")
             bench.attempt()
             bench.attempt()
-            assert bench.errands.redeliver(job.id)
+            assert bench.outbox.redeliver(job.id)
             bench.attempt()
         finally:
             server.shutdown()

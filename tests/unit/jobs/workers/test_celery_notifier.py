@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.celery_notifier import TIMEOUT_S, CeleryQueue, Listener, broadcast, make_app
+from diarist.jobs.workers.celery_notifier import TIMEOUT_S, CeleryNotifier, NotificationListener, broadcast, make_app
 
 pytestmark = pytest.mark.slow
 
@@ -13,7 +13,9 @@ NOWHERE = "redis://127.0.0.1:1/0"
 
 
 @pytest.mark.parametrize("url", ["", "amqp://host", "http://host", "sqla+sqlite://", "REDIS"])
-@pytest.mark.parametrize("make", [make_app, CeleryQueue, lambda url: Listener(url, ("any",), lambda: None)])
+@pytest.mark.parametrize(
+    "make", [make_app, CeleryNotifier, lambda url: NotificationListener(url, ("any",), lambda: None)]
+)
 def test_only_redis_can_be_a_queue(make, url):
     with pytest.raises(ConfigurationError, match=r"QUEUE_URL must name a Redis server: redis://host:6379/0"):
         make(url)
@@ -37,8 +39,8 @@ def test_nobody_waits_for_long_for_redis():
 
 
 def test_a_queue_without_redis_says_so_once_and_ends_in_time(caplog, until):
-    announcer = CeleryQueue(NOWHERE)
-    announcer.announce("any")
+    announcer = CeleryNotifier(NOWHERE)
+    announcer.notify("any")
     until(lambda: "Workers cannot be woken" in caplog.text)
     announcer.close()
     announcer._thread.join(20)
@@ -46,4 +48,4 @@ def test_a_queue_without_redis_says_so_once_and_ends_in_time(caplog, until):
 
 
 def test_a_listener_that_was_never_started_can_be_stopped():
-    Listener(NOWHERE, ("any",), lambda: None).stop()
+    NotificationListener(NOWHERE, ("any",), lambda: None).stop()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from diarist.errors import Cancelled, StoreUnavailable
-from diarist.jobs.workers.heartbeat import STOP_S, Keeper
+from diarist.jobs.workers.heartbeat import STOP_S, Heartbeat
 from support.job_stores import new_job
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ class Bench:
         self.reported: Exception | None = None
         self.leave = threading.Event()
         self.overdue = threading.Event()
-        self.keeper = Keeper(self.store, "w", settings, self._alive, self._report, self.leave, self.overdue.set)
+        self.heartbeat = Heartbeat(self.store, "w", settings, self._alive, self._report, self.leave, self.overdue.set)
 
     def _alive(self) -> None:
         self.signs += 1
@@ -62,17 +62,17 @@ def test_signs_of_life_go_on_with_nothing_in_hand(make_bench, until):
     bench = make_bench()
     until(lambda: bench.signs > 3)
     assert bench.store.renewed == []
-    assert (bench.keeper.jobs, bench.keeper.depth) == ((), 0)
-    assert bench.keeper.still_ours() is False
+    assert (bench.heartbeat.jobs, bench.heartbeat.depth) == ((), 0)
+    assert bench.heartbeat.still_ours() is False
 
 
 def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.keeper.holding(job):
-        assert bench.keeper.jobs == (job,)
+    with bench.heartbeat.holding(job):
+        assert bench.heartbeat.jobs == (job,)
         until(lambda: bench.renewals(job.id) > 2)
         for done in (0.25, 0.1, 7.0):
-            bench.keeper.progress("recognition", done)
+            bench.heartbeat.progress("recognition", done)
         until(lambda: bench.store.renewed[-1] == (job.id, "w", 0.5, "recognition", 1.0))
     count = bench.renewals(job.id)
     until(lambda: (signs := bench.signs) and signs > count + 2)
@@ -81,43 +81,43 @@ def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
 
 def test_one_that_was_interrupted_is_kept_too(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.keeper.holding(first):
-        bench.keeper.progress("recognition", 0.4)
-        with bench.keeper.holding(second):
-            bench.keeper.progress("decode", 0.1)
-            assert (bench.keeper.jobs, bench.keeper.depth) == ((first, second), 2)
+    with bench.heartbeat.holding(first):
+        bench.heartbeat.progress("recognition", 0.4)
+        with bench.heartbeat.holding(second):
+            bench.heartbeat.progress("decode", 0.1)
+            assert (bench.heartbeat.jobs, bench.heartbeat.depth) == ((first, second), 2)
             before = bench.renewals(first.id)
             until(lambda: bench.renewals(first.id) > before + 1 and bench.renewals(second.id) > 1)
-        assert bench.keeper.jobs == (first,)
+        assert bench.heartbeat.jobs == (first,)
         until(lambda: bench.store.renewed[-1][3:] == ("recognition", 0.4))
 
 
 def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.keeper.holding(job), bench.keeper.working():
-        bench.keeper.progress("recognition", 0.4)
+    with bench.heartbeat.holding(job), bench.heartbeat.working():
+        bench.heartbeat.progress("recognition", 0.4)
         bench.store.answer = False
-        until(lambda: bench.keeper.jobs == ())
+        until(lambda: bench.heartbeat.jobs == ())
         with pytest.raises(Cancelled, match="canceled"):
-            bench.keeper.progress("recognition", 0.5)
-        assert bench.keeper.still_ours() is False
+            bench.heartbeat.progress("recognition", 0.5)
+        assert bench.heartbeat.still_ours() is False
     assert not bench.overdue.is_set()
 
 
 def test_work_that_does_not_stop_is_overdue(make_bench):
     bench = make_bench()
     bench.store.answer = False
-    with bench.keeper.holding(new_job()), bench.keeper.working():
+    with bench.heartbeat.holding(new_job()), bench.heartbeat.working():
         assert bench.overdue.wait(20)
 
 
 def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_to_be_written(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.keeper.holding(job):
-        with bench.keeper.working():
-            bench.keeper.progress("recognition", 1.0)
+    with bench.heartbeat.holding(job):
+        with bench.heartbeat.working():
+            bench.heartbeat.progress("recognition", 1.0)
         bench.store.answer = False
-        until(lambda: bench.keeper.jobs == ())
+        until(lambda: bench.heartbeat.jobs == ())
         assert not bench.overdue.wait(2 * STOP_S)
         signs = bench.signs
         until(lambda: bench.signs > signs)
@@ -125,12 +125,12 @@ def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_t
 
 def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.keeper.holding(first), bench.keeper.working():
-        with bench.keeper.holding(second):
-            with bench.keeper.working():
+    with bench.heartbeat.holding(first), bench.heartbeat.working():
+        with bench.heartbeat.holding(second):
+            with bench.heartbeat.working():
                 pass
             bench.store.answer = False
-            until(lambda: bench.keeper.jobs == ())
+            until(lambda: bench.heartbeat.jobs == ())
             assert not bench.overdue.wait(2 * STOP_S)
         assert bench.overdue.wait(20)
 
@@ -138,11 +138,11 @@ def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, 
 def test_a_store_that_fails_is_no_loss(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answer = StoreUnavailable("Away.")
-    with bench.keeper.holding(job):
+    with bench.heartbeat.holding(job):
         until(lambda: bench.renewals(job.id) > 2)
-        bench.keeper.progress("recognition", 0.5)
-        assert bench.keeper.jobs == (job,)
-        assert bench.keeper.still_ours() is True
+        bench.heartbeat.progress("recognition", 0.5)
+        assert bench.heartbeat.jobs == (job,)
+        assert bench.heartbeat.still_ours() is True
         bench.store.answer = True
         before = bench.signs
         until(lambda: bench.signs > before + 1)
@@ -151,13 +151,13 @@ def test_a_store_that_fails_is_no_loss(make_bench, until):
 def test_work_stops_when_the_worker_should_leave(make_bench):
     bench = make_bench()
     bench.leave.set()
-    with bench.keeper.holding(new_job()), pytest.raises(Cancelled, match="stop"):
-        bench.keeper.progress("recognition", 0.5)
+    with bench.heartbeat.holding(new_job()), pytest.raises(Cancelled, match="stop"):
+        bench.heartbeat.progress("recognition", 0.5)
 
 
 def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, until):
     bench, job = make_bench(job_stall_s=1.0), new_job()
-    with bench.keeper.holding(job):
+    with bench.heartbeat.holding(job):
         until(lambda: bench.signs > 1)
         quiet = threading.Event()
 
@@ -168,25 +168,25 @@ def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, u
 
         until(is_quiet)
         signs = bench.signs
-        bench.keeper.progress("recognition", 0.5)
+        bench.heartbeat.progress("recognition", 0.5)
         until(lambda: bench.signs > signs)
 
 
 def test_who_heard_of_news_has_them_looked_at(make_bench, until):
     bench, job = make_bench(job_lease_s=3_600.0), new_job()
-    with bench.keeper.holding(job):
+    with bench.heartbeat.holding(job):
         until(lambda: bench.renewals(job.id) > 0)
         bench.store.answer = False
-        bench.keeper.look()
-        until(lambda: bench.keeper.jobs == (), 5)
+        bench.heartbeat.look()
+        until(lambda: bench.heartbeat.jobs == (), 5)
 
 
 def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.keeper.holding(first), bench.keeper.working():
-        with bench.keeper.holding(second), bench.keeper.working():
+    with bench.heartbeat.holding(first), bench.heartbeat.working():
+        with bench.heartbeat.holding(second), bench.heartbeat.working():
             bench.store.lost = first.id
-            until(lambda: bench.keeper.jobs == (second,))
+            until(lambda: bench.heartbeat.jobs == (second,))
             assert not bench.overdue.wait(2 * STOP_S)
         back_at = time.monotonic()
         assert bench.overdue.wait(20)
@@ -196,7 +196,7 @@ def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards
 def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answers.clear()
-    with bench.keeper.holding(job), bench.keeper.working():
+    with bench.heartbeat.holding(job), bench.heartbeat.working():
         until(lambda: bench.renewals(job.id) > 0)
         signs = bench.signs
         until(lambda: bench.signs > signs + 5)
@@ -209,7 +209,7 @@ def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
 def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
     bench, job = make_bench(), new_job()
     bench.reported = error
-    with bench.keeper.holding(job):
+    with bench.heartbeat.holding(job):
         until(lambda: bench.renewals(job.id) > 3)
     bench.reported = None  # its thread goes on in other tests
     assert str(error) in caplog.text
@@ -217,10 +217,10 @@ def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
 
 def test_what_goes_on_without_progress_is_no_standstill(make_bench, until):
     bench = make_bench(job_stall_s=1.0)
-    with bench.keeper.holding(new_job()):
+    with bench.heartbeat.holding(new_job()):
         began_at = time.monotonic()
         while time.monotonic() - began_at < 2.0:
-            bench.keeper.sign()
+            bench.heartbeat.sign()
         signs = bench.signs
         until(lambda: bench.signs > signs)
-        assert bench.keeper.answered_at > began_at
+        assert bench.heartbeat.answered_at > began_at

@@ -8,18 +8,18 @@ import threading
 
 import pytest
 
-from diarist.jobs.workers.ipc import ALIVE, DRAIN, Briefing
+from diarist.jobs.workers.ipc import ALIVE, DRAIN, WorkerConfig
 
 WORKER = """
 import os, sys
-from diarist.jobs.workers.ipc import WorkerLine
-line = WorkerLine()
-briefing = line.briefing()
+from diarist.jobs.workers.ipc import WorkerChannel
+line = WorkerChannel()
+config = line.config()
 print("chatter of a library")
 os.system("echo chatter of a program")
 assert sys.stdin.read() == ""
 line.listen()
-line.say("told " + briefing.worker + " " + str(briefing.settings.job_lease_s))
+line.say("told " + config.worker + " " + str(config.settings.job_lease_s))
 while not line.leave.is_set():
     line.wake.wait()
     line.wake.clear()
@@ -28,9 +28,9 @@ while not line.leave.is_set():
 
 BUSY = """
 import hashlib, threading
-from diarist.jobs.workers.ipc import WorkerLine
-line = WorkerLine()
-line.briefing()
+from diarist.jobs.workers.ipc import WorkerChannel
+line = WorkerChannel()
+line.config()
 line.listen()
 threading.Thread(target=lambda: (line.leave.wait(), line.say("left")), daemon=True).start()
 line.say("busy")
@@ -47,7 +47,7 @@ def start(make_settings):
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         started.append(process)
-        process.stdin.write(Briefing("w-1", make_settings(**settings)).dump())
+        process.stdin.write(WorkerConfig("w-1", make_settings(**settings)).dump())
         process.stdin.flush()
         return process
 
@@ -75,16 +75,16 @@ def test_a_briefing_comes_back_whole_in_one_line(make_settings):
     settings = make_settings(
         database_url="postgresql://u:p@h/n", s3_secret_key="s\n", webhook_secret="x" * 20, queues="any,gpu", workers=3
     )
-    for briefing in (Briefing("w-1", settings, "A fault,\nof two lines.", "GPU-7"), Briefing("w-2", settings)):
-        line = briefing.dump()
+    for config in (WorkerConfig("w-1", settings, "A fault,\nof two lines.", "GPU-7"), WorkerConfig("w-2", settings)):
+        line = config.dump()
         assert line.count(b"\n") == 1
-        assert Briefing.load(line) == briefing
+        assert WorkerConfig.load(line) == config
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"\xff\n"])
 def test_no_briefing(line):
     with pytest.raises(ValueError, match=r"."):
-        Briefing.load(line)
+        WorkerConfig.load(line)
 
 
 def test_the_line_is_the_supervisors_alone_and_chatter_goes_to_stderr(start):

@@ -5,13 +5,13 @@ import os
 import pytest
 
 from diarist.engines import registry
-from diarist.jobs.workers.placement import NEMO_DIARIZERS, NEMO_RECOGNIZERS, may_use_gpus, places
+from diarist.jobs.workers.placement import NEMO_DIARIZERS, NEMO_RECOGNIZERS, may_use_gpus, worker_slots
 
 TWO = {"CUDA_VISIBLE_DEVICES": "4,GPU-7"}
 
 
 def gpus(settings, environment=TWO) -> list[str | None]:
-    return [place.gpu for place in places(settings, environment)]
+    return [slot.gpu for slot in worker_slots(settings, environment)]
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def test_what_there_is_alone_need_not_be_chosen(make_settings, visible, expected
 
 
 def test_each_place_has_its_gpu_alone_in_its_environment(make_settings):
-    first, second = places(make_settings(engine="nemo"), TWO)
+    first, second = worker_slots(make_settings(engine="nemo"), TWO)
     assert first.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "4"}
     assert second.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-7"}
-    assert places(make_settings(), TWO)[0].environment is None
+    assert worker_slots(make_settings(), TWO)[0].environment is None
     assert [first.number, second.number] == [0, 1]
 
 
@@ -52,7 +52,7 @@ def test_cores_are_divided_unless_the_settings_say_how_many_threads(make_setting
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
 
     def threads(**chosen: object) -> list[int]:
-        return [place.settings.threads for place in places(make_settings(**chosen), {})]
+        return [slot.settings.threads for slot in worker_slots(make_settings(**chosen), {})]
 
     assert threads() == [8]
     assert threads(workers=1) == [8]

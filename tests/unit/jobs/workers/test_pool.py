@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from diarist.jobs.model import CrewReport, JobState, WorkerReport
+from diarist.jobs.model import JobState, PoolStatus, WorkerReport
 from diarist.types import ModelInfo
 
 pytestmark = pytest.mark.slow
@@ -117,19 +117,19 @@ def report(name: str, state: str, *errors: str, models=(), device: str = "") -> 
         (("error", "error"), "error"),
     ],
 )
-def test_a_crew_is_what_its_best_worker_is(states, state):
-    assert CrewReport.of(report(str(n), each) for n, each in enumerate(states)).state == state
+def test_a_pool_is_what_its_best_worker_is(states, state):
+    assert PoolStatus.of(report(str(n), each) for n, each in enumerate(states)).state == state
 
 
-def test_a_crew_shows_the_models_of_its_best_and_the_errors_of_all():
+def test_a_pool_shows_the_models_of_its_best_and_the_errors_of_all():
     b = report("b", "error", "No disk.", "No network.")
     a = report("a", "ready", models=MODELS, device="cpu")
     c = report("c", "error", "No network.")
-    crew = CrewReport.of((c, b, a))
-    assert crew == CrewReport("ready", MODELS, ("No disk.", "No network."), (a, b, c))
-    assert crew.device == "cpu"
-    assert CrewReport.of((b, c)).device is None
+    pool = PoolStatus.of((c, b, a))
+    assert pool == PoolStatus("ready", MODELS, ("No disk.", "No network."), (a, b, c))
+    assert pool.device == "cpu"
+    assert PoolStatus.of((b, c)).device is None
 
 
-def test_a_crew_that_loads_shows_the_models_of_whoever_says_which():
-    assert CrewReport.of((report("a", "loading"), report("b", "loading", models=MODELS))).models == MODELS
+def test_a_pool_that_loads_shows_the_models_of_whoever_says_which():
+    assert PoolStatus.of((report("a", "loading"), report("b", "loading", models=MODELS))).models == MODELS

@@ -13,13 +13,13 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from diarist.engines.chunk_processing import perform, portion_of
+from diarist.engines.chunk_processing import chunk_of, perform
 from diarist.errors import Cancelled, JobFailed
-from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.workers.scatter import StoreScatter, help_out, result_name, samples_name, signature
+from diarist.jobs.workers.scatter import StoreScatter, process_chunk, result_name, samples_name, signature
 from diarist.protocols import Engine
 from diarist.types import SAMPLE_RATE, Audio, ModelInfo, Recognition, RecognizedWord, Span
 
@@ -66,12 +66,12 @@ def setting(make_settings):
 
 def scatter_of(setting, own: Engine, worker: str = "holder") -> StoreScatter:
     settings, store, media, job, _ = setting
-    return StoreScatter(job, own, PortionStore(store.database), media, worker, settings, lambda _: None)
+    return StoreScatter(job, own, ChunkStore(store.database), media, worker, settings, lambda _: None)
 
 
 def wanted(audio: Audio):
     return [
-        portion_of(
+        chunk_of(
             "recognition", audio, n * 10 * SAMPLE_RATE, (n + 1) * 10 * SAMPLE_RATE,
             {"language": "en", "speech": [[n * 10.0, n * 10.0 + 9.5]]},
         )
@@ -81,8 +81,8 @@ def wanted(audio: Audio):
 
 def alone(audio: Audio) -> list[bytes]:
     return [
-        perform(engine(), Audio(audio.part(portion.first_sample, portion.stop_sample)), portion, silent)
-        for portion in wanted(audio)
+        perform(engine(), Audio(audio.part(chunk.first_sample, chunk.stop_sample)), chunk, silent)
+        for chunk in wanted(audio)
     ]
 
 
@@ -107,18 +107,18 @@ def test_samples_are_published_to_the_bit(setting):
 
 def test_what_others_do_is_taken_as_it_is(setting):
     _, store, media, job, audio = setting
-    portions, helper, own = PortionStore(store.database), engine(), engine()
+    chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    portions.post(job.id, signature(own), "any", 0, wanted(audio))
+    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
     ready, over = threading.Event(), threading.Event()
 
     def help_along() -> None:
         while not over.is_set():
-            task = portions.claim("helper", 30.0, signature(helper))
+            task = chunks.claim("helper", 30.0, signature(helper))
             if task is not None:
-                help_out(task, helper, media, silent)
-                assert portions.done(task, "helper")
+                process_chunk(task, helper, media, silent)
+                assert chunks.done(task, "helper")
             if len(helper.recognizer.asked) >= 3:
                 ready.set()
 
@@ -135,15 +135,15 @@ def test_what_others_do_is_taken_as_it_is(setting):
 
 def test_what_others_have_done_is_handed_on_before_more_is_begun(setting):
     _, store, media, job, audio = setting
-    portions, helper, own = PortionStore(store.database), engine(), engine()
+    chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    portions.post(job.id, signature(own), "any", 0, wanted(audio))
-    first, second = (portions.claim("helper", 30.0, signature(helper)) for _ in range(2))
+    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
+    first, second = (chunks.claim("helper", 30.0, signature(helper)) for _ in range(2))
     results = scatter(0, wanted(audio), note)
     for task in (first, second):
-        help_out(task, helper, media, silent)
-        portions.done(task, "helper")
+        process_chunk(task, helper, media, silent)
+        chunks.done(task, "helper")
     assert [next(results), next(results)] == alone(audio)[:2]
     assert own.recognizer.asked == []
     assert next(results) == alone(audio)[2]
@@ -171,7 +171,7 @@ def test_a_result_that_was_lost_is_made_again(setting):
     _, store, _, job, audio = setting
     scatter = scatter_of(setting, engine())
     scatter.accept([audio])
-    digests = PortionStore(store.database).post(job.id, signature(engine()), "any", 0, wanted(audio))
+    digests = ChunkStore(store.database).post(job.id, signature(engine()), "any", 0, wanted(audio))
     results = scatter(0, wanted(audio), note)
     found = [next(results)]
     for path in setting[0].media_dir.rglob(f"*{result_name(digests[1])}*"):
@@ -180,16 +180,16 @@ def test_a_result_that_was_lost_is_made_again(setting):
     assert found == alone(audio)
 
 
-def test_a_portion_that_kills_its_workers_fails_the_job_with_the_reason(setting):
+def test_a_chunk_that_kills_its_workers_fails_the_job_with_the_reason(setting):
     _, store, _, job, audio = setting
-    portions, own = PortionStore(store.database), engine()
+    chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    portions.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
+    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
     for number in range(3):
-        assert portions.claim(f"w{number}", 30.0, signature(own)) is not None
+        assert chunks.claim(f"w{number}", 30.0, signature(own)) is not None
         store.release(f"w{number}", 3)
-    held = portions.claim("another helper", 30.0, signature(own))
+    held = chunks.claim("another helper", 30.0, signature(own))
     assert held is not None
     with pytest.raises(JobFailed, match="3 times"):
         list(scatter(0, wanted(audio)[:1], note))
@@ -197,11 +197,11 @@ def test_a_portion_that_kills_its_workers_fails_the_job_with_the_reason(setting)
 
 def test_a_canceled_job_ends_while_it_waits_for_others(setting):
     _, store, _, job, audio = setting
-    portions, own = PortionStore(store.database), engine()
+    chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    portions.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
-    assert portions.claim("slow helper", 30.0, signature(own)) is not None
+    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
+    assert chunks.claim("slow helper", 30.0, signature(own)) is not None
 
     def lost(index: int, done: float = 1.0) -> None:
         raise Cancelled("canceled")

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, update
 
-from diarist.jobs.db.chunks import PortionStore
+from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import JobKind, JobState
-from diarist.jobs.workers.placement import Place
+from diarist.jobs.workers.placement import WorkerSlot
 from diarist.jobs.workers.scatter import samples_name, signature
 from diarist.jobs.workers.supervisor import Supervisor
-from diarist.protocols import Engine, Portion
+from diarist.protocols import Chunk, Engine
 from diarist.types import ModelInfo
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,9 @@ LONGER_THAN_THE_TEST_S = 3_600.0
 @contextmanager
 def helping(bench) -> Iterator[None]:
     """A worker of a fleet, which has nothing of its own to do."""
-    place = Place(0, bench.settings.model_copy(update={"queue_url": "redis://of-a-fleet"}))
+    slot = WorkerSlot(0, bench.settings.model_copy(update={"queue_url": "redis://of-a-fleet"}))
     command = (sys.executable, str(ENTRIES / "worker_entry.py"), str(bench.folder))
-    supervisor = Supervisor(place, bench.store, lambda: None, lambda: None, command)
+    supervisor = Supervisor(slot, bench.store, lambda: None, lambda: None, command)
     supervisor.start()
     try:
         yield
@@ -45,15 +45,15 @@ def helping(bench) -> Iterator[None]:
         supervisor.stop(10.0)
 
 
-def test_a_portion_that_fails_is_given_back_and_its_helper_lives_on(make_bench, until, caplog):
+def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, until, caplog):
     bench = make_bench(start=False)
-    store, media, portions = bench.store, DirectoryMedia(bench.settings.media_dir), PortionStore(bench.store.database)
+    store, media, chunks = bench.store, DirectoryMedia(bench.settings.media_dir), ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
     media.keep_part(job.id, samples_name(0), b"")
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    fails = Portion("recognition", 0, 0, 0, b"no portion of ours")
-    portions.post(job.id, signature(engine), "any", 0, [fails])
+    fails = Chunk("recognition", 0, 0, 0, b"no portion of ours")
+    chunks.post(job.id, signature(engine), "any", 0, [fails])
 
     def failures() -> int:
         return sum(record.getMessage() == "Portion failed" for record in caplog.records)
@@ -61,7 +61,7 @@ def test_a_portion_that_fails_is_given_back_and_its_helper_lives_on(make_bench, 
     with helping(bench):
         until(lambda: failures() > 1)
     assert len(bench.lines("loads")) == 1
-    assert [state.deaths for state in portions.states(job.id).values()] == [0]
+    assert [state.worker_crashes for state in chunks.states(job.id).values()] == [0]
 
 
 def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker(make_bench, postgres_server, until):
@@ -73,7 +73,7 @@ def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker
         until(lambda: time.monotonic() - stopped_at > 3 * bench.settings.job_lease_s)
     bench.tell("go")
     done = bench.service.wait(job.id, 60)
-    assert (done.state, done.attempts, done.deaths) == (JobState.SUCCEEDED, 1, 0)
+    assert (done.state, done.attempts, done.worker_crashes) == (JobState.SUCCEEDED, 1, 0)
     assert len(bench.lines("loads")) == 1
 
 
@@ -91,7 +91,7 @@ def test_a_machine_that_stood_still_for_longer_than_a_lease_costs_no_worker(make
     subprocess.run([sys.executable, "-c", stop_and_go_on, str(os.getpid()), str(bench.pid)], check=True)
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
-    assert (done.state, done.deaths) == (JobState.SUCCEEDED, 0)
+    assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
     assert len(bench.lines("loads")) == 1
 
 
@@ -99,7 +99,7 @@ def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_ben
     bench = make_bench(job_lease_s=1.0)
     job = bench.submit("freeze 1", kind=JobKind.JOB)
     bench.until_begun()
-    bench.service._crew.drain(LONGER_THAN_THE_TEST_S)
+    bench.service._pool.drain(LONGER_THAN_THE_TEST_S)
     assert bench.store.get(job.id).state is JobState.QUEUED
 
 
@@ -143,11 +143,11 @@ def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
 def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench, until, caplog):
     """Where MEDIA_URL is not one place for all machines."""
     bench = make_bench(start=False)
-    store, portions = bench.store, PortionStore(bench.store.database)
+    store, chunks = bench.store, ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    portions.post(job.id, signature(engine), "any", 0, [Portion("recognition", 0, 1, 1, b"{}")])
+    chunks.post(job.id, signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:
         return sum("not one place for all" in record.getMessage() for record in caplog.records)

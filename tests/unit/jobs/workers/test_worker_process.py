@@ -17,7 +17,7 @@ from diarist.errors import Cancelled, EngineUnavailable, JobFailed, JobNotFound,
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import JobState
 from diarist.jobs.service import JobService
-from diarist.jobs.workers.ipc import Briefing
+from diarist.jobs.workers.ipc import WorkerConfig
 
 pytestmark = pytest.mark.slow
 
@@ -301,7 +301,7 @@ def test_a_worker_ends_when_its_stdin_does(settings, tmp_path):
         [sys.executable, str(ENTRIES / "worker_entry.py"), str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0,
     )  # fmt: skip
-    process.stdin.write(Briefing("w", settings).dump())
+    process.stdin.write(WorkerConfig("w", settings).dump())
     process.stdin.flush()
     events = iter(process.stdout.readline, b"")
     assert any(event == b"ready\n" for event in events)
@@ -312,5 +312,5 @@ def test_a_worker_ends_when_its_stdin_does(settings, tmp_path):
 
 
 def test_settings_of_the_command_line_reach_the_worker(settings):
-    briefing = Briefing("w", settings.model_copy(update={"job_attempts": 7}), "a fault", "GPU-7")
-    assert Briefing.load(briefing.dump()) == briefing
+    config = WorkerConfig("w", settings.model_copy(update={"job_attempts": 7}), "a fault", "GPU-7")
+    assert WorkerConfig.load(config.dump()) == config

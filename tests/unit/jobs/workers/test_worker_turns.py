@@ -78,7 +78,7 @@ def test_both_are_given_back_when_the_worker_dies_during_a_request_that_was_let_
     assert bench.service.wait(request.id, WAIT_S).state is JobState.SUCCEEDED
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
-    assert (done.state, done.deaths) == (JobState.SUCCEEDED, 1)
+    assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
 
 
 def test_a_request_waits_for_another_one_that_has_not_been_long_at_work(bench):
@@ -100,7 +100,7 @@ def test_work_that_hears_nothing_ends_when_it_is_canceled(bench, wait_until):
     bench.service.cancel(job.id)
     wait_until(lambda: deaf not in bench.pids)
     done = bench.service.wait(after.id, WAIT_S)
-    assert (done.state, done.deaths) == (JobState.SUCCEEDED, 0)
+    assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
     assert bench.service.get(job.id).state is JobState.CANCELED
 
 
@@ -140,7 +140,7 @@ def test_owners_are_served_in_turn(make_bench):
 
 def test_utterances_are_there_before_the_job_has_ended(bench, wait_until):
     job = bench.submit("settle 2\nwait go", kind=JobKind.JOB)
-    wait_until(lambda: bench.service.get(job.id).settled == 2)
+    wait_until(lambda: bench.service.get(job.id).finalized == 2)
     assert bench.service.get(job.id).state is JobState.RUNNING
     early = bench.service.partial(job.id)
     bench.tell("go")
@@ -152,7 +152,7 @@ def test_what_is_settled_twice_is_shown_once(bench, wait_until):
     """By a second attempt after the death of the first worker."""
     job = bench.submit("settle 2\ndie 1", kind=JobKind.JOB)
     done = bench.service.wait(job.id, WAIT_S)
-    assert (done.state, done.deaths) == (JobState.SUCCEEDED, 1)
+    assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
     indices = [event.index for event in bench.service.events(job.id) if event.kind == "utterance"]
     assert indices == [0, 1]
     assert bench.service.partial(job.id) == bench.service.result(job.id).utterances
@@ -162,11 +162,11 @@ def test_a_worker_that_is_drained_finishes_what_it_has_in_hand_and_begins_nothin
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
     after = bench.submit("say on", kind=JobKind.JOB)
-    crew = bench.service._crew
-    crew.drain(0.0)
+    pool = bench.service._pool
+    pool.drain(0.0)
     bench.tell("go")
-    crew.drain(WAIT_S)
-    assert crew.pids == ()
+    pool.drain(WAIT_S)
+    assert pool.pids == ()
     assert bench.service.get(job.id).state is JobState.SUCCEEDED
     waiting = bench.service.get(after.id)
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
