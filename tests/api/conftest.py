@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def jobs(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobService]:
     engine = tmp_path_factory.mktemp("engine") / "state"
     engine.write_text("ready")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, closing(open_store(settings)) as store:
         patch.setenv("SCRIPTED_ENGINE", str(engine))
-        service = JobService(settings, open_store(settings), COMMAND)
+        service = JobService(settings, store, COMMAND)
         service.start()
         settings.temp_dir.mkdir(parents=True, exist_ok=True)
         try:

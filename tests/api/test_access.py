@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import closing
 
 import pytest
@@ -30,6 +31,9 @@ def store(tmp_path):
     database = open_database(Settings(_env_file=None, data_dir=tmp_path / "keys"))
     with closing(database):
         yield KeyStore(database)
+        for thread in threading.enumerate():
+            if thread.name in {"keys", "key-used"}:  # a keyring's, which may outlive the answer
+                thread.join(20)
 
 
 @pytest.fixture

@@ -130,11 +130,11 @@ def test_other_names_stand_for_nothing(tmp_path: Path, call: bytes, monkeypatch:
         tensor(0, (4,), (1,), numel=2**40),
         REBUILD + b"(" + number(0) + number(0) + numbers(4) + numbers(1) + b"tR",
         tensor(0, (4,), (1,)) + b"0" + REBUILD + b"}" + text("__defaults__") + b")s\x86b",
-        STORAGE + b"}b",
+        STORAGE + b"}b",  # refused by newer releases of Python, and read as nothing by older ones
     ],
 )
 def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path: Path, value: bytes) -> None:
-    with pytest.raises(ModelCorrupt, match=r"file\.bin cannot be read"):
+    with pytest.raises(ModelCorrupt, match=r"file\.bin (cannot be read|holds no tensors)"):
         read_tensors(written(tmp_path, state_dict(value)))
 
 
