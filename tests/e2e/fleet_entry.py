@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from diarist.jobs.workers.work import NoteModels, OnFinal
+from diarist.jobs.workers.engine import OnFinal, ReportModels
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -34,8 +34,8 @@ from diarist.types import (
 MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
-    note_models(MODELS)
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
+    report_models(MODELS)
     return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `work` asks neither
 
 

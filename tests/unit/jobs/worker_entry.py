@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diarist.errors import ModelUnavailable, NotAudio
-from diarist.jobs.workers.work import NoteModels, OnFinal
+from diarist.jobs.workers.engine import OnFinal, ReportModels
 from diarist.jobs.workers.worker import main
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
@@ -46,10 +46,10 @@ def count(name: str) -> int:
     return len(path.read_text(encoding="ascii").splitlines()) if path.exists() else 0
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
     note("loads", str(os.getpid()))
     print("a library's own chatter on stdout")  # noqa: T201
-    note_models((ModelInfo("model", "recognition", "MIT", "loading"),))
+    report_models((ModelInfo("model", "recognition", "MIT", "loading"),))
     if (FOLDER / "no-network").exists():
         raise ModelUnavailable("No source of models can be reached. Connect, or run `diarist models pull`.")
     if (FOLDER / "die-while-loading").exists():

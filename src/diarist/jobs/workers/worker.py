@@ -24,12 +24,12 @@ from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.media.directory import MediaStore, open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
 from diarist.jobs.workers import ipc
+from diarist.jobs.workers.engine import LoadEngine, TranscribeFile
 from diarist.jobs.workers.heartbeat import Heartbeat
 from diarist.jobs.workers.ipc import WorkerChannel, WorkerConfig
 from diarist.jobs.workers.partial_results import PartialTranscript
 from diarist.jobs.workers.scatter import StoreScatter, process_chunk, signature
 from diarist.jobs.workers.shutdown import end_process, shutdown_watchdog
-from diarist.jobs.workers.work import LoadEngine, Work
 from diarist.observability import logs, tracing
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
@@ -70,7 +70,7 @@ def run_worker(
     config: WorkerConfig,
     supervisor: WorkerChannel,
     load_engine: LoadEngine,
-    work: Work,
+    transcribe: TranscribeFile,
     *,
     load_retry_s: float = LOAD_RETRY_S,
 ) -> None:
@@ -78,7 +78,7 @@ def run_worker(
     settings = config.settings
     store = open_store(settings)
     left = threading.Event()
-    worker = _Worker(config, supervisor, store, work)
+    worker = _Worker(config, supervisor, store, transcribe)
     leaving = threading.Thread(
         target=shutdown_watchdog, args=(supervisor.leave, left, worker.give_up), name="leave", daemon=True
     )
@@ -93,7 +93,9 @@ def run_worker(
 
 
 class _Worker:
-    def __init__(self, config: WorkerConfig, supervisor: WorkerChannel, store: SqlJobStore, work: Work) -> None:
+    def __init__(
+        self, config: WorkerConfig, supervisor: WorkerChannel, store: SqlJobStore, transcribe: TranscribeFile
+    ) -> None:
         self._name = config.worker
         self._fault = config.fault
         self._gpu = config.gpu
@@ -102,7 +104,7 @@ class _Worker:
         self._store = store
         self._media: MediaStore = open_media(config.settings)
         self._chunks = ChunkStore(store.database)
-        self._work = work
+        self._transcribe = transcribe
         self._models: tuple[ModelInfo, ...] = ()
         self._queues: tuple[str, ...] = ()
         self._said: WorkerReport | None = None
@@ -309,7 +311,7 @@ class _Worker:
                     self._heartbeat.working(),
                     self._media.local(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
                 ):
-                    transcript = self._work(
+                    transcript = self._transcribe(
                         recording, engine, job.order.options, progress, self._settings, finalized,
                         self._scatter(job, engine),
                     )  # fmt: skip
@@ -401,7 +403,7 @@ def _outside(device: str, gpu: str | None) -> str:
     return re.sub(r"^cuda(:0)?(?!\S)", f"cuda:{gpu}" if gpu.isdigit() else gpu, device)
 
 
-def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETRY_S) -> None:
+def main(load_engine: LoadEngine, transcribe: TranscribeFile, *, load_retry_s: float = LOAD_RETRY_S) -> None:
     """The whole life of a worker process, with the engine and the work that it is given."""
     supervisor = WorkerChannel()
     config = supervisor.config()
@@ -409,10 +411,10 @@ def main(load_engine: LoadEngine, work: Work, *, load_retry_s: float = LOAD_RETR
     supervisor.say(ipc.ALIVE)
     logs.configure_worker(config.settings, config.worker)
     tracing.configure(config.settings, "worker", config.worker)
-    run_worker(config, supervisor, load_engine, work, load_retry_s=load_retry_s)
+    run_worker(config, supervisor, load_engine, transcribe, load_retry_s=load_retry_s)
 
 
 if __name__ == "__main__":
-    from diarist.jobs.workers.engine import load_engine, work
+    from diarist.jobs.workers.engine import load_engine, transcribe_file
 
-    main(load_engine, work)
+    main(load_engine, transcribe_file)

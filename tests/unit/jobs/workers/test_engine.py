@@ -10,7 +10,7 @@ import pytest
 from diarist import models as models_package
 from diarist.engines import registry
 from diarist.errors import ModelUnavailable
-from diarist.jobs.workers.engine import load_engine, other_models, pull_models
+from diarist.jobs.workers.engine import fetch_models, load_engine, uncataloged_models
 from diarist.models import ModelStore
 from diarist.models.catalogue import Model, ModelFile
 
@@ -32,24 +32,24 @@ def store(tmp_path) -> ModelStore:
 def test_models_are_fetched_one_by_one_and_each_state_is_told(store, caplog):
     caplog.set_level(logging.INFO)
     told: list[list[str]] = []
-    pull_models(store, ("first", "second"), lambda models: told.append([model.state for model in models]))
+    fetch_models(store, ("first", "second"), lambda models: told.append([model.state for model in models]))
     assert told == [["loading", "missing"], ["ready", "loading"], ["ready", "ready"]]
     assert store.locate("second").is_dir()
     assert caplog.text.count("Fetching model") == 2
 
 
 def test_models_that_are_there_are_not_fetched(store, caplog):
-    pull_models(store, ("first",), lambda _: None)
+    fetch_models(store, ("first",), lambda _: None)
     caplog.set_level(logging.INFO)
     caplog.clear()
-    pull_models(store, ("first",), lambda _: None)
+    fetch_models(store, ("first",), lambda _: None)
     assert "Fetching" not in caplog.text
 
 
 def test_a_model_that_cannot_be_had_stops_the_loading(store, tmp_path):
     (tmp_path / "source" / "second" / "weights").unlink()
     with pytest.raises(ModelUnavailable, match="second"):
-        pull_models(store, ("first", "second"), lambda _: None)
+        fetch_models(store, ("first", "second"), lambda _: None)
 
 
 DIAR_CONFIG = """
@@ -85,7 +85,7 @@ diarizer:
 )  # fmt: skip
 def test_what_is_waited_for_is_named_before_it_is_there(make_settings, tmp_path, chosen, names):
     (tmp_path / "diar_infer_meeting.yaml").write_text(DIAR_CONFIG)
-    models = other_models(make_settings(model_config_dir=tmp_path, **chosen))
+    models = uncataloged_models(make_settings(model_config_dir=tmp_path, **chosen))
     assert {(model.role, model.name) for model in models} == names
     assert {model.state for model in models} <= {"loading"}
     assert all(model.licence for model in models)
@@ -94,7 +94,7 @@ def test_what_is_waited_for_is_named_before_it_is_there(make_settings, tmp_path,
 def test_a_configuration_that_cannot_be_read_names_nothing(make_settings, tmp_path):
     (tmp_path / "diar_infer_meeting.yaml").write_text("diarizer: [")
     settings = make_settings(model_config_dir=tmp_path, diarizer="clustering", recognizer="nemo")
-    assert other_models(settings) == ()
+    assert uncataloged_models(settings) == ()
 
 
 def test_an_engine_that_loads_tells_of_all_its_models(make_settings, tmp_path, monkeypatch, store):
@@ -111,8 +111,8 @@ def test_an_engine_that_loads_tells_of_all_its_models(make_settings, tmp_path, m
 
 def test_to_name_them_loads_no_heavy_library():
     program = (
-        "import sys; from diarist.jobs.workers.engine import other_models; from diarist.settings import Settings;"
-        "other_models(Settings(_env_file=None, engine='nemo'));"
+        "import sys; from diarist.jobs.workers.engine import uncataloged_models; from diarist.settings import Settings;"
+        "uncataloged_models(Settings(_env_file=None, engine='nemo'));"
         "print(*sorted({'torch', 'nemo', 'omegaconf', 'onnxruntime'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
