@@ -68,19 +68,19 @@ MAX_AT_ONCE = 3
 
 def run_worker(
     config: WorkerConfig,
-    supervisor: WorkerChannel,
+    channel: WorkerChannel,
     load_engine: LoadEngine,
     transcribe: TranscribeFile,
     *,
     load_retry_s: float = LOAD_RETRY_S,
 ) -> None:
-    """Work until told to leave; returns then, or ends the process where the work does not stop in ``LEAVE_S``."""
+    """Work until told to leave; returns then, or ends the process where the work does not stop in ``EXIT_GRACE_S``."""
     settings = config.settings
     store = open_store(settings)
     left = threading.Event()
-    worker = _Worker(config, supervisor, store, transcribe)
+    worker = _Worker(config, channel, store, transcribe)
     leaving = threading.Thread(
-        target=shutdown_watchdog, args=(supervisor.leave, left, worker.give_up), name="leave", daemon=True
+        target=shutdown_watchdog, args=(channel.shutdown, left, worker.give_up), name="leave", daemon=True
     )
     leaving.start()
     try:
@@ -94,13 +94,13 @@ def run_worker(
 
 class _Worker:
     def __init__(
-        self, config: WorkerConfig, supervisor: WorkerChannel, store: SqlJobStore, transcribe: TranscribeFile
+        self, config: WorkerConfig, channel: WorkerChannel, store: SqlJobStore, transcribe: TranscribeFile
     ) -> None:
         self._name = config.worker
-        self._fault = config.fault
+        self._fault = config.error
         self._gpu = config.gpu
         self._settings = config.settings
-        self._supervisor = supervisor
+        self._channel = channel
         self._store = store
         self._media: MediaStore = open_media(config.settings)
         self._chunks = ChunkStore(store.database)
@@ -113,10 +113,10 @@ class _Worker:
         self._look_from = 0.0
         self._helped_at = float("-inf")
         self._heartbeat = Heartbeat(
-            store, self._name, config.settings, lambda: supervisor.say(ipc.ALIVE), self.report_again, supervisor.leave,
+            store, self._name, config.settings, lambda: channel.send(ipc.ALIVE), self.report_again, channel.shutdown,
             self.give_up,
         )  # fmt: skip
-        supervisor.heard = self._heartbeat.look
+        channel.on_message = self._heartbeat.look
 
     def report_again(self) -> None:
         """Say the same again now and then: who is silent is taken for gone. Raises ``ServiceError``."""
@@ -152,7 +152,7 @@ class _Worker:
                 logger.info("The engine is tried again in %.0f s", retry_s)
                 until = time.monotonic() + retry_s
                 while not self._leaves() and (left_s := until - time.monotonic()) > 0:
-                    self._supervisor.leave.wait(min(left_s, POLL_S))
+                    self._channel.shutdown.wait(min(left_s, POLL_S))
             else:
                 self._fault = None
                 engine = replace(engine, device=_outside(engine.device, self._gpu))
@@ -160,32 +160,32 @@ class _Worker:
                 self._queues = queues_of(engine, self._settings)
                 self._report("ready", engine.models, engine.device)
                 self._count_load(took_s)
-                self._supervisor.say(ipc.READY)
+                self._channel.send(ipc.READY)
                 logger.info("The engine %s is ready on %s after %.1f s", engine.name, engine.device, took_s)
                 return engine
         return None
 
     def _leaves(self) -> bool:
         """Nothing more is to be begun."""
-        return self._supervisor.leave.is_set() or self._supervisor.drain.is_set()
+        return self._channel.shutdown.is_set() or self._channel.drain.is_set()
 
     def serve(self, engine: Engine) -> None:
         while not self._leaves():
-            self._supervisor.wake.clear()
+            self._channel.wake.clear()
             try:
                 taken = self._take(engine) or self._process_chunk(engine)
             except ServiceError as error:
                 logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the words say it all
-                self._supervisor.leave.wait(STORE_RETRY_S)
+                self._channel.shutdown.wait(STORE_RETRY_S)
                 continue
             except Exception:
                 # Such as a job that a newer version wrote: to load the engine again would not help.
                 logger.exception("No job can be taken, in a way that nobody thought of")
-                self._supervisor.leave.wait(STORE_RETRY_S)
+                self._channel.shutdown.wait(STORE_RETRY_S)
                 continue
             if not taken:
                 helps = time.monotonic() - self._helped_at < HELPING_S
-                self._supervisor.wake.wait(HELPING_POLL_S if helps else POLL_S)
+                self._channel.wake.wait(HELPING_POLL_S if helps else POLL_S)
 
     def _take(self, engine: Engine, *, requests_only: bool = False) -> bool:
         """Work on the next job, to its end; False where there is none."""
@@ -206,7 +206,7 @@ class _Worker:
             try:
                 self._do(job, engine)
             finally:
-                self._supervisor.say(f"{ipc.JOB_ENDED} {job.id}")
+                self._channel.send(f"{ipc.JOB_ENDED} {job.id}")
                 self._tidy(job)
         return True
 
@@ -244,7 +244,7 @@ class _Worker:
                 else:
                     logger.exception("Portion failed")
                 self._chunks.give_back(self._name)
-                self._supervisor.leave.wait(STORE_RETRY_S)
+                self._channel.shutdown.wait(STORE_RETRY_S)
             else:
                 self._helped_at = time.monotonic()
                 logger.info("Portion done: %s, %.2f s", task.chunk.stage, time.monotonic() - started)
@@ -278,10 +278,10 @@ class _Worker:
             return False
         if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
             return False
-        if not self._supervisor.wake.is_set() and now - self._looked_at < POLL_S:
+        if not self._channel.wake.is_set() and now - self._looked_at < POLL_S:
             return False
         self._looked_at = now
-        self._supervisor.wake.clear()
+        self._channel.wake.clear()
         try:
             if self._take(engine, requests_only=True):
                 logger.info("Back at this job, after a request that was let through")
@@ -332,7 +332,7 @@ class _Worker:
         )  # fmt: skip
 
     def _fail(self, job: Job, error: Exception) -> None:
-        leaves = self._supervisor.leave.is_set() and not isinstance(error, InputError)
+        leaves = self._channel.shutdown.is_set() and not isinstance(error, InputError)
         if leaves and self._retry_write(lambda: self._store.requeue(job.id, self._name)):
             logger.info("Job given back: the worker leaves")
             tracing.here().note(given_back=True)
@@ -366,7 +366,7 @@ class _Worker:
                 return write()
             except ServiceError as error:
                 logger.error("The end of the job cannot be written: %s", error)  # noqa: TRY400 - the words say it all
-                if self._heartbeat.answered_at >= until or self._supervisor.leave.wait(STORE_RETRY_S):
+                if self._heartbeat.answered_at >= until or self._channel.shutdown.wait(STORE_RETRY_S):
                     return False
 
     def _note_models(self, models: tuple[ModelInfo, ...]) -> None:
@@ -405,13 +405,13 @@ def _outside(device: str, gpu: str | None) -> str:
 
 def main(load_engine: LoadEngine, transcribe: TranscribeFile, *, load_retry_s: float = LOAD_RETRY_S) -> None:
     """The whole life of a worker process, with the engine and the work that it is given."""
-    supervisor = WorkerChannel()
-    config = supervisor.config()
-    supervisor.listen()
-    supervisor.say(ipc.ALIVE)
+    channel = WorkerChannel()
+    config = channel.config()
+    channel.listen()
+    channel.send(ipc.ALIVE)
     logs.configure_worker(config.settings, config.worker)
     tracing.configure(config.settings, "worker", config.worker)
-    run_worker(config, supervisor, load_engine, transcribe, load_retry_s=load_retry_s)
+    run_worker(config, channel, load_engine, transcribe, load_retry_s=load_retry_s)
 
 
 if __name__ == "__main__":
