@@ -116,7 +116,7 @@ class _Worker:
             store, self._name, config.settings, lambda: channel.send(ipc.ALIVE), self.report_again, channel.shutdown,
             self.give_up,
         )  # fmt: skip
-        channel.on_message = self._heartbeat.look
+        channel.on_message = self._heartbeat.renew_soon
 
     def report_again(self) -> None:
         """Say the same again now and then: who is silent is taken for gone. Raises ``ServiceError``."""
@@ -127,7 +127,7 @@ class _Worker:
 
     def give_up(self) -> None:
         """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
-        for job in self._heartbeat.jobs:
+        for job in self._heartbeat.held_jobs:
             with contextlib.suppress(ServiceError):
                 self._store.requeue(job.id, self._name)
         with contextlib.suppress(ServiceError):
@@ -228,10 +228,10 @@ class _Worker:
         with (
             logs.about(request=task.request_id, job=task.job_id),
             tracing.span("chunk", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.chunk.stage),
-            self._heartbeat.keeping(lambda *_: self._chunks.renew(task, self._name, lease_s)),
+            self._heartbeat.hold_lease(lambda *_: self._chunks.renew(task, self._name, lease_s)),
         ):
             try:
-                with self._heartbeat.working():
+                with self._heartbeat.executing():
                     process_chunk(task, engine, self._media, progress)
                 self._chunks.done(task, self._name)
             except Cancelled:
@@ -305,10 +305,10 @@ class _Worker:
             if self._preempt_for_request(job, engine, stage, started):
                 self._heartbeat.progress(stage, done)  # it may have been canceled meanwhile
 
-        with self._heartbeat.holding(job):
+        with self._heartbeat.hold_job(job):
             try:
                 with (
-                    self._heartbeat.working(),
+                    self._heartbeat.executing(),
                     self._media.local(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
                 ):
                     transcript = self._transcribe(
@@ -337,7 +337,7 @@ class _Worker:
             logger.info("Job given back: the worker leaves")
             tracing.here().note(given_back=True)
             return
-        if isinstance(error, Cancelled) or not self._heartbeat.still_ours():
+        if isinstance(error, Cancelled) or not self._heartbeat.still_held():
             logger.info("Job stopped: it was canceled, deleted or taken over")
             tracing.here().note(canceled=True)
             return
@@ -361,12 +361,12 @@ class _Worker:
         """
         until = time.monotonic() + self._settings.job_lease_s
         while True:
-            self._heartbeat.sign()
+            self._heartbeat.touch()
             try:
                 return write()
             except ServiceError as error:
                 logger.error("The end of the job cannot be written: %s", error)  # noqa: TRY400 - the words say it all
-                if self._heartbeat.answered_at >= until or self._channel.shutdown.wait(STORE_RETRY_S):
+                if self._heartbeat.store_answered_at >= until or self._channel.shutdown.wait(STORE_RETRY_S):
                     return False
 
     def _note_models(self, models: tuple[ModelInfo, ...]) -> None:
