@@ -8,7 +8,7 @@ import pytest
 
 from diarist.errors import JobFailed, NotAudio
 from diarist.jobs.model import JobKind, JobState, Order
-from diarist.jobs.workers.worker import LONG_S
+from diarist.jobs.workers.preemption import PREEMPTIBLE_AFTER_S
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_a_request_waits_for_another_one_that_has_not_been_long_at_work(bench):
     first = bench.submit("wait go")
     bench.until_begun()
     second = bench.submit("say on")
-    assert bench.service.wait(second.id, min(LONG_S / 4, 2.5)).state is JobState.QUEUED
+    assert bench.service.wait(second.id, min(PREEMPTIBLE_AFTER_S / 4, 2.5)).state is JobState.QUEUED
     bench.tell("go")
     for job in (first, second):
         assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
