@@ -69,7 +69,7 @@ class WorkerPool:
         """End all workers, kindly for ``timeout`` seconds in all; what they work on is queued again."""
         until = time.monotonic() + timeout
         for supervisor in self._supervisors:
-            supervisor.dismiss()
+            supervisor.terminate()
         for supervisor in self._supervisors:
             supervisor.stop(max(until - time.monotonic(), 0.0))
 

@@ -106,7 +106,7 @@ def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_ben
 def test_a_system_without_threads_to_give_costs_the_worker_but_not_the_service(make_bench, until, monkeypatch, caplog):
     bench = make_bench()
     bench.until_ready()
-    start, refused = threading.Thread.start, ["worker-events", "worker-log"]
+    start, refused = threading.Thread.start, ["worker-messages", "worker-log"]
 
     def meager(thread: threading.Thread) -> None:
         if thread.name in refused:
