@@ -9,7 +9,7 @@ from diarist.errors import Cancelled, MediaMissing
 from diarist.jobs.workers.context import STORE_RETRY_S, WorkerContext
 from diarist.jobs.workers.engine_startup import queues_of
 from diarist.jobs.workers.preemption import Preemption
-from diarist.jobs.workers.scatter import process_chunk, signature
+from diarist.jobs.workers.scatter import engine_signature, process_chunk
 from diarist.observability import logs, tracing
 from diarist.protocols import Engine
 
@@ -49,7 +49,7 @@ class ChunkRunner:
         context, lease_s = self._context, self._context.settings.job_lease_s
         if not context.settings.distributed:
             return False
-        task = context.chunks.claim(context.worker, lease_s, signature(self._engine), self._queues)
+        task = context.chunks.claim(context.worker, lease_s, engine_signature(self._engine), self._queues)
         if task is None:
             return False
         started_at = self._processed_at = time.monotonic()

@@ -19,7 +19,7 @@ from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import DirectoryMedia, new_job_id
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.workers.scatter import StoreScatter, process_chunk, result_name, samples_name, signature
+from diarist.jobs.workers.scatter import StoreScatter, engine_signature, process_chunk, result_part, samples_part
 from diarist.protocols import Engine
 from diarist.types import SAMPLE_RATE, Audio, ModelInfo, Recognition, RecognizedWord, Span
 
@@ -102,7 +102,7 @@ def test_without_helpers_the_holder_does_all_of_it_in_order(setting):
 def test_samples_are_published_to_the_bit(setting):
     _, _, media, job, audio = setting
     scatter_of(setting, engine()).accept([audio])
-    assert media.part(job.id, samples_name(0)) == audio.samples.astype("<f4").tobytes()
+    assert media.part(job.id, samples_part(0)) == audio.samples.astype("<f4").tobytes()
 
 
 def test_what_others_do_is_taken_as_it_is(setting):
@@ -110,12 +110,12 @@ def test_what_others_do_is_taken_as_it_is(setting):
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
+    chunks.post(job.id, engine_signature(own), "any", 0, wanted(audio))
     ready, over = threading.Event(), threading.Event()
 
     def help_along() -> None:
         while not over.is_set():
-            task = chunks.claim("helper", 30.0, signature(helper))
+            task = chunks.claim("helper", 30.0, engine_signature(helper))
             if task is not None:
                 process_chunk(task, helper, media, silent)
                 assert chunks.done(task, "helper")
@@ -138,8 +138,8 @@ def test_what_others_have_done_is_handed_on_before_more_is_begun(setting):
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
-    first, second = (chunks.claim("helper", 30.0, signature(helper)) for _ in range(2))
+    chunks.post(job.id, engine_signature(own), "any", 0, wanted(audio))
+    first, second = (chunks.claim("helper", 30.0, engine_signature(helper)) for _ in range(2))
     results = scatter(0, wanted(audio), note)
     for task in (first, second):
         process_chunk(task, helper, media, silent)
@@ -171,10 +171,10 @@ def test_a_result_that_was_lost_is_made_again(setting):
     _, store, _, job, audio = setting
     scatter = scatter_of(setting, engine())
     scatter.accept([audio])
-    digests = ChunkStore(store.database).post(job.id, signature(engine()), "any", 0, wanted(audio))
+    digests = ChunkStore(store.database).post(job.id, engine_signature(engine()), "any", 0, wanted(audio))
     results = scatter(0, wanted(audio), note)
     found = [next(results)]
-    for path in setting[0].media_dir.rglob(f"*{result_name(digests[1])}*"):
+    for path in setting[0].media_dir.rglob(f"*{result_part(digests[1])}*"):
         path.unlink()
     found += results
     assert found == alone(audio)
@@ -185,11 +185,11 @@ def test_a_chunk_that_kills_its_workers_fails_the_job_with_the_reason(setting):
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
+    chunks.post(job.id, engine_signature(own), "any", 0, wanted(audio)[:1])
     for number in range(3):
-        assert chunks.claim(f"w{number}", 30.0, signature(own)) is not None
+        assert chunks.claim(f"w{number}", 30.0, engine_signature(own)) is not None
         store.release(f"w{number}", 3)
-    held = chunks.claim("another helper", 30.0, signature(own))
+    held = chunks.claim("another helper", 30.0, engine_signature(own))
     assert held is not None
     with pytest.raises(JobFailed, match="3 times"):
         list(scatter(0, wanted(audio)[:1], note))
@@ -200,8 +200,8 @@ def test_a_canceled_job_ends_while_it_waits_for_others(setting):
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
-    assert chunks.claim("slow helper", 30.0, signature(own)) is not None
+    chunks.post(job.id, engine_signature(own), "any", 0, wanted(audio)[:1])
+    assert chunks.claim("slow helper", 30.0, engine_signature(own)) is not None
 
     def lost(index: int, done: float = 1.0) -> None:
         raise Cancelled("canceled")
@@ -214,7 +214,7 @@ def test_workers_of_another_engine_or_device_do_not_help(setting):
     own = engine()
     gpu = Engine("counting", None, Counting(), own.models, "cuda:0 (a card)")
     larger = Engine("counting", None, Counting(), (ModelInfo("large ear", "recognition", "MIT"),))
-    assert len({signature(each) for each in (own, gpu, larger)}) == 3
-    assert json.loads(signature(gpu)) == json.loads(
-        signature(Engine("counting", None, None, own.models, "cuda:1 (another card)"))
+    assert len({engine_signature(each) for each in (own, gpu, larger)}) == 3
+    assert json.loads(engine_signature(gpu)) == json.loads(
+        engine_signature(Engine("counting", None, None, own.models, "cuda:1 (another card)"))
     )
