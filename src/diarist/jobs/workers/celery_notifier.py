@@ -27,16 +27,16 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-TASK = "diarist.look"
+WAKE_TASK = "diarist.look"
 TIMEOUT_S = 5.0
 """Of one connection to Redis, and of one thing said over it."""
 
-QUIET_S = 60.0
+MESSAGE_LIFETIME_S = 60.0
 """Between two warnings that Redis cannot be reached."""
 
 STOP_S = 5.0
 
-AGAIN_S = 2.0
+RESTART_DELAY_S = 2.0
 """Until it is listened again, after Celery has ended of a fault."""
 
 
@@ -64,7 +64,7 @@ def make_app(url: str) -> Celery:
     return app
 
 
-def broadcast(queue: str) -> Any:
+def broadcast_queue(queue: str) -> Any:
     """What everyone hears who serves a queue of the store.
 
     Nothing is acknowledged: a wake that was not heard is worth nothing, and what waits for its acknowledgement would
@@ -82,48 +82,49 @@ class CeleryNotifier:
 
     def __init__(self, url: str) -> None:
         self._app = make_app(url)
-        self._asked: SimpleQueue[str | None] = SimpleQueue()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._notify_all, name="announcer", daemon=True)
+        self._pending: SimpleQueue[str | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._notify_all, name="celery-notifier", daemon=True)
         self._thread.start()
 
     def notify(self, queue: str) -> None:
-        self._asked.put(queue)
+        self._pending.put(queue)
 
     def close(self) -> None:
-        self._closed.set()
-        self._asked.put(None)
+        self._closing.set()
+        self._pending.put(None)
         self._thread.join(STOP_S)
 
     def _notify_all(self) -> None:
         connection = self._app.connection_for_write()
         try:
-            while (queue := self._asked.get()) is not None:
+            while (queue := self._pending.get()) is not None:
                 # Two announcements of one queue in a row say the same.
-                for each in dict.fromkeys((queue, *self._others())):
-                    if not self._closed.is_set():
-                        self._send(connection, each)
+                for name in dict.fromkeys((queue, *self._other_pending())):
+                    if not self._closing.is_set():
+                        self._send(connection, name)
         finally:
             connection.release()
 
-    def _others(self) -> list[str]:
-        found: list[str] = []
+    def _other_pending(self) -> list[str]:
+        queues: list[str] = []
         try:
             while True:
-                queue = self._asked.get_nowait()
+                queue = self._pending.get_nowait()
                 if queue is None:
-                    self._asked.put(None)
-                    return found
-                found.append(queue)
+                    self._pending.put(None)
+                    return queues
+                queues.append(queue)
         except Empty:
-            return found
+            return queues
 
     def _send(self, connection: Any, queue: str) -> None:
         try:
             self._app.send_task(
                 # Unless the exchange is declared here too, this side takes it for one that sends to one listener alone.
-                TASK, connection=connection, queue=broadcast(queue), declare=[broadcast(queue).exchange],
-                routing_key=queue, ignore_result=True, retry=False, expires=QUIET_S,
+                WAKE_TASK, connection=connection, queue=broadcast_queue(queue),
+                declare=[broadcast_queue(queue).exchange],
+                routing_key=queue, ignore_result=True, retry=False, expires=MESSAGE_LIFETIME_S,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - every layer below has errors of its own, and the work goes on anyway
             logger.warning("Workers cannot be woken over QUEUE_URL, and look by themselves meanwhile: %s", error)
@@ -142,16 +143,16 @@ class NotificationListener:
     def __init__(self, url: str, queues: Sequence[str], wake: Callable[[], None]) -> None:
         self._app = make_app(url)
         self._app.set_default()
-        self._app.conf.task_queues = [broadcast(queue) for queue in queues]
+        self._app.conf.task_queues = [broadcast_queue(queue) for queue in queues]
         self._ready = threading.Event()
 
-        def look() -> None:
+        def on_wake() -> None:
             wake()
 
-        self._app.task(look, name=TASK, ignore_result=True, shared=False, lazy=False)
+        self._app.task(on_wake, name=WAKE_TASK, ignore_result=True, shared=False, lazy=False)
         self._stopping = threading.Event()
-        self._controller = self._make_controller()
-        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._controller = self._new_controller()
+        self._thread = threading.Thread(target=self._listen, name="celery-listener", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -166,7 +167,7 @@ class NotificationListener:
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
-    def _make_controller(self) -> Any:
+    def _new_controller(self) -> Any:
         return WorkController(
             app=self._app, pool="solo", concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True,
             task_events=False, ready_callback=lambda _: self._ready.set(), loglevel=logging.WARNING,
@@ -176,7 +177,7 @@ class NotificationListener:
         """Until it is stopped. Celery mends its connection by itself; what it does not know of ends it for good."""
         while True:
             self._controller.start()
-            if self._stopping.wait(AGAIN_S):
+            if self._stopping.wait(RESTART_DELAY_S):
                 return
             logger.warning("Wakes over QUEUE_URL were not heard any more; listening again")
-            self._controller = self._make_controller()
+            self._controller = self._new_controller()

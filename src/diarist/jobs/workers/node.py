@@ -20,7 +20,7 @@ from diarist.signals import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
-READY_S = 10.0
+QUEUE_TIMEOUT_S = 10.0
 """How long the queue may take to be reached before the log says that workers look by themselves meanwhile."""
 
 
@@ -47,7 +47,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         store = open_store(settings)
         stack.callback(store.close)
         pool = WorkerPool(settings, store, lambda: None, command)
-        listener = NotificationListener(settings.queue_url, listened_to(settings), pool.wake)
+        listener = NotificationListener(settings.queue_url, subscribed_queues(settings), pool.wake)
         stack.callback(pool.stop)
         stack.enter_context(stopped_by_signals(stop.set))
         media = open_media(settings)
@@ -58,7 +58,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         sweeper.start()
         listener.start()
         stack.callback(listener.stop)
-        if not listener.wait_until_ready(READY_S) and not stop.is_set():
+        if not listener.wait_until_ready(QUEUE_TIMEOUT_S) and not stop.is_set():
             logger.warning("QUEUE_URL does not answer yet: workers look for jobs by themselves until it does")
         logger.info("Working on %s: queues %s", socket.gethostname(), settings.queues or "by what the workers can do")
         stop.wait()
@@ -81,7 +81,7 @@ def _make_temp_dir(settings: Settings) -> None:
         ) from error
 
 
-def listened_to(settings: Settings) -> tuple[str, ...]:
+def subscribed_queues(settings: Settings) -> tuple[str, ...]:
     """The queues of which the machine wants to hear: those of QUEUES, or all, since workers know theirs only later.
 
     Raises:
@@ -89,10 +89,10 @@ def listened_to(settings: Settings) -> tuple[str, ...]:
     """
     if not settings.queues:
         return QUEUES
-    named = tuple(dict.fromkeys(settings.queues.split(",")))
-    if unknown := [name for name in named if name not in QUEUES]:
+    chosen = tuple(dict.fromkeys(settings.queues.split(",")))
+    if unknown := [name for name in chosen if name not in QUEUES]:
         raise ConfigurationError(
             f"QUEUES has {', '.join(unknown)}, and no job is ever in such a queue. Take some of {', '.join(QUEUES)}, "
             "with commas between them, or leave it empty for whatever the workers can do."
         )
-    return named
+    return chosen

@@ -18,17 +18,17 @@ class PartialTranscript:
         self._store = store
         self._job_id = job_id
         self._worker = worker
-        self._kept = 0
-        self._waiting: tuple[Utterance, ...] = ()
+        self._stored = 0
+        self._pending: tuple[Utterance, ...] = ()
 
     def __call__(self, utterances: tuple[Utterance, ...]) -> None:
-        self._waiting += utterances
-        if not self._waiting:
+        self._pending += utterances
+        if not self._pending:
             return
         try:
-            self._store.finalize(self._job_id, self._worker, self._kept, self._waiting)
+            self._store.finalize(self._job_id, self._worker, self._stored, self._pending)
         except ServiceError as error:
             logger.warning("Utterances cannot be shown yet: %s", error)
             return
-        self._kept += len(self._waiting)
-        self._waiting = ()
+        self._stored += len(self._pending)
+        self._pending = ()

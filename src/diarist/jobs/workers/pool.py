@@ -24,16 +24,16 @@ class WorkerPool:
     Args:
         settings: say how many places there are.
         store: the job store.
-        notify: called whenever a job may have ended.
+        on_job_ended: called whenever a job may have ended.
         command: starts a worker that speaks ``diarist.jobs.workers.ipc``.
     """
 
     def __init__(
-        self, settings: Settings, store: JobStore, notify: Callable[[], None], command: Sequence[str] = COMMAND
+        self, settings: Settings, store: JobStore, on_job_ended: Callable[[], None], command: Sequence[str] = COMMAND
     ) -> None:
         self._settings = settings
         self._store = store
-        self._notify = notify
+        self._on_job_ended = on_job_ended
         self._command = command
         self._supervisors: tuple[Supervisor, ...] = ()
 
@@ -44,10 +44,10 @@ class WorkerPool:
 
     def start(self) -> None:
         """Look where there is room, and start a worker in each place."""
-        found = worker_slots(self._settings)
-        _tell(found)
+        slots = worker_slots(self._settings)
+        _log_slots(slots)
         self._supervisors = tuple(
-            Supervisor(slot, self._store, self._notify, self.wake, self._command) for slot in found
+            Supervisor(slot, self._store, self._on_job_ended, self.wake, self._command) for slot in slots
         )
         for supervisor in self._supervisors:
             supervisor.start()
@@ -74,8 +74,8 @@ class WorkerPool:
             supervisor.stop(max(until - time.monotonic(), 0.0))
 
 
-def _tell(found: Sequence[WorkerSlot]) -> None:
-    if len(found) > 1:
-        gpus = dict.fromkeys(slot.gpu for slot in found if slot.gpu is not None)
+def _log_slots(slots: Sequence[WorkerSlot]) -> None:
+    if len(slots) > 1:
+        gpus = dict.fromkeys(slot.gpu for slot in slots if slot.gpu is not None)
         where = f" on GPUs {', '.join(gpus)}" if gpus else ""
-        logger.info("%d workers%s, threads of each: %d", len(found), where, found[0].settings.threads)
+        logger.info("%d workers%s, threads of each: %d", len(slots), where, slots[0].settings.threads)

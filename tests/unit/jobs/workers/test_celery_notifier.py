@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.celery_notifier import TIMEOUT_S, CeleryNotifier, NotificationListener, broadcast, make_app
+from diarist.jobs.workers.celery_notifier import (
+    TIMEOUT_S,
+    CeleryNotifier,
+    NotificationListener,
+    broadcast_queue,
+    make_app,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +29,11 @@ def test_only_redis_can_be_a_queue(make, url):
 
 def test_everyone_hears_a_queue_and_nobody_acknowledges():
     for name in ("any", "gpu"):
-        queue = broadcast(name)
+        queue = broadcast_queue(name)
         assert queue.exchange.type == "fanout"
         assert (queue.no_ack, queue.auto_delete, queue.routing_key) == (True, True, name)
         assert queue.exchange.name == f"diarist.{name}"
-    assert broadcast("any").name != broadcast("any").name, "each listener has a queue of its own"
+    assert broadcast_queue("any").name != broadcast_queue("any").name, "each listener has a queue of its own"
 
 
 def test_nobody_waits_for_long_for_redis():
@@ -39,12 +45,12 @@ def test_nobody_waits_for_long_for_redis():
 
 
 def test_a_queue_without_redis_says_so_once_and_ends_in_time(caplog, until):
-    announcer = CeleryNotifier(NOWHERE)
-    announcer.notify("any")
+    notifier = CeleryNotifier(NOWHERE)
+    notifier.notify("any")
     until(lambda: "Workers cannot be woken" in caplog.text)
-    announcer.close()
-    announcer._thread.join(20)
-    assert not announcer._thread.is_alive()
+    notifier.close()
+    notifier._thread.join(20)
+    assert not notifier._thread.is_alive()
 
 
 def test_a_listener_that_was_never_started_can_be_stopped():

@@ -4,7 +4,7 @@ import pytest
 
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.model import QUEUES
-from diarist.jobs.workers.node import listened_to, run_workers
+from diarist.jobs.workers.node import run_workers, subscribed_queues
 
 
 def test_without_a_queue_it_is_said_who_starts_workers(make_settings):
@@ -24,8 +24,8 @@ def test_a_database_that_is_away_is_said_in_words(make_settings):
     assert "secret" not in str(caught.value)
 
 
-def test_queues_that_are_listened_to(make_settings):
-    assert listened_to(make_settings()) == QUEUES
-    assert listened_to(make_settings(queues="gpu,any,gpu")) == ("gpu", "any")
+def test_the_queues_that_a_machine_subscribes_to(make_settings):
+    assert subscribed_queues(make_settings()) == QUEUES
+    assert subscribed_queues(make_settings(queues="gpu,any,gpu")) == ("gpu", "any")
     with pytest.raises(ConfigurationError, match=r"QUEUES has gpus, .*any, cpu, gpu"):
-        listened_to(make_settings(queues="any,gpus"))
+        subscribed_queues(make_settings(queues="any,gpus"))
