@@ -210,7 +210,7 @@ def test_a_worker_that_is_told_to_leave_finishes_what_it_has_and_begins_nothing(
     first = site.submit(wait=True, queue="nemo")
     first.until_begun()
     leaving.process.send_signal(signal.SIGTERM)
-    leaving.wait_for("Leaving")
+    leaving.wait_for("Shutting down")
     second = site.submit(queue="nemo")
     first.go()
     assert leaving.wait() == 0

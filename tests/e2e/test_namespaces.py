@@ -96,10 +96,12 @@ def test_a_worker_that_is_cut_off_for_long_loses_its_job_to_another_and_works_on
         assert (status["attempts"], status["state"]) == (2, "succeeded")
         before = call(network.address, "GET", f"/v1/jobs/{job.id}/result").body
         # What was cut off comes to its end as well, too late, and cannot say so.
-        unsaid = network.logged(lost, "The end of the job cannot be written")
+        unsaid = network.logged(lost, "The outcome of the job cannot be stored")
         job.go(lost)
-        until(lambda: network.logged(lost, "The end of the job cannot be written") > unsaid, "an end that is not heard")
-    until(lambda: network.logged(lost, "its transcript is dropped"), "the late result is refused")
+        until(
+            lambda: network.logged(lost, "The outcome of the job cannot be stored") > unsaid, "an end that is not heard"
+        )
+    until(lambda: network.logged(lost, "its transcript is discarded"), "the late result is refused")
     assert job.ask(network.address).json == status
     assert call(network.address, "GET", f"/v1/jobs/{job.id}/result").body == before
     job.delete(network.address)

@@ -117,7 +117,7 @@ def test_two_workers_make_of_a_recording_what_one_machine_does(fleet, meeting, a
     assert service.wait(job.id, DONE_S).state is JobState.SUCCEEDED
     same(service.result(job.id), alone)
     assert service.partial(job.id) == alone.utterances
-    assert sum(worker.said("Portion done") for worker in workers) > 0, "the other one helped"
+    assert sum(worker.said("Chunk processed") for worker in workers) > 0, "the other one helped"
     until(lambda: [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == ["recording"], 5)
     service.discard(job.id)
     assert [path for path in (tmp_path / "media").rglob("*") if path.is_file()] == []

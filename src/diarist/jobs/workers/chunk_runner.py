@@ -64,17 +64,19 @@ class ChunkRunner:
                     process_chunk(task, self._engine, context.media, progress)
                 context.chunks.done(task, context.worker)
             except Cancelled:
-                logger.info("Portion dropped: nobody waits for it any more")
+                logger.info("Chunk abandoned: its job has ended, or this worker is shutting down")
                 context.chunks.give_back(context.worker)
             except Exception as error:
                 # The worker that holds the job processes the chunk then, and reports what is wrong with it.
                 if isinstance(error, MediaMissing):
-                    logger.warning("Portion dropped: the job is over, or MEDIA_URL is not one place for all machines")
+                    logger.warning(
+                        "Chunk abandoned: its job has ended, or MEDIA_URL is not the same place on all machines"
+                    )
                 else:
-                    logger.exception("Portion failed")
+                    logger.exception("Chunk failed")
                 context.chunks.give_back(context.worker)
                 context.channel.shutdown.wait(STORE_RETRY_S)
             else:
                 self._processed_at = time.monotonic()
-                logger.info("Portion done: %s, %.2f s", task.chunk.stage, time.monotonic() - started_at)
+                logger.info("Chunk processed: %s, %.2f s", task.chunk.stage, time.monotonic() - started_at)
         return True

@@ -19,6 +19,9 @@ from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+UNEXPECTED_ERROR = "The engine cannot be loaded because of an unexpected error. See the log for details."
+"""Reported for any exception that is not a ``DiaristError``: its message may contain internal details."""
+
 LOAD_RETRY_S = 30.0
 """The time until the engine is loaded again after an error: a model source that is down may recover by itself."""
 
@@ -32,7 +35,7 @@ def start_engine(context: WorkerContext, load_engine: LoadEngine, retry_s: float
             engine = load_engine(context.settings, context.status.report_models)
         except Exception as error:  # noqa: BLE001 - any error is reported, and loading is retried
             _report_error(context, error)
-            logger.info("The engine is tried again in %.0f s", retry_s)
+            logger.info("The engine will be loaded again in %.0f s", retry_s)
             _wait(context, retry_s)
         else:
             return _ready(context, engine, time.monotonic() - started)
@@ -51,7 +54,7 @@ def _ready(context: WorkerContext, engine: Engine, duration_s: float) -> Engine:
 
 def _report_error(context: WorkerContext, error: Exception) -> None:
     known = isinstance(error, DiaristError)
-    message = str(error) if known else "The engine cannot be loaded because of a fault that the log describes."
+    message = str(error) if known else UNEXPECTED_ERROR
     context.status.report_error(message)
     # The message of a DiaristError is complete; any other error needs its traceback.
     logger.error("The engine cannot be loaded: %s", error, exc_info=None if known else error)

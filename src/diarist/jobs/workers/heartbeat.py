@@ -217,13 +217,13 @@ class Heartbeat:
                         self._renew(lease)
                 self._report_status()
             except ServiceError as error:
-                logger.warning("The worker cannot be reported: %s", error)
+                logger.warning("The status of the worker cannot be reported: %s", error)
             except Exception:
                 # Without this thread all leases would expire.
-                logger.exception("Keeping jobs failed in a way that nobody thought of")
+                logger.exception("The leases could not be renewed because of an unexpected error")
             while (left_s := self._grace_left_s()) is not None:
                 if left_s <= 0:
-                    logger.warning("The work on a job that is lost does not stop: this process is ended for it")
+                    logger.warning("The work on a job whose lease was lost does not stop: this process is ended")
                     self._beating = False  # if the process cannot even end itself, the supervisor ends it
                     self._on_overdue()
                     return

@@ -86,7 +86,7 @@ class JobRunner:
         if stored:
             _log_finished(transcript, time.monotonic() - started_at)
         else:
-            logger.info("Job was canceled or taken over before its end; its transcript is dropped")
+            logger.info("Job was canceled or taken over before it ended; its transcript is discarded")
 
     def _execute(self, job: Job) -> Transcript:
         context = self._context
@@ -111,7 +111,7 @@ class JobRunner:
         context = self._context
         interrupted = context.channel.shutdown.is_set() and not isinstance(error, InputError)
         if interrupted and self._write_outcome(lambda: context.store.requeue(job.id, context.worker)):
-            logger.info("Job given back: the worker leaves")
+            logger.info("Job requeued: the worker is shutting down")
             tracing.here().note(given_back=True)
             return
         if isinstance(error, Cancelled) or not context.heartbeat.still_held():
@@ -145,7 +145,7 @@ class JobRunner:
             try:
                 return write()
             except ServiceError as error:
-                logger.error("The end of the job cannot be written: %s", error)  # noqa: TRY400 - the message is complete
+                logger.error("The outcome of the job cannot be stored: %s", error)  # noqa: TRY400 - the message is complete
                 if context.heartbeat.store_answered_at >= until or context.channel.shutdown.wait(STORE_RETRY_S):
                     return False
 
@@ -160,7 +160,7 @@ class JobRunner:
         except JobNotFound:
             context.media.remove(job.id)
         except ServiceError as error:
-            logger.warning("Parts of a recording cannot be removed (%s); the sweep tries again", error)
+            logger.warning("Parts of a recording cannot be removed (%s); the next sweep tries again", error)
 
 
 def _log_finished(transcript: Transcript, duration_s: float) -> None:
@@ -168,6 +168,6 @@ def _log_finished(transcript: Transcript, duration_s: float) -> None:
     logger.info(
         "Job finished: %.1f s of audio in %.2f s (real-time factor %.3f) by %s and %s on %s: %s",
         transcript.duration, duration_s, duration_s / max(transcript.duration, 0.001),
-        transcript.diarization.diarizer or "no diarizer", transcript.recognizer or "no recogniser",
+        transcript.diarization.diarizer or "no diarizer", transcript.recognizer or "no recognizer",
         transcript.device, stages or "no stages",
     )  # fmt: skip

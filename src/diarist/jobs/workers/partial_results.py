@@ -1,4 +1,4 @@
-"""What is known of a transcript while the work on it goes on."""
+"""Storing the final utterances of a transcript while its job is still running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class PartialTranscript:
-    """Keeps utterances that are final; those that the store would not take are tried again with the next ones."""
+    """Stores final utterances; those that could not be stored are stored together with the next ones."""
 
     def __init__(self, store: JobStore, job_id: str, worker: str) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class PartialTranscript:
         try:
             self._store.finalize(self._job_id, self._worker, self._stored, self._pending)
         except ServiceError as error:
-            logger.warning("Utterances cannot be shown yet: %s", error)
+            logger.warning("Final utterances cannot be stored yet: %s", error)
             return
         self._stored += len(self._pending)
         self._pending = ()

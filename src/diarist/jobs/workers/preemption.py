@@ -66,10 +66,10 @@ class Preemption:
         self._context.channel.wake.clear()
         try:
             if self._run_next_request():
-                logger.info("Back at this job, after a request that was let through")
+                logger.info("Job resumed after it was interrupted for a waiting request")
                 return True
         except ServiceError as error:
             # Every attempt delays the job for as long as the store does not answer.
             self._poll_from = time.monotonic() + UNREACHABLE_S
-            logger.warning("No request can be let through: %s", error)
+            logger.warning("No waiting request can be claimed: %s", error)
         return False

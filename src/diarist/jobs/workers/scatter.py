@@ -144,8 +144,8 @@ class StoreScatter:
         for state in states.values():
             if state.worker_crashes >= self._settings.job_attempts and not state.done:
                 raise JobFailed(
-                    f"The worker died {state.worker_crashes} times while it worked on a part of this recording, so it "
-                    "is not tried again. The recording may bring a library down: the log has the details."
+                    f"The worker died {state.worker_crashes} times while it processed a part of this recording, so the "
+                    "job is not retried. The recording may crash a library: see the log for details."
                 )
         finished = {index for digest, index in indices.items() if digest in states and states[digest].done} - done
         for index in sorted(finished):
@@ -169,7 +169,7 @@ class StoreScatter:
 
     def _reprocess(self, channel: int, chunk: Chunk, digest: str, index: int, progress: ChunkProgress) -> bytes:
         """Process a finished chunk again in this worker, because its result was lost."""
-        logger.warning("The result of a portion is not there any more: it is done again")
+        logger.warning("The result of a chunk was lost: the chunk is processed again")
         samples = self._channels[channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done))
         self._media.keep_part(self._job.id, result_part(digest), result)
@@ -189,8 +189,8 @@ class StoreScatter:
             if not disk_full(error):
                 raise
             raise StorageFull(
-                "There is too little disk space for the samples of a long recording. Whoever runs the service can free "
-                "space in TEMP_AUDIO_DIR, or set it to another disk."
+                "There is too little disk space for the samples of a long recording. The operator of the service can "
+                "free space in TEMP_AUDIO_DIR, or set it to a folder on another disk."
             ) from error
 
 

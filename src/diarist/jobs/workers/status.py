@@ -78,4 +78,4 @@ class StatusReporter:
         except ServiceError as error:
             # The next call of ``repeat`` reports it again.
             self._reported_at -= REPORT_INTERVAL_S
-            logger.warning("The state of the worker cannot be reported: %s", error)
+            logger.warning("The status of the worker cannot be reported: %s", error)

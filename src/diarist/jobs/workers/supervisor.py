@@ -157,7 +157,7 @@ class Supervisor:
             crashes = 1 if healthy else crashes + 1
             # A worker that was ready is back in a moment. One that never became ready has an error to be shown.
             was_ready = process is not None and process.ready
-            error = None if was_ready else f"The worker process {how} before it was ready. The log says more."
+            error = None if was_ready else f"The worker process {how} before it was ready. See the log for details."
             name = self._name_next(error)
             delay_s = BACKOFF_S[min(crashes, len(BACKOFF_S)) - 1]
             logger.error("The worker process %s; the next one starts in %.1f s", how, delay_s)
@@ -183,7 +183,7 @@ class Supervisor:
         try:
             self._store.report(WorkerReport(name, os.getpid(), state, (), errors, utc_now()))
         except ServiceError as store_error:
-            logger.error("The state of the worker cannot be reported: %s", store_error)  # noqa: TRY400
+            logger.error("The status of the worker cannot be reported: %s", store_error)  # noqa: TRY400
         return name
 
     def _release(self, name: str) -> None:
@@ -195,12 +195,12 @@ class Supervisor:
             try:
                 released = self._store.release(name, self._settings.job_attempts, service_crash=self._terminated)
             except ServiceError as error:
-                logger.error("The jobs of a dead worker cannot be given back: %s", error)  # noqa: TRY400
+                logger.error("The jobs of a dead worker cannot be released: %s", error)  # noqa: TRY400
                 if self._stopping.wait(RELEASE_RETRY_S):
                     return
             else:
                 for job_id in released:
-                    logger.warning("Job of a dead worker given back", extra={"job_id": job_id})
+                    logger.warning("Job of a dead worker released", extra={"job_id": job_id})
                 self._on_job_ended()
                 if released:
                     self._on_released()
@@ -226,5 +226,5 @@ class Supervisor:
                 continue
             silent_s = process.silent_s
             if silent_s > (lease_s if process.has_responded else max(lease_s, STARTUP_S)):
-                logger.error("The worker (process %d) hangs: no sign of life for %.1f s; killed", process.pid, silent_s)
+                logger.error("The worker (process %d) hangs: no heartbeat for %.1f s; killed", process.pid, silent_s)
                 process.kill_unresponsive()

@@ -67,12 +67,12 @@ def serve_jobs(context: WorkerContext, engine: Engine, transcribe: TranscribeFil
         try:
             worked = jobs.run_next() or chunks.run_next()
         except ServiceError as error:
-            logger.error("No job can be taken: %s", error)  # noqa: TRY400 - the message is complete
+            logger.error("No job can be claimed: %s", error)  # noqa: TRY400 - the message is complete
             channel.shutdown.wait(STORE_RETRY_S)
             continue
         except Exception:
             # A job that a newer version wrote, for example. It would not help to load the engine again.
-            logger.exception("No job can be taken, in a way that nobody thought of")
+            logger.exception("No job can be claimed because of an unexpected error")
             channel.shutdown.wait(STORE_RETRY_S)
             continue
         if not worked:

@@ -124,7 +124,7 @@ class WorkerProcess:
         # The processes that it started must end too. While the group has members, its number is not used again.
         self._kill_group()
         if self._unresponsive:
-            return "gave no sign of life and was killed"
+            return "sent no heartbeat and was killed"
         if code >= 0:
             return f"ended with exit code {code}"
         return f"was killed by {_signal_name(-code)}"
@@ -168,7 +168,7 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[b
 
 def _signal_name(number: int) -> str:
     if number == signal.SIGKILL:
-        return "SIGKILL (perhaps for want of memory)"
+        return "SIGKILL (possibly out of memory)"
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -27,5 +27,5 @@ def test_a_database_that_is_away_is_said_in_words(make_settings):
 def test_the_queues_that_a_machine_subscribes_to(make_settings):
     assert subscribed_queues(make_settings()) == QUEUES
     assert subscribed_queues(make_settings(queues="gpu,any,gpu")) == ("gpu", "any")
-    with pytest.raises(ConfigurationError, match=r"QUEUES has gpus, .*any, cpu, gpu"):
+    with pytest.raises(ConfigurationError, match=r"QUEUES contains gpus, .*any, cpu, gpu"):
         subscribed_queues(make_settings(queues="any,gpus"))

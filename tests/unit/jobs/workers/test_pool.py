@@ -96,7 +96,7 @@ def test_each_worker_sees_the_gpu_of_its_place_alone(make_bench, until, monkeypa
     job = bench.submit("say hello")
     bench.service.wait(job.id, WAIT_S)
     assert bench.service.result(job.id).device in devices
-    assert "2 workers on GPUs 5, GPU-7, threads of each: 3" in caplog.text
+    assert "2 workers on GPUs 5, GPU-7 with 3 threads each" in caplog.text
     assert "on GPU GPU-7 started as process" in caplog.text
 
 

@@ -52,11 +52,11 @@ def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, un
     job = store.claim("holder", 600.0, 3)
     media.keep_part(job.id, samples_part(0), b"")
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    fails = Chunk("recognition", 0, 0, 0, b"no portion of ours")
+    fails = Chunk("recognition", 0, 0, 0, b"not a chunk")
     chunks.post(job.id, engine_signature(engine), "any", 0, [fails])
 
     def failures() -> int:
-        return sum(record.getMessage() == "Portion failed" for record in caplog.records)
+        return sum(record.getMessage() == "Chunk failed" for record in caplog.records)
 
     with helping(bench):
         until(lambda: failures() > 1)
@@ -132,7 +132,7 @@ def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
     with bench.store.database.writing() as connection:
         unreadable = {"options": '{"unheard": "of"}', "state": JobState.QUEUED, "ended_at": None}
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(**unreadable))
-    until(lambda: sum("nobody thought of" in record.getMessage() for record in caplog.records) > 1)
+    until(lambda: sum("unexpected error" in record.getMessage() for record in caplog.records) > 1)
     with bench.store.database.writing() as connection:
         connection.execute(delete(jobs))
     after = bench.submit("say on", kind=JobKind.JOB)
@@ -150,7 +150,7 @@ def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench,
     chunks.post(job.id, engine_signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:
-        return sum("not one place for all" in record.getMessage() for record in caplog.records)
+        return sum("the same place on all machines" in record.getMessage() for record in caplog.records)
 
     with helping(bench):
         until(lambda: dropped() > 0)

@@ -184,7 +184,7 @@ def test_a_worker_that_hangs_is_killed_and_its_job_done_by_the_next(make_bench):
 def test_a_worker_that_hangs_while_it_loads_is_shown(make_bench, until):
     bench = make_bench(files=("freeze-while-loading",), job_lease_s=1.0)
     until(lambda: bench.service.report().state == "error")
-    assert "no sign of life" in bench.service.report().errors[0]
+    assert "no heartbeat" in bench.service.report().errors[0]
     (bench.folder / "freeze-while-loading").unlink()
     bench.until_ready()
 
