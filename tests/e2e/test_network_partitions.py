@@ -9,7 +9,7 @@ import pytest
 
 from api.wire import call
 from e2e.fleet import Fleet, until
-from e2e.hosts import Hosts, NoHosts
+from e2e.network_namespaces import Hosts, NoHosts
 from support.servers import Absent, PostgresServer, RedisServer
 
 pytestmark = pytest.mark.slow
