@@ -77,7 +77,7 @@ def test_a_recording_that_kills_every_worker_fails_in_the_end(pair):
 
 def test_stop_ends_all_workers_at_once(pair):
     bench = pair()
-    jobs = [bench.submit("deaf never") for _ in range(2)]
+    jobs = [bench.submit("block never") for _ in range(2)]
     bench.until_begun(2)
     bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
     assert bench.pids == ()
@@ -89,7 +89,7 @@ def test_each_worker_sees_the_gpu_of_its_place_alone(make_bench, until, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     bench = make_bench(engine="nemo", cpu_threads=3, files=("cuda",))
     until(lambda: [worker.state for worker in bench.service.report().workers] == ["ready", "ready"])
-    assert sorted(bench.lines("places")) == ["5 3", "GPU-7 3"]
+    assert sorted(bench.lines("slots")) == ["5 3", "GPU-7 3"]
     devices = [worker.device for worker in bench.service.report().workers]
     assert devices == ["cuda:5 (a card)", "GPU-7 (a card)"]
     assert bench.service.report().device == "cuda:5 (a card), GPU-7 (a card)"

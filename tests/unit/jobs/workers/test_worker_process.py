@@ -71,9 +71,9 @@ def test_a_fault_of_the_recording_reaches_the_caller_as_it_is(bench):
         bench.service.result(job.id)
 
 
-@pytest.mark.parametrize("order", ["bug", "nan"])
-def test_a_fault_of_the_service_gives_nothing_away_and_the_worker_goes_on(bench, order, caplog):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["bug", "nan"])
+def test_a_fault_of_the_service_gives_nothing_away_and_the_worker_goes_on(bench, script, caplog):
+    job = bench.submit(script)
     bench.service.wait(job.id, WAIT_S)
     with pytest.raises(JobFailed, match="r-1") as caught:
         bench.service.result(job.id)
@@ -93,9 +93,9 @@ def test_the_log_tells_the_way_of_a_job(bench, caplog):
     bench.service.stop()
     said = [record.getMessage() for record in caplog.records if getattr(record, "job_id", None) == job.id]
     for words in ("Job queued", "Job claimed: 9 bytes, attempt 1", "Job finished: 1.0 s of audio",
-                  "by by ear and model on cpu: decode 0.10 s"):  # fmt: skip
+                  "by scripted and model on cpu: decode 0.10 s"):  # fmt: skip
         assert any(words in line for line in said), words
-    assert "a library's own chatter on stdout" in caplog.text
+    assert "a library's own output on stdout" in caplog.text
     assert "secret name" not in caplog.text
 
 
@@ -148,9 +148,9 @@ def test_a_job_that_is_deleted_in_mid_work_stops_and_its_waiter_hears_of_it(benc
     assert list(bench.settings.media_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("order", ["wait never", "deaf never"])
-def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, order, until):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["wait never", "block never"])
+def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, script, until):
+    job = bench.submit(script)
     bench.until_begun()
     first = bench.pid
     os.kill(first, signal.SIGTERM)
@@ -159,9 +159,9 @@ def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, orde
     assert bench.service.get(job.id).attempts == 1
 
 
-@pytest.mark.parametrize("order", ["wait never", "deaf never", "child pids\ndeaf never"])
-def test_stop_ends_every_process_and_queues_the_job_again(bench, order):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["wait never", "block never", "child pids\nblock never"])
+def test_stop_ends_every_process_and_queues_the_job_again(bench, script):
+    job = bench.submit(script)
     bench.until_begun()
     pid = bench.pid
     bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
@@ -212,7 +212,7 @@ def test_work_that_shows_no_progress_is_taken_for_stuck(make_bench):
 
 def test_long_native_work_keeps_its_lease(make_bench, until):
     bench = make_bench(job_lease_s=0.5)
-    job = bench.submit("deaf go")
+    job = bench.submit("block go")
     bench.until_begun()
     first_lease = bench.service.get(job.id).lease_until
     until(lambda: (bench.service.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
@@ -276,7 +276,7 @@ def test_a_worker_that_cannot_be_started_is_shown(settings, until):
 
 def test_a_worker_whose_service_is_killed_ends_by_itself(make_settings, tmp_path, until):
     settings = make_settings()
-    folder = tmp_path / "orders"
+    folder = tmp_path / "exchange"
     folder.mkdir()
     service = subprocess.Popen(
         [
@@ -284,7 +284,7 @@ def test_a_worker_whose_service_is_killed_ends_by_itself(make_settings, tmp_path
             str(ENTRIES / "service_entry.py"),
             str(settings.data_dir),
             str(folder),
-            "child pids\ndeaf never",
+            "child pids\nblock never",
         ]
     )
     try:
@@ -307,7 +307,7 @@ def test_a_worker_ends_when_its_stdin_does(settings, tmp_path):
     assert any(event == b"ready\n" for event in events)
     process.stdin.close()
     assert process.wait(3) == 0
-    assert b"chatter" not in process.stdout.read()
+    assert b"library" not in process.stdout.read()
     process.stdout.close()
 
 

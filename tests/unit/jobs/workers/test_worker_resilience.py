@@ -51,7 +51,7 @@ def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, un
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
     media.keep_part(job.id, samples_part(0), b"")
-    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
     fails = Chunk("recognition", 0, 0, 0, b"not a chunk")
     chunks.post(job.id, engine_signature(engine), "any", 0, [fails])
 
@@ -146,7 +146,7 @@ def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench,
     store, chunks = bench.store, ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
-    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
     chunks.post(job.id, engine_signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:

@@ -93,7 +93,7 @@ def test_a_request_waits_for_another_one_that_has_not_been_long_at_work(bench):
 
 
 def test_work_that_hears_nothing_ends_when_it_is_canceled(bench, wait_until):
-    job = bench.submit("deaf never", kind=JobKind.JOB)
+    job = bench.submit("block never", kind=JobKind.JOB)
     after = bench.submit("say on", kind=JobKind.JOB)
     bench.until_begun()
     deaf = bench.pid
@@ -139,7 +139,7 @@ def test_owners_are_served_in_turn(make_bench):
 
 
 def test_utterances_are_there_before_the_job_has_ended(bench, wait_until):
-    job = bench.submit("settle 2\nwait go", kind=JobKind.JOB)
+    job = bench.submit("finalize 2\nwait go", kind=JobKind.JOB)
     wait_until(lambda: bench.service.get(job.id).finalized == 2)
     assert bench.service.get(job.id).state is JobState.RUNNING
     early = bench.service.partial(job.id)
@@ -150,7 +150,7 @@ def test_utterances_are_there_before_the_job_has_ended(bench, wait_until):
 
 def test_what_is_settled_twice_is_shown_once(bench, wait_until):
     """By a second attempt after the death of the first worker."""
-    job = bench.submit("settle 2\ndie 1", kind=JobKind.JOB)
+    job = bench.submit("finalize 2\ndie 1", kind=JobKind.JOB)
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
     indices = [event.index for event in bench.service.events(job.id) if event.kind == "utterance"]
