@@ -60,7 +60,7 @@ def make_bench(make_settings) -> Callable[..., Bench]:
     return lambda **settings: Bench(make_settings(**{"job_lease_s": 0.5, **settings}))
 
 
-def test_signs_of_life_go_on_with_nothing_in_hand(make_bench, until):
+def test_heartbeats_are_sent_without_a_job(make_bench, until):
     bench = make_bench()
     until(lambda: bench.heartbeats > 3)
     assert bench.store.renewed == []
@@ -68,7 +68,7 @@ def test_signs_of_life_go_on_with_nothing_in_hand(make_bench, until):
     assert bench.heartbeat.still_held() is False
 
 
-def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
+def test_the_lease_of_a_job_is_renewed_with_its_latest_progress(make_bench, until):
     bench, job = make_bench(), new_job()
     with bench.heartbeat.hold_job(job):
         assert bench.heartbeat.held_jobs == (job,)
@@ -81,7 +81,7 @@ def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
     assert bench.renewals(job.id) <= count + 1
 
 
-def test_one_that_was_interrupted_is_kept_too(make_bench, until):
+def test_the_lease_of_an_interrupted_job_is_renewed_too(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
     with bench.heartbeat.hold_job(first):
         bench.heartbeat.progress("recognition", 0.4)
@@ -94,7 +94,7 @@ def test_one_that_was_interrupted_is_kept_too(make_bench, until):
         until(lambda: bench.store.renewed[-1][3:] == ("recognition", 0.4))
 
 
-def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
+def test_work_on_a_lost_job_stops_at_its_next_step(make_bench, until):
     bench, job = make_bench(), new_job()
     with bench.heartbeat.hold_job(job), bench.heartbeat.executing():
         bench.heartbeat.progress("recognition", 0.4)
@@ -113,7 +113,7 @@ def test_work_that_does_not_stop_is_overdue(make_bench):
         assert bench.overdue.wait(20)
 
 
-def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_to_be_written(make_bench, until):
+def test_nothing_is_overdue_while_the_outcome_is_being_stored(make_bench, until):
     bench, job = make_bench(), new_job()
     with bench.heartbeat.hold_job(job):
         with bench.heartbeat.executing():
@@ -125,7 +125,7 @@ def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_t
         until(lambda: bench.heartbeats > heartbeats)
 
 
-def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, until):
+def test_interrupted_work_can_be_overdue_only_once_it_resumes(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
     with bench.heartbeat.hold_job(first), bench.heartbeat.executing():
         with bench.heartbeat.hold_job(second):
@@ -137,7 +137,7 @@ def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, 
         assert bench.overdue.wait(20)
 
 
-def test_a_store_that_fails_is_no_loss(make_bench, until):
+def test_a_lease_survives_an_unavailable_store(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answer = StoreUnavailable("Away.")
     with bench.heartbeat.hold_job(job):
@@ -150,14 +150,14 @@ def test_a_store_that_fails_is_no_loss(make_bench, until):
         until(lambda: bench.heartbeats > before + 1)
 
 
-def test_work_stops_when_the_worker_should_leave(make_bench):
+def test_work_stops_when_the_worker_must_exit(make_bench):
     bench = make_bench()
     bench.shutdown.set()
     with bench.heartbeat.hold_job(new_job()), pytest.raises(Cancelled, match="stop"):
         bench.heartbeat.progress("recognition", 0.5)
 
 
-def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, until):
+def test_stalled_work_stops_heartbeats_until_it_continues(make_bench, until):
     bench, job = make_bench(job_stall_s=1.0), new_job()
     with bench.heartbeat.hold_job(job):
         until(lambda: bench.heartbeats > 1)
@@ -174,7 +174,7 @@ def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, u
         until(lambda: bench.heartbeats > heartbeats)
 
 
-def test_who_heard_of_news_has_them_looked_at(make_bench, until):
+def test_a_requested_renewal_happens_soon(make_bench, until):
     bench, job = make_bench(job_lease_s=3_600.0), new_job()
     with bench.heartbeat.hold_job(job):
         until(lambda: bench.renewals(job.id) > 0)
@@ -183,7 +183,7 @@ def test_who_heard_of_news_has_them_looked_at(make_bench, until):
         until(lambda: bench.heartbeat.held_jobs == (), 5)
 
 
-def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards(make_bench, until):
+def test_a_job_that_is_lost_while_interrupted_gets_time_to_stop_when_it_resumes(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
     with bench.heartbeat.hold_job(first), bench.heartbeat.executing():
         with bench.heartbeat.hold_job(second), bench.heartbeat.executing():
@@ -195,7 +195,7 @@ def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards
         assert time.monotonic() - back_at >= 0.9 * STOP_S
 
 
-def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
+def test_heartbeats_continue_while_the_store_does_not_answer(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answers.clear()
     with bench.heartbeat.hold_job(job), bench.heartbeat.executing():
@@ -208,7 +208,7 @@ def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("Away."), RuntimeError("nobody thought of it")])
-def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
+def test_a_failed_report_does_not_stop_renewals(make_bench, until, error, caplog):
     bench, job = make_bench(), new_job()
     bench.reported = error
     with bench.heartbeat.hold_job(job):
@@ -217,7 +217,7 @@ def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
     assert str(error) in caplog.text
 
 
-def test_what_goes_on_without_progress_is_no_standstill(make_bench, until):
+def test_touched_work_is_not_stalled(make_bench, until):
     bench = make_bench(job_stall_s=1.0)
     with bench.heartbeat.hold_job(new_job()):
         began_at = time.monotonic()
