@@ -66,77 +66,80 @@ ChunkStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of the work on one channel that any machine can do which has loaded the same engine.
+    """A part of the work on one channel, which any machine that has loaded the same engine can process.
 
-    ``diarist.engines.chunk_processing.perform`` does it. Its result is the same to the bit wherever it is done, if the
-    samples are.
+    ``diarist.engines.chunk_processing.perform`` processes it. The result is identical on all machines if the samples
+    are.
     """
 
     stage: ChunkStage
     first_sample: int
-    """Of the channel, as decoded (``SAMPLE_RATE``, float32): nothing before it is read."""
+    """The first sample of the decoded channel (``SAMPLE_RATE``, float32) that is read."""
 
     stop_sample: int
-    """Nothing from here on is read."""
+    """The end of the samples that are read; this one is not read any more."""
 
     channel_samples: int
-    """Length of the whole channel."""
+    """The length of the whole channel."""
 
     work: bytes
-    """What is to be done: JSON, in ASCII."""
+    """The parameters of the stage, as ASCII JSON."""
 
 
 class ChunkProgress(Protocol):
-    """Called with the number of a portion, counted from 0, when it is done, and with less than 1 on the way.
+    """A callback that receives the index of a chunk, and the fraction of it that is done, 0..1.
 
-    Raises ``Cancelled`` where the work is to stop. Calling it once a second without anything new does no harm, and lets
-    the work be stopped while it waits.
+    It raises ``Cancelled`` if the work must stop. Code that waits should call it about once a second even without
+    progress, so that the work can be stopped meanwhile.
     """
 
     def __call__(self, index: int, done: float = 1.0) -> None: ...
 
 
 ScatterChunks: TypeAlias = Callable[[Sequence[Chunk], ChunkProgress], Generator[bytes, None, None]]
-"""Has portions done, anywhere; gives their results in order. Closed where nobody wants the rest."""
+"""Processes chunks on any machine and yields their results in order.
+
+The caller closes the generator if it does not need the remaining results.
+"""
 
 
 class Scatter(Protocol):
-    """Has other machines do portions of the work on a recording."""
+    """Distributes the work on one recording over several machines."""
 
     def accept(self, channels: Sequence[Audio]) -> bool:
-        """Called once, before all else: make the decoded channels available to whoever does portions of them.
+        """Make the decoded channels available to other machines. This is called once, before anything else.
 
         Returns:
-            False where all is to be done here, for there is too little of it, or nobody else.
+            False if the recording is too short to be distributed, and all of it must be processed here.
         """
         ...
 
     def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
-        """What ``perform`` makes of each portion of a channel, in order.
+        """Yield the result of ``perform`` for each chunk of a channel, in order.
 
-        What ``progress`` raises goes through. The generator is closed where the rest is not wanted any more: whatever
-        of it is still to be done need not be.
+        Exceptions that ``progress`` raises are passed on. If the caller closes the generator, the remaining chunks need
+        not be processed.
         """
         ...
 
 
 @runtime_checkable
 class DistributedDiarizer(Protocol):
-    """A diarizer that can have portions of its work done elsewhere."""
+    """A diarizer whose work can be distributed in chunks."""
 
     def diarize_distributed(
         self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks
     ) -> Diarization:
-        """As ``diarize``, and with the same result to the bit, with its portions done by ``scatter``."""
+        """Do the same as ``diarize``, with an identical result, but let ``scatter`` process the chunks."""
         ...
 
     def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
-        """Do one portion.
+        """Process one chunk and return its result.
 
         Args:
-            audio: of the length of the whole channel; zeros but for what the portion reads.
-            portion: of the stages ``segmentation`` and ``embedding``.
-            progress: called with the stage and the part of the portion that is done, 0..1.
+            audio: as long as the whole channel, and zero outside of the samples that the chunk reads.
+            chunk: a chunk of the stage ``segmentation`` or ``embedding``.
+            progress: called with the stage and the fraction of the chunk that is done, 0..1.
         """
         ...
 

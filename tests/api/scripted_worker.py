@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diarist import errors
 from diarist.jobs.workers import worker
-from diarist.jobs.workers.work import NoteModels, OnFinal
+from diarist.jobs.workers.engine import OnFinal, ReportModels
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -36,8 +36,8 @@ from diarist.types import (
 MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
-    note_models((ModelInfo("scripted", "diarization", "Apache-2.0", "loading"),))
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
+    report_models((ModelInfo("scripted", "diarization", "Apache-2.0", "loading"),))
     state = Path(os.environ["SCRIPTED_ENGINE"])
     while state.read_text() == "loading":
         time.sleep(0.02)

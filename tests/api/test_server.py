@@ -253,7 +253,9 @@ def test_the_same_id_is_in_header_body_and_log(server):
     request_id = answer.json["request_id"]
     assert answer.headers["x-request-id"] == request_id
     server.wait_for(rf"diarist.access \[request={request_id}[ \]].*POST /diarize 415 \d+ ms")
-    server.wait_for(rf"diarist.jobs.workers.worker \[request={request_id} job=\S+ worker=\S+\] Job refused: not_audio")
+    server.wait_for(
+        rf"diarist.jobs.workers.job_runner \[request={request_id} job=\S+ worker=\S+\] Job refused: not_audio"
+    )
 
 
 @pytest.mark.parametrize("where", ["path", "filename", "field", "request id"])

@@ -45,7 +45,7 @@ def test_a_trace_goes_from_the_request_to_the_worker(start, collector):
     assert not any(b"secret" in sent or b"meeting" in sent for sent in collector.bodies)
     assert service.stop() == 0
     lines = [line for text in service.log if (line := json.loads(text)).get("trace_id") == TRACE]
-    assert {line["logger"] for line in lines} >= {"diarist.access", "diarist.jobs.workers.worker"}
+    assert {line["logger"] for line in lines} >= {"diarist.access", "diarist.jobs.workers.job_runner"}
     (finished,) = (line for line in lines if line["message"].startswith("Job finished"))
     assert finished["worker"] == job.resource["service.instance.id"]
     assert finished["job_id"] == answer.json["id"]

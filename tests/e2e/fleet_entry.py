@@ -1,9 +1,9 @@
-"""A process of a fleet, with an engine that does what the recording says: ``python fleet_entry.py api|worker|work``.
+"""A process of a fleet with a scripted engine, started as ``python fleet_entry.py api|worker|work``.
 
-``api`` is the real service and ``worker`` the real workers of a machine, which start ``work`` as their processes. A
-recording is a JSON object with a ``name``, and is answered with its own SHA-256. Who begins it adds a line with
-``FLEET_HOST`` to the file ``NAME.begun`` in the folder ``FLEET_FOLDER``. With ``wait`` it goes on until there is a file
-``NAME.go`` or ``NAME.go.HOST``; where ``deaf`` is there too, without a sign of progress.
+``api`` is the real service, and ``worker`` runs the real workers of a machine, which start ``work`` as their processes.
+A recording is a JSON object with a ``name``, and its transcript is its own SHA-256. The host that begins a recording
+adds a line with ``FLEET_HOST`` to the file ``NAME.begun`` in the folder ``FLEET_FOLDER``. If the recording contains
+``wait``, its work continues until there is a file ``NAME.go`` or ``NAME.go.HOST``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from diarist.jobs.workers.work import NoteModels, OnFinal
+from diarist.jobs.workers.engine import OnFinal, ReportModels
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
 from diarist.types import (
@@ -34,12 +34,12 @@ from diarist.types import (
 MODELS = (ModelInfo("scripted", "diarization", "Apache-2.0"),)
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
-    note_models(MODELS)
-    return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `work` asks neither
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
+    report_models(MODELS)
+    return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `transcribe_file` uses neither
 
 
-def work(
+def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
@@ -50,20 +50,19 @@ def work(
 ) -> Transcript:
     content = path.read_bytes()
     script = json.loads(content)
-    host, mark = os.environ["FLEET_HOST"], Path(os.environ["FLEET_FOLDER"]) / script["name"]
-    with mark.with_suffix(".begun").open("a", encoding="ascii") as file:
+    host, marker = os.environ["FLEET_HOST"], Path(os.environ["FLEET_FOLDER"]) / script["name"]
+    with marker.with_suffix(".begun").open("a", encoding="ascii") as file:
         file.write(f"{host}\n")
-    turn = threading.Event()
-    while "wait" in script and not any(mark.with_suffix(end).exists() for end in (".go", f".go.{host}")):
-        if "deaf" not in script:
-            progress("waiting", 0.5)
-        turn.wait(0.02)
+    pause = threading.Event()
+    while "wait" in script and not any(marker.with_suffix(end).exists() for end in (".go", f".go.{host}")):
+        progress("waiting", 0.5)
+        pause.wait(0.02)
     progress("recognition", 0.9)
     span = Span(0.0, 1.0)
-    said = (Utterance((Word(hashlib.sha256(content).hexdigest(), span, "SPEAKER_00", 1.0, 1.0),)),)
-    finalized(said)
+    utterances = (Utterance((Word(hashlib.sha256(content).hexdigest(), span, "SPEAKER_00", 1.0, 1.0),)),)
+    finalized(utterances)
     return Transcript(
-        utterances=said,
+        utterances=utterances,
         diarization=Diarization((Turn(span, "SPEAKER_00"),), diarizer="scripted"),
         duration=10.0,
         language="en",
@@ -81,9 +80,9 @@ def main(role: str) -> None:
 
     command = (sys.executable, "-P", __file__, "work")
     if role == "work":
-        from diarist.jobs.workers.worker import main as work_on
+        from diarist.jobs.workers.worker import main as run_worker_process
 
-        work_on(load_engine, work, load_retry_s=0.1)
+        run_worker_process(load_engine, transcribe_file, load_retry_s=0.1)
     elif role == "worker":
         from diarist.jobs.workers.node import run_workers
 

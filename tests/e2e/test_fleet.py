@@ -1,4 +1,4 @@
-"""Services and workers as on many machines, over real PostgreSQL, Redis and S3: what may die, and what must hold."""
+"""Services and workers as on many machines, over real PostgreSQL, Redis and S3, and the failures they must survive."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ import pytest
 
 from api.process import ServiceProcess
 from api.wire import FORM, Address, call, recording
-from e2e.fleet import Fleet, Work, until
+from e2e.fleet import Fleet, FleetJob, until
 
 pytestmark = pytest.mark.slow
 
 
 class Site:
-    """A fleet with a service and two workers, and the jobs that a test made."""
+    """A fleet with a service and two workers, and the jobs that a test submitted."""
 
     def __init__(self, fleet: Fleet, media: Callable[[], list[str]]) -> None:
         self.fleet = fleet
         self.media = media
         self.api = fleet.start("api", "api")
         self.workers = [fleet.start_worker(name) for name in ("w1", "w2")]
-        self.made: list[Work] = []
+        self.submitted: list[FleetJob] = []
 
     @property
     def address(self) -> Address:
         return self.api.address
 
-    def submit(self, name: str = "", **asked: object) -> Work:
-        self.made.append(self.fleet.submit(asked.pop("address", self.address), name, **asked))
-        return self.made[-1]
+    def submit(self, name: str = "", **fields: object) -> FleetJob:
+        self.submitted.append(self.fleet.submit(fields.pop("address", self.address), name, **fields))
+        return self.submitted[-1]
 
     def replace(self, dead: ServiceProcess) -> ServiceProcess:
-        """Another machine in the place of one that is gone."""
-        place = self.workers.index(dead)
-        self.workers[place] = self.fleet.start_worker(f"{dead.folder.name}x")
-        return self.workers[place]
+        """Start another machine in place of a dead one."""
+        index = self.workers.index(dead)
+        self.workers[index] = self.fleet.start_worker(f"{dead.folder.name}x")
+        return self.workers[index]
 
-    def left(self) -> list[str]:
-        """Recordings, and temporary files of every process."""
+    def remaining_files(self) -> list[str]:
+        """The recordings, and the temporary files of every process, that still exist."""
         folders = (each.data for each in self.fleet.processes)
-        ours = [
+        local = [
             str(path) for data in folders for path in data.rglob("*") if path.is_file() and path.name != "service.lock"
         ]
-        return self.media() + ours
+        return self.media() + local
 
 
 @pytest.fixture(scope="module")
@@ -84,106 +84,106 @@ def _site(folder: Path, postgres_server, redis_server, settings, media) -> Itera
 
 @pytest.fixture
 def site(in_folder) -> Iterator[Site]:
-    """Nothing may be left of a test's jobs once they are deleted."""
-    yield from _cleared(in_folder)
+    """A site where no file of a test's jobs may remain once they are deleted."""
+    yield from _checked(in_folder)
 
 
 @pytest.fixture
 def s3_site(in_s3) -> Iterator[Site]:
-    yield from _cleared(in_s3)
+    yield from _checked(in_s3)
 
 
-def _cleared(site: Site) -> Iterator[Site]:
-    site.made = []
+def _checked(site: Site) -> Iterator[Site]:
+    site.submitted = []
     seen = {each: len(each.log) for each in site.fleet.processes}
     yield site
-    for each in site.fleet.processes:  # shown where the test fails
+    for each in site.fleet.processes:  # shown if the test fails
         print(each.folder.name, *each.log[seen.get(each, 0) :], sep="\n  ")  # noqa: T201
-    for work in site.made:
-        work.go()
+    for job in site.submitted:
+        job.go()
         with suppress(AssertionError):
-            work.delete(site.address)
-    until(lambda: site.left() == [], f"nothing is left, but there is {site.left()}")
+            job.delete(site.address)
+    until(lambda: site.remaining_files() == [], f"all files removed, except {site.remaining_files()}")
 
 
 @pytest.mark.parametrize("kind", ["site", "s3_site"])
-def test_jobs_end_right_whoever_does_them(kind, request):
+def test_jobs_succeed_on_any_worker(kind, request):
     site = request.getfixturevalue(kind)
     held = [site.submit(wait=True) for _ in range(2)]
-    for work in held:
-        work.until_begun()
-    assert {work.begun[0] for work in held} == {each.folder.name for each in site.workers}, "each has one"
+    for job in held:
+        job.until_begun()
+    assert {job.begun[0] for job in held} == {each.folder.name for each in site.workers}, "each worker has one"
     jobs = [site.submit() for _ in range(8)]
     assert [job.state(site.address) for job in jobs] == ["queued"] * 8
-    for work in held:
-        work.go()
-    for work in (*held, *jobs):
-        assert work.ends(site.address)["attempts"] == 1
-        assert len(work.begun) == 1
+    for job in held:
+        job.go()
+    for job in (*held, *jobs):
+        assert job.wait(site.address)["attempts"] == 1
+        assert len(job.begun) == 1
 
 
-def test_a_caller_who_waits_is_served_by_a_worker_elsewhere(site):
+def test_a_waiting_request_interrupts_a_job_on_another_machine(site):
     long = [site.submit(wait=True) for _ in range(2)]
-    for work in long:
-        work.until_begun()
+    for job in long:
+        job.until_begun()
     answer = call(site.address, "POST", "/diarize", recording('{"name": "urgent"}'), FORM, 30)
     assert answer.status == 200, answer.body
-    assert [work.state(site.address) for work in long] == ["running"] * 2
-    for work in long:
-        work.go()
-        assert work.ends(site.address)["attempts"] == 1
+    assert [job.state(site.address) for job in long] == ["running"] * 2
+    for job in long:
+        job.go()
+        assert job.wait(site.address)["attempts"] == 1
 
 
-def test_a_machine_that_is_gone_loses_no_job(site):
+def test_no_job_is_lost_with_a_machine(site):
     held = [site.submit(wait=True) for _ in range(2)]
-    for work in held:
-        work.until_begun()
+    for job in held:
+        job.until_begun()
     dead = site.workers[0]
-    (lost,) = (work for work in held if work.begun == [dead.folder.name])
-    (other,) = (work for work in held if work is not lost)
+    (lost,) = (job for job in held if job.begun == [dead.folder.name])
+    (other,) = (job for job in held if job is not lost)
     site.fleet.kill(dead)
     other.go()
     lost.until_begun(2)
     lost.go()
     assert lost.begun == [dead.folder.name, site.workers[1].folder.name]
-    assert lost.ends(site.address)["attempts"] == 2
-    assert other.ends(site.address)["attempts"] == 1
+    assert lost.wait(site.address)["attempts"] == 2
+    assert other.wait(site.address)["attempts"] == 1
     site.replace(dead)
 
 
-def test_a_worker_process_that_is_killed_is_replaced_and_its_job_taken_up(site):
-    work = site.submit(wait=True)
-    work.until_begun()
-    machine = next(each for each in site.workers if each.folder.name == work.begun[0])
+def test_a_killed_worker_process_is_replaced_and_its_job_is_retried(site):
+    job = site.submit(wait=True)
+    job.until_begun()
+    machine = next(each for each in site.workers if each.folder.name == job.begun[0])
     started = [line for line in machine.log if "started as process" in line]
     pid = int(started[-1].rpartition(" ")[2])
     os.killpg(pid, signal.SIGKILL)
-    work.until_begun(2)
-    work.go()
-    assert work.ends(site.address)["attempts"] == 2
+    job.until_begun(2)
+    job.go()
+    assert job.wait(site.address)["attempts"] == 2
     until(lambda: sum("is ready on" in line for line in machine.log) == len(started) + 1, "the next worker")
 
 
-def test_redis_that_loses_its_data_loses_no_job(site, redis_server):
+def test_no_job_is_lost_when_redis_loses_its_data(site, redis_server):
     held = [site.submit(wait=True) for _ in range(2)]
-    for work in held:
-        work.until_begun()
+    for job in held:
+        job.until_begun()
     waiting = [site.submit() for _ in range(3)]
     redis_server.stop(signal.SIGKILL)
     try:
         meanwhile = [site.submit() for _ in range(3)]
         held[0].go()
-        for work in (held[0], *waiting, *meanwhile):
-            assert work.ends(site.address)["attempts"] == 1
+        for job in (held[0], *waiting, *meanwhile):
+            assert job.wait(site.address)["attempts"] == 1
     finally:
         redis_server.start()
         redis_server.restart(lose_data=True)
     held[1].go()
-    for work in (held[1], site.submit()):
-        assert work.ends(site.address)["attempts"] == 1
+    for job in (held[1], site.submit()):
+        assert job.wait(site.address)["attempts"] == 1
 
 
-def test_without_its_database_the_service_says_so_and_goes_on_after(site, postgres_server):
+def test_the_service_reports_a_missing_database_and_recovers(site, postgres_server):
     held = site.submit(wait=True)
     held.until_begun()
     waiting = site.submit("patient", wait=True)
@@ -201,51 +201,51 @@ def test_without_its_database_the_service_says_so_and_goes_on_after(site, postgr
         postgres_server.start()
     held.go()
     waiting.go()
-    for work in (held, waiting, site.submit()):
-        work.ends(site.address)
+    for job in (held, waiting, site.submit()):
+        job.wait(site.address)
 
 
-def test_a_worker_that_is_told_to_leave_finishes_what_it_has_and_begins_nothing(site):
-    leaving = site.fleet.start_worker("leaving", QUEUES="nemo", DRAIN_S=60)
+def test_a_draining_worker_finishes_its_job_and_starts_no_other(site):
+    draining = site.fleet.start_worker("draining", QUEUES="nemo", DRAIN_S=60)
     first = site.submit(wait=True, queue="nemo")
     first.until_begun()
-    leaving.process.send_signal(signal.SIGTERM)
-    leaving.wait_for("Leaving")
+    draining.process.send_signal(signal.SIGTERM)
+    draining.wait_for("Shutting down")
     second = site.submit(queue="nemo")
     first.go()
-    assert leaving.wait() == 0
-    assert first.ends(site.address)["attempts"] == 1
+    assert draining.wait() == 0
+    assert first.wait(site.address)["attempts"] == 1
     assert (second.begun, second.state(site.address)) == ([], "queued")
 
 
-def test_a_worker_that_cannot_finish_in_time_gives_back_what_it_has(site):
+def test_a_draining_worker_requeues_a_job_that_takes_too_long(site):
     hasty = site.fleet.start_worker("hasty", QUEUES="nemo", DRAIN_S=1)
-    work = site.submit(wait=True, queue="nemo")
-    work.until_begun()
+    job = site.submit(wait=True, queue="nemo")
+    job.until_begun()
     assert hasty.stop(timeout=30) == 0
-    status = work.ask(site.address).json
-    assert (status["state"], status["attempts"]) == ("queued", 0), "at once, and not charged to it"
+    status = job.status(site.address).json
+    assert (status["state"], status["attempts"]) == ("queued", 0), "at once, and not counted as an attempt"
     site.fleet.start_worker("heir", QUEUES="nemo")
-    work.until_begun(2)
-    work.go()
-    assert work.ends(site.address)["attempts"] == 1
+    job.until_begun(2)
+    job.go()
+    assert job.wait(site.address)["attempts"] == 1
     site.fleet.processes[-1].stop()
 
 
-def test_jobs_of_one_service_are_those_of_the_other(site):
+def test_two_services_share_their_jobs(site):
     other = site.fleet.start("api", "api2")
     held = [site.submit(wait=True), site.submit(wait=True, address=other.address)]
-    for work in held:
-        work.until_begun()
-    assert {work.state(address) for work in held for address in (site.address, other.address)} == {"running"}
+    for job in held:
+        job.until_begun()
+    assert {job.state(address) for job in held for address in (site.address, other.address)} == {"running"}
     listed = [call(address, "GET", "/v1/jobs").json["data"] for address in (site.address, other.address)]
     assert [each["id"] for each in listed[0]] == [each["id"] for each in listed[1]]
-    assert {work.id for work in held} <= {each["id"] for each in listed[0]}
+    assert {job.id for job in held} <= {each["id"] for each in listed[0]}
     assert call(other.address, "POST", f"/v1/jobs/{held[0].id}/cancel").status == 200
     assert held[0].state(site.address) == "canceled"
     following = site.submit()
-    following.ends(other.address)
+    following.wait(other.address)
     held[1].go()
-    held[1].ends(site.address)
-    assert other.stop() == 0, "and the jobs stay"
+    held[1].wait(site.address)
+    assert other.stop() == 0, "and its jobs remain"
     assert held[1].state(site.address) == "succeeded"

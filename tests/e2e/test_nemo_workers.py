@@ -64,7 +64,7 @@ def test_two_workers_give_the_same_and_make_up_for_each_other(service, sample_re
     ready = status(service)
     assert (ready["status"], ready["nemo_components_loaded"], ready["device"]) == ("ready", True, "cpu")
     assert {model["name"] for model in ready["models"]} == {model["name"] for model in loading["models"]}
-    assert not any("no sign of life" in line for line in service.log)
+    assert not any("no heartbeat" in line for line in service.log)
 
     content = sample_recording.read_bytes()
     hints = (2, 3, 6, 2, 3, 6)

@@ -1,7 +1,7 @@
-"""A worker process whose recordings are orders: run as ``python worker_entry.py FOLDER``.
+"""A worker process whose recordings are scripts, started as ``python worker_entry.py FOLDER``.
 
-A recording holds one order a line; ``FOLDER`` is where test and worker leave each other files. ``loads`` counts how
-often the engine was loaded, ``begun`` gets the pid of the worker for each job that it begins.
+A recording contains one command per line. Test and worker exchange files in ``FOLDER``: the worker adds a line with its
+process ID to ``loads`` whenever it loads the engine, and to ``begun`` whenever it begins a job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diarist.errors import ModelUnavailable, NotAudio
-from diarist.jobs.workers.work import NoteModels, OnFinal
+from diarist.jobs.workers.engine import OnFinal, ReportModels
 from diarist.jobs.workers.worker import main
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
@@ -36,7 +36,7 @@ FOLDER = Path(sys.argv[1])
 MODELS = (ModelInfo("model", "recognition", "MIT"),)
 
 
-def note(name: str, text: str) -> None:
+def record(name: str, text: str) -> None:
     with (FOLDER / name).open("a", encoding="ascii") as file:
         file.write(text + "\n")
 
@@ -46,10 +46,10 @@ def count(name: str) -> int:
     return len(path.read_text(encoding="ascii").splitlines()) if path.exists() else 0
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
-    note("loads", str(os.getpid()))
-    print("a library's own chatter on stdout")  # noqa: T201
-    note_models((ModelInfo("model", "recognition", "MIT", "loading"),))
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
+    record("loads", str(os.getpid()))
+    print("a library's own output on stdout")  # noqa: T201
+    report_models((ModelInfo("model", "recognition", "MIT", "loading"),))
     if (FOLDER / "no-network").exists():
         raise ModelUnavailable("No source of models can be reached. Connect, or run `diarist models pull`.")
     if (FOLDER / "die-while-loading").exists():
@@ -62,26 +62,26 @@ def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
         wait_for("loaded")
     device = "cpu"
     if (FOLDER / "cuda").exists():
-        note("places", f"{os.environ['CUDA_VISIBLE_DEVICES']} {settings.threads}")
+        record("slots", f"{os.environ['CUDA_VISIBLE_DEVICES']} {settings.threads}")
         device = "cuda:0 (a card)"
-    return Engine("orders", None, None, MODELS, device)  # type: ignore[arg-type]  # `work` asks neither
+    return Engine("scripted", None, None, MODELS, device)  # type: ignore[arg-type]  # `transcribe_file` uses neither
 
 
 def wait_for(name: str, progress: Callable[[], object] = lambda: None) -> None:
-    turn = threading.Event()
+    pause = threading.Event()
     while not (FOLDER / name).exists():
         progress()
-        turn.wait(0.02)
+        pause.wait(0.02)
 
 
-def said_by_number(said: str, count: int) -> tuple[Utterance, ...]:
+def utterances_of(text: str, count: int) -> tuple[Utterance, ...]:
     return tuple(
-        Utterance((Word(said, Span(number / count, (number + 1) / count), "SPEAKER_00", 1.0, 1.0),))
+        Utterance((Word(text, Span(number / count, (number + 1) / count), "SPEAKER_00", 1.0, 1.0),))
         for number in range(count)
     )
 
 
-def work(
+def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
@@ -90,24 +90,24 @@ def work(
     finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
-    note("begun", str(os.getpid()))
+    record("begun", str(os.getpid()))
     progress("decode", 0.1)
-    said = path.read_text(encoding="ascii")
-    for order in said.splitlines():
-        match order.split():
+    script = path.read_text(encoding="ascii")
+    for command in script.splitlines():
+        match command.split():
             case ["wait", name]:
                 wait_for(name, lambda: progress("wait", 0.5))
             case ["slow", name]:
                 while not (FOLDER / name).exists():
                     progress("wait", 0.5)
                     threading.Event().wait(0.8)
-            case ["deaf", name]:
+            case ["block", name]:
                 wait_for(name)
-            case ["settle", times]:
-                finalized(said_by_number(said, int(times)))
+            case ["finalize", times]:
+                finalized(utterances_of(script, int(times)))
             case ["child", name]:
                 child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-                note(name, str(child.pid))
+                record(name, str(child.pid))
             case ["die", times] if count("begun") <= int(times):
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["freeze", times] if count("begun") <= int(times):
@@ -125,14 +125,14 @@ def work(
                     duration=float("nan"),
                     language=None,
                     language_probability=None,
-                    engine="orders",
+                    engine="scripted",
                     timings=(),
                 )
     span = Span(0.0, 1.0)
-    diarization = Diarization((Turn(span, "SPEAKER_00"),), diarizer="by ear")
-    settles = [order.split()[1] for order in said.splitlines() if order.startswith("settle")]
+    diarization = Diarization((Turn(span, "SPEAKER_00"),), diarizer="scripted")
+    counts = [command.split()[1] for command in script.splitlines() if command.startswith("finalize")]
     return Transcript(
-        utterances=said_by_number(said, int(settles[0]) if settles else 1),
+        utterances=utterances_of(script, int(counts[0]) if counts else 1),
         diarization=diarization,
         duration=1.0,
         language="en",
@@ -145,4 +145,4 @@ def work(
 
 
 if __name__ == "__main__":
-    main(load_engine, work, load_retry_s=0.2)
+    main(load_engine, transcribe_file, load_retry_s=0.2)

@@ -1,9 +1,9 @@
 """Wakes the workers of a fleet through Celery and Redis.
 
-A message says only that there may be something in a queue, and goes to all workers who serve it (Celery's broadcast,
-Redis's publish and subscribe): whoever is free looks into the store, where the jobs are. Nothing is kept in Redis, so
-that its data may be lost without a loss of jobs, and a message that goes astray costs the second after which workers
-look by themselves.
+A message says only that there may be a job in a queue. It is sent to all workers that serve the queue (Celery's
+broadcast, Redis's publish and subscribe), and those that are free try to claim a job from the store, which holds the
+jobs. Redis holds no state: if its data is lost, no job is lost, and a lost message delays a job only by the second
+after which workers poll the store anyway.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ try:
     from kombu.common import Broadcast
 except ImportError as error:
     raise ConfigurationError(
-        f"QUEUE_URL is set, which takes the extra `distributed` ({error}): run `pip install 'diarist[distributed]'`."
+        f"QUEUE_URL is set, which requires the extra `distributed` ({error}): run `pip install 'diarist[distributed]'`."
     ) from error
 
 logger = logging.getLogger(__name__)
 
-TASK = "diarist.look"
-TIMEOUT_S = 5.0
-"""Of one connection to Redis, and of one thing said over it."""
+WAKE_TASK = "diarist.look"
+"""The name of the Celery task. Machines with different versions of Diarist exchange it, so it does not change."""
 
-QUIET_S = 60.0
-"""Between two warnings that Redis cannot be reached."""
+TIMEOUT_S = 5.0
+"""How long connecting to Redis, and each operation on the connection, may take."""
+
+MESSAGE_LIFETIME_S = 60.0
+"""A wake message that Celery receives later than this is ignored."""
 
 STOP_S = 5.0
+"""How long a thread may take to stop."""
 
-AGAIN_S = 2.0
-"""Until it is listened again, after Celery has ended of a fault."""
+RESTART_DELAY_S = 2.0
+"""The time until the listener is started again after Celery stopped because of an error."""
 
 
 def make_app(url: str) -> Celery:
-    """The Celery application of a fleet.
+    """Return the Celery application of a fleet.
 
     Raises:
-        ConfigurationError: the URL names no Redis.
+        ConfigurationError: the URL does not name a Redis server.
     """
     if not url.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
         raise ConfigurationError("QUEUE_URL must name a Redis server: redis://host:6379/0, or rediss:// with TLS.")
@@ -64,100 +67,101 @@ def make_app(url: str) -> Celery:
     return app
 
 
-def broadcast(queue: str) -> Any:
-    """What everyone hears who serves a queue of the store.
+def broadcast_queue(queue: str) -> Any:
+    """Return the broadcast queue that reaches all workers that serve a queue of the store.
 
-    Nothing is acknowledged: a wake that was not heard is worth nothing, and what waits for its acknowledgement would
-    stay in Redis, and break Celery's own way back to a Redis that was restarted.
+    Messages are not acknowledged. A missed wake message has no value, and unacknowledged messages would stay in Redis
+    and prevent Celery from reconnecting to a Redis server that was restarted.
     """
     return Broadcast(f"diarist.{queue}", routing_key=queue, auto_delete=True, no_ack=True)  # type: ignore[no-untyped-call]
 
 
 class CeleryNotifier:
-    """A ``WorkerNotifier`` that notifies from a thread of its own: nobody waits for Redis, least of all a request.
+    """A ``WorkerNotifier`` that sends messages from its own thread, so that no request waits for Redis.
 
     Raises:
-        ConfigurationError: the URL names no Redis.
+        ConfigurationError: the URL does not name a Redis server.
     """
 
     def __init__(self, url: str) -> None:
         self._app = make_app(url)
-        self._asked: SimpleQueue[str | None] = SimpleQueue()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._notify_all, name="announcer", daemon=True)
+        self._pending: SimpleQueue[str | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._notify_all, name="celery-notifier", daemon=True)
         self._thread.start()
 
     def notify(self, queue: str) -> None:
-        self._asked.put(queue)
+        self._pending.put(queue)
 
     def close(self) -> None:
-        self._closed.set()
-        self._asked.put(None)
+        self._closing.set()
+        self._pending.put(None)
         self._thread.join(STOP_S)
 
     def _notify_all(self) -> None:
         connection = self._app.connection_for_write()
         try:
-            while (queue := self._asked.get()) is not None:
-                # Two announcements of one queue in a row say the same.
-                for each in dict.fromkeys((queue, *self._others())):
-                    if not self._closed.is_set():
-                        self._send(connection, each)
+            while (queue := self._pending.get()) is not None:
+                # Several messages for one queue in a row say the same.
+                for name in dict.fromkeys((queue, *self._other_pending())):
+                    if not self._closing.is_set():
+                        self._send(connection, name)
         finally:
             connection.release()
 
-    def _others(self) -> list[str]:
-        found: list[str] = []
+    def _other_pending(self) -> list[str]:
+        queues: list[str] = []
         try:
             while True:
-                queue = self._asked.get_nowait()
+                queue = self._pending.get_nowait()
                 if queue is None:
-                    self._asked.put(None)
-                    return found
-                found.append(queue)
+                    self._pending.put(None)
+                    return queues
+                queues.append(queue)
         except Empty:
-            return found
+            return queues
 
     def _send(self, connection: Any, queue: str) -> None:
         try:
             self._app.send_task(
-                # Unless the exchange is declared here too, this side takes it for one that sends to one listener alone.
-                TASK, connection=connection, queue=broadcast(queue), declare=[broadcast(queue).exchange],
-                routing_key=queue, ignore_result=True, retry=False, expires=QUIET_S,
+                # Without this declaration, Celery assumes an exchange that sends to a single listener.
+                WAKE_TASK, connection=connection, queue=broadcast_queue(queue),
+                declare=[broadcast_queue(queue).exchange],
+                routing_key=queue, ignore_result=True, retry=False, expires=MESSAGE_LIFETIME_S,
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - every layer below has errors of its own, and the work goes on anyway
-            logger.warning("Workers cannot be woken over QUEUE_URL, and look by themselves meanwhile: %s", error)
+        except Exception as error:  # noqa: BLE001 - each layer below has its own errors, and jobs are claimed anyway
+            logger.warning("Workers cannot be woken through QUEUE_URL, and poll for jobs meanwhile: %s", error)
             connection.release()
 
 
 class NotificationListener:
-    """Hears what is announced and calls ``wake``, from a thread of its own, until it is stopped.
+    """Receives wake messages and calls ``wake`` in its own thread, until it is stopped.
 
-    One at a time in a process: Celery keeps its event loop and the application of its tasks for the whole of it.
+    There can be one listener at a time in a process, because Celery has one event loop and one default application.
 
     Raises:
-        ConfigurationError: the URL names no Redis.
+        ConfigurationError: the URL does not name a Redis server.
     """
 
     def __init__(self, url: str, queues: Sequence[str], wake: Callable[[], None]) -> None:
         self._app = make_app(url)
         self._app.set_default()
-        self._app.conf.task_queues = [broadcast(queue) for queue in queues]
+        self._app.conf.task_queues = [broadcast_queue(queue) for queue in queues]
         self._ready = threading.Event()
 
-        def look() -> None:
+        def on_wake() -> None:
             wake()
 
-        self._app.task(look, name=TASK, ignore_result=True, shared=False, lazy=False)
+        self._app.task(on_wake, name=WAKE_TASK, ignore_result=True, shared=False, lazy=False)
         self._stopping = threading.Event()
-        self._controller = self._make_controller()
-        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._controller = self._new_controller()
+        self._thread = threading.Thread(target=self._listen, name="celery-listener", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def wait_until_ready(self, timeout: float) -> bool:
-        """Whether it hears by then."""
+        """Wait until messages are received; return whether that is so within ``timeout`` seconds."""
         return self._ready.wait(timeout)
 
     def stop(self) -> None:
@@ -166,17 +170,17 @@ class NotificationListener:
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
-    def _make_controller(self) -> Any:
+    def _new_controller(self) -> Any:
         return WorkController(
             app=self._app, pool="solo", concurrency=1, without_gossip=True, without_mingle=True, without_heartbeat=True,
             task_events=False, ready_callback=lambda _: self._ready.set(), loglevel=logging.WARNING,
         )  # fmt: skip
 
     def _listen(self) -> None:
-        """Until it is stopped. Celery mends its connection by itself; what it does not know of ends it for good."""
+        """Run Celery until the listener is stopped. Celery reconnects by itself, but ends on unexpected errors."""
         while True:
             self._controller.start()
-            if self._stopping.wait(AGAIN_S):
+            if self._stopping.wait(RESTART_DELAY_S):
                 return
-            logger.warning("Wakes over QUEUE_URL were not heard any more; listening again")
-            self._controller = self._make_controller()
+            logger.warning("Celery stopped receiving messages from QUEUE_URL; it is started again")
+            self._controller = self._new_controller()

@@ -1,7 +1,8 @@
-"""The engine and the pipeline of a worker process, with the models fetched first.
+"""The engine and the pipeline that a worker process runs: their contracts, and the real ones.
 
-The heavy libraries are imported by the calls: the process has then told its supervisor that it lives, and one that is
-broken is reported like any fault of loading.
+``diarist.jobs.workers.worker`` depends on the contracts only, so a test can run a worker process with another engine.
+The heavy libraries are imported inside the functions: by then the process has reported to its supervisor that it is
+alive, and a library that cannot be imported is reported as a loading error like any other.
 """
 
 from __future__ import annotations
@@ -9,44 +10,72 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.work import NoteModels, OnFinal
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
-from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript
+from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript, Utterance
 
 if TYPE_CHECKING:
     from diarist.models import ModelStore
 
 logger = logging.getLogger(__name__)
 
-SAY_EVERY_S = 10.0
-"""Time between two log lines about one download."""
+DOWNLOAD_LOG_INTERVAL_S = 10.0
+"""The time between two log lines about one download."""
+
+ReportModels: TypeAlias = Callable[[tuple[ModelInfo, ...]], None]
+"""A callback that receives the models and their states whenever one of them changes."""
+
+LoadEngine: TypeAlias = Callable[[Settings, ReportModels], Engine]
+"""Fetches the models that are missing, then loads the engine.
+
+Raises a ``DiaristError`` whose message says what to do.
+"""
+
+OnFinal: TypeAlias = Callable[[tuple[Utterance, ...]], None]
+"""A callback that receives final utterances, in order and each one once."""
 
 
-def load_engine(settings: Settings, note_models: NoteModels) -> Engine:
-    """Fetch the models that are missing or damaged, check all, and load the engine.
+class TranscribeFile(Protocol):
+    """Transcribes a recording; ``progress`` receives the stage and the fraction of all work that is done."""
+
+    def __call__(
+        self,
+        path: Path,
+        engine: Engine,
+        options: TranscribeOptions,
+        progress: Progress,
+        settings: Settings,
+        finalized: OnFinal,
+        scatter: Scatter | None,
+    ) -> Transcript: ...
+
+
+def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
+    """Fetch the models that are missing or damaged, verify all of them, and load the engine.
 
     Raises:
-        ModelError: a model cannot be had.
+        ModelError: a model cannot be fetched or is damaged.
         EngineUnavailable: the engine cannot be loaded.
     """
     from diarist.engines import registry
     from diarist.models import ModelStore, required
 
-    others = other_models(settings)
-    pull_models(ModelStore.of(settings), required(settings), lambda models: note_models((*models, *others)))
+    others = uncataloged_models(settings)
+    fetch_models(ModelStore.of(settings), required(settings), lambda models: report_models((*models, *others)))
     return registry.load_engine(settings)
 
 
-def other_models(settings: Settings) -> tuple[ModelInfo, ...]:
-    """The models that are not of the catalogue, by what the settings call them: what is waited for while they load.
+def uncataloged_models(settings: Settings) -> tuple[ModelInfo, ...]:
+    """Return the models that are not in the catalog, named as in the settings, with the state ``loading``.
 
-    Without those of a configuration file that cannot be read, which the engine then says itself.
+    A status report can then name them while the engine loads. Models of a configuration file that cannot be read are
+    left out; loading the engine reports that error itself.
     """
     from diarist.engines.nemo import published_models
     from diarist.engines.required_models import wanted
@@ -54,30 +83,30 @@ def other_models(settings: Settings) -> tuple[ModelInfo, ...]:
     found: list[ModelInfo] = []
     with contextlib.suppress(ConfigurationError):
         for model in wanted(settings):
-            found.append(ModelInfo(model.name, model.role, published_models.licence(model.reference), "loading"))  # noqa: PERF401 - what came before an error counts
+            found.append(ModelInfo(model.name, model.role, published_models.licence(model.reference), "loading"))  # noqa: PERF401 - models found before the error count
     return tuple(dict.fromkeys(found))
 
 
-def pull_models(store: ModelStore, names: tuple[str, ...], note_models: NoteModels) -> None:
-    """See that each model is there and whole; ``note_models`` hears which one is being fetched.
+def fetch_models(store: ModelStore, names: tuple[str, ...], report_models: ReportModels) -> None:
+    """Fetch each model that is missing or damaged, and report the state of all of them before and after each one.
 
     Raises:
-        ModelError: one cannot be had.
+        ModelError: a model cannot be fetched or is damaged.
     """
     for name in names:
         infos = tuple(store.info(other) for other in names)
-        note_models(tuple(replace(info, state="loading") if info.name == name else info for info in infos))
+        report_models(tuple(replace(info, state="loading") if info.name == name else info for info in infos))
         missing = store.state(name) != "ready"
         if missing:
             logger.info("Fetching model %s (%.0f MB)", name, store.models[name].size_bytes / 2**20)
         started = time.monotonic()
-        store.pull(name, _Sayer())
+        store.pull(name, _DownloadLogger())
         if missing:
             logger.info("Model %s fetched in %.0f s", name, time.monotonic() - started)
-    note_models(tuple(store.info(name) for name in names))
+    report_models(tuple(store.info(name) for name in names))
 
 
-def work(
+def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
@@ -86,7 +115,7 @@ def work(
     finalized: OnFinal,
     scatter: Scatter | None,
 ) -> Transcript:
-    """The pipeline, with the limits of the settings."""
+    """Run the pipeline with the limits from the settings."""
     from diarist.audio import DecodeLimits
     from diarist.pipeline.transcription import transcribe
 
@@ -94,17 +123,17 @@ def work(
     return transcribe(path, engine, options, progress, limits, finalized=finalized, scatter=scatter)
 
 
-class _Sayer:
-    """Says in the log, now and then, how far a download is."""
+class _DownloadLogger:
+    """Logs the progress of a download at most every ``DOWNLOAD_LOG_INTERVAL_S`` seconds."""
 
     def __init__(self) -> None:
-        self._said_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def __call__(self, model: str, done_bytes: int, total_bytes: int) -> None:
-        if time.monotonic() - self._said_at < SAY_EVERY_S:
+        if time.monotonic() - self._logged_at < DOWNLOAD_LOG_INTERVAL_S:
             return
-        self._said_at = time.monotonic()
+        self._logged_at = time.monotonic()
         if total_bytes:
             logger.info("Model %s: %d of %d MB fetched", model, done_bytes // 2**20, total_bytes // 2**20)
         else:
-            logger.info("Model %s: waiting for another process that fetches models", model)
+            logger.info("Model %s: waiting for another process that is fetching models", model)

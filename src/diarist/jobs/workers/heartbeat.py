@@ -1,7 +1,7 @@
-"""Keeps a worker's hold on its jobs and tells the supervisor that it is well, whatever the main thread is in.
+"""The heartbeat of a worker process and the renewal of its leases, whatever its main thread is doing.
 
-Two threads: one that gives signs of life and waits for nobody, and one that speaks to the store, which may not answer
-for longer than a lease.
+There are two threads. One sends heartbeats to the supervisor and never blocks. The other one talks to the store, which
+may not answer for longer than a lease.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-NOTE_EVERY_S = 0.25
-"""Progress is written to the store at most this often."""
+PROGRESS_INTERVAL_S = 0.25
+"""The shortest time between two writes of the progress to the store."""
 
 HEARTBEAT_INTERVAL_S = 0.5
-"""Longest time between two signs of life; shorter where the lease is."""
+"""The longest time between two heartbeats; it is shorter if the lease is short."""
 
 STOP_S = 1.0
-"""How long work on a job that is lost may take to stop by itself: native code hears nothing for seconds."""
+"""How long work may take to stop by itself after its lease was lost: native code cannot be interrupted for seconds."""
 
 
-Renew: TypeAlias = Callable[[str, float], bool]
-"""Lengthens a lease and notes the stage and the progress; False where what was held is lost."""
+RenewLease: TypeAlias = Callable[[str, float], bool]
+"""Extends a lease and stores the stage and the progress. Returns False if the lease has been lost."""
 
 
 @dataclass(slots=True)
-class _Hold:
-    """Something in hand: a job, or a portion of another worker's."""
+class _Lease:
+    """A lease that this worker holds: of a job, or of a chunk of another worker's job."""
 
-    renew: Renew
+    renew: RenewLease
     job: Job | None
     stage: str
-    done: float = 0.0
-    works: bool = False
-    """It is worked on; before and after that, only the store is spoken to."""
+    progress: float = 0.0
+    executing: bool = False
+    """Whether the work itself is running. Before and after it, only the store is called."""
 
     lost_at: float | None = None
-    """On the monotonic clock, once the store has said that the job is not ours any more."""
+    """When the store reported that the lease is lost, on the monotonic clock."""
 
 
 class Heartbeat:
-    """Renews the leases of the jobs that are held, and gives signs of life, from threads of its own.
+    """Sends heartbeats and renews the leases of the jobs that this worker holds, in its own threads.
 
-    There may be several jobs: one that is worked on, and others that were interrupted for it. Work that shows no
-    progress for ``settings.job_stall_s`` gets no more help: the supervisor then hears nothing and ends the process.
+    A worker may hold several jobs: one that is running, and others that were interrupted for it. If work makes no
+    progress for ``settings.job_stall_s``, heartbeats and renewals stop, and the supervisor ends the process.
 
     Args:
-        store: where the leases are.
-        worker: who holds them.
-        settings: gives ``job_lease_s`` and ``job_stall_s``.
-        alive: tells the supervisor; waits for nobody.
-        report: tells the store, now and then, that the worker is there; may raise ``ServiceError``.
-        leave: set when the worker should end; the work is then stopped like work that is canceled.
-        overdue: called, once, when the work on a job that is lost has not stopped after ``STOP_S``.
+        store: holds the leases.
+        worker: the name of the worker that holds them.
+        settings: provides ``job_lease_s`` and ``job_stall_s``.
+        send_alive: sends a heartbeat to the supervisor; it must not block.
+        report_status: repeats the worker's status report in the store; it may raise ``ServiceError``.
+        shutdown: set when the worker must exit; work is then stopped as if it had been canceled.
+        on_overdue: called once, if work whose lease was lost has not stopped after ``STOP_S``.
     """
 
     def __init__(
@@ -71,183 +71,183 @@ class Heartbeat:
         store: JobStore,
         worker: str,
         settings: Settings,
-        alive: Callable[[], None],
-        report: Callable[[], None],
-        leave: threading.Event,
-        overdue: Callable[[], None],
+        send_alive: Callable[[], None],
+        report_status: Callable[[], None],
+        shutdown: threading.Event,
+        on_overdue: Callable[[], None],
     ) -> None:
         self._store = store
         self._worker = worker
         self._settings = settings
-        self._alive = alive
-        self._report = report
-        self._leave = leave
-        self._overdue = overdue
+        self._send_alive = send_alive
+        self._report_status = report_status
+        self._shutdown = shutdown
+        self._on_overdue = on_overdue
         self._changed = threading.Condition()
-        self._news = False
-        self._holds: list[_Hold] = []
-        self._sign_at = time.monotonic()
-        self._answered_at = time.monotonic()
-        self._beat_s = min(HEARTBEAT_INTERVAL_S, settings.job_lease_s / 4)
+        self._renewal_requested = False
+        self._leases: list[_Lease] = []
+        self._progressed_at = time.monotonic()
+        self._store_answered_at = time.monotonic()
+        self._interval_s = min(HEARTBEAT_INTERVAL_S, settings.job_lease_s / 4)
         self._beating = True
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        threading.Thread(target=self._keep, name="lease-renewer", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._renew_leases, name="lease-renewer", daemon=True).start()
 
-    def look(self) -> None:
-        """Ask the store soon: somebody said that there are news."""
+    def renew_soon(self) -> None:
+        """Renew the leases soon, because a job may have been canceled."""
         with self._changed:
-            self._news = True
+            self._renewal_requested = True
             self._changed.notify()
 
     @property
-    def jobs(self) -> tuple[Job, ...]:
-        """Those that are held and not known to be lost; the one that is worked on comes last."""
+    def held_jobs(self) -> tuple[Job, ...]:
+        """The jobs that this worker holds and has not lost as far as it knows; the running one comes last."""
         with self._changed:
-            return tuple(hold.job for hold in self._holds if hold.job is not None and hold.lost_at is None)
+            return tuple(lease.job for lease in self._leases if lease.job is not None and lease.lost_at is None)
 
     @property
     def depth(self) -> int:
-        """How many things are in hand."""
-        return len(self._holds)
+        """The number of leases that are held: one for the running work, and one for each interrupted job."""
+        return len(self._leases)
 
     @contextmanager
-    def holding(self, job: Job) -> Iterator[None]:
-        """Keep ``job`` for as long as the block runs; what was held before is interrupted until then."""
+    def hold_job(self, job: Job) -> Iterator[None]:
+        """Renew the lease of ``job`` while the block runs; work that was running before is interrupted until then."""
 
-        def renew(stage: str, done: float) -> bool:
-            return self._store.renew(job.id, self._worker, self._settings.job_lease_s, stage, done)
+        def renew(stage: str, progress: float) -> bool:
+            return self._store.renew(job.id, self._worker, self._settings.job_lease_s, stage, progress)
 
-        with self._keeping(_Hold(renew, job, job.stage)):
+        with self._hold(_Lease(renew, job, job.stage)):
             yield
 
     @contextmanager
-    def keeping(self, renew: Renew) -> Iterator[None]:
-        """The same of something else that has a lease."""
-        with self._keeping(_Hold(renew, None, "")):
+    def hold_lease(self, renew: RenewLease) -> Iterator[None]:
+        """Do the same as ``hold_job`` for a lease of another kind."""
+        with self._hold(_Lease(renew, None, "")):
             yield
 
     @contextmanager
-    def _keeping(self, hold: _Hold) -> Iterator[None]:
+    def _hold(self, lease: _Lease) -> Iterator[None]:
         with self._changed:
-            self._holds.append(hold)
-            self._sign_at = time.monotonic()
+            self._leases.append(lease)
+            self._progressed_at = time.monotonic()
         try:
             yield
         finally:
             with self._changed:
-                self._holds.remove(hold)
-                self._sign_at = time.monotonic()
-                if self._holds and self._holds[-1].lost_at is not None:
-                    self._holds[-1].lost_at = self._sign_at  # before, it could not stop
+                self._leases.remove(lease)
+                self._progressed_at = time.monotonic()
+                if self._leases and self._leases[-1].lost_at is not None:
+                    self._leases[-1].lost_at = self._progressed_at  # it could not stop while it was interrupted
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Work on what is held last: the block has to end soon after that is lost, or the process does.
+    def executing(self) -> Iterator[None]:
+        """Execute the work of the latest lease: the block must end soon after the lease is lost, or the process ends.
 
-        What comes after the block writes how it went, again and again where the store is away: nothing is won by ending
-        the process then, and the engine would have to be loaded anew.
+        Whatever follows the block writes the outcome, and retries while the store is unavailable. Ending the process
+        then would gain nothing, and the engine would have to be loaded again.
         """
         with self._changed:
-            hold = self._holds[-1]
-            hold.works = True
+            lease = self._leases[-1]
+            lease.executing = True
         try:
             yield
         finally:
             with self._changed:
-                hold.works = False
+                lease.executing = False
 
     def progress(self, stage: str, done: float) -> None:
-        """Note how far the job that is worked on is: a ``Progress``. Cheap; never waits for the store.
+        """Record the progress of the running job (a ``Progress``). This is cheap and never waits for the store.
 
         Raises:
-            Cancelled: the job is no longer ours, or the worker should end.
+            Cancelled: the lease is lost, or the worker must exit.
         """
         with self._changed:
-            hold = self._holds[-1]
-            self._sign_at = time.monotonic()
-            hold.stage, hold.done = stage, max(hold.done, min(done, 1.0))
-            self._news = True
+            lease = self._leases[-1]
+            self._progressed_at = time.monotonic()
+            lease.stage, lease.progress = stage, max(lease.progress, min(done, 1.0))
+            self._renewal_requested = True
             self._changed.notify()
-            lost = hold.lost_at is not None
+            lost = lease.lost_at is not None
         if lost:
             raise Cancelled("The job was canceled.")
-        if self._leave.is_set():
+        if self._shutdown.is_set():
             raise Cancelled("The worker was asked to stop.")
 
-    def sign(self) -> None:
-        """Note that something goes on, though it is no progress."""
+    def touch(self) -> None:
+        """Record that the main thread is active, although the job makes no progress."""
         with self._changed:
-            self._sign_at = time.monotonic()
+            self._progressed_at = time.monotonic()
 
     @property
-    def answered_at(self) -> float:
+    def store_answered_at(self) -> float:
         """When the store last answered, on the monotonic clock."""
-        return self._answered_at
+        return self._store_answered_at
 
-    def still_ours(self) -> bool:
-        """Ask the store now whether the job that is worked on is, and wait for its answer."""
+    def still_held(self) -> bool:
+        """Renew the lease of the running job now, and return whether this worker still holds it."""
         with self._changed:
-            hold = self._holds[-1] if self._holds else None
-        return hold is not None and self._renew(hold)
+            lease = self._leases[-1] if self._leases else None
+        return lease is not None and self._renew(lease)
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while self._beating:
             with self._changed:
-                stalls = self._stalls()
-            if not stalls:
-                self._alive()
-            time.sleep(self._beat_s)
+                stalled = self._is_stalled()
+            if not stalled:
+                self._send_alive()
+            time.sleep(self._interval_s)
 
-    def _stalls(self) -> bool:
-        return bool(self._holds) and time.monotonic() - self._sign_at > self._settings.job_stall_s
+    def _is_stalled(self) -> bool:
+        return bool(self._leases) and time.monotonic() - self._progressed_at > self._settings.job_stall_s
 
-    def _keep(self) -> None:
-        pause_s = min(NOTE_EVERY_S, self._beat_s)
+    def _renew_leases(self) -> None:
+        pause_s = min(PROGRESS_INTERVAL_S, self._interval_s)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._news, timeout=self._beat_s)
-                self._news = False
-                holds = tuple(self._holds)
-                stalls = self._stalls()
-            if stalls:
+                self._changed.wait_for(lambda: self._renewal_requested, timeout=self._interval_s)
+                self._renewal_requested = False
+                leases = tuple(self._leases)
+                stalled = self._is_stalled()
+            if stalled:
                 continue
             try:
-                for hold in holds:
-                    if hold.lost_at is None:
-                        self._renew(hold)
-                self._report()
+                for lease in leases:
+                    if lease.lost_at is None:
+                        self._renew(lease)
+                self._report_status()
             except ServiceError as error:
-                logger.warning("The worker cannot be reported: %s", error)
+                logger.warning("The status of the worker cannot be reported: %s", error)
             except Exception:
-                # Without this thread all leases would run out.
-                logger.exception("Keeping jobs failed in a way that nobody thought of")
-            while (left_s := self._patience_s()) is not None:
+                # Without this thread all leases would expire.
+                logger.exception("The leases could not be renewed because of an unexpected error")
+            while (left_s := self._grace_left_s()) is not None:
                 if left_s <= 0:
-                    logger.warning("The work on a job that is lost does not stop: this process is ended for it")
-                    self._beating = False  # if it cannot even end, the supervisor sees to that
-                    self._overdue()
+                    logger.warning("The work on a job whose lease was lost does not stop: this process is ended")
+                    self._beating = False  # if the process cannot even end itself, the supervisor ends it
+                    self._on_overdue()
                     return
                 time.sleep(min(left_s, pause_s))
             time.sleep(pause_s)
 
-    def _patience_s(self) -> float | None:
-        """How long the work on a job that is lost may still take; None where none is, or it has stopped."""
+    def _grace_left_s(self) -> float | None:
+        """Return how long work whose lease is lost may take to stop; None if there is none, or it has stopped."""
         with self._changed:
-            hold = self._holds[-1] if self._holds else None
-            if hold is None or hold.lost_at is None or not hold.works:
+            lease = self._leases[-1] if self._leases else None
+            if lease is None or lease.lost_at is None or not lease.executing:
                 return None
-            return hold.lost_at + STOP_S - time.monotonic()
+            return lease.lost_at + STOP_S - time.monotonic()
 
-    def _renew(self, hold: _Hold) -> bool:
+    def _renew(self, lease: _Lease) -> bool:
         try:
-            ours = hold.renew(hold.stage, hold.done)
+            held = lease.renew(lease.stage, lease.progress)
         except ServiceError as error:
-            # The lease outlasts a few failures; if it does not, the next answer says so.
+            # The lease outlasts a few failures. If it does not, the store says so with its next answer.
             logger.warning("The lease could not be renewed: %s", error)
             return True
-        self._answered_at = time.monotonic()
-        if not ours:
+        self._store_answered_at = time.monotonic()
+        if not held:
             with self._changed:
-                if hold.lost_at is None:
-                    hold.lost_at = time.monotonic()
-        return ours
+                if lease.lost_at is None:
+                    lease.lost_at = time.monotonic()
+        return held

@@ -1,8 +1,19 @@
-r"""The line between the supervisor and its worker process: two pipes, one message a line.
+"""The protocol between the supervisor and its worker process: two pipes, with one message per line.
 
-Down (the worker's stdin): the briefing, a JSON object on the first line; then an empty line for each wake, and
-``drain`` where no other job should be begun. Its end means that the supervisor is gone. Up (the worker's stdout):
-``alive`` as long as the worker is well, ``ready`` once the engine is loaded, ``job-ended <id>`` after each job.
+=============  =====================  ===========================================================================
+Direction      Line                   Meaning
+=============  =====================  ===========================================================================
+to the worker  a JSON object          The configuration (``WorkerConfig``). It is the first line and is sent once.
+to the worker  an empty line          Wake up: there may be a new job, or a running job may have been canceled.
+to the worker  ``drain``              Finish the jobs in progress, claim no other job, and exit.
+to the worker  end of file            The supervisor is gone: exit now.
+from it        ``alive``              The worker is healthy. It is sent at least every half second.
+from it        ``ready``              The engine has been loaded.
+from it        ``job-ended <id>``     The work on this job has ended, in whatever way.
+=============  =====================  ===========================================================================
+
+Lines to the worker go to its stdin, and lines from it come from its stdout. SIGTERM asks the worker to exit, like the
+end of file. Its stderr carries its log, as ``diarist.observability.logs`` describes.
 """
 
 from __future__ import annotations
@@ -26,99 +37,101 @@ DRAIN = "drain"
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is told before it starts."""
+    """The configuration that a worker process receives when it starts."""
 
     worker: str
-    """Its name: of this one process, never used again."""
+    """The name of this one process; it is never used again."""
 
     settings: Settings
-    fault: str | None = None
-    """What is wrong with its predecessors, for its own report until it is ready."""
+    error: str | None = None
+    """Why earlier processes of this worker failed; the worker reports it until it is ready."""
 
     gpu: str | None = None
-    """The GPU that is its own, by its name outside of the process; None where it has none of its own."""
+    """The only GPU of this worker, as it is named outside of the process; None where it has no GPU of its own."""
 
     def dump(self) -> bytes:
-        """One line of JSON, with its end."""
+        """Return one line of JSON, including the line break."""
         settings = self.settings.model_dump(mode="json")
-        fields = {"worker": self.worker, "settings": settings, "fault": self.fault, "gpu": self.gpu}
+        fields = {"worker": self.worker, "settings": settings, "error": self.error, "gpu": self.gpu}
         return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def load(cls, line: bytes) -> WorkerConfig:
-        """The briefing that ``dump`` wrote.
+        """Return the configuration that ``dump`` wrote.
 
         Raises:
-            ValueError: it is no briefing.
+            ValueError: the line is not a configuration.
         """
         fields = json.loads(line)
-        return cls(fields["worker"], load_settings(**fields["settings"]), fields["fault"], fields["gpu"])
+        return cls(fields["worker"], load_settings(**fields["settings"]), fields["error"], fields["gpu"])
 
 
 class WorkerChannel:
-    """The worker's end. Takes the process's stdin and stdout for itself: nobody else's output can garble the events.
+    """The worker's end of the protocol.
 
-    ``wake`` is set when there may be news: a new job, or one canceled. ``leave`` is set when the worker should end: its
-    supervisor is gone, or it got SIGTERM. Both also while the main thread is inside native code. ``drain`` is set when
-    it should end once it has nothing in hand.
+    It takes over the process's stdin and stdout, so that the output of a library cannot corrupt the messages.
+
+    The event ``wake`` is set when there may be a new or a canceled job. ``shutdown`` is set when the worker must exit:
+    its supervisor is gone, or it received SIGTERM. Both are set even while the main thread is inside native code.
+    ``drain`` is set when the worker must exit once it has no job in progress.
     """
 
     def __init__(self) -> None:
         self.wake = threading.Event()
-        self.leave = threading.Event()
+        self.shutdown = threading.Event()
         self.drain = threading.Event()
-        self._down = _take(0, os.O_RDONLY)
-        self._up = _take(1, os.O_WRONLY)
-        self._saying = threading.Lock()
-        self.heard: Callable[[], None] = lambda: None
-        """Called at each wake, by the thread that hears it."""
+        self._input = _take_over(0, os.O_RDONLY)
+        self._output = _take_over(1, os.O_WRONLY)
+        self._send_lock = threading.Lock()
+        self.on_message: Callable[[], None] = lambda: None
+        """Called after each message, by the thread that receives it."""
 
     def config(self) -> WorkerConfig:
-        """The first line. Call it once, before ``listen``."""
-        return WorkerConfig.load(self._down.readline())
+        """Read the first line. Call this once, before ``listen``."""
+        return WorkerConfig.load(self._input.readline())
 
     def listen(self) -> None:
-        """Begin to hear wakes, the end of the supervisor, and SIGTERM. Call it in the main thread."""
-        hears, told = os.pipe()
-        os.set_blocking(told, False)
-        # The interpreter runs signal handlers between two steps of the main thread, which may be minutes away in native
-        # code; it writes to this descriptor at once.
-        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        """Start to receive messages, the end of the supervisor, and SIGTERM. Call this in the main thread."""
+        signals, signals_writer = os.pipe()
+        os.set_blocking(signals_writer, False)
+        # The interpreter runs signal handlers only between two bytecode instructions of the main thread, which may be
+        # minutes apart in native code. It writes to this file descriptor at once.
+        signal.set_wakeup_fd(signals_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        threading.Thread(target=self._hear_signal, args=(hears,), name="signals", daemon=True).start()
-        threading.Thread(target=self._hear_supervisor, name="supervisor", daemon=True).start()
+        threading.Thread(target=self._receive_signals, args=(signals,), name="signals", daemon=True).start()
+        threading.Thread(target=self._receive_messages, name="supervisor-messages", daemon=True).start()
 
-    def say(self, event: str) -> None:
-        """Tell the supervisor; a supervisor that is gone hears nothing."""
-        with self._saying, contextlib.suppress(OSError):
-            self._up.write(event.encode() + b"\n")
-            self._up.flush()
+    def send(self, message: str) -> None:
+        """Send a message; it is dropped if the supervisor is gone."""
+        with self._send_lock, contextlib.suppress(OSError):
+            self._output.write(message.encode() + b"\n")
+            self._output.flush()
 
-    def _hear_supervisor(self) -> None:
-        while message := self._down.readline():
+    def _receive_messages(self) -> None:
+        while message := self._input.readline():
             if message.strip() == DRAIN.encode():
                 self.drain.set()
             self.wake.set()
-            self.heard()
-        self._part()
+            self.on_message()
+        self._request_shutdown()
 
-    def _hear_signal(self, hears: int) -> None:
-        while signal.SIGTERM not in os.read(hears, 1):
+    def _receive_signals(self, signals: int) -> None:
+        while signal.SIGTERM not in os.read(signals, 1):
             pass
-        self._part()
+        self._request_shutdown()
 
-    def _part(self) -> None:
-        self.leave.set()
+    def _request_shutdown(self) -> None:
+        self.shutdown.set()
         self.wake.set()
 
 
-def _take(descriptor: int, mode: int) -> BinaryIO:
-    """A private copy of a standard stream, which then reads nothing (stdin), or goes where stderr goes (stdout)."""
+def _take_over(descriptor: int, mode: int) -> BinaryIO:
+    """Return a private copy of a standard stream; the original stdin then reads nothing, and stdout goes to stderr."""
     private = os.dup(descriptor)
     if mode == os.O_RDONLY:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, descriptor)
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
         return os.fdopen(private, "rb")
     os.dup2(2, descriptor)
     return os.fdopen(private, "wb")

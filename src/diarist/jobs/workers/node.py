@@ -1,4 +1,4 @@
-"""The workers of one machine of a fleet: woken by the queue, drained when they are told to leave."""
+"""The workers of one machine of a fleet, which the queue wakes, and which drain before they stop."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from diarist.signals import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
-READY_S = 10.0
-"""How long the queue may take to be reached before the log says that workers look by themselves meanwhile."""
+QUEUE_TIMEOUT_S = 10.0
+"""How long connecting to the queue may take before the log says that workers poll for jobs meanwhile."""
 
 
 def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
-    """Work until SIGTERM or Ctrl-C; then finish what is in hand, for DRAIN_S, and give back what is not done by then.
+    """Run workers until SIGTERM or Ctrl-C, then finish the jobs in progress for up to DRAIN_S and requeue the rest.
 
     Raises:
-        ConfigurationError: QUEUE_URL is not set, or a setting cannot be used.
+        ConfigurationError: QUEUE_URL is not set, or a setting is invalid.
         StoreUnavailable: the job store cannot be used.
     """
     if not settings.distributed:
         raise ConfigurationError(
-            "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet set "
-            "QUEUE_URL and DATABASE_URL, and MEDIA_URL to a place that all machines reach."
+            "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet, set "
+            "QUEUE_URL, DATABASE_URL, and MEDIA_URL, which must name a place that all machines can reach."
         )
     from diarist.jobs.workers.celery_notifier import NotificationListener
 
-    # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
+    # Celery logs each message that it receives at INFO, and a lost connection at WARNING.
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _make_temp_dir(settings)
@@ -47,7 +47,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         store = open_store(settings)
         stack.callback(store.close)
         pool = WorkerPool(settings, store, lambda: None, command)
-        listener = NotificationListener(settings.queue_url, listened_to(settings), pool.wake)
+        listener = NotificationListener(settings.queue_url, subscribed_queues(settings), pool.wake)
         stack.callback(pool.stop)
         stack.enter_context(stopped_by_signals(stop.set))
         media = open_media(settings)
@@ -58,14 +58,16 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         sweeper.start()
         listener.start()
         stack.callback(listener.stop)
-        if not listener.wait_until_ready(READY_S) and not stop.is_set():
-            logger.warning("QUEUE_URL does not answer yet: workers look for jobs by themselves until it does")
-        logger.info("Working on %s: queues %s", socket.gethostname(), settings.queues or "by what the workers can do")
+        if not listener.wait_until_ready(QUEUE_TIMEOUT_S) and not stop.is_set():
+            logger.warning("QUEUE_URL does not respond yet: workers poll for jobs until it does")
+        logger.info(
+            "Workers started on %s, queues: %s", socket.gethostname(), settings.queues or "all that they can serve"
+        )
         stop.wait()
-        logger.info("Leaving: what is in hand has %.0f s to be finished", settings.drain_s)
+        logger.info("Shutting down: jobs in progress have %.0f s to finish", settings.drain_s)
         pool.drain(settings.drain_s)
-        pool.stop()  # before all else: whoever runs this may kill it soon after that time
-    logger.info("Left")
+        pool.stop()  # first of all, because a container may be killed soon after DRAIN_S
+    logger.info("All workers have stopped")
 
 
 def _make_temp_dir(settings: Settings) -> None:
@@ -76,23 +78,25 @@ def _make_temp_dir(settings: Settings) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or "
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Make this user its owner, or set it, or "
             "DATA_DIR, to a folder that can be written."
         ) from error
 
 
-def listened_to(settings: Settings) -> tuple[str, ...]:
-    """The queues of which the machine wants to hear: those of QUEUES, or all, since workers know theirs only later.
+def subscribed_queues(settings: Settings) -> tuple[str, ...]:
+    """Return the queues that this machine subscribes to: those in QUEUES, or else all of them.
+
+    Which queues the workers can serve is only known once their engine is loaded.
 
     Raises:
-        ConfigurationError: QUEUES has one that no job can be in.
+        ConfigurationError: QUEUES contains a name that is not a queue.
     """
     if not settings.queues:
         return QUEUES
-    named = tuple(dict.fromkeys(settings.queues.split(",")))
-    if unknown := [name for name in named if name not in QUEUES]:
+    chosen = tuple(dict.fromkeys(settings.queues.split(",")))
+    if unknown := [name for name in chosen if name not in QUEUES]:
         raise ConfigurationError(
-            f"QUEUES has {', '.join(unknown)}, and no job is ever in such a queue. Take some of {', '.join(QUEUES)}, "
-            "with commas between them, or leave it empty for whatever the workers can do."
+            f"QUEUES contains {', '.join(unknown)}, which is not a queue. List some of {', '.join(QUEUES)}, separated "
+            "by commas, or leave it empty for all queues that the workers can serve."
         )
-    return named
+    return chosen

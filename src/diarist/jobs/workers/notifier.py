@@ -1,4 +1,4 @@
-"""What wakes workers. It carries no jobs: the store does, and workers look there by themselves as well."""
+"""Notifications that wake workers. They carry no jobs: workers claim those from the store, which they also poll."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from diarist.jobs.workers.pool import WorkerPool
 
 
 class WorkerNotifier(Protocol):
-    """Tells workers that there is something to look for. Safe to call from any thread; never raises."""
+    """Wakes workers. It can be called from any thread, and never raises."""
 
     def notify(self, queue: str) -> None:
-        """There may be a job in this queue of the store, or one that was running is not wanted any more."""
+        """Wake the workers of this queue: it may hold a new job, or a running job was canceled."""
         ...
 
     def close(self) -> None:
-        """Announce nothing more."""
+        """Stop sending notifications."""
         ...
 
 
@@ -29,4 +29,4 @@ class LocalNotifier:
         self._pool.wake()
 
     def close(self) -> None:
-        """Nothing to do: the crew is ended by whoever started it."""
+        """Do nothing: the owner of the pool stops it."""

@@ -1,4 +1,4 @@
-"""What is known of a transcript while the work on it goes on."""
+"""Storing the final utterances of a transcript while its job is still running."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ logger = logging.getLogger(__name__)
 
 
 class PartialTranscript:
-    """Keeps utterances that are final; those that the store would not take are tried again with the next ones."""
+    """Stores final utterances; those that could not be stored are stored together with the next ones."""
 
     def __init__(self, store: JobStore, job_id: str, worker: str) -> None:
         self._store = store
         self._job_id = job_id
         self._worker = worker
-        self._kept = 0
-        self._waiting: tuple[Utterance, ...] = ()
+        self._stored = 0
+        self._pending: tuple[Utterance, ...] = ()
 
     def __call__(self, utterances: tuple[Utterance, ...]) -> None:
-        self._waiting += utterances
-        if not self._waiting:
+        self._pending += utterances
+        if not self._pending:
             return
         try:
-            self._store.finalize(self._job_id, self._worker, self._kept, self._waiting)
+            self._store.finalize(self._job_id, self._worker, self._stored, self._pending)
         except ServiceError as error:
-            logger.warning("Utterances cannot be shown yet: %s", error)
+            logger.warning("Final utterances cannot be stored yet: %s", error)
             return
-        self._kept += len(self._waiting)
-        self._waiting = ()
+        self._stored += len(self._pending)
+        self._pending = ()

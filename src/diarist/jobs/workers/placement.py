@@ -1,4 +1,4 @@
-"""Where worker processes work: how many there are, on which GPU each, and with how many threads."""
+"""The placement of worker processes: how many there are, the GPU of each, and its number of threads."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from diarist.settings import Settings
 
 NEMO_DIARIZERS = ("clustering", "sortformer", "auto")
 NEMO_RECOGNIZERS = ("nemo",)
-"""Parts that may use a GPU."""
+"""The diarizers and recognizers that can use a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSlot:
-    """What one worker process has for itself, and so has each that follows when it dies."""
+    """The place of one worker process; the process that replaces it after a crash has the same one."""
 
     number: int
-    """From 0."""
+    """Counted from 0."""
 
     settings: Settings
     gpu: str | None = None
-    """Its only GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None where it has what this process has."""
+    """Its only GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None if it can use the same GPUs as this process."""
 
     @property
     def environment(self) -> Mapping[str, str] | None:
-        """Of the process; None where it is this process's."""
+        """The environment of the process; None for that of this process."""
         return None if self.gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self.gpu}
 
 
 def worker_slots(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[WorkerSlot, ...]:
-    """At least one: as many as WORKERS says, or else one for each GPU that may be used.
+    """Return at least one slot: WORKERS of them, or else one for each GPU that may be used.
 
-    Where there are several GPUs each place gets one, in turn. Cores are divided evenly, unless CPU_THREADS says how
-    many threads each place has.
+    If there are several GPUs, each slot is assigned one of them, in turn. CPU cores are divided evenly, unless
+    CPU_THREADS sets the number of threads of each slot.
     """
     gpus = visible_gpus(environment) if may_use_gpus(settings) else ()
     count = settings.workers or max(len(gpus), 1)
@@ -47,6 +47,6 @@ def worker_slots(settings: Settings, environment: Mapping[str, str] = os.environ
 
 
 def may_use_gpus(settings: Settings) -> bool:
-    """Whether the engine takes whichever GPU there is; not where NEMO_DEVICE names one, or none."""
-    uses = settings.diarizer_name in NEMO_DIARIZERS or settings.recognizer_name in NEMO_RECOGNIZERS
-    return uses and settings.nemo_device in ("auto", "cuda")
+    """Return whether the engine may use any GPU of this machine: not if NEMO_DEVICE names one GPU, or the CPU."""
+    capable = settings.diarizer_name in NEMO_DIARIZERS or settings.recognizer_name in NEMO_RECOGNIZERS
+    return capable and settings.nemo_device in ("auto", "cuda")

@@ -1,4 +1,8 @@
-"""One long recording worked on by several workers: who holds the job posts portions of it, and all do them."""
+"""Distributing one long recording over several workers.
+
+The worker that holds the job posts chunks of it in the job store, and every worker with the same engine processes them.
+Samples and results are stored as parts of the recording, where all workers can read them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from diarist.errors import JobFailed, MediaMissing, StorageFull
 from diarist.jobs.db.chunks import ChunkStore, Task
 from diarist.jobs.media.directory import MediaStore
 from diarist.jobs.model import Job
-from diarist.protocols import Chunk, ChunkProgress, Engine
+from diarist.protocols import Chunk, ChunkProgress, ChunkStage, Engine
 from diarist.scratch import disk_full
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress
@@ -26,48 +30,48 @@ from diarist.types import SAMPLE_RATE, Audio, Progress
 logger = logging.getLogger(__name__)
 
 TEMP_PREFIX = "diarist-samples-"
-"""Of the files in TEMP_AUDIO_DIR that hold samples on their way to others. Each is locked while it is in use."""
+"""The prefix of the files in TEMP_AUDIO_DIR that hold samples until they are stored. A file in use is locked."""
 
-LOOK_EVERY_S = 0.2
-"""Between two looks for what others have done, while nothing is left to be begun."""
+POLL_INTERVAL_S = 0.2
+"""The time between two looks at the chunks that others process, while no chunk is left to be claimed."""
 
-COPIED_SAMPLES = 60 * SAMPLE_RATE
-"""What is written of a channel at a time."""
+WRITE_BLOCK_SAMPLES = 60 * SAMPLE_RATE
+"""How many samples of a channel are written at a time."""
 
 SAMPLE_BYTES = 4
 
 
-def signature(engine: Engine) -> str:
-    """What two workers must have in common for their results to be the same."""
+def engine_signature(engine: Engine) -> str:
+    """Return what two engines must have in common for their results to be the same."""
     models = sorted((model.role, model.name) for model in engine.models)
     return json.dumps([__version__, engine.name, models, engine.device.partition(":")[0].partition(" ")[0]])
 
 
-def samples_name(channel: int) -> str:
-    """Of the part that holds the samples of a channel, float32, little-endian."""
+def samples_part(channel: int) -> str:
+    """Return the name of the part that holds the samples of a channel, as little-endian float32."""
     return f"samples-{channel}.f32"
 
 
-def result_name(digest: str) -> str:
-    """Of the part that holds the result of a portion."""
+def result_part(digest: str) -> str:
+    """Return the name of the part that holds the result of a chunk."""
     return f"result-{digest}"
 
 
 class StoreScatter:
     """The ``diarist.protocols.Scatter`` of the worker that holds a job.
 
-    Results are handed on in order. While the next one is not there, it does portions of the same channel and stage that
-    nobody has begun; where there are none, it waits for those of others. What an earlier attempt at the job had done is
-    not done again, unless its result was lost.
+    Results are yielded in order. While the next one is missing, this worker processes unclaimed chunks of the same
+    channel and stage; if there are none, it waits for the other workers. Chunks that an earlier attempt at the job
+    finished are not processed again, unless their results were lost.
 
     Args:
-        job: held by ``worker``.
-        engine: with which portions are done here.
-        portions: where they are posted.
-        media: where samples and results lie for all workers.
-        worker: who asks. Workers that serve the queue of the job may help.
-        settings: give the limits.
-        wait: waits for so many seconds, or less.
+        job: the job, which ``worker`` holds.
+        engine: processes chunks in this worker.
+        chunks: where the chunks are posted.
+        media: holds the samples and the results for all workers.
+        worker: the name of this worker. Other workers that serve the queue of the job may help.
+        settings: provides the limits.
+        wait: waits for at most this many seconds.
     """
 
     def __init__(
@@ -87,120 +91,118 @@ class StoreScatter:
         self._worker = worker
         self._settings = settings
         self._wait = wait
-        self._signature = signature(engine)
+        self._signature = engine_signature(engine)
         self._channels: tuple[Audio, ...] = ()
 
     def accept(self, channels: Sequence[Audio]) -> bool:
         if max(audio.duration for audio in channels) < self._settings.spread_min_s:
             return False
         self._channels = tuple(channels)
-        there = self._media.parts(self._job.id)
+        stored = self._media.parts(self._job.id)
         for number, audio in enumerate(channels):
-            if samples_name(number) not in there:
-                self._publish(samples_name(number), audio)
+            if samples_part(number) not in stored:
+                self._store_samples(samples_part(number), audio)
         return True
 
     def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
-        order = self._job.order
-        digests = self._chunks.post(self._job.id, self._signature, order.queue, channel, chunks)
+        queue = self._job.order.queue
+        digests = self._chunks.post(self._job.id, self._signature, queue, channel, chunks)
         indices = {digest: index for index, digest in enumerate(digests)}
         done: set[int] = set()
-        for wanted, digest in enumerate(digests):
-            while wanted not in done:
-                if self._look(indices, done, progress) and wanted in done:
-                    break  # what comes next is handed on before more is begun
-                task = self._chunks.claim(
-                    self._worker, self._settings.job_stall_s, self._signature,
-                    only=(self._job.id, channel, chunks[wanted].stage),
-                )  # fmt: skip
+        for index, digest in enumerate(digests):
+            while index not in done:
+                if self._collect_done(indices, done, progress) and index in done:
+                    break  # yield the result before this worker claims another chunk
+                task = self._claim(channel, chunks[index].stage)
                 if task is None:
-                    progress(wanted, 0.0)
-                    self._wait(LOOK_EVERY_S)
+                    progress(index, 0.0)
+                    self._wait(POLL_INTERVAL_S)
                     continue
-                index = indices.get(task.digest)
-                if index is None:  # of an earlier attempt that was begun otherwise: nobody waits for it
+                claimed = indices.get(task.digest)
+                if claimed is None:  # an earlier attempt posted it with other parameters: nobody needs its result
                     self._chunks.done(task, self._worker)
                     continue
-                self._do(task, index, progress)
-                done.add(index)
-            result = self._result(digest)
+                self._process(task, claimed, progress)
+                done.add(claimed)
+            result = self._read_result(digest)
             if result is None:
-                done.discard(wanted)
-                yield from self._again(channel, chunks[wanted], digest, wanted, progress)
-            else:
-                yield result
+                done.discard(index)
+                result = self._reprocess(channel, chunks[index], digest, index, progress)
+            yield result
 
-    def _look(self, indices: dict[str, int], done: set[int], progress: ChunkProgress) -> bool:
-        """Note what others have done since; whether that is anything.
+    def _claim(self, channel: int, stage: ChunkStage) -> Task | None:
+        only = (self._job.id, channel, stage)
+        return self._chunks.claim(self._worker, self._settings.job_stall_s, self._signature, only=only)
+
+    def _collect_done(self, indices: dict[str, int], done: set[int], progress: ChunkProgress) -> bool:
+        """Add the chunks that other workers have finished to ``done``; return whether there were any.
 
         Raises:
-            JobFailed: workers died of a portion as often as they may.
+            JobFailed: as many workers died while they processed one chunk as ``job_attempts`` allows.
         """
         states = self._chunks.states(self._job.id)
         for state in states.values():
             if state.worker_crashes >= self._settings.job_attempts and not state.done:
                 raise JobFailed(
-                    f"The worker died {state.worker_crashes} times while it worked on a part of this recording, so it "
-                    "is not tried again. The recording may bring a library down: the log has the details."
+                    f"The worker died {state.worker_crashes} times while it processed a part of this recording, so the "
+                    "job is not retried. The recording may crash a library: see the log for details."
                 )
-        found = {index for digest, index in indices.items() if digest in states and states[digest].done} - done
-        for index in sorted(found):
+        finished = {index for digest, index in indices.items() if digest in states and states[digest].done} - done
+        for index in sorted(finished):
             done.add(index)
             progress(index)
-        return bool(found)
+        return bool(finished)
 
-    def _do(self, task: Task, index: int, progress: ChunkProgress) -> None:
+    def _process(self, task: Task, index: int, progress: ChunkProgress) -> None:
         chunk = task.chunk
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
-        result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part * 0.99))
-        self._media.keep_part(task.job_id, result_name(task.digest), result)
+        result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done * 0.99))
+        self._media.keep_part(task.job_id, result_part(task.digest), result)
         self._chunks.done(task, self._worker)
         progress(index)
 
-    def _result(self, digest: str) -> bytes | None:
+    def _read_result(self, digest: str) -> bytes | None:
         try:
-            return self._media.part(self._job.id, result_name(digest))
+            return self._media.part(self._job.id, result_part(digest))
         except MediaMissing:
             return None
 
-    def _again(
-        self, channel: int, chunk: Chunk, digest: str, index: int, progress: ChunkProgress
-    ) -> Generator[bytes, None, None]:
-        """Do one portion here whose result was lost after it was done."""
-        logger.warning("The result of a portion is not there any more: it is done again")
+    def _reprocess(self, channel: int, chunk: Chunk, digest: str, index: int, progress: ChunkProgress) -> bytes:
+        """Process a finished chunk again in this worker, because its result was lost."""
+        logger.warning("The result of a chunk was lost: the chunk is processed again")
         samples = self._channels[channel].part(chunk.first_sample, chunk.stop_sample)
-        result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part))
-        self._media.keep_part(self._job.id, result_name(digest), result)
-        yield result
+        result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done))
+        self._media.keep_part(self._job.id, result_part(digest), result)
+        return result
 
-    def _publish(self, name: str, audio: Audio) -> None:
+    def _store_samples(self, name: str, audio: Audio) -> None:
         folder = self._settings.temp_dir
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.NamedTemporaryFile(prefix=TEMP_PREFIX, dir=folder) as file:
-                fcntl.flock(file, fcntl.LOCK_SH)  # so that a sweep can tell that it is in use
-                for first in range(0, len(audio.samples), COPIED_SAMPLES):
-                    file.write(audio.part(first, first + COPIED_SAMPLES).astype("<f4", copy=False).tobytes())
+                fcntl.flock(file, fcntl.LOCK_SH)  # so that a sweep can tell that the file is in use
+                for first in range(0, len(audio.samples), WRITE_BLOCK_SAMPLES):
+                    file.write(audio.part(first, first + WRITE_BLOCK_SAMPLES).astype("<f4", copy=False).tobytes())
                 file.flush()
                 self._media.keep_part(self._job.id, name, Path(file.name))
         except OSError as error:
             if not disk_full(error):
                 raise
             raise StorageFull(
-                "There is too little disk space for the samples of a long recording. Whoever runs the service can free "
-                "space in TEMP_AUDIO_DIR, or set it to another disk."
+                "There is too little disk space for the samples of a long recording. The operator of the service can "
+                "free space in TEMP_AUDIO_DIR, or set it to a folder on another disk."
             ) from error
 
 
 def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
-    """Do a portion of a job that another worker holds, and keep its result where that one finds it.
+    """Process a chunk of a job that another worker holds, and store its result where that worker finds it.
 
     Raises:
-        MediaMissing: the job is over.
+        MediaMissing: the job is over, or this machine does not see the same media.
     """
     chunk = task.chunk
     content = media.part_range(
-        task.job_id, samples_name(task.channel), chunk.first_sample * SAMPLE_BYTES, chunk.stop_sample * SAMPLE_BYTES
+        task.job_id, samples_part(task.channel), chunk.first_sample * SAMPLE_BYTES, chunk.stop_sample * SAMPLE_BYTES
     )
-    piece = Audio(np.frombuffer(content, dtype="<f4").astype(np.float32))
-    media.keep_part(task.job_id, result_name(task.digest), perform(engine, piece, chunk, progress))
+    audio = Audio(np.frombuffer(content, dtype="<f4").astype(np.float32))
+    media.keep_part(task.job_id, result_part(task.digest), perform(engine, audio, chunk, progress))

@@ -1,4 +1,4 @@
-"""How a worker process ends where its work does not hear that it should."""
+"""Ending a worker process whose main thread does not react to the request to exit."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ import signal
 import threading
 from collections.abc import Callable
 
-LEAVE_S = 1.5
-"""How long the work may take to stop by itself when the worker should leave, before the process ends with all in it."""
+EXIT_GRACE_S = 1.5
+"""How long the work may take to stop by itself after a shutdown request, before the process is ended."""
 
 
-def shutdown_watchdog(leave: threading.Event, left: threading.Event, give_up: Callable[[], None]) -> None:
-    """End the process soon after it was told to leave, also where the main thread is held up in native code."""
-    leave.wait()
-    if left.wait(LEAVE_S):
+def shutdown_watchdog(shutdown: threading.Event, stopped: threading.Event, abort: Callable[[], None]) -> None:
+    """End the process soon after ``shutdown`` is set, even if the main thread is inside native code.
+
+    Args:
+        shutdown: set when the worker must exit.
+        stopped: set by the main thread once it has stopped; the process then exits by itself.
+        abort: called after ``EXIT_GRACE_S``. The process is killed if this takes longer than half of that time.
+    """
+    shutdown.wait()
+    if stopped.wait(EXIT_GRACE_S):
         return
-    end = threading.Timer(LEAVE_S / 2, end_process)
-    end.daemon = True
-    end.start()
-    give_up()
+    kill = threading.Timer(EXIT_GRACE_S / 2, end_process)
+    kill.daemon = True
+    kill.start()
+    abort()
 
 
 def end_process() -> None:
-    """At once, with the processes that it started."""
+    """Kill this process at once, together with the processes that it started."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

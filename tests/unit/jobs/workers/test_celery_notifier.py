@@ -1,11 +1,17 @@
-"""What can be seen without Redis; the rest is in the contract of queues."""
+"""The behavior of the Celery notifier without Redis; ``tests/contract/test_worker_notifier.py`` tests it with Redis."""
 
 from __future__ import annotations
 
 import pytest
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.celery_notifier import TIMEOUT_S, CeleryNotifier, NotificationListener, broadcast, make_app
+from diarist.jobs.workers.celery_notifier import (
+    TIMEOUT_S,
+    CeleryNotifier,
+    NotificationListener,
+    broadcast_queue,
+    make_app,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -16,21 +22,21 @@ NOWHERE = "redis://127.0.0.1:1/0"
 @pytest.mark.parametrize(
     "make", [make_app, CeleryNotifier, lambda url: NotificationListener(url, ("any",), lambda: None)]
 )
-def test_only_redis_can_be_a_queue(make, url):
+def test_a_url_that_does_not_name_redis_is_rejected(make, url):
     with pytest.raises(ConfigurationError, match=r"QUEUE_URL must name a Redis server: redis://host:6379/0"):
         make(url)
 
 
-def test_everyone_hears_a_queue_and_nobody_acknowledges():
+def test_messages_are_broadcast_and_not_acknowledged():
     for name in ("any", "gpu"):
-        queue = broadcast(name)
+        queue = broadcast_queue(name)
         assert queue.exchange.type == "fanout"
         assert (queue.no_ack, queue.auto_delete, queue.routing_key) == (True, True, name)
         assert queue.exchange.name == f"diarist.{name}"
-    assert broadcast("any").name != broadcast("any").name, "each listener has a queue of its own"
+    assert broadcast_queue("any").name != broadcast_queue("any").name, "each listener has a queue of its own"
 
 
-def test_nobody_waits_for_long_for_redis():
+def test_redis_operations_have_short_timeouts():
     conf = make_app(NOWHERE).conf
     assert conf.broker_transport_options["socket_timeout"] == TIMEOUT_S
     assert conf.broker_transport_options["socket_connect_timeout"] == TIMEOUT_S
@@ -38,13 +44,13 @@ def test_nobody_waits_for_long_for_redis():
     assert conf.task_ignore_result is True
 
 
-def test_a_queue_without_redis_says_so_once_and_ends_in_time(caplog, until):
-    announcer = CeleryNotifier(NOWHERE)
-    announcer.notify("any")
+def test_an_unreachable_redis_is_logged_and_does_not_delay_closing(caplog, until):
+    notifier = CeleryNotifier(NOWHERE)
+    notifier.notify("any")
     until(lambda: "Workers cannot be woken" in caplog.text)
-    announcer.close()
-    announcer._thread.join(20)
-    assert not announcer._thread.is_alive()
+    notifier.close()
+    notifier._thread.join(20)
+    assert not notifier._thread.is_alive()
 
 
 def test_a_listener_that_was_never_started_can_be_stopped():

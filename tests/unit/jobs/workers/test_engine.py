@@ -10,7 +10,7 @@ import pytest
 from diarist import models as models_package
 from diarist.engines import registry
 from diarist.errors import ModelUnavailable
-from diarist.jobs.workers.engine import load_engine, other_models, pull_models
+from diarist.jobs.workers.engine import fetch_models, load_engine, uncataloged_models
 from diarist.models import ModelStore
 from diarist.models.catalogue import Model, ModelFile
 
@@ -29,27 +29,27 @@ def store(tmp_path) -> ModelStore:
     return ModelStore(tmp_path / "models", tmp_path / "source", models=models)
 
 
-def test_models_are_fetched_one_by_one_and_each_state_is_told(store, caplog):
+def test_models_are_fetched_one_by_one_and_each_state_is_reported(store, caplog):
     caplog.set_level(logging.INFO)
-    told: list[list[str]] = []
-    pull_models(store, ("first", "second"), lambda models: told.append([model.state for model in models]))
-    assert told == [["loading", "missing"], ["ready", "loading"], ["ready", "ready"]]
+    reported: list[list[str]] = []
+    fetch_models(store, ("first", "second"), lambda models: reported.append([model.state for model in models]))
+    assert reported == [["loading", "missing"], ["ready", "loading"], ["ready", "ready"]]
     assert store.locate("second").is_dir()
     assert caplog.text.count("Fetching model") == 2
 
 
-def test_models_that_are_there_are_not_fetched(store, caplog):
-    pull_models(store, ("first",), lambda _: None)
+def test_models_that_exist_are_not_fetched(store, caplog):
+    fetch_models(store, ("first",), lambda _: None)
     caplog.set_level(logging.INFO)
     caplog.clear()
-    pull_models(store, ("first",), lambda _: None)
+    fetch_models(store, ("first",), lambda _: None)
     assert "Fetching" not in caplog.text
 
 
-def test_a_model_that_cannot_be_had_stops_the_loading(store, tmp_path):
+def test_a_model_that_cannot_be_fetched_stops_the_loading(store, tmp_path):
     (tmp_path / "source" / "second" / "weights").unlink()
     with pytest.raises(ModelUnavailable, match="second"):
-        pull_models(store, ("first", "second"), lambda _: None)
+        fetch_models(store, ("first", "second"), lambda _: None)
 
 
 DIAR_CONFIG = """
@@ -83,36 +83,36 @@ diarizer:
         ),
     ],
 )  # fmt: skip
-def test_what_is_waited_for_is_named_before_it_is_there(make_settings, tmp_path, chosen, names):
+def test_uncataloged_models_are_named_before_they_are_loaded(make_settings, tmp_path, chosen, names):
     (tmp_path / "diar_infer_meeting.yaml").write_text(DIAR_CONFIG)
-    models = other_models(make_settings(model_config_dir=tmp_path, **chosen))
+    models = uncataloged_models(make_settings(model_config_dir=tmp_path, **chosen))
     assert {(model.role, model.name) for model in models} == names
     assert {model.state for model in models} <= {"loading"}
     assert all(model.licence for model in models)
 
 
-def test_a_configuration_that_cannot_be_read_names_nothing(make_settings, tmp_path):
+def test_models_of_an_unreadable_configuration_are_left_out(make_settings, tmp_path):
     (tmp_path / "diar_infer_meeting.yaml").write_text("diarizer: [")
     settings = make_settings(model_config_dir=tmp_path, diarizer="clustering", recognizer="nemo")
-    assert other_models(settings) == ()
+    assert uncataloged_models(settings) == ()
 
 
-def test_an_engine_that_loads_tells_of_all_its_models(make_settings, tmp_path, monkeypatch, store):
+def test_all_models_are_reported_while_the_engine_loads(make_settings, tmp_path, monkeypatch, store):
     (tmp_path / "diar_infer_meeting.yaml").write_text(DIAR_CONFIG)
-    told: list[dict[str, str]] = []
+    reported: list[dict[str, str]] = []
     monkeypatch.setattr(registry, "load_engine", lambda settings: settings)
     monkeypatch.setattr(models_package, "required", lambda _: ("first",))
     monkeypatch.setattr(ModelStore, "of", lambda _: store)
     settings = make_settings(model_config_dir=tmp_path, recognizer="nemo")
-    load_engine(settings, lambda models: told.append({model.name: model.state for model in models}))
+    load_engine(settings, lambda models: reported.append({model.name: model.state for model in models}))
     parakeet = {"nvidia/parakeet-tdt-0.6b-v3": "loading"}
-    assert told == [{"first": "loading", **parakeet}, {"first": "ready", **parakeet}]
+    assert reported == [{"first": "loading", **parakeet}, {"first": "ready", **parakeet}]
 
 
-def test_to_name_them_loads_no_heavy_library():
+def test_naming_models_imports_no_heavy_library():
     program = (
-        "import sys; from diarist.jobs.workers.engine import other_models; from diarist.settings import Settings;"
-        "other_models(Settings(_env_file=None, engine='nemo'));"
+        "import sys; from diarist.jobs.workers.engine import uncataloged_models; from diarist.settings import Settings;"
+        "uncataloged_models(Settings(_env_file=None, engine='nemo'));"
         "print(*sorted({'torch', 'nemo', 'omegaconf', 'onnxruntime'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)

@@ -39,15 +39,15 @@ def program(folder: Path, text: str) -> dict[str, str]:
         ("GPU-8932f937-d72c,MIG-5a1b", ("GPU-8932f937-d72c", "MIG-5a1b")),
     ],
 )
-def test_what_the_environment_names_is_what_there_is(driver, chosen, gpus):
+def test_cuda_visible_devices_takes_precedence(driver, chosen, gpus):
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": chosen}, driver) == gpus
 
 
-def test_the_driver_is_counted(driver):
+def test_the_gpus_of_the_driver_are_counted(driver):
     assert visible_gpus({"PATH": ""}, driver) == ("0", "1")
 
 
-def test_a_driver_that_shows_nothing_is_asked(tmp_path):
+def test_nvidia_smi_is_used_without_the_folder_of_the_driver(tmp_path):
     listed = (
         "GPU 0: NVIDIA H200 (UUID: GPU-1)\n  MIG 1g.18gb Device  0: (UUID: MIG-1)\nGPU 1: NVIDIA H200 (UUID: GPU-2)"
     )
@@ -55,7 +55,7 @@ def test_a_driver_that_shows_nothing_is_asked(tmp_path):
     assert visible_gpus(environment, NOWHERE) == ("0", "1")
 
 
-def test_a_driver_that_fails_counts_for_none_and_is_told_of(tmp_path, caplog):
+def test_a_failure_of_nvidia_smi_is_logged_and_counts_as_no_gpu(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     assert visible_gpus(program(tmp_path, "exit 9"), NOWHERE) == ()
     assert "WORKERS" in caplog.text

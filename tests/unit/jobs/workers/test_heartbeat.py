@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 class Leases:
-    """What the keeper sees of a job store; ``answer`` is what it gets."""
+    """The part of a job store that renews leases; ``answer`` is what ``renew`` returns or raises."""
 
     def __init__(self) -> None:
         self.answer: bool | Exception = True
@@ -36,14 +36,16 @@ class Leases:
 class Bench:
     def __init__(self, settings) -> None:
         self.store = Leases()
-        self.signs = 0
+        self.heartbeats = 0
         self.reported: Exception | None = None
-        self.leave = threading.Event()
+        self.shutdown = threading.Event()
         self.overdue = threading.Event()
-        self.heartbeat = Heartbeat(self.store, "w", settings, self._alive, self._report, self.leave, self.overdue.set)
+        self.heartbeat = Heartbeat(
+            self.store, "w", settings, self._alive, self._report, self.shutdown, self.overdue.set
+        )
 
-    def _alive(self) -> None:
-        self.signs += 1
+    def _send_alive(self) -> None:
+        self.heartbeats += 1
 
     def _report(self) -> None:
         if self.reported is not None:
@@ -58,169 +60,169 @@ def make_bench(make_settings) -> Callable[..., Bench]:
     return lambda **settings: Bench(make_settings(**{"job_lease_s": 0.5, **settings}))
 
 
-def test_signs_of_life_go_on_with_nothing_in_hand(make_bench, until):
+def test_heartbeats_are_sent_without_a_job(make_bench, until):
     bench = make_bench()
-    until(lambda: bench.signs > 3)
+    until(lambda: bench.heartbeats > 3)
     assert bench.store.renewed == []
-    assert (bench.heartbeat.jobs, bench.heartbeat.depth) == ((), 0)
-    assert bench.heartbeat.still_ours() is False
+    assert (bench.heartbeat.held_jobs, bench.heartbeat.depth) == ((), 0)
+    assert bench.heartbeat.still_held() is False
 
 
-def test_a_job_in_hand_is_renewed_with_what_was_last_said(make_bench, until):
+def test_the_lease_of_a_job_is_renewed_with_its_latest_progress(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.heartbeat.holding(job):
-        assert bench.heartbeat.jobs == (job,)
+    with bench.heartbeat.hold_job(job):
+        assert bench.heartbeat.held_jobs == (job,)
         until(lambda: bench.renewals(job.id) > 2)
         for done in (0.25, 0.1, 7.0):
             bench.heartbeat.progress("recognition", done)
         until(lambda: bench.store.renewed[-1] == (job.id, "w", 0.5, "recognition", 1.0))
     count = bench.renewals(job.id)
-    until(lambda: (signs := bench.signs) and signs > count + 2)
+    until(lambda: (heartbeats := bench.heartbeats) and heartbeats > count + 2)
     assert bench.renewals(job.id) <= count + 1
 
 
-def test_one_that_was_interrupted_is_kept_too(make_bench, until):
+def test_the_lease_of_an_interrupted_job_is_renewed_too(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.heartbeat.holding(first):
+    with bench.heartbeat.hold_job(first):
         bench.heartbeat.progress("recognition", 0.4)
-        with bench.heartbeat.holding(second):
+        with bench.heartbeat.hold_job(second):
             bench.heartbeat.progress("decode", 0.1)
-            assert (bench.heartbeat.jobs, bench.heartbeat.depth) == ((first, second), 2)
+            assert (bench.heartbeat.held_jobs, bench.heartbeat.depth) == ((first, second), 2)
             before = bench.renewals(first.id)
             until(lambda: bench.renewals(first.id) > before + 1 and bench.renewals(second.id) > 1)
-        assert bench.heartbeat.jobs == (first,)
+        assert bench.heartbeat.held_jobs == (first,)
         until(lambda: bench.store.renewed[-1][3:] == ("recognition", 0.4))
 
 
-def test_work_on_a_job_that_is_lost_stops_at_its_next_step(make_bench, until):
+def test_work_on_a_lost_job_stops_at_its_next_step(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.heartbeat.holding(job), bench.heartbeat.working():
+    with bench.heartbeat.hold_job(job), bench.heartbeat.executing():
         bench.heartbeat.progress("recognition", 0.4)
         bench.store.answer = False
-        until(lambda: bench.heartbeat.jobs == ())
+        until(lambda: bench.heartbeat.held_jobs == ())
         with pytest.raises(Cancelled, match="canceled"):
             bench.heartbeat.progress("recognition", 0.5)
-        assert bench.heartbeat.still_ours() is False
+        assert bench.heartbeat.still_held() is False
     assert not bench.overdue.is_set()
 
 
 def test_work_that_does_not_stop_is_overdue(make_bench):
     bench = make_bench()
     bench.store.answer = False
-    with bench.heartbeat.holding(new_job()), bench.heartbeat.working():
+    with bench.heartbeat.hold_job(new_job()), bench.heartbeat.executing():
         assert bench.overdue.wait(20)
 
 
-def test_nothing_is_overdue_once_the_work_has_ended_however_long_its_end_takes_to_be_written(make_bench, until):
+def test_nothing_is_overdue_while_the_outcome_is_being_stored(make_bench, until):
     bench, job = make_bench(), new_job()
-    with bench.heartbeat.holding(job):
-        with bench.heartbeat.working():
+    with bench.heartbeat.hold_job(job):
+        with bench.heartbeat.executing():
             bench.heartbeat.progress("recognition", 1.0)
         bench.store.answer = False
-        until(lambda: bench.heartbeat.jobs == ())
+        until(lambda: bench.heartbeat.held_jobs == ())
         assert not bench.overdue.wait(2 * STOP_S)
-        signs = bench.signs
-        until(lambda: bench.signs > signs)
+        heartbeats = bench.heartbeats
+        until(lambda: bench.heartbeats > heartbeats)
 
 
-def test_what_was_interrupted_is_overdue_once_it_is_worked_on_again(make_bench, until):
+def test_interrupted_work_can_be_overdue_only_once_it_resumes(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.heartbeat.holding(first), bench.heartbeat.working():
-        with bench.heartbeat.holding(second):
-            with bench.heartbeat.working():
+    with bench.heartbeat.hold_job(first), bench.heartbeat.executing():
+        with bench.heartbeat.hold_job(second):
+            with bench.heartbeat.executing():
                 pass
             bench.store.answer = False
-            until(lambda: bench.heartbeat.jobs == ())
+            until(lambda: bench.heartbeat.held_jobs == ())
             assert not bench.overdue.wait(2 * STOP_S)
         assert bench.overdue.wait(20)
 
 
-def test_a_store_that_fails_is_no_loss(make_bench, until):
+def test_a_lease_survives_an_unavailable_store(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answer = StoreUnavailable("Away.")
-    with bench.heartbeat.holding(job):
+    with bench.heartbeat.hold_job(job):
         until(lambda: bench.renewals(job.id) > 2)
         bench.heartbeat.progress("recognition", 0.5)
-        assert bench.heartbeat.jobs == (job,)
-        assert bench.heartbeat.still_ours() is True
+        assert bench.heartbeat.held_jobs == (job,)
+        assert bench.heartbeat.still_held() is True
         bench.store.answer = True
-        before = bench.signs
-        until(lambda: bench.signs > before + 1)
+        before = bench.heartbeats
+        until(lambda: bench.heartbeats > before + 1)
 
 
-def test_work_stops_when_the_worker_should_leave(make_bench):
+def test_work_stops_when_the_worker_must_exit(make_bench):
     bench = make_bench()
-    bench.leave.set()
-    with bench.heartbeat.holding(new_job()), pytest.raises(Cancelled, match="stop"):
+    bench.shutdown.set()
+    with bench.heartbeat.hold_job(new_job()), pytest.raises(Cancelled, match="stop"):
         bench.heartbeat.progress("recognition", 0.5)
 
 
-def test_work_that_stands_still_gets_no_more_help_until_it_goes_on(make_bench, until):
+def test_stalled_work_stops_heartbeats_until_it_continues(make_bench, until):
     bench, job = make_bench(job_stall_s=1.0), new_job()
-    with bench.heartbeat.holding(job):
-        until(lambda: bench.signs > 1)
+    with bench.heartbeat.hold_job(job):
+        until(lambda: bench.heartbeats > 1)
         quiet = threading.Event()
 
         def is_quiet() -> bool:
-            before = bench.signs
+            before = bench.heartbeats
             quiet.wait(0.6)  # several beats
-            return bench.signs == before
+            return bench.heartbeats == before
 
         until(is_quiet)
-        signs = bench.signs
+        heartbeats = bench.heartbeats
         bench.heartbeat.progress("recognition", 0.5)
-        until(lambda: bench.signs > signs)
+        until(lambda: bench.heartbeats > heartbeats)
 
 
-def test_who_heard_of_news_has_them_looked_at(make_bench, until):
+def test_a_requested_renewal_happens_soon(make_bench, until):
     bench, job = make_bench(job_lease_s=3_600.0), new_job()
-    with bench.heartbeat.holding(job):
+    with bench.heartbeat.hold_job(job):
         until(lambda: bench.renewals(job.id) > 0)
         bench.store.answer = False
-        bench.heartbeat.look()
-        until(lambda: bench.heartbeat.jobs == (), 5)
+        bench.heartbeat.renew_soon()
+        until(lambda: bench.heartbeat.held_jobs == (), 5)
 
 
-def test_what_was_lost_while_it_was_interrupted_gets_its_time_to_stop_afterwards(make_bench, until):
+def test_a_job_that_is_lost_while_interrupted_gets_time_to_stop_when_it_resumes(make_bench, until):
     bench, first, second = make_bench(), new_job(), new_job()
-    with bench.heartbeat.holding(first), bench.heartbeat.working():
-        with bench.heartbeat.holding(second), bench.heartbeat.working():
+    with bench.heartbeat.hold_job(first), bench.heartbeat.executing():
+        with bench.heartbeat.hold_job(second), bench.heartbeat.executing():
             bench.store.lost = first.id
-            until(lambda: bench.heartbeat.jobs == (second,))
+            until(lambda: bench.heartbeat.held_jobs == (second,))
             assert not bench.overdue.wait(2 * STOP_S)
         back_at = time.monotonic()
         assert bench.overdue.wait(20)
         assert time.monotonic() - back_at >= 0.9 * STOP_S
 
 
-def test_signs_of_life_go_on_while_the_store_does_not_answer(make_bench, until):
+def test_heartbeats_continue_while_the_store_does_not_answer(make_bench, until):
     bench, job = make_bench(), new_job()
     bench.store.answers.clear()
-    with bench.heartbeat.holding(job), bench.heartbeat.working():
+    with bench.heartbeat.hold_job(job), bench.heartbeat.executing():
         until(lambda: bench.renewals(job.id) > 0)
-        signs = bench.signs
-        until(lambda: bench.signs > signs + 5)
+        heartbeats = bench.heartbeats
+        until(lambda: bench.heartbeats > heartbeats + 5)
         assert bench.renewals(job.id) == 1
         bench.store.answers.set()
         until(lambda: bench.renewals(job.id) > 1)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("Away."), RuntimeError("nobody thought of it")])
-def test_a_report_that_fails_costs_no_lease(make_bench, until, error, caplog):
+def test_a_failed_report_does_not_stop_renewals(make_bench, until, error, caplog):
     bench, job = make_bench(), new_job()
     bench.reported = error
-    with bench.heartbeat.holding(job):
+    with bench.heartbeat.hold_job(job):
         until(lambda: bench.renewals(job.id) > 3)
     bench.reported = None  # its thread goes on in other tests
     assert str(error) in caplog.text
 
 
-def test_what_goes_on_without_progress_is_no_standstill(make_bench, until):
+def test_touched_work_is_not_stalled(make_bench, until):
     bench = make_bench(job_stall_s=1.0)
-    with bench.heartbeat.holding(new_job()):
+    with bench.heartbeat.hold_job(new_job()):
         began_at = time.monotonic()
         while time.monotonic() - began_at < 2.0:
-            bench.heartbeat.sign()
-        signs = bench.signs
-        until(lambda: bench.signs > signs)
-        assert bench.heartbeat.answered_at > began_at
+            bench.heartbeat.touch()
+        heartbeats = bench.heartbeats
+        until(lambda: bench.heartbeats > heartbeats)
+        assert bench.heartbeat.store_answered_at > began_at

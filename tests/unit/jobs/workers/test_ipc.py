@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,34 +9,34 @@ import threading
 
 import pytest
 
-from diarist.jobs.workers.ipc import ALIVE, DRAIN, WorkerConfig
+from diarist.jobs.workers.ipc import ALIVE, DRAIN, JOB_ENDED, READY, WorkerConfig
 
 WORKER = """
 import os, sys
 from diarist.jobs.workers.ipc import WorkerChannel
-line = WorkerChannel()
-config = line.config()
-print("chatter of a library")
-os.system("echo chatter of a program")
+channel = WorkerChannel()
+config = channel.config()
+print("output of a library")
+os.system("echo output of a program")
 assert sys.stdin.read() == ""
-line.listen()
-line.say("told " + config.worker + " " + str(config.settings.job_lease_s))
-leaves = False
-while not leaves:
-    line.wake.wait()
-    line.wake.clear()
-    leaves = line.leave.is_set()
-    line.say("left" if leaves else "drain" if line.drain.is_set() else "woken")
+channel.listen()
+channel.send("configured " + config.worker + " " + str(config.settings.job_lease_s))
+exiting = False
+while not exiting:
+    channel.wake.wait()
+    channel.wake.clear()
+    exiting = channel.shutdown.is_set()
+    channel.send("exiting" if exiting else "drain" if channel.drain.is_set() else "woken")
 """
 
 BUSY = """
 import hashlib, threading
 from diarist.jobs.workers.ipc import WorkerChannel
-line = WorkerChannel()
-line.config()
-line.listen()
-threading.Thread(target=lambda: (line.leave.wait(), line.say("left")), daemon=True).start()
-line.say("busy")
+channel = WorkerChannel()
+channel.config()
+channel.listen()
+threading.Thread(target=lambda: (channel.shutdown.wait(), channel.send("exiting")), daemon=True).start()
+channel.send("busy")
 hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes without a step of the interpreter
 """
 
@@ -56,10 +57,13 @@ def start(make_settings):
     yield run
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
-def said(process: subprocess.Popen) -> str:
+def received(process: subprocess.Popen) -> str:
     timer = threading.Timer(30, process.kill)
     timer.start()
     try:
@@ -73,7 +77,7 @@ def send(process: subprocess.Popen, message: str = "") -> None:
     process.stdin.flush()
 
 
-def test_a_config_comes_back_whole_in_one_line(make_settings):
+def test_a_config_survives_a_round_trip_in_one_line(make_settings):
     settings = make_settings(
         database_url="postgresql://u:p@h/n", s3_secret_key="s\n", webhook_secret="x" * 20, queues="any,gpu", workers=3
     )
@@ -84,44 +88,44 @@ def test_a_config_comes_back_whole_in_one_line(make_settings):
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"\xff\n"])
-def test_no_config(line):
+def test_a_line_that_is_not_a_config_is_rejected(line):
     with pytest.raises(ValueError, match=r"."):
         WorkerConfig.load(line)
 
 
-def test_the_line_is_the_supervisors_alone_and_chatter_goes_to_stderr(start):
+def test_only_messages_reach_the_supervisor_and_other_output_goes_to_stderr(start):
     process = start(WORKER, job_lease_s=7.5)
-    assert said(process) == "told w-1 7.5"
+    assert received(process) == "configured w-1 7.5"
     send(process)
-    assert said(process) == "woken"
+    assert received(process) == "woken"
     send(process, DRAIN)
-    assert said(process) == "drain"
+    assert received(process) == "drain"
     process.stdin.close()
-    assert said(process) == "left"
+    assert received(process) == "exiting"
     assert process.wait(30) == 0
     assert process.stdout.read() == b""
     errors = process.stderr.read()
-    assert b"chatter of a library" in errors
-    assert b"chatter of a program" in errors
-    process.stdin = None
+    assert b"output of a library" in errors
+    assert b"output of a program" in errors
 
 
-def test_sigterm_is_heard(start):
+def test_sigterm_is_received(start):
     process = start(WORKER)
-    assert said(process).startswith("told")
+    assert received(process).startswith("configured")
     os.kill(process.pid, signal.SIGTERM)
-    assert said(process) == "left"
+    assert received(process) == "exiting"
     assert process.wait(30) == 0
 
 
-def test_sigterm_is_heard_while_the_main_thread_is_in_native_code(start):
+def test_sigterm_is_received_while_the_main_thread_is_in_native_code(start):
     process = start(BUSY)
-    assert said(process) == "busy"
+    assert received(process) == "busy"
     os.kill(process.pid, signal.SIGTERM)
-    assert said(process) == "left"
-    assert process.poll() is None, "it was in the middle of it"
+    assert received(process) == "exiting"
+    assert process.poll() is None, "the main thread is still in native code"
 
 
-def test_words_are_one_each():
-    assert len({ALIVE, DRAIN}) == 2
-    assert all(word == word.strip() and " " not in word for word in (ALIVE, DRAIN))
+def test_messages_are_distinct_single_words():
+    messages = (ALIVE, READY, JOB_ENDED, DRAIN)
+    assert len(set(messages)) == len(messages)
+    assert all(message.split() == [message] for message in messages)

@@ -31,16 +31,16 @@ def gpus(settings, environment=TWO) -> list[str | None]:
         ({"workers": 3}, [None] * 3),
     ],
 )
-def test_one_place_for_each_gpu_that_may_be_used_unless_told_otherwise(make_settings, chosen, expected):
+def test_there_is_one_slot_per_usable_gpu_by_default(make_settings, chosen, expected):
     assert gpus(make_settings(**chosen)) == expected
 
 
 @pytest.mark.parametrize(("visible", "expected"), [("", [None]), ("4", [None])])
-def test_what_there_is_alone_need_not_be_chosen(make_settings, visible, expected):
+def test_a_single_gpu_is_not_assigned_explicitly(make_settings, visible, expected):
     assert gpus(make_settings(engine="nemo"), {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 
-def test_each_place_has_its_gpu_alone_in_its_environment(make_settings):
+def test_each_slot_sees_only_its_own_gpu(make_settings):
     first, second = worker_slots(make_settings(engine="nemo"), TWO)
     assert first.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "4"}
     assert second.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-7"}
@@ -48,7 +48,7 @@ def test_each_place_has_its_gpu_alone_in_its_environment(make_settings):
     assert [first.number, second.number] == [0, 1]
 
 
-def test_cores_are_divided_unless_the_settings_say_how_many_threads(make_settings, monkeypatch):
+def test_cores_are_divided_unless_cpu_threads_is_set(make_settings, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
 
     def threads(**chosen: object) -> list[int]:
@@ -61,7 +61,7 @@ def test_cores_are_divided_unless_the_settings_say_how_many_threads(make_setting
     assert threads(workers=3, cpu_threads=7) == [7] * 3
 
 
-def test_the_parts_that_may_use_a_gpu_are_those_of_nemo(make_settings):
+def test_only_nemo_diarizers_and_recognizers_may_use_gpus(make_settings):
     for name in registry.DIARIZERS:
         assert may_use_gpus(make_settings(diarizer=name)) == (name in NEMO_DIARIZERS)
     for name in registry.RECOGNIZERS:

@@ -30,7 +30,7 @@ def pair(make_bench, until):
     return make
 
 
-def test_jobs_are_done_side_by_side_each_once(pair):
+def test_jobs_run_in_parallel_and_each_one_once(pair):
     bench = pair()
     jobs = [bench.submit("wait go") for _ in range(2)]
     bench.until_begun(2)
@@ -46,7 +46,7 @@ def test_jobs_are_done_side_by_side_each_once(pair):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_job_of_a_worker_that_dies_or_hangs_is_done_by_another(pair, until, end):
+def test_another_worker_runs_the_job_of_one_that_dies_or_hangs(pair, until, end):
     bench = pair(job_lease_s=3.0)
     job = bench.submit("wait go")
     bench.until_begun()
@@ -77,26 +77,26 @@ def test_a_recording_that_kills_every_worker_fails_in_the_end(pair):
 
 def test_stop_ends_all_workers_at_once(pair):
     bench = pair()
-    jobs = [bench.submit("deaf never") for _ in range(2)]
+    jobs = [bench.submit("block never") for _ in range(2)]
     bench.until_begun(2)
     bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
     assert bench.pids == ()
     assert [bench.store.get(job.id).state for job in jobs] == [JobState.QUEUED] * 2
 
 
-def test_each_worker_sees_the_gpu_of_its_place_alone(make_bench, until, monkeypatch, caplog):
+def test_each_worker_sees_only_the_gpu_of_its_slot(make_bench, until, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     bench = make_bench(engine="nemo", cpu_threads=3, files=("cuda",))
     until(lambda: [worker.state for worker in bench.service.report().workers] == ["ready", "ready"])
-    assert sorted(bench.lines("places")) == ["5 3", "GPU-7 3"]
+    assert sorted(bench.lines("slots")) == ["5 3", "GPU-7 3"]
     devices = [worker.device for worker in bench.service.report().workers]
     assert devices == ["cuda:5 (a card)", "GPU-7 (a card)"]
     assert bench.service.report().device == "cuda:5 (a card), GPU-7 (a card)"
     job = bench.submit("say hello")
     bench.service.wait(job.id, WAIT_S)
     assert bench.service.result(job.id).device in devices
-    assert "2 workers on GPUs 5, GPU-7, threads of each: 3" in caplog.text
+    assert "2 workers on GPUs 5, GPU-7 with 3 threads each" in caplog.text
     assert "on GPU GPU-7 started as process" in caplog.text
 
 
@@ -117,7 +117,7 @@ def report(name: str, state: str, *errors: str, models=(), device: str = "") -> 
         (("error", "error"), "error"),
     ],
 )
-def test_a_pool_is_what_its_best_worker_is(states, state):
+def test_a_pool_has_the_state_of_its_best_worker(states, state):
     assert PoolStatus.of(report(str(n), each) for n, each in enumerate(states)).state == state
 
 
@@ -131,5 +131,5 @@ def test_a_pool_shows_the_models_of_its_best_and_the_errors_of_all():
     assert PoolStatus.of((b, c)).device is None
 
 
-def test_a_pool_that_loads_shows_the_models_of_whoever_says_which():
+def test_a_loading_pool_shows_the_models_of_any_worker_that_reports_them():
     assert PoolStatus.of((report("a", "loading"), report("b", "loading", models=MODELS))).models == MODELS

@@ -1,4 +1,4 @@
-"""The worker as a real process under its supervisor: what it does, and all the ways in which it ends."""
+"""A real worker process under its supervisor: how it runs jobs, and how it ends."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WAIT_S = 20.0
 LONGER_THAN_THE_TEST_S = 3_600.0
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def test_a_recording_becomes_a_transcript_and_nothing_is_left(bench):
+def test_a_recording_becomes_a_transcript_and_no_file_remains(bench):
     job = bench.submit("say hello")
     assert (bench.settings.media_dir / job.id / "recording").read_text() == "say hello"
     done = bench.service.wait(job.id, WAIT_S)
@@ -55,7 +55,7 @@ def test_the_engine_is_loaded_once_for_many_jobs(bench):
     assert (report.models[0].state, report.device, len(report.workers)) == ("ready", "cpu", 1)
 
 
-def test_progress_is_seen_while_the_work_goes_on(bench, until):
+def test_progress_is_visible_during_a_job(bench, until):
     job = bench.submit("wait go")
     until(lambda: bench.service.get(job.id).stage == "wait")
     assert bench.service.get(job.id).progress == 0.5
@@ -64,16 +64,16 @@ def test_progress_is_seen_while_the_work_goes_on(bench, until):
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_a_fault_of_the_recording_reaches_the_caller_as_it_is(bench):
+def test_an_error_of_the_recording_is_reported_unchanged(bench):
     job = bench.submit("not-audio")
     assert bench.service.wait(job.id, WAIT_S).state is JobState.FAILED
     with pytest.raises(NotAudio, match="Send a recording"):
         bench.service.result(job.id)
 
 
-@pytest.mark.parametrize("order", ["bug", "nan"])
-def test_a_fault_of_the_service_gives_nothing_away_and_the_worker_goes_on(bench, order, caplog):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["bug", "nan"])
+def test_an_internal_error_is_not_disclosed_and_the_worker_continues(bench, script, caplog):
+    job = bench.submit(script)
     bench.service.wait(job.id, WAIT_S)
     with pytest.raises(JobFailed, match="r-1") as caught:
         bench.service.result(job.id)
@@ -86,20 +86,20 @@ def test_a_fault_of_the_service_gives_nothing_away_and_the_worker_goes_on(bench,
     assert "Traceback" in record.details
 
 
-def test_the_log_tells_the_way_of_a_job(bench, caplog):
+def test_the_log_shows_the_steps_of_a_job(bench, caplog):
     caplog.set_level(logging.INFO)
     job = bench.submit("say hello", filename="secret name.wav")
     bench.service.wait(job.id, WAIT_S)
     bench.service.stop()
-    said = [record.getMessage() for record in caplog.records if getattr(record, "job_id", None) == job.id]
-    for words in ("Job queued", "Job claimed: 9 bytes, attempt 1", "Job finished: 1.0 s of audio",
-                  "by by ear and model on cpu: decode 0.10 s"):  # fmt: skip
-        assert any(words in line for line in said), words
-    assert "a library's own chatter on stdout" in caplog.text
+    messages = [record.getMessage() for record in caplog.records if getattr(record, "job_id", None) == job.id]
+    for text in ("Job queued", "Job claimed: 9 bytes, attempt 1", "Job finished: 1.0 s of audio",
+                  "by scripted and model on cpu: decode 0.10 s"):  # fmt: skip
+        assert any(text in line for line in messages), text
+    assert "a library's own output on stdout" in caplog.text
     assert "secret name" not in caplog.text
 
 
-def test_a_worker_killed_in_mid_job_is_replaced_and_the_job_is_done(make_bench, until):
+def test_a_worker_killed_during_a_job_is_replaced_and_the_job_succeeds(make_bench, until):
     bench = make_bench(job_lease_s=3_600.0)  # which nobody waits for
     bench.until_ready()
     job = bench.submit("wait go")
@@ -111,7 +111,7 @@ def test_a_worker_killed_in_mid_job_is_replaced_and_the_job_is_done(make_bench, 
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 2)
-    until(lambda: gone(first))
+    until(lambda: has_ended(first))
 
 
 def test_a_recording_that_kills_every_worker_fails_with_the_reason(bench):
@@ -136,7 +136,7 @@ def test_a_canceled_job_stops_and_the_next_one_begins(bench, until):
     assert len(bench.lines("loads")) == 1
 
 
-def test_a_job_that_is_deleted_in_mid_work_stops_and_its_waiter_hears_of_it(bench):
+def test_a_job_deleted_while_it_runs_stops_and_its_waiting_caller_is_told(bench):
     job = bench.submit("wait never")
     after = bench.submit("say on")
     bench.until_begun()
@@ -148,32 +148,32 @@ def test_a_job_that_is_deleted_in_mid_work_stops_and_its_waiter_hears_of_it(benc
     assert list(bench.settings.media_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("order", ["wait never", "deaf never"])
-def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, order, until):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["wait never", "block never"])
+def test_sigterm_requeues_the_job_as_untried_and_ends_the_worker_soon(bench, script, until):
+    job = bench.submit(script)
     bench.until_begun()
     first = bench.pid
     os.kill(first, signal.SIGTERM)
-    until(lambda: gone(first) or bench.pids != (first,))
+    until(lambda: has_ended(first) or bench.pids != (first,))
     bench.until_begun(2)
     assert bench.service.get(job.id).attempts == 1
 
 
-@pytest.mark.parametrize("order", ["wait never", "deaf never", "child pids\ndeaf never"])
-def test_stop_ends_every_process_and_queues_the_job_again(bench, order):
-    job = bench.submit(order)
+@pytest.mark.parametrize("script", ["wait never", "block never", "child pids\nblock never"])
+def test_stop_ends_every_process_and_requeues_the_job(bench, script):
+    job = bench.submit(script)
     bench.until_begun()
     pid = bench.pid
     bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
-    assert gone(pid)
-    assert all(gone(int(child)) for child in bench.lines("pids"))
+    assert has_ended(pid)
+    assert all(has_ended(int(child)) for child in bench.lines("pids"))
     back = bench.store.get(job.id)
     assert (back.state, back.attempts) == (JobState.QUEUED, 0)
     with pytest.raises(EngineUnavailable, match="stopping"):
         bench.service.wait(job.id, WAIT_S)
 
 
-def test_a_worker_that_hangs_is_killed_and_its_job_done_by_the_next(make_bench):
+def test_a_worker_that_hangs_is_killed_and_the_next_one_runs_its_job(make_bench):
     bench = make_bench(job_lease_s=2.0)
     job = bench.submit("freeze 1")
     done = bench.service.wait(job.id, WAIT_S)
@@ -181,10 +181,10 @@ def test_a_worker_that_hangs_is_killed_and_its_job_done_by_the_next(make_bench):
     assert len(bench.lines("loads")) == 2
 
 
-def test_a_worker_that_hangs_while_it_loads_is_shown(make_bench, until):
+def test_a_worker_that_hangs_while_it_loads_is_reported(make_bench, until):
     bench = make_bench(files=("freeze-while-loading",), job_lease_s=1.0)
     until(lambda: bench.service.report().state == "error")
-    assert "no sign of life" in bench.service.report().errors[0]
+    assert "no heartbeat" in bench.service.report().errors[0]
     (bench.folder / "freeze-while-loading").unlink()
     bench.until_ready()
 
@@ -203,7 +203,7 @@ def test_loading_may_take_longer_than_the_lease(make_bench, until):
     assert bench.service.report().device == "cpu"
 
 
-def test_work_that_shows_no_progress_is_taken_for_stuck(make_bench):
+def test_work_without_progress_is_considered_stalled(make_bench):
     bench = make_bench(job_lease_s=1.0, job_stall_s=1.0)
     job = bench.submit("stall 1")
     done = bench.service.wait(job.id, WAIT_S)
@@ -212,7 +212,7 @@ def test_work_that_shows_no_progress_is_taken_for_stuck(make_bench):
 
 def test_long_native_work_keeps_its_lease(make_bench, until):
     bench = make_bench(job_lease_s=0.5)
-    job = bench.submit("deaf go")
+    job = bench.submit("block go")
     bench.until_begun()
     first_lease = bench.service.get(job.id).lease_until
     until(lambda: (bench.service.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
@@ -221,15 +221,15 @@ def test_long_native_work_keeps_its_lease(make_bench, until):
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 1)
 
 
-def test_what_a_killed_worker_started_goes_with_it(bench, until):
+def test_child_processes_of_a_killed_worker_are_killed(bench, until):
     bench.submit("child pids\nwait never")
     until(lambda: bench.lines("pids"))
     bench.until_begun()
     os.kill(bench.pid, signal.SIGKILL)
-    until(lambda: gone(int(bench.lines("pids")[0])))
+    until(lambda: has_ended(int(bench.lines("pids")[0])))
 
 
-def test_an_engine_that_cannot_be_loaded_is_shown_and_tried_again(make_bench, until):
+def test_an_engine_that_cannot_be_loaded_is_reported_and_retried(make_bench, until):
     bench = make_bench(files=("no-network",))
     until(lambda: bench.service.report().state == "error")
     assert bench.service.report().errors == (
@@ -244,13 +244,13 @@ def test_an_engine_that_cannot_be_loaded_is_shown_and_tried_again(make_bench, un
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_an_unforeseen_fault_while_loading_gives_nothing_away(make_bench, until):
+def test_an_unexpected_error_while_loading_is_not_disclosed(make_bench, until):
     bench = make_bench(files=("fault-while-loading",))
     until(lambda: bench.service.report().state == "error")
     assert "secret" not in " ".join(bench.service.report().errors)
 
 
-def test_a_worker_that_dies_while_it_loads_is_shown_until_one_is_ready(make_bench, until):
+def test_a_worker_that_dies_while_it_loads_is_reported_until_one_is_ready(make_bench, until):
     bench = make_bench(files=("die-while-loading",))
     until(lambda: len(bench.lines("loads")) >= 2 and bench.service.report().state == "error")
     assert "SIGKILL" in bench.service.report().errors[0]
@@ -260,15 +260,15 @@ def test_a_worker_that_dies_while_it_loads_is_shown_until_one_is_ready(make_benc
     assert len(bench.store.reports()) == 1
 
 
-def test_a_worker_that_cannot_be_started_is_shown(settings, until):
+def test_a_worker_that_cannot_be_started_is_reported(settings, until):
     store = open_store(settings)
     service = JobService(settings, store, ("/nowhere/python",))
     service.start()
     try:
-        told: list[str] = []
-        until(lambda: told.extend(service.report().errors) or told)
-        assert "could not be started" in told[0]
-        assert "nowhere" not in told[0]
+        errors: list[str] = []
+        until(lambda: errors.extend(service.report().errors) or errors)
+        assert "could not be started" in errors[0]
+        assert "nowhere" not in errors[0]
     finally:
         service.stop()
         store.close()
@@ -276,7 +276,7 @@ def test_a_worker_that_cannot_be_started_is_shown(settings, until):
 
 def test_a_worker_whose_service_is_killed_ends_by_itself(make_settings, tmp_path, until):
     settings = make_settings()
-    folder = tmp_path / "orders"
+    folder = tmp_path / "exchange"
     folder.mkdir()
     service = subprocess.Popen(
         [
@@ -284,7 +284,7 @@ def test_a_worker_whose_service_is_killed_ends_by_itself(make_settings, tmp_path
             str(ENTRIES / "service_entry.py"),
             str(settings.data_dir),
             str(folder),
-            "child pids\ndeaf never",
+            "child pids\nblock never",
         ]
     )
     try:
@@ -293,10 +293,10 @@ def test_a_worker_whose_service_is_killed_ends_by_itself(make_settings, tmp_path
     finally:
         service.kill()
         service.wait(WAIT_S)
-    until(lambda: gone(worker) and gone(child), 5)
+    until(lambda: has_ended(worker) and has_ended(child), 5)
 
 
-def test_a_worker_ends_when_its_stdin_does(settings, tmp_path):
+def test_a_worker_exits_when_its_stdin_ends(settings, tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ENTRIES / "worker_entry.py"), str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0,
@@ -307,7 +307,7 @@ def test_a_worker_ends_when_its_stdin_does(settings, tmp_path):
     assert any(event == b"ready\n" for event in events)
     process.stdin.close()
     assert process.wait(3) == 0
-    assert b"chatter" not in process.stdout.read()
+    assert b"library" not in process.stdout.read()
     process.stdout.close()
 
 

@@ -1,4 +1,4 @@
-"""Who is worked on when: callers on the line go first, canceled work ends soon, faults of ours are tried again."""
+"""The order in which jobs run: waiting requests first, then by owner; canceled work ends soon, errors are retried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from diarist.errors import JobFailed, NotAudio
 from diarist.jobs.model import JobKind, JobState, Order
-from diarist.jobs.workers.worker import LONG_S
+from diarist.jobs.workers.preemption import PREEMPTIBLE_AFTER_S
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def wait_until(until):
     return until
 
 
-def test_a_caller_who_holds_the_line_does_not_wait_for_a_long_job(bench):
+def test_a_request_interrupts_a_long_job(bench):
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
     request = bench.submit("say quickly")
@@ -32,7 +32,7 @@ def test_a_caller_who_holds_the_line_does_not_wait_for_a_long_job(bench):
     assert len(bench.lines("loads")) == 1
 
 
-def test_a_request_that_fails_while_a_job_is_interrupted_for_it_harms_only_itself(bench):
+def test_a_request_that_fails_does_not_affect_the_interrupted_job(bench):
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
     request = bench.submit("not-audio")
@@ -43,7 +43,7 @@ def test_a_request_that_fails_while_a_job_is_interrupted_for_it_harms_only_itsel
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_a_job_that_is_canceled_while_it_is_interrupted_lets_the_request_end(bench):
+def test_a_request_succeeds_when_the_interrupted_job_is_canceled(bench):
     job = bench.submit("wait never", kind=JobKind.JOB)
     bench.until_begun()
     request = bench.submit("wait go")
@@ -57,8 +57,8 @@ def test_a_job_that_is_canceled_while_it_is_interrupted_lets_the_request_end(ben
     assert len(bench.lines("loads")) == 1
 
 
-def test_slow_work_that_is_canceled_while_it_is_interrupted_costs_no_worker(bench):
-    """It hears of it at its next step, which takes its time."""
+def test_a_worker_survives_slow_work_that_is_canceled_while_interrupted(bench):
+    """It is only canceled at its next step, which takes some time."""
     job = bench.submit("slow never", kind=JobKind.JOB)
     bench.until_begun()
     request = bench.submit("slow go")
@@ -71,7 +71,7 @@ def test_slow_work_that_is_canceled_while_it_is_interrupted_costs_no_worker(benc
     assert len(bench.lines("loads")) == 1
 
 
-def test_both_are_given_back_when_the_worker_dies_during_a_request_that_was_let_through(bench):
+def test_both_jobs_are_requeued_when_the_worker_dies_during_an_interruption(bench):
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
     request = bench.submit("die 2")
@@ -81,30 +81,30 @@ def test_both_are_given_back_when_the_worker_dies_during_a_request_that_was_let_
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
 
 
-def test_a_request_waits_for_another_one_that_has_not_been_long_at_work(bench):
-    """Two at once take as long as two in a row, and the first would wait for longer."""
+def test_a_request_does_not_interrupt_another_one_that_started_recently(bench):
+    """Running both together takes as long as one after the other, and the first one would take longer."""
     first = bench.submit("wait go")
     bench.until_begun()
     second = bench.submit("say on")
-    assert bench.service.wait(second.id, min(LONG_S / 4, 2.5)).state is JobState.QUEUED
+    assert bench.service.wait(second.id, min(PREEMPTIBLE_AFTER_S / 4, 2.5)).state is JobState.QUEUED
     bench.tell("go")
     for job in (first, second):
         assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_work_that_hears_nothing_ends_when_it_is_canceled(bench, wait_until):
-    job = bench.submit("deaf never", kind=JobKind.JOB)
+def test_blocked_work_ends_when_it_is_canceled(bench, wait_until):
+    job = bench.submit("block never", kind=JobKind.JOB)
     after = bench.submit("say on", kind=JobKind.JOB)
     bench.until_begun()
-    deaf = bench.pid
+    blocked = bench.pid
     bench.service.cancel(job.id)
-    wait_until(lambda: deaf not in bench.pids)
+    wait_until(lambda: blocked not in bench.pids)
     done = bench.service.wait(after.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
     assert bench.service.get(job.id).state is JobState.CANCELED
 
 
-def test_a_fault_of_ours_is_tried_again_and_told_when_it_stays(make_bench):
+def test_an_internal_error_is_retried_and_reported_if_it_persists(make_bench):
     bench = make_bench(job_retry_s=0.05)
     job = bench.submit("bug", kind=JobKind.JOB)
     failed = bench.service.wait(job.id, WAIT_S)
@@ -117,7 +117,7 @@ def test_a_fault_of_ours_is_tried_again_and_told_when_it_stays(make_bench):
     ]  # fmt: skip
 
 
-def test_a_fault_of_the_recording_is_not_tried_again(make_bench):
+def test_an_error_of_the_recording_is_not_retried(make_bench):
     bench = make_bench(job_retry_s=0.05)
     job = bench.submit("not-audio", kind=JobKind.JOB)
     failed = bench.service.wait(job.id, WAIT_S)
@@ -138,8 +138,8 @@ def test_owners_are_served_in_turn(make_bench):
     assert bench.service.get(single.id).ended_at < bench.service.get(many[0].id).ended_at
 
 
-def test_utterances_are_there_before_the_job_has_ended(bench, wait_until):
-    job = bench.submit("settle 2\nwait go", kind=JobKind.JOB)
+def test_final_utterances_are_available_before_the_job_ends(bench, wait_until):
+    job = bench.submit("finalize 2\nwait go", kind=JobKind.JOB)
     wait_until(lambda: bench.service.get(job.id).finalized == 2)
     assert bench.service.get(job.id).state is JobState.RUNNING
     early = bench.service.partial(job.id)
@@ -148,9 +148,9 @@ def test_utterances_are_there_before_the_job_has_ended(bench, wait_until):
     assert early == bench.service.partial(job.id) == bench.service.result(job.id).utterances
 
 
-def test_what_is_settled_twice_is_shown_once(bench, wait_until):
-    """By a second attempt after the death of the first worker."""
-    job = bench.submit("settle 2\ndie 1", kind=JobKind.JOB)
+def test_utterances_finalized_by_two_attempts_are_shown_once(bench, wait_until):
+    """The second attempt follows the crash of the first worker."""
+    job = bench.submit("finalize 2\ndie 1", kind=JobKind.JOB)
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
     indices = [event.index for event in bench.service.events(job.id) if event.kind == "utterance"]
@@ -158,7 +158,7 @@ def test_what_is_settled_twice_is_shown_once(bench, wait_until):
     assert bench.service.partial(job.id) == bench.service.result(job.id).utterances
 
 
-def test_a_worker_that_is_drained_finishes_what_it_has_in_hand_and_begins_nothing(bench, wait_until):
+def test_a_draining_worker_finishes_its_job_and_starts_no_other(bench, wait_until):
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
     after = bench.submit("say on", kind=JobKind.JOB)
@@ -172,7 +172,7 @@ def test_a_worker_that_is_drained_finishes_what_it_has_in_hand_and_begins_nothin
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
 
 
-def test_a_recording_of_a_repeated_order_is_kept_once(bench):
+def test_the_recording_of_a_repeated_submission_is_stored_once(bench):
     order = Order(kind=JobKind.JOB, idempotency_key="k", fingerprint="f")
     first = bench.service.submit(io.BytesIO(b"wait go"), order)
     second = bench.service.submit(io.BytesIO(b"wait go"), order)

@@ -1,4 +1,4 @@
-"""A worker in a world that is worse than it should be: stores that are away, machines that stand still, no threads."""
+"""Workers under failures around them: unavailable stores, suspended machines, no threads, unreadable jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from diarist.jobs.db.schema import jobs
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import JobKind, JobState
 from diarist.jobs.workers.placement import WorkerSlot
-from diarist.jobs.workers.scatter import samples_name, signature
+from diarist.jobs.workers.scatter import engine_signature, samples_part
 from diarist.jobs.workers.supervisor import Supervisor
 from diarist.protocols import Chunk, Engine
 from diarist.types import ModelInfo
@@ -33,8 +33,8 @@ LONGER_THAN_THE_TEST_S = 3_600.0
 
 
 @contextmanager
-def helping(bench) -> Iterator[None]:
-    """A worker of a fleet, which has nothing of its own to do."""
+def fleet_worker(bench) -> Iterator[None]:
+    """A worker of a fleet, which has no job of its own."""
     slot = WorkerSlot(0, bench.settings.model_copy(update={"queue_url": "redis://of-a-fleet"}))
     command = (sys.executable, str(ENTRIES / "worker_entry.py"), str(bench.folder))
     supervisor = Supervisor(slot, bench.store, lambda: None, lambda: None, command)
@@ -45,26 +45,26 @@ def helping(bench) -> Iterator[None]:
         supervisor.stop(10.0)
 
 
-def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, until, caplog):
+def test_a_failed_chunk_is_released_and_its_worker_continues(make_bench, until, caplog):
     bench = make_bench(start=False)
     store, media, chunks = bench.store, DirectoryMedia(bench.settings.media_dir), ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
-    media.keep_part(job.id, samples_name(0), b"")
-    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    fails = Chunk("recognition", 0, 0, 0, b"no portion of ours")
-    chunks.post(job.id, signature(engine), "any", 0, [fails])
+    media.keep_part(job.id, samples_part(0), b"")
+    engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    chunk = Chunk("recognition", 0, 0, 0, b"not a chunk")
+    chunks.post(job.id, engine_signature(engine), "any", 0, [chunk])
 
     def failures() -> int:
-        return sum(record.getMessage() == "Portion failed" for record in caplog.records)
+        return sum(record.getMessage() == "Chunk failed" for record in caplog.records)
 
-    with helping(bench):
+    with fleet_worker(bench):
         until(lambda: failures() > 1)
     assert len(bench.lines("loads")) == 1
     assert [state.worker_crashes for state in chunks.states(job.id).values()] == [0]
 
 
-def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker(make_bench, postgres_server, until):
+def test_a_worker_survives_a_database_that_is_silent_for_longer_than_a_lease(make_bench, postgres_server, until):
     bench = make_bench(database_url=postgres_server.fresh_database(), job_lease_s=2.0)
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
@@ -77,25 +77,25 @@ def test_a_database_that_does_not_answer_for_longer_than_a_lease_costs_no_worker
     assert len(bench.lines("loads")) == 1
 
 
-def test_a_machine_that_stood_still_for_longer_than_a_lease_costs_no_worker(make_bench):
-    """As where a container is paused, or a laptop sleeps: all of it stops, and goes on."""
+def test_a_worker_survives_a_machine_that_is_suspended_for_longer_than_a_lease(make_bench):
+    """As when a container is paused, or a laptop sleeps: all processes stop, and continue."""
     bench = make_bench(job_lease_s=2.0)
     job = bench.submit("wait go", kind=JobKind.JOB)
     bench.until_begun()
-    stop_and_go_on = (
+    stop_and_continue = (
         "import os, signal, sys, time\n"
         "for number in (signal.SIGSTOP, signal.SIGCONT):\n"
         "    for pid in sys.argv[1:]: os.kill(int(pid), number)\n"
         "    time.sleep(5)"
     )
-    subprocess.run([sys.executable, "-c", stop_and_go_on, str(os.getpid()), str(bench.pid)], check=True)
+    subprocess.run([sys.executable, "-c", stop_and_continue, str(os.getpid()), str(bench.pid)], check=True)
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
     assert len(bench.lines("loads")) == 1
 
 
-def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_bench):
+def test_a_worker_that_hangs_while_it_drains_is_killed(make_bench):
     bench = make_bench(job_lease_s=1.0)
     job = bench.submit("freeze 1", kind=JobKind.JOB)
     bench.until_begun()
@@ -103,18 +103,18 @@ def test_a_worker_that_hangs_while_it_is_drained_is_killed_all_the_same(make_ben
     assert bench.store.get(job.id).state is JobState.QUEUED
 
 
-def test_a_system_without_threads_to_give_costs_the_worker_but_not_the_service(make_bench, until, monkeypatch, caplog):
+def test_the_service_survives_a_system_that_allows_no_more_threads(make_bench, until, monkeypatch, caplog):
     bench = make_bench()
     bench.until_ready()
-    start, refused = threading.Thread.start, ["worker-events", "worker-log"]
+    start, refused = threading.Thread.start, ["worker-messages", "worker-log"]
 
-    def meager(thread: threading.Thread) -> None:
+    def refuse_some(thread: threading.Thread) -> None:
         if thread.name in refused:
             refused.remove(thread.name)
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", meager)
+    monkeypatch.setattr(threading.Thread, "start", refuse_some)
     os.kill(bench.pid, signal.SIGKILL)
     until(lambda: len(bench.lines("loads")) == 2)
     bench.until_ready()
@@ -123,8 +123,8 @@ def test_a_system_without_threads_to_give_costs_the_worker_but_not_the_service(m
     assert "can't start new thread" in caplog.text
 
 
-def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
-    """As a newer version may have written it."""
+def test_a_worker_survives_a_job_that_cannot_be_read(make_bench, until, caplog):
+    """A newer version may have written it."""
     bench = make_bench()
     bench.until_ready()
     job = bench.submit("say on", kind=JobKind.JOB)
@@ -132,7 +132,7 @@ def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
     with bench.store.database.writing() as connection:
         unreadable = {"options": '{"unheard": "of"}', "state": JobState.QUEUED, "ended_at": None}
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(**unreadable))
-    until(lambda: sum("nobody thought of" in record.getMessage() for record in caplog.records) > 1)
+    until(lambda: sum("unexpected error" in record.getMessage() for record in caplog.records) > 1)
     with bench.store.database.writing() as connection:
         connection.execute(delete(jobs))
     after = bench.submit("say on", kind=JobKind.JOB)
@@ -140,19 +140,19 @@ def test_a_job_that_cannot_be_read_costs_no_worker(make_bench, until, caplog):
     assert len(bench.lines("loads")) == 1
 
 
-def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench, until, caplog):
-    """Where MEDIA_URL is not one place for all machines."""
+def test_a_worker_waits_between_chunks_whose_samples_are_missing(make_bench, until, caplog):
+    """This happens if MEDIA_URL is not the same place on all machines."""
     bench = make_bench(start=False)
     store, chunks = bench.store, ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
-    engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    chunks.post(job.id, signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
+    engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
+    chunks.post(job.id, engine_signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:
-        return sum("not one place for all" in record.getMessage() for record in caplog.records)
+        return sum("the same place on all machines" in record.getMessage() for record in caplog.records)
 
-    with helping(bench):
+    with fleet_worker(bench):
         until(lambda: dropped() > 0)
         began_at = time.monotonic()
         until(lambda: time.monotonic() - began_at > 3)

@@ -1,4 +1,4 @@
-"""One real recording worked on by two real workers together, with PostgreSQL and Redis between them."""
+"""One real recording that two real workers process together, connected by PostgreSQL and Redis."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from diarist.types import SAMPLE_RATE, TranscribeOptions, Transcript
 
 pytestmark = pytest.mark.models
 
-READY_S = 120.0
-DONE_S = 300.0
+READY_TIMEOUT_S = 120.0
+JOB_TIMEOUT_S = 300.0
 
 
 class Worker:
-    """``diarist worker`` as users start it, with a folder of its own."""
+    """``diarist worker`` as users start it, with its own folder."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         folder.mkdir()
@@ -43,9 +43,9 @@ class Worker:
                 cwd=folder, stdout=log, stderr=log,
             )  # fmt: skip
 
-    def said(self, words: str) -> int:
-        """On how many lines of its log."""
-        return sum(words in line for line in self.log.read_text(encoding="utf-8").splitlines())
+    def logged(self, text: str) -> int:
+        """The number of lines in its log that contain a text."""
+        return sum(text in line for line in self.log.read_text(encoding="utf-8").splitlines())
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -62,7 +62,7 @@ def until(condition: Callable[[], object], seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def meeting(recordings_folder, voices, tmp_path_factory) -> Path:
-    """A minute and a half, above the least that SPREAD_MIN_S may be."""
+    """A recording of a minute and a half, longer than the smallest value that SPREAD_MIN_S may have."""
     from support import recordings
 
     folder = tmp_path_factory.mktemp("meeting")
@@ -76,7 +76,7 @@ def meeting(recordings_folder, voices, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(meeting, model_store) -> Transcript:
-    """What one machine makes of it."""
+    """The transcript that one machine makes of the recording."""
     engine = load_engine(load_settings(engine="embedded", cpu_threads=1))
     return transcribe(meeting, engine, TranscribeOptions(), lambda *_: None, DecodeLimits())
 
@@ -99,44 +99,44 @@ def fleet(tmp_path, redis_server, postgres_server) -> Iterator[tuple[JobService,
         service = JobService(settings, store)
         service.start()
         stack.callback(service.stop)
-        until(lambda: len([w for w in service.report().workers if w.state == "ready"]) == 2, READY_S)
+        until(lambda: len([w for w in service.report().workers if w.state == "ready"]) == 2, READY_TIMEOUT_S)
         yield service, workers
 
 
-def same(found: Transcript, expected: Transcript) -> None:
-    assert found.utterances == expected.utterances
-    assert found.diarization.turns == expected.diarization.turns
-    assert np.array_equal(found.diarization.embeddings, expected.diarization.embeddings)
-    assert (found.language, found.duration) == (expected.language, expected.duration)
+def check_same(actual: Transcript, expected: Transcript) -> None:
+    assert actual.utterances == expected.utterances
+    assert actual.diarization.turns == expected.diarization.turns
+    assert np.array_equal(actual.diarization.embeddings, expected.diarization.embeddings)
+    assert (actual.language, actual.duration) == (expected.language, expected.duration)
 
 
-def test_two_workers_make_of_a_recording_what_one_machine_does(fleet, meeting, alone, tmp_path):
+def test_two_workers_produce_the_transcript_of_one_machine(fleet, meeting, alone, tmp_path):
     service, workers = fleet
     with meeting.open("rb") as recording:
         job = service.submit(recording, Order(kind=JobKind.JOB))
-    assert service.wait(job.id, DONE_S).state is JobState.SUCCEEDED
-    same(service.result(job.id), alone)
+    assert service.wait(job.id, JOB_TIMEOUT_S).state is JobState.SUCCEEDED
+    check_same(service.result(job.id), alone)
     assert service.partial(job.id) == alone.utterances
-    assert sum(worker.said("Portion done") for worker in workers) > 0, "the other one helped"
+    assert sum(worker.logged("Chunk processed") for worker in workers) > 0, "the other worker processed chunks"
     until(lambda: [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == ["recording"], 5)
     service.discard(job.id)
     assert [path for path in (tmp_path / "media").rglob("*") if path.is_file()] == []
 
 
-def test_when_the_one_that_holds_it_is_killed_the_other_goes_on_from_what_is_done(fleet, meeting, alone):
+def test_another_worker_continues_when_the_holder_is_killed(fleet, meeting, alone):
     service, workers = fleet
     with meeting.open("rb") as recording:
         job = service.submit(recording, Order(kind=JobKind.JOB))
-    until(lambda: service.get(job.id).stage in ("embedding", "recognition"), DONE_S)
-    holder = next(worker for worker in workers if worker.said("Job claimed"))
+    until(lambda: service.get(job.id).stage in ("embedding", "recognition"), JOB_TIMEOUT_S)
+    holder = next(worker for worker in workers if worker.logged("Job claimed"))
     _kill_all(holder.process)
-    done = service.wait(job.id, DONE_S)
+    done = service.wait(job.id, JOB_TIMEOUT_S)
     assert (done.state, done.attempts, done.worker_crashes) == (JobState.SUCCEEDED, 2, 1)
-    same(service.result(job.id), alone)
+    check_same(service.result(job.id), alone)
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """As when the machine loses power."""
+    """Kill all processes of a worker, as if its machine lost power."""
     import psutil
 
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]

@@ -1,0 +1,54 @@
+"""What all parts of a worker process share."""
+
+from __future__ import annotations
+
+import contextlib
+
+from diarist.errors import ServiceError
+from diarist.jobs.db.chunks import ChunkStore
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.media.directory import MediaStore, open_media
+from diarist.jobs.workers import ipc
+from diarist.jobs.workers.heartbeat import Heartbeat
+from diarist.jobs.workers.ipc import WorkerChannel, WorkerConfig
+from diarist.jobs.workers.shutdown import end_process
+from diarist.jobs.workers.status import StatusReporter
+
+POLL_S = 1.0
+"""The longest time between two attempts to claim a job, in case a wake message was lost."""
+
+STORE_RETRY_S = 2.0
+"""How long a worker waits before it uses the job store again after an error."""
+
+
+class WorkerContext:
+    """The connections of a worker process to its supervisor, the store and the media, with its heartbeat and status."""
+
+    def __init__(self, config: WorkerConfig, channel: WorkerChannel, store: SqlJobStore) -> None:
+        self.worker = config.worker
+        self.gpu = config.gpu
+        self.settings = config.settings
+        self.channel = channel
+        self.store = store
+        self.media: MediaStore = open_media(config.settings)
+        self.chunks = ChunkStore(store.database)
+        self.status = StatusReporter(store, config.worker, config.error)
+        self.heartbeat = Heartbeat(
+            store, config.worker, config.settings, lambda: channel.send(ipc.ALIVE), self.status.repeat,
+            channel.shutdown, self.abort,
+        )  # fmt: skip
+        channel.on_message = self.heartbeat.renew_soon
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker must not start anything else."""
+        return self.channel.shutdown.is_set() or self.channel.drain.is_set()
+
+    def abort(self) -> None:
+        """Requeue the jobs that this worker holds and end the process: native code cannot be interrupted."""
+        for job in self.heartbeat.held_jobs:
+            with contextlib.suppress(ServiceError):
+                self.store.requeue(job.id, self.worker)
+        with contextlib.suppress(ServiceError):
+            self.chunks.give_back(self.worker)
+        end_process()

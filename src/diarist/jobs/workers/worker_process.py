@@ -1,0 +1,175 @@
+"""One worker process as its supervisor sees it: its messages, its log, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from diarist.jobs.workers import ipc
+from diarist.jobs.workers.ipc import WorkerConfig
+from diarist.observability import logs
+
+LOG_LINE_CHARS = 2**20
+"""Longer lines of a worker's stderr are split."""
+
+JOIN_S = 5.0
+"""How long the threads that read from an ended process may take to finish."""
+
+
+class WorkerProcess:
+    """A running worker process, which leads its own process group.
+
+    One thread reads its messages, and another one relays its log lines to the log of this process.
+
+    Args:
+        command: starts a process that implements ``diarist.jobs.workers.ipc``.
+        environment: the environment of the process; None for that of this process.
+        config: sent to the process first.
+        on_job_ended: called whenever the work on a job has ended.
+
+    Raises:
+        OSError: the process could not be started.
+        RuntimeError: the system did not allow another thread; the process has been killed.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        config: WorkerConfig,
+        on_job_ended: Callable[[], None],
+    ) -> None:
+        self._on_job_ended = on_job_ended
+        self._started_at = self._last_message_at = time.monotonic()
+        self.has_responded = False
+        """Whether it has sent any message."""
+
+        self.ready = False
+        self.ended_jobs = 0
+        self._unresponsive = False
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+            env=environment,
+        )  # fmt: skip
+        self.pid = self._process.pid
+        self._stdin, stdout, stderr = _pipes(self._process)
+        self._readers = (
+            threading.Thread(target=self._read_messages, args=(stdout,), name="worker-messages", daemon=True),
+            threading.Thread(target=_relay_log, args=(stderr, config.worker), name="worker-log", daemon=True),
+        )
+        try:
+            for reader in self._readers:
+                reader.start()
+        except RuntimeError:
+            self.kill()
+            self._process.wait()
+            for reader, pipe in zip(self._readers, (stdout, stderr), strict=True):
+                if reader.ident is None:
+                    pipe.close()
+            self._stdin.close()
+            raise
+        with contextlib.suppress(OSError):  # if it has exited already, wait() says how
+            self._stdin.write(config.dump())
+            self._stdin.flush()
+            os.set_blocking(self._stdin.fileno(), False)
+
+    @property
+    def age_s(self) -> float:
+        """The time since the process was started."""
+        return time.monotonic() - self._started_at
+
+    @property
+    def silent_s(self) -> float:
+        """The time since its last message."""
+        return time.monotonic() - self._last_message_at
+
+    def reset_silence(self) -> None:
+        """Count its silence from now on: the whole machine, or this process too, was suspended."""
+        self._last_message_at = time.monotonic()
+
+    def wake(self) -> None:
+        """Tell it that there may be a new or a canceled job."""
+        # If the pipe is full, it holds enough wake messages. If it is broken, the process has exited.
+        with contextlib.suppress(OSError):
+            os.write(self._stdin.fileno(), b"\n")
+
+    def drain(self) -> None:
+        """Tell it to finish the jobs in progress and exit."""
+        with contextlib.suppress(OSError):
+            os.write(self._stdin.fileno(), ipc.DRAIN.encode() + b"\n")
+
+    def terminate(self) -> None:
+        """Send SIGTERM: it requeues its jobs and exits."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill it at once, together with the processes that it started, unless it has exited already."""
+        if self._process.returncode is None:
+            self._kill_group()
+
+    def kill_unresponsive(self) -> None:
+        """Kill it because it sends no messages any more; ``wait`` then says so."""
+        self._unresponsive = True
+        self.kill()
+
+    def wait(self) -> str:
+        """Wait for its end and return how it ended, to follow "The worker process"."""
+        code = self._process.wait()
+        # The processes that it started must end too. While the group has members, its number is not used again.
+        self._kill_group()
+        if self._unresponsive:
+            return "sent no heartbeat and was killed"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        return f"was killed by {_signal_name(-code)}"
+
+    def close(self) -> None:
+        """Close the pipes of a process that has ended."""
+        for reader in self._readers:
+            reader.join(JOIN_S)
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _read_messages(self, stdout: IO[bytes]) -> None:
+        with stdout:
+            for message in stdout:
+                self._last_message_at = time.monotonic()
+                self.has_responded = True
+                match message.decode(errors="replace").split():
+                    case [ipc.READY]:
+                        self.ready = True
+                    case [ipc.JOB_ENDED, _]:
+                        self.ended_jobs += 1
+                        self._on_job_ended()
+
+
+def _relay_log(stderr: IO[bytes], worker: str) -> None:
+    with stderr:
+        while line := stderr.readline(LOG_LINE_CHARS):
+            logs.relay(line.decode(errors="replace"), worker)
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    return process.stdin, process.stdout, process.stderr
+
+
+def _signal_name(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "SIGKILL (possibly out of memory)"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
