@@ -17,7 +17,7 @@ from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull,
 from diarist.jobs.completion import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot, outbox_rows
 from diarist.jobs.db.database import utc_now
-from diarist.jobs.db.job_store import SqlJobStore, open_store
+from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
 from diarist.jobs.db.outbox import Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
@@ -70,16 +70,6 @@ FLEET_POLL_S = 0.25
 
 STALE_S = 60.0
 """A worker that has said nothing for so long is taken for gone."""
-
-
-def open_service(settings: Settings) -> JobService:
-    """The jobs of this installation, not started yet. One service at a time may use a DATA_DIR.
-
-    Raises:
-        StoreUnavailable: the job store cannot be read or written; the message says what to do.
-        ConfigurationError: a setting cannot be used.
-    """
-    return JobService(settings, open_store(settings))
 
 
 class JobService:
