@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from diarist.auth.keys import webhook_master
-from diarist.background_refresh import Recent
-from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
+from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
+from diarist.jobs.admission import RequestAdmission
 from diarist.jobs.completion import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot, outbox_rows
 from diarist.jobs.db.database import utc_now
@@ -23,6 +23,7 @@ from diarist.jobs.db.outbox import Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
+from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
@@ -39,6 +40,7 @@ from diarist.jobs.model import (
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner
 from diarist.jobs.outbox.webhook import WebhookHandler
+from diarist.jobs.queue_positions import QueuePositions
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
@@ -55,12 +57,6 @@ CALLER_LEASE_S = 60.0
 """How long a request counts as attended after its caller was last seen to wait."""
 
 EXTEND_CALLER_LEASE_EVERY_S = 5.0
-
-POSITIONS_AGE_S = 0.5
-"""Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
-
-PATIENCE_S = 10.0
-"""How long a request waits for what the job store tells other requests, where it does not answer."""
 
 WAIT_POLL_S = 1.0
 """Longest time between two looks at the store for a caller who waits, in case that a notice went astray."""
@@ -96,11 +92,9 @@ class JobService:
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)
-        self._admitting = threading.Lock()
-        self._arriving = 0
-        self._counting = threading.Lock()
+        self._admission = RequestAdmission(store, settings.max_waiting)
+        self._queue_positions = QueuePositions(store)
         self._stopped = False
-        self._positions = Recent("positions", store.positions)
         self._caller_leases: dict[str, float] = {}
 
     def start(self) -> None:
@@ -136,8 +130,7 @@ class JobService:
         if order is not None and order.kind is JobKind.JOB:
             self._store.check_limits(order.owner, self._limits(limit))
         else:
-            with self._in_turn():
-                self._check_waiting()
+            self._admission.check()
         self._media.check_room(size_bytes)
 
     def submit(
@@ -156,18 +149,12 @@ class JobService:
             StoreUnavailable: the job store cannot be written.
         """
         job_id = job_id or new_job_id()
-        with ExitStack() as place:
-            self._take_place(order, place)
+        with self._admission.reserve() if order.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
                 self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
-                if order.kind is JobKind.REQUEST:
-                    with self._in_turn():
-                        # In one step: between the two it would be counted twice, and others refused for it.
-                        job = self._create(job_id, order, size_bytes, limit)
-                        place.close()
-                else:
-                    job = self._create(job_id, order, size_bytes, limit)
+                create = partial(self._create, job_id, order, size_bytes, limit)
+                job = create() if reservation is None else reservation.redeem(create)
             except _PerhapsKept:
                 raise  # the recording stays for now: where there is no job of it, a sweep removes it
             except BaseException:
@@ -209,20 +196,11 @@ class JobService:
 
     def position(self, job_id: str) -> int | None:
         """The place of a job that waited a moment ago, 1 for the next; None where it does not wait any more."""
-        now = time.monotonic()
-        reading = self._positions.get(POSITIONS_AGE_S, PATIENCE_S)
-        if reading is not None and job_id not in reading.value and reading.asked_at < now:
-            reading = self._positions.get(0.0, PATIENCE_S)
-        if reading is None:
-            raise StoreUnavailable(_SILENT)
-        return reading.value.get(job_id)
+        return self._queue_positions.get(job_id)
 
     def eta_s(self, job: Job) -> Seconds | None:
         """How long a running job still takes, by how long its part so far took; None where nobody can say."""
-        if job.state is not JobState.RUNNING or job.started_at is None or job.progress < 0.02:
-            return None
-        took_s = (utc_now() - job.started_at).total_seconds()
-        return max(took_s * (1 - job.progress) / job.progress, 0.0)
+        return estimate_eta_s(job)
 
     def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
         """What happened to a job after the event with this number."""
@@ -343,42 +321,6 @@ class JobService:
             self._store.extend_caller_lease(job.id, CALLER_LEASE_S)
             self._caller_leases[job.id] = now
 
-    def _take_place(self, order: Order, place: ExitStack) -> None:
-        """Hold a place for a request while its recording arrives; ``place`` gives it free.
-
-        Jobs are counted by the store alone, in the transaction that keeps them: there is room for many.
-        """
-        if order.kind is JobKind.JOB:
-            return
-        with self._in_turn():
-            self._check_waiting()
-            with self._counting:
-                self._arriving += 1
-        place.callback(self._give_place)
-
-    def _give_place(self) -> None:
-        # Not in turn: whoever gives up must not wait for a store that holds up another one.
-        with self._counting:
-            self._arriving -= 1
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """One request at a time is counted and kept. Raises ``StoreUnavailable`` where one takes too long."""
-        if not self._admitting.acquire(timeout=PATIENCE_S):
-            raise StoreUnavailable(_SILENT)
-        try:
-            yield
-        finally:
-            self._admitting.release()
-
-    def _check_waiting(self) -> None:
-        most = self._settings.max_waiting
-        if self._store.waiting(JobKind.REQUEST) + self._arriving >= most:
-            raise QueueFull(
-                f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
-                "whoever runs it can raise MAX_WAITING."
-            )
-
     def _check_engine(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
             report = self.report()
@@ -403,9 +345,6 @@ class JobService:
             logger.warning(
                 "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
             )
-
-
-_SILENT = "The job store does not answer. Try again later; whoever runs the service can see whether the database is up."
 
 
 class _PerhapsKept(StoreUnavailable):

@@ -308,7 +308,8 @@ def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(sett
 def test_a_store_that_hangs_on_one_caller_holds_up_the_others_for_a_bounded_time(
     settings, postgres_server, monkeypatch
 ):
-    monkeypatch.setattr("diarist.jobs.service.PATIENCE_S", 0.2)
+    monkeypatch.setattr("diarist.jobs.admission.STORE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("diarist.jobs.queue_positions.STORE_TIMEOUT_S", 0.2)
     store = open_store(settings.model_copy(update={"database_url": postgres_server.fresh_database()}))
     service = JobService(settings, store)
     try:
