@@ -99,7 +99,7 @@ def fleet(tmp_path, redis_server, postgres_server) -> Iterator[tuple[JobService,
         service = JobService(settings, store)
         service.start()
         stack.callback(service.stop)
-        until(lambda: len([w for w in service.report().workers if w.state == "ready"]) == 2, READY_S)
+        until(lambda: len([w for w in service.pool_status().workers if w.state == "ready"]) == 2, READY_S)
         yield service, workers
 
 
@@ -116,10 +116,10 @@ def test_two_workers_make_of_a_recording_what_one_machine_does(fleet, meeting, a
         job = service.submit(recording, Order(kind=JobKind.JOB))
     assert service.wait(job.id, DONE_S).state is JobState.SUCCEEDED
     same(service.result(job.id), alone)
-    assert service.partial(job.id) == alone.utterances
+    assert service.final_utterances(job.id) == alone.utterances
     assert sum(worker.said("Portion done") for worker in workers) > 0, "the other one helped"
     until(lambda: [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == ["recording"], 5)
-    service.discard(job.id)
+    service.delete(job.id)
     assert [path for path in (tmp_path / "media").rglob("*") if path.is_file()] == []
 
 
@@ -127,7 +127,7 @@ def test_when_the_one_that_holds_it_is_killed_the_other_goes_on_from_what_is_don
     service, workers = fleet
     with meeting.open("rb") as recording:
         job = service.submit(recording, Order(kind=JobKind.JOB))
-    until(lambda: service.get(job.id).stage in ("embedding", "recognition"), DONE_S)
+    until(lambda: service.store.get(job.id).stage in ("embedding", "recognition"), DONE_S)
     holder = next(worker for worker in workers if worker.said("Job claimed"))
     _kill_all(holder.process)
     done = service.wait(job.id, DONE_S)

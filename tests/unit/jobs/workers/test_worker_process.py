@@ -39,10 +39,10 @@ def test_a_recording_becomes_a_transcript_and_nothing_is_left(bench):
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
     assert bench.service.result(job.id).utterances[0].text == "say hello"
-    bench.service.discard(job.id)
+    bench.service.delete(job.id)
     assert list(bench.settings.media_dir.iterdir()) == []
     with pytest.raises(JobNotFound):
-        bench.service.get(job.id)
+        bench.service.store.get(job.id)
 
 
 def test_the_engine_is_loaded_once_for_many_jobs(bench):
@@ -51,15 +51,15 @@ def test_the_engine_is_loaded_once_for_many_jobs(bench):
         bench.service.wait(job.id, WAIT_S)
         assert bench.service.result(job.id).utterances[0].text == f"say {number}"
     assert len(bench.lines("loads")) == 1
-    report = bench.service.report()
+    report = bench.service.pool_status()
     assert (report.models[0].state, report.device, len(report.workers)) == ("ready", "cpu", 1)
 
 
 def test_progress_is_seen_while_the_work_goes_on(bench, until):
     job = bench.submit("wait go")
-    until(lambda: bench.service.get(job.id).stage == "wait")
-    assert bench.service.get(job.id).progress == 0.5
-    assert bench.service.counts() == (0, 1)
+    until(lambda: bench.service.store.get(job.id).stage == "wait")
+    assert bench.service.store.get(job.id).progress == 0.5
+    assert bench.counts() == (0, 1)
     bench.tell("go")
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
@@ -140,11 +140,11 @@ def test_a_job_that_is_deleted_in_mid_work_stops_and_its_waiter_hears_of_it(benc
     job = bench.submit("wait never")
     after = bench.submit("say on")
     bench.until_begun()
-    bench.service.discard(job.id)
+    bench.service.delete(job.id)
     with pytest.raises(JobNotFound):
         bench.service.wait(job.id, WAIT_S)
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
-    bench.service.discard(after.id)
+    bench.service.delete(after.id)
     assert list(bench.settings.media_dir.iterdir()) == []
 
 
@@ -156,7 +156,7 @@ def test_sigterm_gives_the_job_back_untried_and_ends_the_worker_soon(bench, orde
     os.kill(first, signal.SIGTERM)
     until(lambda: gone(first) or bench.pids != (first,))
     bench.until_begun(2)
-    assert bench.service.get(job.id).attempts == 1
+    assert bench.service.store.get(job.id).attempts == 1
 
 
 @pytest.mark.parametrize("order", ["wait never", "deaf never", "child pids\ndeaf never"])
@@ -183,8 +183,8 @@ def test_a_worker_that_hangs_is_killed_and_its_job_done_by_the_next(make_bench):
 
 def test_a_worker_that_hangs_while_it_loads_is_shown(make_bench, until):
     bench = make_bench(files=("freeze-while-loading",), job_lease_s=1.0)
-    until(lambda: bench.service.report().state == "error")
-    assert "no sign of life" in bench.service.report().errors[0]
+    until(lambda: bench.service.pool_status().state == "error")
+    assert "no sign of life" in bench.service.pool_status().errors[0]
     (bench.folder / "freeze-while-loading").unlink()
     bench.until_ready()
 
@@ -194,13 +194,13 @@ def test_loading_may_take_longer_than_the_lease(make_bench, until):
     until(lambda: bench.lines("loads"))
     loads_since = time.monotonic()
     until(lambda: time.monotonic() - loads_since > 4 * bench.settings.job_lease_s)
-    report = bench.service.report()
+    report = bench.service.pool_status()
     assert (report.state, report.errors, report.device) == ("loading", (), None)
     assert [model.state for model in report.models] == ["loading"]
     bench.tell("loaded")
     bench.until_ready()
     assert len(bench.lines("loads")) == 1
-    assert bench.service.report().device == "cpu"
+    assert bench.service.pool_status().device == "cpu"
 
 
 def test_work_that_shows_no_progress_is_taken_for_stuck(make_bench):
@@ -214,8 +214,8 @@ def test_long_native_work_keeps_its_lease(make_bench, until):
     bench = make_bench(job_lease_s=0.5)
     job = bench.submit("deaf go")
     bench.until_begun()
-    first_lease = bench.service.get(job.id).lease_until
-    until(lambda: (bench.service.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
+    first_lease = bench.service.store.get(job.id).lease_until
+    until(lambda: (bench.service.store.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 1)
@@ -231,8 +231,8 @@ def test_what_a_killed_worker_started_goes_with_it(bench, until):
 
 def test_an_engine_that_cannot_be_loaded_is_shown_and_tried_again(make_bench, until):
     bench = make_bench(files=("no-network",))
-    until(lambda: bench.service.report().state == "error")
-    assert bench.service.report().errors == (
+    until(lambda: bench.service.pool_status().state == "error")
+    assert bench.service.pool_status().errors == (
         "No source of models can be reached. Connect, or run `diarist models pull`.",
     )
     job = bench.submit("say hello")
@@ -240,23 +240,23 @@ def test_an_engine_that_cannot_be_loaded_is_shown_and_tried_again(make_bench, un
         bench.service.wait(job.id, WAIT_S)
     (bench.folder / "no-network").unlink()
     bench.until_ready()
-    assert bench.service.report().errors == ()
+    assert bench.service.pool_status().errors == ()
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
 def test_an_unforeseen_fault_while_loading_gives_nothing_away(make_bench, until):
     bench = make_bench(files=("fault-while-loading",))
-    until(lambda: bench.service.report().state == "error")
-    assert "secret" not in " ".join(bench.service.report().errors)
+    until(lambda: bench.service.pool_status().state == "error")
+    assert "secret" not in " ".join(bench.service.pool_status().errors)
 
 
 def test_a_worker_that_dies_while_it_loads_is_shown_until_one_is_ready(make_bench, until):
     bench = make_bench(files=("die-while-loading",))
-    until(lambda: len(bench.lines("loads")) >= 2 and bench.service.report().state == "error")
-    assert "SIGKILL" in bench.service.report().errors[0]
+    until(lambda: len(bench.lines("loads")) >= 2 and bench.service.pool_status().state == "error")
+    assert "SIGKILL" in bench.service.pool_status().errors[0]
     (bench.folder / "die-while-loading").unlink()
     bench.until_ready()
-    assert bench.service.report().errors == ()
+    assert bench.service.pool_status().errors == ()
     assert len(bench.store.reports()) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_worker_that_cannot_be_started_is_shown(settings, until):
     service.start()
     try:
         told: list[str] = []
-        until(lambda: told.extend(service.report().errors) or told)
+        until(lambda: told.extend(service.pool_status().errors) or told)
         assert "could not be started" in told[0]
         assert "nowhere" not in told[0]
     finally:
