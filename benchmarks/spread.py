@@ -64,7 +64,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
         service.start()
         stack.callback(service.stop)
         until = time.monotonic() + START_S
-        while sum(worker.state == "ready" for worker in service.report().workers) < count:
+        while sum(worker.state == "ready" for worker in service.pool_status().workers) < count:
             if time.monotonic() > until:
                 raise SystemExit("the workers are not ready")
             time.sleep(0.1)
@@ -72,7 +72,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
             job = service.submit(file, Order(kind=JobKind.JOB))
         started = time.monotonic()
         first_s: float | None = None
-        while not (job := service.get(job.id)).state.ended:
+        while not (job := service.store.get(job.id)).state.ended:
             if job.finalized and first_s is None:
                 first_s = time.monotonic() - started
             time.sleep(0.1)

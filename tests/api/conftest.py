@@ -50,7 +50,7 @@ def jobs(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         service.start()
         settings.temp_dir.mkdir(parents=True, exist_ok=True)
         try:
-            eventually(lambda: service.report().state == "ready", 60)
+            eventually(lambda: service.pool_status().state == "ready", 60)
             yield service
         finally:
             service.stop()
@@ -91,7 +91,7 @@ def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[
 
     yield send
     for job_id in made:
-        jobs.discard(job_id)
+        jobs.delete(job_id)
     eventually(
         lambda: not [path for folder in (settings.temp_dir, settings.data_dir / "jobs") for path in folder.glob("*")]
     )

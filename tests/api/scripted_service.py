@@ -8,8 +8,6 @@ from pathlib import Path
 
 from diarist.api import server, serving
 from diarist.errors import DiaristError
-from diarist.jobs.db.job_store import open_store
-from diarist.jobs.service import JobService
 from diarist.settings import load_settings
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("scripted_worker.py")))
@@ -18,7 +16,7 @@ COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("scripted_worker.p
 def main() -> None:
     server.GRACE_S = float(os.environ.get("SCRIPTED_GRACE_S", server.GRACE_S))
     try:
-        serving.serve(load_settings(), lambda settings: JobService(settings, open_store(settings), COMMAND))
+        serving.serve(load_settings(), COMMAND)
     except DiaristError as error:
         sys.exit(str(error))
 

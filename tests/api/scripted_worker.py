@@ -1,7 +1,7 @@
 """A real worker process with an engine that does what the recording says: the rest of the way is the service's own.
 
 A recording that is a JSON object is a script: ``{"fail": "CorruptAudio", "message": "..."}``, ``{"until": "/path"}``
-(goes on until that file is there), ``{"settle": true}`` (the first of two utterances is final before that),
+(goes on until that file is there), ``{"finalize": true}`` (the first of two utterances is final before that),
 ``{"words": ["Hello", " there"]}``, ``{"silence": true}``. Any other recording is
 answered with its own SHA-256. The engine loads once the file named by ``SCRIPTED_ENGINE`` says ``ready``; ``error``
 fails it.
@@ -73,7 +73,7 @@ def transcribe(
     if "options" in script:
         script["words"] = [repr(options)]
     utterances = said(script.get("words", ["Hello,", " how", " are", " you?"]))
-    if "settle" in script:
+    if "finalize" in script:
         progress("recognition", 0.5)
         finalized(utterances[:1])
     while "until" in script and not Path(script["until"]).exists():
@@ -93,7 +93,7 @@ def transcribe(
             engine="scripted",
             timings=(),
         )
-    finalized(utterances[1:] if "settle" in script else utterances)
+    finalized(utterances[1:] if "finalize" in script else utterances)
     turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
     return Transcript(
         utterances=utterances,

@@ -212,7 +212,7 @@ class TestOwnersOverHttp:
         script = json.dumps({"until": str(tmp_path / "go on")})
         made = client.post("/v1/jobs", data=recording(script), headers=FORM | one).get_json()
         yield made
-        jobs.discard(made["id"])
+        jobs.delete(made["id"])
 
     def test_who_listens_is_sent_away_when_the_key_is_revoked(self, two, job, store, monkeypatch):
         client, one, _ = two

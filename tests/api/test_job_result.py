@@ -67,9 +67,9 @@ def test_a_fault_of_ours_is_500_and_not_to_be_asked_again(client, make, jobs, ki
     from diarist.jobs.model import JobError
 
     job = make(script(until="/never"))
-    eventually(lambda: jobs.get(job["id"]).worker)
-    held = jobs.get(job["id"])
-    assert jobs._store.fail(held.id, held.worker, JobError(code, "It broke."))
+    eventually(lambda: jobs.store.get(job["id"]).worker)
+    held = jobs.store.get(job["id"])
+    assert jobs.store.fail(held.id, held.worker, JobError(code, "It broke."))
     result = client.get(job["links"]["result"])
     assert refusal(result, 500, code) == "It broke."
     assert "Retry-After" not in result.headers

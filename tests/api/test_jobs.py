@@ -222,7 +222,7 @@ class TestCreate:
             raise QueueFull("Too many wait.")
 
         first = make(headers={"Idempotency-Key": "made-before"})
-        monkeypatch.setattr(jobs, "check_room", full)
+        monkeypatch.setattr(jobs, "check_capacity", full)
         answer = client.post("/v1/jobs", data=recording("{}"), headers=FORM)
         refusal(answer, 429, "queue_full")
         assert answer.get_json()["error"]["type"] == "rate_limit_error"
@@ -421,7 +421,7 @@ class TestWhose:
                 refusal(answer, 404, "job_not_found")
         assert client.get("/v1/jobs").get_json()["data"] == []
         monkeypatch.undo()
-        assert jobs.get(job["id"]).state is not JobState.CANCELED
+        assert jobs.store.get(job["id"]).state is not JobState.CANCELED
 
     @pytest.mark.parametrize("job_id", ["x", "A" * 22, "..", "%2e%2e", "a%00b", "%ff", "'; DROP TABLE jobs; --", "🎉"])
     def test_ids_that_were_never_given(self, app, client, job_id):
@@ -441,7 +441,7 @@ class TestWhose:
             for method, rule in self.operations(app):
                 assert client.open(rule.replace("<job_id>", job.id), method=method).status_code == 404
         finally:
-            jobs.discard(job.id)
+            jobs.delete(job.id)
 
 
 def test_addresses_below_v1_that_are_not_there(client):

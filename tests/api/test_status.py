@@ -25,18 +25,26 @@ from diarist.jobs.service import JobService
 from diarist.types import ModelInfo
 
 
-class Reporting:
-    """The real jobs, but for what the worker says of itself."""
+class Wrapper:
+    """Passes everything on to ``original``, except for the attributes that a test sets."""
 
-    def __init__(self, jobs, **changes: object) -> None:
-        self._jobs = jobs
-        self._changes = changes
+    def __init__(self, original) -> None:
+        self._original = original
 
     def __getattr__(self, name: str):
-        return getattr(self._jobs, name)
+        return getattr(self._original, name)
 
-    def report(self):
-        return replace(self._jobs.report(), **self._changes)
+
+class Reporting(Wrapper):
+    """The real job service with changes to what its workers report, and with a store of which a test sets methods."""
+
+    def __init__(self, jobs, **changes: object) -> None:
+        super().__init__(jobs)
+        self._changes = changes
+        self.store = Wrapper(jobs.store)
+
+    def pool_status(self):
+        return replace(self._original.pool_status(), **self._changes)
 
 
 def test_ready(client):
@@ -116,7 +124,7 @@ def test_status_answers_without_the_store(settings, jobs):
     def counts():
         raise StoreUnavailable("The disk is gone.")
 
-    broken.counts = counts
+    broken.store.counts = counts
     answer = create_app(settings, broken).test_client().get("/status")
     assert answer.status_code == 200
     body = answer.get_json()
@@ -131,14 +139,14 @@ def test_a_store_that_refuses_leaves_what_was_known(settings, jobs):
     def refuse():
         raise StoreUnavailable("The disk is gone.")
 
-    breaking.counts = refuse
+    breaking.store.counts = refuse
     eventually(lambda: client.get("/status").get_json()["status"] == "error")
     told = client.get("/status").get_json()
     assert told["errors"] == ["The disk is gone."]
     assert told["age_s"] > known["age_s"]
     kept = known.keys() - {"status", "errors", "nemo_components_loaded", "age_s"}
     assert {key: told[key] for key in kept} == {key: known[key] for key in kept}
-    del breaking.counts
+    del breaking.store.counts
     eventually(lambda: client.get("/status").get_json()["status"] == "ready")
 
 
@@ -148,7 +156,7 @@ def test_a_fault_in_a_handler_is_json_without_the_inside(settings, jobs, caplog)
     def counts():
         raise ZeroDivisionError("/secret/path")
 
-    broken.counts = counts
+    broken.store.counts = counts
     answer = create_app(settings, broken).test_client().get("/status", headers={"X-Request-ID": "abc"})
     assert answer.status_code == 500
     assert answer.get_json()["code"] == ServiceError.code
@@ -205,7 +213,7 @@ def test_the_service_of_a_fleet_is_ready_without_any_worker_and_not_without_its_
     def refuse():
         raise StoreUnavailable("The database does not answer.")
 
-    nobody.counts = refuse
+    nobody.store.counts = refuse
     answer = create_app(fleet, nobody).test_client().get("/health/ready")
     assert (answer.status_code, answer.get_json()["status"]) == (503, "error")
 

@@ -91,10 +91,8 @@ def main(role: str) -> None:
         run_workers(settings, command)
     else:
         from diarist.api import serving
-        from diarist.jobs.db.job_store import open_store
-        from diarist.jobs.service import JobService
 
-        serving.serve(load_settings(), lambda settings: JobService(settings, open_store(settings), command))
+        serving.serve(load_settings(), command)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def fleet(tmp_path, redis_server, postgres_server) -> Iterator[tuple[JobService,
         service = JobService(settings, store)
         service.start()
         stack.callback(service.stop)
-        until(lambda: len([w for w in service.report().workers if w.state == "ready"]) == 2, READY_TIMEOUT_S)
+        until(lambda: len([w for w in service.pool_status().workers if w.state == "ready"]) == 2, READY_TIMEOUT_S)
         yield service, workers
 
 
@@ -116,10 +116,10 @@ def test_two_workers_produce_the_transcript_of_one_machine(fleet, meeting, alone
         job = service.submit(recording, Order(kind=JobKind.JOB))
     assert service.wait(job.id, JOB_TIMEOUT_S).state is JobState.SUCCEEDED
     check_same(service.result(job.id), alone)
-    assert service.partial(job.id) == alone.utterances
+    assert service.final_utterances(job.id) == alone.utterances
     assert sum(worker.logged("Chunk processed") for worker in workers) > 0, "the other worker processed chunks"
     until(lambda: [path.name for path in (tmp_path / "media").rglob("*") if path.is_file()] == ["recording"], 5)
-    service.discard(job.id)
+    service.delete(job.id)
     assert [path for path in (tmp_path / "media").rglob("*") if path.is_file()] == []
 
 
@@ -127,7 +127,7 @@ def test_another_worker_continues_when_the_holder_is_killed(fleet, meeting, alon
     service, workers = fleet
     with meeting.open("rb") as recording:
         job = service.submit(recording, Order(kind=JobKind.JOB))
-    until(lambda: service.get(job.id).stage in ("embedding", "recognition"), JOB_TIMEOUT_S)
+    until(lambda: service.store.get(job.id).stage in ("embedding", "recognition"), JOB_TIMEOUT_S)
     holder = next(worker for worker in workers if worker.logged("Job claimed"))
     _kill_all(holder.process)
     done = service.wait(job.id, JOB_TIMEOUT_S)

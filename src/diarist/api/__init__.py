@@ -6,16 +6,17 @@ from apiflask import APIFlask
 
 from diarist.api import access, diarize, job_events, job_result, jobs, metrics, openapi, problems, status
 from diarist.api.request_log import RequestLog
-from diarist.api.runtime import SPARE_THREADS, Jobs, Runtime
+from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
 from diarist.auth.key_cache import KeyCache
 from diarist.errors import ConfigurationError
+from diarist.jobs.service import JobService
 from diarist.settings import Settings
 
 __all__ = ["create_app"]
 
 
-def create_app(settings: Settings, service: Jobs, keys: KeyCache | None = None) -> APIFlask:
+def create_app(settings: Settings, service: JobService, keys: KeyCache | None = None) -> APIFlask:
     """The WSGI application: ``service`` does the work for whoever has one of ``keys``.
 
     Args:

@@ -47,7 +47,7 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
             )
         try:
             check_head(request)
-            service.jobs.check_room(request.content_length or 0)
+            service.jobs.check_capacity(request.content_length or 0)
             check_form(request)
             return view(*args, **kwargs)
         finally:
@@ -84,7 +84,7 @@ def _own(service: Runtime, job: Job) -> Iterator[None]:
     try:
         yield
     finally:
-        service.jobs.discard(job.id)
+        service.jobs.delete(job.id)
         logs.job_id.reset(token)
 
 

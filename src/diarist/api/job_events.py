@@ -24,6 +24,7 @@ from diarist.api.owning import get_owned_job
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField
 from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
+from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import Job, JobEvent, JobState
 from diarist.observability import logs
 from diarist.types import Utterance
@@ -63,7 +64,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     service.check_going_on()
     job = get_owned_job(job_id)
     after = _after(query)
-    if job.state.ended and after and not service.jobs.events(job.id, after):
+    if job.state.ended and after and not service.jobs.store.events(job.id, after):
         return Response(status=204)  # says to an EventSource that there is nothing to come back for
     if not service.listeners.acquire(blocking=False):
         raise QueueFull(
@@ -133,7 +134,7 @@ class _Stream:
             if time.monotonic() - admitted >= RECHECK_S:
                 self._recheck()
                 admitted = time.monotonic()
-            job = self._jobs.get(self._job_id)
+            job = self._jobs.store.get(self._job_id)
             for event in self._kept():
                 yield self._tell(event)
                 spoke = time.monotonic()
@@ -152,7 +153,7 @@ class _Stream:
                 return
 
     def _kept(self) -> Iterator[JobEvent]:
-        while kept := self._jobs.events(self._job_id, self._after):
+        while kept := self._jobs.store.events(self._job_id, self._after):
             for event in kept:
                 self._after = event.number
                 yield event
@@ -163,7 +164,7 @@ class _Stream:
             data |= {"index": event.index} | self._segment(event.utterance)
         elif event.state is not None:
             data |= {"state": event.state.value}
-            if event.state is JobState.FAILED and (error := self._jobs.get(self._job_id).error):
+            if event.state is JobState.FAILED and (error := self._jobs.store.get(self._job_id).error):
                 data |= {"error": {"code": error.code, "message": error.message}}
         return _event(event.kind, data, event.number)
 
@@ -175,12 +176,12 @@ class _Stream:
         return segment
 
     def _progress(self, job: Job) -> dict[str, Any]:
-        eta_s = self._jobs.eta_s(job)
+        eta_s = estimate_eta_s(job)
         return {
             "stage": job.stage,
             "progress": round(job.progress, 4),
             "eta_s": None if eta_s is None else max(round(eta_s), 0),
-            "queue_position": self._jobs.position(job.id) if job.state is JobState.QUEUED else None,
+            "queue_position": self._jobs.queue_positions.get(job.id) if job.state is JobState.QUEUED else None,
         }
 
 

@@ -17,6 +17,7 @@ from diarist.api.runtime import runtime
 from diarist.api.schemas import Conversation
 from diarist.errors import JobCanceled, JobNotDone
 from diarist.jobs.error_codes import to_exception
+from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import Job, JobError, JobState
 from diarist.types import Diarization, Transcript, Turn, Utterance
 
@@ -44,7 +45,9 @@ def result(job_id: str, query: ResultQuery) -> Response:
         raise JobCanceled("The job was canceled: it has no result. Make a new one to have the recording worked on.")
     if not job.state.ended and not query.partial:
         return _not_done(job)
-    transcript = jobs.result(job.id) if job.state.ended else so_far(jobs.partial(job.id), runtime().settings.engine)
+    transcript = (
+        jobs.result(job.id) if job.state.ended else so_far(jobs.final_utterances(job.id), runtime().settings.engine)
+    )
     response = rendered(transcript, query, recording=job.order.filename, filename=job.id)
     if not job.state.ended:
         response.headers["Diarist-Partial"] = "true"
@@ -77,7 +80,7 @@ def failed(error: JobError) -> Response:
 
 def _not_done(job: Job) -> Response:
     least, most = RETRY_S
-    eta_s = runtime().jobs.eta_s(job)
+    eta_s = estimate_eta_s(job)
     response = problems.answer_to(
         JobNotDone(
             f"The job is {job.state} ({job.progress:.0%} done): it has no result yet. Ask again later, follow "

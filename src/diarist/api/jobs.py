@@ -31,6 +31,7 @@ from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
+from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.media.directory import new_job_id
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
 from diarist.observability import tracing
@@ -94,7 +95,7 @@ def list_jobs(query: JobsQuery) -> Response:
         created_after=query.created_after,
         created_before=query.created_before,
     )
-    page = service.jobs.page(wanted, query.limit, query.cursor)
+    page = service.jobs.store.page(wanted, query.limit, query.cursor)
     body = JobList(data=[_view(service, job) for job in page.jobs], next_cursor=page.cursor)
     response = Response(body.model_dump_json(), content_type="application/json")
     if page.cursor is not None:
@@ -133,7 +134,7 @@ def delete(job_id: str) -> Response:
 
     The recording, the result and everything else of it are gone when the answer comes.
     """
-    runtime().jobs.discard(get_owned_job(job_id).id)
+    runtime().jobs.delete(get_owned_job(job_id).id)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -142,13 +143,13 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    made = runtime().jobs.deliveries(get_owned_job(job_id).id)
+    made = runtime().jobs.outbox.deliveries(get_owned_job(job_id).id)
     return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
 
 
 def _view(service: Runtime, job: Job) -> JobView:
-    position = service.jobs.position(job.id) if job.state is JobState.QUEUED else None
-    return JobView.of(job, position, service.jobs.eta_s(job))
+    position = service.jobs.queue_positions.get(job.id) if job.state is JobState.QUEUED else None
+    return JobView.of(job, position, estimate_eta_s(job))
 
 
 def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
@@ -182,7 +183,7 @@ def _check_room(service: Runtime, order: Order) -> QueueFull | None:
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_room(request.content_length or 0, order, access.limit())
+        service.jobs.check_capacity(request.content_length or 0, order, access.limit())
     except QueueFull as error:
         if order.idempotency_key is None:
             raise
@@ -241,4 +242,4 @@ def _checked(service: Runtime, url: str | None, name: str) -> str | None:
 def _earlier(service: Runtime, order: Order) -> Job | None:
     if order.idempotency_key is None:
         return None
-    return service.jobs.repeated(order.owner, order.idempotency_key, order.fingerprint)
+    return service.jobs.find_by_idempotency_key(order.owner, order.idempotency_key, order.fingerprint)

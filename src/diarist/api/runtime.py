@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import BinaryIO, Protocol
 
 from flask import current_app
 
 from diarist.background_refresh import Recent
 from diarist.errors import EngineUnavailable, ServiceError
-from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
-from diarist.jobs.db.outbox import Delivery
-from diarist.jobs.model import Job, JobEvent, JobFilter, JobPage, Order, PoolStatus
+from diarist.jobs.model import JobState, PoolStatus
+from diarist.jobs.service import JobService
 from diarist.settings import Settings
-from diarist.types import Seconds, Transcript, Utterance
+from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -24,101 +21,6 @@ SPARE_THREADS = 2
 """Threads that no waiting caller and no listener can hold: what answers ``/status``."""
 
 STOPPING = "The service is stopping. Send the recording again when it is back."
-
-
-class Jobs(Protocol):
-    """The part of ``diarist.jobs.service.JobService`` that HTTP needs.
-
-    Every method may raise ``StoreUnavailable``; those that take the id of a job raise ``JobNotFound`` unless it says
-    otherwise.
-    """
-
-    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
-        """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
-        ...
-
-    def submit(
-        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
-    ) -> Job:
-        """Take a recording on; a file is moved.
-
-        Gives the earlier job back where the owner made one with the same idempotency key. ``limit``: how many
-        unfinished jobs the owner may have, where that is not MAX_QUEUED_PER_KEY. ``job_id``: of a new job.
-
-        Raises:
-            QueueFull: there are as many as may be.
-            StorageFull: there is too little disk space.
-            IdempotencyConflict: the earlier job with that key was another order.
-        """
-        ...
-
-    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
-        """Take an order on whose recording is fetched from its ``source_url``. Raises as ``submit`` does."""
-        ...
-
-    def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
-        """The owner's job with this key. Raises ``IdempotencyConflict`` where it was another order."""
-        ...
-
-    def get(self, job_id: str, owner: str | None = None) -> Job:
-        """The job as it is. Raises ``JobNotFound`` also where it is another owner's, or a waiting request."""
-        ...
-
-    def page(self, wanted: JobFilter, limit: int, cursor: str | None) -> JobPage:
-        """Jobs, newest first. Raises ``InvalidOption`` for a cursor that is none."""
-        ...
-
-    def position(self, job_id: str) -> int | None:
-        """The place of a job in the line, 1 for the next; None where it is in none. Never raises ``JobNotFound``."""
-        ...
-
-    def eta_s(self, job: Job) -> float | None:
-        """Seconds until the job has probably ended; None where nobody can say."""
-        ...
-
-    def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
-        """What happened after the event with the number ``after``, in order; some of it, where it is much."""
-        ...
-
-    def partial(self, job_id: str) -> tuple[Utterance, ...]:
-        """The utterances that are final already."""
-        ...
-
-    def cancel(self, job_id: str) -> Job:
-        """Stop a job that has not ended; the job as it is then."""
-        ...
-
-    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
-        """How the webhook of a job was sent, oldest first."""
-        ...
-
-    def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The job once it has ended, or as it is after ``timeout`` seconds.
-
-        Raises:
-            EngineUnavailable: the service stops, or the engine cannot be loaded and the job has not been begun.
-        """
-        ...
-
-    def result(self, job_id: str) -> Transcript:
-        """What a job that succeeded found. Raises what it failed with."""
-        ...
-
-    def discard(self, job_id: str) -> None:
-        """Stop it where it has not ended, and forget it with all that belongs to it. No error where it is gone."""
-        ...
-
-    def counts(self) -> tuple[int, int]:
-        """How many jobs wait, and how many are being worked on."""
-        ...
-
-    def report(self) -> PoolStatus:
-        """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
-        ...
-
-    def metrics_snapshot(self) -> MetricsSnapshot:
-        """What the metrics are made of."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +49,7 @@ class StatusCache:
     SILENT_S = 5.0
     """A store that has not answered for so long is told to be away."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
         self._glances = Recent("status", self._read, self.MAX_AGE_S)
 
@@ -169,9 +71,10 @@ class StatusCache:
         return self._last()
 
     def _read(self) -> ServiceStatus:
-        report = self._jobs.report()
+        report = self._jobs.pool_status()
         try:
-            return ServiceStatus(report, *self._jobs.counts())
+            counts = self._jobs.store.counts()
+            return ServiceStatus(report, counts[JobState.QUEUED], counts[JobState.RUNNING])
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
             raise
@@ -195,7 +98,7 @@ class Runtime:
     """One per application, in ``app.extensions["diarist"]``."""
 
     settings: Settings
-    jobs: Jobs
+    jobs: JobService
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the service begins to stop: callers that wait are answered 503 within half a second."""
 
@@ -225,7 +128,7 @@ class Runtime:
                 reason: the caller waits for it.
         """
         self.check_going_on()
-        report = self.jobs.report()
+        report = self.jobs.pool_status()
         if report.state == "error":
             raise EngineUnavailable(" ".join(("The engine is not available.", *report.errors)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from diarist import __version__
@@ -16,7 +16,9 @@ from diarist.auth.key_cache import KeyCache
 from diarist.auth.keys import KeyStore
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.database import open_database
-from diarist.jobs.service import JobService, open_service
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.service import JobService
+from diarist.jobs.workers.pool import COMMAND
 from diarist.observability import logs, tracing
 from diarist.settings import Settings
 from diarist.signals import stopped_by_signals
@@ -24,10 +26,15 @@ from diarist.signals import stopped_by_signals
 logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open_service) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer waiting callers 503, end the workers and return.
+def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer waiting callers with 503, stop the workers, and return.
 
-    Without any API key it listens on this machine's own address, whatever FLASK_HOST says.
+    Without any API key the service listens on the loopback address only, whatever FLASK_HOST says. The process has one
+    pool of database connections, which the API keys and the jobs share.
+
+    Args:
+        settings: The settings of the service.
+        worker_command: The command that starts a worker process.
 
     Raises:
         ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY or TRACES cannot be used, or the address
@@ -43,7 +50,7 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
         stack.callback(database.close)
         keys = KeyCache(settings, KeyStore(database))
         settings = access.listening(settings, keys)
-        jobs = open_jobs(settings)
+        jobs = JobService(settings, SqlJobStore(database), worker_command)
         server = Server(create_app(settings, jobs, keys), settings)
         stack.callback(server.close)
         stack.callback(jobs.stop)

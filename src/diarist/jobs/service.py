@@ -1,185 +1,170 @@
-"""What the HTTP service asks of jobs: take a recording, say how it is, give the result, forget it."""
+"""The job service: it creates, cancels and deletes jobs, waits for them, and returns their results."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from diarist.auth.keys import webhook_master
-from diarist.background_refresh import Recent
-from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
+from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
+from diarist.jobs.admission import RequestAdmission
 from diarist.jobs.completion import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot, outbox_rows
 from diarist.jobs.db.database import utc_now
-from diarist.jobs.db.job_store import SqlJobStore, open_store
+from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
-from diarist.jobs.db.outbox import Delivery, OutboxStore
+from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
 from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
-from diarist.jobs.model import (
-    ANY_QUEUE,
-    Job,
-    JobEvent,
-    JobFilter,
-    JobKind,
-    JobPage,
-    JobState,
-    Limits,
-    Order,
-    PoolStatus,
-)
+from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobState, Limits, Order, PoolStatus
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner
 from diarist.jobs.outbox.webhook import WebhookHandler
+from diarist.jobs.queue_positions import QueuePositions
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
 from diarist.jobs.workers.notifier import LocalNotifier, WorkerNotifier
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
 from diarist.settings import Settings
-from diarist.types import Seconds, Transcript, Utterance
+from diarist.types import Transcript, Utterance
 
 logger = logging.getLogger(__name__)
 
 MAX_FILENAME_CHARS = 255
 
 CALLER_LEASE_S = 60.0
-"""How long a request counts as attended after its caller was last seen to wait."""
+"""How long a request stays valid after its caller was last known to wait."""
 
 EXTEND_CALLER_LEASE_EVERY_S = 5.0
 
-POSITIONS_AGE_S = 0.5
-"""Places in the line are looked up for all jobs at once, this often at the most: polling costs next to nothing."""
-
-PATIENCE_S = 10.0
-"""How long a request waits for what the job store tells other requests, where it does not answer."""
-
-WAIT_POLL_S = 1.0
-"""Longest time between two looks at the store for a caller who waits, in case that a notice went astray."""
+LOCAL_POLL_S = 1.0
+"""The longest interval between two reads of the store for a waiting caller, in case a notification was lost."""
 
 FLEET_POLL_S = 0.25
-"""The same where workers are on other machines, which send no notices."""
+"""The same interval if the workers run on other machines, which send no notifications."""
 
-STALE_S = 60.0
-"""A worker that has said nothing for so long is taken for gone."""
-
-
-def open_service(settings: Settings) -> JobService:
-    """The jobs of this installation, not started yet. One service at a time may use a DATA_DIR.
-
-    Raises:
-        StoreUnavailable: the job store cannot be read or written; the message says what to do.
-        ConfigurationError: a setting cannot be used.
-    """
-    return JobService(settings, open_store(settings))
+WORKER_TIMEOUT_S = 60.0
+"""A worker that has not reported for this long counts as gone."""
 
 
 class JobService:
-    """Safe to call from any thread, once it is started. ``command`` starts a worker process."""
+    """Everything that the HTTP service asks of jobs. Safe to call from any thread once it is started.
+
+    Plain reads go to ``store`` and ``outbox`` directly.
+
+    Args:
+        settings: The settings of the service.
+        store: The job store. It is not closed with the service.
+        command: The command that starts a worker process.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+        StoreUnavailable: The job store cannot be read or written.
+    """
 
     def __init__(self, settings: Settings, store: SqlJobStore, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
-        self._store: JobStore = store
+        self.store: JobStore = store
         self._database = store.database
         self._media: MediaStore = open_media(settings)
-        self._completion = CompletionNotifier(store, FLEET_POLL_S if settings.distributed else WAIT_POLL_S)
-        self._pool = None if settings.distributed else WorkerPool(settings, store, self._notify, command)
-        self._queue: WorkerNotifier = _open_queue(settings) if self._pool is None else LocalNotifier(self._pool)
-        self._outbox = OutboxStore(self._database)
-        self._runner = OutboxRunner(
-            self._outbox,
+        self._completion = CompletionNotifier(store, FLEET_POLL_S if settings.distributed else LOCAL_POLL_S)
+        self._pool = None if settings.distributed else WorkerPool(settings, store, self._on_job_ended, command)
+        self._notifier: WorkerNotifier = _open_notifier(settings) if self._pool is None else LocalNotifier(self._pool)
+        self.outbox = OutboxStore(self._database)
+        self._outbox_runner = OutboxRunner(
+            self.outbox,
             {
                 outbox_rows.FETCH: DownloadHandler(
-                    settings, store, self._media, self._outbox, self._queue.notify, note=store.update_progress
+                    settings, store, self._media, self.outbox, self._notifier.notify, note=store.update_progress
                 ),
                 outbox_rows.WEBHOOK: WebhookHandler(
-                    settings, store, self._outbox, webhook_master(settings, self._database)
+                    settings, store, self.outbox, webhook_master(settings, self._database)
                 ),
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)
-        self._admitting = threading.Lock()
-        self._arriving = 0
-        self._counting = threading.Lock()
+        self._admission = RequestAdmission(store, settings.max_waiting)
+        self.queue_positions = QueuePositions(store)
         self._stopped = False
-        self._positions = Recent("positions", store.positions)
         self._caller_leases: dict[str, float] = {}
 
     def start(self) -> None:
-        """Clear what an earlier run left, then start the workers."""
+        """Recover the jobs of an earlier run, then start the workers."""
         if self._pool is None:
-            logger.info("Workers are elsewhere: QUEUE_URL is set, and `diarist worker` starts them on any machine")
+            logger.info("QUEUE_URL is set, so workers run elsewhere: start them with `diarist worker` on any machine")
         else:
-            recover_jobs(self._settings, self._store, self._media)
-            self._outbox.release()
+            recover_jobs(self._settings, self.store, self._media)
+            self.outbox.release()
             self._pool.start()
-        self._runner.start()
+        self._outbox_runner.start()
         self._sweeper.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Let everyone who waits go (``EngineUnavailable``) and end the worker processes."""
+        """Release all waiting callers with ``EngineUnavailable`` and end the worker processes."""
         self._stopped = True
         self._completion.close()
         self._sweeper.stop(timeout)
-        self._runner.stop(timeout)
+        self._outbox_runner.stop(timeout)
         if self._pool is not None:
             self._pool.stop(timeout)
-        self._queue.close()
+        self._notifier.close()
 
-    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
-        """Refuse an upload of about ``size_bytes`` before it is read; ``order`` is what is known of it by then.
+    def check_capacity(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
+        """Check that an upload of about ``size_bytes`` would be accepted, before it is read.
 
-        ``limit`` is as for ``submit``.
+        Args:
+            size_bytes: The declared size of the upload.
+            order: What is known of the order so far; None for a request.
+            limit: As in ``submit``.
 
         Raises:
-            QueueFull: as many recordings wait as may.
-            StorageFull: the disk has too little space.
+            QueueFull: The maximum number of jobs has been reached.
+            StorageFull: The disk has too little free space.
         """
         if order is not None and order.kind is JobKind.JOB:
-            self._store.check_limits(order.owner, self._limits(limit))
+            self.store.check_limits(order.owner, self._limits(limit))
         else:
-            with self._in_turn():
-                self._check_waiting()
+            self._admission.check()
         self._media.check_room(size_bytes)
 
     def submit(
         self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
     ) -> Job:
-        """Take a recording: a stream, copied from where it stands, or a file, moved away from where it is.
+        """Create a job from a recording, or return the job that the owner created with the same idempotency key.
 
-        Nothing is kept where it fails. ``limit``: how many unfinished jobs the owner may have, where that is not
-        MAX_QUEUED_PER_KEY. ``job_id``: of a new job (``new_job_id``); one with another id was made before.
+        Nothing is stored if this fails.
+
+        Args:
+            recording: A stream, which is copied from its current position, or a file, which is moved.
+            order: What to do with the recording.
+            limit: The maximum number of unfinished jobs of the owner; None for MAX_QUEUED_PER_KEY.
+            job_id: The ID for a new job (see ``new_job_id``). A job with another ID was created earlier.
 
         Raises:
-            QueueFull: as many recordings wait as may.
-            StorageFull: the disk has too little space, or ran full.
-            UploadTooLarge: it is larger than MAX_UPLOAD_MB.
-            IdempotencyConflict: its idempotency key stands for another order.
-            StoreUnavailable: the job store cannot be written.
+            QueueFull: The maximum number of jobs has been reached.
+            StorageFull: The disk has too little free space, or ran full.
+            UploadTooLarge: The recording is larger than MAX_UPLOAD_MB.
+            IdempotencyConflict: The idempotency key was used for another order.
+            StoreUnavailable: The job store cannot be written.
         """
         job_id = job_id or new_job_id()
-        with ExitStack() as place:
-            self._take_place(order, place)
+        with self._admission.reserve() if order.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
                 self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
-                if order.kind is JobKind.REQUEST:
-                    with self._in_turn():
-                        # In one step: between the two it would be counted twice, and others refused for it.
-                        job = self._create(job_id, order, size_bytes, limit)
-                        place.close()
-                else:
-                    job = self._create(job_id, order, size_bytes, limit)
-            except _PerhapsKept:
-                raise  # the recording stays for now: where there is no job of it, a sweep removes it
+                create = partial(self._create, job_id, order, size_bytes, limit)
+                job = create() if reservation is None else reservation.redeem(create)
+            except _CreationUnconfirmed:
+                raise  # The recording stays for now; if it has no job, a sweep removes it.
             except BaseException:
                 self._remove_media(job_id)
                 raise
@@ -187,72 +172,51 @@ class JobService:
             self._remove_media(job_id)
             return job
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._queue.notify(order.queue)
+        self._notifier.notify(order.queue)
         return job
 
     def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
-        """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
+        """Create a job whose recording is downloaded from ``order.source_url``. Arguments and errors as ``submit``."""
         job = self._create(job_id or new_job_id(), order, None, limit)
-        logger.info("Job queued, to be fetched", extra={"job_id": job.id})
-        self._runner.wake()
+        logger.info("Job queued: its recording is to be downloaded", extra={"job_id": job.id})
+        self._outbox_runner.wake()
         return job
 
-    def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
-        """The job that the owner made with this key before. Raises ``IdempotencyConflict`` where it was another."""
-        job = self._store.by_key(owner, idempotency_key)
+    def find_by_idempotency_key(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
+        """Return the job that the owner created with this key, or None.
+
+        Raises:
+            IdempotencyConflict: The key was used for another order.
+        """
+        job = self.store.by_key(owner, idempotency_key)
         return None if job is None else check_fingerprint(job, fingerprint)
 
-    def get(self, job_id: str, owner: str | None = None) -> Job:
-        """The job as it is; with ``owner``, as that one may see it.
+    def get(self, job_id: str, owner: str) -> Job:
+        """Return the job with this ID.
 
         Raises:
-            JobNotFound: there is none, or it is another owner's, or no job but a request.
+            JobNotFound: There is no such job, it belongs to another owner, or it is a request.
         """
-        job = self._store.get(job_id)
-        if owner is not None and (job.order.owner != owner or job.order.kind is not JobKind.JOB):
-            raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+        job = self.store.get(job_id)
+        if job.order.owner != owner or job.order.kind is not JobKind.JOB:
+            raise JobNotFound(f"There is no job {job_id!r}: it never existed, or it was deleted.")
         return job
 
-    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
-        """Jobs, newest first. Raises ``InvalidOption`` for a cursor that is none."""
-        return self._store.page(wanted, limit, cursor)
-
-    def position(self, job_id: str) -> int | None:
-        """The place of a job that waited a moment ago, 1 for the next; None where it does not wait any more."""
-        now = time.monotonic()
-        reading = self._positions.get(POSITIONS_AGE_S, PATIENCE_S)
-        if reading is not None and job_id not in reading.value and reading.asked_at < now:
-            reading = self._positions.get(0.0, PATIENCE_S)
-        if reading is None:
-            raise StoreUnavailable(_SILENT)
-        return reading.value.get(job_id)
-
-    def eta_s(self, job: Job) -> Seconds | None:
-        """How long a running job still takes, by how long its part so far took; None where nobody can say."""
-        if job.state is not JobState.RUNNING or job.started_at is None or job.progress < 0.02:
-            return None
-        took_s = (utc_now() - job.started_at).total_seconds()
-        return max(took_s * (1 - job.progress) / job.progress, 0.0)
-
-    def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
-        """What happened to a job after the event with this number."""
-        return self._store.events(job_id, after)
-
-    def partial(self, job_id: str) -> tuple[Utterance, ...]:
-        """The utterances that are final so far."""
-        found: list[Utterance] = []
+    def final_utterances(self, job_id: str) -> tuple[Utterance, ...]:
+        """Return the utterances of a job that are final so far."""
+        utterances: list[Utterance] = []
         after = 0
-        while page := self._store.events(job_id, after):
-            found += [event.utterance for event in page if event.utterance is not None]
+        while page := self.store.events(job_id, after):
+            utterances += [event.utterance for event in page if event.utterance is not None]
             after = page[-1].number
-        return tuple(found)
+        return tuple(utterances)
 
     def wait(self, job_id: str, timeout: float | None = None) -> Job:
-        """The job once it has ended, or as it is after ``timeout`` seconds.
+        """Wait until the job has ended, for at most ``timeout`` seconds, and return it.
 
         Raises:
-            JobNotFound: it is not there, or was deleted meanwhile.
-            EngineUnavailable: the service stops, or the engine cannot be loaded and the job has not been begun.
+            JobNotFound: There is no such job, or it was deleted meanwhile.
+            EngineUnavailable: The service is stopping, or the engine cannot be loaded and the job has not started.
         """
         job = self._completion.wait(job_id, timeout, self._check_engine)
         if self._stopped and not job.state.ended:
@@ -261,85 +225,75 @@ class JobService:
         return job
 
     def result(self, job_id: str) -> Transcript:
-        """The transcript of a job that succeeded.
+        """Return the transcript of a job that succeeded.
 
         Raises:
-            JobNotFound: there is no such job.
-            Cancelled: it was canceled.
-            ServiceError: it has not ended.
-            DiaristError: it failed; the error that it failed with.
+            JobNotFound: There is no such job.
+            Cancelled: The job was canceled.
+            ServiceError: The job has not ended.
+            DiaristError: The job failed; this is the error that it failed with.
         """
-        job = self._store.get(job_id)
+        job = self.store.get(job_id)
         if job.error is not None:
             raise to_exception(job.error)
         if job.state is JobState.CANCELED:
             raise Cancelled("The job was canceled.")
         if job.state is not JobState.SUCCEEDED:
             raise ServiceError("The job has not ended yet. Wait for it first.")
-        return self._store.transcript(job_id)
+        return self.store.transcript(job_id)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
-        job = self._store.cancel(job_id)
-        self._queue.notify(job.order.queue)
+        """Cancel a job that has not ended. Its worker stops within two seconds. Raises ``JobNotFound``."""
+        job = self.store.cancel(job_id)
+        self._notifier.notify(job.order.queue)
         self._completion.notify()
-        self._runner.wake()
+        self._outbox_runner.wake()
         return job
 
-    def discard(self, job_id: str) -> None:
-        """Forget a job in any state, with its recording and its transcript. No error where it is not there."""
-        kept = self._is_job(job_id)
+    def delete(self, job_id: str) -> None:
+        """Delete a job in any state, with its recording and its transcript. It is no error if there is none."""
+        erase_now = self._is_job(job_id)
         try:
-            self._store.delete(job_id)
+            self.store.delete(job_id)
         finally:
-            self._runner.drop(job_id)
+            self._outbox_runner.drop(job_id)
             self._remove_media(job_id)
             self._caller_leases.pop(job_id, None)
-            if kept:
-                # A request's words are overwritten by the next sweep; who deletes a job wants it gone now.
+            if erase_now:
+                # The next sweep overwrites the text of a request; whoever deletes a job wants it gone now.
                 erase_deleted(self._database)
-            self._queue.notify(ANY_QUEUE)
+            self._notifier.notify(ANY_QUEUE)
             self._completion.notify()
 
-    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
-        """Every attempt to tell the caller's server of the end, oldest first."""
-        return self._outbox.deliveries(job_id)
-
-    def counts(self) -> tuple[int, int]:
-        """How many jobs wait, and how many are being worked on."""
-        states = self._store.counts()
-        return states[JobState.QUEUED], states[JobState.RUNNING]
-
-    def report(self) -> PoolStatus:
-        """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
+    def pool_status(self) -> PoolStatus:
+        """Return what the workers last reported: ``loading`` before the first report, ``error`` without the store."""
         try:
-            return PoolStatus.of(self._store.reports(STALE_S))
+            return PoolStatus.of(self.store.reports(WORKER_TIMEOUT_S))
         except ServiceError as error:
             return PoolStatus("error", (), (str(error),))
 
     def metrics_snapshot(self) -> MetricsSnapshot:
-        """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
-        return metrics_snapshot.read(self._database, STALE_S)
+        """Read the values of the metrics that the job store holds. Raises ``StoreUnavailable``."""
+        return metrics_snapshot.read(self._database, WORKER_TIMEOUT_S)
 
     def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
-        now = utc_now()
         job = Job(
-            id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)), created_at=now,
-            size_bytes=size_bytes or 0, ready=size_bytes is not None, recording=size_bytes is not None,
-            stage="queued" if size_bytes is not None else "download",
+            id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)),
+            created_at=utc_now(), size_bytes=size_bytes or 0, ready=size_bytes is not None,
+            recording=size_bytes is not None, stage="queued" if size_bytes is not None else "download",
         )  # fmt: skip
         try:
             if order.kind is JobKind.JOB:
-                return self._store.create(job, self._limits(limit))
-            return self._store.create(job, caller_lease_s=CALLER_LEASE_S)
+                return self.store.create(job, self._limits(limit))
+            return self.store.create(job, caller_lease_s=CALLER_LEASE_S)
         except StoreUnavailable as error:
-            # It may have been kept all the same, where the connection was lost after that.
+            # The job may have been stored all the same, if the connection was lost after the commit.
             try:
-                return self._store.get(job_id)
+                return self.store.get(job_id)
             except JobNotFound:
                 raise error from None
             except ServiceError:
-                raise _PerhapsKept(str(error)) from error
+                raise _CreationUnconfirmed(str(error)) from error
 
     def _limits(self, limit: int | None) -> Limits:
         return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
@@ -347,87 +301,48 @@ class JobService:
     def _extend_caller_lease(self, job: Job) -> None:
         if job.caller_lease_until is None or job.state.ended:
             return
-        # By this machine's own clock: the store's may be another.
+        # This uses the clock of this machine: the clock of the store may differ.
         now = time.monotonic()
         if now - self._caller_leases.get(job.id, float("-inf")) >= EXTEND_CALLER_LEASE_EVERY_S:
-            self._store.extend_caller_lease(job.id, CALLER_LEASE_S)
+            self.store.extend_caller_lease(job.id, CALLER_LEASE_S)
             self._caller_leases[job.id] = now
-
-    def _take_place(self, order: Order, place: ExitStack) -> None:
-        """Hold a place for a request while its recording arrives; ``place`` gives it free.
-
-        Jobs are counted by the store alone, in the transaction that keeps them: there is room for many.
-        """
-        if order.kind is JobKind.JOB:
-            return
-        with self._in_turn():
-            self._check_waiting()
-            with self._counting:
-                self._arriving += 1
-        place.callback(self._give_place)
-
-    def _give_place(self) -> None:
-        # Not in turn: whoever gives up must not wait for a store that holds up another one.
-        with self._counting:
-            self._arriving -= 1
-
-    @contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """One request at a time is counted and kept. Raises ``StoreUnavailable`` where one takes too long."""
-        if not self._admitting.acquire(timeout=PATIENCE_S):
-            raise StoreUnavailable(_SILENT)
-        try:
-            yield
-        finally:
-            self._admitting.release()
-
-    def _check_waiting(self) -> None:
-        most = self._settings.max_waiting
-        if self._store.waiting(JobKind.REQUEST) + self._arriving >= most:
-            raise QueueFull(
-                f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
-                "whoever runs it can raise MAX_WAITING."
-            )
 
     def _check_engine(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
-            report = self.report()
-            if report.state == "error":
-                raise EngineUnavailable(" ".join(("The engine is not available.", *report.errors)))
+            status = self.pool_status()
+            if status.state == "error":
+                raise EngineUnavailable(" ".join(("The engine is not available.", *status.errors)))
 
     def _is_job(self, job_id: str) -> bool:
         try:
-            return self._store.get(job_id).order.kind is JobKind.JOB
+            return self.store.get(job_id).order.kind is JobKind.JOB
         except JobNotFound:
             return False
 
-    def _notify(self) -> None:
-        """A worker has ended a job."""
+    def _on_job_ended(self) -> None:
         self._completion.notify()
-        self._runner.wake()
+        self._outbox_runner.wake()
 
     def _remove_media(self, job_id: str) -> None:
         try:
             self._media.remove(job_id)
         except ServiceError as error:
             logger.warning(
-                "The recording of a job cannot be removed (%s); the sweep tries again", error, extra={"job_id": job_id}
-            )
+                "The recording of a job cannot be removed (%s); the sweep will try again", error,
+                extra={"job_id": job_id},
+            )  # fmt: skip
 
 
-_SILENT = "The job store does not answer. Try again later; whoever runs the service can see whether the database is up."
+class _CreationUnconfirmed(StoreUnavailable):
+    """The job store failed in a way that leaves open whether the job was created."""
 
 
-class _PerhapsKept(StoreUnavailable):
-    """Nobody can say whether the job was made."""
-
-
-def _open_queue(settings: Settings) -> WorkerNotifier:
+def _open_notifier(settings: Settings) -> WorkerNotifier:
     from diarist.jobs.workers.celery_notifier import CeleryNotifier
 
     return CeleryNotifier(settings.queue_url)
 
 
 def _storable(filename: str) -> str:
-    """Without what a database refuses, and of bounded length; it is never part of a path."""
+    """Return the file name without what a database refuses, and of bounded length. It is never part of a path."""
     return filename.encode("utf-8", "replace").decode("utf-8").replace("\0", "")[:MAX_FILENAME_CHARS]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from diarist.jobs.db.job_store import SqlJobStore, open_store
-from diarist.jobs.model import Job, Order
+from diarist.jobs.model import Job, JobState, Order
 from diarist.jobs.service import JobService
 from diarist.settings import Settings, load_settings
 from support.old_job_stores import OldStore
@@ -84,6 +84,11 @@ class Bench:
         path = self.folder / name
         return path.read_text(encoding="ascii").splitlines() if path.exists() else []
 
+    def counts(self) -> tuple[int, int]:
+        """How many jobs are queued and how many are running."""
+        states = self.store.counts()
+        return states[JobState.QUEUED], states[JobState.RUNNING]
+
     @property
     def pid(self) -> int:
         """Of the only worker."""
@@ -99,7 +104,7 @@ class Bench:
         _until(lambda: len(self.lines("begun")) >= times)
 
     def until_ready(self) -> None:
-        _until(lambda: self.service.report().state == "ready")
+        _until(lambda: self.service.pool_status().state == "ready")
 
 
 @pytest.fixture

@@ -38,12 +38,12 @@ def still(make_bench):
 def test_the_queue_has_an_end_and_a_place_that_comes_free_is_taken(still):
     first = still.submit("one")
     still.submit("two")
-    assert still.service.counts() == (2, 0)
-    for refused in (still.service.check_room, lambda: still.submit("three")):
+    assert still.counts() == (2, 0)
+    for refused in (still.service.check_capacity, lambda: still.submit("three")):
         with pytest.raises(QueueFull, match="2 recordings wait"):
             refused()
     assert len(list(still.settings.media_dir.iterdir())) == 2
-    still.service.discard(first.id)
+    still.service.delete(first.id)
     still.submit("three")
 
 
@@ -75,7 +75,7 @@ def test_a_recording_takes_one_place_while_it_is_noted(still, monkeypatch):
 
         def create_and_be_asked(job: Job, limits: Limits | None = None, caller_lease_s: float | None = None) -> Job:
             create(job, limits, caller_lease_s)
-            asked.append(pool.submit(still.service.check_room))
+            asked.append(pool.submit(still.service.check_capacity))
             wait(asked, timeout=0.5)
             return job
 
@@ -88,14 +88,14 @@ def test_an_upload_that_is_too_large_leaves_nothing_and_frees_its_place(still):
     for _ in range(3):
         with pytest.raises(UploadTooLarge):
             still.submit("x" * (2**20 + 1))
-    assert still.service.counts() == (0, 0)
+    assert still.counts() == (0, 0)
     assert list(still.settings.media_dir.iterdir()) == []
     still.submit("x" * 2**20)
 
 
 def test_a_disk_without_room_is_told_as_such(make_bench):
     still = make_bench(start=False, min_free_mb=2**20)
-    for refused in (still.service.check_room, lambda: still.submit("said")):
+    for refused in (still.service.check_capacity, lambda: still.submit("said")):
         with pytest.raises(StorageFull, match="MIN_FREE_MB"):
             refused()
     assert list(still.settings.media_dir.iterdir()) == []
@@ -107,14 +107,14 @@ def test_a_file_is_taken_over_with_its_options(still, tmp_path):
     options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr")
     job = still.service.submit(upload, Order(options, "talk.wav", "r-9"))
     assert not upload.exists()
-    kept = still.service.get(job.id)
+    kept = still.service.store.get(job.id)
     assert (kept.order.options, kept.order.request_id, kept.size_bytes) == (options, "r-9", 4)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a\0b", "\ud800", "x" * 5_000, "\r\nforged", "", "-i.wav"])
 def test_a_filename_is_only_ever_a_text(still, name):
     job = still.submit("said", filename=name)
-    kept = still.service.get(job.id)
+    kept = still.service.store.get(job.id)
     assert len(kept.order.filename) <= 255
     assert "\0" not in kept.order.filename
     assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
@@ -156,7 +156,7 @@ def test_a_store_that_cannot_be_read_shows_in_the_report(still):
     still.store.close()
     path = still.settings.data_dir / "jobs.sqlite3"
     path.write_bytes(b"damage" * 1_000)
-    report = still.service.report()
+    report = still.service.pool_status()
     assert report.state == "error"
     assert "damaged" in report.errors[0]
     for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"):
@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_removed_is_told_and_does_not_stop_the_answer(st
     caplog.set_level(logging.WARNING)
     with monkeypatch.context() as patched:
         patched.setattr(os, "rmdir", refuse)
-        still.service.discard(job.id)
+        still.service.delete(job.id)
     assert "cannot be removed" in caplog.text
 
 
@@ -284,10 +284,10 @@ def test_clocks_of_the_machine_and_of_the_store_need_not_agree(make_bench, until
 
 def test_a_job_that_has_just_come_has_its_place(still):
     first, second, third = (still.submit("said", kind=JobKind.JOB) for _ in range(3))
-    assert [still.service.position(job.id) for job in (first, second, third)] == [1, 2, 3]
+    assert [still.service.queue_positions.get(job.id) for job in (first, second, third)] == [1, 2, 3]
     still.service.cancel(first.id)
-    assert still.service.position(still.submit("said", kind=JobKind.JOB).id) == 3
-    assert still.service.position(second.id) == 1
+    assert still.service.queue_positions.get(still.submit("said", kind=JobKind.JOB).id) == 3
+    assert still.service.queue_positions.get(second.id) == 1
 
 
 def test_an_id_that_was_chosen_before_says_whether_a_job_is_new(still):
@@ -308,13 +308,14 @@ def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(sett
 def test_a_store_that_hangs_on_one_caller_holds_up_the_others_for_a_bounded_time(
     settings, postgres_server, monkeypatch
 ):
-    monkeypatch.setattr("diarist.jobs.service.PATIENCE_S", 0.2)
+    monkeypatch.setattr("diarist.jobs.admission.STORE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("diarist.jobs.queue_positions.STORE_TIMEOUT_S", 0.2)
     store = open_store(settings.model_copy(update={"database_url": postgres_server.fresh_database()}))
     service = JobService(settings, store)
     try:
-        assert service.position("a-job") is None
+        assert service.queue_positions.get("a-job") is None
         with ThreadPoolExecutor(8) as pool, postgres_server.frozen():
-            for ask in (service.check_room, lambda: service.position("a-job")):
+            for ask in (service.check_capacity, lambda: service.queue_positions.get("a-job")):
                 asked = [pool.submit(ask) for _ in range(4)]
                 answered = wait(asked, 20, return_when=FIRST_COMPLETED).done
                 assert answered

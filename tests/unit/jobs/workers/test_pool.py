@@ -24,7 +24,7 @@ def pair(make_bench, until):
 
     def make(**settings: object):
         bench = make_bench(workers=2, **settings)
-        until(lambda: [worker.state for worker in bench.service.report().workers] == ["ready", "ready"])
+        until(lambda: [worker.state for worker in bench.service.pool_status().workers] == ["ready", "ready"])
         return bench
 
     return make
@@ -34,7 +34,7 @@ def test_jobs_run_in_parallel_and_each_one_once(pair):
     bench = pair()
     jobs = [bench.submit("wait go") for _ in range(2)]
     bench.until_begun(2)
-    assert bench.service.counts() == (0, 2)
+    assert bench.counts() == (0, 2)
     assert sorted(map(int, bench.lines("begun"))) == sorted(bench.pids)
     bench.tell("go")
     jobs += [bench.submit(f"say {number}") for number in range(10)]
@@ -56,8 +56,8 @@ def test_another_worker_runs_the_job_of_one_that_dies_or_hangs(pair, until, end)
     os.kill(first, end)
     bench.until_begun(2)
     assert int(bench.lines("begun")[1]) == other
-    until(lambda: "error" in {worker.state for worker in bench.service.report().workers})
-    report = bench.service.report()
+    until(lambda: "error" in {worker.state for worker in bench.service.pool_status().workers})
+    report = bench.service.pool_status()
     assert (report.state, len(report.errors)) == ("ready", 1)
     assert "models pull" in report.errors[0]
     bench.tell("go")
@@ -88,11 +88,11 @@ def test_each_worker_sees_only_the_gpu_of_its_slot(make_bench, until, monkeypatc
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
     bench = make_bench(engine="nemo", cpu_threads=3, files=("cuda",))
-    until(lambda: [worker.state for worker in bench.service.report().workers] == ["ready", "ready"])
+    until(lambda: [worker.state for worker in bench.service.pool_status().workers] == ["ready", "ready"])
     assert sorted(bench.lines("slots")) == ["5 3", "GPU-7 3"]
-    devices = [worker.device for worker in bench.service.report().workers]
+    devices = [worker.device for worker in bench.service.pool_status().workers]
     assert devices == ["cuda:5 (a card)", "GPU-7 (a card)"]
-    assert bench.service.report().device == "cuda:5 (a card), GPU-7 (a card)"
+    assert bench.service.pool_status().device == "cuda:5 (a card), GPU-7 (a card)"
     job = bench.submit("say hello")
     bench.service.wait(job.id, WAIT_S)
     assert bench.service.result(job.id).device in devices

@@ -39,10 +39,10 @@ def test_a_recording_becomes_a_transcript_and_no_file_remains(bench):
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
     assert bench.service.result(job.id).utterances[0].text == "say hello"
-    bench.service.discard(job.id)
+    bench.service.delete(job.id)
     assert list(bench.settings.media_dir.iterdir()) == []
     with pytest.raises(JobNotFound):
-        bench.service.get(job.id)
+        bench.service.store.get(job.id)
 
 
 def test_the_engine_is_loaded_once_for_many_jobs(bench):
@@ -51,15 +51,15 @@ def test_the_engine_is_loaded_once_for_many_jobs(bench):
         bench.service.wait(job.id, WAIT_S)
         assert bench.service.result(job.id).utterances[0].text == f"say {number}"
     assert len(bench.lines("loads")) == 1
-    report = bench.service.report()
+    report = bench.service.pool_status()
     assert (report.models[0].state, report.device, len(report.workers)) == ("ready", "cpu", 1)
 
 
 def test_progress_is_visible_during_a_job(bench, until):
     job = bench.submit("wait go")
-    until(lambda: bench.service.get(job.id).stage == "wait")
-    assert bench.service.get(job.id).progress == 0.5
-    assert bench.service.counts() == (0, 1)
+    until(lambda: bench.service.store.get(job.id).stage == "wait")
+    assert bench.service.store.get(job.id).progress == 0.5
+    assert bench.counts() == (0, 1)
     bench.tell("go")
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
@@ -142,11 +142,11 @@ def test_a_job_deleted_while_it_runs_stops_and_its_waiting_caller_is_told(bench)
     job = bench.submit("wait never")
     after = bench.submit("say on")
     bench.until_begun()
-    bench.service.discard(job.id)
+    bench.service.delete(job.id)
     with pytest.raises(JobNotFound):
         bench.service.wait(job.id, WAIT_S)
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
-    bench.service.discard(after.id)
+    bench.service.delete(after.id)
     assert list(bench.settings.media_dir.iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_sigterm_requeues_the_job_as_untried_and_ends_the_worker_soon(bench, scr
     os.kill(first, signal.SIGTERM)
     until(lambda: has_ended(first) or bench.pids != (first,))
     bench.until_begun(2)
-    assert bench.service.get(job.id).attempts == 1
+    assert bench.service.store.get(job.id).attempts == 1
 
 
 @pytest.mark.parametrize("script", ["wait never", "block never", "child pids\nblock never"])
@@ -185,8 +185,8 @@ def test_a_worker_that_hangs_is_killed_and_the_next_one_runs_its_job(make_bench)
 
 def test_a_worker_that_hangs_while_it_loads_is_reported(make_bench, until):
     bench = make_bench(files=("freeze-while-loading",), job_lease_s=1.0)
-    until(lambda: bench.service.report().state == "error")
-    assert "no heartbeat" in bench.service.report().errors[0]
+    until(lambda: bench.service.pool_status().state == "error")
+    assert "no heartbeat" in bench.service.pool_status().errors[0]
     (bench.folder / "freeze-while-loading").unlink()
     bench.until_ready()
 
@@ -196,13 +196,13 @@ def test_loading_may_take_longer_than_the_lease(make_bench, until):
     until(lambda: bench.lines("loads"))
     loads_since = time.monotonic()
     until(lambda: time.monotonic() - loads_since > 4 * bench.settings.job_lease_s)
-    report = bench.service.report()
+    report = bench.service.pool_status()
     assert (report.state, report.errors, report.device) == ("loading", (), None)
     assert [model.state for model in report.models] == ["loading"]
     bench.tell("loaded")
     bench.until_ready()
     assert len(bench.lines("loads")) == 1
-    assert bench.service.report().device == "cpu"
+    assert bench.service.pool_status().device == "cpu"
 
 
 def test_work_without_progress_is_considered_stalled(make_bench):
@@ -216,8 +216,8 @@ def test_long_native_work_keeps_its_lease(make_bench, until):
     bench = make_bench(job_lease_s=0.5)
     job = bench.submit("block go")
     bench.until_begun()
-    first_lease = bench.service.get(job.id).lease_until
-    until(lambda: (bench.service.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
+    first_lease = bench.service.store.get(job.id).lease_until
+    until(lambda: (bench.service.store.get(job.id).lease_until - first_lease).total_seconds() > 1.5)
     bench.tell("go")
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 1)
@@ -233,8 +233,8 @@ def test_child_processes_of_a_killed_worker_are_killed(bench, until):
 
 def test_an_engine_that_cannot_be_loaded_is_reported_and_retried(make_bench, until):
     bench = make_bench(files=("no-network",))
-    until(lambda: bench.service.report().state == "error")
-    assert bench.service.report().errors == (
+    until(lambda: bench.service.pool_status().state == "error")
+    assert bench.service.pool_status().errors == (
         "No source of models can be reached. Connect, or run `diarist models pull`.",
     )
     job = bench.submit("say hello")
@@ -242,23 +242,23 @@ def test_an_engine_that_cannot_be_loaded_is_reported_and_retried(make_bench, unt
         bench.service.wait(job.id, WAIT_S)
     (bench.folder / "no-network").unlink()
     bench.until_ready()
-    assert bench.service.report().errors == ()
+    assert bench.service.pool_status().errors == ()
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
 def test_an_unexpected_error_while_loading_is_not_disclosed(make_bench, until):
     bench = make_bench(files=("fault-while-loading",))
-    until(lambda: bench.service.report().state == "error")
-    assert "secret" not in " ".join(bench.service.report().errors)
+    until(lambda: bench.service.pool_status().state == "error")
+    assert "secret" not in " ".join(bench.service.pool_status().errors)
 
 
 def test_a_worker_that_dies_while_it_loads_is_reported_until_one_is_ready(make_bench, until):
     bench = make_bench(files=("die-while-loading",))
-    until(lambda: len(bench.lines("loads")) >= 2 and bench.service.report().state == "error")
-    assert "SIGKILL" in bench.service.report().errors[0]
+    until(lambda: len(bench.lines("loads")) >= 2 and bench.service.pool_status().state == "error")
+    assert "SIGKILL" in bench.service.pool_status().errors[0]
     (bench.folder / "die-while-loading").unlink()
     bench.until_ready()
-    assert bench.service.report().errors == ()
+    assert bench.service.pool_status().errors == ()
     assert len(bench.store.reports()) == 1
 
 
@@ -268,7 +268,7 @@ def test_a_worker_that_cannot_be_started_is_reported(settings, until):
     service.start()
     try:
         errors: list[str] = []
-        until(lambda: errors.extend(service.report().errors) or errors)
+        until(lambda: errors.extend(service.pool_status().errors) or errors)
         assert "could not be started" in errors[0]
         assert "nowhere" not in errors[0]
     finally:

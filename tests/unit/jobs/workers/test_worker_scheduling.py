@@ -25,7 +25,7 @@ def test_a_request_interrupts_a_long_job(bench):
     bench.until_begun()
     request = bench.submit("say quickly")
     assert bench.service.wait(request.id, WAIT_S).state is JobState.SUCCEEDED
-    running = bench.service.get(job.id)
+    running = bench.service.store.get(job.id)
     assert (running.state, running.attempts) == (JobState.RUNNING, 1)
     bench.tell("go")
     assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
@@ -53,7 +53,7 @@ def test_a_request_succeeds_when_the_interrupted_job_is_canceled(bench):
     assert bench.service.wait(request.id, WAIT_S).state is JobState.SUCCEEDED
     after = bench.submit("say on", kind=JobKind.JOB)
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
-    assert bench.service.get(job.id).state is JobState.CANCELED
+    assert bench.service.store.get(job.id).state is JobState.CANCELED
     assert len(bench.lines("loads")) == 1
 
 
@@ -101,7 +101,7 @@ def test_blocked_work_ends_when_it_is_canceled(bench, wait_until):
     wait_until(lambda: blocked not in bench.pids)
     done = bench.service.wait(after.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
-    assert bench.service.get(job.id).state is JobState.CANCELED
+    assert bench.service.store.get(job.id).state is JobState.CANCELED
 
 
 def test_an_internal_error_is_retried_and_reported_if_it_persists(make_bench):
@@ -111,7 +111,7 @@ def test_an_internal_error_is_retried_and_reported_if_it_persists(make_bench):
     assert (failed.state, failed.attempts) == (JobState.FAILED, 3)
     with pytest.raises(JobFailed, match="r-1"):
         bench.service.result(job.id)
-    assert [event.state for event in bench.service.events(job.id)] == [
+    assert [event.state for event in bench.service.store.events(job.id)] == [
         JobState.QUEUED, JobState.RUNNING, JobState.QUEUED, JobState.RUNNING, JobState.QUEUED, JobState.RUNNING,
         JobState.FAILED,
     ]  # fmt: skip
@@ -130,22 +130,22 @@ def test_owners_are_served_in_turn(make_bench):
     bench.until_begun()
     many = [bench.submit(f"say {number}", kind=JobKind.JOB, owner="greedy") for number in range(5)]
     single = bench.submit("say once", kind=JobKind.JOB, owner="modest")
-    assert bench.service.position(single.id) == 1
-    assert [bench.service.position(job.id) for job in many] == [2, 3, 4, 5, 6]
+    assert bench.service.queue_positions.get(single.id) == 1
+    assert [bench.service.queue_positions.get(job.id) for job in many] == [2, 3, 4, 5, 6]
     bench.tell("go")
     for job in (first, *many, single):
         bench.service.wait(job.id, WAIT_S)
-    assert bench.service.get(single.id).ended_at < bench.service.get(many[0].id).ended_at
+    assert bench.service.store.get(single.id).ended_at < bench.service.store.get(many[0].id).ended_at
 
 
 def test_final_utterances_are_available_before_the_job_ends(bench, wait_until):
     job = bench.submit("finalize 2\nwait go", kind=JobKind.JOB)
-    wait_until(lambda: bench.service.get(job.id).finalized == 2)
-    assert bench.service.get(job.id).state is JobState.RUNNING
-    early = bench.service.partial(job.id)
+    wait_until(lambda: bench.service.store.get(job.id).finalized == 2)
+    assert bench.service.store.get(job.id).state is JobState.RUNNING
+    early = bench.service.final_utterances(job.id)
     bench.tell("go")
     bench.service.wait(job.id, WAIT_S)
-    assert early == bench.service.partial(job.id) == bench.service.result(job.id).utterances
+    assert early == bench.service.final_utterances(job.id) == bench.service.result(job.id).utterances
 
 
 def test_utterances_finalized_by_two_attempts_are_shown_once(bench, wait_until):
@@ -153,9 +153,9 @@ def test_utterances_finalized_by_two_attempts_are_shown_once(bench, wait_until):
     job = bench.submit("finalize 2\ndie 1", kind=JobKind.JOB)
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
-    indices = [event.index for event in bench.service.events(job.id) if event.kind == "utterance"]
+    indices = [event.index for event in bench.service.store.events(job.id) if event.kind == "utterance"]
     assert indices == [0, 1]
-    assert bench.service.partial(job.id) == bench.service.result(job.id).utterances
+    assert bench.service.final_utterances(job.id) == bench.service.result(job.id).utterances
 
 
 def test_a_draining_worker_finishes_its_job_and_starts_no_other(bench, wait_until):
@@ -167,8 +167,8 @@ def test_a_draining_worker_finishes_its_job_and_starts_no_other(bench, wait_unti
     bench.tell("go")
     pool.drain(WAIT_S)
     assert pool.pids == ()
-    assert bench.service.get(job.id).state is JobState.SUCCEEDED
-    waiting = bench.service.get(after.id)
+    assert bench.service.store.get(job.id).state is JobState.SUCCEEDED
+    waiting = bench.service.store.get(after.id)
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
 
 
