@@ -18,7 +18,7 @@ from pathlib import Path
 from diarist.errors import ServiceError
 from diarist.jobs.db.database import Database, utc_now
 from diarist.jobs.db.secure_delete import erase_deleted
-from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.outbox import download
 from diarist.jobs.store import JobStore
 from diarist.jobs.workers import scatter

@@ -23,7 +23,8 @@ from diarist.jobs.db.outbox import Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
     Job,

@@ -6,7 +6,7 @@ import logging
 import shutil
 
 from diarist.errors import ServiceError
-from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.store import JobStore
 from diarist.settings import Settings
 

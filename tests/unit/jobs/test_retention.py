@@ -24,7 +24,8 @@ from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
 from diarist.jobs.outbox import download
 from diarist.jobs.retention import Sweeper, Swept
@@ -139,7 +140,8 @@ import sys
 from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
-from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
 import numpy as np

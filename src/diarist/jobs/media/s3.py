@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.directory import (
+from diarist.jobs.media.base import (
     CHUNK_BYTES,
     PARTS,
     RECORDING,

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.error_codes import to_job_error
-from diarist.jobs.media.directory import MediaStore, check_disk
+from diarist.jobs.media.base import MediaStore, check_disk
 from diarist.jobs.model import Job, JobError, JobState
 from diarist.jobs.outbox.runner import LEASE_S
 from diarist.jobs.store import JobStore

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import open_media
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.workers.pool import COMMAND, WorkerPool

@@ -16,7 +16,7 @@ from diarist import __version__
 from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing, StorageFull
 from diarist.jobs.db.chunks import ChunkStore, Task
-from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Chunk, ChunkProgress, Engine
 from diarist.scratch import disk_full

@@ -21,7 +21,8 @@ from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.error_codes import to_job_error
-from diarist.jobs.media.directory import MediaStore, open_media
+from diarist.jobs.media.base import MediaStore
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, WorkerReport
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.heartbeat import Heartbeat

@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from botocore.response import StreamingBody
 
 from diarist.errors import Cancelled, ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.media.s3 import TRIES
 from diarist.jobs.media.s3_errors import explained
 from diarist.settings import load_settings

@@ -16,7 +16,9 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order
 from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
 from diarist.settings import Settings
@@ -417,7 +419,7 @@ import sys
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.outbox.download import DownloadHandler
-from diarist.jobs.media.directory import open_media
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.settings import load_settings
 
