@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 from flask import Request
 from werkzeug.datastructures import FileStorage
 from werkzeug.formparser import FormDataParser
 
+from diarist import scratch
 from diarist.api.runtime import runtime
-from diarist.errors import EmptyAudio, InvalidOption, StorageFull, UploadTooLarge
-from diarist.scratch import disk_full
+from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +34,7 @@ may keep some of it back, so that much less would refuse recordings, depending o
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header of a request that is to be done once, however often it is sent."""
 
-TEMP_PREFIX = "diarist-upload-"
-"""Of the files in TEMP_AUDIO_DIR, so that a start after a crash can sweep what was left."""
-
-SWEEP_AGE_S = 3_600.0
+SWEEP_AGE = timedelta(hours=1)
 """Younger files may be another service's, which shares TEMP_AUDIO_DIR: an upload is such a file for moments only."""
 
 
@@ -93,10 +88,8 @@ class UploadFile:
         self._limit_bytes = limit_bytes
         self.digest = digest
         self.size_bytes = 0
-        with _room():
-            descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=folder)
-        self.path = Path(name)
-        self._file: BinaryIO = os.fdopen(descriptor, "w+b")
+        with _disk_full_errors():
+            self._file, self.path = scratch.create_file(folder, scratch.UPLOAD_PREFIX)
 
     def write(self, data: bytes) -> int:
         self.size_bytes += len(data)
@@ -104,14 +97,14 @@ class UploadFile:
             raise too_large(self._limit_bytes)
         if self.digest is not None:
             self.digest.update(data)
-        with _room():
+        with _disk_full_errors():
             return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with _room():
+        with _disk_full_errors():
             return self._file.seek(offset, whence)
 
     def close(self) -> None:
@@ -124,22 +117,8 @@ class UploadFile:
         self.path.unlink(missing_ok=True)
 
 
-class _Room:
-    """Turns a full disk into ``StorageFull``."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and disk_full(error):
-            raise StorageFull(
-                "The service has too little disk space for this upload. Try again later; whoever runs it can free "
-                "space in TEMP_AUDIO_DIR or set it to another disk."
-            ) from error
-
-
-def _room() -> _Room:
-    return _Room()
+def _disk_full_errors() -> AbstractContextManager[None]:
+    return scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR")
 
 
 def too_large(limit_bytes: int) -> UploadTooLarge:
@@ -252,8 +231,10 @@ def received(file: FileStorage) -> UploadFile:
 
 def sweep(folder: Path) -> None:
     """Remove the uploads that a service which was killed has left in ``folder``."""
-    for path in folder.glob(f"{TEMP_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > SWEEP_AGE_S:
-                path.unlink()
-                logger.info("Removed an upload that an earlier run left in TEMP_AUDIO_DIR")
+    try:
+        removed = scratch.sweep(folder, datetime.now(UTC) - SWEEP_AGE, (scratch.UPLOAD_PREFIX,))
+    except OSError as error:
+        logger.warning("The uploads that an earlier run left in TEMP_AUDIO_DIR cannot be removed: %s", error)
+    else:
+        if removed:
+            logger.info("Removed %d uploads that an earlier run left in TEMP_AUDIO_DIR", removed)

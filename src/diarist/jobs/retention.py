@@ -6,28 +6,21 @@ that a sweep which is killed in the middle leaves something that the next one fi
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from pathlib import Path
 
+from diarist import scratch
 from diarist.errors import ServiceError
 from diarist.jobs.db.database import Database, utc_now
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.media.base import MediaStore
-from diarist.jobs.outbox import download
 from diarist.jobs.store import JobStore
-from diarist.jobs.workers import scatter
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-TEMP_PREFIXES = ("diarist-upload-", download.TEMP_PREFIX, scatter.TEMP_PREFIX)
-"""Of our files in a TEMP_AUDIO_DIR that somebody chose and that may hold other people's files."""
 
 SEARCHES = 4
 """How often in RETAIN_TEMP_S what was left among the recordings is looked for: that takes a list of all of them."""
@@ -167,13 +160,9 @@ class Sweeper:
 
     def _sweep_temp(self, before: datetime) -> int:
         settings = self._settings
-        left = 0
-        for path in _files_in(settings.temp_dir):
-            # The default folder is ours alone.
-            ours = settings.temp_audio_dir is None or path.name.startswith(TEMP_PREFIXES)
-            if ours and _remove_unused(path, before):
-                left += 1
-        return left
+        # The default folder is ours alone.
+        prefixes = None if settings.temp_audio_dir is None else scratch.SWEPT_PREFIXES
+        return scratch.sweep(settings.temp_dir, before, prefixes)
 
     def _now(self, now: datetime | None) -> datetime:
         if now is not None:
@@ -207,21 +196,3 @@ class Sweeper:
         except (ServiceError, OSError) as error:
             logger.warning("The sweep of %s failed, the next one tries again: %s", what, error)
             return 0
-
-
-def _files_in(folder: Path) -> tuple[Path, ...]:
-    try:
-        return tuple(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
-    except FileNotFoundError:
-        return ()
-
-
-def _remove_unused(path: Path, before: datetime) -> bool:
-    """Remove a file that was last written ``before``, unless a process holds a lock on it."""
-    with suppress(FileNotFoundError, BlockingIOError, PermissionError):
-        if path.stat().st_mtime < before.timestamp():
-            with path.open("r+b") as file:  # NFS locks nothing for one that only reads
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                return True
-    return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.message import Message
 from email.utils import collapse_rfc2231_value
@@ -15,13 +15,13 @@ from urllib.parse import unquote
 
 import httpcore
 
-from diarist.errors import StorageFull, UploadTooLarge, UrlUnreachable, UrlUnusable
+from diarist.errors import UploadTooLarge, UrlUnreachable, UrlUnusable
 from diarist.outbound.deadline import SILENCE_S, Deadline
 from diarist.outbound.http_exchange import exchange, header
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.outbound.urls import Url, follow, read
-from diarist.scratch import disk_full
+from diarist.scratch import disk_full_errors
 from diarist.types import Seconds
 
 MAX_REDIRECTS = 5
@@ -92,7 +92,7 @@ def fetch(
     patience = Deadline(timeout_s, gauge.report, silence_s)
     asked = read(url)
     try:
-        with ExitStack() as stack, _room():
+        with ExitStack() as stack, disk_full_errors("the recording was downloaded", "DATA_DIR or TEMP_AUDIO_DIR"):
             answer = _answer(asked, patience, stack, networks=networks, resolve=resolve, tls=tls)
             gauge.total_bytes = _announced(answer, limit_bytes)
             gauge.report()
@@ -212,16 +212,3 @@ def _last(path: str) -> str:
     """The last part of a path of any system, without what drives terminals."""
     name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return "".join(each for each in name if each.isprintable()).strip()[:MAX_FILENAME_CHARS]
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if disk_full(error):
-            raise StorageFull(
-                "The disk of the service ran full while it fetched the recording. Try again later; whoever runs the "
-                "service can free space in DATA_DIR."
-            ) from error
-        raise

@@ -15,9 +15,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from diarist.api import upload
+from diarist import scratch
 from diarist.errors import MediaUnavailable, StoreUnavailable
-from diarist.jobs import retention
 from diarist.jobs.db.database import Database, open_database, utc_now
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
@@ -27,9 +26,7 @@ from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.base import MediaStore, new_job_id
 from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
-from diarist.jobs.outbox import download
 from diarist.jobs.retention import Sweeper, Swept
-from diarist.jobs.workers import scatter
 from diarist.outbound.webhooks import Delivered
 from diarist.settings import Settings
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
@@ -271,9 +268,9 @@ def test_nothing_that_is_in_use_is_ever_removed(bench):
     waiting = bench.job()
     attended = bench.job(JobKind.REQUEST)
     bench.store.extend_caller_lease(attended.id, 600.0)
-    just_uploaded = bench.settings.temp_dir / f"{upload.TEMP_PREFIX}1"
+    just_uploaded = bench.settings.temp_dir / f"{scratch.UPLOAD_PREFIX}1"
     just_uploaded.write_bytes(b"x")
-    locked = bench.settings.temp_dir / f"{download.TEMP_PREFIX}1"
+    locked = bench.settings.temp_dir / f"{scratch.DOWNLOAD_PREFIX}1"
     locked.write_bytes(b"x")
     os.utime(locked, (0, 0))
     stream, arriving_id = Arriving(), new_job_id()
@@ -361,10 +358,6 @@ def test_young_files_and_links_stay_in_the_folder_that_is_ours(bench, tmp_path):
     assert young.exists()
     assert elsewhere.exists()
     assert not old.exists()
-
-
-def test_files_of_ours_are_known_by_their_names():
-    assert {upload.TEMP_PREFIX, scatter.TEMP_PREFIX} < set(retention.TEMP_PREFIXES)
 
 
 class Died(BaseException):

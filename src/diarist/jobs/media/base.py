@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from diarist.errors import StorageFull, UploadTooLarge
+from diarist.errors import UploadTooLarge
 
 RECORDING = "recording"
 PARTS = "parts"
@@ -136,17 +135,6 @@ def check_size(size_bytes: int, limit_bytes: int) -> None:
             f"The recording is larger than {limit_bytes // 2**20} MB, the most that this service takes. "
             "Send it in a compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise "
             "MAX_UPLOAD_MB."
-        )
-
-
-def check_disk(folder: Path, size_bytes: int, min_free_bytes: int, setting: str) -> None:
-    """Raises ``StorageFull`` where the disk of ``folder`` has less than both; ``setting`` says where it is named."""
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < size_bytes + min_free_bytes:
-        raise StorageFull(
-            f"The service has too little disk space for this recording ({free_bytes // 2**20} MB are free, and "
-            f"{min_free_bytes // 2**20} MB must stay so). Try again later; whoever runs the service can free "
-            f"space in {setting} or lower MIN_FREE_MB."
         )
 
 

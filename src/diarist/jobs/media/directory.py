@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull
+from diarist import scratch
+from diarist.errors import MediaMissing, MediaUnavailable, ServiceError
 from diarist.jobs.media.base import (
     CHUNK_BYTES,
     PARTS,
     RECORDING,
-    check_disk,
     check_job_id,
     check_part_name,
     check_range,
@@ -25,7 +25,6 @@ from diarist.jobs.media.base import (
     is_job_id,
     is_part_name,
 )
-from diarist.scratch import disk_full
 
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
@@ -49,7 +48,7 @@ class DirectoryMedia:
     def check_room(self, size_bytes: int) -> None:
         with self._explained():
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_disk(self._root, size_bytes, self._min_free_bytes, "DATA_DIR or MEDIA_URL")
+            scratch.check_free_space(self._root, size_bytes, self._min_free_bytes, "DATA_DIR or MEDIA_URL")
 
     def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         target = self.recording(job_id)
@@ -240,11 +239,8 @@ class DirectoryMedia:
             raise self._explain(error) from error
 
     def _explain(self, error: OSError) -> ServiceError:
-        if disk_full(error):
-            return StorageFull(
-                "The disk of the service ran full while it stored the recording. Try again later; whoever runs the "
-                "service can free space in DATA_DIR or MEDIA_URL."
-            )
+        if scratch.disk_full(error):
+            return scratch.storage_full("the recording was stored", "DATA_DIR or MEDIA_URL")
         return MediaUnavailable(
             f"The folder of recordings {self._root} cannot be read or written ({error.strerror}). Let the user who "
             "runs the service own it, see that it is mounted, or set MEDIA_URL or DATA_DIR to another one."

@@ -5,22 +5,20 @@ Objects appear whole or not at all, so nothing is renamed here; only uploads of 
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
+from diarist import scratch
+from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError
 from diarist.jobs.media.base import (
     CHUNK_BYTES,
     PARTS,
     RECORDING,
-    check_disk,
     check_job_id,
     check_part_name,
     check_range,
@@ -28,7 +26,6 @@ from diarist.jobs.media.base import (
     is_job_id,
 )
 from diarist.jobs.media.s3_errors import GONE, code_of, explained
-from diarist.scratch import disk_full
 from diarist.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -40,7 +37,6 @@ PIECE_BYTES = 8 * 2**20
 """Of an upload: what is in memory of it. Larger where 10,000 of them, the most that S3 takes, would not do."""
 MAX_PIECES = 10_000
 
-_LOCAL = "recording-"
 _PROBE = "probe-"
 
 
@@ -108,8 +104,8 @@ class S3Media:
     def check_room(self, size_bytes: int) -> None:
         """Raises ``StorageFull`` where this machine has too little; nobody can ask a bucket."""
         with self._explained():
-            self._temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_disk(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
+            scratch.make_private_folder(self._temp_dir)
+            scratch.check_free_space(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
 
     def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         key = self._key(job_id, RECORDING)
@@ -124,17 +120,14 @@ class S3Media:
     @contextmanager
     def local(self, job_id: str, tick: Callable[[], None] | None = None) -> Iterator[Path]:
         key = self._key(job_id, RECORDING)
-        self._temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = mkstemp(prefix=_LOCAL, dir=self._temp_dir)
-        path = Path(name)
-        try:
-            with open(handle, "wb") as file:  # noqa: PTH123 - it is open already
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with self._explained(f"The recording of job {job_id} is not in S3 any more: it was removed."):
-                    self._fetch(key, file, tick or _nothing)
-                yield path
-        finally:
-            path.unlink(missing_ok=True)
+        with scratch.locked_file(self._temp_dir, scratch.S3_COPY_PREFIX) as path:
+            with (
+                self._explained(f"The recording of job {job_id} is not in S3 any more: it was removed."),
+                scratch.disk_full_errors("the recording was copied from S3", "TEMP_AUDIO_DIR or DATA_DIR"),
+                path.open("wb") as file,
+            ):
+                self._fetch(key, file, tick or _nothing)
+            yield path
 
     def keep_part(self, job_id: str, name: str, source: bytes | Path) -> None:
         key, recording = self._part(job_id, name), self._key(job_id, RECORDING)
@@ -192,7 +185,7 @@ class S3Media:
         """Files of this machine as well. MinIO lists no half-done uploads by folder, and ends them by itself."""
         probes = self._keys(f"{self._prefix}{_PROBE}", older_than)
         self._delete(probes)
-        return len(probes) + self._abort(self._prefix, older_than) + self._clean_here(older_than)
+        return len(probes) + self._abort(self._prefix, older_than) + self._clean_temp_dir(older_than)
 
     def probe(self) -> None:
         """Also whether deleting deletes, and all that this needs is allowed."""
@@ -252,7 +245,7 @@ class S3Media:
                     size_bytes, which["IfMatch"] = int(answer["ContentLength"]), answer["ETag"]
                 with closing(answer["Body"]) as body:
                     while piece := body.read(CHUNK_BYTES):
-                        _write(file, piece)
+                        file.write(piece)
                         tick()
             except (HTTPClientError, IncompleteReadError):
                 left = TRIES if file.tell() > begun else left - 1
@@ -310,15 +303,8 @@ class S3Media:
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         return len(uploads)
 
-    def _clean_here(self, older_than: datetime) -> int:
-        left = 0
-        for path in self._temp_dir.glob(f"{_LOCAL}*"):
-            with suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
-                if path.stat().st_mtime < older_than.timestamp():
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                    left += 1
-        return left
+    def _clean_temp_dir(self, older_than: datetime) -> int:
+        return scratch.sweep(self._temp_dir, older_than, (scratch.S3_COPY_PREFIX,))
 
     def _keeps_versions(self) -> bool:
         from botocore.exceptions import ClientError
@@ -350,19 +336,6 @@ class _Counted:
             check_size(self.size_bytes, self._limit_bytes)
             piece += got
         return bytes(piece)
-
-
-def _write(file: BinaryIO, piece: bytes) -> None:
-    try:
-        file.write(piece)
-        file.flush()
-    except OSError as error:
-        if not disk_full(error):
-            raise
-        raise StorageFull(
-            "The disk of this machine ran full while the recording was fetched. Free space in TEMP_AUDIO_DIR or "
-            "DATA_DIR, then try again."
-        ) from error
 
 
 def _transfer(piece_bytes: int) -> Any:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from diarist import scratch
 from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.error_codes import to_job_error
-from diarist.jobs.media.base import MediaStore, check_disk
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.model import Job, JobError, JobState
 from diarist.jobs.outbox.runner import LEASE_S
 from diarist.jobs.store import JobStore
@@ -27,9 +25,6 @@ from diarist.settings import Settings
 from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
-
-TEMP_PREFIX = "diarist-fetch-"
-"""Of the files in TEMP_AUDIO_DIR that hold what is being fetched. Each is locked for as long as it is in use."""
 
 STAGE = "download"
 BACKOFF = 3.0
@@ -178,7 +173,7 @@ class DownloadHandler:
     def _check_room(self, size_bytes: int) -> None:
         settings = self._settings
         self._media.check_room(size_bytes)
-        check_disk(settings.temp_dir, size_bytes, settings.min_free_mb * 2**20, "TEMP_AUDIO_DIR")
+        scratch.check_free_space(settings.temp_dir, size_bytes, settings.min_free_mb * 2**20, "TEMP_AUDIO_DIR")
 
     def _clear(self, task: OutboxTask) -> None:
         """Nobody waits for the recording: leave nothing of what this, or a process that was killed, has stored."""
@@ -212,20 +207,16 @@ class DownloadHandler:
     @contextmanager
     def _private_file(self) -> Iterator[Path]:
         """A new file that is gone at the end, and that a sweep can tell is in use."""
-        try:
-            self._settings.temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=self._settings.temp_dir)
-        except OSError as error:
-            raise StorageFull(
-                f"No file can be made for the recording ({error.strerror}). Whoever runs the service has to make the "
-                "folder for temporary files writable (TEMP_AUDIO_DIR, else tmp in DATA_DIR), or to free its disk."
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            yield Path(name)
-        finally:
-            os.close(descriptor)
-            Path(name).unlink(missing_ok=True)
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(scratch.locked_file(self._settings.temp_dir, scratch.DOWNLOAD_PREFIX))
+            except OSError as error:
+                raise StorageFull(
+                    f"No file can be made for the recording ({error.strerror}). Whoever runs the service has to make "
+                    "the folder for temporary files writable (TEMP_AUDIO_DIR, else tmp in DATA_DIR), or to free its "
+                    "disk."
+                ) from error
+            yield path
 
 
 class _Unwanted(Cancelled):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from diarist import scratch
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.opening import open_media
@@ -41,7 +41,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     # Celery tells at INFO of each thing that it hears; at WARNING of a connection that is lost.
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    _make_temp_dir(settings)
+    scratch.prepare_temp_dir(settings.temp_dir)
     stop = threading.Event()
     with ExitStack() as stack:
         store = open_store(settings)
@@ -66,19 +66,6 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         pool.drain(settings.drain_s)
         pool.stop()  # before all else: whoever runs this may kill it soon after that time
     logger.info("Left")
-
-
-def _make_temp_dir(settings: Settings) -> None:
-    folder = settings.temp_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or "
-            "DATA_DIR, to a folder that can be written."
-        ) from error
 
 
 def listened_to(settings: Settings) -> tuple[str, ...]:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from diarist import __version__
+from diarist import __version__, scratch
 from diarist.engines.chunk_processing import perform
-from diarist.errors import JobFailed, MediaMissing, StorageFull
+from diarist.errors import JobFailed, MediaMissing
 from diarist.jobs.db.chunks import ChunkStore, Task
 from diarist.jobs.media.base import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Chunk, ChunkProgress, Engine
-from diarist.scratch import disk_full
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress
 
 logger = logging.getLogger(__name__)
-
-TEMP_PREFIX = "diarist-samples-"
-"""Of the files in TEMP_AUDIO_DIR that hold samples on their way to others. Each is locked while it is in use."""
 
 LOOK_EVERY_S = 0.2
 """Between two looks for what others have done, while nothing is left to be begun."""
@@ -174,22 +167,14 @@ class StoreScatter:
         yield result
 
     def _publish(self, name: str, audio: Audio) -> None:
-        folder = self._settings.temp_dir
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile(prefix=TEMP_PREFIX, dir=folder) as file:
-                fcntl.flock(file, fcntl.LOCK_SH)  # so that a sweep can tell that it is in use
+        with (
+            scratch.disk_full_errors("the samples of a long recording were stored", "TEMP_AUDIO_DIR"),
+            scratch.locked_file(self._settings.temp_dir, scratch.SHARED_SAMPLES_PREFIX) as path,
+        ):
+            with path.open("wb") as file:
                 for first in range(0, len(audio.samples), COPIED_SAMPLES):
                     file.write(audio.part(first, first + COPIED_SAMPLES).astype("<f4", copy=False).tobytes())
-                file.flush()
-                self._media.keep_part(self._job.id, name, Path(file.name))
-        except OSError as error:
-            if not disk_full(error):
-                raise
-            raise StorageFull(
-                "There is too little disk space for the samples of a long recording. Whoever runs the service can free "
-                "space in TEMP_AUDIO_DIR, or set it to another disk."
-            ) from error
+            self._media.keep_part(self._job.id, name, path)
 
 
 def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:

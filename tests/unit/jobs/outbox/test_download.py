@@ -20,7 +20,8 @@ from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
+from diarist.jobs.outbox.download import DownloadHandler
+from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import Settings
 from support.job_stores import Clock, tasks_of
 from support.loopback_site import NETWORK, Answer, LoopbackSite, serving
@@ -421,6 +422,7 @@ from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import SqlJobStore
+from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import load_settings
 
 settings = load_settings(data_dir=sys.argv[1], min_free_mb=0, allowed_networks="127.0.0.0/8")
@@ -447,7 +449,7 @@ def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(mak
         try:
             assert site.began.acquire(timeout=60)
             (left,) = settings.temp_dir.iterdir()
-            assert left.name.startswith(TEMP_PREFIX)
+            assert left.name.startswith(DOWNLOAD_PREFIX)
             sweeper = Sweeper(settings, database, store, media)
             late = datetime.now(UTC) + timedelta(seconds=settings.retain_temp_s + 60)
             sweeper.sweep_once(late)
