@@ -203,7 +203,7 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
             ) from error
         except ValidationError as error:
             raise refusal(error) from error
-    check_form(request, FILE_FIELDS, instead="url")
+    check_form(request, FILE_FIELDS, alternative="url")
     files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
     try:
         form = NewJob.model_validate(request.form.to_dict() | files)

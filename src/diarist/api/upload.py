@@ -59,19 +59,19 @@ class UploadRequest(Request):
     ) -> IO[bytes]:
         settings = runtime().settings
         hashed = IDEMPOTENCY_KEY in self.headers
-        spool = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
-        self._spools().append(spool)
-        return cast("IO[bytes]", spool)
+        upload_file = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
+        self._upload_files().append(upload_file)
+        return cast("IO[bytes]", upload_file)
 
     def close(self) -> None:
         """Remove what arrived and was not taken over, also where parsing stopped half-way."""
         super().close()
-        for spool in self._spools():
-            spool.close()
+        for upload_file in self._upload_files():
+            upload_file.close()
 
-    def _spools(self) -> list[UploadFile]:
-        spools: list[UploadFile] = self.__dict__.setdefault("uploads", [])
-        return spools
+    def _upload_files(self) -> list[UploadFile]:
+        upload_files: list[UploadFile] = self.__dict__.setdefault("uploads", [])
+        return upload_files
 
 
 class UploadFile:
@@ -129,7 +129,7 @@ def too_large(limit_bytes: int) -> UploadTooLarge:
     )
 
 
-def example(request: Request) -> str:
+def _curl_example(request: Request) -> str:
     """How to send a recording to the address that was called."""
     return f"curl -F audio=@meeting.wav {request.base_url}"
 
@@ -144,7 +144,7 @@ def check_head(request: Request) -> None:
     if request.mimetype != "multipart/form-data":
         raise InvalidOption(
             f"The recording must come as multipart/form-data, not as {request.mimetype or 'a request without a body'}. "
-            f"Send it like this: {example(request)}"
+            f"Send it like this: {_curl_example(request)}"
         )
     limit_bytes = runtime().settings.upload_limit_bytes
     if (request.content_length or 0) > limit_bytes + FORM_BYTES:
@@ -152,13 +152,13 @@ def check_head(request: Request) -> None:
     request.max_content_length = limit_bytes + FORM_BYTES
 
 
-def check_form(request: Request, names: Sequence[str] = ("audio",), instead: str | None = None) -> None:
+def check_form(request: Request, names: Sequence[str] = ("audio",), alternative: str | None = None) -> None:
     """Read the form; refuse one that does not hold exactly one file and each other field at most once.
 
     Args:
         request: one that ``check_head`` has let pass.
         names: fields that the file may come in.
-        instead: a text field that may stand in its place.
+        alternative: a text field that may stand in its place.
 
     Raises:
         InvalidOption: what is wrong with the form, and what to send.
@@ -170,50 +170,59 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), instead: str
         files = request.files
     except ValueError as error:
         raise InvalidOption(
-            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {example(request)}"
+            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {_curl_example(request)}"
         ) from error
     _release_spool(request)
-    if instead is None or any(name in files or name in request.form for name in names) or not _given(request, instead):
-        _check_recording(request, names, instead)
-        if instead is not None and _given(request, instead):
-            raise InvalidOption(f"There is a file and the field {instead!r} too: send one of the two.")
-    strays = sorted(name for name in files if name not in names)
-    if strays:
-        takes = " or ".join(map(repr, names))
-        raise InvalidOption(f"Only the field {takes} takes a file; found one in {', '.join(map(repr, strays))}.")
-    doubled = sorted(name for name, values in request.form.lists() if len(values) > 1)
-    if doubled:
-        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, doubled))}.")
+    if (
+        alternative is None
+        or any(name in files or name in request.form for name in names)
+        or not _is_given(request, alternative)
+    ):
+        _check_recording(request, names, alternative)
+        if alternative is not None and _is_given(request, alternative):
+            raise InvalidOption(f"There is a file and the field {alternative!r} too: send one of the two.")
+    misplaced = sorted(name for name in files if name not in names)
+    if misplaced:
+        file_fields = " or ".join(map(repr, names))
+        raise InvalidOption(
+            f"Only the field {file_fields} takes a file; found one in {', '.join(map(repr, misplaced))}."
+        )
+    repeated = sorted(name for name, values in request.form.lists() if len(values) > 1)
+    if repeated:
+        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, repeated))}.")
 
 
-def _given(request: Request, name: str) -> bool:
+def _is_given(request: Request, name: str) -> bool:
     return bool(request.form.get(name, "").strip())
 
 
 def _release_spool(request: Request) -> None:
     """Free what the server holds of the body: it would lie on the disk twice for as long as the caller waits."""
-    spool = request.environ["wsgi.input"]
-    if isinstance(spool, io.BytesIO | io.BufferedRandom):
-        spool.truncate(0)
+    body = request.environ["wsgi.input"]
+    if isinstance(body, io.BytesIO | io.BufferedRandom):
+        body.truncate(0)
 
 
-def _check_recording(request: Request, names: Sequence[str], instead: str | None) -> None:
+def _check_recording(request: Request, names: Sequence[str], alternative: str | None) -> None:
     files = [file for name in names for file in request.files.getlist(name)]
     field = names[0]
     for name in names:
         if name in request.form:
             raise InvalidOption(
-                f"The field {name!r} came as text, not as a file. With curl, write @ before it: {example(request)}"
+                f"The field {name!r} came as text, not as a file. With curl, write @ before it: "
+                f"{_curl_example(request)}"
             )
-    where = " or ".join(map(repr, names))
+    field_names = " or ".join(map(repr, names))
     if not files:
-        other = "" if instead is None else f", and no {instead!r} in its place"
-        raise InvalidOption(f"There is no file in the field {where}{other}. Send it like this: {example(request)}")
+        other = "" if alternative is None else f", and no {alternative!r} in its place"
+        raise InvalidOption(
+            f"There is no file in the field {field_names}{other}. Send it like this: {_curl_example(request)}"
+        )
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {where}: send one recording a request.")
+        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording a request.")
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field {field!r} has no name: none was chosen. Send it like this: {example(request)}"
+            f"The file in the field {field!r} has no name: none was chosen. Send it like this: {_curl_example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(

@@ -22,12 +22,12 @@ from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-SEARCHES = 4
+FULL_SWEEPS = 4
 """How often in RETAIN_TEMP_S what was left among the recordings is looked for: that takes a list of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class SweepResult:
     """How much a sweep has removed."""
 
     recordings: int = 0
@@ -39,7 +39,7 @@ class Swept:
     requests: int = 0
     """Whose callers went with the process that spoke to them."""
 
-    strays: int = 0
+    orphans: int = 0
     """Recordings without a job."""
 
     files: int = 0
@@ -65,8 +65,8 @@ class Sweeper:
         self._store = store
         self._media = media
         self._retain_temp = timedelta(seconds=settings.retain_temp_s)
-        self._strays: dict[str, datetime] = {}
-        self._searched_at: datetime | None = None
+        self._orphans: dict[str, datetime] = {}
+        self._full_sweep_at: datetime | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -79,35 +79,38 @@ class Sweeper:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def sweep_once(self, now: datetime | None = None) -> Swept:
+    def sweep_once(self, now: datetime | None = None) -> SweepResult:
         """Remove what has had its time by ``now``, aware (None: by the clocks of the job store and of this machine).
 
         What cannot be removed is logged and left for the next sweep.
         """
-        today = now or utc_now()
-        thorough = self._searched_at is None or today - self._searched_at >= self._retain_temp / SEARCHES
-        if thorough:
-            self._searched_at = today
-        swept = Swept(
-            recordings=self._careful("recordings", lambda: self._sweep_recordings(now)),
-            jobs=self._careful("jobs", lambda: self._sweep_jobs(now)),
-            requests=self._careful("requests without a caller", self._sweep_requests),
-            strays=self._careful("recordings without a job", lambda: self._sweep_strays(today) if thorough else 0),
-            files=self._careful("temporary files", lambda: self._sweep_temp(today - self._retain_temp))
-            + self._careful("parts of jobs that have ended", lambda: self._sweep_parts() if thorough else 0)
-            + self._careful(
-                "half-written recordings", lambda: self._media.clean(today - self._retain_temp) if thorough else 0
+        current_time = now or utc_now()
+        full = self._full_sweep_at is None or current_time - self._full_sweep_at >= self._retain_temp / FULL_SWEEPS
+        if full:
+            self._full_sweep_at = current_time
+        result = SweepResult(
+            recordings=self._try_sweep("recordings", lambda: self._sweep_recordings(now)),
+            jobs=self._try_sweep("jobs", lambda: self._sweep_jobs(now)),
+            requests=self._try_sweep("requests without a caller", self._sweep_requests),
+            orphans=self._try_sweep(
+                "recordings without a job", lambda: self._sweep_orphans(current_time) if full else 0
+            ),
+            files=self._try_sweep("temporary files", lambda: self._sweep_temp(current_time - self._retain_temp))
+            + self._try_sweep("parts of jobs that have ended", lambda: self._sweep_parts() if full else 0)
+            + self._try_sweep(
+                "half-written recordings",
+                lambda: self._media.remove_incomplete(current_time - self._retain_temp) if full else 0,
             ),
         )
-        if swept:
+        if result:
             logger.info(
                 "Removed %d recordings, %d jobs, %d requests without a caller, %d recordings without a job, %d "
                 "temporary files",
-                swept.recordings, swept.jobs, swept.requests, swept.strays, swept.files,
+                result.recordings, result.jobs, result.requests, result.orphans, result.files,
             )  # fmt: skip
         # In every sweep, and not only after it has removed something: jobs are deleted by their owners, too.
-        self._careful("deleted text", lambda: int(erase_deleted(self._database)))
-        return swept
+        self._try_sweep("deleted text", lambda: int(erase_deleted(self._database)))
+        return result
 
     def _run(self) -> None:
         while True:
@@ -126,7 +129,7 @@ class Sweeper:
             self._media.remove(job_id)
             self._store.forget_recording(job_id)
 
-        return self._each(self._store.ended_before(before, with_recording=True), remove)
+        return self._remove_each(self._store.ended_before(before, with_recording=True), remove)
 
     def _sweep_jobs(self, now: datetime | None) -> int:
         before = self._now(now) - timedelta(seconds=self._settings.retain_result_s)
@@ -135,7 +138,7 @@ class Sweeper:
             self._media.remove(job_id)
             self._store.delete(job_id)
 
-        return self._each(self._store.ended_before(before), remove)
+        return self._remove_each(self._store.ended_before(before), remove)
 
     def _sweep_requests(self) -> int:
         def remove(job_id: str) -> None:
@@ -143,20 +146,20 @@ class Sweeper:
             self._store.delete(job_id)
             self._media.remove(job_id)
 
-        return self._each(self._store.abandoned_requests(), remove)
+        return self._remove_each(self._store.abandoned_requests(), remove)
 
-    def _sweep_strays(self, now: datetime) -> int:
+    def _sweep_orphans(self, now: datetime) -> int:
         """Recordings whose jobs are gone, once they were seen so for RETAIN_TEMP_S: until then they may be arriving."""
         found = self._media.job_ids()  # before the jobs: one that comes in between is known
-        strays = found - self._store.known(found)
-        self._strays = {job_id: self._strays.get(job_id, now) for job_id in strays}
-        old = tuple(job_id for job_id, since in self._strays.items() if now - since >= self._retain_temp)
-        return self._each(old, self._media.remove)
+        orphans = found - self._store.known(found)
+        self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in orphans}
+        old = tuple(job_id for job_id, since in self._orphans.items() if now - since >= self._retain_temp)
+        return self._remove_each(old, self._media.remove)
 
     def _sweep_parts(self) -> int:
         """What was made for others of the recordings of jobs that have ended without the worker that removes it."""
         found = self._media.job_ids(with_parts=True)
-        return self._each(self._store.known(found, ended=True), self._media.remove_parts)
+        return self._remove_each(self._store.known(found, ended=True), self._media.remove_parts)
 
     def _sweep_temp(self, before: datetime) -> int:
         settings = self._settings
@@ -170,7 +173,7 @@ class Sweeper:
         with self._database.reading() as connection:
             return self._database.now(connection)
 
-    def _each(self, job_ids: Iterable[str], remove: Callable[[str], None]) -> int:
+    def _remove_each(self, job_ids: Iterable[str], remove: Callable[[str], None]) -> int:
         """How many were removed; one that cannot be does not keep the others."""
         removed = 0
         failures: list[tuple[str, Exception]] = []
@@ -190,7 +193,7 @@ class Sweeper:
             )  # fmt: skip
         return removed
 
-    def _careful(self, what: str, sweep: Callable[[], int]) -> int:
+    def _try_sweep(self, what: str, sweep: Callable[[], int]) -> int:
         try:
             return sweep()
         except (ServiceError, OSError) as error:

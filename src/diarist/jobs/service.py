@@ -99,7 +99,12 @@ class JobService:
             self._outbox,
             {
                 outbox_rows.FETCH: DownloadHandler(
-                    settings, store, self._media, self._outbox, self._queue.notify, note=store.update_progress
+                    settings,
+                    store,
+                    self._media,
+                    self._outbox,
+                    self._queue.notify,
+                    report_progress=store.update_progress,
                 ),
                 outbox_rows.WEBHOOK: WebhookHandler(
                     settings, store, self._outbox, webhook_master(settings, self._database)
@@ -149,7 +154,7 @@ class JobService:
         else:
             with self._in_turn():
                 self._check_waiting()
-        self._media.check_room(size_bytes)
+        self._media.check_free_space(size_bytes)
 
     def submit(
         self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
@@ -170,8 +175,8 @@ class JobService:
         with ExitStack() as place:
             self._take_place(order, place)
             try:
-                self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
-                size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
+                self._media.check_free_space(recording.stat().st_size if isinstance(recording, Path) else 0)
+                size_bytes = self._media.store_recording(job_id, recording, self._settings.upload_limit_bytes)
                 if order.kind is JobKind.REQUEST:
                     with self._in_turn():
                         # In one step: between the two it would be counted twice, and others refused for it.
@@ -293,7 +298,7 @@ class JobService:
         try:
             self._store.delete(job_id)
         finally:
-            self._runner.drop(job_id)
+            self._runner.cancel(job_id)
             self._remove_media(job_id)
             self._caller_leases.pop(job_id, None)
             if kept:

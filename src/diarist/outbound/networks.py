@@ -17,7 +17,7 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
 """What a gateway makes of IPv4 addresses where a machine has IPv6 alone (RFC 6052)."""
 
-NOT_PUBLIC: Networks = tuple(
+SPECIAL_PURPOSE_NETWORKS: Networks = tuple(
     ip_network(each)
     for each in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
@@ -43,13 +43,13 @@ def parse_networks(text: str, setting: str = "ALLOWED_NETWORKS") -> Networks:
     return tuple(_parse(each.strip(), setting) for each in text.split(",") if each.strip())
 
 
-def permits(text: str, networks: Networks = ()) -> bool:
+def is_allowed(text: str, networks: Networks = ()) -> bool:
     """Whether the address, written as ``ipaddress`` reads it, is public or within ``networks``."""
-    address = plain(text)
+    address = unmapped(text)
     return is_public(address) or is_within(address, networks)
 
 
-def plain(text: str) -> Address:
+def unmapped(text: str) -> Address:
     """The address; of an IPv4 address in IPv6's clothes (``::ffff:1.2.3.4``) the one that is connected to."""
     address = ip_address(text)
     return getattr(address, "ipv4_mapped", None) or address
@@ -57,18 +57,18 @@ def plain(text: str) -> Address:
 
 def is_within(address: Address, networks: Networks) -> bool:
     """Whether one of ``networks`` holds the address, or the IPv4 address that a gateway would make of it."""
-    return any(address in network or _behind(address) in network for network in networks)
+    return any(address in network or _nat64_target(address) in network for network in networks)
 
 
 def is_public(address: Address) -> bool:
     """Whether the address is one that anybody on the internet can have."""
-    reached = _behind(address)
-    if isinstance(reached, IPv6Address) and reached not in GLOBAL_UNICAST:
+    target = _nat64_target(address)
+    if isinstance(target, IPv6Address) and target not in GLOBAL_UNICAST:
         return False
-    return reached.is_global and not any(reached in network for network in NOT_PUBLIC)
+    return target.is_global and not any(target in network for network in SPECIAL_PURPOSE_NETWORKS)
 
 
-def _behind(address: Address) -> Address:
+def _nat64_target(address: Address) -> Address:
     if isinstance(address, IPv6Address) and address in NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address

@@ -23,9 +23,9 @@ import httpcore
 
 from diarist.errors import UrlRefused
 from diarist.outbound.deadline import Deadline
-from diarist.outbound.networks import Networks, is_public, is_within, plain
+from diarist.outbound.networks import Networks, is_public, is_within, unmapped
 from diarist.outbound.socket_stream import DeadlineStream
-from diarist.outbound.urls import NOT_PUBLIC
+from diarist.outbound.urls import NOT_PUBLIC_MESSAGE
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ def resolve(host: str, port: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class Guard(httpcore.NetworkBackend):
+class GuardedBackend(httpcore.NetworkBackend):
     """Connects to public addresses and to those within ``networks``; at no time waits longer than ``patience`` does."""
 
-    def __init__(self, patience: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
-        self._patience = patience
+    def __init__(self, deadline: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
+        self._deadline = deadline
         self._networks = networks
         self._resolve = resolve
 
@@ -63,20 +63,20 @@ class Guard(httpcore.NetworkBackend):
             httpcore.ConnectError: it has no address, or none that takes the connection.
             httpcore.ConnectTimeout: that took too long.
         """
-        addresses = self._look_up(host, port)
-        if forbidden := [each for each in addresses if not self._permits(each)]:
+        addresses = self._resolve_host(host, port)
+        if forbidden := [address for address in addresses if not self._is_allowed(address)]:
             # to the log alone: whoever asks from outside has no business with what names mean inside
             logger.warning("Refused to connect to %s: it leads to %s", host, ", ".join(forbidden))
-            raise UrlRefused(f"The host {host!r} {NOT_PUBLIC}")
-        failure: OSError = OSError("it has no address")
+            raise UrlRefused(f"The host {host!r} {NOT_PUBLIC_MESSAGE}")
+        last_error: OSError = OSError("it has no address")
         for address in addresses:
             try:
-                return DeadlineStream(_connect(str(plain(address)), port, self._patience), self._patience)
+                return DeadlineStream(_connect(str(unmapped(address)), port, self._deadline), self._deadline)
             except OSError as error:
-                failure = error
-        if isinstance(failure, TimeoutError):
-            raise httpcore.ConnectTimeout(failure) from failure
-        raise httpcore.ConnectError(failure) from failure
+                last_error = error
+        if isinstance(last_error, TimeoutError):
+            raise httpcore.ConnectTimeout(last_error) from last_error
+        raise httpcore.ConnectError(last_error) from last_error
 
     def connect_unix_socket(
         self,
@@ -86,29 +86,29 @@ class Guard(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         raise UrlRefused(f"{path!r} is on this machine, and this service connects to other machines only.")
 
-    def _permits(self, text: str) -> bool:
-        address = plain(text)
-        return is_within(address, self._networks) or (is_public(address) and not is_own(str(address)))
+    def _is_allowed(self, text: str) -> bool:
+        address = unmapped(text)
+        return is_within(address, self._networks) or (is_public(address) and not is_local_address(str(address)))
 
-    def _look_up(self, host: str, port: int) -> tuple[str, ...]:
+    def _resolve_host(self, host: str, port: int) -> tuple[str, ...]:
         """In a thread, because the system's resolver can be neither hurried nor stopped; it ends when that gives up."""
-        answer: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
+        result: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
 
-        def ask() -> None:
+        def run_resolver() -> None:
             try:
-                answer.put(self._resolve(host, port))
+                result.put(self._resolve(host, port))
             except Exception as error:  # noqa: BLE001 - raised again where it is waited for
-                answer.put(error)
+                result.put(error)
 
-        def wait(tick_s: float) -> tuple[str, ...] | Exception:
+        def wait(poll_s: float) -> tuple[str, ...] | Exception:
             try:
-                return answer.get(timeout=tick_s)
+                return result.get(timeout=poll_s)
             except Empty:
                 raise TimeoutError("its name is not resolved") from None
 
-        Thread(target=ask, name="resolver", daemon=True).start()
+        Thread(target=run_resolver, name="resolver", daemon=True).start()
         try:
-            found = self._patience.insist(wait)
+            found = self._deadline.wait_for(wait)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(error) from error
         if isinstance(found, OSError):
@@ -118,7 +118,7 @@ class Guard(httpcore.NetworkBackend):
         return found
 
 
-def is_own(address: str) -> bool:
+def is_local_address(address: str) -> bool:
     """Whether a connection to ``address`` would stay on this machine, whose firewall it would then be behind."""
     with (
         suppress(OSError),
@@ -129,28 +129,28 @@ def is_own(address: str) -> bool:
     return False
 
 
-def _connect(address: str, port: int, patience: Deadline) -> socket.socket:
+def _connect(address: str, port: int, deadline: Deadline) -> socket.socket:
     opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        _open(opened, address, port, patience)
+        _open(opened, address, port, deadline)
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _open(opened: socket.socket, address: str, port: int, patience: Deadline) -> None:
+def _open(opened: socket.socket, address: str, port: int, deadline: Deadline) -> None:
     opened.setblocking(False)
     failed = opened.connect_ex((address, port))
     if failed in (errno.EINPROGRESS, errno.EWOULDBLOCK):
         with selectors.DefaultSelector() as selector:
             selector.register(opened, selectors.EVENT_WRITE)
 
-            def wait(tick_s: float) -> None:
-                if not selector.select(tick_s):
+            def wait(poll_s: float) -> None:
+                if not selector.select(poll_s):
                     raise TimeoutError("it does not take the connection")
 
-            patience.insist(wait)
+            deadline.wait_for(wait)
         failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if failed:
         raise OSError(failed, os.strerror(failed))

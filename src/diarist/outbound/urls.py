@@ -13,12 +13,12 @@ from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote, urljoin, urlsplit
 
 from diarist.errors import InvalidOption, UrlRefused
-from diarist.outbound.networks import Networks, permits
+from diarist.outbound.networks import Networks, is_allowed
 
 MAX_URL_CHARS = 4_096
 """Signed URLs of object stores are the longest that there are: up to 2,000 and some."""
 
-NOT_PUBLIC = (
+NOT_PUBLIC_MESSAGE = (
     "leads to an address that is not public, and this service connects to no such address. Use one that can be reached "
     "from the internet; whoever runs the service can allow a private network in ALLOWED_NETWORKS."
 )
@@ -26,7 +26,7 @@ NOT_PUBLIC = (
 _NETLOC = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:@]+))(?::(?P<port>[0-9]{0,5}))?")
 _NAME = re.compile(r"(?=.{1,254}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)*[a-z0-9_][a-z0-9_-]{0,62}\.?")
 _CHANGED_BY_IDNA_2008 = frozenset("ßẞς")
-_AS_IS = "%/:=&?~#+!$,;'@()*[]"
+_SAFE_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,14 @@ def check_url(text: str, what: str = "url", networks: Networks = ()) -> str:
         InvalidOption: it is no URL of the kind that is taken.
         UrlRefused: its host is an address, in whatever spelling, that is neither public nor allowed.
     """
-    url = read(text, what)
-    address = _literal(url.host)
-    if address is not None and not permits(address, networks):
-        raise UrlRefused(f"{what} {NOT_PUBLIC}")
+    url = parse_url(text, what)
+    address = _ip_literal(url.host)
+    if address is not None and not is_allowed(address, networks):
+        raise UrlRefused(f"{what} {NOT_PUBLIC_MESSAGE}")
     return str(url)
 
 
-def read(text: str, what: str = "url") -> Url:
+def parse_url(text: str, what: str = "url") -> Url:
     """The parts of a URL.
 
     Raises:
@@ -82,7 +82,7 @@ def read(text: str, what: str = "url") -> Url:
     """
     if len(text) > MAX_URL_CHARS:
         raise InvalidOption(f"{what} is longer than {MAX_URL_CHARS:,} characters.")
-    if not text.isprintable() or any(each.isspace() or each == "\\" for each in text):
+    if not text.isprintable() or any(character.isspace() or character == "\\" for character in text):
         raise InvalidOption(f"{what} has white space, a backslash or invisible characters in it: percent-encode them.")
     try:
         parts = urlsplit(text)
@@ -92,25 +92,25 @@ def read(text: str, what: str = "url") -> Url:
         raise InvalidOption(f"{what} must begin with https:// or http://; nothing else is asked for.")
     if "@" in parts.netloc:
         raise InvalidOption(f"{what} must have no user name or password in it: use a URL that is signed, or public.")
-    found = _NETLOC.fullmatch(parts.netloc)
-    if not found:
+    match = _NETLOC.fullmatch(parts.netloc)
+    if not match:
         raise InvalidOption(f"{what} has no host that can be understood: write it like https://example.com/file.")
     return Url(
         parts.scheme,
-        _ipv6(found["ipv6"], what) if found["ipv6"] else _name(found["name"], what),
-        _port(found["port"], what),
+        _ipv6(match["ipv6"], what) if match["ipv6"] else _dns_name(match["name"], what),
+        _port(match["port"], what),
         _target(parts.path, parts.query),
     )
 
 
-def follow(url: Url, location: str) -> Url:
+def redirect_target(url: Url, location: str) -> Url:
     """Where a redirect leads.
 
     Raises:
         UrlRefused: against the rules: those of ``check_url``, and none from HTTPS to HTTP.
     """
     try:
-        to = read(urljoin(str(url), location), "the redirect")
+        to = parse_url(urljoin(str(url), location), "the redirect")
     except (InvalidOption, ValueError) as error:
         raise UrlRefused(f"The URL redirects to where it cannot be followed: {error}") from error
     if url.scheme == "https" and to.scheme == "http":
@@ -118,7 +118,7 @@ def follow(url: Url, location: str) -> Url:
     return to
 
 
-def _literal(host: str) -> str | None:
+def _ip_literal(host: str) -> str | None:
     """The address, where ``host`` is one in any spelling that resolvers take: ``127.1``, ``0x7f.1``, ``2130706433``."""
     try:
         return str(ip_address(host))
@@ -137,7 +137,7 @@ def _ipv6(text: str, what: str) -> str:
         raise InvalidOption(f"{what} has no host that can be understood ({error}).") from error
 
 
-def _name(text: str, what: str) -> str:
+def _dns_name(text: str, what: str) -> str:
     if _CHANGED_BY_IDNA_2008 & set(text):  # which of two names is meant depends on the standard that is asked
         raise InvalidOption(
             f"{what} has a host with ß or ς: write the host in its form for DNS, which begins with xn--."
@@ -160,4 +160,4 @@ def _port(text: str | None, what: str) -> int | None:
 
 
 def _target(path: str, query: str) -> str:
-    return quote(path or "/", safe=_AS_IS) + (f"?{quote(query, safe=_AS_IS)}" if query else "")
+    return quote(path or "/", safe=_SAFE_CHARACTERS) + (f"?{quote(query, safe=_SAFE_CHARACTERS)}" if query else "")

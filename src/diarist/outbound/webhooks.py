@@ -26,16 +26,16 @@ from diarist.outbound.deadline import Deadline
 from diarist.outbound.http_exchange import exchange
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
-from diarist.outbound.urls import Url, read
+from diarist.outbound.urls import Url, parse_url
 from diarist.types import Seconds
 
 RETRY_DELAYS_S = (0, 30, 120, 600, 3_600)
 """Until each attempt to deliver a message, from the one before."""
 
-WINDOW_S: Seconds = 300.0
+TOLERANCE_S: Seconds = 300.0
 """How far the time of a message may be from that of its receiver; older ones may be a replay."""
 
-MAX_ANSWER_BYTES = 2**16
+MAX_RESPONSE_BYTES = 2**16
 """Of an answer's body no more is read; none of it is used."""
 
 MIN_MASTER_CHARS = 20
@@ -44,7 +44,7 @@ _PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveryResult:
     """What became of one attempt."""
 
     status: int
@@ -90,7 +90,12 @@ def sign(secret: str, message_id: str, body: bytes, *, at: float | None = None) 
 
 
 def verify(
-    secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None, window_s: Seconds = WINDOW_S
+    secret: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    tolerance_s: Seconds = TOLERANCE_S,
 ) -> bool:
     """Whether a message is from who has ``secret``, untouched, and of about now: what a receiver has to ask.
 
@@ -99,18 +104,22 @@ def verify(
         headers: of the request, names in any case.
         body: of the request, byte for byte.
         now: seconds since 1970; the time of this machine where None.
-        window_s: how far the time of the message may be from ``now``.
+        tolerance_s: how far the time of the message may be from ``now``.
 
     Raises:
         ValueError: ``secret`` is not ``whsec_`` and base64.
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    message_id, timestamp = found.get("webhook-id", ""), found.get("webhook-timestamp", "")
+    lower_headers = {name.lower(): value for name, value in headers.items()}
+    message_id, timestamp = lower_headers.get("webhook-id", ""), lower_headers.get("webhook-timestamp", "")
     expected = _signature(secret, message_id, timestamp, body).encode("ascii")
-    given = (each.partition(",") for each in found.get("webhook-signature", "").split(" "))
+    signatures = (each.partition(",") for each in lower_headers.get("webhook-signature", "").split(" "))
     # no early end: how long it takes must not tell which of several signatures is near
-    matches = [version == "v1" and hmac.compare_digest(text.encode(), expected) for version, _, text in given]
-    return bool(message_id) and _is_near(timestamp, time.time() if now is None else now, window_s) and any(matches)
+    matches = [version == "v1" and hmac.compare_digest(text.encode(), expected) for version, _, text in signatures]
+    return (
+        bool(message_id)
+        and _is_within_tolerance(timestamp, time.time() if now is None else now, tolerance_s)
+        and any(matches)
+    )
 
 
 def post(
@@ -123,7 +132,7 @@ def post(
     check: Callable[[], None] = lambda: None,
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
-) -> Delivered:
+) -> DeliveryResult:
     """Send ``body`` to ``url`` once. Follows no redirect: whoever moves a receiver tells the service.
 
     Args:
@@ -137,46 +146,46 @@ def post(
         tls: whose certificates are trusted; the system's and certifi's where None.
     """
     started = time.monotonic()
-    patience = Deadline(timeout_s, check)
+    deadline = Deadline(timeout_s, check)
     status, error = 0, ""
     try:
-        status = _send(read(url), body, headers, patience, networks=networks, resolve=resolve, tls=tls)
-    except (InputError, UrlUnreachable) as refusal:
-        error = str(refusal)
+        status = _send(parse_url(url), body, headers, deadline, networks=networks, resolve=resolve, tls=tls)
+    except (InputError, UrlUnreachable) as failure:
+        error = str(failure)
     else:
-        error = _complaint(status)
-    return Delivered(status, time.monotonic() - started, error)
+        error = _status_error(status)
+    return DeliveryResult(status, time.monotonic() - started, error)
 
 
 def _send(
     url: Url,
     body: bytes,
     headers: Mapping[str, str],
-    patience: Deadline,
+    deadline: Deadline,
     *,
     networks: Networks,
     resolve: Resolve,
     tls: ssl.SSLContext | None,
 ) -> int:
-    sent = {"Content-Type": "application/json", **headers}
+    all_headers = {"Content-Type": "application/json", **headers}
     with exchange(
-        "POST", url, patience, body=body, headers=sent, networks=networks, resolve=resolve, tls=tls
-    ) as answer:
+        "POST", url, deadline, body=body, headers=all_headers, networks=networks, resolve=resolve, tls=tls
+    ) as response:
         # its status is the answer; what follows is read only so that the receiver can finish in peace
         with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
-            _read_some(answer)
-        return answer.status
+            _drain(response)
+        return response.status
 
 
-def _read_some(answer: httpcore.Response) -> None:
+def _drain(response: httpcore.Response) -> None:
     size_bytes = 0
-    for chunk in answer.iter_stream():
+    for chunk in response.iter_stream():
         size_bytes += len(chunk)
-        if size_bytes >= MAX_ANSWER_BYTES:
+        if size_bytes >= MAX_RESPONSE_BYTES:
             return
 
 
-def _complaint(status: int) -> str:
+def _status_error(status: int) -> str:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return ""
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
@@ -199,7 +208,10 @@ def _key(secret: str) -> bytes:
     return key
 
 
-def _is_near(timestamp: str, now: float, window_s: Seconds) -> bool:
+def _is_within_tolerance(timestamp: str, now: float, tolerance_s: Seconds) -> bool:
     return (
-        timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 20 and abs(now - int(timestamp)) <= window_s
+        timestamp.isascii()
+        and timestamp.isdigit()
+        and len(timestamp) <= 20
+        and abs(now - int(timestamp)) <= tolerance_s
     )

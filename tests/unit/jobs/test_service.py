@@ -171,7 +171,7 @@ def fill(settings, kind: JobKind) -> list[str]:
     for job_id in ids:
         store.create(Job(job_id, JobState.QUEUED, Order(kind=kind), datetime.now(UTC)))
     for job_id in (*ids[:3], new_job_id()):
-        media.keep(job_id, io.BytesIO(b"said"), 10)
+        media.store_recording(job_id, io.BytesIO(b"said"), 10)
     store.claim("dead", 3_600, 3)
     store.finish(ids[0], "dead", SILENCE)
     store.claim("dead", 3_600, 3)

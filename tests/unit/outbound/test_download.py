@@ -16,7 +16,7 @@ from diarist.errors import (
     UrlUnreachable,
     UrlUnusable,
 )
-from diarist.outbound.download import MAX_REDIRECTS, Fetched, fetch
+from diarist.outbound.download import MAX_REDIRECTS, FetchedFile, fetch
 
 SOUND = bytes(range(256)) * 1_024  # 256 kB
 
@@ -44,7 +44,7 @@ def get(target, loopback):
 class TestWhatIsThere:
     def test_a_recording_arrives(self, site, get, target):
         url = site.answer("/meetings/monday%20call.wav?sig=s", SOUND)
-        assert get(url) == Fetched(len(SOUND), "monday call.wav")
+        assert get(url) == FetchedFile(len(SOUND), "monday call.wav")
         assert target.read_bytes() == SOUND
         (asked,) = site.asked
         assert asked.method == "GET"
@@ -143,7 +143,7 @@ class TestRedirects:
         for hop in range(MAX_REDIRECTS):
             site.redirect(f"/{hop}/first.wav", f"/{hop + 1}/first.wav", (301, 302, 303, 307, 308)[hop])
         site.answer(f"/{MAX_REDIRECTS}/first.wav", SOUND)
-        assert get(site.url("/0/first.wav")) == Fetched(len(SOUND), "first.wav")
+        assert get(site.url("/0/first.wav")) == FetchedFile(len(SOUND), "first.wav")
         assert len(site.asked) == MAX_REDIRECTS + 1
 
     def test_one_too_many(self, site, get):
@@ -277,11 +277,11 @@ def test_without_leave_this_machine_is_not_asked(host, site, get):
 class TestTime:
     def test_silence(self, site, get):
         with pytest.raises(UrlUnreachable, match=r"no sign for 0\.2 s"):
-            get(site.raw("/", hang=True), silence_s=0.2)
+            get(site.raw("/", hang=True), idle_timeout_s=0.2)
 
     def test_silence_in_the_middle(self, site, get):
         with pytest.raises(UrlUnreachable, match=r"no sign for 0\.2 s"):
-            get(site.raw("/", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nRIFF", hang=True), silence_s=0.2)
+            get(site.raw("/", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nRIFF", hang=True), idle_timeout_s=0.2)
 
     def test_drop_by_drop(self, site, get):
         url = site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x", every_s=0.02, forever=True)
@@ -321,7 +321,7 @@ class TestCallingOff:
                 raise Cancelled("enough")
 
         with pytest.raises(Cancelled):
-            get(site.raw("/", *pieces, hang=True), progress=stop, timeout_s=60.0, silence_s=60.0)
+            get(site.raw("/", *pieces, hang=True), progress=stop, timeout_s=60.0, idle_timeout_s=60.0)
 
     def test_while_much_comes(self, site, get):
         def stop(done_bytes, _):

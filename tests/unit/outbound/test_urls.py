@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from diarist.errors import InvalidOption, UrlRefused
 from diarist.outbound.networks import parse_networks
-from diarist.outbound.urls import MAX_URL_CHARS, check_url, follow, read
+from diarist.outbound.urls import MAX_URL_CHARS, check_url, parse_url, redirect_target
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_whatever_comes_is_understood_in_one_way_or_refused(text):
     ],
 )
 def test_where_a_redirect_leads(location, to):
-    assert str(follow(read("https://example.com:8443/a/b"), location)) == to
+    assert str(redirect_target(parse_url("https://example.com:8443/a/b"), location)) == to
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_where_a_redirect_leads(location, to):
 )
 def test_where_no_redirect_may_lead(location):
     with pytest.raises(UrlRefused, match="redirects"):
-        follow(read("https://example.com/"), location)
+        redirect_target(parse_url("https://example.com/"), location)
 
 
 def test_a_redirect_may_lead_to_https():
-    assert follow(read("http://example.com/"), "https://example.com/").scheme == "https"
+    assert redirect_target(parse_url("http://example.com/"), "https://example.com/").scheme == "https"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from diarist.errors import Cancelled, ConfigurationError
-from diarist.outbound.webhooks import MAX_ANSWER_BYTES, RETRY_DELAYS_S, WINDOW_S, post, secret_for, sign, verify
+from diarist.outbound.webhooks import MAX_RESPONSE_BYTES, RETRY_DELAYS_S, TOLERANCE_S, post, secret_for, sign, verify
 
 MASTER = "a master secret of the service"
 SECRET = secret_for(MASTER, "key_1")
@@ -88,7 +88,7 @@ class TestVerify:
         assert self.check(self.headers())
         assert self.check({name.title(): value for name, value in self.headers().items()})
 
-    @pytest.mark.parametrize("off_s", [-WINDOW_S, WINDOW_S])
+    @pytest.mark.parametrize("off_s", [-TOLERANCE_S, TOLERANCE_S])
     def test_the_window(self, off_s):
         assert self.check(self.headers(), now=self.NOW + off_s)
         assert not self.check(self.headers(), now=self.NOW + off_s * 1.01)
@@ -193,7 +193,7 @@ class TestPost:
         delivered = send(site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x" * 2**12, forever=True))
         assert delivered.ok
         # The site counts a piece once all of it is sent, which of the last one may be never.
-        assert MAX_ANSWER_BYTES - 2**13 <= site.written_bytes < 2**26
+        assert MAX_RESPONSE_BYTES - 2**13 <= site.written_bytes < 2**26
 
     def test_a_receiver_that_breaks_off(self, site, send):
         delivered = send(site.raw("/", b"HTTP/1.1 "))

@@ -32,10 +32,10 @@ class MediaStore(Protocol):
     where the store does not answer as it should; the message says what to do.
     """
 
-    def check_room(self, size_bytes: int) -> None:
+    def check_free_space(self, size_bytes: int) -> None:
         """Raises ``StorageFull`` where ``size_bytes`` more would leave too little."""
 
-    def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
+    def store_recording(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         """Store a recording: copy a stream from where it stands, or move a file. Its size in bytes.
 
         Whoever looks sees all of it or nothing; an earlier one of the same job is replaced. Leaves nothing behind where
@@ -48,7 +48,7 @@ class MediaStore(Protocol):
                 removes it again afterwards.
         """
 
-    def local(self, job_id: str, tick: Callable[[], None] | None = None) -> AbstractContextManager[Path]:
+    def local_recording(self, job_id: str, check: Callable[[], None] | None = None) -> AbstractContextManager[Path]:
         """The recording as a file of this machine, to be read while the context lasts.
 
         ``tick`` is called again and again where it has to be fetched first, and stops that by raising.
@@ -58,7 +58,7 @@ class MediaStore(Protocol):
             StorageFull: this machine has no room for it.
         """
 
-    def keep_part(self, job_id: str, name: str, source: bytes | Path) -> None:
+    def store_part(self, job_id: str, name: str, source: bytes | Path) -> None:
         """Store something that was made of the recording, for other workers; a file is copied and stays.
 
         Whoever looks sees all of it or nothing; an earlier one of the same name is replaced.
@@ -68,13 +68,13 @@ class MediaStore(Protocol):
             StorageFull: there is no room for it.
         """
 
-    def part(self, job_id: str, name: str) -> bytes:
+    def read_part(self, job_id: str, name: str) -> bytes:
         """All of a part. Raises ``MediaMissing``."""
 
-    def part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
+    def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         """The bytes from ``first_byte`` up to ``stop_byte``; fewer where the part ends before. Raises as ``part``."""
 
-    def parts(self, job_id: str) -> frozenset[str]:
+    def part_names(self, job_id: str) -> frozenset[str]:
         """Names of the parts that there are."""
 
     def remove_parts(self, job_id: str) -> None:
@@ -89,7 +89,7 @@ class MediaStore(Protocol):
     def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
         """The jobs of which there is something; with ``with_parts``, of which there are parts."""
 
-    def clean(self, older_than: datetime) -> int:
+    def remove_incomplete(self, older_than: datetime) -> int:
         """Remove what processes left that were killed while they wrote; how many things that were."""
 
     def probe(self) -> None:

@@ -45,14 +45,14 @@ class DirectoryMedia:
         """Where the recording of a job is, or would be."""
         return self._folder(job_id) / RECORDING
 
-    def check_room(self, size_bytes: int) -> None:
-        with self._explained():
+    def check_free_space(self, size_bytes: int) -> None:
+        with self._translated_errors():
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             scratch.check_free_space(self._root, size_bytes, self._min_free_bytes, "DATA_DIR or MEDIA_URL")
 
-    def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
+    def store_recording(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         target = self.recording(job_id)
-        with self._explained():
+        with self._translated_errors():
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             target.parent.mkdir(exist_ok=True, mode=0o700)
         try:
@@ -67,16 +67,16 @@ class DirectoryMedia:
             raise
 
     @contextmanager
-    def local(self, job_id: str, tick: Callable[[], None] | None = None) -> Iterator[Path]:  # noqa: ARG002
+    def local_recording(self, job_id: str, check: Callable[[], None] | None = None) -> Iterator[Path]:  # noqa: ARG002
         path = self.recording(job_id)
-        with self._explained():
+        with self._translated_errors():
             if not path.is_file():
                 raise self._no_recording(job_id)
         yield path
 
-    def keep_part(self, job_id: str, name: str, source: bytes | Path) -> None:
+    def store_part(self, job_id: str, name: str, source: bytes | Path) -> None:
         recording, target = self.recording(job_id), self._part(job_id, name)
-        with self._explained():
+        with self._translated_errors():
             if not recording.is_file():
                 raise self._no_recording(job_id)
             target.parent.mkdir(exist_ok=True, mode=0o700)
@@ -87,22 +87,22 @@ class DirectoryMedia:
                     partial.write_bytes(source)
                 partial.replace(target)
 
-    def part(self, job_id: str, name: str) -> bytes:
-        with self._explained(f"The part {name} of job {job_id} is not there."):
+    def read_part(self, job_id: str, name: str) -> bytes:
+        with self._translated_errors(f"The part {name} of job {job_id} is not there."):
             return self._part(job_id, name).read_bytes()
 
-    def part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
+    def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         check_range(first_byte, stop_byte)
         with (
-            self._explained(f"The part {name} of job {job_id} is not there."),
+            self._translated_errors(f"The part {name} of job {job_id} is not there."),
             self._part(job_id, name).open("rb") as file,
         ):
             file.seek(first_byte)
             return file.read(stop_byte - first_byte)
 
-    def parts(self, job_id: str) -> frozenset[str]:
+    def part_names(self, job_id: str) -> frozenset[str]:
         folder = self._folder(job_id) / PARTS
-        with self._explained():
+        with self._translated_errors():
             try:
                 return frozenset(entry.name for entry in os.scandir(folder) if is_part_name(entry.name))
             except FileNotFoundError:
@@ -122,34 +122,34 @@ class DirectoryMedia:
         self._remove_folder(self._folder(job_id))
 
     def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
-        with self._explained():
+        with self._translated_errors():
             found = [entry for entry in self._entries() if is_job_id(entry.name)]
             return frozenset(entry.name for entry in found if not with_parts or (entry / PARTS).is_dir())
 
-    def clean(self, older_than: datetime) -> int:
-        with self._explained():
+    def remove_incomplete(self, older_than: datetime) -> int:
+        with self._translated_errors():
             found = self._entries()
-            left = [entry for entry in found if entry.name.startswith(_REMOVED)]
-            left += [entry for entry in found if entry.name.startswith(_PROBE) and _before(entry, older_than)]
+            incomplete = [entry for entry in found if entry.name.startswith(_REMOVED)]
+            incomplete += [entry for entry in found if entry.name.startswith(_PROBE) and _is_older(entry, older_than)]
             for folder in found:
                 if is_job_id(folder.name):
-                    left += _left_in(folder, older_than)
-            for path in left:
+                    incomplete += _incomplete_in(folder, older_than)
+            for path in incomplete:
                 with suppress(FileNotFoundError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return len(left)
+        return len(incomplete)
 
     def probe(self) -> None:
-        said = secrets.token_bytes(16)
+        content = secrets.token_bytes(16)
         path = self._root / f"{_PROBE}{secrets.token_hex(8)}"
-        with self._explained():
+        with self._translated_errors():
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                path.write_bytes(said)
-                same = path.read_bytes() == said
+                path.write_bytes(content)
+                identical = path.read_bytes() == content
             finally:
                 path.unlink(missing_ok=True)
-        if not same:
+        if not identical:
             raise MediaUnavailable(f"The folder {self._root} gives back other bytes than were written. Check its disk.")
 
     def close(self) -> None:
@@ -168,25 +168,25 @@ class DirectoryMedia:
         # What the stream raises is the sender's, so it is read outside of _explained.
         size_bytes = 0
         with self._partial(target.parent) as partial:
-            with self._explained():
+            with self._translated_errors():
                 file = partial.open("xb")
             try:
                 while chunk := upload.read(CHUNK_BYTES):
                     size_bytes += len(chunk)
                     check_size(size_bytes, limit_bytes)
-                    with self._explained():
+                    with self._translated_errors():
                         file.write(chunk)
             finally:
-                with self._explained():
+                with self._translated_errors():
                     file.close()
-            with self._explained():
+            with self._translated_errors():
                 partial.replace(target)
         return size_bytes
 
     def _move(self, upload: Path, target: Path, limit_bytes: int) -> int:
         size_bytes = upload.stat().st_size
         check_size(size_bytes, limit_bytes)
-        with self._explained():
+        with self._translated_errors():
             try:
                 upload.rename(target)
             except OSError as error:
@@ -230,15 +230,15 @@ class DirectoryMedia:
             ) from error
 
     @contextmanager
-    def _explained(self, missing: str = "The job was removed while its files were written.") -> Iterator[None]:
+    def _translated_errors(self, missing: str = "The job was removed while its files were written.") -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
             raise MediaMissing(missing) from error
         except OSError as error:
-            raise self._explain(error) from error
+            raise self._service_error(error) from error
 
-    def _explain(self, error: OSError) -> ServiceError:
+    def _service_error(self, error: OSError) -> ServiceError:
         if scratch.disk_full(error):
             return scratch.storage_full("the recording was stored", "DATA_DIR or MEDIA_URL")
         return MediaUnavailable(
@@ -253,17 +253,17 @@ class DirectoryMedia:
         )
 
 
-def _left_in(folder: Path, older_than: datetime) -> list[Path]:
+def _incomplete_in(folder: Path, older_than: datetime) -> list[Path]:
     """Half-written files of a job, or its whole folder where there is nothing else in it."""
     try:
         inside = list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    left = [path for path in inside if path.name.startswith(_PARTIAL) and _before(path, older_than)]
-    return [folder] if len(left) == len(inside) and _before(folder, older_than) else left
+    incomplete = [path for path in inside if path.name.startswith(_PARTIAL) and _is_older(path, older_than)]
+    return [folder] if len(incomplete) == len(inside) and _is_older(folder, older_than) else incomplete
 
 
-def _before(path: Path, time: datetime) -> bool:
+def _is_older(path: Path, time: datetime) -> bool:
     try:
         return path.stat().st_mtime < time.timestamp()
     except FileNotFoundError:

@@ -25,17 +25,17 @@ from diarist.jobs.media.base import (
     check_size,
     is_job_id,
 )
-from diarist.jobs.media.s3_errors import GONE, code_of, explained
+from diarist.jobs.media.s3_errors import OBJECT_MISSING, error_code, translated_errors
 from diarist.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
-TRIES = 4
+ATTEMPTS = 4
 CONNECTIONS = 32
 
-PIECE_BYTES = 8 * 2**20
+UPLOAD_PART_BYTES = 8 * 2**20
 """Of an upload: what is in memory of it. Larger where 10,000 of them, the most that S3 takes, would not do."""
-MAX_PIECES = 10_000
+MAX_UPLOAD_PARTS = 10_000
 
 _PROBE = "probe-"
 
@@ -75,7 +75,7 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
-                retries={"total_max_attempts": TRIES, "mode": "standard"},
+                retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
                 max_pool_connections=CONNECTIONS,
                 **(compatible if settings.s3_endpoint_url else {}),
             ),
@@ -101,13 +101,13 @@ class S3Media:
         self._temp_dir = temp_dir
         self._min_free_bytes = min_free_bytes
 
-    def check_room(self, size_bytes: int) -> None:
+    def check_free_space(self, size_bytes: int) -> None:
         """Raises ``StorageFull`` where this machine has too little; nobody can ask a bucket."""
-        with self._explained():
+        with self._translated_errors():
             scratch.make_private_folder(self._temp_dir)
             scratch.check_free_space(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
 
-    def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
+    def store_recording(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         key = self._key(job_id, RECORDING)
         if isinstance(upload, Path):
             check_size(upload.stat().st_size, limit_bytes)
@@ -118,37 +118,37 @@ class S3Media:
         return self._put(key, upload, limit_bytes)
 
     @contextmanager
-    def local(self, job_id: str, tick: Callable[[], None] | None = None) -> Iterator[Path]:
+    def local_recording(self, job_id: str, check: Callable[[], None] | None = None) -> Iterator[Path]:
         key = self._key(job_id, RECORDING)
         with scratch.locked_file(self._temp_dir, scratch.S3_COPY_PREFIX) as path:
             with (
-                self._explained(f"The recording of job {job_id} is not in S3 any more: it was removed."),
+                self._translated_errors(f"The recording of job {job_id} is not in S3 any more: it was removed."),
                 scratch.disk_full_errors("the recording was copied from S3", "TEMP_AUDIO_DIR or DATA_DIR"),
                 path.open("wb") as file,
             ):
-                self._fetch(key, file, tick or _nothing)
+                self._fetch(key, file, check or _no_check)
             yield path
 
-    def keep_part(self, job_id: str, name: str, source: bytes | Path) -> None:
+    def store_part(self, job_id: str, name: str, source: bytes | Path) -> None:
         key, recording = self._part(job_id, name), self._key(job_id, RECORDING)
         if isinstance(source, Path):
             with source.open("rb") as file:
                 self._put(key, file, source.stat().st_size)
         else:
-            with self._explained():
+            with self._translated_errors():
                 self._client.put_object(Bucket=self._bucket, Key=key, Body=source)
         # Afterwards: remove() takes the recording first, so either it sees this part or this sees that it was there.
         try:
-            with self._explained(f"Job {job_id} has no recording any more: it was removed."):
+            with self._translated_errors(f"Job {job_id} has no recording any more: it was removed."):
                 self._client.head_object(Bucket=self._bucket, Key=recording)
         except MediaMissing:
             self._delete([key])
             raise
 
-    def part(self, job_id: str, name: str) -> bytes:
+    def read_part(self, job_id: str, name: str) -> bytes:
         return self._get(job_id, name)
 
-    def part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
+    def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         check_range(first_byte, stop_byte)
         if first_byte == stop_byte:
             # S3 has no empty ranges; the part must be there all the same
@@ -156,7 +156,7 @@ class S3Media:
             return b""
         return self._get(job_id, name, Range=f"bytes={first_byte}-{stop_byte - 1}")
 
-    def parts(self, job_id: str) -> frozenset[str]:
+    def part_names(self, job_id: str) -> frozenset[str]:
         prefix = self._key(job_id, f"{PARTS}/")
         return frozenset(key.removeprefix(prefix) for key in self._keys(prefix))
 
@@ -165,13 +165,13 @@ class S3Media:
 
     def remove_recording(self, job_id: str) -> None:
         key = self._key(job_id, RECORDING)
-        self._abort(key)
+        self._abort_uploads(key)
         self._delete([key])
 
     def remove(self, job_id: str) -> None:
         self.remove_recording(job_id)
         self._delete(self._keys(self._key(job_id, "")))
-        self._abort(self._key(job_id, ""))
+        self._abort_uploads(self._key(job_id, ""))
 
     def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
         if with_parts:
@@ -181,26 +181,26 @@ class S3Media:
         names = (entry["Prefix"].removeprefix(self._prefix).removesuffix("/") for entry in found)
         return frozenset(name for name in names if is_job_id(name))
 
-    def clean(self, older_than: datetime) -> int:
+    def remove_incomplete(self, older_than: datetime) -> int:
         """Files of this machine as well. MinIO lists no half-done uploads by folder, and ends them by itself."""
         probes = self._keys(f"{self._prefix}{_PROBE}", older_than)
         self._delete(probes)
-        return len(probes) + self._abort(self._prefix, older_than) + self._clean_temp_dir(older_than)
+        return len(probes) + self._abort_uploads(self._prefix, older_than) + self._clean_temp_dir(older_than)
 
     def probe(self) -> None:
         """Also whether deleting deletes, and all that this needs is allowed."""
-        said, key = secrets.token_bytes(16), f"{self._prefix}{_PROBE}{secrets.token_hex(8)}"
-        with self._explained():
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=said)
+        content, key = secrets.token_bytes(16), f"{self._prefix}{_PROBE}{secrets.token_hex(8)}"
+        with self._translated_errors():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=content)
             try:
-                same = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() == said
+                identical = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() == content
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
                 self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key, MaxUploads=1)
             finally:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
-        if not same:
+        if not identical:
             raise MediaUnavailable(f"The bucket {self._bucket} gives back other bytes than were written.")
-        if self._keeps_versions():
+        if self._is_versioned():
             raise MediaUnavailable(
                 f"The bucket {self._bucket} keeps what is deleted as old versions, recordings of people among it. "
                 "Suspend versioning, and remove the old versions, or name another bucket in MEDIA_URL."
@@ -216,66 +216,69 @@ class S3Media:
         return self._key(job_id, f"{PARTS}/{check_part_name(name)}")
 
     def _put(self, key: str, file: BinaryIO, limit_bytes: int) -> int:
-        counted = _Counted(file, limit_bytes)
+        limited = _LimitedStream(file, limit_bytes)
         try:
-            with self._explained("The job was removed while its recording was stored."):
+            with self._translated_errors("The job was removed while its recording was stored."):
                 self._client.upload_fileobj(
-                    counted, self._bucket, key, Config=_transfer(max(PIECE_BYTES, -(-limit_bytes // MAX_PIECES)))
+                    limited,
+                    self._bucket,
+                    key,
+                    Config=_transfer(max(UPLOAD_PART_BYTES, -(-limit_bytes // MAX_UPLOAD_PARTS))),
                 )
         except Exception:
             raise  # boto3 has ended the upload
         except BaseException:
             with suppress(ServiceError):
-                self._abort(key)
+                self._abort_uploads(key)
             raise
-        return counted.size_bytes
+        return limited.size_bytes
 
-    def _fetch(self, key: str, file: BinaryIO, tick: Callable[[], None]) -> None:
+    def _fetch(self, key: str, file: BinaryIO, check: Callable[[], None]) -> None:
         """Not boto3's own way: that leaves its connection open where ``tick`` stops it."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-        which: dict[str, str] = {}
+        arguments: dict[str, str] = {}
         size_bytes: int | None = None
-        left = TRIES
+        remaining = ATTEMPTS
         while size_bytes is None or file.tell() < size_bytes:
-            begun = file.tell()
+            offset = file.tell()
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
+                response = self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
                 if size_bytes is None:
-                    size_bytes, which["IfMatch"] = int(answer["ContentLength"]), answer["ETag"]
-                with closing(answer["Body"]) as body:
-                    while piece := body.read(CHUNK_BYTES):
-                        file.write(piece)
-                        tick()
+                    size_bytes, arguments["IfMatch"] = int(response["ContentLength"]), response["ETag"]
+                with closing(response["Body"]) as body:
+                    while block := body.read(CHUNK_BYTES):
+                        file.write(block)
+                        check()
             except (HTTPClientError, IncompleteReadError):
-                left = TRIES if file.tell() > begun else left - 1
-                if not left:
+                remaining = ATTEMPTS if file.tell() > offset else remaining - 1
+                if not remaining:
                     raise
-                which["Range"] = f"bytes={file.tell()}-"
+                arguments["Range"] = f"bytes={file.tell()}-"
 
-    def _get(self, job_id: str, name: str, **which: str) -> bytes:
+    def _get(self, job_id: str, name: str, **arguments: str) -> bytes:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
         key = self._part(job_id, name)
-        with self._explained(f"The part {name} of job {job_id} is not there."):
-            for left in reversed(range(TRIES)):
+        with self._translated_errors(f"The part {name} of job {job_id} is not there."):
+            for remaining in reversed(range(ATTEMPTS)):
                 try:
-                    answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
-                    with closing(answer["Body"]) as body:
+                    response = self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
+                    with closing(response["Body"]) as body:
                         return bytes(body.read())
                 except ClientError as error:
-                    if code_of(error) not in ("InvalidRange", "416"):
+                    if error_code(error) not in ("InvalidRange", "416"):
                         raise
                     return b""
                 except (HTTPClientError, IncompleteReadError):
                     # boto3 tries again until an answer begins, not when it breaks off later
-                    if not left:
+                    if not remaining:
                         raise
         raise AssertionError  # the loop ends otherwise
 
-    def _list(self, operation: str, what: str, **which: str) -> list[Any]:
-        with self._explained():
-            pages = self._client.get_paginator(operation).paginate(Bucket=self._bucket, **which)
+    def _list(self, operation: str, what: str, **arguments: str) -> list[Any]:
+        with self._translated_errors():
+            pages = self._client.get_paginator(operation).paginate(Bucket=self._bucket, **arguments)
             return [entry for page in pages for entry in page.get(what, ())]
 
     def _keys(self, prefix: str, older_than: datetime | None = None) -> list[str]:
@@ -287,11 +290,11 @@ class S3Media:
 
     def _delete(self, keys: list[str]) -> None:
         # One by one: not every compatible store deletes many in one request as boto3 asks for it.
-        with self._explained():
+        with self._translated_errors():
             for key in keys:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
 
-    def _abort(self, prefix: str, older_than: datetime | None = None) -> int:
+    def _abort_uploads(self, prefix: str, older_than: datetime | None = None) -> int:
         """End uploads that are under way; how many."""
         uploads = [
             upload
@@ -299,14 +302,14 @@ class S3Media:
             if upload["Key"].startswith(prefix) and (older_than is None or upload["Initiated"] < older_than)
         ]
         for upload in uploads:
-            with suppress(MediaMissing), self._explained():
+            with suppress(MediaMissing), self._translated_errors():
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         return len(uploads)
 
     def _clean_temp_dir(self, older_than: datetime) -> int:
         return scratch.sweep(self._temp_dir, older_than, (scratch.S3_COPY_PREFIX,))
 
-    def _keeps_versions(self) -> bool:
+    def _is_versioned(self) -> bool:
         from botocore.exceptions import ClientError
 
         try:
@@ -314,11 +317,11 @@ class S3Media:
         except ClientError:
             return False  # a right that nothing else here takes, or a store without versions
 
-    def _explained(self, missing: str = GONE) -> AbstractContextManager[None]:
-        return explained(self._client, self._bucket, missing)
+    def _translated_errors(self, missing: str = OBJECT_MISSING) -> AbstractContextManager[None]:
+        return translated_errors(self._client, self._bucket, missing)
 
 
-class _Counted:
+class _LimitedStream:
     """A stream that is read in full pieces, as boto3 expects, and no further than ``limit_bytes``."""
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:
@@ -327,28 +330,28 @@ class _Counted:
         self.size_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        piece = bytearray()
-        while size < 0 or len(piece) < size:
-            got = self._stream.read(CHUNK_BYTES if size < 0 else min(CHUNK_BYTES, size - len(piece)))
+        block = bytearray()
+        while size < 0 or len(block) < size:
+            got = self._stream.read(CHUNK_BYTES if size < 0 else min(CHUNK_BYTES, size - len(block)))
             if not got:
                 break
             self.size_bytes += len(got)
             check_size(self.size_bytes, self._limit_bytes)
-            piece += got
-        return bytes(piece)
+            block += got
+        return bytes(block)
 
 
-def _transfer(piece_bytes: int) -> Any:
+def _transfer(upload_part_bytes: int) -> Any:
     """In the caller's thread, piece by piece: there may be dozens at a time."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(
-        multipart_threshold=piece_bytes,
-        multipart_chunksize=piece_bytes,
+        multipart_threshold=upload_part_bytes,
+        multipart_chunksize=upload_part_bytes,
         use_threads=False,
         preferred_transfer_client="classic",
     )
 
 
-def _nothing() -> None:
+def _no_check() -> None:
     """Where nobody wants to stop."""

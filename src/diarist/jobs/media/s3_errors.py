@@ -8,13 +8,13 @@ from typing import Any
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull
 
-GONE = "What is asked for is not in S3 any more: it was removed."
+OBJECT_MISSING = "What is asked for is not in S3 any more: it was removed."
 
-ABSENT = ("NoSuchKey", "NoSuchUpload", "NotFound", "404")
-FULL = ("XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientCapacity")
+MISSING_CODES = ("NoSuchKey", "NoSuchUpload", "NotFound", "404")
+FULL_CODES = ("XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "InsufficientCapacity")
 
 ADVICE = {
-    ("NoSuchBucket", *ABSENT): "does not exist. Make it, or name another one in MEDIA_URL.",
+    ("NoSuchBucket", *MISSING_CODES): "does not exist. Make it, or name another one in MEDIA_URL.",
     ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthFailure"): (
         "does not accept the credentials. Check S3_ACCESS_KEY and S3_SECRET_KEY, or the AWS configuration of this "
         "machine where they are not set."
@@ -32,7 +32,7 @@ ADVICE = {
 
 
 @contextmanager
-def explained(client: Any, bucket: str, missing: str = GONE) -> Iterator[None]:
+def translated_errors(client: Any, bucket: str, missing: str = OBJECT_MISSING) -> Iterator[None]:
     """Turns the errors of a boto3 client into ours; ``missing`` is the message of ``MediaMissing``.
 
     Raises:
@@ -45,21 +45,21 @@ def explained(client: Any, bucket: str, missing: str = GONE) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if code_of(error) in ABSENT and _bucket_exists(client, bucket):
+        if error_code(error) in MISSING_CODES and _bucket_exists(client, bucket):
             raise MediaMissing(missing) from error
-        raise _explain_answer(error, f"The bucket {bucket} at {client.meta.endpoint_url}") from error
+        raise _response_error(error, f"The bucket {bucket} at {client.meta.endpoint_url}") from error
     except BotoCoreError as error:
-        raise _explain_silence(error, bucket, client.meta.endpoint_url) from error
+        raise _connection_error(error, bucket, client.meta.endpoint_url) from error
 
 
-def code_of(error: Any) -> str:
+def error_code(error: Any) -> str:
     """The code of a ``ClientError``, such as ``NoSuchKey``."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _explain_answer(error: Any, where: str) -> ServiceError:
-    code = code_of(error)
-    if code in FULL:
+def _response_error(error: Any, where: str) -> ServiceError:
+    code = error_code(error)
+    if code in FULL_CODES:
         return StorageFull(f"{where} is full. Free some space or raise its quota, then try again.")
     for codes, advice in ADVICE.items():
         if code in codes:
@@ -67,7 +67,7 @@ def _explain_answer(error: Any, where: str) -> ServiceError:
     return MediaUnavailable(f"{where} failed ({error}). Try again later; see its own log if it goes on.")
 
 
-def _explain_silence(error: Exception, bucket: str, endpoint: str) -> ServiceError:
+def _connection_error(error: Exception, bucket: str, endpoint: str) -> ServiceError:
     from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSLError
 
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
@@ -93,7 +93,7 @@ def _bucket_exists(client: Any, bucket: str) -> bool:
     try:
         client.head_bucket(Bucket=bucket)
     except ClientError as error:
-        return code_of(error) not in ("NoSuchBucket", "NotFound", "404")
+        return error_code(error) not in ("NoSuchBucket", "NotFound", "404")
     except BotoCoreError:
         return True
     return True

@@ -18,7 +18,7 @@ from diarist.jobs.store import JobStore
 from diarist.observability import logs, tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
-from diarist.outbound.webhooks import RETRY_DELAYS_S, Delivered, post, secret_for, sign
+from diarist.outbound.webhooks import RETRY_DELAYS_S, DeliveryResult, post, secret_for, sign
 from diarist.settings import Settings
 from diarist.types import Seconds
 
@@ -31,7 +31,7 @@ class WebhookHandler:
     Args:
         settings: how long a receiver may take, networks that are allowed.
         store: where the jobs are.
-        errands: where the errands are, and where each attempt is kept.
+        outbox: where the errands are, and where each attempt is kept.
         master: what the secret of each owner is derived from (``keys.webhook_master``).
         delays_s: until each attempt, from the one before; the last one is the last.
         resolve: what names mean.
@@ -68,7 +68,7 @@ class WebhookHandler:
         if job is None or job.order.webhook_url is None or not job.state.ended:
             self._outbox.done(task)
             return
-        body = message(job)
+        body = payload(job)
         with (
             logs.about(request=job.order.request_id, job=job.id),
             tracing.span(
@@ -89,7 +89,7 @@ class WebhookHandler:
                 span.note(http_status=result.status)
             if not result.ok:
                 span.fail(str(result.status or "unreachable"))
-            self._note(task, job, result, last=result.status == HTTPStatus.GONE)
+            self._record(task, job, result, last=result.status == HTTPStatus.GONE)
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         """Keep an attempt that failed in the service itself."""
@@ -97,7 +97,7 @@ class WebhookHandler:
         if job is None:
             self._outbox.done(task)
         else:
-            self._note(task, job, Delivered(0, 0.0, to_job_error(error, job).message), last=last)
+            self._record(task, job, DeliveryResult(0, 0.0, to_job_error(error, job).message), last=last)
 
     def _job(self, task: OutboxTask) -> Job | None:
         try:
@@ -105,7 +105,7 @@ class WebhookHandler:
         except JobNotFound:
             return None
 
-    def _note(self, task: OutboxTask, job: Job, result: Delivered, *, last: bool) -> None:
+    def _record(self, task: OutboxTask, job: Job, result: DeliveryResult, *, last: bool) -> None:
         again = not result.ok and not last and task.attempts < len(self._delays_s)
         retry_s = float(self._delays_s[task.attempts]) if again else None
         if not self._outbox.note_delivery(task, result, retry_s):
@@ -123,7 +123,7 @@ class WebhookHandler:
             logger.info("Webhook to %s failed, tried again in %g s: %s", host, retry_s, result.error, extra=extra)
 
 
-def message(job: Job) -> bytes:
+def payload(job: Job) -> bytes:
     """The body of the webhook of a job that has ended, the same in every attempt. Nothing of what was said is in it."""
     address = f"/v1/jobs/{job.id}"
     succeeded = job.state is JobState.SUCCEEDED
@@ -139,8 +139,8 @@ def message(job: Job) -> bytes:
         "attempts": job.attempts,
         "links": {"self": address, "result": f"{address}/result" if succeeded else None},
     }
-    told = {"type": f"job.{job.state}", "timestamp": _time(job.ended_at), "data": data}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    content = {"type": f"job.{job.state}", "timestamp": _time(job.ended_at), "data": data}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -87,7 +87,7 @@ class StoreScatter:
         if max(audio.duration for audio in channels) < self._settings.spread_min_s:
             return False
         self._channels = tuple(channels)
-        there = self._media.parts(self._job.id)
+        there = self._media.part_names(self._job.id)
         for number, audio in enumerate(channels):
             if samples_name(number) not in there:
                 self._publish(samples_name(number), audio)
@@ -146,13 +146,13 @@ class StoreScatter:
         chunk = task.chunk
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part * 0.99))
-        self._media.keep_part(task.job_id, result_name(task.digest), result)
+        self._media.store_part(task.job_id, result_name(task.digest), result)
         self._chunks.done(task, self._worker)
         progress(index)
 
     def _result(self, digest: str) -> bytes | None:
         try:
-            return self._media.part(self._job.id, result_name(digest))
+            return self._media.read_part(self._job.id, result_name(digest))
         except MediaMissing:
             return None
 
@@ -163,7 +163,7 @@ class StoreScatter:
         logger.warning("The result of a portion is not there any more: it is done again")
         samples = self._channels[channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part))
-        self._media.keep_part(self._job.id, result_name(digest), result)
+        self._media.store_part(self._job.id, result_name(digest), result)
         yield result
 
     def _publish(self, name: str, audio: Audio) -> None:
@@ -174,7 +174,7 @@ class StoreScatter:
             with path.open("wb") as file:
                 for first in range(0, len(audio.samples), COPIED_SAMPLES):
                     file.write(audio.part(first, first + COPIED_SAMPLES).astype("<f4", copy=False).tobytes())
-            self._media.keep_part(self._job.id, name, path)
+            self._media.store_part(self._job.id, name, path)
 
 
 def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
@@ -184,8 +184,8 @@ def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progr
         MediaMissing: the job is over.
     """
     chunk = task.chunk
-    content = media.part_range(
+    content = media.read_part_range(
         task.job_id, samples_name(task.channel), chunk.first_sample * SAMPLE_BYTES, chunk.stop_sample * SAMPLE_BYTES
     )
     piece = Audio(np.frombuffer(content, dtype="<f4").astype(np.float32))
-    media.keep_part(task.job_id, result_name(task.digest), perform(engine, piece, chunk, progress))
+    media.store_part(task.job_id, result_name(task.digest), perform(engine, piece, chunk, progress))

@@ -308,7 +308,7 @@ class _Worker:
             try:
                 with (
                     self._heartbeat.working(),
-                    self._media.local(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
+                    self._media.local_recording(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
                 ):
                     transcript = self._work(
                         recording, engine, job.order.options, progress, self._settings, finalized,

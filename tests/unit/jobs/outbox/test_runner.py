@@ -142,10 +142,10 @@ def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(s
     runner = start(outbox, {FETCH: fetch}, {FETCH: 2})
     until(lambda: len(fetch.begun) == 2)
     store.delete(gone.id)
-    runner.drop(gone.id, 20)
+    runner.cancel(gone.id, 20)
     assert ended == [gone.id]
-    runner.drop(other.id, 0.0)
-    runner.drop("nobody's", 20)
+    runner.cancel(other.id, 0.0)
+    runner.cancel("nobody's", 20)
 
 
 def test_no_more_are_run_at_once_than_may_be(store, outbox, start, until):

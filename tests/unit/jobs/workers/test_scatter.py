@@ -57,7 +57,7 @@ def setting(make_settings):
     store = open_store(settings)
     media = DirectoryMedia(settings.media_dir)
     job = Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC))
-    media.keep(job.id, BytesIO(b"a recording"), 100)
+    media.store_recording(job.id, BytesIO(b"a recording"), 100)
     store.create(job)
     store.claim("holder", 30.0, 3)
     samples = np.random.default_rng(5).normal(size=70 * SAMPLE_RATE).astype(np.float32)
@@ -103,7 +103,7 @@ def test_without_helpers_the_holder_does_all_of_it_in_order(setting):
 def test_samples_are_published_to_the_bit(setting):
     _, _, media, job, audio = setting
     scatter_of(setting, engine()).accept([audio])
-    assert media.part(job.id, samples_name(0)) == audio.samples.astype("<f4").tobytes()
+    assert media.read_part(job.id, samples_name(0)) == audio.samples.astype("<f4").tobytes()
 
 
 def test_what_others_do_is_taken_as_it_is(setting):

@@ -50,7 +50,7 @@ def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, un
     store, media, chunks = bench.store, DirectoryMedia(bench.settings.media_dir), ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
-    media.keep_part(job.id, samples_name(0), b"")
+    media.store_part(job.id, samples_name(0), b"")
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
     fails = Chunk("recognition", 0, 0, 0, b"no portion of ours")
     chunks.post(job.id, signature(engine), "any", 0, [fails])
