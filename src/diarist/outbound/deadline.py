@@ -1,4 +1,4 @@
-"""How long another machine is waited for, and that the wait can be called off."""
+"""Time limits of an exchange with another machine, which can be canceled while it waits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from diarist.types import Seconds
 T = TypeVar("T")
 
 IDLE_TIMEOUT_S: Seconds = 30.0
-"""Longest time without a sign of the other side: while it is connected to, and between two pieces of its answer."""
+"""The longest wait for the other machine: for the connection, and between two chunks of the response."""
 
 POLL_INTERVAL_S: Seconds = 0.5
-"""How often a wait looks up."""
+"""How often a wait is interrupted to call ``check``."""
 
 
 class Deadline:
-    """One deadline for all that an exchange takes, from the first question to the last byte.
+    """The deadline of a whole exchange, from resolving the name to the last byte of the response.
 
-    Beside it no single step may take longer than ``silence_s``. ``check`` is called about every ``TICK_S``; what it
-    raises ends the exchange.
+    In addition, no single step may take longer than ``idle_timeout_s``. ``check`` is called about every
+    ``POLL_INTERVAL_S``; an exception that it raises ends the exchange.
     """
 
     def __init__(
@@ -35,18 +35,18 @@ class Deadline:
 
     @property
     def expired(self) -> bool:
-        """Whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return time.monotonic() >= self._ends_at
 
     def wait_for(self, attempt: Callable[[Seconds], T]) -> T:
-        """What ``attempt(seconds)`` gives; asked again for as long as it raises ``TimeoutError`` and time is left.
+        """Return the result of ``attempt(seconds)``; call it again while it raises ``TimeoutError`` and time is left.
 
         Raises:
-            TimeoutError: no time is left.
+            TimeoutError: there is no time left.
         """
         now = time.monotonic()
         attempts_end_at = min(now + self.idle_timeout_s, self._ends_at)
-        last_error = TimeoutError("the time is over")
+        last_error = TimeoutError("the deadline has passed")
         while now < attempts_end_at:
             if now - self._checked_at >= POLL_INTERVAL_S:
                 self._checked_at = now

@@ -1,4 +1,4 @@
-"""A recording from its URL to a file."""
+"""Download a recording from a URL to a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_FILENAME_CHARS = 255
 MAX_SIZE_DIGITS = 19
 
 RETRYABLE_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""Answers of the four hundreds that say: try again later."""
+"""Client error statuses that mean: try again later."""
 
 REDIRECT_STATUSES = frozenset(
     {
@@ -41,18 +41,20 @@ REDIRECT_STATUSES = frozenset(
 _HeaderParameter: TypeAlias = str | tuple[str | None, str | None, str]
 
 ReportProgress: TypeAlias = Callable[[int, int | None], None]
-"""Called as ``arrived(done_bytes, total_bytes)``, total None where the server names none: once with 0 before the first
-byte is read, then about twice a second, also while nothing comes. What it raises ends the fetching."""
+"""Called as ``report(done_bytes, total_bytes)``; the total is None if the server does not announce one.
+
+It is called once with 0 before the first byte is read, and then about twice a second, also while no data arrives. An
+exception that it raises ends the download."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """What was fetched."""
+    """A file that was downloaded."""
 
     size_bytes: int
 
     filename: str
-    """What the server calls it, else the last part of the URL's path: one line, no folders. ``""`` where neither."""
+    """The name that the server gives, else the last part of the URL's path: one line without folders, or ``""``."""
 
 
 def fetch(
@@ -67,25 +69,25 @@ def fetch(
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
 ) -> FetchedFile:
-    """Write what is at ``url`` to ``target``, whatever stood there. Removes ``target`` where it fails.
+    """Download ``url`` to ``target``, replacing a file that exists. If this fails, ``target`` is removed.
 
     Args:
-        url: as ``check_url`` gives it.
-        target: a file in a folder that is there.
-        limit_bytes: more than this is refused, before it is read where the server says how much it is.
-        timeout_s: deadline for all of it: names, redirects, the last byte.
+        url: a URL that ``check_url`` returned.
+        target: a file in an existing folder.
+        limit_bytes: a larger file is refused, before any of it is read if the server announces its size.
+        timeout_s: the deadline for the whole download: resolving names, redirects, and the last byte.
         networks: private networks that are allowed.
-        progress: hears how far it is, and may raise ``Cancelled``, or ``StorageFull`` when it hears the total.
-        idle_timeout_s: longest time without a sign of the server.
-        resolve: what names mean.
-        tls: whose certificates are trusted; the system's and certifi's where None.
+        progress: receives the progress, and may raise ``Cancelled``, or ``StorageFull`` once the total is known.
+        idle_timeout_s: the longest time without data from the server.
+        resolve: resolves host names.
+        tls: the certificates to trust; None means those of the system and of certifi.
 
     Raises:
-        InvalidOption: ``url`` is no URL.
-        UrlRefused: it leads, or redirects, into a network that is neither public nor allowed, or against the rules.
-        UrlUnusable: the server refuses it, or sends something empty, compressed, or one redirect after the other.
-        UploadTooLarge: it is larger than ``limit_bytes``.
-        UrlUnreachable: the server cannot be reached, fails, breaks off or is too slow; a retry may help.
+        InvalidOption: ``url`` is not a URL.
+        UrlRefused: the URL, or a redirect, leads to a network that is neither public nor allowed, or is forbidden.
+        UrlUnusable: the server refuses the request, redirects too often, or sends an empty or compressed body.
+        UploadTooLarge: the file is larger than ``limit_bytes``.
+        UrlUnreachable: the server cannot be reached, fails, closes the connection or is too slow; a retry may help.
         StorageFull: the disk is full.
     """
     progress_state = _ProgressState(progress)
@@ -107,7 +109,7 @@ def fetch(
 
 @dataclass(slots=True)
 class _ProgressState:
-    """How much there is by now."""
+    """The number of bytes received so far."""
 
     progress: ReportProgress
     done_bytes: int = 0
@@ -129,9 +131,9 @@ def _save(response: httpcore.Response, target: Path, limit_bytes: int, progress_
 def _open_response(
     url: Url, deadline: Deadline, stack: ExitStack, *, networks: Networks, resolve: Resolve, tls: ssl.SSLContext | None
 ) -> httpcore.Response:
-    """The first answer that is no redirect, its body yet to be read, its connection open for as long as ``stack`` is.
+    """Return the first response that is not a redirect; its body is not read yet, and ``stack`` closes it.
 
-    Each hop has a connection of its own, that has to get past the guard as the first one had to.
+    Each hop has its own connection, and the addresses of each are checked.
     """
     for _ in range(MAX_REDIRECTS + 1):
         with ExitStack() as hop:
@@ -141,31 +143,31 @@ def _open_response(
                 stack.push(hop.pop_all())
                 return response
             url = redirect_target(url, header(response, "Location"))
-    raise UrlUnusable(f"The URL redirects more than {MAX_REDIRECTS} times: use the one that it ends at.")
+    raise UrlUnusable(f"The URL redirects more than {MAX_REDIRECTS} times: use the URL that it finally leads to.")
 
 
 def _check_status(response: httpcore.Response, url: Url) -> None:
     status = response.status
     message = f"The server {url.host!r} answered {status}{_phrase(status)}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRYABLE_STATUSES:
-        raise UrlUnreachable(f"{message}: it may answer later.")
+        raise UrlUnreachable(f"{message}: a later attempt may succeed.")
     if status == HTTPStatus.PARTIAL_CONTENT or not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        raise UrlUnusable(f"{message}: the URL has to give the recording to whoever asks for it, without logging in.")
+        raise UrlUnusable(f"{message}: the URL has to return the recording without a login.")
     encoding = header(response, "Content-Encoding").lower()
     if encoding not in ("", "identity"):
         raise UrlUnusable(
-            f"The server {url.host!r} sent it compressed (Content-Encoding {encoding[:40]!r}), although it was asked "
-            "not to: use a URL that gives the file as it is."
+            f"The server {url.host!r} compressed the response (Content-Encoding {encoding[:40]!r}) although the "
+            "request forbids it: use a URL that returns the file as it is."
         )
 
 
 def _check_not_empty(size_bytes: int, url: Url) -> None:
     if not size_bytes:
-        raise UrlUnusable(f"The server {url.host!r} sent nothing: what is at the URL is empty.")
+        raise UrlUnusable(f"The server {url.host!r} sent an empty response: there is no recording at the URL.")
 
 
 def _content_length(response: httpcore.Response, limit_bytes: int) -> int | None:
-    """The size that the answer names; the protocol sees to it that it is a number and that no more comes."""
+    """Return the announced size; httpcore ensures that it is a number, and that the body is not larger."""
     text = header(response, "Content-Length")
     if not text or header(response, "Transfer-Encoding"):
         return None
@@ -176,9 +178,9 @@ def _content_length(response: httpcore.Response, limit_bytes: int) -> int | None
 
 def _too_large(limit_bytes: int) -> UploadTooLarge:
     return UploadTooLarge(
-        f"The recording at the URL is larger than {limit_bytes // 2**20} MB, the most that this service takes. "
-        "Offer it in a compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise "
-        "MAX_UPLOAD_MB."
+        f"The recording at the URL is larger than {limit_bytes // 2**20} MB, the limit of this service. "
+        "Provide it in a compressed format such as MP3, Opus or FLAC, or in parts; the operator of the service can "
+        "raise MAX_UPLOAD_MB."
     )
 
 
@@ -193,13 +195,13 @@ def _filename(response: httpcore.Response, url: Url) -> str:
     path, _, _ = url.target.partition("?")
     try:
         filename = _disposition_filename(header(response, "Content-Disposition"))
-    except (ValueError, LookupError):  # a character set that is none, or a number that is too long for one
+    except (ValueError, LookupError):  # an unknown character set, or a number with too many digits
         filename = ""
     return _basename(filename) or _basename(unquote(path))
 
 
 def _disposition_filename(value: str) -> str:
-    """The file name of RFC 6266: the extended form (``filename*=UTF-8''...``) before the plain one."""
+    """Return the file name by RFC 6266: the extended form (``filename*=UTF-8''...``), else the plain one."""
     message = Message()
     message["Content-Disposition"] = value
     parameters: Iterable[tuple[str, _HeaderParameter]] = message.get_params([], "content-disposition")
@@ -209,6 +211,6 @@ def _disposition_filename(value: str) -> str:
 
 
 def _basename(path: str) -> str:
-    """The last part of a path of any system, without what drives terminals."""
+    """Return the last part of a path of any operating system, without characters that control terminals."""
     name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return "".join(character for character in name if character.isprintable()).strip()[:MAX_FILENAME_CHARS]

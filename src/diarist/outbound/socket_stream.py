@@ -1,4 +1,4 @@
-"""A connection that waits no longer than its ``Deadline``: httpcore's network stream over one socket."""
+"""A network stream for httpcore over one socket, which observes a ``Deadline``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """The timeouts that httpcore hands on are those of single steps; a peer that drips would outwait any of them."""
+    """A network stream with a deadline for the whole exchange.
+
+    The timeouts of httpcore are those of single steps, so a peer that sends a byte at a time would never exceed them.
+    """
 
     def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
         self._socket = connected
@@ -56,7 +59,7 @@ class DeadlineStream(httpcore.NetworkStream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> object:
-        """``socket`` and ``ssl_object``; nothing else is asked of connections that are used once."""
+        """Return ``socket`` or ``ssl_object``; httpcore asks for nothing else if a connection is used only once."""
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         return self._socket if info == "socket" else None

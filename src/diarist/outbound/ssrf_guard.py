@@ -1,9 +1,10 @@
-"""Connections that lead to no private network: every address of a name is checked, and one of those is connected to.
+"""Protection against server-side request forgery (SSRF): connections never lead to private networks.
 
-The name is resolved once, here, so that a second answer of its name server cannot lead anywhere else (DNS rebinding),
-and it is the answer that counts, so that no spelling of an address gets past. This is httpcore's network backend, below
-TLS and HTTP: the certificate is checked against the name, the header ``Host`` carries it, and each redirect that is
-followed comes through here again.
+All addresses of a host name are checked, and the connection is made to one of the checked addresses. The name is
+resolved only once, so that a second response of its name server cannot lead elsewhere (DNS rebinding). The resolved
+address is checked, not the text of the URL, so no spelling of an address escapes the check. This is a network backend
+for httpcore, below TLS and HTTP: the certificate is still checked against the name, the header ``Host`` contains the
+name, and every redirect is checked in the same way.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from diarist.outbound.urls import NOT_PUBLIC_MESSAGE
 logger = logging.getLogger(__name__)
 
 Resolve: TypeAlias = Callable[[str, int], tuple[str, ...]]
-"""Called with a host and a port: its addresses, in the order in which they are to be tried. Raises ``OSError``."""
+"""Called with a host and a port; returns the addresses in the order in which to try them. Raises ``OSError``."""
 
 
 def resolve(host: str, port: int) -> tuple[str, ...]:
-    """The addresses that the system's resolver has for ``host``."""
-    # bytes: the host is in its form for DNS already, and must not be taken through Python's idna codec once more
+    """Return the addresses that the resolver of the system has for ``host``."""
+    # Passed as bytes, because the host is encoded for DNS already and must not go through Python's idna codec again.
     found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to public addresses and to those within ``networks``; at no time waits longer than ``patience`` does."""
+    """A network backend that connects only to public addresses and to those in ``networks``, within a deadline."""
 
     def __init__(self, deadline: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
         self._deadline = deadline
@@ -52,23 +53,23 @@ class GuardedBackend(httpcore.NetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - patience knows
-        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        timeout: float | None = None,  # noqa: ARG002 - the deadline applies instead
+        local_address: str | None = None,  # noqa: ARG002 - unused
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """A connection to the first address of ``host`` that takes one.
+        """Connect to the first address of ``host`` that accepts a connection.
 
         Raises:
-            UrlRefused: one of its addresses is neither public nor allowed, or is this machine's own.
-            httpcore.ConnectError: it has no address, or none that takes the connection.
-            httpcore.ConnectTimeout: that took too long.
+            UrlRefused: an address of the host is neither public nor allowed, or belongs to this machine.
+            httpcore.ConnectError: the host has no address, or none of them accepts a connection.
+            httpcore.ConnectTimeout: connecting took too long.
         """
         addresses = self._resolve_host(host, port)
         if forbidden := [address for address in addresses if not self._is_allowed(address)]:
-            # to the log alone: whoever asks from outside has no business with what names mean inside
-            logger.warning("Refused to connect to %s: it leads to %s", host, ", ".join(forbidden))
+            # Only the log contains the addresses: callers must not learn what names resolve to inside the network.
+            logger.warning("The connection to %s was refused, because it resolves to %s", host, ", ".join(forbidden))
             raise UrlRefused(f"The host {host!r} {NOT_PUBLIC_MESSAGE}")
-        last_error: OSError = OSError("it has no address")
+        last_error: OSError = OSError("the host has no address")
         for address in addresses:
             try:
                 return DeadlineStream(_connect(str(unmapped(address)), port, self._deadline), self._deadline)
@@ -84,27 +85,27 @@ class GuardedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        raise UrlRefused(f"{path!r} is on this machine, and this service connects to other machines only.")
+        raise UrlRefused(f"{path!r} is on this machine, and this service only connects to other machines.")
 
     def _is_allowed(self, text: str) -> bool:
         address = unmapped(text)
         return is_within(address, self._networks) or (is_public(address) and not is_local_address(str(address)))
 
     def _resolve_host(self, host: str, port: int) -> tuple[str, ...]:
-        """In a thread, because the system's resolver can be neither hurried nor stopped; it ends when that gives up."""
+        """Resolve a name in a thread, because the system resolver has no timeout; the thread ends when it gives up."""
         result: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
 
         def run_resolver() -> None:
             try:
                 result.put(self._resolve(host, port))
-            except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            except Exception as error:  # noqa: BLE001 - it is raised again in the waiting thread
                 result.put(error)
 
         def wait(poll_s: float) -> tuple[str, ...] | Exception:
             try:
                 return result.get(timeout=poll_s)
             except Empty:
-                raise TimeoutError("its name is not resolved") from None
+                raise TimeoutError("its name was not resolved in time") from None
 
         Thread(target=run_resolver, name="resolver", daemon=True).start()
         try:
@@ -119,12 +120,12 @@ class GuardedBackend(httpcore.NetworkBackend):
 
 
 def is_local_address(address: str) -> bool:
-    """Whether a connection to ``address`` would stay on this machine, whose firewall it would then be behind."""
+    """Return whether ``address`` belongs to this machine: a connection to it would bypass the firewall."""
     with (
         suppress(OSError),
         socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe,
     ):
-        probe.connect((address, 9))  # of a datagram socket: sends nothing, only asks for the way
+        probe.connect((address, 9))  # a datagram socket sends nothing here, it only looks up the route
         return str(probe.getsockname()[0]) == address
     return False
 
@@ -148,7 +149,7 @@ def _open(opened: socket.socket, address: str, port: int, deadline: Deadline) ->
 
             def wait(poll_s: float) -> None:
                 if not selector.select(poll_s):
-                    raise TimeoutError("it does not take the connection")
+                    raise TimeoutError("it does not accept the connection")
 
             deadline.wait_for(wait)
         failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -120,7 +120,7 @@ def test_silence_during_the_handshake(get):
     """The server takes the connection and says nothing: its queue does that without it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
-        with pytest.raises(UrlUnreachable, match=r"no sign for 0\.2 s"):
+        with pytest.raises(UrlUnreachable, match=r"did not respond for 0\.2 s"):
             get(url, idle_timeout_s=0.2)
 
 

@@ -80,7 +80,7 @@ def test_unset_allows_nothing():
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "10.1.2.3/16", "intern", "10.0.0.0-10.0.0.9", "10.0.0.0/8;fd00::/8"])
 def test_what_is_no_network_is_a_setting_that_cannot_be_used(text):
-    with pytest.raises(ConfigurationError, match=r"ALLOWED_NETWORKS has .*10\.1\.0\.0/16"):
+    with pytest.raises(ConfigurationError, match=r"ALLOWED_NETWORKS contains .*10\.1\.0\.0/16"):
         parse_networks(text)
 
 

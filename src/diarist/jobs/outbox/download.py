@@ -1,4 +1,4 @@
-"""The errand of a job whose recording is to be fetched from a URL: then the job can be worked on."""
+"""Download the recording of a job from its URL; the job is ready for a worker afterwards."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ logger = logging.getLogger(__name__)
 
 STAGE = "download"
 BACKOFF = 3.0
-"""How many times longer each wait is than the one before."""
+"""The factor by which each delay is longer than the previous one."""
 
 ReportProgress = Callable[[str, str, float], object]
-"""Called as ``note(job_id, stage, done)``, ``done`` 0..1, about twice a second."""
+"""Called as ``report(job_id, stage, done)``, with ``done`` from 0 to 1, about twice a second."""
 
 
 class DownloadHandler:
-    """Fetches recordings to a private file, hands them to ``media`` and makes their jobs ready.
+    """Downloads recordings to a private file, stores them in ``media``, and makes their jobs ready.
 
     Args:
-        settings: limits of size and time, networks that are allowed, how often it is tried.
-        store: where the jobs are.
-        media: where the recording is to lie.
-        outbox: where the errands are.
-        notify: told the queue of each job that can be worked on now.
-        report_progress: told how far a download is.
-        resolve: what names mean.
-        tls: whose certificates are trusted; None is the system's and certifi's.
+        settings: the limits of size and time, the networks that are allowed, and the number of attempts.
+        store: stores the jobs.
+        media: stores the recordings.
+        outbox: stores the tasks.
+        notify: called with the queue of each job that has become ready.
+        report_progress: called with the progress of a download.
+        resolve: resolves host names.
+        tls: the certificates to trust; None means those of the system and of certifi.
 
     Raises:
-        ConfigurationError: ALLOWED_NETWORKS cannot be read.
+        ConfigurationError: ALLOWED_NETWORKS is not valid.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DownloadHandler:
         self._tls = tls
 
     def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
-        """Fetch the recording, unless nobody waits for it any more."""
+        """Download the recording, unless the job no longer waits for it."""
         job = self._waiting_job(task)
         if job is None:
             self._discard(task)
@@ -99,7 +99,7 @@ class DownloadHandler:
                 self._retry_later(task, to_job_error(error, job))
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
-        """Try again later, or fail the job."""
+        """Retry the task later, or fail the job."""
         job = self._waiting_job(task)
         if job is None:
             self._discard(task)
@@ -109,7 +109,7 @@ class DownloadHandler:
             self._retry_later(task, to_job_error(error, job))
 
     def _waiting_job(self, task: OutboxTask) -> Job | None:
-        """The job, if it waits for its recording."""
+        """Return the job if it waits for its recording."""
         try:
             job = self._store.get(task.job_id)
         except JobNotFound:
@@ -118,7 +118,7 @@ class DownloadHandler:
 
     def _fetch(self, job: Job, path: Path, check: Callable[[], None]) -> FetchedFile:
         if job.order.source_url is None:
-            raise JobFailed("The job has no URL to fetch its recording from. Send the recording again.")
+            raise JobFailed("The job has no URL to download its recording from. Send the recording again.")
         settings = self._settings
         announced_bytes: int | None = None
 
@@ -129,7 +129,7 @@ class DownloadHandler:
                 announced_bytes = total_bytes
                 self._check_free_space(total_bytes)
             if total_bytes:
-                with suppress(ServiceError):  # how far it is may go unsaid
+                with suppress(ServiceError):  # progress is optional
                     self._report_progress(job.id, STAGE, min(done_bytes / total_bytes, 1.0))
 
         self._check_free_space(0)
@@ -148,7 +148,7 @@ class DownloadHandler:
         self._check_waiting(job.id, check)
         limit_bytes = self._settings.upload_limit_bytes
         if self._settings.in_s3:
-            # The way there may be long; a stream can be stopped in the middle.
+            # The transfer to S3 may take long; a stream can be stopped in the middle.
             with path.open("rb") as file:
                 checked = _CheckedStream(file, lambda: self._check_waiting(job.id, check))
                 size_bytes = self._media.store_recording(job.id, cast("BinaryIO", checked), limit_bytes)
@@ -156,7 +156,7 @@ class DownloadHandler:
             size_bytes = self._media.store_recording(job.id, path, limit_bytes)
         if not self._store.attach_recording(job.id, size_bytes, fetched.filename):
             raise _NotWaitingError
-        logger.info("Recording fetched: %d bytes", size_bytes, extra={"job_id": job.id})
+        logger.info("Recording downloaded: %d bytes", size_bytes, extra={"job_id": job.id})
         self._notify(job.order.queue)
 
     def _check_waiting(self, job_id: str, check: Callable[[], None]) -> None:
@@ -166,7 +166,7 @@ class DownloadHandler:
         except JobNotFound:
             raise _NotWaitingError from None
         except ServiceError:
-            return  # the lease says in time whether it is still ours
+            return  # the lease expires if the job store stays unavailable
         if job.state is not JobState.QUEUED or job.ready:
             raise _NotWaitingError
 
@@ -176,7 +176,7 @@ class DownloadHandler:
         scratch.check_free_space(settings.temp_dir, size_bytes, settings.min_free_mb * 2**20, "TEMP_AUDIO_DIR")
 
     def _discard(self, task: OutboxTask) -> None:
-        """Nobody waits for the recording: leave nothing of what this, or a process that was killed, has stored."""
+        """Remove what this process, or one that was killed, stored of a recording that no job waits for."""
         try:
             job = self._store.get(task.job_id)
         except JobNotFound:
@@ -187,44 +187,44 @@ class DownloadHandler:
 
     def _fail_job(self, task: OutboxTask, error: JobError) -> None:
         if not self._outbox.renew(task, LEASE_S):
-            return  # another process has it, and perhaps the recording
-        logger.info("The recording cannot be fetched (%s)", error.code, extra={"job_id": task.job_id})
+            return  # another process has the task, and perhaps the recording
+        logger.info("The recording cannot be downloaded (%s)", error.code, extra={"job_id": task.job_id})
         self._store.reject(task.job_id, error)
         self._discard(task)
 
     def _retry_later(self, task: OutboxTask, error: JobError) -> None:
         if task.attempts >= self._settings.job_attempts:
-            message = error.message if task.attempts < 2 else f"{error.message} It was tried {task.attempts} times."
+            message = error.message if task.attempts < 2 else f"{error.message} There were {task.attempts} attempts."
             self._fail_job(task, JobError(error.code, message))
             return
         delay_s: Seconds = self._settings.job_retry_s * BACKOFF ** (task.attempts - 1)
         logger.info(
-            "The recording could not be fetched (%s); tried again in %.1f s",
+            "The recording could not be downloaded (%s); the next attempt is in %.1f s",
             error.code, delay_s, extra={"job_id": task.job_id},
         )  # fmt: skip
         self._outbox.again(task, delay_s)
 
     @contextmanager
     def _private_file(self) -> Iterator[Path]:
-        """A new file that is gone at the end, and that a sweep can tell is in use."""
+        """Create a locked temporary file, which is removed at the end."""
         with ExitStack() as stack:
             try:
                 path = stack.enter_context(scratch.locked_file(self._settings.temp_dir, scratch.DOWNLOAD_PREFIX))
             except OSError as error:
                 raise StorageFull(
-                    f"No file can be made for the recording ({error.strerror}). Whoever runs the service has to make "
-                    "the folder for temporary files writable (TEMP_AUDIO_DIR, else tmp in DATA_DIR), or to free its "
-                    "disk."
+                    f"No temporary file can be created for the recording ({error.strerror}). The operator of the "
+                    "service has to make the folder for temporary files writable (TEMP_AUDIO_DIR, or tmp in DATA_DIR), "
+                    "or free space on its disk."
                 ) from error
             yield path
 
 
 class _NotWaitingError(Cancelled):
-    """The job was canceled or deleted, or has its recording."""
+    """The job was canceled or deleted, or has its recording already."""
 
 
 class _CheckedStream:
-    """A stream whose reader hears of it when the job is not wanted any more."""
+    """A stream that calls ``check`` before each read."""
 
     def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Threads of the service that run errands: each errand in one of its own, under a lease that is renewed meanwhile."""
+"""Run the tasks of the outbox: each in its own thread, under a lease that is renewed while it runs."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from diarist.types import Seconds
 logger = logging.getLogger(__name__)
 
 THREADS = {outbox_rows.FETCH: 4, outbox_rows.WEBHOOK: 8}
-"""Errands of each kind that a process runs at once: of one kind they never wait for another's."""
+"""The number of tasks of each kind that a process runs at once; the kinds never wait for each other."""
 
 MAX_OWNER_SHARE = 0.75
-"""How many of these threads one owner may have, so that servers which hang hold up nobody else's errands."""
+"""The share of these threads that one owner may use, so that slow servers do not delay the tasks of others."""
 
 LEASE_S: Seconds = 30.0
 POLL_S: Seconds = 1.0
-"""Longest time between two looks for errands: workers make some, and other machines."""
+"""The longest time between two polls for tasks, which workers and other machines create too."""
 
 MAX_CRASHES = 25
-"""An errand during which the service died so often is given up: it may be what kills it, and may not."""
+"""After this many crashes of the service during a task, the task fails: it may be what causes them."""
 
 
 class Handler(Protocol):
-    """What is done for errands of one kind. Ends each of them in the ``OutboxStore``: done, or again."""
+    """Runs the tasks of one kind, and marks each of them in the ``OutboxStore`` as done or to be retried."""
 
     def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
-        """Do it. ``check`` is to be called about twice a second, and what it raises to be passed on at once."""
+        """Run a task. Call ``check`` about twice a second, and let exceptions that it raises propagate at once."""
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
-        """``run`` has raised something that it did not expect: try again later, or give up, as is certain if ``last``.
+        """Handle an exception of ``run``: retry the task later, or fail it, which is certain if ``last``.
 
-        Either way with words for the user.
+        Either way, store a message for the user.
         """
 
 
 @dataclass(slots=True)
 class _RunningTask:
-    """One errand in hand."""
+    """A task that this process runs."""
 
     task: OutboxTask
     canceled: threading.Event = field(default_factory=threading.Event)
 
 
 class OutboxRunner:
-    """Claims errands that are due and has them handled, until it is stopped.
+    """Claims tasks that are due, and passes them to their handlers, until it is stopped.
 
     Args:
-        outbox: where they are.
-        handlers: by kind of errand; others are left alone.
-        threads: how many of each kind are run at once.
-        lease_s: after how long without a sign of life another process takes an errand over.
-        poll_s: longest time between two looks.
+        outbox: stores the tasks.
+        handlers: the handler of each kind of task; tasks of other kinds are ignored.
+        threads: the number of tasks of each kind that run at once.
+        lease_s: the time after which another process takes over a task whose lease is not renewed.
+        poll_s: the longest time between two polls.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class OutboxRunner:
         self._main.start()
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Poll for tasks now."""
         with self._changed:
             self._work_available = True
             self._changed.notify_all()
 
     def cancel(self, job_id: str, timeout: Seconds = 1.0) -> None:
-        """Stop what is under way here for a job that is gone, and wait for the end of it, so long at the most."""
+        """Cancel the tasks of a deleted job that run here, and wait at most ``timeout`` seconds for them to end."""
         deadline = time.monotonic() + timeout
         with self._changed:
             found = {thread: running for thread, running in self._running.items() if running.task.job_id == job_id}
@@ -110,7 +110,7 @@ class OutboxRunner:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End all threads, within about ``timeout`` seconds; another runner may take at once what they had in hand."""
+        """End all threads, within about ``timeout`` seconds; other runners can claim their tasks at once."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._stopping = True
@@ -124,7 +124,7 @@ class OutboxRunner:
         unfinished = [running.task for thread, running in self._running.copy().items() if thread.is_alive()]
         if unfinished:
             logger.warning(
-                "%d errands did not stop within %.1f s; they are taken up again when their leases run out",
+                "%d tasks did not stop within %.1f s; they are run again when their leases expire",
                 len(unfinished), timeout,
             )  # fmt: skip
 
@@ -138,11 +138,11 @@ class OutboxRunner:
                 self._store_failing = False
             except ServiceError as error:
                 if not self._store_failing:
-                    logger.warning("No errands can be run, it is tried again all the time: %s", error)
+                    logger.warning("Tasks of the outbox cannot be run; polling continues: %s", error)
                 self._store_failing = True
             except Exception:
-                # This thread is all that keeps errands going.
-                logger.exception("Looking for errands failed in a way that nobody thought of")
+                # No other thread starts tasks.
+                logger.exception("Polling for tasks of the outbox failed unexpectedly")
             with self._changed:
                 self._changed.wait_for(lambda: self._work_available or self._stopping, timeout=self._poll_s)
 
@@ -179,7 +179,7 @@ class OutboxRunner:
             self._running[thread] = running
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads: its lease runs out
+        except RuntimeError:  # the system has no more threads; the lease will expire
             with self._changed:
                 del self._running[thread]
             raise
@@ -189,9 +189,9 @@ class OutboxRunner:
         try:
             with logs.about(job=task.job_id):
                 self._attempt(running)
-        except Exception as error:  # noqa: BLE001 - nobody above would hear of it
+        except Exception as error:  # noqa: BLE001 - this is the top of the thread
             if isinstance(error, Cancelled) and (self._stopping or running.canceled.is_set()):
-                with suppress(ServiceError):  # its lease runs out then
+                with suppress(ServiceError):  # otherwise the lease expires
                     self._outbox.requeue(task)
             else:
                 self._handle_error(task, error)
@@ -206,13 +206,13 @@ class OutboxRunner:
             if self._stopping:
                 raise Cancelled("The service is stopping.")
             if running.canceled.is_set():
-                raise Cancelled("The errand is not ours any more.")
+                raise Cancelled("The task was canceled, or another process has it.")
 
         task = running.task
         handler = self._handlers[task.kind]
         if task.worker_crashes >= MAX_CRASHES:
             error = JobFailed(
-                f"The service died {task.worker_crashes} times in the middle of it, so it is not tried again."
+                f"The service crashed {task.worker_crashes} times while it ran this task, so it is not retried."
             )
             handler.failed(task, error, last=True)
             return
@@ -221,18 +221,18 @@ class OutboxRunner:
 
     def _handle_error(self, task: OutboxTask, error: Exception) -> None:
         if isinstance(error, ServiceError):
-            logger.warning("An errand (%s) has to wait: %s", task.kind, error, extra={"job_id": task.job_id})
+            logger.warning("A task of the outbox (%s) has to wait: %s", task.kind, error, extra={"job_id": task.job_id})
         else:
-            logger.error("An errand (%s) failed", task.kind, exc_info=error, extra={"job_id": task.job_id})
+            logger.error("A task of the outbox (%s) failed", task.kind, exc_info=error, extra={"job_id": task.job_id})
         try:
             self._handlers[task.kind].failed(task, error)
         except ServiceError as failed_update:
             logger.warning(
-                "How an errand ended cannot be kept, so it is tried again later: %s", failed_update,
+                "The end of a task cannot be stored, so the task is retried later: %s", failed_update,
                 extra={"job_id": task.job_id},
             )  # fmt: skip
         except Exception:
-            logger.exception("How an errand ended cannot be kept", extra={"job_id": task.job_id})
+            logger.exception("The end of a task cannot be stored", extra={"job_id": task.job_id})
 
     def _renew_when_due(self) -> None:
         now = time.monotonic()

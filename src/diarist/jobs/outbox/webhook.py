@@ -1,4 +1,4 @@
-"""The errand of telling a caller's server that a job has ended: signed, tried again, and every attempt kept."""
+"""Deliver the webhook of a job that has ended: it is signed and retried, and every attempt is stored."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class WebhookHandler:
-    """Sends webhooks, each again after ``delays_s`` until its receiver takes it.
+    """Sends webhooks, and retries each after ``delays_s`` until its receiver accepts it.
 
     Args:
-        settings: how long a receiver may take, networks that are allowed.
-        store: where the jobs are.
-        outbox: where the errands are, and where each attempt is kept.
-        master: what the secret of each owner is derived from (``keys.webhook_master``).
-        delays_s: until each attempt, from the one before; the last one is the last.
-        resolve: what names mean.
-        tls: whose certificates are trusted; None is the system's and certifi's.
+        settings: the timeout of a receiver, and the networks that are allowed.
+        store: stores the jobs.
+        outbox: stores the tasks and each attempt.
+        master: the secret from which that of each owner is derived (``keys.webhook_master``).
+        delays_s: the delay before each attempt, from the previous one; there are as many attempts as delays.
+        resolve: resolves host names.
+        tls: the certificates to trust; None means those of the system and of certifi.
 
     Raises:
-        ConfigurationError: ALLOWED_NETWORKS or WEBHOOK_SECRET cannot be used.
+        ConfigurationError: ALLOWED_NETWORKS or WEBHOOK_SECRET is not valid.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class WebhookHandler:
             self._record(task, job, result, last=result.status == HTTPStatus.GONE)
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
-        """Keep an attempt that failed in the service itself."""
+        """Store an attempt that failed because of an error of the service."""
         job = self._job(task)
         if job is None:
             self._outbox.done(task)
@@ -110,21 +110,25 @@ class WebhookHandler:
         retry_s = float(self._delays_s[task.attempts]) if again else None
         if not self._outbox.note_delivery(task, result, retry_s):
             return
-        # Its path and query may hold the receiver's own secret.
+        # Only the host is logged: the path and the query may contain a secret of the receiver.
         host = urlsplit(job.order.webhook_url or "").hostname
         extra = {"job_id": job.id}
         if result.ok:
-            logger.info("Webhook taken by %s after %.2f s", host, result.took_s, extra=extra)
+            logger.info("Webhook accepted by %s after %.2f s", host, result.took_s, extra=extra)
         elif retry_s is None:
             logger.warning(
-                "Webhook to %s given up after %d attempts: %s", host, task.attempts, result.error, extra=extra
+                "The webhook to %s failed for good after %d attempts: %s",
+                host,
+                task.attempts,
+                result.error,
+                extra=extra,
             )
         else:
-            logger.info("Webhook to %s failed, tried again in %g s: %s", host, retry_s, result.error, extra=extra)
+            logger.info("The webhook to %s failed, next attempt in %g s: %s", host, retry_s, result.error, extra=extra)
 
 
 def payload(job: Job) -> bytes:
-    """The body of the webhook of a job that has ended, the same in every attempt. Nothing of what was said is in it."""
+    """Return the body of the webhook of a job that has ended: the same in every attempt, and without the transcript."""
     address = f"/v1/jobs/{job.id}"
     succeeded = job.state is JobState.SUCCEEDED
     data = {

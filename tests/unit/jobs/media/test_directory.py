@@ -98,8 +98,8 @@ def test_a_part_that_finds_no_room_leaves_the_one_before(media, no_room):
 
 def test_room_is_asked_for_before_it_is_used(tmp_path):
     with pytest.raises(StorageFull, match="DATA_DIR"):
-        DirectoryMedia(tmp_path / "jobs", min_free_bytes=2**62).check_room(1)
-    DirectoryMedia(tmp_path / "jobs").check_room(1)
+        DirectoryMedia(tmp_path / "jobs", min_free_bytes=2**62).check_free_space(1)
+    DirectoryMedia(tmp_path / "jobs").check_free_space(1)
 
 
 def test_a_folder_that_is_a_file_is_told_with_what_to_do(tmp_path):

@@ -184,7 +184,7 @@ def test_credentials_that_are_refused_are_told_by_every_call(media, s3_server):
 
 
 def test_a_server_that_is_not_there_is_told(opened, s3_server, bucket, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.media.s3.TRIES", 1)
+    monkeypatch.setattr("diarist.jobs.media.s3.ATTEMPTS", 1)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         settings = s3_server.settings(bucket) | {"s3_endpoint_url": f"http://127.0.0.1:{nobody.getsockname()[1]}"}

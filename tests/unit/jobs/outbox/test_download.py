@@ -205,7 +205,7 @@ def test_a_server_that_goes_on_failing_fails_the_job_with_words(make_bench, site
     bench.run()
     error = bench.store.get(job.id).error
     assert error.code == "url_unreachable"
-    assert error.message.endswith("It was tried 2 times.")
+    assert error.message.endswith("There were 2 attempts.")
     assert not bench.outbox.any_due((FETCH,))
     assert bench.nothing_is_left()
 

@@ -20,7 +20,7 @@ from diarist.jobs.outbox.runner import MAX_CRASHES, OutboxRunner
 
 
 class Scripted:
-    """Runs errands as ``act`` says."""
+    """Runs tasks as ``act`` says."""
 
     def __init__(self, outbox: OutboxStore, act: Callable[[OutboxTask, Callable[[], None]], None]) -> None:
         self.outbox = outbox
@@ -253,7 +253,7 @@ def test_a_handler_that_does_not_stop_is_told_of(store, outbox, start, until, ca
     until(lambda: fetch.begun)
     with caplog.at_level(logging.WARNING, logger="diarist"):
         runner.stop(0.05)
-    assert "1 errands did not stop" in caplog.text
+    assert "1 tasks did not stop" in caplog.text
     release.set()
 
 

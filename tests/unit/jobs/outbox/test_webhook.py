@@ -61,7 +61,7 @@ class Bench:
         return self.store.get(job.id)
 
     def attempt(self, check: Callable[[], None] = lambda: None) -> str | None:
-        """Id of the errand that was run; None where none was due."""
+        """The ID of the task that was run; None if none was due."""
         task = self.outbox.claim("runner", 30.0, (WEBHOOK,))
         if task is not None:
             self.handler.run(task, check)
@@ -277,7 +277,7 @@ def test_the_log_names_the_host_alone(bench, site, caplog):
     bench.succeeded(site.url("/a-secret-path?token=hidden"))
     with caplog.at_level(logging.DEBUG, logger="diarist"):
         bench.attempt()
-    assert "Webhook taken by 127.0.0.1" in caplog.text
+    assert "Webhook accepted by 127.0.0.1" in caplog.text
     assert "secret-path" not in caplog.text
     assert "hidden" not in caplog.text
 

@@ -89,7 +89,7 @@ def alone(audio: Audio) -> list[bytes]:
 
 def test_a_short_recording_is_not_spread(setting):
     assert scatter_of(setting, engine()).accept([Audio(np.zeros(59 * SAMPLE_RATE, dtype=np.float32))]) is False
-    assert setting[2].parts(setting[3].id) == frozenset()
+    assert setting[2].part_names(setting[3].id) == frozenset()
 
 
 def test_without_helpers_the_holder_does_all_of_it_in_order(setting):
