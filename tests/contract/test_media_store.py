@@ -383,7 +383,7 @@ def test_nothing_but_an_id_names_a_job(house, media):
     ]
     for name in ("..", ".", "../../etc", "a/b", "", "x" * 21, "x" * 23, "é" * 22, "x" * 21 + "\n", "x" * 21 + "/"):
         for call in calls:
-            with pytest.raises(ValueError, match="no job id"):
+            with pytest.raises(ValueError, match="not a job ID"):
                 call(name)
     assert house.left() == set()
 
@@ -395,7 +395,7 @@ def test_nothing_of_the_callers_names_a_part(media, job_id):
             lambda name: media.read_part(job_id, name),
             lambda name: media.read_part_range(job_id, name, 0, 1),
         ):
-            with pytest.raises(ValueError, match="no name of a part"):
+            with pytest.raises(ValueError, match="not a valid name of a part"):
                 call(name)
     for first, stop in ((-1, 3), (3, 2)):
         with pytest.raises(ValueError, match="no range"):

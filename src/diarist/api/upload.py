@@ -1,4 +1,4 @@
-"""How an upload comes in: straight to a private file on disk, counted as it is written, gone when the request is."""
+"""Receive uploads: each goes to a private file of limited size, which is removed at the end of the request."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 logger = logging.getLogger(__name__)
 
 FORM_BYTES = 2**20
-"""What a request may hold beside the recording: part headers and the text fields."""
+"""The maximum size of a request without the recording: the headers of the parts and the text fields."""
 
 MAX_PARTS = 32
-"""Parts in a form. Nine fields are known; each part with a file name costs an open file while it arrives."""
+"""The maximum number of parts in a form. There are nine fields; each part with a file name needs an open file."""
 
 MAX_TEXT_BYTES = 512 * 2**10
-"""Length of one text field. Werkzeug holds what it reads of a *file* to the same number: it takes 64 kB at a time and
-may keep some of it back, so that much less would refuse recordings, depending on what is in them."""
+"""The maximum length of a text field. Werkzeug applies it to its buffer for *files* too: it reads 64 kB at a time and
+may hold some of it back, so a much lower limit would refuse some recordings, depending on their content."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-"""The header of a request that is to be done once, however often it is sent."""
+"""The header of a request that takes effect once, even if it is sent several times."""
 
 SWEEP_AGE = timedelta(hours=1)
-"""Younger files may be another service's, which shares TEMP_AUDIO_DIR: an upload is such a file for moments only."""
+"""Younger files may belong to another service that shares TEMP_AUDIO_DIR: an upload lies there only for moments."""
 
 
 class StrictFormParser(FormDataParser):
-    """Says so when a form is malformed, where Werkzeug's own shows an empty form."""
+    """A form parser that raises an error for a malformed form; that of Werkzeug returns an empty form."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"silent": False})
 
 
 class UploadRequest(Request):
-    """A request whose files go to TEMP_AUDIO_DIR, never to memory, and never beyond MAX_UPLOAD_MB."""
+    """A request whose files go to TEMP_AUDIO_DIR, not to memory, and are limited to MAX_UPLOAD_MB."""
 
     form_data_parser_class = StrictFormParser
 
@@ -64,7 +64,7 @@ class UploadRequest(Request):
         return cast("IO[bytes]", upload_file)
 
     def close(self) -> None:
-        """Remove what arrived and was not taken over, also where parsing stopped half-way."""
+        """Remove the files that were received and not moved away, even if parsing stopped half-way."""
         super().close()
         for upload_file in self._upload_files():
             upload_file.close()
@@ -75,12 +75,12 @@ class UploadRequest(Request):
 
 
 class UploadFile:
-    """A file that is being received. Private to this user, with a name of its own making.
+    """A private temporary file that is being received.
 
-    ``digest`` is fed what is written, so that nobody has to read it again.
+    ``digest`` is updated with the data that is written, so that it need not be read again.
 
     Raises:
-        UploadTooLarge: more than ``limit_bytes`` were written.
+        UploadTooLarge: more than ``limit_bytes`` are written.
         StorageFull: the disk is full.
     """
 
@@ -108,12 +108,12 @@ class UploadFile:
             return self._file.seek(offset, whence)
 
     def close(self) -> None:
-        """Close and remove it; no error where it was moved away."""
+        """Close and remove the file. It is not an error if it was moved away."""
         try:
             self._file.close()
         except OSError as error:
-            # A full disk: what was buffered is about to be removed anyway.
-            logger.warning("An upload could not be written to its end: %s", error)
+            # The disk is full; the file is about to be removed anyway.
+            logger.warning("The end of an upload could not be written: %s", error)
         self.path.unlink(missing_ok=True)
 
 
@@ -122,24 +122,24 @@ def _disk_full_errors() -> AbstractContextManager[None]:
 
 
 def too_large(limit_bytes: int) -> UploadTooLarge:
-    """The refusal of an upload above ``limit_bytes``."""
+    """Return the error for an upload of more than ``limit_bytes``."""
     return UploadTooLarge(
-        f"The upload is larger than {limit_bytes // 2**20} MB, the most that this service takes. Send it in a "
-        "compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise MAX_UPLOAD_MB."
+        f"The upload is larger than {limit_bytes // 2**20} MB, the limit of this service. Send it in a compressed "
+        "format such as MP3, Opus or FLAC, or in parts; the operator of the service can raise MAX_UPLOAD_MB."
     )
 
 
 def _curl_example(request: Request) -> str:
-    """How to send a recording to the address that was called."""
+    """Return a command that sends a recording to the URL of the request."""
     return f"curl -F audio=@meeting.wav {request.base_url}"
 
 
 def check_head(request: Request) -> None:
-    """Refuse by its headers a request that cannot hold a recording of an accepted size.
+    """Check by its headers that a request can contain a recording of an accepted size.
 
     Raises:
-        InvalidOption: it holds no form.
-        UploadTooLarge: it declares too many bytes.
+        InvalidOption: the body is not a form.
+        UploadTooLarge: the declared size is too large.
     """
     if request.mimetype != "multipart/form-data":
         raise InvalidOption(
@@ -153,17 +153,17 @@ def check_head(request: Request) -> None:
 
 
 def check_form(request: Request, names: Sequence[str] = ("audio",), alternative: str | None = None) -> None:
-    """Read the form; refuse one that does not hold exactly one file and each other field at most once.
+    """Read the form, and check that it contains exactly one file, and each other field at most once.
 
     Args:
-        request: one that ``check_head`` has let pass.
-        names: fields that the file may come in.
-        alternative: a text field that may stand in its place.
+        request: a request that ``check_head`` accepted.
+        names: the fields that may contain the file.
+        alternative: a text field that may replace the file.
 
     Raises:
-        InvalidOption: what is wrong with the form, and what to send.
-        EmptyAudio: the file has no bytes.
-        UploadTooLarge: it has too many.
+        InvalidOption: the form is not valid; the message says what to send.
+        EmptyAudio: the file is empty.
+        UploadTooLarge: the file is too large.
         StorageFull: the disk is full.
     """
     try:
@@ -180,7 +180,7 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), alternative:
     ):
         _check_recording(request, names, alternative)
         if alternative is not None and _is_given(request, alternative):
-            raise InvalidOption(f"There is a file and the field {alternative!r} too: send one of the two.")
+            raise InvalidOption(f"There are both a file and the field {alternative!r}: send one of the two.")
     misplaced = sorted(name for name in files if name not in names)
     if misplaced:
         file_fields = " or ".join(map(repr, names))
@@ -197,7 +197,7 @@ def _is_given(request: Request, name: str) -> bool:
 
 
 def _release_spool(request: Request) -> None:
-    """Free what the server holds of the body: it would lie on the disk twice for as long as the caller waits."""
+    """Free the server's copy of the body, which would otherwise occupy the disk while the caller waits."""
     body = request.environ["wsgi.input"]
     if isinstance(body, io.BytesIO | io.BufferedRandom):
         body.truncate(0)
@@ -219,27 +219,28 @@ def _check_recording(request: Request, names: Sequence[str], alternative: str | 
             f"There is no file in the field {field_names}{other}. Send it like this: {_curl_example(request)}"
         )
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording a request.")
+        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording per request.")
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field {field!r} has no name: none was chosen. Send it like this: {_curl_example(request)}"
+            f"The file in the field {field!r} has no name, so no file was chosen. Send it like this: "
+            f"{_curl_example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
-            f"The file in the field {field!r} has no bytes. Check that the recording was saved; send it again."
+            f"The file in the field {field!r} is empty. Check that the recording was saved, and send it again."
         )
 
 
 def received(file: FileStorage) -> UploadFile:
-    """The file on disk behind one of the request's files."""
+    """Return the temporary file of one of the files of the request."""
     stream = file.stream
     if not isinstance(stream, UploadFile):
-        raise TypeError(f"a {type(stream).__name__} is no received file")
+        raise TypeError(f"a {type(stream).__name__} is not a received file")
     return stream
 
 
 def sweep(folder: Path) -> None:
-    """Remove the uploads that a service which was killed has left in ``folder``."""
+    """Remove the uploads in ``folder`` that a killed service left."""
     try:
         removed = scratch.sweep(folder, datetime.now(UTC) - SWEEP_AGE, (scratch.UPLOAD_PREFIX,))
     except OSError as error:

@@ -1,7 +1,6 @@
-"""Where the recording of each job lies, and what workers share while they work on one recording together.
+"""The interface of media stores, which hold recordings of jobs and the parts that workers share, and common checks.
 
-In a directory, of this machine or shared by several, or in S3 (``media_s3``). A job's id cannot be guessed, and nothing
-of the caller's is part of a path or key.
+Job IDs cannot be guessed, and no path or key contains anything that comes from a caller.
 """
 
 from __future__ import annotations
@@ -25,120 +24,120 @@ _PART = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}(\.[a-z0-9]{1,8})?")
 
 
 class MediaStore(Protocol):
-    """Recordings and parts by job. Safe to call from any thread, and from any machine of a fleet.
+    """Stores recordings and parts by job. It can be used by any thread, and by all machines of a fleet.
 
-    Wherever it says ``job_id``, anything that is no id of a job raises ``ValueError``; so does ``name`` where it is not
-    lower-case letters, digits, ``_`` and ``-``, with one short suffix at most. Every call raises ``MediaUnavailable``
-    where the store does not answer as it should; the message says what to do.
+    A ``job_id`` that is not the ID of a job raises ``ValueError``. So does a ``name`` that has other characters than
+    lower-case letters, digits, ``_`` and ``-``, except for one short suffix. Every call raises ``MediaUnavailable`` if
+    the store fails; the message says what to do.
     """
 
     def check_free_space(self, size_bytes: int) -> None:
-        """Raises ``StorageFull`` where ``size_bytes`` more would leave too little."""
+        """Raise ``StorageFull`` if storing ``size_bytes`` more would leave too little free space."""
 
     def store_recording(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
-        """Store a recording: copy a stream from where it stands, or move a file. Its size in bytes.
+        """Store a recording, and return its size in bytes: copy a stream from its position, or move a file.
 
-        Whoever looks sees all of it or nothing; an earlier one of the same job is replaced. Leaves nothing behind where
-        it fails. Errors of ``upload.read`` are passed on as they are.
+        The recording appears at once or not at all, and replaces an earlier one of the same job. Nothing is left if
+        this fails. Errors of ``upload.read`` are not translated.
 
         Raises:
-            UploadTooLarge: there is more than ``limit_bytes``.
-            StorageFull: there is no room for it.
-            MediaMissing: the job was removed meanwhile. Not in every case: whoever removes a job while this runs
-                removes it again afterwards.
+            UploadTooLarge: there are more than ``limit_bytes``.
+            StorageFull: there is not enough free space.
+            MediaMissing: the job was removed meanwhile. This is not always detected: code that removes a job while
+                this runs has to remove it again afterwards.
         """
 
     def local_recording(self, job_id: str, check: Callable[[], None] | None = None) -> AbstractContextManager[Path]:
-        """The recording as a file of this machine, to be read while the context lasts.
+        """Provide the recording as a file of this machine, which can be read until the context ends.
 
-        ``tick`` is called again and again where it has to be fetched first, and stops that by raising.
+        ``check`` is called repeatedly while the recording is copied; an exception that it raises stops the copying.
 
         Raises:
-            MediaMissing: there is none.
-            StorageFull: this machine has no room for it.
+            MediaMissing: there is no recording.
+            StorageFull: this machine has not enough free space.
         """
 
     def store_part(self, job_id: str, name: str, source: bytes | Path) -> None:
-        """Store something that was made of the recording, for other workers; a file is copied and stays.
+        """Store data derived from the recording for other workers; a file is copied.
 
-        Whoever looks sees all of it or nothing; an earlier one of the same name is replaced.
+        The part appears at once or not at all, and replaces an earlier one of the same name.
 
         Raises:
-            MediaMissing: the job has no recording (any more), so that nothing is left of a job that was removed.
-            StorageFull: there is no room for it.
+            MediaMissing: the job has no recording. This ensures that nothing is left of a job that was removed.
+            StorageFull: there is not enough free space.
         """
 
     def read_part(self, job_id: str, name: str) -> bytes:
-        """All of a part. Raises ``MediaMissing``."""
+        """Return a whole part. Raises ``MediaMissing``."""
 
     def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
-        """The bytes from ``first_byte`` up to ``stop_byte``; fewer where the part ends before. Raises as ``part``."""
+        """Return the bytes from ``first_byte`` up to ``stop_byte``, or to the end. Raises ``MediaMissing``."""
 
     def part_names(self, job_id: str) -> frozenset[str]:
-        """Names of the parts that there are."""
+        """Return the names of the parts of a job."""
 
     def remove_parts(self, job_id: str) -> None:
-        """Forget all parts. No error where there are none."""
+        """Remove all parts of a job. It is not an error if there are none."""
 
     def remove_recording(self, job_id: str) -> None:
-        """Forget the recording alone. No error where there is none."""
+        """Remove the recording of a job, but not its parts. It is not an error if there is none."""
 
     def remove(self, job_id: str) -> None:
-        """Forget everything of a job. No error where there is nothing."""
+        """Remove the recording and the parts of a job. It is not an error if there are none."""
 
     def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
-        """The jobs of which there is something; with ``with_parts``, of which there are parts."""
+        """Return the IDs of the jobs that have a recording or parts, or only of those that have parts."""
 
     def remove_incomplete(self, older_than: datetime) -> int:
-        """Remove what processes left that were killed while they wrote; how many things that were."""
+        """Remove what killed processes left while they wrote, and return the number of removed items."""
 
     def probe(self) -> None:
-        """Write, read back and delete something. Raises ``ServiceError`` where that does not work."""
+        """Write, read and delete a test object. Raises ``ServiceError`` if that fails."""
 
     def close(self) -> None:
-        """Close connections that it holds. Afterwards it is not used any more."""
+        """Close the connections of the store, which cannot be used afterwards."""
 
 
 def new_job_id() -> str:
-    """128 random bits, URL-safe: 22 characters."""
+    """Return 128 random bits as 22 URL-safe characters."""
     return secrets.token_urlsafe(16)
 
 
 def is_job_id(name: str) -> bool:
-    """Whether a job can be called that."""
+    """Return whether ``name`` has the form of a job ID."""
     return _ID.fullmatch(name) is not None
 
 
 def check_job_id(job_id: str) -> str:
-    """The id, if it is one. Raises ``ValueError``."""
+    """Return the job ID. Raises ``ValueError`` if it is not one."""
     if not is_job_id(job_id):
-        raise ValueError(f"{job_id!r} is no job id")
+        raise ValueError(f"{job_id!r} is not a job ID")
     return job_id
 
 
 def is_part_name(name: str) -> bool:
-    """Whether a part can be called that."""
+    """Return whether ``name`` is a valid name of a part."""
     return _PART.fullmatch(name) is not None
 
 
 def check_part_name(name: str) -> str:
-    """The name, if a part can have it. Raises ``ValueError``."""
+    """Return the name of a part. Raises ``ValueError`` if it is not valid."""
     if not is_part_name(name):
-        raise ValueError(f"{name!r} is no name of a part")
+        raise ValueError(f"{name!r} is not a valid name of a part")
     return name
 
 
 def check_size(size_bytes: int, limit_bytes: int) -> None:
-    """Raises ``UploadTooLarge`` beyond the limit."""
+    """Raise ``UploadTooLarge`` if a recording is larger than the limit."""
     if size_bytes > limit_bytes:
         raise UploadTooLarge(
-            f"The recording is larger than {limit_bytes // 2**20} MB, the most that this service takes. "
-            "Send it in a compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise "
+            f"The recording is larger than {limit_bytes // 2**20} MB, the limit of this service. Send it in a "
+            "compressed format such as MP3, Opus or FLAC, or in parts; the operator of the service can raise "
             "MAX_UPLOAD_MB."
         )
 
 
 def check_range(first_byte: int, stop_byte: int) -> None:
-    """Raises ``ValueError`` where that is no range of bytes."""
+    """Raise ``ValueError`` if this is not a range of bytes."""
     if not 0 <= first_byte <= stop_byte:
-        raise ValueError(f"{first_byte} to {stop_byte} is no range of bytes")
+        raise ValueError(f"{first_byte} to {stop_byte} is not a range of bytes")

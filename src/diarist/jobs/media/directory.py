@@ -1,4 +1,4 @@
-"""Recordings and parts in a directory, of this machine or shared by several."""
+"""A media store in a directory, which may be shared by several machines."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _PROBE = ".probe-"
 
 
 class DirectoryMedia:
-    """``<root>/<job id>/recording`` and ``<root>/<job id>/parts/<name>``, readable by this user alone.
+    """A ``MediaStore`` with the files ``<root>/<job ID>/recording`` and ``<root>/<job ID>/parts/<name>``.
 
-    Keeps ``min_free_bytes`` of the disk free. What is being written has a name of its own until it is whole.
+    Only this user can read the files, and ``min_free_bytes`` of the disk stay free. A file has a temporary name until
+    it is complete.
     """
 
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
@@ -42,7 +43,7 @@ class DirectoryMedia:
         self._min_free_bytes = min_free_bytes
 
     def recording(self, job_id: str) -> Path:
-        """Where the recording of a job is, or would be."""
+        """Return the path of the recording of a job, which need not exist."""
         return self._folder(job_id) / RECORDING
 
     def check_free_space(self, size_bytes: int) -> None:
@@ -63,7 +64,7 @@ class DirectoryMedia:
             )
         except BaseException:
             with suppress(OSError):
-                target.parent.rmdir()  # only where nothing else is in it
+                target.parent.rmdir()  # fails if the folder is not empty
             raise
 
     @contextmanager
@@ -88,13 +89,13 @@ class DirectoryMedia:
                 partial.replace(target)
 
     def read_part(self, job_id: str, name: str) -> bytes:
-        with self._translated_errors(f"The part {name} of job {job_id} is not there."):
+        with self._translated_errors(f"The part {name} of job {job_id} does not exist."):
             return self._part(job_id, name).read_bytes()
 
     def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         check_range(first_byte, stop_byte)
         with (
-            self._translated_errors(f"The part {name} of job {job_id} is not there."),
+            self._translated_errors(f"The part {name} of job {job_id} does not exist."),
             self._part(job_id, name).open("rb") as file,
         ):
             file.seek(first_byte)
@@ -116,7 +117,7 @@ class DirectoryMedia:
         with self._removing(path):
             path.unlink(missing_ok=True)
         with suppress(OSError):
-            path.parent.rmdir()  # only where nothing else is in it
+            path.parent.rmdir()  # fails if the folder is not empty
 
     def remove(self, job_id: str) -> None:
         self._remove_folder(self._folder(job_id))
@@ -150,10 +151,10 @@ class DirectoryMedia:
             finally:
                 path.unlink(missing_ok=True)
         if not identical:
-            raise MediaUnavailable(f"The folder {self._root} gives back other bytes than were written. Check its disk.")
+            raise MediaUnavailable(f"The folder {self._root} returned other bytes than were written. Check its disk.")
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: a directory needs no connection."""
 
     def _folder(self, job_id: str) -> Path:
         return self._root / check_job_id(job_id)
@@ -165,7 +166,7 @@ class DirectoryMedia:
         return list(self._root.iterdir()) if self._root.is_dir() else []
 
     def _copy(self, upload: BinaryIO, target: Path, limit_bytes: int) -> int:
-        # What the stream raises is the sender's, so it is read outside of _explained.
+        # Errors of the stream are the sender's, so they are not translated.
         size_bytes = 0
         with self._partial(target.parent) as partial:
             with self._translated_errors():
@@ -200,7 +201,7 @@ class DirectoryMedia:
 
     @contextmanager
     def _partial(self, folder: Path) -> Iterator[Path]:
-        """A path for what is being written: renamed inside, or else removed."""
+        """Provide a temporary path in ``folder``; the file is removed at the end unless it was renamed."""
         path = folder / f"{_PARTIAL}{secrets.token_hex(8)}"
         try:
             yield path
@@ -209,7 +210,7 @@ class DirectoryMedia:
                 path.unlink()
 
     def _remove_folder(self, folder: Path) -> None:
-        # Renamed first: it is gone at once, and nobody writes into it while it is emptied.
+        # The folder is renamed first, so that nobody writes to it while it is being emptied.
         aside = self._root / f"{_REMOVED}{secrets.token_hex(8)}"
         with self._removing(folder):
             try:
@@ -225,8 +226,8 @@ class DirectoryMedia:
             yield
         except OSError as error:
             raise MediaUnavailable(
-                f"{path} cannot be removed ({error.strerror}). Let the user who runs the service own it, and see that "
-                "its disk is not read-only: it is tried again from time to time."
+                f"{path} cannot be removed ({error.strerror}). The user who runs the service has to own it, and its "
+                "disk must not be read-only. Removing it is retried regularly."
             ) from error
 
     @contextmanager
@@ -242,19 +243,19 @@ class DirectoryMedia:
         if scratch.disk_full(error):
             return scratch.storage_full("the recording was stored", "DATA_DIR or MEDIA_URL")
         return MediaUnavailable(
-            f"The folder of recordings {self._root} cannot be read or written ({error.strerror}). Let the user who "
-            "runs the service own it, see that it is mounted, or set MEDIA_URL or DATA_DIR to another one."
+            f"The folder of recordings {self._root} cannot be read or written ({error.strerror}). Make the user who "
+            "runs the service its owner, check that it is mounted, or set MEDIA_URL or DATA_DIR to another folder."
         )
 
     def _no_recording(self, job_id: str) -> MediaMissing:
         return MediaMissing(
-            f"The recording of job {job_id} is not in {self._root} on this machine: it was removed, or MEDIA_URL does "
-            "not name one folder that all machines share."
+            f"The recording of job {job_id} is not in {self._root} on this machine: it was removed, or MEDIA_URL is "
+            "not a folder that all machines share."
         )
 
 
 def _incomplete_in(folder: Path, older_than: datetime) -> list[Path]:
-    """Half-written files of a job, or its whole folder where there is nothing else in it."""
+    """Return the incomplete files of a job, or its folder if it contains nothing else."""
     try:
         inside = list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The media store that the settings name: a directory, or a bucket of S3."""
+"""Open the media store that the settings select: a directory or an S3 bucket."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from diarist.settings import Settings
 
 
 def open_media(settings: Settings) -> MediaStore:
-    """The recordings of this installation.
+    """Open the media store of this installation.
 
     Raises:
-        ConfigurationError: MEDIA_URL or the S3 settings cannot be used, or the library for S3 is missing.
+        ConfigurationError: MEDIA_URL or the S3 settings are not valid, or the library for S3 is not installed.
     """
     min_free_bytes = settings.min_free_mb * 2**20
     if not settings.in_s3:

@@ -1,6 +1,6 @@
-"""Recordings and parts in an S3-compatible store: the keys ``<folder>/<job id>/recording`` and ``.../parts/<name>``.
+"""A media store in an S3 bucket, with the keys ``<folder>/<job ID>/recording`` and ``<folder>/<job ID>/parts/<name>``.
 
-Objects appear whole or not at all, so nothing is renamed here; only uploads of many pieces can be left half done.
+An object appears only when it is complete, so nothing is renamed here; only multipart uploads can be left incomplete.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ ATTEMPTS = 4
 CONNECTIONS = 32
 
 UPLOAD_PART_BYTES = 8 * 2**20
-"""Of an upload: what is in memory of it. Larger where 10,000 of them, the most that S3 takes, would not do."""
+"""The size of a part of a multipart upload, which is held in memory; larger if ``MAX_UPLOAD_PARTS`` do not suffice."""
 MAX_UPLOAD_PARTS = 10_000
+"""The limit of S3."""
 
 _PROBE = "probe-"
 
 
 def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
-    """The recordings in the bucket of MEDIA_URL. Asks nothing of the store yet.
+    """Return the media store in the bucket of MEDIA_URL, without connecting to it.
 
     Raises:
-        ConfigurationError: a setting cannot be used, or boto3 is not installed.
+        ConfigurationError: a setting is not valid, or boto3 is not installed.
     """
     try:
         import boto3
@@ -52,7 +53,7 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            f"MEDIA_URL names S3, which takes more libraries ({error}). Run `pip install 'diarist[distributed]'`."
+            f"MEDIA_URL names S3, which needs more libraries ({error}). Run `pip install 'diarist[distributed]'`."
         ) from error
     url = urlsplit(settings.media_url)
     if not url.netloc or url.query or url.fragment:
@@ -60,9 +61,9 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
     if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
         raise ConfigurationError("Set both S3_ACCESS_KEY and S3_SECRET_KEY, or neither.")
     compatible = {
-        "request_checksum_calculation": "when_required",  # older ones know no trailing checksums
+        "request_checksum_calculation": "when_required",  # older S3-compatible stores do not support trailing checksums
         "response_checksum_validation": "when_required",
-        "s3": {"addressing_style": "path"},  # they seldom have a name for each bucket
+        "s3": {"addressing_style": "path"},  # they seldom have a host name for each bucket
     }
     try:
         session = boto3.session.Session()
@@ -82,16 +83,16 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(
-            f"The settings of S3 cannot be used ({error}). Check S3_ENDPOINT_URL, an address such as "
-            "http://minio:9000, S3_REGION, and the AWS configuration of this machine."
+            f"The settings of S3 are not valid ({error}). Check S3_ENDPOINT_URL, for example http://minio:9000, "
+            "S3_REGION, and the AWS configuration of this machine."
         ) from error
     return S3Media(client, url.netloc, url.path.strip("/"), settings.temp_dir, min_free_bytes)
 
 
 class S3Media:
-    """A ``MediaStore`` in a bucket, by a client of boto3. Recordings that are worked on lie in ``temp_dir`` meanwhile.
+    """A ``MediaStore`` in a bucket, which uses a boto3 client.
 
-    A lock on such a file tells ``clean`` that it is in use; the system drops it when the process dies.
+    Recordings that are processed are copied to ``temp_dir``, as locked files that ``remove_incomplete`` skips.
     """
 
     def __init__(self, client: Any, bucket: str, folder: str, temp_dir: Path, min_free_bytes: int = 0) -> None:
@@ -102,7 +103,7 @@ class S3Media:
         self._min_free_bytes = min_free_bytes
 
     def check_free_space(self, size_bytes: int) -> None:
-        """Raises ``StorageFull`` where this machine has too little; nobody can ask a bucket."""
+        """Raise ``StorageFull`` if this machine has too little free space; that of a bucket is unknown."""
         with self._translated_errors():
             scratch.make_private_folder(self._temp_dir)
             scratch.check_free_space(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
@@ -137,7 +138,8 @@ class S3Media:
         else:
             with self._translated_errors():
                 self._client.put_object(Bucket=self._bucket, Key=key, Body=source)
-        # Afterwards: remove() takes the recording first, so either it sees this part or this sees that it was there.
+        # This is checked afterwards: remove() deletes the recording first, so either it finds this part, or the
+        # recording is missing here.
         try:
             with self._translated_errors(f"Job {job_id} has no recording any more: it was removed."):
                 self._client.head_object(Bucket=self._bucket, Key=recording)
@@ -151,7 +153,7 @@ class S3Media:
     def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         check_range(first_byte, stop_byte)
         if first_byte == stop_byte:
-            # S3 has no empty ranges; the part must be there all the same
+            # S3 has no empty ranges, but the part has to exist.
             self._get(job_id, name, Range="bytes=0-0")
             return b""
         return self._get(job_id, name, Range=f"bytes={first_byte}-{stop_byte - 1}")
@@ -182,13 +184,13 @@ class S3Media:
         return frozenset(name for name in names if is_job_id(name))
 
     def remove_incomplete(self, older_than: datetime) -> int:
-        """Files of this machine as well. MinIO lists no half-done uploads by folder, and ends them by itself."""
+        """Remove incomplete uploads and local copies. MinIO does not list uploads by folder, but ends them itself."""
         probes = self._keys(f"{self._prefix}{_PROBE}", older_than)
         self._delete(probes)
         return len(probes) + self._abort_uploads(self._prefix, older_than) + self._clean_temp_dir(older_than)
 
     def probe(self) -> None:
-        """Also whether deleting deletes, and all that this needs is allowed."""
+        """Also check that deleting is not undone by versioning, and that all needed operations are allowed."""
         content, key = secrets.token_bytes(16), f"{self._prefix}{_PROBE}{secrets.token_hex(8)}"
         with self._translated_errors():
             self._client.put_object(Bucket=self._bucket, Key=key, Body=content)
@@ -199,11 +201,11 @@ class S3Media:
             finally:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
         if not identical:
-            raise MediaUnavailable(f"The bucket {self._bucket} gives back other bytes than were written.")
+            raise MediaUnavailable(f"The bucket {self._bucket} returned other bytes than were written.")
         if self._is_versioned():
             raise MediaUnavailable(
-                f"The bucket {self._bucket} keeps what is deleted as old versions, recordings of people among it. "
-                "Suspend versioning, and remove the old versions, or name another bucket in MEDIA_URL."
+                f"The bucket {self._bucket} keeps deleted objects, including recordings of people, as old versions. "
+                "Suspend versioning and remove the old versions, or set MEDIA_URL to another bucket."
             )
 
     def close(self) -> None:
@@ -226,7 +228,7 @@ class S3Media:
                     Config=_transfer(max(UPLOAD_PART_BYTES, -(-limit_bytes // MAX_UPLOAD_PARTS))),
                 )
         except Exception:
-            raise  # boto3 has ended the upload
+            raise  # boto3 has aborted the upload
         except BaseException:
             with suppress(ServiceError):
                 self._abort_uploads(key)
@@ -234,7 +236,7 @@ class S3Media:
         return limited.size_bytes
 
     def _fetch(self, key: str, file: BinaryIO, check: Callable[[], None]) -> None:
-        """Not boto3's own way: that leaves its connection open where ``tick`` stops it."""
+        """Download without boto3's transfer manager, which leaves its connection open if ``check`` raises."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         arguments: dict[str, str] = {}
@@ -260,7 +262,7 @@ class S3Media:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
         key = self._part(job_id, name)
-        with self._translated_errors(f"The part {name} of job {job_id} is not there."):
+        with self._translated_errors(f"The part {name} of job {job_id} does not exist."):
             for remaining in reversed(range(ATTEMPTS)):
                 try:
                     response = self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
@@ -271,10 +273,10 @@ class S3Media:
                         raise
                     return b""
                 except (HTTPClientError, IncompleteReadError):
-                    # boto3 tries again until an answer begins, not when it breaks off later
+                    # boto3 retries until a response begins, but not if it is interrupted later.
                     if not remaining:
                         raise
-        raise AssertionError  # the loop ends otherwise
+        raise AssertionError  # the loop returns or raises
 
     def _list(self, operation: str, what: str, **arguments: str) -> list[Any]:
         with self._translated_errors():
@@ -289,13 +291,13 @@ class S3Media:
         ]
 
     def _delete(self, keys: list[str]) -> None:
-        # One by one: not every compatible store deletes many in one request as boto3 asks for it.
+        # One by one, because not every compatible store supports the bulk deletion of boto3.
         with self._translated_errors():
             for key in keys:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def _abort_uploads(self, prefix: str, older_than: datetime | None = None) -> int:
-        """End uploads that are under way; how many."""
+        """Abort incomplete uploads, and return their number."""
         uploads = [
             upload
             for upload in self._list("list_multipart_uploads", "Uploads", Prefix=prefix)
@@ -315,14 +317,14 @@ class S3Media:
         try:
             return bool(self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled")
         except ClientError:
-            return False  # a right that nothing else here takes, or a store without versions
+            return False  # nothing else needs this permission, and some stores have no versions
 
     def _translated_errors(self, missing: str = OBJECT_MISSING) -> AbstractContextManager[None]:
         return translated_errors(self._client, self._bucket, missing)
 
 
 class _LimitedStream:
-    """A stream that is read in full pieces, as boto3 expects, and no further than ``limit_bytes``."""
+    """A stream that returns full blocks, as boto3 expects, and raises ``UploadTooLarge`` beyond ``limit_bytes``."""
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:
         self._stream = stream
@@ -342,7 +344,7 @@ class _LimitedStream:
 
 
 def _transfer(upload_part_bytes: int) -> Any:
-    """In the caller's thread, piece by piece: there may be dozens at a time."""
+    """Return a configuration that transfers parts one by one in the calling thread: there may be dozens of uploads."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(
@@ -354,4 +356,4 @@ def _transfer(upload_part_bytes: int) -> Any:
 
 
 def _no_check() -> None:
-    """Where nobody wants to stop."""
+    """Do nothing, if the caller passes no check."""
