@@ -1,10 +1,257 @@
-"""What the system says when a disk is full."""
+"""Temporary files and folders: their names, who may read them, which are in use, and when they are removed.
+
+The service and the workers put temporary files of recordings into TEMP_AUDIO_DIR. Only the user who runs the process
+can read them. A file that is used for longer than it takes to write it is locked with ``flock``, and a folder has the
+ID of its process in its name, so that a sweep can distinguish what is in use from what a killed process left.
+
+Two kinds of temporary file are not here, because they have to be renamed in the folder that they lie in: those of the
+directory of recordings (``diarist.jobs.media.directory``) and the transcripts of the command line.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from diarist.errors import ConfigurationError, StorageFull
+
+UPLOAD_PREFIX = "diarist-upload-"
+"""Uploads that are being received."""
+
+DOWNLOAD_PREFIX = "diarist-fetch-"
+"""Recordings that are being downloaded from a URL."""
+
+SHARED_SAMPLES_PREFIX = "diarist-samples-"
+"""Samples of a long recording on their way to other workers."""
+
+S3_COPY_PREFIX = "recording-"
+"""Copies of recordings in S3 that a worker of this machine reads."""
+
+PIPED_PREFIX = "diarist-input-"
+"""Recordings that the command line received from a pipe."""
+
+NEMO_PREFIX = "diarist-nemo-"
+"""Folders of unpacked NeMo models."""
+
+DOCTOR_PREFIX = "diarist-doctor-"
+"""Folders of the recording that ``diarist doctor`` decodes."""
+
+PULL_PREFIX = ".pull-"
+"""Folders in MODEL_DIR of models that are being downloaded."""
+
+EXPORT_PREFIX = ".export-"
+"""Folders of models that are being exported, beside the finished ones."""
+
+REPLACED_PREFIX = ".replaced-"
+"""Exported models that a new export has just replaced."""
+
+SWEPT_PREFIXES = (UPLOAD_PREFIX, DOWNLOAD_PREFIX, SHARED_SAMPLES_PREFIX)
+"""The files that are swept in a TEMP_AUDIO_DIR that the operator chose, which may hold files of other programs."""
 
 
 def disk_full(error: OSError) -> bool:
-    """Whether there is no room left: on the disk, for this user, or for a file as large as this."""
+    """Return whether there is no space left on the disk, for this user, or for a file of this size."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_full_errors(activity: str, setting: str) -> Iterator[None]:
+    """Raise ``StorageFull`` in place of the ``OSError`` of a full disk.
+
+    Args:
+        activity: what the disk ran full during, as the end of "The disk ran full while".
+        setting: the settings that name folders on that disk.
+
+    Raises:
+        StorageFull: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error):
+            raise storage_full(activity, setting) from error
+        raise
+
+
+def storage_full(activity: str, setting: str) -> StorageFull:
+    """Return the error of a disk that ran full; the arguments are those of ``disk_full_errors``."""
+    return StorageFull(
+        f"The disk ran full while {activity}. Try again later; whoever runs the service can free space in {setting}."
+    )
+
+
+def check_free_space(folder: Path, size_bytes: int, min_free_bytes: int, setting: str) -> None:
+    """Check that a recording of ``size_bytes`` leaves ``min_free_bytes`` free on the disk of ``folder``.
+
+    ``setting`` names the settings of the folder, for the message.
+
+    Raises:
+        StorageFull: there is too little space.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < size_bytes + min_free_bytes:
+        raise StorageFull(
+            f"The service has too little disk space for this recording ({free_bytes // 2**20} MB are free, and "
+            f"{min_free_bytes // 2**20} MB must stay free). Try again later; whoever runs the service can free space "
+            f"in {setting} or lower MIN_FREE_MB."
+        )
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder that only this user can read, and its parents, unless it exists."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def check_writable(folder: Path, size_bytes: int = 0) -> None:
+    """Write a temporary file of ``size_bytes`` to ``folder``. Raises ``OSError`` if that fails."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(size_bytes))
+
+
+def prepare_temp_dir(folder: Path) -> None:
+    """Create the folder for temporary files, and check that files can be written to it.
+
+    Raises:
+        ConfigurationError: the folder cannot be created or written.
+    """
+    try:
+        make_private_folder(folder)
+        check_writable(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it, or "
+            "DATA_DIR, to a folder that can be written."
+        ) from error
+
+
+def clear_temp_dir(folder: Path) -> None:
+    """Remove everything in a folder that belongs to the service alone and that no other process uses."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_private_folder(folder)
+
+
+@contextmanager
+def default_temp_dir(folder: Path) -> Iterator[None]:
+    """Make ``folder`` the one for all temporary files of this process, including those that libraries create."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def create_file(folder: Path | None, prefix: str) -> tuple[BinaryIO, Path]:
+    """Create a file that only this user can read, and open it for reading and writing.
+
+    The caller removes it. ``folder`` is an existing folder; None is the default folder of this process.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+    return os.fdopen(descriptor, "w+b"), Path(name)
+
+
+@contextmanager
+def locked_file(folder: Path | None, prefix: str) -> Iterator[Path]:
+    """Create an empty file that only this user can read; it is locked until the context ends, and then removed.
+
+    A file that was moved away meanwhile stays where it is. ``folder`` is created unless it exists; None is the default
+    folder of this process.
+    """
+    import fcntl  # not on Windows, where the command line works without it
+
+    if folder is not None:
+        make_private_folder(folder)
+    file, path = create_file(folder, prefix)
+    try:
+        with file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def unnamed_file(folder: Path | None) -> IO[bytes]:
+    """Open an unbuffered file without a name, which the system removes when the last process closes it."""
+    return tempfile.TemporaryFile(buffering=0, dir=folder)
+
+
+@contextmanager
+def process_folder(prefix: str) -> Iterator[Path]:
+    """Create a folder named after this process in the default temporary folder, and remove it at the end.
+
+    Folders with the same prefix that killed processes left are removed first.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        owner = path.name.removeprefix(prefix).partition("-")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def staging_folder(parent: Path, prefix: str, *left_prefixes: str) -> Iterator[Path]:
+    """Create a folder in ``parent``, whose contents are to be renamed into it, and remove it at the end.
+
+    The caller holds a lock on ``parent``. All folders with ``prefix``, or one of ``left_prefixes``, are therefore left
+    over from killed processes, and are removed first.
+    """
+    for each in (prefix, *left_prefixes):
+        for path in parent.glob(f"{each}*"):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path, before: datetime, prefixes: Collection[str] | None = None) -> int:
+    """Remove files of ``folder`` that were last written ``before`` and that no process has locked.
+
+    Links and folders stay, and so do files that this user may not remove.
+
+    Args:
+        folder: need not exist.
+        before: a time with a time zone.
+        prefixes: only files whose names begin with one of these are removed; all files if None.
+
+    Returns:
+        The number of files that were removed.
+    """
+    try:
+        paths = tuple(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    except FileNotFoundError:
+        return 0
+    return sum(
+        _remove_unused(path, before) for path in paths if prefixes is None or path.name.startswith(tuple(prefixes))
+    )
+
+
+def _remove_unused(path: Path, before: datetime) -> bool:
+    import fcntl
+
+    with suppress(FileNotFoundError, BlockingIOError, PermissionError):
+        if path.stat().st_mtime < before.timestamp():
+            with path.open("r+b") as file:  # NFS grants an exclusive lock only to a file that is open for writing
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                return True
+    return False
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # a process of another user
+    return True

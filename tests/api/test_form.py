@@ -77,8 +77,8 @@ def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
         (form(part("file", "{}", "a.wav")), "no file in the field 'audio'"),
         (form(part("audio", "@meeting.wav")), "came as text"),
         (form(AUDIO, part("audio", "text")), "came as text"),
-        (form(part("audio", "", "")), "none was chosen"),
-        (form(part("audio", "{}", "")), "none was chosen"),
+        (form(part("audio", "", "")), "no file was chosen"),
+        (form(part("audio", "{}", "")), "no file was chosen"),
         (form(AUDIO, AUDIO), "2 files"),
         (form(AUDIO, part("extra", "{}", "b.wav")), "'extra'"),
         (form(AUDIO, part("words", "true"), part("words", "false")), "'words'"),
@@ -96,7 +96,7 @@ def test_what_to_send_is_shown(post, body):
 
 
 def test_an_empty_file(post):
-    assert "no bytes" in refusal(post(form(part("audio", "", "a.wav"))), code="empty_audio")
+    assert "is empty" in refusal(post(form(part("audio", "", "a.wav"))), code="empty_audio")
 
 
 @pytest.mark.parametrize(

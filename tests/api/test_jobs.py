@@ -119,14 +119,14 @@ class TestCreate:
             ((part("audio", "text"), part("url", URL)), "came as text"),
             ((part("url", URL), part("url", URL)), "'url'"),
             ((part("url", URL), part("webhook_url", "{}", "a")), "takes a file"),
-            ((part("audio", "{}", ""),), "none was chosen"),
+            ((part("audio", "{}", ""),), "no file was chosen"),
         ],
     )
     def test_not_one_recording(self, post, parts, said):
         assert said in refusal(post(*parts), 400, "invalid_option")
 
     def test_a_file_without_bytes(self, post):
-        assert "no bytes" in refusal(post(part("audio", "", "a.wav")), 400, "empty_audio")
+        assert "is empty" in refusal(post(part("audio", "", "a.wav")), 400, "empty_audio")
 
     @pytest.mark.parametrize(
         ("field", "value"),

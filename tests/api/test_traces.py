@@ -96,7 +96,7 @@ def test_fetching_and_telling_belong_to_the_trace(start, collector, elsewhere):
     assert seen["webhook"].attributes["http.response.status_code"] == 204
     assert not any(b"secret" in sent for sent in collector.bodies)
     assert service.stop() == 0
-    for words in ("Recording fetched", "Job finished", "Webhook taken"):
+    for words in ("Recording downloaded", "Job finished", "Webhook accepted"):
         (line,) = (line for text in service.log if (line := json.loads(text))["message"].startswith(words))
         ids = {"request_id": "the-request", "job_id": answer.json["id"], "trace_id": request.trace_id}
         assert ids.items() <= line.items()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
+from datetime import UTC, datetime, timedelta
 
-from diarist.api.upload import SWEEP_AGE_S, TEMP_PREFIX, sweep
+from diarist.api.upload import SWEEP_AGE, sweep
+from diarist.scratch import UPLOAD_PREFIX
 
 
 def test_only_old_uploads_are_removed(tmp_path):
-    old = tmp_path / f"{TEMP_PREFIX}old"
-    young = tmp_path / f"{TEMP_PREFIX}young"
+    old = tmp_path / f"{UPLOAD_PREFIX}old"
+    young = tmp_path / f"{UPLOAD_PREFIX}young"
     foreign = tmp_path / "holiday.wav"
-    long_ago = time.time() - SWEEP_AGE_S - 60
+    long_ago = (datetime.now(UTC) - SWEEP_AGE - timedelta(minutes=1)).timestamp()
     for path in (old, young, foreign):
         path.touch()
     for path in (old, foreign):

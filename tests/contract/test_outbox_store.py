@@ -19,9 +19,9 @@ from diarist.jobs.db.outbox import Delivery, OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
+from diarist.jobs.media.base import new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
-from diarist.outbound.webhooks import Delivered
+from diarist.outbound.webhooks import DeliveryResult
 from support.job_stores import START, Clock
 
 LEASE_S = 30.0
@@ -102,9 +102,9 @@ def outcomes(database: Database) -> dict[str, float]:
     }
 
 
-TAKEN = Delivered(204, 0.5)
-REFUSED = Delivered(500, 0.25, "The receiver answered 500.")
-SILENT = Delivered(0, 10.0, "The server took longer than 10 s in all.")
+TAKEN = DeliveryResult(204, 0.5)
+REFUSED = DeliveryResult(500, 0.25, "The receiver answered 500.")
+SILENT = DeliveryResult(0, 10.0, "The server took longer than 10 s in all.")
 
 
 def test_a_job_with_a_url_has_an_task_at_once_and_others_have_none(store, task_store, clock):

@@ -32,7 +32,7 @@ from diarist.api.schemas import InvalidField, refusal
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
-from diarist.jobs.media.directory import new_job_id
+from diarist.jobs.media.base import new_job_id
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
@@ -204,7 +204,7 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
             ) from error
         except ValidationError as error:
             raise refusal(error) from error
-    check_form(request, FILE_FIELDS, instead="url")
+    check_form(request, FILE_FIELDS, alternative="url")
     files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
     try:
         form = NewJob.model_validate(request.form.to_dict() | files)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 
-from diarist import __version__
+from diarist import __version__, scratch
 from diarist.api import access, create_app
 from diarist.api.data_dir_lock import lock_data_dir
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.auth.key_cache import KeyCache
 from diarist.auth.keys import KeyStore
-from diarist.errors import ConfigurationError
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.service import JobService
@@ -56,7 +54,9 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         stack.callback(jobs.stop)
         stack.enter_context(stopped_by_signals(server.stop))
         jobs.start()
-        stack.enter_context(_temp_files_in(settings))
+        scratch.prepare_temp_dir(settings.temp_dir)
+        sweep(settings.temp_dir)
+        stack.enter_context(scratch.default_temp_dir(settings.temp_dir))  # for the bodies that the server spools
         logger.info(
             "Diarist %s, engine %s (diarizer %s, recogniser %s), data in %s", __version__, settings.engine,
             settings.diarizer_name, settings.recognizer_name, settings.data_dir.resolve(),
@@ -66,25 +66,3 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         server.run()
         logger.info("Stopping")
     logger.info("Stopped")
-
-
-@contextmanager
-def _temp_files_in(settings: Settings) -> Iterator[None]:
-    """Send every temporary file of this process, which includes spooled bodies, to TEMP_AUDIO_DIR."""
-    folder = settings.temp_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(folder)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, or set it to a "
-            "folder that can be written."
-        ) from error
-    before = tempfile.tempdir
-    tempfile.tempdir = str(folder.resolve())
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before

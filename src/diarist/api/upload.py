@@ -1,57 +1,52 @@
-"""How an upload comes in: straight to a private file on disk, counted as it is written, gone when the request is."""
+"""Receive uploads: each goes to a private file of limited size, which is removed at the end of the request."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import logging
-import os
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 from flask import Request
 from werkzeug.datastructures import FileStorage
 from werkzeug.formparser import FormDataParser
 
+from diarist import scratch
 from diarist.api.runtime import runtime
-from diarist.errors import EmptyAudio, InvalidOption, StorageFull, UploadTooLarge
-from diarist.scratch import disk_full
+from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
 logger = logging.getLogger(__name__)
 
 FORM_BYTES = 2**20
-"""What a request may hold beside the recording: part headers and the text fields."""
+"""The maximum size of a request without the recording: the headers of the parts and the text fields."""
 
 MAX_PARTS = 32
-"""Parts in a form. Nine fields are known; each part with a file name costs an open file while it arrives."""
+"""The maximum number of parts in a form. There are nine fields; each part with a file name needs an open file."""
 
 MAX_TEXT_BYTES = 512 * 2**10
-"""Length of one text field. Werkzeug holds what it reads of a *file* to the same number: it takes 64 kB at a time and
-may keep some of it back, so that much less would refuse recordings, depending on what is in them."""
+"""The maximum length of a text field. Werkzeug applies it to its buffer for *files* too: it reads 64 kB at a time and
+may hold some of it back, so a much lower limit would refuse some recordings, depending on their content."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-"""The header of a request that is to be done once, however often it is sent."""
+"""The header of a request that takes effect once, even if it is sent several times."""
 
-TEMP_PREFIX = "diarist-upload-"
-"""Of the files in TEMP_AUDIO_DIR, so that a start after a crash can sweep what was left."""
-
-SWEEP_AGE_S = 3_600.0
-"""Younger files may be another service's, which shares TEMP_AUDIO_DIR: an upload is such a file for moments only."""
+SWEEP_AGE = timedelta(hours=1)
+"""Younger files may belong to another service that shares TEMP_AUDIO_DIR: an upload lies there only for moments."""
 
 
 class StrictFormParser(FormDataParser):
-    """Says so when a form is malformed, where Werkzeug's own shows an empty form."""
+    """A form parser that raises an error for a malformed form; that of Werkzeug returns an empty form."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"silent": False})
 
 
 class UploadRequest(Request):
-    """A request whose files go to TEMP_AUDIO_DIR, never to memory, and never beyond MAX_UPLOAD_MB."""
+    """A request whose files go to TEMP_AUDIO_DIR, not to memory, and are limited to MAX_UPLOAD_MB."""
 
     form_data_parser_class = StrictFormParser
 
@@ -64,28 +59,28 @@ class UploadRequest(Request):
     ) -> IO[bytes]:
         settings = runtime().settings
         hashed = IDEMPOTENCY_KEY in self.headers
-        spool = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
-        self._spools().append(spool)
-        return cast("IO[bytes]", spool)
+        upload_file = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
+        self._upload_files().append(upload_file)
+        return cast("IO[bytes]", upload_file)
 
     def close(self) -> None:
-        """Remove what arrived and was not taken over, also where parsing stopped half-way."""
+        """Remove the files that were received and not moved away, even if parsing stopped half-way."""
         super().close()
-        for spool in self._spools():
-            spool.close()
+        for upload_file in self._upload_files():
+            upload_file.close()
 
-    def _spools(self) -> list[UploadFile]:
-        spools: list[UploadFile] = self.__dict__.setdefault("uploads", [])
-        return spools
+    def _upload_files(self) -> list[UploadFile]:
+        upload_files: list[UploadFile] = self.__dict__.setdefault("uploads", [])
+        return upload_files
 
 
 class UploadFile:
-    """A file that is being received. Private to this user, with a name of its own making.
+    """A private temporary file that is being received.
 
-    ``digest`` is fed what is written, so that nobody has to read it again.
+    ``digest`` is updated with the data that is written, so that it need not be read again.
 
     Raises:
-        UploadTooLarge: more than ``limit_bytes`` were written.
+        UploadTooLarge: more than ``limit_bytes`` are written.
         StorageFull: the disk is full.
     """
 
@@ -93,10 +88,8 @@ class UploadFile:
         self._limit_bytes = limit_bytes
         self.digest = digest
         self.size_bytes = 0
-        with _room():
-            descriptor, name = tempfile.mkstemp(prefix=TEMP_PREFIX, dir=folder)
-        self.path = Path(name)
-        self._file: BinaryIO = os.fdopen(descriptor, "w+b")
+        with _disk_full_errors():
+            self._file, self.path = scratch.create_file(folder, scratch.UPLOAD_PREFIX)
 
     def write(self, data: bytes) -> int:
         self.size_bytes += len(data)
@@ -104,68 +97,54 @@ class UploadFile:
             raise too_large(self._limit_bytes)
         if self.digest is not None:
             self.digest.update(data)
-        with _room():
+        with _disk_full_errors():
             return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with _room():
+        with _disk_full_errors():
             return self._file.seek(offset, whence)
 
     def close(self) -> None:
-        """Close and remove it; no error where it was moved away."""
+        """Close and remove the file. It is not an error if it was moved away."""
         try:
             self._file.close()
         except OSError as error:
-            # A full disk: what was buffered is about to be removed anyway.
-            logger.warning("An upload could not be written to its end: %s", error)
+            # The disk is full; the file is about to be removed anyway.
+            logger.warning("The end of an upload could not be written: %s", error)
         self.path.unlink(missing_ok=True)
 
 
-class _Room:
-    """Turns a full disk into ``StorageFull``."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and disk_full(error):
-            raise StorageFull(
-                "The service has too little disk space for this upload. Try again later; whoever runs it can free "
-                "space in TEMP_AUDIO_DIR or set it to another disk."
-            ) from error
-
-
-def _room() -> _Room:
-    return _Room()
+def _disk_full_errors() -> AbstractContextManager[None]:
+    return scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR")
 
 
 def too_large(limit_bytes: int) -> UploadTooLarge:
-    """The refusal of an upload above ``limit_bytes``."""
+    """Return the error for an upload of more than ``limit_bytes``."""
     return UploadTooLarge(
-        f"The upload is larger than {limit_bytes // 2**20} MB, the most that this service takes. Send it in a "
-        "compressed format such as MP3, Opus or FLAC, or in parts; whoever runs the service can raise MAX_UPLOAD_MB."
+        f"The upload is larger than {limit_bytes // 2**20} MB, the limit of this service. Send it in a compressed "
+        "format such as MP3, Opus or FLAC, or in parts; the operator of the service can raise MAX_UPLOAD_MB."
     )
 
 
-def example(request: Request) -> str:
-    """How to send a recording to the address that was called."""
+def _curl_example(request: Request) -> str:
+    """Return a command that sends a recording to the URL of the request."""
     return f"curl -F audio=@meeting.wav {request.base_url}"
 
 
 def check_head(request: Request) -> None:
-    """Refuse by its headers a request that cannot hold a recording of an accepted size.
+    """Check by its headers that a request can contain a recording of an accepted size.
 
     Raises:
-        InvalidOption: it holds no form.
-        UploadTooLarge: it declares too many bytes.
+        InvalidOption: the body is not a form.
+        UploadTooLarge: the declared size is too large.
     """
     if request.mimetype != "multipart/form-data":
         raise InvalidOption(
             f"The recording must come as multipart/form-data, not as {request.mimetype or 'a request without a body'}. "
-            f"Send it like this: {example(request)}"
+            f"Send it like this: {_curl_example(request)}"
         )
     limit_bytes = runtime().settings.upload_limit_bytes
     if (request.content_length or 0) > limit_bytes + FORM_BYTES:
@@ -173,87 +152,99 @@ def check_head(request: Request) -> None:
     request.max_content_length = limit_bytes + FORM_BYTES
 
 
-def check_form(request: Request, names: Sequence[str] = ("audio",), instead: str | None = None) -> None:
-    """Read the form; refuse one that does not hold exactly one file and each other field at most once.
+def check_form(request: Request, names: Sequence[str] = ("audio",), alternative: str | None = None) -> None:
+    """Read the form, and check that it contains exactly one file, and each other field at most once.
 
     Args:
-        request: one that ``check_head`` has let pass.
-        names: fields that the file may come in.
-        instead: a text field that may stand in its place.
+        request: a request that ``check_head`` accepted.
+        names: the fields that may contain the file.
+        alternative: a text field that may replace the file.
 
     Raises:
-        InvalidOption: what is wrong with the form, and what to send.
-        EmptyAudio: the file has no bytes.
-        UploadTooLarge: it has too many.
+        InvalidOption: the form is not valid; the message says what to send.
+        EmptyAudio: the file is empty.
+        UploadTooLarge: the file is too large.
         StorageFull: the disk is full.
     """
     try:
         files = request.files
     except ValueError as error:
         raise InvalidOption(
-            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {example(request)}"
+            f"The body is not well-formed multipart/form-data ({error}). Send it like this: {_curl_example(request)}"
         ) from error
     _release_spool(request)
-    if instead is None or any(name in files or name in request.form for name in names) or not _given(request, instead):
-        _check_recording(request, names, instead)
-        if instead is not None and _given(request, instead):
-            raise InvalidOption(f"There is a file and the field {instead!r} too: send one of the two.")
-    strays = sorted(name for name in files if name not in names)
-    if strays:
-        takes = " or ".join(map(repr, names))
-        raise InvalidOption(f"Only the field {takes} takes a file; found one in {', '.join(map(repr, strays))}.")
-    doubled = sorted(name for name, values in request.form.lists() if len(values) > 1)
-    if doubled:
-        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, doubled))}.")
+    if (
+        alternative is None
+        or any(name in files or name in request.form for name in names)
+        or not _is_given(request, alternative)
+    ):
+        _check_recording(request, names, alternative)
+        if alternative is not None and _is_given(request, alternative):
+            raise InvalidOption(f"There are both a file and the field {alternative!r}: send one of the two.")
+    misplaced = sorted(name for name in files if name not in names)
+    if misplaced:
+        file_fields = " or ".join(map(repr, names))
+        raise InvalidOption(
+            f"Only the field {file_fields} takes a file; found one in {', '.join(map(repr, misplaced))}."
+        )
+    repeated = sorted(name for name, values in request.form.lists() if len(values) > 1)
+    if repeated:
+        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, repeated))}.")
 
 
-def _given(request: Request, name: str) -> bool:
+def _is_given(request: Request, name: str) -> bool:
     return bool(request.form.get(name, "").strip())
 
 
 def _release_spool(request: Request) -> None:
-    """Free what the server holds of the body: it would lie on the disk twice for as long as the caller waits."""
-    spool = request.environ["wsgi.input"]
-    if isinstance(spool, io.BytesIO | io.BufferedRandom):
-        spool.truncate(0)
+    """Free the server's copy of the body, which would otherwise occupy the disk while the caller waits."""
+    body = request.environ["wsgi.input"]
+    if isinstance(body, io.BytesIO | io.BufferedRandom):
+        body.truncate(0)
 
 
-def _check_recording(request: Request, names: Sequence[str], instead: str | None) -> None:
+def _check_recording(request: Request, names: Sequence[str], alternative: str | None) -> None:
     files = [file for name in names for file in request.files.getlist(name)]
     field = names[0]
     for name in names:
         if name in request.form:
             raise InvalidOption(
-                f"The field {name!r} came as text, not as a file. With curl, write @ before it: {example(request)}"
+                f"The field {name!r} came as text, not as a file. With curl, write @ before it: "
+                f"{_curl_example(request)}"
             )
-    where = " or ".join(map(repr, names))
+    field_names = " or ".join(map(repr, names))
     if not files:
-        other = "" if instead is None else f", and no {instead!r} in its place"
-        raise InvalidOption(f"There is no file in the field {where}{other}. Send it like this: {example(request)}")
+        other = "" if alternative is None else f", and no {alternative!r} in its place"
+        raise InvalidOption(
+            f"There is no file in the field {field_names}{other}. Send it like this: {_curl_example(request)}"
+        )
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {where}: send one recording a request.")
+        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording per request.")
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field {field!r} has no name: none was chosen. Send it like this: {example(request)}"
+            f"The file in the field {field!r} has no name, so no file was chosen. Send it like this: "
+            f"{_curl_example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
-            f"The file in the field {field!r} has no bytes. Check that the recording was saved; send it again."
+            f"The file in the field {field!r} is empty. Check that the recording was saved, and send it again."
         )
 
 
 def received(file: FileStorage) -> UploadFile:
-    """The file on disk behind one of the request's files."""
+    """Return the temporary file of one of the files of the request."""
     stream = file.stream
     if not isinstance(stream, UploadFile):
-        raise TypeError(f"a {type(stream).__name__} is no received file")
+        raise TypeError(f"a {type(stream).__name__} is not a received file")
     return stream
 
 
 def sweep(folder: Path) -> None:
-    """Remove the uploads that a service which was killed has left in ``folder``."""
-    for path in folder.glob(f"{TEMP_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > SWEEP_AGE_S:
-                path.unlink()
-                logger.info("Removed an upload that an earlier run left in TEMP_AUDIO_DIR")
+    """Remove the uploads in ``folder`` that a killed service left."""
+    try:
+        removed = scratch.sweep(folder, datetime.now(UTC) - SWEEP_AGE, (scratch.UPLOAD_PREFIX,))
+    except OSError as error:
+        logger.warning("The uploads that an earlier run left in TEMP_AUDIO_DIR cannot be removed: %s", error)
+    else:
+        if removed:
+            logger.info("Removed %d uploads that an earlier run left in TEMP_AUDIO_DIR", removed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from diarist.errors import StorageFull
-from diarist.scratch import disk_full
+from diarist.scratch import disk_full, unnamed_file
 from diarist.types import SAMPLE_RATE, Samples
 
 _MIN_SAMPLES = 60 * SAMPLE_RATE
@@ -88,7 +87,7 @@ class SampleBuffer:
         if self._most_in_memory is not None and needed > self._most_in_memory:
             with _room():
                 # Not buffered: there is nothing left to write, and to fail, when it is closed.
-                self._file = tempfile.TemporaryFile(buffering=0, prefix="diarist-", dir=self._folder)  # noqa: SIM115
+                self._file = unnamed_file(self._folder)
             self._write(self._data[: self._length])
             self._data = np.empty(0, dtype=np.float32)
             return False

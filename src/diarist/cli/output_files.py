@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from diarist.cli import printable
 from diarist.errors import InvalidOption, ServiceError
 from diarist.formats import Format
+from diarist.scratch import PIPED_PREFIX, locked_file
 
 STDIN = Path("-")
 
@@ -119,14 +119,14 @@ def regular_file(recording: Path) -> Iterator[Path]:
     if recording != STDIN and recording.is_file():
         yield recording
         return
-    with tempfile.NamedTemporaryFile(prefix="diarist-") as copy:
-        if recording == STDIN:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-        else:
-            with recording.open("rb") as source:
-                shutil.copyfileobj(source, copy)
-        copy.flush()
-        yield Path(copy.name)
+    with locked_file(None, PIPED_PREFIX) as path:
+        with path.open("wb") as copy:
+            if recording == STDIN:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+            else:
+                with recording.open("rb") as source:
+                    shutil.copyfileobj(source, copy)
+        yield path
 
 
 def _name(recording: Path) -> str:

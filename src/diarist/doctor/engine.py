@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import tempfile
 import wave
 from array import array
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import get_args
 
 from diarist.doctor.findings import LIMIT_S, Finding, error, ok, warning
 from diarist.errors import ModelError
+from diarist.scratch import DOCTOR_PREFIX, process_folder
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE
 
@@ -84,10 +84,10 @@ def check_decoder(settings: Settings) -> Finding:
     """Decode a second of sound as uploads are decoded."""
     from diarist.audio import DecodeLimits, decode
 
-    with tempfile.TemporaryDirectory(prefix="diarist-doctor-") as folder:
-        path = Path(folder) / "tone.wav"
+    with process_folder(DOCTOR_PREFIX) as folder:
+        path = folder / "tone.wav"
         _write_tone(path)
-        (audio,) = decode(path, DecodeLimits.of(settings, Path(folder)))
+        (audio,) = decode(path, DecodeLimits.of(settings, folder))
     if abs(audio.duration - 1.0) > 0.01:
         return error(f"a second of sound is {audio.duration:g} s once decoded: run `pip install diarist` again")
     return ok("decodes a second of sound")

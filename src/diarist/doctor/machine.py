@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from diarist.doctor.findings import Finding, error, ok, warning
+from diarist.scratch import check_writable
 from diarist.settings import Settings
 
 MIN_MEMORY_MB = 1_500
@@ -112,8 +112,7 @@ def _folder(path: Path, setting: str, least_mb: int, limit: str) -> Finding:
     there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     advice = f"Let this user own it, or set {setting} to a folder that can be written"
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(b"x" * 4_096)
+        check_writable(there, 4_096)
     except OSError as fault:
         return error(f"{there} cannot be written ({fault.strerror}). {advice}")
     free_mb = shutil.disk_usage(there).free // 2**20

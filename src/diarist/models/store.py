@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from diarist.models.sources import (
     Source,
     Wanted,
 )
+from diarist.scratch import PULL_PREFIX, staging_folder
 from diarist.settings import Settings
 from diarist.types import ModelInfo
 
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 ModelState: TypeAlias = Literal["missing", "ready", "error"]
 
-_STAGING_PREFIX = ".pull-"
 _LOCK_FILE = ".lock"
 _LOCK_POLL_SECONDS = 0.5
 
@@ -136,7 +135,7 @@ class ModelStore:
         model = find(name, self.models)
         with self._folder_errors():
             self.root.mkdir(parents=True, exist_ok=True)
-            with self._lock(name, progress), self._staging() as staging:
+            with self._lock(name, progress), staging_folder(self.root, PULL_PREFIX) as staging:
                 missing = self._missing(model)
                 if missing:
                     self._fetch(Request(model, missing, self._welcome(missing), staging, progress), offline=offline)
@@ -232,17 +231,6 @@ class ModelStore:
             yield
         finally:
             lock.release()
-
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """A fresh folder in the store, gone afterwards; sweeps others like it, which only the dead can have left."""
-        for stale in self.root.glob(f"{_STAGING_PREFIX}*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _folder_errors(self) -> Iterator[None]:

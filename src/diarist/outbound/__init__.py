@@ -1,1 +1,1 @@
-"""What the service asks of other machines: recordings by URL, and webhooks. No way from here into private networks."""
+"""Requests to other machines: downloads of recordings, and webhooks. Private networks cannot be reached from here."""

@@ -1,4 +1,4 @@
-"""How long another machine is waited for, and that the wait can be called off."""
+"""Time limits of an exchange with another machine, which can be canceled while it waits."""
 
 from __future__ import annotations
 
@@ -10,48 +10,50 @@ from diarist.types import Seconds
 
 T = TypeVar("T")
 
-SILENCE_S: Seconds = 30.0
-"""Longest time without a sign of the other side: while it is connected to, and between two pieces of its answer."""
+IDLE_TIMEOUT_S: Seconds = 30.0
+"""The longest wait for the other machine: for the connection, and between two chunks of the response."""
 
-TICK_S: Seconds = 0.5
-"""How often a wait looks up."""
+POLL_INTERVAL_S: Seconds = 0.5
+"""How often a wait is interrupted to call ``check``."""
 
 
 class Deadline:
-    """One deadline for all that an exchange takes, from the first question to the last byte.
+    """The deadline of a whole exchange, from resolving the name to the last byte of the response.
 
-    Beside it no single step may take longer than ``silence_s``. ``check`` is called about every ``TICK_S``; what it
-    raises ends the exchange.
+    In addition, no single step may take longer than ``idle_timeout_s``. ``check`` is called about every
+    ``POLL_INTERVAL_S``; an exception that it raises ends the exchange.
     """
 
-    def __init__(self, total_s: Seconds, check: Callable[[], None], silence_s: Seconds = SILENCE_S) -> None:
-        self.total_s = total_s
-        self.silence_s = min(silence_s, total_s)
+    def __init__(
+        self, total_timeout_s: Seconds, check: Callable[[], None], idle_timeout_s: Seconds = IDLE_TIMEOUT_S
+    ) -> None:
+        self.total_timeout_s = total_timeout_s
+        self.idle_timeout_s = min(idle_timeout_s, total_timeout_s)
         self._check = check
-        self._checked = time.monotonic()
-        self._deadline = self._checked + total_s
+        self._checked_at = time.monotonic()
+        self._ends_at = self._checked_at + total_timeout_s
 
     @property
-    def is_over(self) -> bool:
-        """Whether the deadline has passed."""
-        return time.monotonic() >= self._deadline
+    def expired(self) -> bool:
+        """Return whether the deadline has passed."""
+        return time.monotonic() >= self._ends_at
 
-    def insist(self, attempt: Callable[[Seconds], T]) -> T:
-        """What ``attempt(seconds)`` gives; asked again for as long as it raises ``TimeoutError`` and time is left.
+    def wait_for(self, attempt: Callable[[Seconds], T]) -> T:
+        """Return the result of ``attempt(seconds)``; call it again while it raises ``TimeoutError`` and time is left.
 
         Raises:
-            TimeoutError: no time is left.
+            TimeoutError: there is no time left.
         """
         now = time.monotonic()
-        until = min(now + self.silence_s, self._deadline)
-        failure = TimeoutError("the time is over")
-        while now < until:
-            if now - self._checked >= TICK_S:
-                self._checked = now
+        attempts_end_at = min(now + self.idle_timeout_s, self._ends_at)
+        last_error = TimeoutError("the deadline has passed")
+        while now < attempts_end_at:
+            if now - self._checked_at >= POLL_INTERVAL_S:
+                self._checked_at = now
                 self._check()
             try:
-                return attempt(min(TICK_S, until - now))
+                return attempt(min(POLL_INTERVAL_S, attempts_end_at - now))
             except TimeoutError as error:
-                failure = error
+                last_error = error
             now = time.monotonic()
-        raise failure
+        raise last_error

@@ -1,4 +1,4 @@
-"""One request and its answer, through the guard, with what can go wrong in words."""
+"""Send one HTTP request through the SSRF guard, and translate errors into those of this project."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from diarist import __version__
 from diarist.errors import UrlUnreachable, UrlUnusable
 from diarist.outbound.deadline import Deadline
 from diarist.outbound.networks import Networks
-from diarist.outbound.ssrf_guard import Guard, Resolve, resolve
+from diarist.outbound.ssrf_guard import GuardedBackend, Resolve, resolve
 from diarist.outbound.urls import Url
 
 USER_AGENT = f"Diarist/{__version__}"
 
-SHOWN_CHARS = 200
-"""Of an error that came from a foreign server."""
+MAX_QUOTED_CHARS = 200
+"""The maximum length of a quoted error, which may hold text from the other server."""
 
 
 @cache
-def trusted() -> ssl.SSLContext:
-    """The certificates of the system and those of certifi; ``SSL_CERT_FILE`` takes the place of the system's."""
+def default_tls_context() -> ssl.SSLContext:
+    """Return a context that trusts the certificates of the system, or of ``SSL_CERT_FILE``, and those of certifi."""
     return httpcore.default_ssl_context()
 
 
@@ -32,7 +32,7 @@ def trusted() -> ssl.SSLContext:
 def exchange(
     method: str,
     url: Url,
-    patience: Deadline,
+    deadline: Deadline,
     *,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
@@ -40,75 +40,80 @@ def exchange(
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[httpcore.Response]:
-    """The answer to one request: its head is there, its body is not read yet. The connection is closed at the end.
+    """Yield the response to one request before its body is read; the connection is closed at exit.
 
-    Follows no redirect, uses no proxy whatever the environment says, decompresses nothing, keeps no cookies.
+    No redirect is followed, no proxy is used, even if the environment names one, nothing is decompressed, and no
+    cookies are stored.
 
     Raises:
-        UrlRefused: the host leads to where it must not.
-        UrlUnusable: its certificate cannot be trusted.
-        UrlUnreachable: the server does not answer, breaks off, is too slow, or speaks something other than HTTP; also
+        UrlRefused: an address of the host is not allowed.
+        UrlUnusable: the certificate cannot be trusted.
+        UrlUnreachable: the server does not respond, closes the connection, is too slow, or does not speak HTTP; also
             while the body is read.
     """
-    asked = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
-    sent: dict[bytes | str, bytes | str] = {
+    request_url = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
+    all_headers: dict[bytes | str, bytes | str] = {
         "Host": url.authority,
         "User-Agent": USER_AGENT,
         "Accept-Encoding": "identity",
     }
-    sent.update(headers or {})
+    all_headers.update(headers or {})
     with (
-        _in_words(url.host, patience),
+        _translate_errors(url.host, deadline),
         httpcore.ConnectionPool(
-            ssl_context=tls or trusted(),
-            network_backend=Guard(patience, networks, resolve),
+            ssl_context=tls or default_tls_context(),
+            network_backend=GuardedBackend(deadline, networks, resolve),
             max_connections=1,
             max_keepalive_connections=0,
         ) as pool,
         pool.stream(
             method,
-            asked,
-            headers=sent,
+            request_url,
+            headers=all_headers,
             content=body,
-            extensions={"sni_hostname": url.host.rstrip(".")},  # certificates name no root
-        ) as answer,
+            extensions={"sni_hostname": url.host.rstrip(".")},  # certificates have no final dot
+        ) as response,
     ):
-        yield answer
+        yield response
 
 
-def header(answer: httpcore.Response, name: str) -> str:
-    """The value of a header of the answer; ``""`` where it has none, the first where it has several."""
-    wanted = name.lower().encode("ascii")
-    value = next((value for key, value in answer.headers if key.lower() == wanted), b"")
+def header(response: httpcore.Response, name: str) -> str:
+    """Return the value of a response header, the first if there are several, or ``""`` if there is none."""
+    lower_name = name.lower().encode("ascii")
+    value = next((value for key, value in response.headers if key.lower() == lower_name), b"")
     try:
         return value.decode("utf-8").strip()
     except UnicodeDecodeError:
         return value.decode("latin-1").strip()
 
 
-def _short(error: Exception) -> str:
-    """What is wrong, which may quote what a foreign server sent."""
+def _shortened(error: Exception) -> str:
+    """Return the message of an error, which may quote what the other server sent, up to a maximum length."""
     text = str(error)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+    return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}..."
 
 
 @contextmanager
-def _in_words(host: str, patience: Deadline) -> Iterator[None]:
+def _translate_errors(host: str, deadline: Deadline) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException as error:
-        said = _short(error)
-        if patience.is_over:
-            raise UrlUnreachable(f"The server {host!r} took longer than {patience.total_s:g} s in all.") from error
-        raise UrlUnreachable(f"The server {host!r} gave no sign for {patience.silence_s:g} s ({said}).") from error
+        quoted = _shortened(error)
+        if deadline.expired:
+            raise UrlUnreachable(
+                f"The server {host!r} took longer than {deadline.total_timeout_s:g} s in total."
+            ) from error
+        raise UrlUnreachable(
+            f"The server {host!r} did not respond for {deadline.idle_timeout_s:g} s ({quoted})."
+        ) from error
     except httpcore.ProtocolError as error:
-        said = _short(error)
-        raise UrlUnreachable(f"The server {host!r} breaks off, or does not answer as HTTP does ({said}).") from error
+        quoted = _shortened(error)
+        raise UrlUnreachable(f"The server {host!r} closed the connection or does not speak HTTP ({quoted}).") from error
     except httpcore.NetworkError as error:
-        reason = error.args[0]  # not its cause, which httpcore takes away
+        reason = error.args[0]  # not its cause, which httpcore removes
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise UrlUnusable(
-                f"The certificate of the server {host!r} cannot be trusted ({reason.verify_message}): it has to be one "
-                "of an authority that is known to this service."
+                f"The certificate of the server {host!r} cannot be trusted ({reason.verify_message}): an authority "
+                "that this service knows has to issue it."
             ) from error
-        raise UrlUnreachable(f"The server {host!r} cannot be reached ({_short(error)}).") from error
+        raise UrlUnreachable(f"The server {host!r} cannot be reached ({_shortened(error)}).") from error

@@ -1,4 +1,4 @@
-"""Which addresses are public, which private networks are allowed all the same."""
+"""Public addresses, and private networks that are allowed."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ Network: TypeAlias = IPv4Network | IPv6Network
 Networks: TypeAlias = tuple[Network, ...]
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that IANA gives out of IPv6."""
+"""All IPv6 addresses that IANA allocates."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
-"""What a gateway makes of IPv4 addresses where a machine has IPv6 alone (RFC 6052)."""
+"""The prefix under which a NAT64 gateway makes IPv4 addresses reachable from an IPv6 network (RFC 6052)."""
 
-NOT_PUBLIC: Networks = tuple(
+SPECIAL_PURPOSE_NETWORKS: Networks = tuple(
     ip_network(each)
     for each in (
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
         "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
         "224.0.0.0/4", "240.0.0.0/4",
-        "168.63.129.16/32",  # given out to the public, but within Azure the platform's own
+        "168.63.129.16/32",  # allocated as public, but within Azure an address of the platform itself
         "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
     )
 )  # fmt: skip
-"""IANA's special-purpose addresses of IPv4, and those within ``GLOBAL_UNICAST``, with Teredo and 6to4 as a whole.
+"""IANA's special-purpose IPv4 addresses, and those within ``GLOBAL_UNICAST``, including all of Teredo and 6to4.
 
-A list of our own, because that of ``ipaddress`` differs between releases of Python.
+The list is repeated here because that of ``ipaddress`` differs between releases of Python.
 https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry
 """
 
 
 def parse_networks(text: str, setting: str = "ALLOWED_NETWORKS") -> Networks:
-    """The networks of a setting, with commas between them; a single address is a network too.
+    """Return the networks of a setting, which are separated by commas; a single address is a network too.
 
     Raises:
-        ConfigurationError: one of them is none.
+        ConfigurationError: one of them is not a network.
     """
     return tuple(_parse(each.strip(), setting) for each in text.split(",") if each.strip())
 
 
-def permits(text: str, networks: Networks = ()) -> bool:
-    """Whether the address, written as ``ipaddress`` reads it, is public or within ``networks``."""
-    address = plain(text)
+def is_allowed(text: str, networks: Networks = ()) -> bool:
+    """Return whether the address, in a notation of ``ipaddress``, is public or within ``networks``."""
+    address = unmapped(text)
     return is_public(address) or is_within(address, networks)
 
 
-def plain(text: str) -> Address:
-    """The address; of an IPv4 address in IPv6's clothes (``::ffff:1.2.3.4``) the one that is connected to."""
+def unmapped(text: str) -> Address:
+    """Return the address, or the IPv4 address of an IPv4-mapped one (``::ffff:1.2.3.4``)."""
     address = ip_address(text)
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def is_within(address: Address, networks: Networks) -> bool:
-    """Whether one of ``networks`` holds the address, or the IPv4 address that a gateway would make of it."""
-    return any(address in network or _behind(address) in network for network in networks)
+    """Return whether ``networks`` contain the address, or the IPv4 address that a NAT64 gateway translates it to."""
+    return any(address in network or _nat64_target(address) in network for network in networks)
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one that anybody on the internet can have."""
-    reached = _behind(address)
-    if isinstance(reached, IPv6Address) and reached not in GLOBAL_UNICAST:
+    """Return whether the address is reachable from the internet."""
+    target = _nat64_target(address)
+    if isinstance(target, IPv6Address) and target not in GLOBAL_UNICAST:
         return False
-    return reached.is_global and not any(reached in network for network in NOT_PUBLIC)
+    return target.is_global and not any(target in network for network in SPECIAL_PURPOSE_NETWORKS)
 
 
-def _behind(address: Address) -> Address:
+def _nat64_target(address: Address) -> Address:
     if isinstance(address, IPv6Address) and address in NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address
@@ -79,6 +79,6 @@ def _parse(text: str, setting: str) -> Network:
         return ip_network(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"{setting} has {text!r}, which is no network ({error}): write networks such as 10.1.0.0/16 or fd00::/8, "
-            "with commas between them."
+            f"{setting} contains {text!r}, which is not a network ({error}): write networks such as 10.1.0.0/16 or "
+            "fd00::/8, separated by commas."
         ) from error

@@ -1,4 +1,4 @@
-"""A connection that waits no longer than its ``Deadline``: httpcore's network stream over one socket."""
+"""A network stream for httpcore over one socket, which observes a ``Deadline``."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ T = TypeVar("T")
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """The timeouts that httpcore hands on are those of single steps; a peer that drips would outwait any of them."""
+    """A network stream with a deadline for the whole exchange.
 
-    def __init__(self, connected: socket.socket, patience: Deadline) -> None:
+    The timeouts of httpcore are those of single steps, so a peer that sends a byte at a time would never exceed them.
+    """
+
+    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
         self._socket = connected
-        self._patience = patience
+        self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        with _as(httpcore.ReadTimeout, httpcore.ReadError):
-            return self._patiently(lambda: self._socket.recv(max_bytes))
+        with _translate_errors(httpcore.ReadTimeout, httpcore.ReadError):
+            return self._wait_for(lambda: self._socket.recv(max_bytes))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        with _as(httpcore.WriteTimeout, httpcore.WriteError):
-            left = memoryview(buffer)
-            while left:
-                left = left[self._patiently(partial(self._socket.send, left)) :]
+        with _translate_errors(httpcore.WriteTimeout, httpcore.WriteError):
+            remaining = memoryview(buffer)
+            while remaining:
+                remaining = remaining[self._wait_for(partial(self._socket.send, remaining)) :]
 
     def start_tls(
         self,
@@ -40,13 +43,13 @@ class DeadlineStream(httpcore.NetworkStream):
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
         try:
-            with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
+            with _translate_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
                 wrapped = ssl_context.wrap_socket(
                     self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
                 )
-                secured = DeadlineStream(wrapped, self._patience)
+                secured = DeadlineStream(wrapped, self._deadline)
                 self._socket = wrapped
-                self._patiently(wrapped.do_handshake)
+                self._wait_for(wrapped.do_handshake)
         except BaseException:
             self.close()
             raise
@@ -56,21 +59,21 @@ class DeadlineStream(httpcore.NetworkStream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> object:
-        """``socket`` and ``ssl_object``; nothing else is asked of connections that are used once."""
+        """Return ``socket`` or ``ssl_object``; httpcore asks for nothing else if a connection is used only once."""
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         return self._socket if info == "socket" else None
 
-    def _patiently(self, act: Callable[[], T]) -> T:
-        def attempt(tick_s: float) -> T:
-            self._socket.settimeout(tick_s)
-            return act()
+    def _wait_for(self, operation: Callable[[], T]) -> T:
+        def attempt(poll_s: float) -> T:
+            self._socket.settimeout(poll_s)
+            return operation()
 
-        return self._patience.insist(attempt)
+        return self._deadline.wait_for(attempt)
 
 
 @contextmanager
-def _as(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
+def _translate_errors(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:

@@ -1,9 +1,10 @@
-"""Connections that lead to no private network: every address of a name is checked, and one of those is connected to.
+"""Protection against server-side request forgery (SSRF): connections never lead to private networks.
 
-The name is resolved once, here, so that a second answer of its name server cannot lead anywhere else (DNS rebinding),
-and it is the answer that counts, so that no spelling of an address gets past. This is httpcore's network backend, below
-TLS and HTTP: the certificate is checked against the name, the header ``Host`` carries it, and each redirect that is
-followed comes through here again.
+All addresses of a host name are checked, and the connection is made to one of the checked addresses. The name is
+resolved only once, so that a second response of its name server cannot lead elsewhere (DNS rebinding). The resolved
+address is checked, not the text of the URL, so no spelling of an address escapes the check. This is a network backend
+for httpcore, below TLS and HTTP: the certificate is still checked against the name, the header ``Host`` contains the
+name, and every redirect is checked in the same way.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ import httpcore
 
 from diarist.errors import UrlRefused
 from diarist.outbound.deadline import Deadline
-from diarist.outbound.networks import Networks, is_public, is_within, plain
+from diarist.outbound.networks import Networks, is_public, is_within, unmapped
 from diarist.outbound.socket_stream import DeadlineStream
-from diarist.outbound.urls import NOT_PUBLIC
+from diarist.outbound.urls import NOT_PUBLIC_MESSAGE
 
 logger = logging.getLogger(__name__)
 
 Resolve: TypeAlias = Callable[[str, int], tuple[str, ...]]
-"""Called with a host and a port: its addresses, in the order in which they are to be tried. Raises ``OSError``."""
+"""Called with a host and a port; returns the addresses in the order in which to try them. Raises ``OSError``."""
 
 
 def resolve(host: str, port: int) -> tuple[str, ...]:
-    """The addresses that the system's resolver has for ``host``."""
-    # bytes: the host is in its form for DNS already, and must not be taken through Python's idna codec once more
+    """Return the addresses that the resolver of the system has for ``host``."""
+    # Passed as bytes, because the host is encoded for DNS already and must not go through Python's idna codec again.
     found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-class Guard(httpcore.NetworkBackend):
-    """Connects to public addresses and to those within ``networks``; at no time waits longer than ``patience`` does."""
+class GuardedBackend(httpcore.NetworkBackend):
+    """A network backend that connects only to public addresses and to those in ``networks``, within a deadline."""
 
-    def __init__(self, patience: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
-        self._patience = patience
+    def __init__(self, deadline: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
+        self._deadline = deadline
         self._networks = networks
         self._resolve = resolve
 
@@ -52,31 +53,31 @@ class Guard(httpcore.NetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - patience knows
-        local_address: str | None = None,  # noqa: ARG002 - nobody asks for one
+        timeout: float | None = None,  # noqa: ARG002 - the deadline applies instead
+        local_address: str | None = None,  # noqa: ARG002 - unused
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """A connection to the first address of ``host`` that takes one.
+        """Connect to the first address of ``host`` that accepts a connection.
 
         Raises:
-            UrlRefused: one of its addresses is neither public nor allowed, or is this machine's own.
-            httpcore.ConnectError: it has no address, or none that takes the connection.
-            httpcore.ConnectTimeout: that took too long.
+            UrlRefused: an address of the host is neither public nor allowed, or belongs to this machine.
+            httpcore.ConnectError: the host has no address, or none of them accepts a connection.
+            httpcore.ConnectTimeout: connecting took too long.
         """
-        addresses = self._look_up(host, port)
-        if forbidden := [each for each in addresses if not self._permits(each)]:
-            # to the log alone: whoever asks from outside has no business with what names mean inside
-            logger.warning("Refused to connect to %s: it leads to %s", host, ", ".join(forbidden))
-            raise UrlRefused(f"The host {host!r} {NOT_PUBLIC}")
-        failure: OSError = OSError("it has no address")
+        addresses = self._resolve_host(host, port)
+        if forbidden := [address for address in addresses if not self._is_allowed(address)]:
+            # Only the log contains the addresses: callers must not learn what names resolve to inside the network.
+            logger.warning("The connection to %s was refused, because it resolves to %s", host, ", ".join(forbidden))
+            raise UrlRefused(f"The host {host!r} {NOT_PUBLIC_MESSAGE}")
+        last_error: OSError = OSError("the host has no address")
         for address in addresses:
             try:
-                return DeadlineStream(_connect(str(plain(address)), port, self._patience), self._patience)
+                return DeadlineStream(_connect(str(unmapped(address)), port, self._deadline), self._deadline)
             except OSError as error:
-                failure = error
-        if isinstance(failure, TimeoutError):
-            raise httpcore.ConnectTimeout(failure) from failure
-        raise httpcore.ConnectError(failure) from failure
+                last_error = error
+        if isinstance(last_error, TimeoutError):
+            raise httpcore.ConnectTimeout(last_error) from last_error
+        raise httpcore.ConnectError(last_error) from last_error
 
     def connect_unix_socket(
         self,
@@ -84,31 +85,31 @@ class Guard(httpcore.NetworkBackend):
         timeout: float | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        raise UrlRefused(f"{path!r} is on this machine, and this service connects to other machines only.")
+        raise UrlRefused(f"{path!r} is on this machine, and this service only connects to other machines.")
 
-    def _permits(self, text: str) -> bool:
-        address = plain(text)
-        return is_within(address, self._networks) or (is_public(address) and not is_own(str(address)))
+    def _is_allowed(self, text: str) -> bool:
+        address = unmapped(text)
+        return is_within(address, self._networks) or (is_public(address) and not is_local_address(str(address)))
 
-    def _look_up(self, host: str, port: int) -> tuple[str, ...]:
-        """In a thread, because the system's resolver can be neither hurried nor stopped; it ends when that gives up."""
-        answer: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
+    def _resolve_host(self, host: str, port: int) -> tuple[str, ...]:
+        """Resolve a name in a thread, because the system resolver has no timeout; the thread ends when it gives up."""
+        result: SimpleQueue[tuple[str, ...] | Exception] = SimpleQueue()
 
-        def ask() -> None:
+        def run_resolver() -> None:
             try:
-                answer.put(self._resolve(host, port))
-            except Exception as error:  # noqa: BLE001 - raised again where it is waited for
-                answer.put(error)
+                result.put(self._resolve(host, port))
+            except Exception as error:  # noqa: BLE001 - it is raised again in the waiting thread
+                result.put(error)
 
-        def wait(tick_s: float) -> tuple[str, ...] | Exception:
+        def wait(poll_s: float) -> tuple[str, ...] | Exception:
             try:
-                return answer.get(timeout=tick_s)
+                return result.get(timeout=poll_s)
             except Empty:
-                raise TimeoutError("its name is not resolved") from None
+                raise TimeoutError("its name was not resolved in time") from None
 
-        Thread(target=ask, name="resolver", daemon=True).start()
+        Thread(target=run_resolver, name="resolver", daemon=True).start()
         try:
-            found = self._patience.insist(wait)
+            found = self._deadline.wait_for(wait)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(error) from error
         if isinstance(found, OSError):
@@ -118,39 +119,39 @@ class Guard(httpcore.NetworkBackend):
         return found
 
 
-def is_own(address: str) -> bool:
-    """Whether a connection to ``address`` would stay on this machine, whose firewall it would then be behind."""
+def is_local_address(address: str) -> bool:
+    """Return whether ``address`` belongs to this machine: a connection to it would bypass the firewall."""
     with (
         suppress(OSError),
         socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe,
     ):
-        probe.connect((address, 9))  # of a datagram socket: sends nothing, only asks for the way
+        probe.connect((address, 9))  # a datagram socket sends nothing here, it only looks up the route
         return str(probe.getsockname()[0]) == address
     return False
 
 
-def _connect(address: str, port: int, patience: Deadline) -> socket.socket:
+def _connect(address: str, port: int, deadline: Deadline) -> socket.socket:
     opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        _open(opened, address, port, patience)
+        _open(opened, address, port, deadline)
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _open(opened: socket.socket, address: str, port: int, patience: Deadline) -> None:
+def _open(opened: socket.socket, address: str, port: int, deadline: Deadline) -> None:
     opened.setblocking(False)
     failed = opened.connect_ex((address, port))
     if failed in (errno.EINPROGRESS, errno.EWOULDBLOCK):
         with selectors.DefaultSelector() as selector:
             selector.register(opened, selectors.EVENT_WRITE)
 
-            def wait(tick_s: float) -> None:
-                if not selector.select(tick_s):
-                    raise TimeoutError("it does not take the connection")
+            def wait(poll_s: float) -> None:
+                if not selector.select(poll_s):
+                    raise TimeoutError("it does not accept the connection")
 
-            patience.insist(wait)
+            deadline.wait_for(wait)
         failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if failed:
         raise OSError(failed, os.strerror(failed))

@@ -1,9 +1,9 @@
-"""Webhooks: signed by the rules of Standard Webhooks, sent once each time that ``post`` is called.
+"""Sign and send webhooks by the specification of Standard Webhooks.
 
-https://www.standardwebhooks.com: any of its libraries checks them, in some ten languages. A receiver gets three headers
-beside the body: ``webhook-id`` (the same in every attempt to deliver one message), ``webhook-timestamp`` (seconds since
-1970, of this attempt) and ``webhook-signature``, which is ``v1,`` and the base64 of HMAC-SHA256 over
-``id.timestamp.body``.
+The libraries of https://www.standardwebhooks.com verify these signatures in about ten languages. A receiver gets three
+headers in addition to the body: ``webhook-id`` (the same in every attempt to deliver one message),
+``webhook-timestamp`` (the time of this attempt in seconds since 1970) and ``webhook-signature``, which consists of
+``v1,`` and the base64 of HMAC-SHA256 over ``id.timestamp.body``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from diarist.outbound.deadline import Deadline
 from diarist.outbound.http_exchange import exchange
 from diarist.outbound.networks import Networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
-from diarist.outbound.urls import Url, read
+from diarist.outbound.urls import Url, parse_url
 from diarist.types import Seconds
 
 RETRY_DELAYS_S = (0, 30, 120, 600, 3_600)
-"""Until each attempt to deliver a message, from the one before."""
+"""The delay before each attempt to deliver a message, from the previous attempt."""
 
-WINDOW_S: Seconds = 300.0
-"""How far the time of a message may be from that of its receiver; older ones may be a replay."""
+TOLERANCE_S: Seconds = 300.0
+"""The maximum difference between the time of a message and the receiver's; an older one may be a replay."""
 
-MAX_ANSWER_BYTES = 2**16
-"""Of an answer's body no more is read; none of it is used."""
+MAX_RESPONSE_BYTES = 2**16
+"""The maximum that is read of the body of a response; it is not used."""
 
 MIN_MASTER_CHARS = 20
 
@@ -44,27 +44,27 @@ _PREFIX = "whsec_"
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """What became of one attempt."""
+class DeliveryResult:
+    """The result of one attempt."""
 
     status: int
-    """What the receiver answered; 0 where it did not."""
+    """The status of the response; 0 if there was none."""
 
     took_s: Seconds
 
     error: str = ""
-    """What went wrong, in words; ``""`` where the receiver took it (2xx)."""
+    """The reason of the failure; ``""`` if the receiver accepted the message (2xx)."""
 
     @property
     def ok(self) -> bool:
-        """Whether the receiver took it."""
+        """Return whether the receiver accepted the message."""
         return not self.error
 
 
 def secret_for(master: str, owner: str) -> str:
-    """The secret that signs the webhooks of the jobs of ``owner``, an API key's id: ``whsec_`` and base64 of 32 bytes.
+    """Return the secret for the webhooks of ``owner``, the ID of an API key: ``whsec_`` and the base64 of 32 bytes.
 
-    Each owner has one, so that none can sign for another, and nothing needs to be kept but ``master``.
+    Each owner has a different secret, so that none can sign for another, and only ``master`` has to be stored.
 
     Raises:
         ConfigurationError: ``master`` is shorter than 20 characters.
@@ -76,7 +76,7 @@ def secret_for(master: str, owner: str) -> str:
 
 
 def sign(secret: str, message_id: str, body: bytes, *, at: float | None = None) -> dict[str, str]:
-    """The three headers of one attempt; ``at`` is its time in seconds since 1970, now where None.
+    """Return the three headers of one attempt; ``at`` is its time in seconds since 1970, None for the current time.
 
     Raises:
         ValueError: ``secret`` is not ``whsec_`` and base64.
@@ -90,27 +90,36 @@ def sign(secret: str, message_id: str, body: bytes, *, at: float | None = None) 
 
 
 def verify(
-    secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None, window_s: Seconds = WINDOW_S
+    secret: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: float | None = None,
+    tolerance_s: Seconds = TOLERANCE_S,
 ) -> bool:
-    """Whether a message is from who has ``secret``, untouched, and of about now: what a receiver has to ask.
+    """Return whether a message was signed with ``secret``, is unchanged, and is recent; receivers have to check this.
 
     Args:
         secret: ``whsec_`` and base64.
-        headers: of the request, names in any case.
-        body: of the request, byte for byte.
-        now: seconds since 1970; the time of this machine where None.
-        window_s: how far the time of the message may be from ``now``.
+        headers: the headers of the request; the case of their names does not matter.
+        body: the exact bytes of the body.
+        now: the time in seconds since 1970; None for the current time.
+        tolerance_s: the maximum difference between the time of the message and ``now``.
 
     Raises:
         ValueError: ``secret`` is not ``whsec_`` and base64.
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    message_id, timestamp = found.get("webhook-id", ""), found.get("webhook-timestamp", "")
+    lower_headers = {name.lower(): value for name, value in headers.items()}
+    message_id, timestamp = lower_headers.get("webhook-id", ""), lower_headers.get("webhook-timestamp", "")
     expected = _signature(secret, message_id, timestamp, body).encode("ascii")
-    given = (each.partition(",") for each in found.get("webhook-signature", "").split(" "))
-    # no early end: how long it takes must not tell which of several signatures is near
-    matches = [version == "v1" and hmac.compare_digest(text.encode(), expected) for version, _, text in given]
-    return bool(message_id) and _is_near(timestamp, time.time() if now is None else now, window_s) and any(matches)
+    signatures = (each.partition(",") for each in lower_headers.get("webhook-signature", "").split(" "))
+    # All signatures are compared, so that the time this takes does not reveal which of them is close.
+    matches = [version == "v1" and hmac.compare_digest(text.encode(), expected) for version, _, text in signatures]
+    return (
+        bool(message_id)
+        and _is_within_tolerance(timestamp, time.time() if now is None else now, tolerance_s)
+        and any(matches)
+    )
 
 
 def post(
@@ -123,65 +132,67 @@ def post(
     check: Callable[[], None] = lambda: None,
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
-) -> Delivered:
-    """Send ``body`` to ``url`` once. Follows no redirect: whoever moves a receiver tells the service.
+) -> DeliveryResult:
+    """Send ``body`` to ``url`` once. Redirects are not followed: a receiver that moves needs a new URL.
 
     Args:
-        url: as ``check_url`` gives it.
+        url: a URL that ``check_url`` returned.
         body: JSON.
-        headers: those of ``sign``, and others.
-        timeout_s: deadline for all of it, from the name to the answer.
+        headers: the headers of ``sign``, and others.
+        timeout_s: the deadline for the whole attempt, from resolving the name to the response.
         networks: private networks that are allowed.
-        check: called about twice a second; what it raises ends the attempt.
-        resolve: what names mean.
-        tls: whose certificates are trusted; the system's and certifi's where None.
+        check: called about twice a second; an exception that it raises ends the attempt.
+        resolve: resolves host names.
+        tls: the certificates to trust; None means those of the system and of certifi.
     """
     started = time.monotonic()
-    patience = Deadline(timeout_s, check)
+    deadline = Deadline(timeout_s, check)
     status, error = 0, ""
     try:
-        status = _send(read(url), body, headers, patience, networks=networks, resolve=resolve, tls=tls)
-    except (InputError, UrlUnreachable) as refusal:
-        error = str(refusal)
+        status = _send(parse_url(url), body, headers, deadline, networks=networks, resolve=resolve, tls=tls)
+    except (InputError, UrlUnreachable) as failure:
+        error = str(failure)
     else:
-        error = _complaint(status)
-    return Delivered(status, time.monotonic() - started, error)
+        error = _status_error(status)
+    return DeliveryResult(status, time.monotonic() - started, error)
 
 
 def _send(
     url: Url,
     body: bytes,
     headers: Mapping[str, str],
-    patience: Deadline,
+    deadline: Deadline,
     *,
     networks: Networks,
     resolve: Resolve,
     tls: ssl.SSLContext | None,
 ) -> int:
-    sent = {"Content-Type": "application/json", **headers}
+    all_headers = {"Content-Type": "application/json", **headers}
     with exchange(
-        "POST", url, patience, body=body, headers=sent, networks=networks, resolve=resolve, tls=tls
-    ) as answer:
-        # its status is the answer; what follows is read only so that the receiver can finish in peace
+        "POST", url, deadline, body=body, headers=all_headers, networks=networks, resolve=resolve, tls=tls
+    ) as response:
+        # Only the status matters; the body is read so that the receiver can finish sending it.
         with suppress(httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
-            _read_some(answer)
-        return answer.status
+            _drain(response)
+        return response.status
 
 
-def _read_some(answer: httpcore.Response) -> None:
+def _drain(response: httpcore.Response) -> None:
     size_bytes = 0
-    for chunk in answer.iter_stream():
+    for chunk in response.iter_stream():
         size_bytes += len(chunk)
-        if size_bytes >= MAX_ANSWER_BYTES:
+        if size_bytes >= MAX_RESPONSE_BYTES:
             return
 
 
-def _complaint(status: int) -> str:
+def _status_error(status: int) -> str:
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return ""
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return f"The receiver answered {status}, a redirect; webhooks follow none: give the URL that it leads to."
-    return f"The receiver answered {status}; it has to answer 2xx to say that it has the message."
+        return (
+            f"The receiver answered {status}, a redirect, and webhooks do not follow redirects: use its target as URL."
+        )
+    return f"The receiver answered {status}; it has to answer 2xx to confirm the message."
 
 
 def _signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
@@ -193,13 +204,16 @@ def _key(secret: str) -> bytes:
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"a secret of webhooks is {_PREFIX} and base64 ({error})") from error
+        raise ValueError(f"a webhook secret consists of {_PREFIX} and base64 ({error})") from error
     if not secret.startswith(_PREFIX) or not key:
-        raise ValueError(f"a secret of webhooks is {_PREFIX} and base64")
+        raise ValueError(f"a webhook secret consists of {_PREFIX} and base64")
     return key
 
 
-def _is_near(timestamp: str, now: float, window_s: Seconds) -> bool:
+def _is_within_tolerance(timestamp: str, now: float, tolerance_s: Seconds) -> bool:
     return (
-        timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 20 and abs(now - int(timestamp)) <= window_s
+        timestamp.isascii()
+        and timestamp.isdigit()
+        and len(timestamp) <= 20
+        and abs(now - int(timestamp)) <= tolerance_s
     )

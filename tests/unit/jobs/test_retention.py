@@ -15,21 +15,19 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from diarist.api import upload
+from diarist import scratch
 from diarist.errors import MediaUnavailable, StoreUnavailable
-from diarist.jobs import retention
 from diarist.jobs.db.database import Database, open_database, utc_now
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
-from diarist.jobs.outbox import download
-from diarist.jobs.retention import Sweeper, Swept
-from diarist.jobs.workers import scatter
-from diarist.outbound.webhooks import Delivered
+from diarist.jobs.retention import Sweeper, SweepResult
+from diarist.outbound.webhooks import DeliveryResult
 from diarist.settings import Settings
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 
@@ -70,7 +68,7 @@ class Bench:
         """Queued, with a recording."""
         order = Order(kind=kind, request_id="r-1", **changes)
         job = Job(new_job_id(), JobState.QUEUED, order, utc_now(), size_bytes=9)
-        self.media.keep(job.id, io.BytesIO(b"recording"), 100)
+        self.media.store_recording(job.id, io.BytesIO(b"recording"), 100)
         return self.store.create(job)
 
     def claim(self, worker: str = "w") -> Job:
@@ -81,7 +79,7 @@ class Bench:
     def succeeded(self, said: str = "hello", **changes: object) -> Job:
         job = self.job(**changes)
         assert self.claim().id == job.id
-        self.media.keep_part(job.id, "samples", b"samples")
+        self.media.store_part(job.id, "samples", b"samples")
         assert self.store.finalize(job.id, "w", 0, transcript(said).utterances)
         assert self.store.finish(job.id, "w", transcript(said))
         return job
@@ -139,7 +137,8 @@ import sys
 from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
-from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
 import numpy as np
@@ -147,7 +146,7 @@ import numpy as np
 settings = load_settings(data_dir=sys.argv[1], min_free_mb=0)
 store, media = open_store(settings), open_media(settings)
 job = store.claim("doomed", 600.0, 3)
-media.keep_part(job.id, "samples", b"samples")
+media.store_part(job.id, "samples", b"samples")
 samples = SampleBuffer(0, 10, settings.temp_dir)
 samples.append(np.zeros(100, dtype=np.float32))
 arriving = UploadFile(settings.temp_dir, 1_000)
@@ -163,7 +162,7 @@ class Stuck:
         print("in the middle of everything", flush=True)
         sys.stdin.read()
 
-media.keep(new_job_id(), Stuck(), 1_000)
+media.store_recording(new_job_id(), Stuck(), 1_000)
 """
 
 
@@ -192,18 +191,20 @@ class BrokenOff:
 
 def drive_through_every_end(bench: Bench) -> None:
     bench.succeeded(webhook_url="https://example.com/", labels=(("case", "7"),))
-    bench.outbox.note_delivery(bench.outbox.claim("r", 30.0, ("webhook",)), Delivered(500, 0.1, "It failed."), 30.0)
+    bench.outbox.note_delivery(
+        bench.outbox.claim("r", 30.0, ("webhook",)), DeliveryResult(500, 0.1, "It failed."), 30.0
+    )
     failed = bench.job(webhook_url="https://example.com/")
     bench.claim()
     bench.store.fail(failed.id, "w", JobError("not_audio", "Send audio."))
     bench.store.cancel(bench.job().id)
     running = bench.job()
     bench.claim()
-    bench.media.keep_part(running.id, "samples", b"samples")
+    bench.media.store_part(running.id, "samples", b"samples")
     bench.store.cancel(running.id)
     deleted = bench.job()
     bench.claim()
-    bench.media.keep_part(deleted.id, "samples", b"samples")
+    bench.media.store_part(deleted.id, "samples", b"samples")
     bench.store.delete(deleted.id)  # and the process is killed before it removes the recording
     bench.job()
     kill_in_the_middle(bench)
@@ -214,7 +215,7 @@ def drive_through_every_end(bench: Bench) -> None:
     bench.claim()
     bench.store.extend_caller_lease(half_way.id, -1.0)
     with pytest.raises(ConnectionResetError):
-        bench.media.keep(new_job_id(), BrokenOff(), 1_000)
+        bench.media.store_recording(new_job_id(), BrokenOff(), 1_000)
     url = Order(kind=JobKind.JOB, source_url="https://example.com/x", webhook_url="https://example.com/")
     to_fetch = Job(new_job_id(), JobState.QUEUED, url, utc_now(), ready=False, recording=False)
     bench.store.cancel(bench.store.create(to_fetch).id)
@@ -225,7 +226,7 @@ def test_after_every_end_nothing_is_left_but_the_database(bench):
     assert bench.rows() and bench.files() > DATABASE_FILES  # noqa: PT018
     swept = bench.sweeper.sweep_once()
     assert swept.requests == 2
-    assert (swept.recordings, swept.jobs, swept.strays) == (0, 0, 0), "nothing is old enough yet"
+    assert (swept.recordings, swept.jobs, swept.orphans) == (0, 0, 0), "nothing is old enough yet"
     assert swept.files == 3, "parts of what has ended are of no more use"
     bench.sweeper.sweep_once(later(1.5 * DAY_S))
     assert bench.store.counts()[JobState.SUCCEEDED] == 1, "results are kept for longer than recordings"
@@ -265,17 +266,17 @@ def test_nothing_that_is_in_use_is_ever_removed(bench):
     bench.media.remove_parts(ended.id)
     running = bench.job()
     bench.claim()
-    bench.media.keep_part(running.id, "samples", b"samples")
+    bench.media.store_part(running.id, "samples", b"samples")
     waiting = bench.job()
     attended = bench.job(JobKind.REQUEST)
     bench.store.extend_caller_lease(attended.id, 600.0)
-    just_uploaded = bench.settings.temp_dir / f"{upload.TEMP_PREFIX}1"
+    just_uploaded = bench.settings.temp_dir / f"{scratch.UPLOAD_PREFIX}1"
     just_uploaded.write_bytes(b"x")
-    locked = bench.settings.temp_dir / f"{download.TEMP_PREFIX}1"
+    locked = bench.settings.temp_dir / f"{scratch.DOWNLOAD_PREFIX}1"
     locked.write_bytes(b"x")
     os.utime(locked, (0, 0))
     stream, arriving_id = Arriving(), new_job_id()
-    thread = threading.Thread(target=bench.media.keep, args=(arriving_id, stream, 1_000))
+    thread = threading.Thread(target=bench.media.store_recording, args=(arriving_id, stream, 1_000))
     thread.start()
     with locked.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -284,11 +285,11 @@ def test_nothing_that_is_in_use_is_ever_removed(bench):
             assert not bench.sweeper.sweep_once(later(number * bench.settings.retain_temp_s / 5))
         stream.go_on.set()
         thread.join()
-    with bench.media.local(arriving_id) as path:
+    with bench.media.local_recording(arriving_id) as path:
         assert path.read_bytes() == b"the beginning, the end"
-    assert bench.media.part(running.id, "samples") == b"samples"
+    assert bench.media.read_part(running.id, "samples") == b"samples"
     for job in (ended, running, waiting, attended):
-        with bench.media.local(job.id) as path:
+        with bench.media.local_recording(job.id) as path:
             assert path.read_bytes() == b"recording"
     assert just_uploaded.exists()
     assert locked.exists()
@@ -308,13 +309,13 @@ def test_however_long_a_job_waits_or_runs_its_recording_stays(bench):
 def test_a_recording_goes_before_its_result(make_bench):
     bench = make_bench(retain_recording_s=100.0, retain_result_s=1_000.0)
     job = bench.succeeded()
-    assert bench.sweeper.sweep_once(later(99)) == Swept(files=1)
-    assert bench.sweeper.sweep_once(later(101)) == Swept(recordings=1)
+    assert bench.sweeper.sweep_once(later(99)) == SweepResult(files=1)
+    assert bench.sweeper.sweep_once(later(101)) == SweepResult(recordings=1)
     assert not bench.has(job)
     assert bench.store.get(job.id).recording is False
     assert bench.store.transcript(job.id).utterances
     assert not bench.sweeper.sweep_once(later(999))
-    assert bench.sweeper.sweep_once(later(1_001)) == Swept(jobs=1)
+    assert bench.sweeper.sweep_once(later(1_001)) == SweepResult(jobs=1)
     assert bench.rows() == {}
 
 
@@ -328,12 +329,12 @@ def test_no_recording_is_kept_where_that_is_what_is_asked_for(make_bench):
 def test_a_recording_without_a_job_goes_after_a_while_unless_its_job_comes(bench):
     stray, early = new_job_id(), new_job_id()
     for job_id in (stray, early):
-        bench.media.keep(job_id, io.BytesIO(b"recording"), 100)
+        bench.media.store_recording(job_id, io.BytesIO(b"recording"), 100)
     retain_s = bench.settings.retain_temp_s
     assert not bench.sweeper.sweep_once(later(0))
     assert not bench.sweeper.sweep_once(later(retain_s - 1))
     bench.store.create(Job(early, JobState.QUEUED, Order(kind=JobKind.JOB), utc_now()))
-    assert bench.sweeper.sweep_once(later(2 * retain_s)) == Swept(strays=1)
+    assert bench.sweeper.sweep_once(later(2 * retain_s)) == SweepResult(orphans=1)
     assert bench.media.job_ids() == {early}
 
 
@@ -359,10 +360,6 @@ def test_young_files_and_links_stay_in_the_folder_that_is_ours(bench, tmp_path):
     assert young.exists()
     assert elsewhere.exists()
     assert not old.exists()
-
-
-def test_files_of_ours_are_known_by_their_names():
-    assert {upload.TEMP_PREFIX, scatter.TEMP_PREFIX} < set(retention.TEMP_PREFIXES)
 
 
 class Died(BaseException):
@@ -436,7 +433,7 @@ def test_one_store_that_fails_does_not_keep_the_rest(bench, caplog, monkeypatch)
     for name in ("ended_before", "abandoned_requests"):
         monkeypatch.setattr(bench.store, name, fail)
     with caplog.at_level(logging.WARNING, logger="diarist"):
-        assert bench.sweeper.sweep_once() == Swept(files=1)
+        assert bench.sweeper.sweep_once() == SweepResult(files=1)
     assert caplog.text.count("The job store is locked.") == 3
 
 
@@ -587,9 +584,9 @@ def test_the_sweep_works_on_postgresql(make_settings, postgres_server, tmp_path)
             assert bench.claim().id == kept.id
             bench.store.requeue(kept.id, "w")
         bench.store.cancel(bench.job().id)
-        bench.media.keep(new_job_id(), io.BytesIO(b"stray"), 100)
+        bench.media.store_recording(new_job_id(), io.BytesIO(b"stray"), 100)
         assert not bench.sweeper.sweep_once()
-        assert bench.sweeper.sweep_once(later(8 * DAY_S)) == Swept(recordings=1, jobs=1, strays=1)
+        assert bench.sweeper.sweep_once(later(8 * DAY_S)) == SweepResult(recordings=1, jobs=1, orphans=1)
         assert bench.media.job_ids() == {kept.id}
     finally:
         database.close()

@@ -12,7 +12,8 @@ import pytest
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
 from diarist.jobs.service import JobService
 from diarist.jobs.startup_recovery import recover_jobs
@@ -170,7 +171,7 @@ def fill(settings, kind: JobKind) -> list[str]:
     for job_id in ids:
         store.create(Job(job_id, JobState.QUEUED, Order(kind=kind), datetime.now(UTC)))
     for job_id in (*ids[:3], new_job_id()):
-        media.keep(job_id, io.BytesIO(b"said"), 10)
+        media.store_recording(job_id, io.BytesIO(b"said"), 10)
     store.claim("dead", 3_600, 3)
     store.finish(ids[0], "dead", SILENCE)
     store.claim("dead", 3_600, 3)

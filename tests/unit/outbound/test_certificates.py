@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from diarist.errors import UrlRefused, UrlUnreachable, UrlUnusable
-from diarist.outbound.deadline import TICK_S
+from diarist.outbound.deadline import POLL_INTERVAL_S
 from diarist.outbound.download import fetch
 from diarist.outbound.webhooks import post
 
@@ -120,13 +120,15 @@ def test_silence_during_the_handshake(get):
     """The server takes the connection and says nothing: its queue does that without it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
-        with pytest.raises(UrlUnreachable, match=r"no sign for 0\.2 s"):
-            get(url, silence_s=0.2)
+        with pytest.raises(UrlUnreachable, match=r"did not respond for 0\.2 s"):
+            get(url, idle_timeout_s=0.2)
 
 
 @pytest.mark.slow
 def test_pauses_longer_than_a_look_up_lose_nothing(secure_site, get, trusting):
-    secure_site.raw("/slow", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"RI", b"FF", every_s=TICK_S * 1.4)
+    secure_site.raw(
+        "/slow", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"RI", b"FF", every_s=POLL_INTERVAL_S * 1.4
+    )
     told = []
     assert get(secure_site.url("/slow", NAME), tls=trusting, progress=lambda *it: told.append(it)).size_bytes == 4
     assert (2, 4) in told

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,15 +24,13 @@ from diarist.engines.nemo.loading import LoadedModel, load_model
 from diarist.engines.onnx import exported_model
 from diarist.engines.onnx.exported_model import Exported, Quantization
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
+from diarist.scratch import EXPORT_PREFIX, REPLACED_PREFIX, staging_folder
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 ROLES: tuple[published_models.Role, ...] = ("recognition", "embedding", "vad")
 """What models are exported for."""
-
-_STAGING = ".export-"
-_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +148,14 @@ def _check_room(model: Any, parent: Path, quantization: Quantization | None) -> 
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """A folder to write in, gone afterwards; what an export that was killed has left goes too."""
-    for left in (*parent.glob(f"{_STAGING}*"), *parent.glob(f"{_REPLACED}*")):
-        shutil.rmtree(left, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent))
-    try:
-        staging.chmod(0o755)  # mkdtemp's is for its owner alone; models are shared
+    with staging_folder(parent, EXPORT_PREFIX, REPLACED_PREFIX) as staging:
+        staging.chmod(0o755)  # it was for its owner alone; models are shared
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _put(staging: Path, target: Path) -> None:
     """Give the complete folder its name, in place of the one that has it."""
-    before = staging.with_name(staging.name.replace(_STAGING, _REPLACED))
+    before = staging.with_name(staging.name.replace(EXPORT_PREFIX, REPLACED_PREFIX))
     if target.exists():
         target.replace(before)
     try:

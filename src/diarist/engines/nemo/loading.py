@@ -9,13 +9,9 @@ and the weights are read straight from the archive, as nothing but numbers.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +25,11 @@ from diarist.engines.nemo.download import Reference
 from diarist.engines.nemo.published_models import Role
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelCorrupt, ModelUnavailable
 from diarist.models.integrity import sha256_of
+from diarist.scratch import NEMO_PREFIX, process_folder
 from diarist.settings import Settings
 from diarist.types import ModelInfo
 
 logger = logging.getLogger(__name__)
-
-_PREFIX = "diarist-nemo-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +82,7 @@ def load_model(
             f"{named.words} is not the file that NEMO_SHA256 names: {path} has the SHA-256 {found}. Get it again, or"
             " correct the hash."
         )
-    with _folder() as folder, runtime.alone():
+    with process_folder(NEMO_PREFIX) as folder, runtime.alone():
         try:
             unpacked = archive.unpack(path, folder)
         except (ModelCorrupt, ModelUnavailable) as error:
@@ -101,27 +96,6 @@ def load_model(
     logger.info("Model %s is loaded from %s in %.1f s", shown, path, time.monotonic() - started)
     languages = _languages(reference, unpacked.config) if role == "recognition" else ()
     return LoadedModel(model, ModelInfo(shown, role, published_models.licence(reference)), languages)
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder, named after this process; sweeps those of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not _lives(int(owner)):
-            shutil.rmtree(path, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
-        yield Path(name)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # somebody else's
-    return True
 
 
 def _wrong_role(reference: Reference, class_name: str) -> ConfigurationError:

@@ -20,7 +20,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.db import outbox_rows, stored_metrics
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
-from diarist.outbound.webhooks import Delivered
+from diarist.outbound.webhooks import DeliveryResult
 from diarist.types import Seconds
 
 DELIVERED = "delivered"
@@ -158,7 +158,7 @@ class OutboxStore:
         with self._database.writing() as connection:
             return _release(connection, outbox_tasks.c.runner.is_not(None))
 
-    def note_delivery(self, task: OutboxTask, result: Delivered, retry_s: Seconds | None = None) -> bool:
+    def note_delivery(self, task: OutboxTask, result: DeliveryResult, retry_s: Seconds | None = None) -> bool:
         """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
 
         Args:

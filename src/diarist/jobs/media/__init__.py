@@ -1,1 +1,1 @@
-"""Recordings of jobs, and the parts that workers share while they process one recording together."""
+"""Storage of recordings, and of the parts that workers share while they process a recording together."""

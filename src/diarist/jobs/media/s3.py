@@ -1,54 +1,51 @@
-"""Recordings and parts in an S3-compatible store: the keys ``<folder>/<job id>/recording`` and ``.../parts/<name>``.
+"""A media store in an S3 bucket, with the keys ``<folder>/<job ID>/recording`` and ``<folder>/<job ID>/parts/<name>``.
 
-Objects appear whole or not at all, so nothing is renamed here; only uploads of many pieces can be left half done.
+An object appears only when it is complete, so nothing is renamed here; only multipart uploads can be left incomplete.
 """
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.directory import (
+from diarist import scratch
+from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError
+from diarist.jobs.media.base import (
     CHUNK_BYTES,
     PARTS,
     RECORDING,
-    check_disk,
     check_job_id,
     check_part_name,
     check_range,
     check_size,
     is_job_id,
 )
-from diarist.jobs.media.s3_errors import GONE, code_of, explained
-from diarist.scratch import disk_full
+from diarist.jobs.media.s3_errors import OBJECT_MISSING, error_code, translated_errors
 from diarist.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
-TRIES = 4
+ATTEMPTS = 4
 CONNECTIONS = 32
 
-PIECE_BYTES = 8 * 2**20
-"""Of an upload: what is in memory of it. Larger where 10,000 of them, the most that S3 takes, would not do."""
-MAX_PIECES = 10_000
+UPLOAD_PART_BYTES = 8 * 2**20
+"""The size of a part of a multipart upload, which is held in memory; larger if ``MAX_UPLOAD_PARTS`` do not suffice."""
+MAX_UPLOAD_PARTS = 10_000
+"""The limit of S3."""
 
-_LOCAL = "recording-"
 _PROBE = "probe-"
 
 
 def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
-    """The recordings in the bucket of MEDIA_URL. Asks nothing of the store yet.
+    """Return the media store in the bucket of MEDIA_URL, without connecting to it.
 
     Raises:
-        ConfigurationError: a setting cannot be used, or boto3 is not installed.
+        ConfigurationError: a setting is not valid, or boto3 is not installed.
     """
     try:
         import boto3
@@ -56,7 +53,7 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise ConfigurationError(
-            f"MEDIA_URL names S3, which takes more libraries ({error}). Run `pip install 'diarist[distributed]'`."
+            f"MEDIA_URL names S3, which needs more libraries ({error}). Run `pip install 'diarist[distributed]'`."
         ) from error
     url = urlsplit(settings.media_url)
     if not url.netloc or url.query or url.fragment:
@@ -64,9 +61,9 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
     if bool(settings.s3_access_key) != bool(settings.s3_secret_key):
         raise ConfigurationError("Set both S3_ACCESS_KEY and S3_SECRET_KEY, or neither.")
     compatible = {
-        "request_checksum_calculation": "when_required",  # older ones know no trailing checksums
+        "request_checksum_calculation": "when_required",  # older S3-compatible stores do not support trailing checksums
         "response_checksum_validation": "when_required",
-        "s3": {"addressing_style": "path"},  # they seldom have a name for each bucket
+        "s3": {"addressing_style": "path"},  # they seldom have a host name for each bucket
     }
     try:
         session = boto3.session.Session()
@@ -79,23 +76,23 @@ def open_s3(settings: Settings, min_free_bytes: int = 0) -> S3Media:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
-                retries={"total_max_attempts": TRIES, "mode": "standard"},
+                retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
                 max_pool_connections=CONNECTIONS,
                 **(compatible if settings.s3_endpoint_url else {}),
             ),
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(
-            f"The settings of S3 cannot be used ({error}). Check S3_ENDPOINT_URL, an address such as "
-            "http://minio:9000, S3_REGION, and the AWS configuration of this machine."
+            f"The settings of S3 are not valid ({error}). Check S3_ENDPOINT_URL, for example http://minio:9000, "
+            "S3_REGION, and the AWS configuration of this machine."
         ) from error
     return S3Media(client, url.netloc, url.path.strip("/"), settings.temp_dir, min_free_bytes)
 
 
 class S3Media:
-    """A ``MediaStore`` in a bucket, by a client of boto3. Recordings that are worked on lie in ``temp_dir`` meanwhile.
+    """A ``MediaStore`` in a bucket, which uses a boto3 client.
 
-    A lock on such a file tells ``clean`` that it is in use; the system drops it when the process dies.
+    Recordings that are processed are copied to ``temp_dir``, as locked files that ``remove_incomplete`` skips.
     """
 
     def __init__(self, client: Any, bucket: str, folder: str, temp_dir: Path, min_free_bytes: int = 0) -> None:
@@ -105,13 +102,13 @@ class S3Media:
         self._temp_dir = temp_dir
         self._min_free_bytes = min_free_bytes
 
-    def check_room(self, size_bytes: int) -> None:
-        """Raises ``StorageFull`` where this machine has too little; nobody can ask a bucket."""
-        with self._explained():
-            self._temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            check_disk(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
+    def check_free_space(self, size_bytes: int) -> None:
+        """Raise ``StorageFull`` if this machine has too little free space; that of a bucket is unknown."""
+        with self._translated_errors():
+            scratch.make_private_folder(self._temp_dir)
+            scratch.check_free_space(self._temp_dir, size_bytes, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
 
-    def keep(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
+    def store_recording(self, job_id: str, upload: BinaryIO | Path, limit_bytes: int) -> int:
         key = self._key(job_id, RECORDING)
         if isinstance(upload, Path):
             check_size(upload.stat().st_size, limit_bytes)
@@ -122,48 +119,46 @@ class S3Media:
         return self._put(key, upload, limit_bytes)
 
     @contextmanager
-    def local(self, job_id: str, tick: Callable[[], None] | None = None) -> Iterator[Path]:
+    def local_recording(self, job_id: str, check: Callable[[], None] | None = None) -> Iterator[Path]:
         key = self._key(job_id, RECORDING)
-        self._temp_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = mkstemp(prefix=_LOCAL, dir=self._temp_dir)
-        path = Path(name)
-        try:
-            with open(handle, "wb") as file:  # noqa: PTH123 - it is open already
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with self._explained(f"The recording of job {job_id} is not in S3 any more: it was removed."):
-                    self._fetch(key, file, tick or _nothing)
-                yield path
-        finally:
-            path.unlink(missing_ok=True)
+        with scratch.locked_file(self._temp_dir, scratch.S3_COPY_PREFIX) as path:
+            with (
+                self._translated_errors(f"The recording of job {job_id} is not in S3 any more: it was removed."),
+                scratch.disk_full_errors("the recording was copied from S3", "TEMP_AUDIO_DIR or DATA_DIR"),
+                path.open("wb") as file,
+            ):
+                self._fetch(key, file, check or _no_check)
+            yield path
 
-    def keep_part(self, job_id: str, name: str, source: bytes | Path) -> None:
+    def store_part(self, job_id: str, name: str, source: bytes | Path) -> None:
         key, recording = self._part(job_id, name), self._key(job_id, RECORDING)
         if isinstance(source, Path):
             with source.open("rb") as file:
                 self._put(key, file, source.stat().st_size)
         else:
-            with self._explained():
+            with self._translated_errors():
                 self._client.put_object(Bucket=self._bucket, Key=key, Body=source)
-        # Afterwards: remove() takes the recording first, so either it sees this part or this sees that it was there.
+        # This is checked afterwards: remove() deletes the recording first, so either it finds this part, or the
+        # recording is missing here.
         try:
-            with self._explained(f"Job {job_id} has no recording any more: it was removed."):
+            with self._translated_errors(f"Job {job_id} has no recording any more: it was removed."):
                 self._client.head_object(Bucket=self._bucket, Key=recording)
         except MediaMissing:
             self._delete([key])
             raise
 
-    def part(self, job_id: str, name: str) -> bytes:
+    def read_part(self, job_id: str, name: str) -> bytes:
         return self._get(job_id, name)
 
-    def part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
+    def read_part_range(self, job_id: str, name: str, first_byte: int, stop_byte: int) -> bytes:
         check_range(first_byte, stop_byte)
         if first_byte == stop_byte:
-            # S3 has no empty ranges; the part must be there all the same
+            # S3 has no empty ranges, but the part has to exist.
             self._get(job_id, name, Range="bytes=0-0")
             return b""
         return self._get(job_id, name, Range=f"bytes={first_byte}-{stop_byte - 1}")
 
-    def parts(self, job_id: str) -> frozenset[str]:
+    def part_names(self, job_id: str) -> frozenset[str]:
         prefix = self._key(job_id, f"{PARTS}/")
         return frozenset(key.removeprefix(prefix) for key in self._keys(prefix))
 
@@ -172,13 +167,13 @@ class S3Media:
 
     def remove_recording(self, job_id: str) -> None:
         key = self._key(job_id, RECORDING)
-        self._abort(key)
+        self._abort_uploads(key)
         self._delete([key])
 
     def remove(self, job_id: str) -> None:
         self.remove_recording(job_id)
         self._delete(self._keys(self._key(job_id, "")))
-        self._abort(self._key(job_id, ""))
+        self._abort_uploads(self._key(job_id, ""))
 
     def job_ids(self, *, with_parts: bool = False) -> frozenset[str]:
         if with_parts:
@@ -188,29 +183,29 @@ class S3Media:
         names = (entry["Prefix"].removeprefix(self._prefix).removesuffix("/") for entry in found)
         return frozenset(name for name in names if is_job_id(name))
 
-    def clean(self, older_than: datetime) -> int:
-        """Files of this machine as well. MinIO lists no half-done uploads by folder, and ends them by itself."""
+    def remove_incomplete(self, older_than: datetime) -> int:
+        """Remove incomplete uploads and local copies. MinIO does not list uploads by folder, but ends them itself."""
         probes = self._keys(f"{self._prefix}{_PROBE}", older_than)
         self._delete(probes)
-        return len(probes) + self._abort(self._prefix, older_than) + self._clean_here(older_than)
+        return len(probes) + self._abort_uploads(self._prefix, older_than) + self._clean_temp_dir(older_than)
 
     def probe(self) -> None:
-        """Also whether deleting deletes, and all that this needs is allowed."""
-        said, key = secrets.token_bytes(16), f"{self._prefix}{_PROBE}{secrets.token_hex(8)}"
-        with self._explained():
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=said)
+        """Also check that deleting is not undone by versioning, and that all needed operations are allowed."""
+        content, key = secrets.token_bytes(16), f"{self._prefix}{_PROBE}{secrets.token_hex(8)}"
+        with self._translated_errors():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=content)
             try:
-                same = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() == said
+                identical = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() == content
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
                 self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key, MaxUploads=1)
             finally:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
-        if not same:
-            raise MediaUnavailable(f"The bucket {self._bucket} gives back other bytes than were written.")
-        if self._keeps_versions():
+        if not identical:
+            raise MediaUnavailable(f"The bucket {self._bucket} returned other bytes than were written.")
+        if self._is_versioned():
             raise MediaUnavailable(
-                f"The bucket {self._bucket} keeps what is deleted as old versions, recordings of people among it. "
-                "Suspend versioning, and remove the old versions, or name another bucket in MEDIA_URL."
+                f"The bucket {self._bucket} keeps deleted objects, including recordings of people, as old versions. "
+                "Suspend versioning and remove the old versions, or set MEDIA_URL to another bucket."
             )
 
     def close(self) -> None:
@@ -223,66 +218,69 @@ class S3Media:
         return self._key(job_id, f"{PARTS}/{check_part_name(name)}")
 
     def _put(self, key: str, file: BinaryIO, limit_bytes: int) -> int:
-        counted = _Counted(file, limit_bytes)
+        limited = _LimitedStream(file, limit_bytes)
         try:
-            with self._explained("The job was removed while its recording was stored."):
+            with self._translated_errors("The job was removed while its recording was stored."):
                 self._client.upload_fileobj(
-                    counted, self._bucket, key, Config=_transfer(max(PIECE_BYTES, -(-limit_bytes // MAX_PIECES)))
+                    limited,
+                    self._bucket,
+                    key,
+                    Config=_transfer(max(UPLOAD_PART_BYTES, -(-limit_bytes // MAX_UPLOAD_PARTS))),
                 )
         except Exception:
-            raise  # boto3 has ended the upload
+            raise  # boto3 has aborted the upload
         except BaseException:
             with suppress(ServiceError):
-                self._abort(key)
+                self._abort_uploads(key)
             raise
-        return counted.size_bytes
+        return limited.size_bytes
 
-    def _fetch(self, key: str, file: BinaryIO, tick: Callable[[], None]) -> None:
-        """Not boto3's own way: that leaves its connection open where ``tick`` stops it."""
+    def _fetch(self, key: str, file: BinaryIO, check: Callable[[], None]) -> None:
+        """Download without boto3's transfer manager, which leaves its connection open if ``check`` raises."""
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-        which: dict[str, str] = {}
+        arguments: dict[str, str] = {}
         size_bytes: int | None = None
-        left = TRIES
+        remaining = ATTEMPTS
         while size_bytes is None or file.tell() < size_bytes:
-            begun = file.tell()
+            offset = file.tell()
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
+                response = self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
                 if size_bytes is None:
-                    size_bytes, which["IfMatch"] = int(answer["ContentLength"]), answer["ETag"]
-                with closing(answer["Body"]) as body:
-                    while piece := body.read(CHUNK_BYTES):
-                        _write(file, piece)
-                        tick()
+                    size_bytes, arguments["IfMatch"] = int(response["ContentLength"]), response["ETag"]
+                with closing(response["Body"]) as body:
+                    while block := body.read(CHUNK_BYTES):
+                        file.write(block)
+                        check()
             except (HTTPClientError, IncompleteReadError):
-                left = TRIES if file.tell() > begun else left - 1
-                if not left:
+                remaining = ATTEMPTS if file.tell() > offset else remaining - 1
+                if not remaining:
                     raise
-                which["Range"] = f"bytes={file.tell()}-"
+                arguments["Range"] = f"bytes={file.tell()}-"
 
-    def _get(self, job_id: str, name: str, **which: str) -> bytes:
+    def _get(self, job_id: str, name: str, **arguments: str) -> bytes:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
         key = self._part(job_id, name)
-        with self._explained(f"The part {name} of job {job_id} is not there."):
-            for left in reversed(range(TRIES)):
+        with self._translated_errors(f"The part {name} of job {job_id} does not exist."):
+            for remaining in reversed(range(ATTEMPTS)):
                 try:
-                    answer = self._client.get_object(Bucket=self._bucket, Key=key, **which)
-                    with closing(answer["Body"]) as body:
+                    response = self._client.get_object(Bucket=self._bucket, Key=key, **arguments)
+                    with closing(response["Body"]) as body:
                         return bytes(body.read())
                 except ClientError as error:
-                    if code_of(error) not in ("InvalidRange", "416"):
+                    if error_code(error) not in ("InvalidRange", "416"):
                         raise
                     return b""
                 except (HTTPClientError, IncompleteReadError):
-                    # boto3 tries again until an answer begins, not when it breaks off later
-                    if not left:
+                    # boto3 retries until a response begins, but not if it is interrupted later.
+                    if not remaining:
                         raise
-        raise AssertionError  # the loop ends otherwise
+        raise AssertionError  # the loop returns or raises
 
-    def _list(self, operation: str, what: str, **which: str) -> list[Any]:
-        with self._explained():
-            pages = self._client.get_paginator(operation).paginate(Bucket=self._bucket, **which)
+    def _list(self, operation: str, what: str, **arguments: str) -> list[Any]:
+        with self._translated_errors():
+            pages = self._client.get_paginator(operation).paginate(Bucket=self._bucket, **arguments)
             return [entry for page in pages for entry in page.get(what, ())]
 
     def _keys(self, prefix: str, older_than: datetime | None = None) -> list[str]:
@@ -293,47 +291,40 @@ class S3Media:
         ]
 
     def _delete(self, keys: list[str]) -> None:
-        # One by one: not every compatible store deletes many in one request as boto3 asks for it.
-        with self._explained():
+        # One by one, because not every compatible store supports the bulk deletion of boto3.
+        with self._translated_errors():
             for key in keys:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
 
-    def _abort(self, prefix: str, older_than: datetime | None = None) -> int:
-        """End uploads that are under way; how many."""
+    def _abort_uploads(self, prefix: str, older_than: datetime | None = None) -> int:
+        """Abort incomplete uploads, and return their number."""
         uploads = [
             upload
             for upload in self._list("list_multipart_uploads", "Uploads", Prefix=prefix)
             if upload["Key"].startswith(prefix) and (older_than is None or upload["Initiated"] < older_than)
         ]
         for upload in uploads:
-            with suppress(MediaMissing), self._explained():
+            with suppress(MediaMissing), self._translated_errors():
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         return len(uploads)
 
-    def _clean_here(self, older_than: datetime) -> int:
-        left = 0
-        for path in self._temp_dir.glob(f"{_LOCAL}*"):
-            with suppress(FileNotFoundError, BlockingIOError), path.open("r+b") as file:
-                if path.stat().st_mtime < older_than.timestamp():
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                    left += 1
-        return left
+    def _clean_temp_dir(self, older_than: datetime) -> int:
+        return scratch.sweep(self._temp_dir, older_than, (scratch.S3_COPY_PREFIX,))
 
-    def _keeps_versions(self) -> bool:
+    def _is_versioned(self) -> bool:
         from botocore.exceptions import ClientError
 
         try:
             return bool(self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled")
         except ClientError:
-            return False  # a right that nothing else here takes, or a store without versions
+            return False  # nothing else needs this permission, and some stores have no versions
 
-    def _explained(self, missing: str = GONE) -> AbstractContextManager[None]:
-        return explained(self._client, self._bucket, missing)
+    def _translated_errors(self, missing: str = OBJECT_MISSING) -> AbstractContextManager[None]:
+        return translated_errors(self._client, self._bucket, missing)
 
 
-class _Counted:
-    """A stream that is read in full pieces, as boto3 expects, and no further than ``limit_bytes``."""
+class _LimitedStream:
+    """A stream that returns full blocks, as boto3 expects, and raises ``UploadTooLarge`` beyond ``limit_bytes``."""
 
     def __init__(self, stream: BinaryIO, limit_bytes: int) -> None:
         self._stream = stream
@@ -341,41 +332,28 @@ class _Counted:
         self.size_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        piece = bytearray()
-        while size < 0 or len(piece) < size:
-            got = self._stream.read(CHUNK_BYTES if size < 0 else min(CHUNK_BYTES, size - len(piece)))
+        block = bytearray()
+        while size < 0 or len(block) < size:
+            got = self._stream.read(CHUNK_BYTES if size < 0 else min(CHUNK_BYTES, size - len(block)))
             if not got:
                 break
             self.size_bytes += len(got)
             check_size(self.size_bytes, self._limit_bytes)
-            piece += got
-        return bytes(piece)
+            block += got
+        return bytes(block)
 
 
-def _write(file: BinaryIO, piece: bytes) -> None:
-    try:
-        file.write(piece)
-        file.flush()
-    except OSError as error:
-        if not disk_full(error):
-            raise
-        raise StorageFull(
-            "The disk of this machine ran full while the recording was fetched. Free space in TEMP_AUDIO_DIR or "
-            "DATA_DIR, then try again."
-        ) from error
-
-
-def _transfer(piece_bytes: int) -> Any:
-    """In the caller's thread, piece by piece: there may be dozens at a time."""
+def _transfer(upload_part_bytes: int) -> Any:
+    """Return a configuration that transfers parts one by one in the calling thread: there may be dozens of uploads."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(
-        multipart_threshold=piece_bytes,
-        multipart_chunksize=piece_bytes,
+        multipart_threshold=upload_part_bytes,
+        multipart_chunksize=upload_part_bytes,
         use_threads=False,
         preferred_transfer_client="classic",
     )
 
 
-def _nothing() -> None:
-    """Where nobody wants to stop."""
+def _no_check() -> None:
+    """Do nothing, if the caller passes no check."""

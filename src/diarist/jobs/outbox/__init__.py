@@ -1,1 +1,1 @@
-"""Outbox tasks: recordings to download and webhooks to deliver, each retried until it has ended."""
+"""Tasks of the outbox: downloads of recordings and deliveries of webhooks, which are retried until they have ended."""

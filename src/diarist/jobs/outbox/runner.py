@@ -1,4 +1,4 @@
-"""Threads of the service that run errands: each errand in one of its own, under a lease that is renewed meanwhile."""
+"""Run the tasks of the outbox: each in its own thread, under a lease that is renewed while it runs."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from diarist.types import Seconds
 logger = logging.getLogger(__name__)
 
 THREADS = {outbox_rows.FETCH: 4, outbox_rows.WEBHOOK: 8}
-"""Errands of each kind that a process runs at once: of one kind they never wait for another's."""
+"""The number of tasks of each kind that a process runs at once; the kinds never wait for each other."""
 
-SHARE = 0.75
-"""How many of these threads one owner may have, so that servers which hang hold up nobody else's errands."""
+MAX_OWNER_SHARE = 0.75
+"""The share of these threads that one owner may use, so that slow servers do not delay the tasks of others."""
 
 LEASE_S: Seconds = 30.0
 POLL_S: Seconds = 1.0
-"""Longest time between two looks for errands: workers make some, and other machines."""
+"""The longest time between two polls for tasks, which workers and other machines create too."""
 
 MAX_CRASHES = 25
-"""An errand during which the service died so often is given up: it may be what kills it, and may not."""
+"""After this many crashes of the service during a task, the task fails: it may be what causes them."""
 
 
 class Handler(Protocol):
-    """What is done for errands of one kind. Ends each of them in the ``OutboxStore``: done, or again."""
+    """Runs the tasks of one kind, and marks each of them in the ``OutboxStore`` as done or to be retried."""
 
     def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
-        """Do it. ``check`` is to be called about twice a second, and what it raises to be passed on at once."""
+        """Run a task. Call ``check`` about twice a second, and let exceptions that it raises propagate at once."""
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
-        """``run`` has raised something that it did not expect: try again later, or give up, as is certain if ``last``.
+        """Handle an exception of ``run``: retry the task later, or fail it, which is certain if ``last``.
 
-        Either way with words for the user.
+        Either way, store a message for the user.
         """
 
 
 @dataclass(slots=True)
-class _Hold:
-    """One errand in hand."""
+class _RunningTask:
+    """A task that this process runs."""
 
     task: OutboxTask
-    lost: threading.Event = field(default_factory=threading.Event)
+    canceled: threading.Event = field(default_factory=threading.Event)
 
 
 class OutboxRunner:
-    """Claims errands that are due and has them handled, until it is stopped.
+    """Claims tasks that are due, and passes them to their handlers, until it is stopped.
 
     Args:
-        errands: where they are.
-        handlers: by kind of errand; others are left alone.
-        threads: how many of each kind are run at once.
-        lease_s: after how long without a sign of life another process takes an errand over.
-        poll_s: longest time between two looks.
+        outbox: stores the tasks.
+        handlers: the handler of each kind of task; tasks of other kinds are ignored.
+        threads: the number of tasks of each kind that run at once.
+        lease_s: the time after which another process takes over a task whose lease is not renewed.
+        poll_s: the longest time between two polls.
     """
 
     def __init__(
@@ -83,164 +83,164 @@ class OutboxRunner:
         self._poll_s = poll_s
         self._name = f"{socket.gethostname()[:64]}:{getpid()}"
         self._changed = threading.Condition()
-        self._news = True
+        self._work_available = True
         self._stopping = False
-        self._holds: dict[threading.Thread, _Hold] = {}
+        self._running: dict[threading.Thread, _RunningTask] = {}
         self._renewed_at = 0.0
-        self._store_fails = False
+        self._store_failing = False
         self._main = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
         self._main.start()
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Poll for tasks now."""
         with self._changed:
-            self._news = True
+            self._work_available = True
             self._changed.notify_all()
 
-    def drop(self, job_id: str, timeout: Seconds = 1.0) -> None:
-        """Stop what is under way here for a job that is gone, and wait for the end of it, so long at the most."""
-        until = time.monotonic() + timeout
+    def cancel(self, job_id: str, timeout: Seconds = 1.0) -> None:
+        """Cancel the tasks of a deleted job that run here, and wait at most ``timeout`` seconds for them to end."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            found = {thread: hold for thread, hold in self._holds.items() if hold.task.job_id == job_id}
-        for hold in found.values():
-            hold.lost.set()
+            found = {thread: running for thread, running in self._running.items() if running.task.job_id == job_id}
+        for running in found.values():
+            running.canceled.set()
         for thread in found:
-            thread.join(max(until - time.monotonic(), 0.0))
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End all threads, within about ``timeout`` seconds; another runner may take at once what they had in hand."""
-        until = time.monotonic() + timeout
+        """End all threads, within about ``timeout`` seconds; other runners can claim their tasks at once."""
+        deadline = time.monotonic() + timeout
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._main.is_alive():
             self._main.join(timeout)
         with self._changed:
-            threads = tuple(self._holds)
+            threads = tuple(self._running)
         for thread in threads:
-            thread.join(max(until - time.monotonic(), 0.0))
-        late = [hold.task for thread, hold in self._holds.copy().items() if thread.is_alive()]
-        if late:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        unfinished = [running.task for thread, running in self._running.copy().items() if thread.is_alive()]
+        if unfinished:
             logger.warning(
-                "%d errands did not stop within %.1f s; they are taken up again when their leases run out",
-                len(late), timeout,
+                "%d tasks did not stop within %.1f s; they are run again when their leases expire",
+                len(unfinished), timeout,
             )  # fmt: skip
 
     def _run(self) -> None:
         while not self._stopping:
             with self._changed:
-                self._news = False
+                self._work_available = False
             try:
                 self._renew_when_due()
-                self._begin_what_is_due()
-                self._store_fails = False
+                self._start_due_tasks()
+                self._store_failing = False
             except ServiceError as error:
-                if not self._store_fails:
-                    logger.warning("No errands can be run, it is tried again all the time: %s", error)
-                self._store_fails = True
+                if not self._store_failing:
+                    logger.warning("Tasks of the outbox cannot be run; polling continues: %s", error)
+                self._store_failing = True
             except Exception:
-                # This thread is all that keeps errands going.
-                logger.exception("Looking for errands failed in a way that nobody thought of")
+                # No other thread starts tasks.
+                logger.exception("Polling for tasks of the outbox failed unexpectedly")
             with self._changed:
-                self._changed.wait_for(lambda: self._news or self._stopping, timeout=self._poll_s)
+                self._changed.wait_for(lambda: self._work_available or self._stopping, timeout=self._poll_s)
 
-    def _begin_what_is_due(self) -> None:
-        kinds = self._free_kinds()
+    def _start_due_tasks(self) -> None:
+        kinds = self._kinds_with_free_threads()
         if not kinds or not self._outbox.any_due(kinds):
             return
         for kind in kinds:
-            while self._room_for(kind) > 0:
+            while self._free_threads(kind) > 0:
                 runner = f"{self._name}:{secrets.token_hex(8)}"
-                task = self._outbox.claim(runner, self._lease_s, (kind,), self._with_their_share(kind))
+                task = self._outbox.claim(runner, self._lease_s, (kind,), self._owners_at_limit(kind))
                 if task is None:
                     break
-                self._begin(task)
+                self._start(task)
 
-    def _free_kinds(self) -> tuple[str, ...]:
-        return tuple(kind for kind in self._handlers if self._room_for(kind) > 0)
+    def _kinds_with_free_threads(self) -> tuple[str, ...]:
+        return tuple(kind for kind in self._handlers if self._free_threads(kind) > 0)
 
-    def _room_for(self, kind: str) -> int:
+    def _free_threads(self, kind: str) -> int:
         with self._changed:
-            busy = sum(hold.task.kind == kind for hold in self._holds.values())
+            busy = sum(running.task.kind == kind for running in self._running.values())
         return 0 if self._stopping else self._threads[kind] - busy
 
-    def _with_their_share(self, kind: str) -> Collection[str]:
-        most = max(int(self._threads[kind] * SHARE), 1)
+    def _owners_at_limit(self, kind: str) -> Collection[str]:
+        limit = max(int(self._threads[kind] * MAX_OWNER_SHARE), 1)
         with self._changed:
-            counts = Counter(hold.task.owner for hold in self._holds.values() if hold.task.kind == kind)
-        return tuple(owner for owner, count in counts.items() if count >= most)
+            counts = Counter(running.task.owner for running in self._running.values() if running.task.kind == kind)
+        return tuple(owner for owner, count in counts.items() if count >= limit)
 
-    def _begin(self, task: OutboxTask) -> None:
-        hold = _Hold(task)
-        thread = threading.Thread(target=self._handle, args=(hold,), name=f"errand-{task.kind}", daemon=True)
+    def _start(self, task: OutboxTask) -> None:
+        running = _RunningTask(task)
+        thread = threading.Thread(target=self._handle, args=(running,), name=f"outbox-{task.kind}", daemon=True)
         with self._changed:
-            self._holds[thread] = hold
+            self._running[thread] = running
         try:
             thread.start()
-        except RuntimeError:  # the system gives no more threads: its lease runs out
+        except RuntimeError:  # the system has no more threads; the lease will expire
             with self._changed:
-                del self._holds[thread]
+                del self._running[thread]
             raise
 
-    def _handle(self, hold: _Hold) -> None:
-        task = hold.task
+    def _handle(self, running: _RunningTask) -> None:
+        task = running.task
         try:
             with logs.about(job=task.job_id):
-                self._attempt(hold)
-        except Exception as error:  # noqa: BLE001 - nobody above would hear of it
-            if isinstance(error, Cancelled) and (self._stopping or hold.lost.is_set()):
-                with suppress(ServiceError):  # its lease runs out then
+                self._attempt(running)
+        except Exception as error:  # noqa: BLE001 - this is the top of the thread
+            if isinstance(error, Cancelled) and (self._stopping or running.canceled.is_set()):
+                with suppress(ServiceError):  # otherwise the lease expires
                     self._outbox.requeue(task)
             else:
-                self._finalize(task, error)
+                self._handle_error(task, error)
         finally:
             with self._changed:
-                del self._holds[threading.current_thread()]
-                self._news = True
+                del self._running[threading.current_thread()]
+                self._work_available = True
                 self._changed.notify_all()
 
-    def _attempt(self, hold: _Hold) -> None:
+    def _attempt(self, running: _RunningTask) -> None:
         def check() -> None:
             if self._stopping:
                 raise Cancelled("The service is stopping.")
-            if hold.lost.is_set():
-                raise Cancelled("The errand is not ours any more.")
+            if running.canceled.is_set():
+                raise Cancelled("The task was canceled, or another process has it.")
 
-        task = hold.task
+        task = running.task
         handler = self._handlers[task.kind]
         if task.worker_crashes >= MAX_CRASHES:
-            told = JobFailed(
-                f"The service died {task.worker_crashes} times in the middle of it, so it is not tried again."
+            error = JobFailed(
+                f"The service crashed {task.worker_crashes} times while it ran this task, so it is not retried."
             )
-            handler.failed(task, told, last=True)
+            handler.failed(task, error, last=True)
             return
         check()
         handler.run(task, check)
 
-    def _finalize(self, task: OutboxTask, error: Exception) -> None:
+    def _handle_error(self, task: OutboxTask, error: Exception) -> None:
         if isinstance(error, ServiceError):
-            logger.warning("An errand (%s) has to wait: %s", task.kind, error, extra={"job_id": task.job_id})
+            logger.warning("A task of the outbox (%s) has to wait: %s", task.kind, error, extra={"job_id": task.job_id})
         else:
-            logger.error("An errand (%s) failed", task.kind, exc_info=error, extra={"job_id": task.job_id})
+            logger.error("A task of the outbox (%s) failed", task.kind, exc_info=error, extra={"job_id": task.job_id})
         try:
             self._handlers[task.kind].failed(task, error)
-        except ServiceError as failure:
+        except ServiceError as failed_update:
             logger.warning(
-                "How an errand ended cannot be kept, so it is tried again later: %s", failure,
+                "The end of a task cannot be stored, so the task is retried later: %s", failed_update,
                 extra={"job_id": task.job_id},
             )  # fmt: skip
         except Exception:
-            logger.exception("How an errand ended cannot be kept", extra={"job_id": task.job_id})
+            logger.exception("The end of a task cannot be stored", extra={"job_id": task.job_id})
 
     def _renew_when_due(self) -> None:
         now = time.monotonic()
         if now - self._renewed_at < self._lease_s / 4:
             return
         with self._changed:
-            holds = tuple(self._holds.values())
-        for hold in holds:
-            if not hold.lost.is_set() and not self._outbox.renew(hold.task, self._lease_s):
-                hold.lost.set()
+            running_tasks = tuple(self._running.values())
+        for running in running_tasks:
+            if not running.canceled.is_set() and not self._outbox.renew(running.task, self._lease_s):
+                running.canceled.set()
         self._renewed_at = now

@@ -1,4 +1,4 @@
-"""The errand of telling a caller's server that a job has ended: signed, tried again, and every attempt kept."""
+"""Deliver the webhook of a job that has ended: it is signed and retried, and every attempt is stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diarist.jobs.store import JobStore
 from diarist.observability import logs, tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.ssrf_guard import Resolve, resolve
-from diarist.outbound.webhooks import RETRY_DELAYS_S, Delivered, post, secret_for, sign
+from diarist.outbound.webhooks import RETRY_DELAYS_S, DeliveryResult, post, secret_for, sign
 from diarist.settings import Settings
 from diarist.types import Seconds
 
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 
 class WebhookHandler:
-    """Sends webhooks, each again after ``delays_s`` until its receiver takes it.
+    """Sends webhooks, and retries each after ``delays_s`` until its receiver accepts it.
 
     Args:
-        settings: how long a receiver may take, networks that are allowed.
-        store: where the jobs are.
-        errands: where the errands are, and where each attempt is kept.
-        master: what the secret of each owner is derived from (``keys.webhook_master``).
-        delays_s: until each attempt, from the one before; the last one is the last.
-        resolve: what names mean.
-        tls: whose certificates are trusted; None is the system's and certifi's.
+        settings: the timeout of a receiver, and the networks that are allowed.
+        store: stores the jobs.
+        outbox: stores the tasks and each attempt.
+        master: the secret from which that of each owner is derived (``keys.webhook_master``).
+        delays_s: the delay before each attempt, from the previous one; there are as many attempts as delays.
+        resolve: resolves host names.
+        tls: the certificates to trust; None means those of the system and of certifi.
 
     Raises:
-        ConfigurationError: ALLOWED_NETWORKS or WEBHOOK_SECRET cannot be used.
+        ConfigurationError: ALLOWED_NETWORKS or WEBHOOK_SECRET is not valid.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class WebhookHandler:
         if job is None or job.order.webhook_url is None or not job.state.ended:
             self._outbox.done(task)
             return
-        body = message(job)
+        body = payload(job)
         with (
             logs.about(request=job.order.request_id, job=job.id),
             tracing.span(
@@ -89,15 +89,15 @@ class WebhookHandler:
                 span.note(http_status=result.status)
             if not result.ok:
                 span.fail(str(result.status or "unreachable"))
-            self._note(task, job, result, last=result.status == HTTPStatus.GONE)
+            self._record(task, job, result, last=result.status == HTTPStatus.GONE)
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
-        """Keep an attempt that failed in the service itself."""
+        """Store an attempt that failed because of an error of the service."""
         job = self._job(task)
         if job is None:
             self._outbox.done(task)
         else:
-            self._note(task, job, Delivered(0, 0.0, to_job_error(error, job).message), last=last)
+            self._record(task, job, DeliveryResult(0, 0.0, to_job_error(error, job).message), last=last)
 
     def _job(self, task: OutboxTask) -> Job | None:
         try:
@@ -105,26 +105,30 @@ class WebhookHandler:
         except JobNotFound:
             return None
 
-    def _note(self, task: OutboxTask, job: Job, result: Delivered, *, last: bool) -> None:
+    def _record(self, task: OutboxTask, job: Job, result: DeliveryResult, *, last: bool) -> None:
         again = not result.ok and not last and task.attempts < len(self._delays_s)
         retry_s = float(self._delays_s[task.attempts]) if again else None
         if not self._outbox.note_delivery(task, result, retry_s):
             return
-        # Its path and query may hold the receiver's own secret.
+        # Only the host is logged: the path and the query may contain a secret of the receiver.
         host = urlsplit(job.order.webhook_url or "").hostname
         extra = {"job_id": job.id}
         if result.ok:
-            logger.info("Webhook taken by %s after %.2f s", host, result.took_s, extra=extra)
+            logger.info("Webhook accepted by %s after %.2f s", host, result.took_s, extra=extra)
         elif retry_s is None:
             logger.warning(
-                "Webhook to %s given up after %d attempts: %s", host, task.attempts, result.error, extra=extra
+                "The webhook to %s failed for good after %d attempts: %s",
+                host,
+                task.attempts,
+                result.error,
+                extra=extra,
             )
         else:
-            logger.info("Webhook to %s failed, tried again in %g s: %s", host, retry_s, result.error, extra=extra)
+            logger.info("The webhook to %s failed, next attempt in %g s: %s", host, retry_s, result.error, extra=extra)
 
 
-def message(job: Job) -> bytes:
-    """The body of the webhook of a job that has ended, the same in every attempt. Nothing of what was said is in it."""
+def payload(job: Job) -> bytes:
+    """Return the body of the webhook of a job that has ended: the same in every attempt, and without the transcript."""
     address = f"/v1/jobs/{job.id}"
     succeeded = job.state is JobState.SUCCEEDED
     data = {
@@ -139,8 +143,8 @@ def message(job: Job) -> bytes:
         "attempts": job.attempts,
         "links": {"self": address, "result": f"{address}/result" if succeeded else None},
     }
-    told = {"type": f"job.{job.state}", "timestamp": _time(job.ended_at), "data": data}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    content = {"type": f"job.{job.state}", "timestamp": _time(job.ended_at), "data": data}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -94,7 +94,7 @@ class JobRunner:
         progress = self.preemption.progress_of(job)
         with (
             context.heartbeat.executing(),
-            context.media.local(job.id, lambda: context.heartbeat.progress("download", 0.0)) as recording,
+            context.media.local_recording(job.id, lambda: context.heartbeat.progress("download", 0.0)) as recording,
         ):
             return self._transcribe(
                 recording, self._engine, job.order.options, progress, context.settings, finalized, self._scatter(job)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from diarist import scratch
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import open_media
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
@@ -41,7 +41,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     # Celery logs each message that it receives at INFO, and a lost connection at WARNING.
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    _make_temp_dir(settings)
+    scratch.prepare_temp_dir(settings.temp_dir)
     stop = threading.Event()
     with ExitStack() as stack:
         store = open_store(settings)
@@ -68,19 +68,6 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         pool.drain(settings.drain_s)
         pool.stop()  # first of all, because a container may be killed soon after DRAIN_S
     logger.info("All workers have stopped")
-
-
-def _make_temp_dir(settings: Settings) -> None:
-    folder = settings.temp_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Make this user its owner, or set it, or "
-            "DATA_DIR, to a folder that can be written."
-        ) from error
 
 
 def subscribed_queues(settings: Settings) -> tuple[str, ...]:

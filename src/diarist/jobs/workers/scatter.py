@@ -6,31 +6,24 @@ Samples and results are stored as parts of the recording, where all workers can 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from diarist import __version__
+from diarist import __version__, scratch
 from diarist.engines.chunk_processing import perform
-from diarist.errors import JobFailed, MediaMissing, StorageFull
+from diarist.errors import JobFailed, MediaMissing
 from diarist.jobs.db.chunks import ChunkStore, Task
-from diarist.jobs.media.directory import MediaStore
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Chunk, ChunkProgress, ChunkStage, Engine
-from diarist.scratch import disk_full
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress
 
 logger = logging.getLogger(__name__)
-
-TEMP_PREFIX = "diarist-samples-"
-"""The prefix of the files in TEMP_AUDIO_DIR that hold samples until they are stored. A file in use is locked."""
 
 POLL_INTERVAL_S = 0.2
 """The time between two looks at the chunks that others process, while no chunk is left to be claimed."""
@@ -98,7 +91,7 @@ class StoreScatter:
         if max(audio.duration for audio in channels) < self._settings.spread_min_s:
             return False
         self._channels = tuple(channels)
-        stored = self._media.parts(self._job.id)
+        stored = self._media.part_names(self._job.id)
         for number, audio in enumerate(channels):
             if samples_part(number) not in stored:
                 self._store_samples(samples_part(number), audio)
@@ -157,13 +150,13 @@ class StoreScatter:
         chunk = task.chunk
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done * 0.99))
-        self._media.keep_part(task.job_id, result_part(task.digest), result)
+        self._media.store_part(task.job_id, result_part(task.digest), result)
         self._chunks.done(task, self._worker)
         progress(index)
 
     def _read_result(self, digest: str) -> bytes | None:
         try:
-            return self._media.part(self._job.id, result_part(digest))
+            return self._media.read_part(self._job.id, result_part(digest))
         except MediaMissing:
             return None
 
@@ -172,26 +165,18 @@ class StoreScatter:
         logger.warning("The result of a chunk was lost: the chunk is processed again")
         samples = self._channels[channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done))
-        self._media.keep_part(self._job.id, result_part(digest), result)
+        self._media.store_part(self._job.id, result_part(digest), result)
         return result
 
     def _store_samples(self, name: str, audio: Audio) -> None:
-        folder = self._settings.temp_dir
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile(prefix=TEMP_PREFIX, dir=folder) as file:
-                fcntl.flock(file, fcntl.LOCK_SH)  # so that a sweep can tell that the file is in use
+        with (
+            scratch.disk_full_errors("the samples of a long recording were stored", "TEMP_AUDIO_DIR"),
+            scratch.locked_file(self._settings.temp_dir, scratch.SHARED_SAMPLES_PREFIX) as path,
+        ):
+            with path.open("wb") as file:
                 for first in range(0, len(audio.samples), WRITE_BLOCK_SAMPLES):
                     file.write(audio.part(first, first + WRITE_BLOCK_SAMPLES).astype("<f4", copy=False).tobytes())
-                file.flush()
-                self._media.keep_part(self._job.id, name, Path(file.name))
-        except OSError as error:
-            if not disk_full(error):
-                raise
-            raise StorageFull(
-                "There is too little disk space for the samples of a long recording. The operator of the service can "
-                "free space in TEMP_AUDIO_DIR, or set it to a folder on another disk."
-            ) from error
+            self._media.store_part(self._job.id, name, path)
 
 
 def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
@@ -201,8 +186,8 @@ def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progr
         MediaMissing: the job is over, or this machine does not see the same media.
     """
     chunk = task.chunk
-    content = media.part_range(
+    content = media.read_part_range(
         task.job_id, samples_part(task.channel), chunk.first_sample * SAMPLE_BYTES, chunk.stop_sample * SAMPLE_BYTES
     )
     audio = Audio(np.frombuffer(content, dtype="<f4").astype(np.float32))
-    media.keep_part(task.job_id, result_part(task.digest), perform(engine, audio, chunk, progress))
+    media.store_part(task.job_id, result_part(task.digest), perform(engine, audio, chunk, progress))

@@ -24,7 +24,7 @@ from diarist.jobs.db.migrations.upgrading import scripts, upgrade
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.model import JobKind, JobState
-from diarist.outbound.webhooks import Delivered
+from diarist.outbound.webhooks import DeliveryResult
 from support.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
 from support.old_job_stores import EXPECTED, NOW, OldStore, described
 
@@ -240,7 +240,7 @@ class TestUpgrade:
         assert tasks.claim("new", LEASE_S, (FETCH,)) is None, "the other one is in hand"
         webhook = tasks.claim("new", LEASE_S, (WEBHOOK,))
         assert webhook.job_id == IDS["canceled"]
-        assert tasks.note_delivery(webhook, Delivered(200, 0.5))
+        assert tasks.note_delivery(webhook, DeliveryResult(200, 0.5))
         assert [each.status for each in tasks.deliveries(IDS["canceled"])] == [200]
         clock.advance(3_600.0)
         assert tasks.claim("new", LEASE_S, (WEBHOOK,)).job_id == IDS["failed"]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, StorageFull
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.media.opening import open_media
 from diarist.settings import load_settings
 
 
@@ -24,7 +26,7 @@ def media(tmp_path) -> DirectoryMedia:
 
 def kept(media: DirectoryMedia, said: bytes = b"said") -> str:
     job_id = new_job_id()
-    media.keep(job_id, io.BytesIO(said), 2**30)
+    media.store_recording(job_id, io.BytesIO(said), 2**30)
     return job_id
 
 
@@ -45,7 +47,7 @@ def test_the_settings_say_which_folder(tmp_path):
     job_id = new_job_id()
     for media_url, folder in (("", tmp_path / "data" / "jobs"), (str(tmp_path / "shared"), tmp_path / "shared")):
         media = open_media(load_settings(data_dir=tmp_path / "data", media_url=media_url, min_free_mb=0))
-        media.keep(job_id, io.BytesIO(b"said"), 4)
+        media.store_recording(job_id, io.BytesIO(b"said"), 4)
         assert (folder / job_id / "recording").read_bytes() == b"said"
         media.close()
 
@@ -54,7 +56,7 @@ def test_all_of_a_job_is_for_this_user_alone(media):
     previous = os.umask(0)
     try:
         job_id = kept(media)
-        media.keep_part(job_id, "a", b"1")
+        media.store_part(job_id, "a", b"1")
     finally:
         os.umask(previous)
     for folder in (media._root, media.recording(job_id).parent, media.recording(job_id).parent / "parts"):
@@ -72,7 +74,7 @@ def test_a_file_of_another_disk_is_copied_whole(media, tmp_path, monkeypatch):
     upload.write_bytes(b"said")
     monkeypatch.setattr(Path, "rename", refuse)
     job_id = new_job_id()
-    assert media.keep(job_id, upload, 4) == 4
+    assert media.store_recording(job_id, upload, 4) == 4
     assert not upload.exists()
     assert left(media) == [media._root / job_id, media.recording(job_id)]
     assert media.recording(job_id).read_bytes() == b"said"
@@ -80,24 +82,24 @@ def test_a_file_of_another_disk_is_copied_whole(media, tmp_path, monkeypatch):
 
 def test_a_write_that_finds_no_room_is_told_as_such_and_leaves_nothing(media, no_room):
     with pytest.raises(StorageFull, match="ran full"):
-        media.keep(new_job_id(), io.BytesIO(bytes(2**21)), 2**30)
+        media.store_recording(new_job_id(), io.BytesIO(bytes(2**21)), 2**30)
     assert left(media) == []
 
 
 def test_a_part_that_finds_no_room_leaves_the_one_before(media, no_room):
     job_id = kept(media)
-    media.keep_part(job_id, "a", b"first")
+    media.store_part(job_id, "a", b"first")
     before = left(media)
     with pytest.raises(StorageFull, match="ran full"):
-        media.keep_part(job_id, "a", bytes(2**21))
-    assert media.part(job_id, "a") == b"first"
+        media.store_part(job_id, "a", bytes(2**21))
+    assert media.read_part(job_id, "a") == b"first"
     assert left(media) == before
 
 
 def test_room_is_asked_for_before_it_is_used(tmp_path):
     with pytest.raises(StorageFull, match="DATA_DIR"):
-        DirectoryMedia(tmp_path / "jobs", min_free_bytes=2**62).check_room(1)
-    DirectoryMedia(tmp_path / "jobs").check_room(1)
+        DirectoryMedia(tmp_path / "jobs", min_free_bytes=2**62).check_free_space(1)
+    DirectoryMedia(tmp_path / "jobs").check_free_space(1)
 
 
 def test_a_folder_that_is_a_file_is_told_with_what_to_do(tmp_path):
@@ -105,17 +107,17 @@ def test_a_folder_that_is_a_file_is_told_with_what_to_do(tmp_path):
     media, job_id = DirectoryMedia(tmp_path / "jobs"), new_job_id()
     for call in (
         media.probe,
-        lambda: media.check_room(1),
-        lambda: media.keep(job_id, io.BytesIO(b"said"), 4),
-        lambda: media.part(job_id, "a"),
+        lambda: media.check_free_space(1),
+        lambda: media.store_recording(job_id, io.BytesIO(b"said"), 4),
+        lambda: media.read_part(job_id, "a"),
         lambda: media.remove(job_id),
     ):
-        with pytest.raises(MediaUnavailable, match=r"own it"):
+        with pytest.raises(MediaUnavailable, match=r"its owner"):
             call()
 
 
 def test_a_recording_that_is_not_on_this_machine_is_told_with_what_to_do(media):
-    with pytest.raises(MediaMissing, match="all machines share"), media.local(new_job_id()):
+    with pytest.raises(MediaMissing, match="all machines share"), media.local_recording(new_job_id()):
         pytest.fail("there is none")
 
 
@@ -130,13 +132,13 @@ def test_what_cannot_be_removed_is_told_and_removed_by_the_next_clean(media, mon
         with pytest.raises(MediaUnavailable, match=r"cannot be removed \(Permission denied\)"):
             media.remove(job_id)
     assert media.job_ids() == frozenset()
-    assert media.clean(datetime.now(UTC)) == 1
+    assert media.remove_incomplete(datetime.now(UTC)) == 1
     assert left(media) == []
 
 
 def test_half_written_files_beside_whole_ones_are_cleaned_once_they_are_old(media):
     job_id = kept(media)
-    media.keep_part(job_id, "a", b"1")
+    media.store_part(job_id, "a", b"1")
     whole = left(media)
     half = media.recording(job_id).parent / ".partial-0123"
     half.write_bytes(b"sa")
@@ -144,8 +146,8 @@ def test_half_written_files_beside_whole_ones_are_cleaned_once_they_are_old(medi
     empty = media._root / new_job_id()
     empty.mkdir()
     now = datetime.now(UTC)
-    assert media.clean(now - timedelta(minutes=1)) == 0
-    assert media.clean(now + timedelta(minutes=1)) == 3
+    assert media.remove_incomplete(now - timedelta(minutes=1)) == 0
+    assert media.remove_incomplete(now + timedelta(minutes=1)) == 3
     assert left(media) == whole
 
 
@@ -155,7 +157,7 @@ def test_other_things_in_the_folder_are_no_jobs_and_left_alone(media):
     (media._root / "lost+found").mkdir()
     (media._root / new_job_id()).write_bytes(b"a file with the name of a job")
     before = left(media)
-    assert media.clean(datetime.now(UTC) + timedelta(days=1)) == 0
+    assert media.remove_incomplete(datetime.now(UTC) + timedelta(days=1)) == 0
     assert left(media) == before
 
 

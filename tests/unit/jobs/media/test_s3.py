@@ -17,9 +17,10 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from botocore.response import StreamingBody
 
 from diarist.errors import Cancelled, ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.directory import new_job_id, open_media
-from diarist.jobs.media.s3 import TRIES
-from diarist.jobs.media.s3_errors import explained
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.s3 import ATTEMPTS
+from diarist.jobs.media.s3_errors import translated_errors
 from diarist.settings import load_settings
 from support.servers import S3Server
 
@@ -53,25 +54,25 @@ def temp_dir(tmp_path) -> Path:
 
 def kept(media, said: bytes = b"said") -> str:
     job_id = new_job_id()
-    media.keep(job_id, io.BytesIO(said), 2**30)
+    media.store_recording(job_id, io.BytesIO(said), 2**30)
     return job_id
 
 
 def every_call(media):
     job_id = new_job_id()
     return (
-        lambda: media.keep(job_id, io.BytesIO(b"said"), 4),
-        lambda: media.keep(job_id, io.BytesIO(bytes(2**24)), 2**24),
-        lambda: media.local(job_id).__enter__(),
-        lambda: media.keep_part(job_id, "a", b""),
-        lambda: media.part(job_id, "a"),
-        lambda: media.part_range(job_id, "a", 0, 1),
-        lambda: media.parts(job_id),
+        lambda: media.store_recording(job_id, io.BytesIO(b"said"), 4),
+        lambda: media.store_recording(job_id, io.BytesIO(bytes(2**24)), 2**24),
+        lambda: media.local_recording(job_id).__enter__(),
+        lambda: media.store_part(job_id, "a", b""),
+        lambda: media.read_part(job_id, "a"),
+        lambda: media.read_part_range(job_id, "a", 0, 1),
+        lambda: media.part_names(job_id),
         lambda: media.remove_parts(job_id),
         lambda: media.remove_recording(job_id),
         lambda: media.remove(job_id),
         media.job_ids,
-        lambda: media.clean(datetime.now(UTC)),
+        lambda: media.remove_incomplete(datetime.now(UTC)),
         media.probe,
     )
 
@@ -98,7 +99,7 @@ def test_several_installations_share_a_bucket(opened, s3_server, bucket):
 
 def test_a_recording_is_fetched_into_a_private_file_that_goes_with_the_context(media, temp_dir):
     job_id, said = kept(media, os.urandom(2**20)), []
-    with media.local(job_id) as first, media.local(job_id) as second:
+    with media.local_recording(job_id) as first, media.local_recording(job_id) as second:
         assert first != second
         for path in (first, second):
             assert path.parent == temp_dir
@@ -116,7 +117,7 @@ def test_a_fetch_is_stopped_by_its_tick_and_leaves_nothing(media, temp_dir):
         if len(ticks) == 3:
             raise Cancelled("enough")
 
-    with pytest.raises(Cancelled, match="enough"), media.local(job_id, tick):
+    with pytest.raises(Cancelled, match="enough"), media.local_recording(job_id, tick):
         pytest.fail("it was stopped")
     assert len(ticks) == 3
     assert list(temp_dir.iterdir()) == []
@@ -127,7 +128,7 @@ def test_a_fetch_that_finds_no_room_is_told_and_leaves_nothing(media, temp_dir):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
     try:
-        with pytest.raises(StorageFull, match="TEMP_AUDIO_DIR"), media.local(job_id):
+        with pytest.raises(StorageFull, match="TEMP_AUDIO_DIR"), media.local_recording(job_id):
             pytest.fail("there is no room")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -136,14 +137,14 @@ def test_a_fetch_that_finds_no_room_is_told_and_leaves_nothing(media, temp_dir):
 
 def test_local_files_are_cleaned_once_their_process_is_gone(media, temp_dir):
     soon = datetime.now(UTC) + timedelta(minutes=1)
-    with media.local(kept(media)) as used:
+    with media.local_recording(kept(media)) as used:
         for name in ("recording-0123", "recording-4567", "somebody-elses"):
             (temp_dir / name).write_bytes(b"said")
         os.utime(temp_dir / "recording-4567", (2**33, 2**33))
         with (temp_dir / "recording-0123").open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            assert media.clean(soon) == 0
-        assert media.clean(soon) == 1
+            assert media.remove_incomplete(soon) == 0
+        assert media.remove_incomplete(soon) == 1
         assert used.exists()
     assert {path.name for path in temp_dir.iterdir()} == {"recording-4567", "somebody-elses"}
 
@@ -155,8 +156,8 @@ def test_a_stream_in_short_reads_is_cut_into_whole_pieces(media):
 
     said = os.urandom(17 * 2**20 + 5)
     job_id = new_job_id()
-    assert media.keep(job_id, Drops(said), 2**30) == len(said)
-    with media.local(job_id) as path:
+    assert media.store_recording(job_id, Drops(said), 2**30) == len(said)
+    with media.local_recording(job_id) as path:
         assert path.read_bytes() == said
 
 
@@ -183,7 +184,7 @@ def test_credentials_that_are_refused_are_told_by_every_call(media, s3_server):
 
 
 def test_a_server_that_is_not_there_is_told(opened, s3_server, bucket, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.media.s3.TRIES", 1)
+    monkeypatch.setattr("diarist.jobs.media.s3.ATTEMPTS", 1)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         settings = s3_server.settings(bucket) | {"s3_endpoint_url": f"http://127.0.0.1:{nobody.getsockname()[1]}"}
@@ -212,19 +213,19 @@ def break_off(monkeypatch):
 
 def test_a_part_whose_answer_breaks_off_is_asked_for_again(media, break_off):
     job_id = kept(media)
-    media.keep_part(job_id, "a", b"part")
-    break_off(TRIES - 1)
-    assert media.part(job_id, "a") == b"part"
-    break_off(TRIES)
+    media.store_part(job_id, "a", b"part")
+    break_off(ATTEMPTS - 1)
+    assert media.read_part(job_id, "a") == b"part"
+    break_off(ATTEMPTS)
     with pytest.raises(MediaUnavailable, match="cannot be reached"):
-        media.part(job_id, "a")
+        media.read_part(job_id, "a")
 
 
 def test_a_fetch_that_breaks_off_goes_on_from_there(media, break_off):
     said = os.urandom(13 * 2**20 + 1)
     job_id = kept(media, said)
-    break_off(2 * TRIES)
-    with media.local(job_id) as path:
+    break_off(2 * ATTEMPTS)
+    with media.local_recording(job_id) as path:
         assert path.read_bytes() == said
 
 
@@ -234,7 +235,7 @@ def test_a_fetch_that_always_breaks_off_before_it_begins_is_given_up(media, temp
 
     job_id = kept(media)
     monkeypatch.setattr(StreamingBody, "read", break_off)
-    with pytest.raises(MediaUnavailable, match="cannot be reached"), media.local(job_id):
+    with pytest.raises(MediaUnavailable, match="cannot be reached"), media.local_recording(job_id):
         pytest.fail("it was given up")
     assert list(temp_dir.iterdir()) == []
 
@@ -260,7 +261,7 @@ def answer(code: str) -> ClientError:
     ],
 )
 def test_what_else_a_store_may_answer(s3_server, bucket, error, kind, said):
-    with pytest.raises(ServiceError) as caught, explained(s3_server.client, bucket):
+    with pytest.raises(ServiceError) as caught, translated_errors(s3_server.client, bucket):
         raise error
     assert type(caught.value) is kind
     assert said in str(caught.value)
@@ -289,7 +290,7 @@ def test_a_library_that_is_missing(opened, monkeypatch):
 
 def test_room_is_asked_of_the_disk_where_recordings_are_worked_on(opened, s3_server, bucket, tmp_path):
     media = opened(**s3_server.settings(bucket), temp_audio_dir=tmp_path / "elsewhere")
-    media.check_room(1)
+    media.check_free_space(1)
     with pytest.raises(StorageFull, match="TEMP_AUDIO_DIR"):
-        media.check_room(2**62)
+        media.check_free_space(2**62)
     assert (tmp_path / "elsewhere").is_dir()

@@ -16,9 +16,12 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order
-from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
+from diarist.jobs.outbox.download import DownloadHandler
+from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import Settings
 from support.job_stores import Clock, tasks_of
 from support.loopback_site import NETWORK, Answer, LoopbackSite, serving
@@ -82,7 +85,7 @@ def make_bench(make_settings, tmp_path) -> Iterator[Callable[..., Bench]]:
         announced: list[str] = []
         notes: list[tuple[str, str, float]] = []
         handler = DownloadHandler(
-            settings, store, kept, outbox, announced.append, note=lambda *note: notes.append(note)
+            settings, store, kept, outbox, announced.append, report_progress=lambda *note: notes.append(note)
         )
         return Bench(settings, clock, store, outbox, kept, handler, announced, notes)
 
@@ -104,7 +107,7 @@ def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
     claimed = bench.store.claim("w", 30.0, 3)
     assert (claimed.id, claimed.size_bytes, claimed.order.filename) == (job.id, len(RECORDING), "Monday call.mp3")
     assert claimed.recording
-    with bench.media.local(job.id) as path:
+    with bench.media.local_recording(job.id) as path:
         assert path.read_bytes() == RECORDING
         assert path.stat().st_mode & 0o077 == 0
     assert bench.announced == ["gpu"]
@@ -202,7 +205,7 @@ def test_a_server_that_goes_on_failing_fails_the_job_with_words(make_bench, site
     bench.run()
     error = bench.store.get(job.id).error
     assert error.code == "url_unreachable"
-    assert error.message.endswith("It was tried 2 times.")
+    assert error.message.endswith("There were 2 attempts.")
     assert not bench.outbox.any_due((FETCH,))
     assert bench.nothing_is_left()
 
@@ -219,7 +222,7 @@ def test_a_full_disk_is_no_fault_of_the_callers(make_bench, site):
 
 
 class FullMedia(DirectoryMedia):
-    def keep(self, job_id, upload, limit_bytes):
+    def store_recording(self, job_id, upload, limit_bytes):
         raise StorageFull("The disk is full. Free some space.")
 
 
@@ -280,8 +283,8 @@ class Interrupted(DirectoryMedia):
 
     meanwhile: Callable[[str], object]
 
-    def keep(self, job_id, upload, limit_bytes):
-        size_bytes = super().keep(job_id, upload, limit_bytes)
+    def store_recording(self, job_id, upload, limit_bytes):
+        size_bytes = super().store_recording(job_id, upload, limit_bytes)
         self.meanwhile(job_id)
         return size_bytes
 
@@ -310,7 +313,7 @@ def test_another_who_was_faster_keeps_the_recording_that_is_worked_on(make_bench
     job = bench.job(site.url("/x"))
     bench.run()
     assert bench.store.get(job.id).state is JobState.RUNNING
-    with bench.media.local(job.id) as path:
+    with bench.media.local_recording(job.id) as path:
         assert path.read_bytes() == RECORDING
 
 
@@ -351,7 +354,7 @@ def test_a_store_that_does_not_answer_does_not_end_a_download(bench, site, monke
 
     notes: list[int] = []
     monkeypatch.setattr(bench.store, "get", get)
-    monkeypatch.setattr(bench.handler, "_note", note)
+    monkeypatch.setattr(bench.handler, "_report_progress", note)
     bench.run()
     assert len(calls) > 2
     assert notes
@@ -386,7 +389,7 @@ def test_a_recording_goes_on_to_s3(make_bench, site, s3_server):
     job = bench.job(site.url("/x"))
     bench.run()
     assert bench.store.get(job.id).ready
-    with bench.media.local(job.id) as path:
+    with bench.media.local_recording(job.id) as path:
         assert path.read_bytes() == RECORDING
     assert bench.temp_files == []
     bench.media.close()
@@ -417,8 +420,9 @@ import sys
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.outbox.download import DownloadHandler
-from diarist.jobs.media.directory import open_media
+from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import SqlJobStore
+from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import load_settings
 
 settings = load_settings(data_dir=sys.argv[1], min_free_mb=0, allowed_networks="127.0.0.0/8")
@@ -445,7 +449,7 @@ def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(mak
         try:
             assert site.began.acquire(timeout=60)
             (left,) = settings.temp_dir.iterdir()
-            assert left.name.startswith(TEMP_PREFIX)
+            assert left.name.startswith(DOWNLOAD_PREFIX)
             sweeper = Sweeper(settings, database, store, media)
             late = datetime.now(UTC) + timedelta(seconds=settings.retain_temp_s + 60)
             sweeper.sweep_once(late)
@@ -460,7 +464,7 @@ def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(mak
         assert store.get(job.id).ready
         sweeper.sweep_once(late)
         assert list(settings.temp_dir.iterdir()) == []
-        with media.local(job.id) as path:
+        with media.local_recording(job.id) as path:
             assert path.read_bytes() == RECORDING
     finally:
         database.close()

@@ -14,13 +14,13 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
+from diarist.jobs.media.base import new_job_id
 from diarist.jobs.model import Job, JobKind, JobState, Order
 from diarist.jobs.outbox.runner import MAX_CRASHES, OutboxRunner
 
 
 class Scripted:
-    """Runs errands as ``act`` says."""
+    """Runs tasks as ``act`` says."""
 
     def __init__(self, outbox: OutboxStore, act: Callable[[OutboxTask, Callable[[], None]], None]) -> None:
         self.outbox = outbox
@@ -142,10 +142,10 @@ def test_what_is_under_way_for_a_job_that_is_gone_has_ended_when_it_is_dropped(s
     runner = start(outbox, {FETCH: fetch}, {FETCH: 2})
     until(lambda: len(fetch.begun) == 2)
     store.delete(gone.id)
-    runner.drop(gone.id, 20)
+    runner.cancel(gone.id, 20)
     assert ended == [gone.id]
-    runner.drop(other.id, 0.0)
-    runner.drop("nobody's", 20)
+    runner.cancel(other.id, 0.0)
+    runner.cancel("nobody's", 20)
 
 
 def test_no_more_are_run_at_once_than_may_be(store, outbox, start, until):
@@ -253,7 +253,7 @@ def test_a_handler_that_does_not_stop_is_told_of(store, outbox, start, until, ca
     until(lambda: fetch.begun)
     with caplog.at_level(logging.WARNING, logger="diarist"):
         runner.stop(0.05)
-    assert "1 errands did not stop" in caplog.text
+    assert "1 tasks did not stop" in caplog.text
     release.set()
 
 

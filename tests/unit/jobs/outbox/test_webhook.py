@@ -20,7 +20,7 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
+from diarist.jobs.media.base import new_job_id
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
 from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.outbound.webhooks import RETRY_DELAYS_S, secret_for
@@ -61,7 +61,7 @@ class Bench:
         return self.store.get(job.id)
 
     def attempt(self, check: Callable[[], None] = lambda: None) -> str | None:
-        """Id of the errand that was run; None where none was due."""
+        """The ID of the task that was run; None if none was due."""
         task = self.outbox.claim("runner", 30.0, (WEBHOOK,))
         if task is not None:
             self.handler.run(task, check)
@@ -277,7 +277,7 @@ def test_the_log_names_the_host_alone(bench, site, caplog):
     bench.succeeded(site.url("/a-secret-path?token=hidden"))
     with caplog.at_level(logging.DEBUG, logger="diarist"):
         bench.attempt()
-    assert "Webhook taken by 127.0.0.1" in caplog.text
+    assert "Webhook accepted by 127.0.0.1" in caplog.text
     assert "secret-path" not in caplog.text
     assert "hidden" not in caplog.text
 

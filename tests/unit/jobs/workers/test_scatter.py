@@ -17,7 +17,8 @@ from diarist.engines.chunk_processing import chunk_of, perform
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id
+from diarist.jobs.media.base import new_job_id
+from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import Job, JobKind, JobState, Order
 from diarist.jobs.workers.scatter import StoreScatter, engine_signature, process_chunk, result_part, samples_part
 from diarist.protocols import Engine
@@ -56,7 +57,7 @@ def environment(make_settings):
     store = open_store(settings)
     media = DirectoryMedia(settings.media_dir)
     job = Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC))
-    media.keep(job.id, BytesIO(b"a recording"), 100)
+    media.store_recording(job.id, BytesIO(b"a recording"), 100)
     store.create(job)
     store.claim("holder", 30.0, 3)
     samples = np.random.default_rng(5).normal(size=70 * SAMPLE_RATE).astype(np.float32)
@@ -102,7 +103,7 @@ def test_without_helpers_the_holder_processes_all_chunks_in_order(environment):
 def test_samples_are_stored_exactly(environment):
     _, _, media, job, audio = environment
     scatter_of(environment, engine()).accept([audio])
-    assert media.part(job.id, samples_part(0)) == audio.samples.astype("<f4").tobytes()
+    assert media.read_part(job.id, samples_part(0)) == audio.samples.astype("<f4").tobytes()
 
 
 def test_results_of_other_workers_are_used(environment):

@@ -50,7 +50,7 @@ def test_a_failed_chunk_is_released_and_its_worker_continues(make_bench, until, 
     store, media, chunks = bench.store, DirectoryMedia(bench.settings.media_dir), ChunkStore(bench.store.database)
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
-    media.keep_part(job.id, samples_part(0), b"")
+    media.store_part(job.id, samples_part(0), b"")
     engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
     chunk = Chunk("recognition", 0, 0, 0, b"not a chunk")
     chunks.post(job.id, engine_signature(engine), "any", 0, [chunk])
