@@ -1,4 +1,4 @@
-"""The models: what there is, where it comes from, whether it is the right one."""
+"""Model files: the catalog of known models, download from several sources, integrity checks, and local storage."""
 
 from __future__ import annotations
 

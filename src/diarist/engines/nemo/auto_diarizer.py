@@ -1,4 +1,4 @@
-"""Sortformer where it can do it, clustering where there are more speakers than Sortformer can tell apart."""
+"""The diarizer ``auto``: Sortformer, or clustering if there are more speakers than Sortformer can distinguish."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
 logger = logging.getLogger(__name__)
 
 FIRST_SHARE = 0.5
-"""Share of the stage `segmentation` that is Sortformer's where clustering may follow."""
+"""The share of the stage ``segmentation`` that Sortformer's progress covers if clustering may follow."""
 
 
 class LimitedDiarizer(Diarizer, Protocol):
-    """A diarizer for so many speakers and so much time."""
+    """A diarizer with a maximum number of speakers and a maximum duration."""
 
     @property
     def speakers(self) -> int:
-        """The most that it tells apart."""
+        """The maximum number of speakers that it can distinguish."""
         ...
 
     @property
     def longest(self) -> Seconds | None:
-        """The longest recording that it takes, or None where there is no limit."""
+        """The maximum duration of a recording, or None if there is no limit."""
         ...
 
 
 class AutoDiarizer:
-    """One diarizer that is better for few speakers, and one for any number. Keeps no state between calls.
+    """Combines a diarizer that is better for few speakers with one for any number. Keeps no state between calls.
 
-    Where the first finds as many speakers as it can, it may have run out of them, and two people may share a label;
-    where it finds fewer than the caller knows of, it did not tell some apart. Either way the second counts again, and
-    is believed if it finds more.
+    If the first diarizer finds its maximum number of speakers, there may be more, and two people may share a label. If
+    it finds fewer speakers than the caller asks for, it did not distinguish some of them. In both cases the second
+    diarizer runs as well, and its result is used if it finds more speakers.
     """
 
     def __init__(self, few: LimitedDiarizer, many: Diarizer) -> None:
@@ -48,12 +48,12 @@ class AutoDiarizer:
         limit = self._few.speakers
         least, most = hints.bounds()
         if least > limit:
-            return self._by(self._many, audio, hints, progress, f"at least {least} speakers are asked for")
+            return self._by(self._many, audio, hints, progress, f"at least {least} speakers are requested")
         longest = self._few.longest
         if longest is not None and audio.duration > longest:
-            return self._by(self._many, audio, hints, progress, f"over {longest:.0f} s")
+            return self._by(self._many, audio, hints, progress, f"the recording is longer than {longest:.0f} s")
         if least == 1 and most is not None and most <= limit:
-            return self._by(self._few, audio, hints, progress, f"at most {most} speakers are asked for")
+            return self._by(self._few, audio, hints, progress, f"at most {most} speakers are requested")
         return self._by_either(audio, hints, progress)
 
     def _by_either(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
@@ -63,14 +63,14 @@ class AutoDiarizer:
         exhausted = found == limit and (most is None or most > limit)
         if not exhausted and not 0 < found < least:
             progress("segmentation", 1.0)
-            logger.info("Diarized by %s: %d of %d speakers found", first.diarizer, found, limit)
+            logger.info("Diarized by %s: it found %d speakers, and its limit is %d", first.diarizer, found, limit)
             return first
         second = self._many.diarize(audio, hints, _share(progress, FIRST_SHARE, 1.0))
         chosen = second if len(second.speakers) > found else first
         logger.info(
-            "Diarized by %s: %s finds %d speakers where %s, and %s finds %d",
+            "Diarized by %s: %s found %d speakers (%s), and %s found %d",
             chosen.diarizer, first.diarizer, found,
-            "it can find no more" if exhausted else f"at least {least} are asked for",
+            "its limit" if exhausted else f"at least {least} are requested",
             second.diarizer, len(second.speakers),
         )  # fmt: skip
         return chosen
@@ -84,7 +84,7 @@ class AutoDiarizer:
 
 
 def _share(progress: Progress, start: float, stop: float) -> Progress:
-    """Reports ``start`` to ``stop`` of the stage that both diarizers have, and other stages as they are."""
+    """Return a progress that maps the stage ``segmentation`` to ``start``..``stop`` and passes other stages on."""
 
     def report(stage: str, done: float) -> None:
         progress(stage, start + (stop - start) * done if stage == "segmentation" else done)
@@ -93,11 +93,11 @@ def _share(progress: Progress, start: float, stop: float) -> Progress:
 
 
 def load(settings: Settings) -> Loaded[Diarizer]:
-    """Both, so that what is wrong with either shows at once.
+    """Load both diarizers, so that a problem with either of them is reported at the start.
 
     Raises:
-        ModelError: a model could not be had, or is damaged.
-        ConfigurationError: a configuration, or a model for it, cannot be used.
+        ModelError: If a model is unavailable or damaged.
+        ConfigurationError: If a configuration, or a model that it names, cannot be used.
     """
     few, many = load_sortformer(settings), load_clustering(settings)
     return Loaded(AutoDiarizer(few, many.part), (few.info, *many.models), Runtime.of(settings).name)

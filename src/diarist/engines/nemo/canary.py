@@ -1,4 +1,4 @@
-"""Canary models that write the time before and after each word into their text: canary-1b-flash, canary-180m-flash."""
+"""Decoding of Canary models that output the times of each word: canary-1b-flash and canary-180m-flash."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TIME = re.compile(r"<\|(\d+)\|>")
 _LANGUAGE = re.compile(r"<\|([a-z]{2})\|>")
 
 WRITING = 200
-"""How many more pieces than frames may be written: five and a half words a second in a window of 30 s. A model that
-cannot find its end goes on to the longest text that it knows."""
+"""The maximum number of tokens beyond the number of frames: 5.5 words per second in a window of 30 s. A model that
+does not find the end of the text generates tokens until it reaches this limit."""
 
 
 class CanaryDecoder:
-    """Greedy writing, token by token, to a prompt that asks for times and for the words in the language spoken.
+    """Greedy autoregressive decoding with a prompt that requests timestamps and a transcript in the spoken language.
 
     Żelasko et al., "Training and inference efficiency of encoder-decoder speech models" (2025).
     """
@@ -36,7 +36,7 @@ class CanaryDecoder:
         special = set(getattr(tokenizer, "special_tokens", ()))
         if model.prompt_format != "canary2" or not {"<|timestamp|>", "<|0|>"} <= special:
             raise _timeless(name)
-        if model.timestamps_asr_model is not None:  # canary-1b-v2 has a second model for times, and writes none
+        if model.timestamps_asr_model is not None:  # canary-1b-v2 gets times from a second model and outputs none
             raise _timeless(name)
         pieces = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
         self.vocabulary = Vocabulary(pieces)
@@ -62,11 +62,11 @@ class CanaryDecoder:
                 encoder_input_mask=mask.float(),
                 decoder_input_ids=prompt.repeat(len(signal), 1),
             )
-        model.eval()  # NeMo leaves the decoder in training mode, where it drops values at random
+        model.eval()  # NeMo leaves the decoder in training mode, with dropout
         return [self._tokens(hypothesis) for hypothesis in hypotheses]
 
     def _prompt(self, language: str) -> torch.Tensor:
-        """Numbers of the pieces that ask for words with times, (1, pieces)."""
+        """Return the token IDs of a prompt that requests words with timestamps, int64 (1, tokens)."""
         slots = {
             "decodercontext": "", "emotion": "<|emo:undefined|>", "source_lang": language, "target_lang": language,
             "pnc": "yes", "itn": "no", "timestamp": "yes", "diarize": "no",
@@ -82,19 +82,19 @@ class CanaryDecoder:
 def between_times(
     pieces: Sequence[int], sure: Sequence[float], times: dict[int, Seconds], frame: Seconds
 ) -> list[Token]:
-    """Pieces of text with the times that are written before and after them.
+    """Return the text tokens with the times that the model output before and after them.
 
     Args:
-        pieces: text and times, as written.
-        sure: the probability of each.
-        times: what the pieces mean that are times.
-        frame: what a word lasts after which no time is written.
+        pieces: The IDs of the text and timestamp tokens, in order.
+        sure: The probability of each token.
+        times: The time of each timestamp token, by ID.
+        frame: The duration of a token that no timestamp follows.
 
     Returns:
-        The text alone; times never fall.
+        The text tokens. Their times are nondecreasing.
     """
     tokens: list[Token] = []
-    waiting: list[Token] = []  # have a start and no end yet
+    waiting: list[Token] = []  # tokens whose end is not known yet
     latest = 0.0
     for piece, confidence in zip(pieces, sure, strict=True):
         if piece not in times:
@@ -108,8 +108,8 @@ def between_times(
 
 def _timeless(name: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The model {name} does not write times of words. Set NEMO_ASR_MODEL to nvidia/canary-1b-flash, or to a CTC,"
-        " RNNT, TDT or hybrid model, such as nvidia/parakeet-tdt-0.6b-v3."
+        f"The model {name} does not output word timestamps. Set NEMO_ASR_MODEL to nvidia/canary-1b-flash, or to a CTC,"
+        " RNNT, TDT or hybrid model, for example nvidia/parakeet-tdt-0.6b-v3."
     )
 
 

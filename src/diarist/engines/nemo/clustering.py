@@ -1,4 +1,6 @@
-"""NeMo's clustering diarizer, in memory: MarbleNet, TitaNet at several scales, and auto-tuning spectral clustering.
+"""The diarizer ``clustering``: MarbleNet, TitaNet at several scales, and NeMo's auto-tuning spectral clustering.
+
+Everything is computed in memory; no files are written.
 
 Park et al., "Auto-tuning spectral clustering for speaker diarization using normalized maximum eigengap" (2020, arXiv
 2003.02405).
@@ -30,22 +32,22 @@ from diarist.types import MAX_SPEAKERS
 NAME = "clustering"
 
 CPU_WINDOWS = 3_000
-"""Windows that are clustered at once on a CPU: the work grows with their cube. 4,000 take 17 s on two cores; 10,000,
-which is NeMo's number for a GPU, minutes and gigabytes."""
+"""The maximum number of windows that are clustered at once on a CPU. The work grows with the cube of that number:
+4,000 windows take 17 s on two cores; 10,000, which is NeMo's value for a GPU, take minutes and gigabytes of memory."""
 
 
 def load(settings: Settings) -> Loaded[Diarizer]:
-    """The diarizer ``clustering``, as the settings and their configuration describe it.
+    """Load the diarizer ``clustering`` as the settings and their configuration file describe it.
 
     Raises:
-        ModelError: a model is missing or damaged.
-        ConfigurationError: the configuration cannot be used, or names a model of another kind.
+        ModelError: If a model is missing or damaged.
+        ConfigurationError: If the configuration cannot be used or names a model of another kind.
     """
     return load_clustering(settings, read_config(settings), Runtime.of(settings))
 
 
 def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) -> Loaded[Diarizer]:
-    """The same for a configuration that is read already."""
+    """Load the diarizer for a configuration that has been read already; raises what ``load`` raises."""
     batch = settings.nemo_batch or config.batch_size
     file = f"diar_infer_{settings.diar_config}.yaml"
     vad = load_model(config.vad.model, "vad", settings, runtime, f"diarizer.vad.model_path in {file}")
@@ -63,17 +65,19 @@ def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) ->
 
 
 class NemoClusterer:
-    """NeMo's clustering: ``diarist.engines.multiscale.diarizer.Clusterer``. Keeps no state between calls.
+    """Implements ``diarist.engines.multiscale.diarizer.Clusterer`` with NeMo's clustering.
 
-    Up to ``embeddings_per_chunk`` windows, and on a CPU ``CPU_WINDOWS`` at most, are clustered as they are. More are
-    cut into chunks. Each chunk is clustered, into about ``chunk_cluster_count`` clusters, and what stands for the
-    clusters (``summary``) is clustered again. The windows that nothing stands for go to the nearest voice. NeMo also
-    works on long recordings in chunks, but with plain means, and first builds a matrix of every window against every
-    other one, which takes 40 GB for four hours.
+    It keeps no state between calls.
+
+    Up to ``embeddings_per_chunk`` windows, and on a CPU at most ``CPU_WINDOWS``, are clustered at once. More windows
+    are divided into chunks. Each chunk is clustered into about ``chunk_cluster_count`` clusters, and the centroids that
+    represent those clusters (``summary``) are clustered again. Windows without a centroid are assigned to the nearest
+    speaker. NeMo also clusters long recordings in chunks, but it represents each cluster by its plain mean, and it
+    first computes the affinity matrix of all windows, which takes 40 GB for four hours.
 
     Args:
-        runtime: where it runs.
-        config: how the number of voices is found.
+        runtime: The device.
+        config: The parameters of clustering.
     """
 
     def __init__(self, runtime: Runtime, config: ClusteringConfig) -> None:
@@ -83,7 +87,7 @@ class NemoClusterer:
         self._windows = min(config.embeddings_per_chunk, CPU_WINDOWS) if on_cpu else config.embeddings_per_chunk
 
     def label(self, scales: Sequence[Scale], bounds: SpeakerBounds) -> Labels:
-        """A voice for each window of the last scale, int64 (windows,), numbered as they first appear."""
+        """Return a speaker for each window of the last scale, int64 (windows,), numbered in order of appearance."""
         count = len(scales[-1].unit)
         least, most = min(bounds.least, count), min(self._most(bounds), count)
         if most == 1:
@@ -101,7 +105,7 @@ class NemoClusterer:
             return bounds.most
         if bounds.least <= self._config.max_num_speakers:
             return self._config.max_num_speakers
-        return min(2 * bounds.least, MAX_SPEAKERS)  # the caller knows of more than the configuration reckons with
+        return min(2 * bounds.least, MAX_SPEAKERS)  # the caller asks for more than the configuration allows for
 
     def _group(self, scales: Sequence[Scale], mixed: Floats, exactly: int | None, most: int) -> Labels:
         if len(mixed) <= self._windows:
@@ -131,7 +135,7 @@ class NemoClusterer:
     def _in_chunks(self, mixed: Floats, exactly: int | None, most: int) -> Labels:
         chunks = -(-len(mixed) // self._windows)
         edges = np.linspace(0, len(mixed), chunks + 1).astype(int).tolist()
-        # All means together are clustered at once too, and have to tell the voices apart.
+        # The centroids of all chunks are clustered at once too, and each speaker needs at least one of them.
         clusters = max(most + 1, min(max(self._config.chunk_cluster_count, 2 * most), self._windows // chunks))
         rows: list[Floats] = []
         member: list[Labels] = []
@@ -143,7 +147,7 @@ class NemoClusterer:
             rows.append(means)
         row, voice = np.concatenate(member), self._unit(np.concatenate(rows), exactly, most)
         found = np.where(row < 0, -1, voice[row])
-        # What stands between the voices goes to the nearest.
+        # Windows between the speakers, which no centroid represents, are assigned to the nearest speaker.
         left = np.flatnonzero(found < 0)
         present = np.unique(voice)
         centres = normalise(np.stack([mixed[found == k].mean(axis=0) for k in present]))
@@ -151,7 +155,7 @@ class NemoClusterer:
         return found
 
     def _unit(self, rows: Floats, exactly: int | None, most: int) -> Labels:
-        """Cluster rows of one scale, (windows, values)."""
+        """Cluster the embeddings of one scale, float32 (windows, values), and return a label for each."""
         from nemo.collections.asr.parts.utils.offline_clustering import SpeakerClustering, getCosAffinityMatrix
 
         on_gpu = self._runtime.device.type == "cuda"
@@ -168,18 +172,19 @@ class NemoClusterer:
 
 
 def summary(unit: Floats, labels: Labels, size: int) -> tuple[Floats, Labels]:
-    """Means of about ``size`` windows of one cluster each.
+    """Return centroids, each the mean of about ``size`` windows of one cluster.
 
-    Where voices are far apart, NeMo's clusters are a few large ones and many of a single window between two voices. Of
-    their plain means most would be such windows, and hide the voices.
+    If the speakers are far apart, NeMo finds a few large clusters and many clusters of a single window between two
+    speakers. Most of the plain cluster means would be such windows, and they would obscure the speakers.
 
     Args:
-        unit: embeddings, (windows, values).
-        labels: their clusters, (windows,).
-        size: clusters of more windows have several means, those of a small part of it none.
+        unit: Embeddings, float32 (windows, values).
+        labels: The cluster of each window, int64 (windows,).
+        size: The number of windows per centroid. Larger clusters get several centroids; clusters with less than a
+            quarter of this number get none.
 
     Returns:
-        The means, (rows, values), and the row of each window, int64 (windows,), or -1.
+        The centroids, float32 (rows, values), and the row of each window, int64 (windows,), or -1 if it has none.
     """
     rows: list[Floats] = []
     member = np.full(len(unit), -1, dtype=np.int64)
@@ -194,10 +199,10 @@ def summary(unit: Floats, labels: Labels, size: int) -> tuple[Floats, Labels]:
 
 
 def interpolated(scales: Sequence[Scale]) -> Floats:
-    """One embedding for each window of the last scale, the weighted sum of those nearest to it at every scale.
+    """Return one embedding per window of the last scale: the weighted sum of the nearest embeddings of all scales.
 
     Returns:
-        Unit rows, float32 (windows, values).
+        Rows of unit length, float32 (windows, values).
     """
     base = scales[-1]
     mixed = np.zeros_like(base.unit)
@@ -207,9 +212,9 @@ def interpolated(scales: Sequence[Scale]) -> Floats:
 
 
 def split(labels: Labels, unit: Floats, least: int) -> Labels:
-    """Divide the largest cluster in two until there are ``least``, int64 (windows,).
+    """Divide the largest cluster in two until there are ``least`` clusters; return the labels, int64 (windows,).
 
-    NeMo's k-means may leave clusters empty.
+    This is needed because NeMo's k-means may leave clusters empty.
     """
     labels = labels.copy()
     while len(np.unique(labels)) < least:
@@ -220,7 +225,7 @@ def split(labels: Labels, unit: Floats, least: int) -> Labels:
 
 @contextlib.contextmanager
 def _own_chance(device: Any) -> Iterator[None]:
-    """NeMo draws from PyTorch's own random numbers, and seeds them, for the whole process."""
+    """Seed PyTorch's random numbers and restore their state afterwards: NeMo draws from and seeds the global state."""
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))

@@ -1,7 +1,7 @@
-"""What a NeMo recogniser says to a batch of windows, piece by piece, for each kind of model.
+"""Decoders that return the tokens of a batch of windows, one decoder for each kind of NeMo recognizer.
 
-The models' own ``transcribe()`` is not used: it writes its state into the model, rebuilds the decoder on each call,
-centres short clips in a second of silence, and gives a CTC model's word the start of the piece before it.
+The models' own ``transcribe()`` is not used: it stores its state in the model, rebuilds the decoder on each call,
+centers short clips in a second of silence, and gives a word of a CTC model the start time of the preceding token.
 """
 
 from __future__ import annotations
@@ -20,66 +20,66 @@ from diarist.types import Seconds
 
 
 class Decoder(Protocol):
-    """A model with what it takes to read pieces from it."""
+    """A recognition model together with its decoding method."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What the numbers of its pieces mean."""
+        """The text of each token ID."""
         ...
 
     @property
     def frame(self) -> Seconds:
-        """From one of its frames to the next."""
+        """The interval between two output frames."""
         ...
 
     @property
     def letter(self) -> Seconds:
-        """What a letter takes at least, where the model does not say when a piece ends; else 0."""
+        """The minimum duration of a letter if the model does not predict when a token ends; otherwise 0."""
         ...
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Those that it can be told, ISO 639-1; empty where it is not told any."""
+        """The languages that the model accepts as input, ISO 639-1; empty if it takes no language."""
         ...
 
     @property
     def default_language(self) -> str | None:
-        """What a model that has to be told a language is told where nobody knows it; None where none has to be."""
+        """The language to pass if the model requires one and it is unknown; None if the model requires none."""
         ...
 
     def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:
-        """The pieces of each window, in order, with times from its start.
+        """Return the tokens of each window, in order, with times relative to the start of the window.
 
         Args:
-            signal: float32 (windows, samples), filled up at the end.
-            lengths: samples of each window, int64 (windows,).
-            language: of the words; None where it is not known.
+            signal: Samples, float32 (windows, samples), padded at the end.
+            lengths: The number of samples of each window, int64 (windows,).
+            language: The language of the speech; None if it is unknown.
         """
         ...
 
 
 def decoder_for(model: Any, name: str) -> Decoder:
-    """What reads pieces from ``model``, which it prepares for that.
+    """Return the decoder for ``model``, whose decoding strategy it configures.
 
     Raises:
-        ConfigurationError: the model has no word times.
+        ConfigurationError: If the model does not output word timestamps.
     """
     from nemo.collections.asr.models import EncDecCTCModel, EncDecMultiTaskModel, EncDecRNNTModel
 
-    if isinstance(model, EncDecRNNTModel):  # hybrids too: their transducer is the better half
+    if isinstance(model, EncDecRNNTModel):  # includes hybrid models, whose transducer is more accurate than their CTC
         return TransducerDecoder(model)
     if isinstance(model, EncDecCTCModel):
         return CtcDecoder(model)
     if isinstance(model, EncDecMultiTaskModel):
         return CanaryDecoder(model, name)
     raise ConfigurationError(
-        f"The model {name} is a {type(model).__name__}, which gives no times of words. Set NEMO_ASR_MODEL to a CTC,"
-        " RNNT, TDT or hybrid model, such as nvidia/parakeet-tdt-0.6b-v3."
+        f"The model {name} is of class {type(model).__name__}, which does not output word timestamps. Set"
+        " NEMO_ASR_MODEL to a CTC, RNNT, TDT or hybrid model, for example nvidia/parakeet-tdt-0.6b-v3."
     )
 
 
 class CtcDecoder:
-    """The most probable piece of each frame, repetitions and blanks taken out.
+    """Greedy CTC decoding: the most probable token of each frame, without repetitions and blanks.
 
     Graves et al., "Connectionist temporal classification" (2006).
     """
@@ -104,13 +104,13 @@ class CtcDecoder:
 
 
 def fold(pieces: NDArray[np.int64], sure: NDArray[np.float32], blank: int, frame: Seconds) -> list[Token]:
-    """Frames that say the same piece as one token, without the blanks.
+    """Merge consecutive frames with the same token into one token, and remove blanks.
 
     Args:
-        pieces: the best one of each frame, (frames,).
-        sure: its probability, (frames,).
-        blank: the piece that stands for none.
-        frame: from one frame to the next.
+        pieces: The most probable token ID of each frame, int64 (frames,).
+        sure: The probability of that token, float32 (frames,).
+        blank: The ID of the blank token.
+        frame: The interval between two frames.
 
     Returns:
         Tokens from their first frame to their last, with the highest probability among their frames.
@@ -128,11 +128,12 @@ def fold(pieces: NDArray[np.int64], sure: NDArray[np.float32], blank: int, frame
 
 
 class TransducerDecoder:
-    """NeMo's greedy search in batches, in CUDA graphs on a GPU; for RNNT, TDT and multi-blank models.
+    """NeMo's batched greedy search, with CUDA graphs on a GPU; for RNNT, TDT and multi-blank models.
 
-    Xu et al., "Label-looping: highly efficient decoding for transducers" (2024). The search says what is heard and
-    when; how long and how surely is looked up afterwards. For where NeMo 3.0.0 searches several windows at once without
-    CUDA graphs, a window that waits for the others gets the duration of a later frame with its piece.
+    Xu et al., "Label-looping: highly efficient decoding for transducers" (2024). The search returns the tokens and
+    their start times. Durations and confidences are computed afterwards, because NeMo 3.0.0 returns wrong durations
+    when it searches several windows at once without CUDA graphs: a window that waits for the others gets the duration
+    of a later frame.
     """
 
     def __init__(self, model: Any) -> None:
@@ -143,7 +144,7 @@ class TransducerDecoder:
         self.languages = tuple(sorted(language for language in self._prompts if language != "auto"))
         self.default_language = None if not self._prompts or "auto" in self._prompts else self.languages[0]
         model.change_decoding_strategy(_greedy(model.cfg.decoding), verbose=False)
-        model.eval()  # the change brought new parts
+        model.eval()  # the new decoding strategy added modules
         self._durations = torch.tensor(list(model.decoding.durations or ()), dtype=torch.long)
         self.letter = LETTER if len(self._durations) == 0 else 0.0
 
@@ -153,13 +154,13 @@ class TransducerDecoder:
             number = self._prompts[language or "auto"]
             prompt["prompt_indices"] = torch.full((len(signal),), number, dtype=torch.long, device=signal.device)
         encoded, frames = self._model.forward(input_signal=signal, input_signal_length=lengths, **prompt)
-        with torch.autocast(signal.device.type, enabled=False):  # small networks, whose sums decide what is said
+        with torch.autocast(signal.device.type, enabled=False):  # small networks whose precision decides the tokens
             encoded = encoded.float()
             (hypotheses,) = self._model.decoding.decoding(encoder_output=encoded, encoded_lengths=frames)
             return [self._tokens(hypothesis, window) for hypothesis, window in zip(hypotheses, encoded, strict=True)]
 
     def _tokens(self, hypothesis: Any, encoded: torch.Tensor) -> list[Token]:
-        """The tokens of one window, whose encoding is (values, frames)."""
+        """Return the tokens of one window, whose encoder output has the shape (values, frames)."""
         pieces = torch.as_tensor(hypothesis.y_sequence, dtype=torch.long)
         at = torch.as_tensor(hypothesis.timestamp, dtype=torch.long)
         said = pieces < len(self.vocabulary)
@@ -183,7 +184,7 @@ class TransducerDecoder:
 
 
 def _greedy(config: Any) -> Any:
-    """The model's own decoding configuration, made greedy."""
+    """Return a copy of the model's decoding configuration with greedy search."""
     from omegaconf import OmegaConf, open_dict
 
     config = copy.deepcopy(config)
@@ -216,7 +217,7 @@ def _frame(model: Any) -> Seconds:
 
 
 def _prompts(model: Any) -> dict[str, int]:
-    """The number of each language that a model with prompts has to be told, and that of ``auto``; empty elsewhere."""
+    """Return the prompt index of each language and of ``auto`` for a model with prompts; empty for other models."""
     named = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
     prompts: dict[str, int] = {}
     for name, number in named.items():

@@ -1,4 +1,4 @@
-"""What is written for each kind of NeMo model, and how it is found to say what the model says."""
+"""The files that are exported for each kind of NeMo model, and the comparison of their output with the model's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diarist.types import SAMPLE_RATE, Seconds
 
 Floats = NDArray[np.float32]
 
-KINDS = "what can be exported are CTC, RNN-T and TDT recognisers, speaker models and frame VADs"
+KINDS = "only CTC, RNN-T and TDT recognizers, speaker models and frame VADs can be exported"
 
 CLASSES: Mapping[str, Kind] = {
     "EncDecCTCModel": "ctc",
@@ -34,47 +34,47 @@ CLASSES: Mapping[str, Kind] = {
     "EncDecSpeakerLabelModel": "speaker",
     "EncDecFrameClassificationModel": "frame_vad",
 }
-"""What each class is exported as; a transducer with durations is ``tdt``, and a hybrid its transducer."""
+"""The kind as which each class is exported. A transducer with durations is ``tdt``; a hybrid is its transducer."""
 
 NORMALIZATIONS: Mapping[str, Normalization] = {"per_feature": "per_feature", "none": "none", "na": "none", "": "none"}
-"""NeMo normalises by what it knows by name, and by nothing else without a word."""
+"""The normalizations by NeMo's names. NeMo silently does not normalize for any name that it does not know."""
 
 FEATURES_DIFFER = 2e-3
 OUTPUTS_DIFFER = 1e-3
-"""Largest difference from NeMo that passes, of the largest value; what was seen is a hundredth of it."""
+"""The largest accepted difference from NeMo, as a share of the largest value; observed differences are a hundredth."""
 
 CHECK_FRAMES = 384
-"""Frames of the signal that both are compared on; divisible by every usual subsampling."""
+"""The number of frames of the signal for the comparison; divisible by every common subsampling factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a description says of a model beside its name."""
+    """Represents the properties of a model that its manifest contains."""
 
     features: FeatureSettings
     frame_step: Seconds
 
 
 def refusal(reference: str, what: str) -> str:
-    """The message for a model that cannot be exported."""
-    return f"{reference} is {what} and cannot be exported: {KINDS}. ENGINE=nemo runs the others."
+    """Return the message for a model that cannot be exported."""
+    return f"{reference} is {what} and cannot be exported: {KINDS}. ENGINE=nemo runs other models."
 
 
 def kind_of(model: Any, reference: str) -> Kind:
-    """What the model is exported as.
+    """Return the kind as which the model is exported.
 
     Raises:
-        ConfigurationError: its class cannot be exported.
+        ConfigurationError: If its class cannot be exported.
     """
     name = type(model).__name__
     kind = CLASSES.get(name)
     if kind is None:
-        raise ConfigurationError(refusal(reference, f"of the class {name}"))
+        raise ConfigurationError(refusal(reference, f"of class {name}"))
     if kind != "rnnt":
         return kind
     decoding = model.decoding
     if decoding.big_blank_durations:
-        raise ConfigurationError(refusal(reference, "a transducer with several blanks"))
+        raise ConfigurationError(refusal(reference, "a multi-blank transducer"))
     durations = list(decoding.durations or ())
     if not durations:
         return "rnnt"
@@ -91,11 +91,11 @@ def write(
     quantization: Quantization | None,
     tell: Callable[[str], None],
 ) -> Facts:
-    """Write all files of the model into ``folder``. NeMo's export changes the model: it is of no use afterwards.
+    """Write all files of the model into ``folder``. NeMo's export changes the model, which cannot be used afterwards.
 
     Raises:
-        ConfigurationError: it cannot be exported, or the files do not say what it says.
-        OSError: writing failed.
+        ConfigurationError: If the model cannot be exported, or the output of the files differs from that of the model.
+        OSError: If writing fails.
     """
     features = _feature_settings(model, reference)
     signal = _signal(features)
@@ -113,12 +113,12 @@ class _Job:
     quantization: Quantization | None
     features: FeatureSettings
     signal: Floats
-    """What both are compared on, (samples,)."""
+    """The input of the comparison, float32 (samples,)."""
 
     tell: Callable[[str], None]
 
     def heard(self) -> tuple[Any, Any]:
-        """NeMo's features of the signal, a tensor (1, mels, frames), and how many frames of it count, (1,)."""
+        """Return NeMo's features of the signal, (1, mels, frames), and the number of valid frames, (1,)."""
         samples = torch.from_numpy(self.signal)[None]
         features, length = self.model.preprocessor(input_signal=samples, length=torch.tensor([len(self.signal)]))
         return features, length
@@ -136,7 +136,7 @@ def _write_recognizer(job: _Job) -> Seconds:
     frames_out = int(encoded_length[0])
     subsampling = max(1, round(CHECK_FRAMES / frames_out))
     if job.kind == "ctc" and frames_out != (frames - 1) // subsampling + 1:
-        raise job.refuse(f"it makes {frames_out} frames of {frames}, which onnx-asr does not expect")
+        raise job.refuse(f"its output has {frames_out} frames for {frames}, which onnx-asr does not support")
 
     names = ("model",) if job.kind == "ctc" else ("encoder-model", "decoder_joint-model")
     _export(job, "model.onnx", [f"{name}.onnx" for name in names])
@@ -145,10 +145,10 @@ def _write_recognizer(job: _Job) -> Seconds:
     outputs = ["logprobs"] if job.kind == "ctc" else ["outputs", "encoded_lengths"]
     session = _open(graph)
     if missing := set(outputs) - {value.name for value in session.get_outputs()}:
-        raise job.refuse(f"its encoder does not give {', '.join(missing)}")
+        raise job.refuse(f"its encoder has no output {', '.join(missing)}")
     inputs = {"audio_signal": np.ascontiguousarray(own.T)[None], "length": np.array([frames])}
     found = session.run(outputs, inputs)[0]
-    # behind the last frame that counts NeMo gives another one, of what is filled up there
+    # NeMo's output has another frame after the last valid one, which comes from padding
     axis = 1 if job.kind == "ctc" else 2
     valid = range(frames_out)
     _compare(job, found.take(valid, axis), wanted.numpy().take(valid, axis))
@@ -191,19 +191,19 @@ def _write_vad(job: _Job) -> Seconds:
     found: Floats = session.run(["outputs"], {"audio_signal": np.ascontiguousarray(own.T)[None]})[0]
     frames: int = found.shape[1]
     if CHECK_FRAMES % frames:
-        raise job.refuse(f"it makes {frames} frames of {CHECK_FRAMES}")
+        raise job.refuse(f"its output has {frames} frames for {CHECK_FRAMES}")
     if found.shape[2] != 2:
-        raise job.refuse(f"it tells {found.shape[2]} things apart, not speech from no speech")
+        raise job.refuse(f"it has {found.shape[2]} classes instead of two, speech and no speech")
     _compare(job, found, wanted[:, :frames])
     stride = CHECK_FRAMES // frames
     return stride * job.features.hop
 
 
 def _own_features(job: _Job) -> Floats:
-    """Our own features of the signal, float32 (frames, mels), found to be NeMo's; what they need is written.
+    """Write the arrays that the features need, and return Diarist's features of the signal, float32 (frames, mels).
 
     Raises:
-        ConfigurationError: they are not NeMo's.
+        ConfigurationError: If they differ from NeMo's features.
     """
     featurizer = job.model.preprocessor.featurizer
     arrays = {"window": featurizer.window.numpy(), "filters": featurizer.fb[0].numpy()}
@@ -211,31 +211,31 @@ def _own_features(job: _Job) -> Floats:
     found = MelFeatures(job.features, **arrays).of(job.signal)
     features, length = job.heard()
     if int(length[0]) != len(found) or _apart(found.T, features[0, :, : len(found)].numpy()) > FEATURES_DIFFER:
-        raise job.refuse(f"its features cannot be computed without it ({_told(job.features)})")
+        raise job.refuse(f"its features cannot be computed without NeMo ({_told(job.features)})")
     return found
 
 
 def _export(job: _Job, name: str, expected: Sequence[str]) -> None:
-    """Let NeMo write its graphs, and gather the weights of each.
+    """Export the model with NeMo, and collect the weights of each graph in one file.
 
     Raises:
-        ConfigurationError: NeMo cannot write them, or wrote others.
+        ConfigurationError: If NeMo's export fails or does not write the expected graphs.
     """
     job.tell("exporting")
     try:
         job.model.export(str(job.folder / name))
     except OSError:
         raise
-    except Exception as error:  # of what kind is PyTorch's affair
+    except Exception as error:  # PyTorch does not document which errors its exporter raises
         raise job.refuse(f"NeMo's export failed with {type(error).__name__}: {error}") from error
     if missing := [graph for graph in expected if not (job.folder / graph).is_file()]:
-        raise job.refuse(f"NeMo's export wrote no {', '.join(missing)}")
+        raise job.refuse(f"NeMo's export did not write {', '.join(missing)}")
     for graph in expected:
         gather_weights(job.folder / graph)
 
 
 def _write_vocabulary(job: _Job) -> None:
-    """The tokens as onnx-asr reads them: a line each with its number, the blank last."""
+    """Write the tokens in the format of onnx-asr: one line per token with its ID, the blank last."""
     model = job.model
     tokens = [_token(token, job) for token in _tokens(model)]
     lines = [f"{token} {number}" for number, token in enumerate([*tokens, BLANK])]
@@ -252,7 +252,10 @@ def _tokens(model: Any) -> list[str]:
 
 
 def _marked(token: str) -> str:
-    """A token of WordPiece, which marks what goes on within a word, as SentencePiece marks it: where one starts."""
+    """Return a WordPiece token, which is marked if it continues a word, as SentencePiece writes it.
+
+    SentencePiece marks the tokens that start a word instead.
+    """
     if token.startswith("[") and token.endswith("]"):
         return token
     return token[2:] if token.startswith("##") else f"{WORD_START}{token}"
@@ -266,13 +269,13 @@ def _token(token: str, job: _Job) -> str:
 
 
 def _most_symbols(model: Any) -> int:
-    """How many tokens NeMo lets one frame have."""
+    """Return the maximum number of tokens per frame in NeMo's greedy search."""
     most = model.cfg.decoding.get("greedy", {}).get("max_symbols", 10)
     return int(most or 10)
 
 
 def _quantize(folder: Path, name: str) -> None:
-    """A graph whose matrices are int8, in place of the one that is there."""
+    """Replace a graph with one whose matrices are int8."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     source, target = folder / f"{name}.onnx", folder / f"{name}.int8.onnx"
@@ -292,46 +295,46 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _compare(job: _Job, found: Floats, wanted: Floats) -> None:
-    """Look whether the graph says what the model says.
+    """Check that the output of the exported graph matches that of the model.
 
     Raises:
-        ConfigurationError: it does not.
+        ConfigurationError: If it does not.
     """
     job.tell("comparing")
     if found.shape != wanted.shape:
-        raise job.refuse(f"the exported graph gives {found.shape} where NeMo gives {wanted.shape}")
+        raise job.refuse(f"the output of the exported graph has shape {found.shape}, NeMo's has {wanted.shape}")
     if (apart := _apart(found, wanted)) > OUTPUTS_DIFFER:
-        raise job.refuse(f"the exported graph is {apart:.1%} off what NeMo says")
+        raise job.refuse(f"the output of the exported graph differs from NeMo's by {apart:.1%}")
 
 
 def _apart(found: Floats, wanted: Floats) -> float:
-    """The largest difference, as a share of the largest value."""
+    """Return the largest absolute difference as a share of the largest absolute value of ``wanted``."""
     return float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
 
 
 def _signal(features: FeatureSettings) -> Floats:
-    """Noise that swells and fades like speech, the same each time: float32 (samples,)."""
+    """Return noise whose amplitude varies like that of speech, the same on each call: float32 (samples,)."""
     samples = CHECK_FRAMES * features.hop_samples
     swell = 0.05 + np.sin(np.linspace(0.0, 9.0 * np.pi, samples)) ** 2
     return (0.1 * swell * np.random.default_rng(0).standard_normal(samples)).clip(-1, 1).astype(np.float32)
 
 
 def _feature_settings(model: Any, reference: str) -> FeatureSettings:
-    """What NeMo's preprocessor computes.
+    """Return the settings of NeMo's preprocessor.
 
     Raises:
-        ConfigurationError: it is of a kind, or has settings, that are not computed here.
+        ConfigurationError: If its class or its settings are not supported here.
     """
     preprocessor = model.preprocessor
     if type(preprocessor).__name__ != "AudioToMelSpectrogramPreprocessor":
-        raise ConfigurationError(refusal(reference, f"a model that hears through {type(preprocessor).__name__}"))
+        raise ConfigurationError(refusal(reference, f"a model with a {type(preprocessor).__name__}"))
     featurizer = preprocessor.featurizer
     normalize = NORMALIZATIONS.get(str(featurizer.normalize or "").lower())
     plain = (
         featurizer.window is not None and featurizer.log and not featurizer.exact_pad and featurizer.frame_splicing == 1
     )
     if normalize is None or not plain or featurizer.sample_rate != SAMPLE_RATE:
-        raise ConfigurationError(refusal(reference, "a model with features of its own kind"))
+        raise ConfigurationError(refusal(reference, "a model with unsupported features"))
     guard_value = featurizer.log_zero_guard_value_fn(torch.zeros((), dtype=torch.float32))
     return FeatureSettings(
         sample_rate=int(featurizer.sample_rate), mels=int(featurizer.nfilt), n_fft=int(featurizer.n_fft),
@@ -345,5 +348,5 @@ def _feature_settings(model: Any, reference: str) -> FeatureSettings:
 def _told(features: FeatureSettings) -> str:
     return (
         f"{features.mels} mel bands of {features.n_fft} points, window {features.window_samples}, hop"
-        f" {features.hop_samples}, pre-emphasis {features.preemphasis}, normalisation {features.normalize}"
+        f" {features.hop_samples}, pre-emphasis {features.preemphasis}, normalization {features.normalize}"
     )

@@ -1,9 +1,9 @@
-"""NeMo models from ``.nemo`` archives: only of the classes that their role allows, ready for use.
+"""Loading of NeMo models from ``.nemo`` archives, restricted to the classes that are allowed for each role.
 
-NeMo's own ``restore_from`` is not used: it changes the working directory of the whole process, puts a second copy of
-the weights on disk and on the device, lets the environment decide whether weights may run code, and makes whatever
-class it is called on. Here the archive is looked through first (``archive``), the class is taken from a closed list,
-and the weights are read straight from the archive, as nothing but numbers.
+NeMo's own ``restore_from`` is not used: it changes the working directory of the whole process, writes a second copy of
+the weights to disk and to the device, lets an environment variable decide whether weights may run code, and creates
+whatever class it is called on. Here the archive is checked first (``archive``), the class is chosen from a fixed list,
+and the weights are read directly from the archive with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -39,39 +39,40 @@ _PREFIX = "diarist-nemo-"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A NeMo model on its device, in evaluation mode."""
+    """Represents a NeMo model on its device, in evaluation mode."""
 
     model: Any
-    """An object of one of ``known.CLASSES``. Use it within ``runtime.using()``."""
+    """An instance of one of ``published_models.CLASSES``. Use it within ``runtime.using()``."""
 
     info: ModelInfo
     languages: tuple[str, ...]
-    """ISO 639-1, of a recogniser. Empty: not known, so that any language of a request has to be accepted."""
+    """The languages of a recognizer, ISO 639-1. If empty, they are unknown, and any requested language is accepted."""
 
     @property
     def name(self) -> str:
-        """As shown to users: the name on the hub or in the catalogue, or that of the file."""
+        """The name for users: the name on the hub or in the catalog, or the name of the file."""
         return self.info.name
 
 
 def load_model(
     reference: str, role: Role, settings: Settings, runtime: Runtime, named_by: str | None = None
 ) -> LoadedModel:
-    """The model that ``reference`` names, for ``role``; downloaded where it is nowhere on this machine.
+    """Load the model that ``reference`` names, which is downloaded if it is not on this machine.
 
     Args:
-        reference: path of a ``.nemo`` file, name on the hub, or name in NVIDIA's catalogue. Never from a request.
-        role: what it is to be used for; a model of another kind is refused.
-        settings: where and how to look.
-        runtime: where it runs.
-        named_by: the setting or the key of a configuration file that names it, for messages.
+        reference: The path of a ``.nemo`` file, a name on the hub, or a name in NVIDIA's catalog. It must never come
+            from a request.
+        role: The purpose of the model; a model of another kind is rejected.
+        settings: The settings that say where models are found and how they are downloaded.
+        runtime: The device.
+        named_by: The setting or the key of a configuration file that names the model, for messages.
 
     Raises:
-        ModelUnavailable: it could not be had.
-        ModelCorrupt: its file is damaged, hostile, or not the one that ``NEMO_SHA256`` names.
-        ConfigurationError: it is no model for this role, or the environment or a setting cannot be used.
-        ImportError: NeMo is not installed.
-        EngineUnavailable: NeMo or the memory of the device does not suffice for it.
+        ModelUnavailable: If the model is unavailable.
+        ModelCorrupt: If its file is damaged, unsafe, or does not have the hash in ``NEMO_SHA256``.
+        ConfigurationError: If the model is not for this role, or the environment or a setting cannot be used.
+        ImportError: If NeMo is not installed.
+        EngineUnavailable: If NeMo cannot be imported or there is too little memory for the model.
     """
     safe_import.refuse_unsafe_loading()
     hashes = archive.parse_hashes(settings.nemo_sha256)
@@ -84,8 +85,8 @@ def load_model(
     path = download.find(named, settings)
     if reference in hashes and (found := sha256_of(path)) != hashes[reference]:
         raise ModelCorrupt(
-            f"{named.words} is not the file that NEMO_SHA256 names: {path} has the SHA-256 {found}. Get it again, or"
-            " correct the hash."
+            f"{named.words} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {found}. Download it again,"
+            " or correct the hash."
         )
     with _folder() as folder, runtime.alone():
         try:
@@ -98,14 +99,14 @@ def load_model(
         model = _restore(named, class_name, unpacked, folder)
         _ready(model, role, runtime, named)
     shown = Path(reference).stem if named.is_path else reference
-    logger.info("Model %s is loaded from %s in %.1f s", shown, path, time.monotonic() - started)
+    logger.info("Model %s was loaded from %s in %.1f s", shown, path, time.monotonic() - started)
     languages = _languages(reference, unpacked.config) if role == "recognition" else ()
     return LoadedModel(model, ModelInfo(shown, role, published_models.licence(reference)), languages)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder, named after this process; sweeps those of processes that were killed."""
+    """Create a temporary folder whose name contains this process's ID; remove those of processes that were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         owner = path.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdecimal() and not _lives(int(owner)):
@@ -120,24 +121,25 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # it belongs to another user
     return True
 
 
 def _wrong_role(reference: Reference, class_name: str) -> ConfigurationError:
     kind = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
-    what = f"a {class_name}, a model for {kind}" if kind else f"a {class_name}" if class_name else "of no known class"
+    what = (f"of class {class_name}" if class_name else "of unknown class") + (f", a model for {kind}" if kind else "")
     wanted = " or ".join(published_models.CLASSES[reference.role])
     return ConfigurationError(
-        f"{reference.words} is {what}, but a model for {reference.role} is needed here: a {wanted}. Name another one."
+        f"{reference.words} is {what}, but a model for {reference.role} is required: {wanted}. Name another model."
     )
 
 
 def _restore(reference: Reference, class_name: str, unpacked: Archive, folder: Path) -> Any:
-    """The model on the CPU, with its weights.
+    """Create the model on the CPU and load its weights.
 
     Raises:
-        ModelCorrupt: the configuration or the weights do not make such a model.
+        ModelCorrupt: If the configuration or the weights do not fit the class.
+        EngineUnavailable: If there is too little memory.
     """
     import nemo.collections.asr.models as classes
     from nemo.utils.app_state import AppState
@@ -149,9 +151,9 @@ def _restore(reference: Reference, class_name: str, unpacked: Archive, folder: P
         config = OmegaConf.load(folder / archive.CONFIG)
         config = OmegaConf.to_container(config.get("model", config), resolve=True)
         archive.check_targets(config, unpacked.path)
-        config["target"] = f"{kind.__module__}.{kind.__qualname__}"  # where the class lies in this NeMo
+        config["target"] = f"{kind.__module__}.{kind.__qualname__}"  # older versions of NeMo had other modules
         AppState().model_restore_path = str(unpacked.path)
-        kind._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - where its files are
+        kind._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - tells it where its files are
         try:
             model = kind.from_config_dict(config=OmegaConf.create(config))
         finally:
@@ -163,15 +165,15 @@ def _restore(reference: Reference, class_name: str, unpacked: Archive, folder: P
         raise ModelCorrupt(f"{reference.words} cannot be used. {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelCorrupt(
-            f"{reference.words} has weights that are more than numbers, or damaged ({unpacked.path}), so it is not"
-            " loaded. Get the file from its publisher."
+            f"{reference.words} has weights that are damaged or contain more than tensors ({unpacked.path}), so it is"
+            " not loaded. Get the file from its publisher."
         ) from error
     except (OmegaConfBaseException, *_UNFIT) as error:
         if is_out_of_memory(error):
-            raise EngineUnavailable(f"{reference.words} needs more memory than there is.") from error
+            raise EngineUnavailable(f"{reference.words} needs more memory than is available.") from error
         raise ModelCorrupt(
-            f"{reference.words} cannot be made from {unpacked.path}: {_first_line(error)}. The file is damaged, or of"
-            " a version of NeMo that this one cannot read; get it again."
+            f"{reference.words} cannot be loaded from {unpacked.path}: {_first_line(error)}. The file is damaged, or"
+            " was written by a version of NeMo that this one cannot read; download it again."
         ) from error
     if type(model) is not kind:
         raise _wrong_role(reference, type(model).__name__)
@@ -189,7 +191,7 @@ _UNFIT = (
     ImportError,
     AssertionError,
 )
-"""What comes of building a model from a configuration that does not fit, and of weights that are cut off."""
+"""The errors that NeMo and PyTorch raise for an invalid configuration and for truncated weights."""
 
 
 def _first_line(error: BaseException) -> str:
@@ -197,7 +199,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> None:
-    """Move the model to its device, for use only, with nothing in it left to chance."""
+    """Move the model to its device and prepare it for inference, without dropout and dither."""
     try:
         model.to(runtime.device)
     except RuntimeError as error:
@@ -205,8 +207,8 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
             raise
         runtime.free_memory()
         raise EngineUnavailable(
-            f"{reference.words} does not fit into the memory of {runtime.name}: use a smaller model, let nothing else"
-            " run there, or set NEMO_DEVICE to another device."
+            f"{reference.words} does not fit into the memory of {runtime.name}: use a smaller model, stop other"
+            " programs on that device, or set NEMO_DEVICE to another device."
         ) from error
     model.eval()
     model.freeze()
@@ -214,11 +216,11 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
     if hasattr(featurizer, "dither"):
         featurizer.dither = 0.0
     if hasattr(featurizer, "pad_to") and role in ("recognition", "diarization"):
-        featurizer.pad_to = 0  # as NeMo's own transcribe() and diarize() do
+        featurizer.pad_to = 0  # NeMo's own transcribe() and diarize() do the same
 
 
 def _languages(reference: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is published of the model, else what its tokenizer says, else what its name says."""
+    """Return the languages from the list of published models, from its tokenizer, or from its name, in this order."""
     published = published_models.find(reference)
     if published and published.languages:
         return published.languages

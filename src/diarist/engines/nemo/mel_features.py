@@ -1,4 +1,4 @@
-"""Features of any stretch of a recording, the same as if those of the whole were computed at once."""
+"""NeMo's features of any part of a recording, identical to those computed from the whole recording at once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from diarist.engines.nemo.device import Runtime
 from diarist.types import Audio, Samples
 
 STD_FLOOR = 1e-5
-"""Added to every standard deviation, as NeMo's normalisation does."""
+"""The value that NeMo's normalization adds to every standard deviation."""
 
 BLOCK_FRAMES = 6_000
-"""A minute: what is computed at once where the whole recording has to be heard for its mean."""
+"""The number of frames, one minute, that are computed at once for the mean over the whole recording."""
 
 
 class MelReader:
-    """Reads the features of a NeMo preprocessor in blocks, so that hours take no more memory than minutes.
+    """Computes the features of a NeMo preprocessor in blocks, so that hours need no more memory than minutes.
 
-    Each block is computed with the samples around it that its windows touch. A normalisation over the recording is
-    taken out of the preprocessor, which from then on gives plain features, and done here in two passes.
+    Each block is computed with the surrounding samples that its windows overlap. If the preprocessor normalizes over
+    the recording, that normalization is switched off in the preprocessor and done here in two passes.
     """
 
     def __init__(self, preprocessor: Any, runtime: Runtime) -> None:
@@ -31,19 +31,19 @@ class MelReader:
         self._preprocessor = preprocessor
         self._runtime = runtime
         self._hop: int = featurizer.hop_length
-        # half a window on either side, a sample for pre-emphasis, in whole frames
+        # half a window on either side and one sample for pre-emphasis, in frames
         self._margin = math.ceil((featurizer.n_fft // 2 + 1) / self._hop) + 1
         self._normalize = featurizer.normalize if featurizer.normalize in ("per_feature", "all_features") else None
         if self._normalize:
             featurizer.normalize = "NA"
 
     def frames(self, samples: Samples) -> int:
-        """How many features a recording has."""
+        """Return the number of frames of a recording."""
         length = torch.tensor([len(samples)])
         return max(0, int(self._preprocessor.featurizer.get_seq_len(length)))
 
     def read(self, samples: Samples, first: int, stop: int) -> torch.Tensor:
-        """Plain features ``first`` to ``stop``: float32 (1, features, stop - first)."""
+        """Return the features of frames ``first`` to ``stop`` before normalization: (1, features, stop - first)."""
         lead = min(self._margin, first)
         part = Audio(samples).part((first - lead) * self._hop, (stop + self._margin) * self._hop)
         signal = self._runtime.tensor(np.array(part))[None]
@@ -52,7 +52,7 @@ class MelReader:
         return features[:, :, lead : lead + stop - first]
 
     def normaliser(self, samples: Samples) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What makes of plain features of this recording what the model wants: (1, features, frames) both."""
+        """Return a function that normalizes features of this recording; its input and output: (1, features, frames)."""
         frames = self.frames(samples)
         if self._normalize is None or frames == 0:
             return _as_they_are

@@ -1,4 +1,4 @@
-"""What an exported ONNX graph still needs before onnxruntime and onnx-asr can use it."""
+"""Changes to exported ONNX graphs that onnxruntime and onnx-asr need before they can use them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import onnx
 
 INLINE_BYTES = 1_024
-"""Smaller tensors stay within the graph."""
+"""The minimum size of tensors that are moved out of the graph."""
 
 ALIGNMENT_BYTES = 4_096
-"""Of the weights in their file, so that onnxruntime can map them into memory."""
+"""The alignment of the weights in their file, so that onnxruntime can map them into memory."""
 
 LENGTH = "length"
 TRIMMED = "audio_signal_within_length"
@@ -21,23 +21,23 @@ TRIMMED = "audio_signal_within_length"
 def gather_weights(path: Path) -> None:
     """Move the weights of the graph at ``path`` into one file beside it, ``<name>.data``.
 
-    A graph is one message of Protocol Buffers, which cannot hold 2 GB; what PyTorch writes for a larger model is a file
-    for each tensor. Those are copied one by one and removed, so that no more than one tensor is in memory.
+    A graph is a single Protocol Buffers message, which cannot exceed 2 GB. For larger models PyTorch writes one file
+    per tensor. These files are copied one by one and removed, so that only one tensor is in memory at a time.
 
     Raises:
-        OSError: reading or writing failed.
+        OSError: If reading or writing fails.
     """
     model = onnx.load(str(path), load_external_data=False)
     _constants_to_initializers(model.graph)
     target = path.with_name(f"{path.name}.data")
-    gathered = path.with_name(f"{path.name}.gathered")  # the target's name may be that of a part
+    gathered = path.with_name(f"{path.name}.gathered")  # a file of the target's name may exist and be read here
     parts: set[Path] = set()
     with gathered.open("wb") as out:
         for tensor in _tensors(model.graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 content, part = _content(tensor, path.parent)
                 parts.add(part)
-                if len(content) < INLINE_BYTES:  # shapes, which have to be known before any other file is read
+                if len(content) < INLINE_BYTES:  # shapes, which onnxruntime needs before it reads other files
                     _put_inline(tensor, content)
                     continue
             elif tensor.ByteSize() < INLINE_BYTES:
@@ -54,10 +54,11 @@ def gather_weights(path: Path) -> None:
 
 
 def accept_length(path: Path) -> None:
-    """Give the graph at ``path`` the input ``length`` where it has none, and let it hear no frame beyond that.
+    """Add the input ``length`` to the graph at ``path`` if it has none, and discard all frames beyond that length.
 
-    NeMo exports convolutional encoders without it, and with the masks of their convolutions turned off: what is filled
-    up behind the last frame would be heard. For one recording at a time this is what the masks do.
+    NeMo exports convolutional encoders without this input and with the masks of their convolutions turned off, so
+    that padding after the last frame would affect the output. For one recording at a time, discarding the padding has
+    the same effect as the masks.
     """
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
@@ -77,7 +78,7 @@ def accept_length(path: Path) -> None:
 
 
 def keep_output(path: Path, name: str) -> None:
-    """Let the graph at ``path`` have no output but ``name``."""
+    """Remove all outputs of the graph at ``path`` except ``name``."""
     model = onnx.load(str(path), load_external_data=False)
     (kept,) = (value for value in model.graph.output if value.name == name)
     del model.graph.output[:]
@@ -86,7 +87,7 @@ def keep_output(path: Path, name: str) -> None:
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Large constants become initialisers, the only tensors whose content may lie in another file everywhere."""
+    """Turn large constants into initializers, the only tensors that every runtime can read from another file."""
     kept = []
     for node in graph.node:
         tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
@@ -101,7 +102,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
-    """The initialisers of the graph and of the graphs within it; and the constants within those."""
+    """Yield the initializers of the graph and its subgraphs, and external constants."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -112,7 +113,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
 
 
 def _content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
-    """The bytes of a tensor that lies in another file, and that file."""
+    """Return the bytes of a tensor that is stored in another file, and the path of that file."""
     place = {entry.key: entry.value for entry in tensor.external_data}
     path = folder / place["location"]
     with path.open("rb") as source:
@@ -121,14 +122,14 @@ def _content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
 
 
 def _put_inline(tensor: Any, content: bytes) -> None:
-    """Let the tensor lie in the graph."""
+    """Store the content of the tensor in the graph."""
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT
     tensor.raw_data = content
 
 
 def _point(tensor: Any, location: str, offset: int, length: int) -> None:
-    """Let the tensor lie in ``location``."""
+    """Make the tensor refer to a part of the file ``location``."""
     for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
         tensor.ClearField(field)
     del tensor.external_data[:]

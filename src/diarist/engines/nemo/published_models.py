@@ -1,7 +1,7 @@
-"""What is known of the models that NVIDIA publishes for NeMo: what each is for, its licence, its languages.
+"""The models that NVIDIA publishes for NeMo, with their roles, licenses and languages.
 
-Licences and languages are those of the models' own pages (``origin``), which have the last word; where a page could not
-be compared, the licence says so. Nothing here imports PyTorch or NeMo.
+Licenses and languages are those on the models' own pages (``origin``), which are authoritative. For a page that could
+not be checked, the license refers to the page. This module imports neither PyTorch nor NeMo.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["recognition", "diarization", "embedding", "vad"]
-"""What a model is used for."""
+"""The purpose of a model."""
 
 CLASSES: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
@@ -35,7 +35,7 @@ CLASSES: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         "vad": ("EncDecClassificationModel", "EncDecFrameClassificationModel"),
     }
 )
-"""The classes of ``nemo.collections.asr.models`` that serve each role, and the only ones that are ever made."""
+"""The classes of ``nemo.collections.asr.models`` for each role. No other classes are ever instantiated."""
 
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -43,10 +43,10 @@ FORMER_NAMES: Mapping[str, str] = MappingProxyType(
         "EncDecHybridRNNTCTCModelBPE": "EncDecHybridRNNTCTCBPEModel",
     }
 )
-"""Classes of older archives, and what they are called now."""
+"""The current names of classes in older archives."""
 
 NOTHING_KNOWN = "unknown"
-"""Licence of a model that is not in the list."""
+"""The license of a model that is not in the list."""
 
 _EUROPEAN = (
     "bg", "hr", "cs", "da", "nl", "en", "et", "fi", "fr", "de", "el", "hu", "it", "lv", "lt", "mt", "pl", "pt", "ro",
@@ -61,56 +61,56 @@ NVIDIA_OPEN = "NVIDIA Open Model License"
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A published model."""
+    """Represents a published model."""
 
     name: str
-    """On the hub (``nvidia/...``) or in NVIDIA's catalogue."""
+    """The name on the hub (``nvidia/...``) or in NVIDIA's catalog."""
 
     role: Role
     class_name: str
-    """Class in ``nemo.collections.asr.models``."""
+    """The class in ``nemo.collections.asr.models``."""
 
     licence: str
     origin: str
-    """Address of the publisher's page."""
+    """The URL of the publisher's page."""
 
     languages: tuple[str, ...] = ()
-    """ISO 639-1; empty where the words do not matter, or where nothing is known."""
+    """ISO 639-1 codes; empty if the model does not depend on the language or the languages are unknown."""
 
     max_speakers: int | None = None
-    """The most that a diarizer tells apart; None where there is no bound."""
+    """The maximum number of speakers that a diarizer can distinguish; None if there is no limit."""
 
 
 def find(reference: str) -> KnownModel | None:
-    """The published model that a reference means: by its name with or without publisher, or a file named after it.
+    """Return the published model for a reference: a name with or without the publisher, or a file named after it.
 
-    That a file is what its name says is taken on trust, for what is shown; what it is used for goes by its content.
+    The name of a file is trusted only for information that is shown; what a file is used for depends on its content.
     """
     return _by_stem().get(stem(reference))
 
 
 def stem(reference: str) -> str:
-    """``nvidia/X``, ``X`` and ``/models/X.nemo`` as ``x``."""
+    """Return the normalized name of a model: ``x`` for ``nvidia/X``, ``X`` and ``/models/X.nemo``."""
     return PurePath(reference.replace("\\", "/")).name.lower().removesuffix(".nemo")
 
 
 def languages_by_name(reference: str) -> tuple[str, ...]:
-    """Languages (ISO 639-1) that a name in NVIDIA's fashion tells, ``stt_de_...``; empty where it tells none."""
+    """Return the languages (ISO 639-1) in a name of the form ``stt_de_...``; empty for other names."""
     match = re.match(r"stt_([a-z]{2}|enes)_", stem(reference))
     if match is None:
         return ()
-    # by and ua are countries: the languages are be and uk
+    # by and ua are country codes; the codes of the languages are be and uk
     return {"enes": ("en", "es"), "by": ("be",), "ua": ("uk",)}.get(match[1], (match[1],))
 
 
 def languages(reference: str) -> tuple[str, ...]:
-    """Languages (ISO 639-1) of a recogniser, as far as they are known; empty where nothing is known."""
+    """Return the languages (ISO 639-1) of a recognizer; empty if they are unknown."""
     model = find(reference)
     return model.languages if model and model.languages else languages_by_name(reference)
 
 
 def licence(reference: str) -> str:
-    """Licence of a model; ``NOTHING_KNOWN`` for one that is not in the list."""
+    """Return the license of a model; ``NOTHING_KNOWN`` if it is not in the list."""
     model = find(reference)
     return model.licence if model else NOTHING_KNOWN
 

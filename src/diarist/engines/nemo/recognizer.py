@@ -1,4 +1,4 @@
-"""The NeMo recogniser: any model with word times, over windows of speech in batches."""
+"""The NeMo recognizer: any model with word timestamps, applied to windows of speech in batches."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Samples, Seconds, Span
 
 SHORTEST: Seconds = 1.0
-"""Shorter windows are filled up with silence at their end, as in NeMo: normalisation needs some frames."""
+"""Shorter windows are padded with silence at their end, as in NeMo, because normalization needs several frames."""
 
 BATCH_ON_CPU = 4
-"""More windows at a time cost memory and save no time."""
+"""The batch size on a CPU. Larger batches need more memory and save no time."""
 
 LARGEST_BATCH = 64
-"""More windows at a time than this bring no more speed on a GPU."""
+"""The maximum batch size on a GPU. Larger batches are not faster."""
 
 BYTES_A_WINDOW = 600 * 2**20
-"""Twice what a window of 30 s takes in 32-bit numbers with the architecture of parakeet-tdt-0.6b-v3 (0.29 GB, as the
-second window of a batch raised the peak on a CPU), for there are models of twice its size."""
+"""The memory to reserve per window: twice what a window of 30 s takes in float32 with the architecture of
+parakeet-tdt-0.6b-v3 (0.29 GB, measured on a CPU as the increase of the peak by the second window of a batch), because
+there are models of twice its size."""
 
 
 def load(settings: Settings) -> Loaded[Recognizer]:
-    """The model that the settings name, or else the diarizer's configuration.
+    """Load the recognizer that the settings name, or otherwise the one that the diarizer's configuration names.
 
     Raises:
-        ModelError: it could not be had, or is damaged.
-        ConfigurationError: it is no recogniser, or none that tells the times of words; or the configuration cannot be
-            used.
+        ModelError: If the model is unavailable or damaged.
+        ConfigurationError: If the model is not a recognizer or does not output word timestamps, or if the
+            configuration cannot be used.
     """
     runtime = Runtime.of(settings)
     reference, named_by = recognizer_model(settings)
@@ -50,13 +51,13 @@ def load(settings: Settings) -> Loaded[Recognizer]:
 
 
 class NemoRecognizer:
-    """Recognition with a NeMo model. Keeps no state between calls.
+    """Recognizes speech with a NeMo model. Keeps no state between calls.
 
     Args:
-        decoder: a model, and how it is read.
-        languages: those that it knows, ISO 639-1; empty where that is not known.
-        runtime: where it runs.
-        batch: windows at a time; 0 goes by the free memory.
+        decoder: The model and its decoding method.
+        languages: The languages of the model, ISO 639-1; empty if they are unknown.
+        runtime: The device.
+        batch: The batch size in windows; 0 chooses it by the free memory.
     """
 
     def __init__(self, decoder: Decoder, languages: Sequence[str], runtime: Runtime, batch: int = 0) -> None:
@@ -82,20 +83,20 @@ class NemoRecognizer:
         return Recognition(words, language or assumed, None if language is None else 1.0)
 
     def _check(self, language: str | None) -> None:
-        """What is not known of a model cannot be checked: any language is taken then."""
+        """Raise InvalidOption if the model does not support the language; accept any if its languages are unknown."""
         if language is not None and self._languages and language not in self._languages:
             known = ", ".join(self._languages)
-            raise InvalidOption(f"language {language!r} is not one that this model knows: {known}")
+            raise InvalidOption(f"This model does not support the language {language!r}; it supports {known}.")
 
     def _read(
         self, audio: Audio, heard: Sequence[Span], language: str | None, report: Callable[[float], None]
     ) -> tuple[RecognizedWord, ...]:
-        """The words of all windows, in order."""
+        """Return the words of all windows, in order."""
 
         def decode(part: Sequence[int]) -> list[list[Token]]:
             return self._decode([audio.cut(heard[number]).samples for number in part], language)
 
-        # Windows of like length go together. The longest come first: if memory runs out, then at once.
+        # Windows of similar length form a batch. The longest come first, so that memory runs out at once or never.
         order = sorted(range(len(heard)), key=lambda number: (-heard[number].duration, number))
         batch = self._batch or self._fitting()
         said = dict(zip(order, self._runtime.in_batches(order, decode, batch, report), strict=True))
@@ -116,7 +117,7 @@ class NemoRecognizer:
             return self._decoder.decode(self._runtime.tensor(signal), self._runtime.tensor(lengths), language)
 
     def _fitting(self) -> int:
-        """As many windows at a time as the device has memory for."""
+        """Return the number of windows that fit into the free memory of the device."""
         device = self._runtime.device
         if device.type == "cpu":
             return BATCH_ON_CPU

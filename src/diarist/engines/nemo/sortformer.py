@@ -1,4 +1,4 @@
-"""Sortformer: one network from audio to who speaks in every frame, overlap included.
+"""The diarizer ``sortformer``: one network that predicts which speakers are active in every frame, overlap included.
 
 Park et al., "Sortformer: seamless integration of speaker diarization and ASR by bridging timestamps and tokens" (2024,
 arXiv 2409.06656); Medennikov et al., "Streaming Sortformer: speaker cache-based online speaker diarization with
@@ -28,35 +28,39 @@ from diarist.types import SAMPLE_RATE, Audio, Diarization, Progress, Samples, Se
 NAME = "sortformer"
 
 LONGEST_WHOLE: Seconds = 300.0
-"""The longest recording of a model that hears it as a whole: its memory grows with the square of the length,
-to 3 GB here and 12 GB at twice the length with a model of the published size."""
+"""The maximum duration for a model that processes the whole recording at once. Its memory grows with the square of
+the duration: a model of the published size needs 3 GB for this duration and 12 GB for twice as much."""
 
 SHORTEST_WHOLE_SAMPLES = SAMPLE_RATE // 10
-"""Shorter recordings are filled up with silence for such a model, which normalises and needs some frames for that."""
+"""Shorter recordings are padded with silence for such a model, because its normalization needs several frames."""
 
 
 class Hearing(Protocol):
-    """A Sortformer model, whichever way it hears a recording."""
+    """Inference with a Sortformer model, either streaming or over the whole recording."""
 
     @property
     def longest(self) -> Seconds | None:
-        """The longest recording that it takes, or None where there is no limit."""
+        """The maximum duration of a recording, or None if there is no limit."""
         ...
 
     def probability(self, samples: Samples, done: Callable[[float], None]) -> Floats:
-        """How probable each speaker is in each frame, float32 (frames, speakers), 0..1.
+        """Return the probability of each speaker in each frame, float32 (frames, speakers), 0..1.
+
+        Args:
+            samples: The recording, float32 (samples,).
+            done: Called with the share of the recording that has been processed, 0..1.
 
         Raises:
-            EngineUnavailable: the device has too little memory.
+            EngineUnavailable: If the device has too little memory.
         """
         ...
 
 
 class StreamedHearing:
-    """Chunk by chunk, with a memory of the speakers: any length in the same memory.
+    """Processes a recording chunk by chunk with a speaker cache, so that memory does not depend on its duration.
 
-    What NeMo's ``forward`` does in streaming mode, but for features and results, which it holds for the whole recording
-    (and joins anew with every chunk).
+    It computes what NeMo's ``forward`` computes in streaming mode. NeMo, however, holds the features and the results of
+    the whole recording in memory and concatenates the results anew with every chunk.
     """
 
     longest: Seconds | None = None
@@ -106,7 +110,10 @@ class StreamedHearing:
 
 
 class WholeHearing:
-    """All at once, as models do that are not trained for streaming; a cut would lose who is who."""
+    """Processes the whole recording at once, for models that are not trained for streaming.
+
+    Such a model cannot process chunks, since its speaker labels would not match between them.
+    """
 
     longest: Seconds | None = LONGEST_WHOLE
 
@@ -129,13 +136,13 @@ class WholeHearing:
 
 
 class SortformerDiarizer:
-    """Diarization by Sortformer, for as many speakers as its model has outputs. Keeps no state between calls."""
+    """Diarizes with Sortformer, for at most as many speakers as its model has outputs. Keeps no state between calls."""
 
     def __init__(self, loaded: LoadedModel, runtime: Runtime, config: SortformerConfig) -> None:
         model = loaded.model
         featurizer = model.preprocessor.featurizer
         if featurizer.sample_rate != SAMPLE_RATE:
-            message = f"SORTFORMER_MODEL: {loaded.name} is for {featurizer.sample_rate} Hz; one for 16000 Hz is needed."
+            message = f"SORTFORMER_MODEL: {loaded.name} is for {featurizer.sample_rate} Hz; it must be for 16000 Hz."
             raise ConfigurationError(message)
         self.speakers: int = model.sortformer_modules.n_spk
         self._step: Seconds = model.encoder.subsampling_factor * featurizer.hop_length / SAMPLE_RATE
@@ -151,15 +158,16 @@ class SortformerDiarizer:
 
     @property
     def longest(self) -> Seconds | None:
-        """The longest recording that it takes, or None where there is no limit."""
+        """The maximum duration of a recording, or None if there is no limit."""
         return self._hearing.longest
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        """See ``Diarizer``.
+        """Diarize a recording; see ``Diarizer``.
 
         Raises:
-            InvalidOption: more speakers are asked for than the model can tell apart.
-            AudioTooLong: the model hears a recording as a whole, and this one is too long for that.
+            InvalidOption: If more speakers are requested than the model can distinguish.
+            AudioTooLong: If the model processes the whole recording at once, and this one is too long for that.
+            ModelError: If the output of the model is not finite.
         """
         least, most = hints.bounds()
         self._check(audio, least)
@@ -170,8 +178,8 @@ class SortformerDiarizer:
         heard = self._hearing.probability(audio.samples, lambda done: progress("segmentation", done))
         if not np.isfinite(heard).all():
             raise ModelError(
-                f"{self._name} gives results that are no numbers, computing in {self._precision}: set NEMO_PRECISION to"
-                " fp32, or SORTFORMER_MODEL to another model."
+                f"The output of {self._name} in {self._precision} contains values that are not finite: set"
+                " NEMO_PRECISION to fp32, or SORTFORMER_MODEL to another model."
             )
         progress("segmentation", 1.0)
         heard = heard[: int(np.ceil(audio.duration / self._step))]
@@ -181,29 +189,30 @@ class SortformerDiarizer:
     def _check(self, audio: Audio, least: int) -> None:
         if least > self.speakers:
             raise InvalidOption(
-                f"{self._name} tells at most {self.speakers} speakers apart, not {least}: ask for fewer, or set"
-                " DIARIZER to auto or clustering, which know no such limit."
+                f"{self._name} can distinguish at most {self.speakers} speakers, not {least}: request fewer speakers,"
+                " or set DIARIZER to auto or clustering, which have no such limit."
             )
         if self.longest is not None and audio.duration > self.longest:
             raise AudioTooLong(
-                f"{self._name} hears a recording as a whole, and {audio.duration:.0f} s are too long for that (at most"
-                f" {self.longest:.0f} s): set SORTFORMER_MODEL to a streaming model, or DIARIZER to auto or clustering."
+                f"{self._name} processes a recording as a whole, which is limited to {self.longest:.0f} s, but this one"
+                f" has {audio.duration:.0f} s: set SORTFORMER_MODEL to a streaming model, or DIARIZER to auto or"
+                " clustering."
             )
 
 
 def load(settings: Settings) -> Loaded[Diarizer]:
-    """Sortformer and its configuration, as set.
+    """Load the diarizer ``sortformer`` with its configuration.
 
     Raises:
-        ModelError: the model could not be had, or is damaged.
-        ConfigurationError: the configuration, or the model for it, cannot be used.
+        ModelError: If the model is unavailable or damaged.
+        ConfigurationError: If the configuration, or the model that it names, cannot be used.
     """
     diarizer = load_sortformer(settings)
     return Loaded(diarizer, (diarizer.info,), Runtime.of(settings).name)
 
 
 def load_sortformer(settings: Settings) -> SortformerDiarizer:
-    """The same, with what it can do; see ``load``."""
+    """Load Sortformer as a ``SortformerDiarizer``, which has its limits as properties; raises what ``load`` raises."""
     runtime = Runtime.of(settings)
     config = read_config(settings)
     loaded = load_model(settings.sortformer_model, "diarization", settings, runtime, "SORTFORMER_MODEL")

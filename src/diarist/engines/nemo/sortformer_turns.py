@@ -1,4 +1,4 @@
-"""From the probability of each speaker in each frame to turns, of as many speakers as the caller asks for."""
+"""Post-processing of Sortformer: turns from the probability of each speaker in each frame, and speaker hints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from diarist.engines.multiscale.binarization import Binarization, speech_spans
 from diarist.types import Diarization, Seconds, Span, Turn
 
 UNIT: Seconds = 0.01
-"""NeMo decides in units of 10 ms, whatever the model's frames: with an offset above the onset it makes a difference."""
+"""NeMo applies thresholds in steps of 10 ms, whatever the model's frames; this matters if offset is above onset."""
 
 MIN_PROBABILITY = 0.1
-"""A speaker who is less probable than this throughout is not found, however many are asked for."""
+"""A speaker whose probability is below this in all frames is not found, however many speakers are requested."""
 
 LOWERING = 0.8
-"""Where speakers are missing, thresholds are lowered to this share at a time."""
+"""The factor by which the thresholds are lowered repeatedly if fewer speakers are found than requested."""
 
 Spans = tuple[Span, ...]
 
@@ -27,20 +27,22 @@ class TurnFinder:
     """Finds the turns of one recording."""
 
     step: Seconds
-    """From one frame to the next."""
+    """The interval between two frames."""
 
     rule: Binarization
     duration: Seconds
-    """Of the recording; turns end with it."""
+    """The duration of the recording, at which turns are cut off."""
 
     def find(self, probability: Floats, least: int, most: int, diarizer: str) -> Diarization:
-        """Turns of at least ``least`` speakers, where the frames know of so many, and at most ``most``.
+        """Return the turns of at least ``least`` speakers, if the probabilities allow it, and at most ``most``.
 
         Args:
-            probability: of each speaker, float32 (frames, speakers), 0..1.
-            least: as many speakers get a turn, as far as each is ``MIN_PROBABILITY`` somewhere.
-            most: the least active of more speakers are taken for one of the others, stretch by stretch.
-            diarizer: the name of what found the probabilities.
+            probability: The probability of each speaker, float32 (frames, speakers), 0..1.
+            least: The minimum number of speakers. It is reached only by speakers whose probability is at least
+                ``MIN_PROBABILITY`` in some frame.
+            most: The maximum number of speakers. If there are more, each segment of the least active speakers is
+                assigned to one of the others.
+            diarizer: The name of the diarizer.
         """
         found = self._speakers(probability, range(probability.shape[1]), self.rule)
         if len(found) > most:
@@ -52,10 +54,10 @@ class TurnFinder:
         return diarization_of(turns, voices, probability, Grid(self.step), diarizer)
 
     def _speakers(self, probability: Floats, columns: range | list[int], rule: Binarization) -> dict[int, Spans]:
-        """The stretches of each column that has any."""
+        """Return the segments of each column that has any."""
         units = max(1, round(self.step / UNIT))
         grid = Grid(self.step / units)
-        # what reaches the end is judged by its full length, padding included, as NeMo does, and cut afterwards
+        # a segment at the end is filtered by its full duration, padding included, as in NeMo, and cut off afterwards
         beyond = len(probability) * self.step + abs(rule.pad_offset)
         found: dict[int, Spans] = {}
         for column in columns:
@@ -65,10 +67,10 @@ class TurnFinder:
         return found
 
     def _fold(self, probability: Floats, found: dict[int, Spans], most: int) -> tuple[Floats, dict[int, Spans]]:
-        """The ``most`` most active speakers; the others' speech is that of whoever of them is most probable there.
+        """Keep the ``most`` most active speakers and assign each segment of the others to the most probable of them.
 
-        It goes to somebody, since what nobody says is not transcribed: one voice taken for two is the usual reason for
-        there being too many.
+        The segments are not dropped, because speech without a speaker is not transcribed, and the usual reason for too
+        many speakers is that one person was detected as two.
         """
         ranked = _most_active(found)
         kept, others = sorted(ranked[:most]), ranked[most:]
@@ -82,7 +84,7 @@ class TurnFinder:
         return folded, self._speakers(folded, kept, self.rule)
 
     def _missing(self, probability: Floats, found: dict[int, Spans], wanted: int) -> dict[int, Spans]:
-        """Up to ``wanted`` speakers more: those that get a turn by the smallest concession."""
+        """Return up to ``wanted`` more speakers: those that get a turn by the smallest relaxation of the thresholds."""
         more: dict[int, Spans] = {}
         for rule in _concessions(self.rule):
             left = [column for column in range(probability.shape[1]) if column not in found and column not in more]
@@ -94,12 +96,12 @@ class TurnFinder:
 
 
 def _most_active(found: dict[int, Spans]) -> list[int]:
-    """Columns by how long they speak, the longest first."""
+    """Return the columns sorted by the duration of their speech, the longest first."""
     return sorted(found, key=lambda column: (-sum(span.duration for span in found[column]), column))
 
 
 def _concessions(rule: Binarization) -> list[Binarization]:
-    """Short turns first, then lower thresholds, at last both."""
+    """Return increasingly relaxed parameters: first short turns, then lower thresholds, finally both."""
     rules = [replace(rule, min_duration_on=0.0)]
     share = LOWERING
     while rule.onset * share >= MIN_PROBABILITY:

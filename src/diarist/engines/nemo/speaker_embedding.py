@@ -1,4 +1,4 @@
-"""What voices sound like: a NeMo speaker model (TitaNet and its kind) over windows of a recording."""
+"""Speaker embeddings of windows of a recording, by a NeMo speaker model such as TitaNet."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from diarist.engines.nemo.device import Runtime
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
 SHORTEST: Seconds = 0.5
-"""A shorter window is filled up by repetition, as NeMo does within a batch: the least that its configurations use."""
+"""Shorter windows are padded by repetition, as NeMo does within a batch. This is the minimum in its configurations."""
 
 
 class NemoSpeakerEncoder:
-    """A speaker model: ``diarist.engines.multiscale.diarizer.SpeakerEncoder``.
+    """Implements ``diarist.engines.multiscale.diarizer.SpeakerEncoder`` with a NeMo speaker model.
 
     Args:
-        model: an ``EncDecSpeakerLabelModel`` in evaluation mode, on the device of ``runtime``.
-        runtime: where it runs.
-        batch: windows at a time.
+        model: An ``EncDecSpeakerLabelModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: The device.
+        batch: The batch size in windows.
     """
 
     def __init__(self, model: Any, runtime: Runtime, batch: int) -> None:
         self._model = model
         self._runtime = runtime
         self._batch = batch
-        # Where convolutions are masked, a padded window gives what it gives alone; else only equals go together.
+        # With masked convolutions, padding does not change an embedding; otherwise a batch has windows of one length.
         self._masked = bool(model.cfg.encoder.get("conv_mask", False))
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> NDArray[np.float32]:
-        """One embedding a window, float32 (windows, values), as ``infer_segment`` gives it for the window alone."""
+        """Return one embedding per window, float32 (windows, values), as ``infer_segment`` does for a single window."""
         if not windows:
             return np.zeros((0, 0), dtype=np.float32)
-        pieces = [self._piece(audio, window) for window in windows]  # views, but for the shortest
+        pieces = [self._piece(audio, window) for window in windows]  # views, except for windows that are padded
         order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))
         done = 0
 

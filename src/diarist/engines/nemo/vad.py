@@ -1,4 +1,4 @@
-"""Where there is speech: NeMo's MarbleNets, which judge frames or windows.
+"""Voice activity detection with NeMo's MarbleNet models, which classify frames or windows.
 
 Jia et al., "MarbleNet: deep 1D time-channel separable convolutional neural network for voice activity detection"
 (2021, arXiv 2010.13886).
@@ -23,52 +23,53 @@ from diarist.errors import ConfigurationError
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds
 
 BLOCK_FRAMES = 3_000
-"""Frames that a frame model judges at once, a minute of 20 ms each: bounds the memory for long recordings."""
+"""The number of frames of 20 ms, one minute, that a frame model classifies at once, to limit the memory."""
 
 SMOOTHED_STEP: Seconds = 0.01
-"""Step of the frames that smoothing gives, whatever the windows' shift, as in NeMo."""
+"""The interval of frames after smoothing, whatever the shift of the windows, as in NeMo."""
 
 SHORTEST_WINDOW: Seconds = 0.05
-"""Less has no spectrum to judge."""
+"""The minimum duration of a window; a shorter one has no usable spectrum."""
 
 
 def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, batch: int) -> SpeechDetector:
-    """What finds speech with this model, by its class.
+    """Return the speech detector for the class of this model.
 
     Args:
-        loaded: a model for the role ``vad``.
-        runtime: where it runs.
-        config: for models that judge windows.
-        batch: blocks or windows at a time.
+        loaded: A model for the role ``vad``.
+        runtime: The device.
+        config: The parameters for models that classify windows.
+        batch: The batch size in windows.
 
     Raises:
-        ConfigurationError: it does not tell two kinds of sound apart, or judges windows that are too short.
+        ConfigurationError: If the model does not have two classes, or classifies windows that are too short.
     """
     from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
 
     if len(loaded.model.cfg.labels) != 2:
         message = (
-            f"{loaded.name} tells {len(loaded.model.cfg.labels)} kinds of sound apart, no VAD model does: name one."
+            f"{loaded.name} has {len(loaded.model.cfg.labels)} classes, but a VAD model has two: name a VAD model."
         )
         raise ConfigurationError(message)
     if isinstance(loaded.model, EncDecFrameClassificationModel):
         return FrameVad(loaded.model, runtime, batch)
     if config.window < SHORTEST_WINDOW:
         raise ConfigurationError(
-            f"{loaded.name} judges windows of diarizer.vad.parameters.window_length_in_sec, which is {config.window:g}:"
-            f" give at least {SHORTEST_WINDOW} (0.63 is usual), or a model that judges frames."
+            f"{loaded.name} classifies windows of diarizer.vad.parameters.window_length_in_sec, which is"
+            f" {config.window:g}: set it to at least {SHORTEST_WINDOW} (0.63 is usual), or use a model that classifies"
+            " frames."
         )
     return WindowVad(loaded.model, runtime, config, batch)
 
 
 class FrameVad:
-    """A model that judges frames, over blocks of the recording with what lies around them.
+    """Detects speech with a model that classifies frames, in blocks of the recording with context on either side.
 
     Args:
-        model: an ``EncDecFrameClassificationModel`` in evaluation mode, on the device of ``runtime``.
-        runtime: where it runs.
-        batch: windows at a time; a block is a hundred of them.
-        block_frames: frames judged at once.
+        model: An ``EncDecFrameClassificationModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: The device.
+        batch: The batch size in windows; a block counts as 16 of them.
+        block_frames: The number of frames that are classified at once.
     """
 
     def __init__(self, model: Any, runtime: Runtime, batch: int, block_frames: int = BLOCK_FRAMES) -> None:
@@ -83,7 +84,7 @@ class FrameVad:
         self.grid = Grid(self._hop / SAMPLE_RATE)
 
     def probability(self, audio: Audio, progress: Progress) -> Floats:
-        """How probable speech is, float32 (frames,): what the whole recording at once would give."""
+        """Return the probability of speech in each frame, float32 (frames,), as for the whole recording at once."""
         frames = len(audio.samples) // self._hop + 1
         blocks = [(first, min(first + self._block, frames)) for first in range(0, frames, self._block)]
 
@@ -91,7 +92,7 @@ class FrameVad:
             return self._run(audio, part)
 
         found: list[Floats] = []
-        # The last block is shorter, and nothing follows it: it goes alone.
+        # The last block is shorter, and nothing follows it, so it is not in a batch with others.
         for group in (blocks[:-1], blocks[-1:]):
             before = len(found)
 
@@ -121,7 +122,7 @@ class FrameVad:
 
 
 def _reach(layers: Any, stride: int) -> int:
-    """Frames on either side that a frame's judgement depends on, and a few for the spectrum."""
+    """Return the number of frames on either side that affect a frame, including a few for the spectrum."""
     reach, step = 0, 1
     for layer in layers:
         step *= int(layer.stride[0])
@@ -130,13 +131,16 @@ def _reach(layers: Any, stride: int) -> int:
 
 
 class WindowVad:
-    """A model that judges windows: each speaks for its centre, or with all others that cover a moment.
+    """Detects speech with a model that classifies windows.
+
+    The probability of a frame is that of the window centered on it, or a combination of all windows that cover it.
 
     Args:
-        model: an ``EncDecClassificationModel`` in evaluation mode, on the device of ``runtime``.
-        runtime: where it runs.
-        config: what the windows are, and how their judgements become one.
-        batch: windows of embeddings at a time; these are shorter.
+        model: An ``EncDecClassificationModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: The device.
+        config: The length and shift of the windows, and how overlapping windows are combined.
+        batch: The batch size in windows of speaker embeddings; windows of the VAD are shorter, and 8 times as many
+            are in a batch.
     """
 
     def __init__(self, model: Any, runtime: Runtime, config: VadConfig, batch: int) -> None:
@@ -149,7 +153,7 @@ class WindowVad:
         self.grid = Grid(SMOOTHED_STEP if config.smoothing else self._shift / SAMPLE_RATE)
 
     def probability(self, audio: Audio, progress: Progress) -> Floats:
-        """How probable speech is, float32 (frames,)."""
+        """Return the probability of speech in each frame, float32 (frames,)."""
         count = max(1, len(audio.samples) // self._shift)
         edge = np.zeros(self._window, dtype=np.float32)
         padded = np.concatenate([edge[: self._window // 2], audio.samples, edge])
@@ -171,14 +175,14 @@ class WindowVad:
 
 
 def smoothed(judged: Floats, config: VadConfig) -> Floats:
-    """One judgement for every 10 ms from all windows that cover it, float32 (frames,).
+    """Combine all windows that cover a frame of 10 ms, and return one probability per frame, float32 (frames,).
 
-    What NeMo's ``generate_overlap_vad_seq_per_tensor`` gives, with its reading of the window as what comes after the
-    moment that it speaks for: the paddings of its configurations are tuned to that.
+    This is NeMo's ``generate_overlap_vad_seq_per_tensor``. It treats a window as the audio that follows the frame that
+    it represents, not as centered on it; the padding values in NeMo's configurations are tuned to that.
 
     Args:
-        judged: of every window, (windows,).
-        config: how long windows are, how far apart, how much of them overlaps, and what is taken of those that do.
+        judged: The probability of speech in each window, float32 (windows,).
+        config: The length, shift and overlap of the windows, and whether to use their median or mean.
     """
     shift = max(1, round(config.shift / SMOOTHED_STEP))
     length = round(config.window / SMOOTHED_STEP) + 1

@@ -1,6 +1,6 @@
-"""The configuration of clustering: NeMo's ``diar_infer_*.yaml``, found, read and checked.
+"""The configuration of clustering: lookup, parsing and validation of NeMo's ``diar_infer_*.yaml``.
 
-What has an effect here becomes a ``DiarConfig``; every other key that NeMo's files have ever had is accepted.
+The keys that have an effect become a ``DiarConfig``. Every other key of NeMo's own files, of any version, is accepted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Smoothing = Literal["median", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class VadConfig:
-    """What finds speech, and when speech counts."""
+    """The configuration of voice activity detection."""
 
     model: str
     """A published name, or the path of a ``.nemo`` file."""
@@ -45,88 +45,88 @@ class VadConfig:
     rule: Binarization = field(default_factory=Binarization)
 
     window: Seconds = 0.63
-    """What a model that judges whole windows hears at once; models that judge frames do not use it."""
+    """The length of a window, for models that classify windows; models that classify frames do not use it."""
 
     shift: Seconds = 0.01
-    """From one such window to the next; models that judge frames have their own."""
+    """The interval between two such windows; models that classify frames have a fixed interval."""
 
     smoothing: Smoothing | None = None
-    """How the judgements of overlapping windows are made one, or None where the window's centre is what it judges."""
+    """How overlapping windows are combined. If None, the probability of a window is that of its center."""
 
     overlap: float = 0.5
-    """Share of a window that the next one overlaps when they are smoothed, 0..1 (1 excluded)."""
+    """The share of a window that the next one overlaps when windows are combined, 0..1 (1 excluded)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleConfig:
-    """Windows of one length that get embeddings."""
+    """The configuration of one scale: the length of its windows and the interval between them."""
 
     window: Seconds
     shift: Seconds
     weight: float = 1.0
-    """Of this scale's similarities against those of the others."""
+    """The weight of this scale's similarities relative to those of the other scales."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEmbeddingsConfig:
-    """What tells voices apart."""
+    """The configuration of speaker embeddings."""
 
     model: str
     """A published name, or the path of a ``.nemo`` file."""
 
     scales: tuple[ScaleConfig, ...] = (ScaleConfig(1.5, 0.75),)
-    """Longest windows first; the last is the base scale, whose windows get the labels."""
+    """The scales, longest windows first. The last is the base scale, whose windows get the labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusteringConfig:
-    """How NeMo's clustering finds the number of speakers. The names are those of NeMo's configurations."""
+    """The parameters of NeMo's clustering. The names are those of NeMo's configurations."""
 
     max_num_speakers: int = 8
-    """The most speakers, where no hint gives another limit."""
+    """The maximum number of speakers if no hint gives another limit."""
 
     enhanced_count_thres: int = 80
-    """With fewer windows than this, speakers are counted by a way for short recordings."""
+    """With fewer windows than this, speakers are counted with a method for short recordings."""
 
     max_rp_threshold: float = 0.25
-    """The largest share of all windows that a window may have for neighbours."""
+    """The maximum number of neighbors of a window, as a share of all windows."""
 
     sparse_search_volume: int = 30
-    """How many numbers of neighbours are tried."""
+    """How many numbers of neighbors are tried."""
 
     maj_vote_spk_count: bool = False
-    """Whether the number of speakers is what most of those tries find, rather than what the best one finds."""
+    """Whether the number of speakers is decided by a majority of those tries instead of by the best one."""
 
     chunk_cluster_count: int = 50
-    """Clusters that stand for each chunk of a long recording."""
+    """The number of clusters into which each chunk of a long recording is clustered."""
 
     embeddings_per_chunk: int = 10_000
-    """Windows of the base scale in each chunk of a long recording."""
+    """The number of windows of the base scale in each chunk of a long recording."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiarConfig:
-    """What of a ``diar_infer_*.yaml`` has an effect here."""
+    """The parts of a ``diar_infer_*.yaml`` that have an effect."""
 
     vad: VadConfig
     voices: SpeakerEmbeddingsConfig
     clustering: ClusteringConfig = ClusteringConfig()
     asr_model: str | None = None
-    """The recogniser that it names, if any."""
+    """The recognizer that the file names, if any."""
 
     batch_size: int = 64
-    """Windows at a time, where NEMO_BATCH says nothing else."""
+    """The batch size in windows if NEMO_BATCH is 0."""
 
 
 def _rate(value: Any) -> int:
     if value != SAMPLE_RATE:
-        raise Unfit(f"{SAMPLE_RATE}, which is what every recording is decoded to")
+        raise Unfit(f"{SAMPLE_RATE}, the sample rate to which every recording is decoded")
     return SAMPLE_RATE
 
 
 def _model_name(value: Any) -> str:
     if value is None:
-        raise Unfit("a model: speech is always found, and voices told apart, by one that this file names")
+        raise Unfit("a model: this file must name one for voice activity detection and one for speaker embeddings")
     return str(text(value))
 
 
@@ -181,30 +181,31 @@ SCHEMA: Schema = {
         },
     },
 }  # fmt: skip
-"""Every key, with what checks it."""
+"""Every key with its check."""
 
 WITHOUT_EFFECT: Mapping[str, str] = {
-    "device": "NEMO_DEVICE says where models run",
-    "diarizer.oracle_vad": "speech is always found by the VAD model",
-    "diarizer.vad.external_vad_manifest": "speech is always found by the VAD model",
-    "diarizer.clustering.parameters.oracle_num_speakers": "the caller says how many speakers there are, if anybody",
+    "device": "NEMO_DEVICE selects the device",
+    "diarizer.oracle_vad": "speech is always detected by the VAD model",
+    "diarizer.vad.external_vad_manifest": "speech is always detected by the VAD model",
+    "diarizer.clustering.parameters.oracle_num_speakers": "the request can give the number of speakers",
     "diarizer.msdd_model": "NeMo 3 has no MSDD",
-    "diarizer.asr.parameters.asr_based_vad": "speech is always found by the VAD model",
+    "diarizer.asr.parameters.asr_based_vad": "speech is always detected by the VAD model",
     "diarizer.asr.ctc_decoder_parameters.pretrained_language_model": "words are decoded without a language model",
     "diarizer.asr.realigning_lm_parameters.arpa_language_model": "words get their speakers without a language model",
 }
-"""What a user may count on in vain: said in the log where it is set."""
+"""Keys without effect from which users may expect one. A warning with the reason is logged if they are set."""
 
 
 DEFAULT_RECOGNIZER = "nvidia/parakeet-tdt-0.6b-v3"
-"""Where neither the settings nor the configuration names one."""
+"""The recognizer if neither the settings nor the configuration names one."""
 
 
 def read_config(settings: Settings) -> DiarConfig:
-    """The configuration that ``DIAR_CONFIG`` and ``MODEL_CONFIG_DIR`` name.
+    """Read the configuration that ``DIAR_CONFIG`` and ``MODEL_CONFIG_DIR`` select.
 
     Raises:
-        ConfigurationError: it is not there, cannot be read, or holds what cannot be; the message names file and key.
+        ConfigurationError: If the file is missing, cannot be read or is invalid. The message names the file and the
+            key.
     """
     file = ConfigFile(find_config(settings, "diar_infer", settings.diar_config, "DIAR_CONFIG"), SCHEMA)
     for key in filter(file.given, WITHOUT_EFFECT):
@@ -219,10 +220,10 @@ def read_config(settings: Settings) -> DiarConfig:
 
 
 def recognizer_model(settings: Settings) -> tuple[str, str]:
-    """NeMo's recogniser, and the setting or the configuration file that names it.
+    """Return the name of NeMo's recognizer, and the setting or the configuration file that contains it.
 
     Raises:
-        ConfigurationError: the configuration would be asked and cannot be used.
+        ConfigurationError: If the name has to be read from the configuration and the configuration cannot be used.
     """
     if settings.nemo_asr_model:
         return settings.nemo_asr_model, "NEMO_ASR_MODEL"
@@ -234,7 +235,7 @@ def recognizer_model(settings: Settings) -> tuple[str, str]:
 
 @cache
 def _say_without_effect(path: Path, key: str) -> None:
-    """Once, though the recogniser's name is read from the same file."""
+    """Log a warning, only once although the same file is read again for the recognizer's name."""
     logger.warning("%s: %s has no effect: %s", path, key, WITHOUT_EFFECT[key])
 
 
@@ -254,7 +255,7 @@ def _vad(file: ConfigFile, section: str) -> VadConfig:
     if config.smoothing and config.window * (1 - config.overlap) < config.shift:
         raise file.fault(
             f"{section}.parameters.overlap", f"is {config.overlap:g}",
-            "windows that overlap by so much would follow each other in less than shift_length_in_sec: lower it",
+            "with this overlap windows would follow each other in less than shift_length_in_sec: lower it",
         )  # fmt: skip
     return config
 
@@ -272,16 +273,18 @@ def _voices(file: ConfigFile, section: str) -> SpeakerEmbeddingsConfig:
     if not len(windows) == len(shifts) == len(weights):
         raise file.fault(
             above,
-            f"gives {len(windows)} of window_length_in_sec, {len(shifts)} of shift_length_in_sec and {len(weights)} of"
-            " multiscale_weights",
-            "give as many of each, one for each scale",
+            f"has {len(windows)} values of window_length_in_sec, {len(shifts)} of shift_length_in_sec and"
+            f" {len(weights)} of multiscale_weights",
+            "give the same number of each, one per scale",
         )
     if any(shift > window for window, shift in zip(windows, shifts, strict=True)):
-        raise file.fault(above, "has a shift longer than its window", "some speech would not be heard; half is usual")
+        raise file.fault(
+            above, "has a shift longer than its window", "some speech would be skipped; half of the window is usual"
+        )
     if len(set(windows)) < len(windows):
-        raise file.fault(f"{above}.window_length_in_sec", "names a length twice", "give each scale once")
+        raise file.fault(f"{above}.window_length_in_sec", "contains a length twice", "give each scale once")
     if not any(weights):
-        raise file.fault(f"{above}.multiscale_weights", "is 0 for every scale", "give one of them more")
+        raise file.fault(f"{above}.multiscale_weights", "is 0 for every scale", "set at least one of them above 0")
     scales = (ScaleConfig(*values) for values in zip(windows, shifts, weights, strict=True))
     return SpeakerEmbeddingsConfig(model, tuple(sorted(scales, key=lambda scale: -scale.window)))
 
@@ -291,7 +294,7 @@ def _clustering(file: ConfigFile, above: str) -> ClusteringConfig:
     if config.chunk_cluster_count >= config.embeddings_per_chunk:
         raise file.fault(
             f"{above}.chunk_cluster_count", f"is {config.chunk_cluster_count}",
-            f"must be below embeddings_per_chunk, {config.embeddings_per_chunk}",
+            f"it must be below embeddings_per_chunk, {config.embeddings_per_chunk}",
         )  # fmt: skip
     return config
 
@@ -309,6 +312,6 @@ def _model(file: ConfigFile, section: str) -> str:
 
 
 def _fields(file: ConfigFile, kind: type, above: str) -> dict[str, Any]:
-    """What the file says of the fields of a dataclass, whose names are the file's."""
+    """Return the values in the file for the fields of a dataclass, whose names are the keys of the file."""
     given = {item.name: file.values.get(f"{above}.{item.name}") for item in fields(kind)}
     return {name: value for name, value in given.items() if value is not None}

@@ -1,7 +1,7 @@
-"""The configuration of Sortformer: ``sortformer_*.yaml``, found, read and checked.
+"""The configuration of Sortformer: lookup, parsing and validation of ``sortformer_*.yaml``.
 
-NeMo's own post-processing files have ``parameters`` alone and work as they are; what they leave out is 0.5 for a
-threshold and 0 for a duration, as with NeMo. No PyTorch here.
+NeMo's own post-processing files contain only ``parameters`` and work unchanged. A missing threshold is 0.5 and a
+missing duration is 0, as in NeMo. This module does not need PyTorch.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from diarist.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class StreamingConfig:
-    """How a streaming model reads, in its frames of 80 ms. The names are those of NeMo's ``SortformerModules``.
+    """The parameters of streaming, in frames of 80 ms. The names are those of NeMo's ``SortformerModules``.
 
-    The defaults are what the model's page calls very high latency, the most accurate setting.
+    The defaults are the setting that the model's page calls very high latency, which is the most accurate one.
     """
 
     chunk_len: int = 340
-    """Frames judged at a time."""
+    """The number of frames that are predicted at a time."""
 
     chunk_left_context: int = 1
-    """Frames before them that their features see."""
+    """The number of frames before a chunk that are included in its features."""
 
     chunk_right_context: int = 40
-    """Frames after them that are heard with them."""
+    """The number of frames after a chunk that are processed with it, as look-ahead."""
 
     fifo_len: int = 40
-    """Frames judged last that are heard again as they are."""
+    """The number of most recent frames that are processed again, uncompressed."""
 
     spkcache_update_period: int = 300
-    """Frames that move on into the speakers' memory at a time; NeMo takes at least a chunk."""
+    """The number of frames that move into the speaker cache at a time; NeMo uses at least the length of a chunk."""
 
     spkcache_len: int = 188
-    """Frames in which all speakers are remembered."""
+    """The number of frames in the speaker cache, for all speakers together."""
 
 
 @dataclass(frozen=True, slots=True)
 class SortformerConfig:
-    """What a ``sortformer_*.yaml`` says."""
+    """The contents of a ``sortformer_*.yaml``."""
 
     rule: Binarization
     streaming: StreamingConfig
 
 
 MAX_FRAMES = 2_000
-"""Of 80 ms, 160 s: memory grows with the square of what is heard at once."""
+"""The maximum number of frames of 80 ms, 160 s. Memory grows with the square of what is processed at once."""
 
 _FRAMES = whole(0, MAX_FRAMES)
 
@@ -62,14 +62,15 @@ SCHEMA: Schema = {
         "fifo_len": _FRAMES, "spkcache_update_period": whole(1, 2 * MAX_FRAMES), "spkcache_len": _FRAMES,
     },
 }  # fmt: skip
-"""Every key, with what checks it."""
+"""Every key with its check."""
 
 
 def read_config(settings: Settings) -> SortformerConfig:
-    """What ``SORTFORMER_CONFIG`` and ``MODEL_CONFIG_DIR`` name.
+    """Read the configuration that ``SORTFORMER_CONFIG`` and ``MODEL_CONFIG_DIR`` select.
 
     Raises:
-        ConfigurationError: it is not there, cannot be read, or holds what cannot be; the message names file and key.
+        ConfigurationError: If the file is missing, cannot be read or is invalid. The message names the file and the
+            key.
     """
     path = find_config(settings, "sortformer", settings.sortformer_config, "SORTFORMER_CONFIG")
     values = ConfigFile(path, SCHEMA).values

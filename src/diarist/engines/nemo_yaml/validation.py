@@ -1,7 +1,7 @@
-"""A configuration file in YAML: found, read, checked key by key.
+"""Lookup, parsing and validation of a YAML configuration file against a schema.
 
-The schema is a mapping of keys to what checks them, nested as the file is. An unknown key is an error that tells which
-one may be meant: a setting that is silently without effect costs whoever wrote it a day.
+A schema maps keys to their checks and is nested like the file. An unknown key is an error that suggests the most
+similar known key, because a misspelled setting that silently has no effect is hard to find.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from diarist.settings import Settings
 
 
 def find_config(settings: Settings, kind: str, name: str, setting: str) -> Path:
-    """The file ``<kind>_<name>.yaml`` in ``MODEL_CONFIG_DIR``, or the one that comes with Diarist.
+    """Return the path of ``<kind>_<name>.yaml`` in ``MODEL_CONFIG_DIR``, or of the file that Diarist ships.
 
-    The latter serves only where ``MODEL_CONFIG_DIR`` was not set: a folder that was chosen is all there is.
+    The shipped files are used only if ``MODEL_CONFIG_DIR`` is not set.
 
     Args:
-        settings: say which folder.
-        kind: what the file is for.
-        name: which one is meant.
-        setting: the setting that says so, for the message.
+        settings: The settings, which contain the folder.
+        kind: The first part of the file name, ``diar_infer`` or ``sortformer``.
+        name: The second part of the file name.
+        setting: The setting that contains the name, for the message.
 
     Raises:
-        ConfigurationError: there is no such file; the message lists those that are there.
+        ConfigurationError: If there is no such file. The message lists the existing files.
     """
     chosen = settings.model_config_dir
     unset = chosen == type(settings).model_fields["model_config_dir"].default
     if not unset and not chosen.is_dir():
-        message = f"MODEL_CONFIG_DIR={chosen} is not a folder: set it to the one with {kind}_{name}.yaml, or unset it."
+        message = f"MODEL_CONFIG_DIR={chosen} is not a folder: set it to a folder with {kind}_{name}.yaml, or unset it."
         raise ConfigurationError(message)
     folders = [chosen, shipped_folder()] if unset else [chosen]
     for folder in folders:
         if (path := folder / f"{kind}_{name}.yaml").is_file():
             return path
     found = sorted({path.stem.removeprefix(f"{kind}_") for folder in folders for path in folder.glob(f"{kind}_*.yaml")})
-    there = f"set {setting} to one of those that are there: {', '.join(found)}" if found else "put it there"
+    there = f"set {setting} to one of the existing files: {', '.join(found)}" if found else "create it"
     raise ConfigurationError(f"There is no {kind}_{name}.yaml in {' or '.join(map(str, folders))}: {there}.")
 
 
 def shipped_folder() -> Path:
-    """Where the configurations that come with Diarist lie: in the package, or beside its sources."""
+    """Return the folder of the shipped configurations: in the installed package, or in the source tree."""
     package = Path(diarist.__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 class Unfit(Exception):
-    """What a value should have been, in words."""
+    """Raised by a check; the message says what the value must be, as in "a number from 0 to 1"."""
 
 
 Check: TypeAlias = Callable[[Any], Any]
-"""Gives the value back as it is used; raises ``Unfit``."""
+"""Returns the value in the form in which it is used, or raises ``Unfit``."""
 
 Schema: TypeAlias = Mapping[str, Any]
-"""Keys to a ``Check``, or to a schema of what is below them."""
+"""Maps each key to a ``Check``, or to the schema of a nested mapping."""
 
 
 def number(least: float, most: float, *, above: bool = False) -> Check:
-    """A finite number in the range; ``above`` leaves ``least`` itself out."""
+    """Return a check for a finite number in a range; ``above`` excludes ``least`` itself."""
 
     def check(value: Any) -> float:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
@@ -78,35 +78,35 @@ def number(least: float, most: float, *, above: bool = False) -> Check:
 
 
 def whole(least: int, most: int = 10**6) -> Check:
-    """A whole number in the range."""
+    """Return a check for an integer in a range."""
 
     def check(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise Unfit(f"a whole number from {least} to {most}")
+            raise Unfit(f"an integer from {least} to {most}")
         return value
 
     return check
 
 
 def flag(value: Any) -> bool:
-    """True or false, as YAML has them."""
+    """Check for a YAML Boolean."""
     if not isinstance(value, bool):
         raise Unfit("true or false")
     return value
 
 
 def text(value: Any) -> str:
-    """Text that is not blank."""
+    """Check for a string that is not blank, and strip it."""
     if not isinstance(value, str) or not value.strip():
         raise Unfit("a name or a path")
     return value.strip()
 
 
 def one_of(*allowed: Any) -> Check:
-    """One of a few words, or of true, false and null."""
+    """Return a check for one of the allowed values, which are strings, true, false or null."""
 
     def check(value: Any) -> Any:
-        # 0 is False to Python, not to whoever wrote it
+        # by identity, because 0 == False in Python, but not in YAML
         if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
             raise Unfit(" or ".join("false" if one is False else repr(one) for one in allowed if one is not None))
         return value
@@ -115,12 +115,12 @@ def one_of(*allowed: Any) -> Check:
 
 
 def or_null(check: Check) -> Check:
-    """Null, or what the check lets through."""
+    """Return a check that also accepts null."""
     return lambda value: None if value is None else check(value)
 
 
 def each(check: Check) -> Check:
-    """A list whose every value the check lets through; a value alone is a list of one."""
+    """Return a check for a list whose every value passes ``check``; a single value is a list of one."""
 
     def checked(value: Any) -> tuple[Any, ...]:
         values = value if isinstance(value, list) else [value]
@@ -132,7 +132,7 @@ def each(check: Check) -> Check:
 
 
 def ignored(value: Any) -> Any:
-    """A key of NeMo's that has no effect here."""
+    """Accept any value, for a key of NeMo's files that has no effect in Diarist."""
     return value
 
 
@@ -140,14 +140,14 @@ _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 class ConfigFile:
-    """A file that holds to its schema.
+    """Represents a configuration file that conforms to its schema.
 
     Args:
-        path: of the file.
-        schema: keys to what checks them, or to a schema of their own.
+        path: The path of the file.
+        schema: The keys and their checks.
 
     Raises:
-        ConfigurationError: it cannot be read, or holds what cannot be; the message names file and key.
+        ConfigurationError: If the file cannot be read or is invalid. The message names the file and the key.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
@@ -155,10 +155,10 @@ class ConfigFile:
         self._schema = schema
         self._raw = self._load()
         self.values = dict(self._walk(self._raw, schema, ""))
-        """Of every key that is given and has an effect, by its path, as in ``diarizer.vad.model_path``."""
+        """The value of every key that is present and has an effect, by its path: ``diarizer.vad.model_path``."""
 
     def given(self, key: str) -> bool:
-        """Whether a key, by its path, is set to something that asks for an effect."""
+        """Return whether the key at a path has a value other than null, false, an empty string or ``???``."""
         at: Any = self._raw
         for name in key.split("."):
             if not isinstance(at, dict) or name not in at:
@@ -167,13 +167,13 @@ class ConfigFile:
         return at not in (None, False, "", "???")
 
     def located(self, model: str) -> str:
-        """A model by name, or the path of its ``.nemo`` file; a relative one is meant from where this file lies."""
+        """Return the name of a model unchanged; resolve the path of a ``.nemo`` file relative to this file's folder."""
         if not model.endswith(".nemo"):
             return model
         return str(self.path.parent / Path(model).expanduser())
 
     def fault(self, key: str, what: str, advice: str) -> ConfigurationError:
-        """What is wrong with a key, and what to do."""
+        """Return an error that names the file and the key, and says what is wrong and what to do."""
         return ConfigurationError(f"{self.path}: {f'{key} ' if key else ''}{what}: {advice}.")
 
     def _load(self) -> Mapping[str, Any]:
@@ -184,17 +184,17 @@ class ConfigFile:
             raise ConfigurationError(f"{self.path} cannot be read as UTF-8 text: {error}.") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigurationError(f"{self.path} is not YAML that can be read: {said}") from error
+            raise ConfigurationError(f"{self.path} is not valid YAML: {said}") from error
         if not isinstance(raw, dict):
-            raise self.fault("", f"holds {_kind(raw)}", "keys and values are needed")
+            raise self.fault("", f"contains {_kind(raw)}", "it must contain keys and values")
         return raw
 
     def _walk(self, raw: Mapping[Any, Any], schema: Schema, above: str) -> Iterator[tuple[str, Any]]:
-        """The values of every key that is given, by its path."""
+        """Yield the path and the value of every key that is present."""
         for name, given in raw.items():
             key = f"{above}{name}"
             if name not in schema:
-                raise self.fault(key, "is not known", self._suggest(str(name), schema, above))
+                raise self.fault(key, "is unknown", self._suggest(str(name), schema, above))
             rule = schema[name]
             if rule is ignored:
                 continue
@@ -203,18 +203,18 @@ class ConfigFile:
                 if value is None:
                     continue
                 if not isinstance(value, dict):
-                    raise self.fault(key, f"is {_kind(value)}", f"needs keys of its own: {', '.join(rule)}")
+                    raise self.fault(key, f"is {_kind(value)}", f"it must have keys of its own: {', '.join(rule)}")
                 yield from self._walk(value, rule, f"{key}.")
             elif value == "???":
-                raise self.fault(key, "is ???, which stands for what is still to be given", "give it")
+                raise self.fault(key, "is ???, which marks a missing value", "give a value")
             else:
                 try:
                     yield key, rule(value)
                 except Unfit as error:
-                    raise self.fault(key, f"is {_shown(value)}", f"must be {error}") from error
+                    raise self.fault(key, f"is {_shown(value)}", f"it must be {error}") from error
 
     def _resolve(self, value: Any, key: str, followed: tuple[str, ...]) -> Any:
-        """What ``${another.key}`` stands for."""
+        """Return a value with every ``${another.key}`` replaced by the value of that key."""
         if isinstance(value, list):
             return [self._resolve(one, key, followed) for one in value]
         if not isinstance(value, str) or "${" not in value:
@@ -234,20 +234,20 @@ class ConfigFile:
         for name in target.split("."):
             if not isinstance(at, dict) or name not in at:
                 raise self.fault(
-                    key, f"refers to ${{{target}}}, which is no key of this file",
-                    "write the value itself: only ${another.key} is followed, from the top of the file",
+                    key, f"refers to ${{{target}}}, which is not a key of this file",
+                    "write the value itself: only ${another.key} is resolved, from the top level of the file",
                 )  # fmt: skip
             at = at[name]
         return self._resolve(at, key, (*followed, target))
 
     def _suggest(self, name: str, schema: Schema, above: str) -> str:
-        """The key that was meant: the nearest one here, or one of that name elsewhere."""
+        """Return advice for an unknown key: a similar key here, a key of that name elsewhere, or all keys here."""
         if near := difflib.get_close_matches(name, schema, n=1):
-            return f"{above}{near[0]} may be meant"
+            return f"the most similar key is {above}{near[0]}"
         elsewhere = [path for path in _paths(self._schema) if path.rpartition(".")[2] == name]
         if elsewhere:
             return f"it belongs at {' or '.join(elsewhere)}"
-        return f"what there is here: {', '.join(schema)}"
+        return f"the keys here are {', '.join(schema)}"
 
 
 def _paths(schema: Schema, above: str = "") -> Iterator[str]:

@@ -140,5 +140,5 @@ def test_a_model_without_times_is_refused_when_it_is_loaded(nemo_models):
 
     model = EncDecMultiTaskModel.restore_from(str(nemo_models["canary"]), map_location="cpu")
     model.prompt_format = "canary"
-    with pytest.raises(ConfigurationError, match=r"canary-1b does not write times.*parakeet"):
+    with pytest.raises(ConfigurationError, match=r"canary-1b does not output word timestamps.*parakeet"):
         decoder_for(model, "canary-1b")

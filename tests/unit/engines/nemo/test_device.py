@@ -65,8 +65,8 @@ class TestBatches:
             assert runtime.in_batches(range(9), run, 8) == list(range(9))
         assert sizes == [8, 4, 2, 2, 2, 2, 1], "what is done is not done again, and the batch stays small"
         assert [record.getMessage() for record in caplog.records] == [
-            "The memory of cpu ran out; going on with 4 windows at a time",
-            "The memory of cpu ran out; going on with 2 windows at a time",
+            "The memory of cpu ran out; continuing with a batch size of 4",
+            "The memory of cpu ran out; continuing with a batch size of 2",
         ]
 
     def test_says_what_to_do_where_one_window_is_too_much(self, runtime):

@@ -246,7 +246,7 @@ def test_a_second_export_replaces_the_first_and_what_was_left_is_removed(nemo_mo
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(name, nemo_models, settings, tmp_path):
     from diarist.engines.nemo.export import Wish, export
 
-    with pytest.raises(ConfigurationError, match="cannot be exported: what can be exported are CTC, RNN-T and TDT"):
+    with pytest.raises(ConfigurationError, match="cannot be exported: only CTC, RNN-T and TDT"):
         export(Wish(str(nemo_models[name]), tmp_path, "x"), settings)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
@@ -266,7 +266,7 @@ def test_a_model_whose_graph_would_say_something_else_is_refused(nemo, tmp_path,
     model = nemo("ctc")
     honest = type(model).forward_for_export
     monkeypatch.setattr(type(model), "forward_for_export", lambda *given, **named: honest(*given, **named) + 1.0)
-    with torch.inference_mode(), pytest.raises(ConfigurationError, match=r"off what NeMo says"):
+    with torch.inference_mode(), pytest.raises(ConfigurationError, match=r"differs from NeMo's by"):
         export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
@@ -285,7 +285,7 @@ def test_features_of_another_kind_are_refused(nemo, tmp_path):
 
     model = nemo("ctc")
     model.preprocessor.featurizer.normalize = "all_features"
-    with pytest.raises(ConfigurationError, match="features of its own kind"):
+    with pytest.raises(ConfigurationError, match="unsupported features"):
         export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
@@ -294,7 +294,7 @@ def test_a_folder_of_something_else_is_never_replaced(nemo_models, settings, tmp
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("mine")
-    with pytest.raises(InvalidOption, match="holds no exported model"):
+    with pytest.raises(InvalidOption, match="is not an exported model"):
         export(Wish(str(nemo_models["ctc"]), tmp_path, "mine"), settings)
     assert (tmp_path / "mine" / "diary.txt").read_text() == "mine"
     for name in ("", "..", "a/b", ".hidden"):
@@ -305,7 +305,7 @@ def test_a_folder_of_something_else_is_never_replaced(nemo_models, settings, tmp
 def test_int8_of_a_speaker_model_is_refused(nemo_models, settings, tmp_path):
     from diarist.engines.nemo.export import Wish, export
 
-    with pytest.raises(InvalidOption, match="int8 is for recognisers"):
+    with pytest.raises(InvalidOption, match="int8 is available only for recognizers"):
         export(Wish(str(nemo_models["speaker"]), tmp_path, "x", "int8"), settings)
 
 

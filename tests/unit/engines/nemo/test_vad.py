@@ -147,7 +147,7 @@ def test_the_class_of_the_model_says_what_it_judges(frame_model, window_model, r
 def test_windows_of_no_length_are_refused(window_model, runtime):
     from diarist.engines.nemo.vad import speech_detector
 
-    with pytest.raises(ConfigurationError, match=r"window_length_in_sec, which is 0: give at least 0\.05"):
+    with pytest.raises(ConfigurationError, match=r"window_length_in_sec, which is 0: set it to at least 0\.05"):
         speech_detector(window_model, runtime, VadConfig("x", window=0.0), 4)
 
 
@@ -158,7 +158,7 @@ def test_a_model_of_more_than_two_kinds_of_sound_is_no_vad(nemo_models, runtime)
 
     model = load_model(str(nemo_models["segment_vad"]), "vad", load_settings(), runtime)
     model.model.cfg.labels = ["yes", "no", "maybe"]
-    with pytest.raises(ConfigurationError, match="segment_vad tells 3 kinds of sound apart"):
+    with pytest.raises(ConfigurationError, match="segment_vad has 3 classes"):
         speech_detector(model, runtime, VadConfig("x"), 4)
 
 

@@ -162,40 +162,48 @@ def test_a_value_may_stand_for_another(read):
 
 
 FAULTS = [
-    ("diarizer.vad.paramters", {}, r"diarizer\.vad\.paramters is not known: diarizer\.vad\.parameters may be meant"),
-    ("diarizer.clustering.parameters.max_speakers", 3, r"max_speakers is not known: .*max_num_speakers may be meant"),
+    (
+        "diarizer.vad.paramters",
+        {},
+        r"diarizer\.vad\.paramters is unknown: the most similar key is diarizer\.vad\.parameters",
+    ),
+    (
+        "diarizer.clustering.parameters.max_speakers",
+        3,
+        r"max_speakers is unknown: the most similar key is .*max_num_speakers",
+    ),
     ("diarizer.onset", 0.5, r"it belongs at diarizer\.vad\.parameters\.onset"),
-    ("diarizer.asr.parameters.qqq", 1, r"qqq is not known: what there is here: asr_based_vad"),
-    ("diarizer.vad.model_path", None, r"model_path is null: must be a model"),
-    ("diarizer.vad.model_path", 7, r"model_path is 7: must be a name or a path"),
+    ("diarizer.asr.parameters.qqq", 1, r"qqq is unknown: the keys here are asr_based_vad"),
+    ("diarizer.vad.model_path", None, r"model_path is null: it must be a model"),
+    ("diarizer.vad.model_path", 7, r"model_path is 7: it must be a name or a path"),
     ("diarizer.vad.model_path", "???", r"model_path is \?\?\?"),
     ("diarizer.vad", None, r"diarizer\.vad\.model_path is missing: give the name"),
-    ("diarizer.vad", "x", r"diarizer\.vad is text: needs keys of its own: model_path"),
-    ("diarizer.vad.parameters.onset", 1.5, r"onset is 1\.5: must be a number from 0 to 1"),
-    ("diarizer.vad.parameters.onset", "0.5", r"onset is '0\.5': must be a number"),
-    ("diarizer.vad.parameters.onset", True, r"onset is True: must be a number"),
+    ("diarizer.vad", "x", r"diarizer\.vad is text: it must have keys of its own: model_path"),
+    ("diarizer.vad.parameters.onset", 1.5, r"onset is 1\.5: it must be a number from 0 to 1"),
+    ("diarizer.vad.parameters.onset", "0.5", r"onset is '0\.5': it must be a number"),
+    ("diarizer.vad.parameters.onset", True, r"onset is True: it must be a number"),
     ("diarizer.vad.parameters.onset", float("nan"), r"onset is nan"),
     ("diarizer.vad.parameters.min_duration_off", float("inf"), r"min_duration_off is inf"),
-    ("diarizer.vad.parameters.smoothing", True, r"smoothing is True: must be false or 'median' or 'mean'"),
-    ("diarizer.vad.parameters.shift_length_in_sec", 0, r"must be a number above 0"),
-    ("diarizer.vad.parameters.scale", "relative", r"scale is 'relative': must be 'absolute'"),
-    ("sample_rate", 8000, r"sample_rate is 8000: must be 16000"),
-    ("batch_size", 0, r"batch_size is 0: must be a whole number"),
-    ("batch_size", 2.5, r"batch_size is 2\.5: must be a whole number"),
-    ("batch_size", "${nothing}", r"refers to \$\{nothing\}, which is no key of this file"),
-    ("batch_size", "${oc.env:HOME}", r"refers to \$\{oc\.env:HOME\}, which is no key of this file"),
+    ("diarizer.vad.parameters.smoothing", True, r"smoothing is True: it must be false or 'median' or 'mean'"),
+    ("diarizer.vad.parameters.shift_length_in_sec", 0, r"it must be a number above 0"),
+    ("diarizer.vad.parameters.scale", "relative", r"scale is 'relative': it must be 'absolute'"),
+    ("sample_rate", 8000, r"sample_rate is 8000: it must be 16000"),
+    ("batch_size", 0, r"batch_size is 0: it must be an integer"),
+    ("batch_size", 2.5, r"batch_size is 2\.5: it must be an integer"),
+    ("batch_size", "${nothing}", r"refers to \$\{nothing\}, which is not a key of this file"),
+    ("batch_size", "${oc.env:HOME}", r"refers to \$\{oc\.env:HOME\}, which is not a key of this file"),
     ("batch_size", "${batch_size}", r"refers back to itself"),
-    ("diarizer.asr.model_path", "${a${b}}", r"is no key of this file|cannot be resolved"),
-    ("diarizer.clustering.parameters.max_num_speakers", 101, r"must be a whole number from 1 to 100"),
+    ("diarizer.asr.model_path", "${a${b}}", r"is not a key of this file|cannot be resolved"),
+    ("diarizer.clustering.parameters.max_num_speakers", 101, r"it must be an integer from 1 to 100"),
     (
         "diarizer.clustering.parameters",
         {"chunk_cluster_count": 200, "embeddings_per_chunk": 200},
-        r"chunk_cluster_count is 200: must be below embeddings_per_chunk, 200",
+        r"chunk_cluster_count is 200: it must be below embeddings_per_chunk, 200",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": [1.5, 1], "shift_length_in_sec": [0.75], "multiscale_weights": [1, 1]},
-        r"gives 2 of window_length_in_sec, 1 of shift_length_in_sec and 2 of multiscale_weights",
+        r"has 2 values of window_length_in_sec, 1 of shift_length_in_sec and 2 of multiscale_weights",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
@@ -205,18 +213,18 @@ FAULTS = [
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": [1, 1], "shift_length_in_sec": [0.5, 0.4]},
-        r"names a length twice",
+        r"contains a length twice",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": 1, "shift_length_in_sec": 0.5, "multiscale_weights": [0]},
         r"0 for every scale",
     ),
-    ("diarizer.speaker_embeddings.parameters", {"window_length_in_sec": []}, r"must be at least one number"),
+    ("diarizer.speaker_embeddings.parameters", {"window_length_in_sec": []}, r"it must be at least one number"),
     (
         "diarizer.vad.parameters",
         {"window_length_in_sec": 0.15, "shift_length_in_sec": 0.1, "smoothing": "mean", "overlap": 0.9},
-        r"overlap is 0\.9: windows that overlap by so much",
+        r"overlap is 0\.9: with this overlap windows",
     ),
 ]
 
@@ -231,13 +239,13 @@ def test_what_cannot_be_is_named_with_its_file_and_key(read, tmp_path, key, valu
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "is not YAML"),
-        ("- a\n- b", "holds a list"),
-        ("", "holds nothing"),
-        ("just words", "holds text"),
-        ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
-        ("a: 2024-13-45", "is not YAML"),
-        ("[" * 5_000, "is not YAML"),
+        ("a: [", "is not valid YAML"),
+        ("- a\n- b", "contains a list"),
+        ("", "contains nothing"),
+        ("just words", "contains text"),
+        ("a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML"),
+        ("[" * 5_000, "is not valid YAML"),
     ],
 )
 def test_what_is_no_configuration_at_all(read, text, message):
@@ -263,7 +271,7 @@ def test_a_file_that_is_not_there_tells_which_are(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_set_is_all_there_is(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"no diar_infer_meeting\.yaml in .*: put it there\."):
+    with pytest.raises(ConfigurationError, match=r"no diar_infer_meeting\.yaml in .*: create it\."):
         read_config(load_settings(model_config_dir=tmp_path))
 
 

@@ -74,7 +74,7 @@ def test_what_is_given_counts_and_the_rest_is_the_default(tmp_path):
         ("parameters: {onset: .nan}", "from 0 to 1"),
         ("parameters: {min_duration_on: -1}", "from 0 to 60"),
         ("streaming: {chunk_len: 0}", "from 1 to 2000"),
-        ("streaming: {chunk_len: 3.5}", "whole number"),
+        ("streaming: {chunk_len: 3.5}", "an integer"),
         ("streaming: {chunk_len: 100000}", "from 1 to 2000"),
         ("parameters: [0.5]", "parameters"),
         ("just words", "text"),
