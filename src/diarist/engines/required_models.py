@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diarist.engines.nemo_yaml.diar_infer import read_config, recognizer_model
+from diarist.engines.nemo_yaml.diar_infer_config import read_config, recognizer_model
 from diarist.settings import Settings
 
 

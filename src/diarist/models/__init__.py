@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diarist.models.catalogue import Model, catalogue, required
+from diarist.models.catalog import Model, load_catalog, required
 from diarist.models.sources import BytesProgress
 from diarist.models.store import ModelStore
 
-__all__ = ["BytesProgress", "Model", "ModelStore", "catalogue", "required"]
+__all__ = ["BytesProgress", "Model", "ModelStore", "load_catalog", "required"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models.catalogue import ModelFile
+from diarist.models.catalog import ModelFile
 
 _BLOCK_BYTES = 2**20
 

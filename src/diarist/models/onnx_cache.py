@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diarist.errors import ModelCorrupt
-from diarist.models.catalogue import GraphName, Model
+from diarist.models.catalog import GraphName, Model
 
 BUILDER_VERSION = 1
 """The version of the builders. It is increased whenever their output changes, so that older graphs are rebuilt."""

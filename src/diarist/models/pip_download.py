@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from diarist.models.catalogue import Wheel
+from diarist.models.catalog import Wheel
 
 POLL_SECONDS = 0.2
 """The interval at which the progress is checked."""

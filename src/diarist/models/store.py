@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from diarist.errors import ModelCorrupt, ModelError, ModelUnavailable
 from diarist.models import onnx_cache
-from diarist.models.catalogue import Model, catalogue, find
+from diarist.models.catalog import Model, find, load_catalog
 from diarist.models.integrity import check_hash, check_size
 from diarist.models.sources import (
     BytesProgress,
@@ -58,7 +58,7 @@ class ModelStore:
     ) -> None:
         """Create a store in ``root``. A pull tries ``source_dir`` first; ``models`` replaces the catalog."""
         self.root = root
-        self.models = catalogue() if models is None else models
+        self.models = load_catalog() if models is None else models
         own = () if source_dir is None else (FolderSource(source_dir),)
         self._sources: tuple[Source, ...] = (*own, InstalledSource(), IndexSource(), HubSource())
         self._seen: dict[Path, tuple[int, int]] = {}

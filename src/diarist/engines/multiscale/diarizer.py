@@ -29,7 +29,7 @@ from diarist.engines.fusion import (
     voice_evidence,
 )
 from diarist.engines.multiscale.binarization import speech_spans
-from diarist.engines.nemo_yaml.diar_infer import DiarConfig
+from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig
 from diarist.types import Audio, Diarization, Progress, Span, SpeakerHints
 
 GRID = Grid(0.02)

@@ -24,7 +24,7 @@ from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
 from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 from diarist.engines.nemo.vad import speech_detector
-from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig, DiarConfig, read_config
+from diarist.engines.nemo_yaml.diar_infer_config import ClusteringConfig, DiarConfig, read_config
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import MAX_SPEAKERS

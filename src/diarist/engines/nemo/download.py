@@ -67,7 +67,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueEntry:
+class CatalogEntry:
     """Represents a model in NVIDIA's catalog, as NeMo lists it."""
 
     url: str
@@ -100,12 +100,12 @@ def find(reference: Reference, settings: Settings) -> Path:
     if _HUB_NAME.fullmatch(name):
         return _in_hub_cache(name) or _from_hub(reference, name, settings)
     if _CATALOGUE_NAME.fullmatch(name):
-        entry = _catalogue_entry(reference, name)
+        entry = _catalog_entry(reference, name)
         if entry.url.startswith("https://huggingface.co/"):
             name = entry.url.removeprefix("https://huggingface.co/")
             return _in_hub_cache(name) or _from_hub(reference, name, settings)
         found = _in_source_folder(entry.file_name, settings) or _in_nemo_cache(entry)
-        return found or _from_catalogue(reference, entry, settings)
+        return found or _from_catalog(reference, entry, settings)
     raise _unavailable(
         reference, "is neither a path to a .nemo file nor a name like nvidia/parakeet-tdt-0.6b-v3 or titanet_large"
     )
@@ -192,14 +192,14 @@ def _download_from_hub(name: str, timeout_s: float) -> Path:
     return Path(hub.hf_hub_download(name, file, etag_timeout=timeout_s))
 
 
-def _catalogue_entry(reference: Reference, name: str) -> CatalogueEntry:
+def _catalog_entry(reference: Reference, name: str) -> CatalogEntry:
     import nemo.collections.asr.models as classes
 
-    entries: dict[str, CatalogueEntry] = {}
+    entries: dict[str, CatalogEntry] = {}
     for class_name in (name for names in published_models.CLASSES.values() for name in names):
         for info in getattr(classes, class_name).list_available_models() or ():
             for title in (info.pretrained_model_name, *(info.aliases or ())):
-                entries.setdefault(title, CatalogueEntry(info.location, info.description))
+                entries.setdefault(title, CatalogEntry(info.location, info.description))
     if name in entries:
         return entries[name]
     near = difflib.get_close_matches(name, [*entries, *(model.name for model in published_models.KNOWN)], n=1)
@@ -208,7 +208,7 @@ def _catalogue_entry(reference: Reference, name: str) -> CatalogueEntry:
     )
 
 
-def _in_nemo_cache(entry: CatalogueEntry) -> Path | None:
+def _in_nemo_cache(entry: CatalogEntry) -> Path | None:
     """Return the file in the cache of this version of NeMo, or where another version or a user has put it, or None."""
     if entry.cached.is_file():
         return entry.cached
@@ -217,7 +217,7 @@ def _in_nemo_cache(entry: CatalogueEntry) -> Path | None:
     return next((path for folder in folders for place in places for path in sorted(folder.glob(place))), None)
 
 
-def _from_catalogue(reference: Reference, entry: CatalogueEntry, settings: Settings) -> Path:
+def _from_catalog(reference: Reference, entry: CatalogEntry, settings: Settings) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(reference, OFFLINE)
     logger.info("Downloading the model %s from %s", reference.text, entry.url)

@@ -133,7 +133,7 @@ def _hub(
     return KnownModel(f"nvidia/{name}", role, class_name, said, origin, languages, max_speakers)
 
 
-def _catalogue(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> KnownModel:
+def _catalog(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> KnownModel:
     origin = f"https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models/{name}"
     return KnownModel(name, role, class_name, f"see {origin}", origin, languages)
 
@@ -147,17 +147,17 @@ KNOWN: tuple[KnownModel, ...] = (
     _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN),
     _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
     _hub("canary-180m-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
-    _catalogue("stt_en_conformer_ctc_large", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_1024", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
-    _catalogue("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
-    _catalogue("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("stt_en_conformer_ctc_large", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_1024", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
     _hub("speakerverification_en_titanet_large", "embedding", "EncDecSpeakerLabelModel", CC_BY_4),
-    _catalogue("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
-    _catalogue("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
-    _catalogue("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),
+    _catalog("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
+    _catalog("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
+    _catalog("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),
     _hub("frame_vad_multilingual_marblenet_v2.0", "vad", "EncDecFrameClassificationModel", NVIDIA_OPEN),
     _hub("diar_sortformer_4spk-v1", "diarization", "SortformerEncLabelModel", CC_BY_NC_4, max_speakers=4),
     _hub("diar_streaming_sortformer_4spk-v2", "diarization", "SortformerEncLabelModel", CC_BY_4, max_speakers=4),

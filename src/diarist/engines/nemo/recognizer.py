@@ -10,7 +10,7 @@ import torch
 from diarist.engines.nemo.decoders import Decoder, decoder_for
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
-from diarist.engines.nemo_yaml.diar_infer import recognizer_model
+from diarist.engines.nemo_yaml.diar_infer_config import recognizer_model
 from diarist.engines.recognition_windows import windows
 from diarist.engines.word_timestamps import Token
 from diarist.errors import InvalidOption

@@ -18,7 +18,7 @@ from diarist.engines.fusion import Floats, Grid
 from diarist.engines.multiscale.diarizer import SpeechDetector
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel
-from diarist.engines.nemo_yaml.diar_infer import Smoothing, VadConfig
+from diarist.engines.nemo_yaml.diar_infer_config import Smoothing, VadConfig
 from diarist.errors import ConfigurationError
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds
 

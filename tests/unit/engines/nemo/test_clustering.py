@@ -12,7 +12,7 @@ import yaml
 
 from diarist.clustering import SpeakerBounds, in_order, normalise
 from diarist.engines.multiscale.diarizer import Scale
-from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig
+from diarist.engines.nemo_yaml.diar_infer_config import ClusteringConfig
 from diarist.errors import Cancelled
 from diarist.settings import load_settings
 from diarist.types import Audio, SpeakerHints

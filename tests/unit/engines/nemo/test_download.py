@@ -30,7 +30,7 @@ REVISION = "c" * 40
 
 
 class Hub:
-    """A model hub, and a catalogue: answers what it is told to, and counts what it is asked."""
+    """A model hub, and a catalog: answers what it is told to, and counts what it is asked."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -304,7 +304,7 @@ def test_the_variables_of_the_hub(hub, tmp_path, offline):
 @pytest.mark.nemo
 class TestFromTheCatalogue:
     @pytest.fixture(autouse=True)
-    def _catalogue(self, cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _catalog(self, cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         from nemo.collections.asr.models import EncDecCTCModelBPE
         from nemo.core.classes.common import PretrainedModelInfo
 
@@ -341,11 +341,11 @@ class TestFromTheCatalogue:
         assert find(reference("stt_en_citrinet_512"), settings).read_bytes() == CONTENT
 
     @pytest.mark.parametrize(("status", "words"), [(404, "no longer exists"), (403, "is not public"), (500, "500")])
-    def test_a_catalogue_that_refuses(self, hub, settings, status, words):
+    def test_a_catalog_that_refuses(self, hub, settings, status, words):
         hub.status = status
         assert words in refused(settings, "stt_en_citrinet_512")
 
-    def test_a_catalogue_that_never_answers(self, hub, settings):
+    def test_a_catalog_that_never_answers(self, hub, settings):
         hub.silent = True
         assert "cannot be reached" in refused(settings, "stt_en_citrinet_512")
 
@@ -394,10 +394,10 @@ def test_the_cache_is_where_nemo_has_it(tmp_path, monkeypatch, folder):
 
 
 @pytest.mark.nemo
-def test_models_of_the_catalogue_are_in_it():
+def test_models_of_the_catalog_are_in_it():
     from diarist.engines.nemo import published_models
 
     for model in published_models.KNOWN:
         if "/" not in model.name:
-            entry = download._catalogue_entry(Reference(model.name, model.role), model.name)
+            entry = download._catalog_entry(Reference(model.name, model.role), model.name)
             assert entry.url.endswith(".nemo")

@@ -340,7 +340,7 @@ class TestNames:
         assert loaded.info.licence == "CC-BY-4.0"
         assert len(loaded.languages) == 25
 
-    def test_of_the_catalogue_from_its_cache(self, nemo_models, settings, tmp_path):
+    def test_of_the_catalog_from_its_cache(self, nemo_models, settings, tmp_path):
         folder = tmp_path / "nemo" / "titanet-l" / "digest"
         folder.mkdir(parents=True)
         shutil.copy(nemo_models["speaker"], folder / "titanet-l.nemo")

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.sortformer import SortformerConfig, StreamingConfig
+from diarist.engines.nemo_yaml.sortformer_config import SortformerConfig, StreamingConfig
 from diarist.errors import AudioTooLong, Cancelled, ConfigurationError, InvalidOption, ModelError
 from diarist.protocols import Diarizer
 from diarist.settings import Settings, load_settings
@@ -178,7 +178,7 @@ def test_frames_are_those_of_nemo_at_every_length(streaming, diarizer, call, sam
 
 @pytest.mark.parametrize("name", ["callhome", "dihard3"])
 def test_turns_are_those_of_nemos_diarize(streaming, call, name, tmp_path):
-    from diarist.engines.nemo_yaml.sortformer import read_config
+    from diarist.engines.nemo_yaml.sortformer_config import read_config
 
     conf = Path(__file__).parents[4] / "conf"
     config = read_config(load_settings(model_config_dir=conf, sortformer_config=name))

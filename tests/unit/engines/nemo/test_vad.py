@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.nemo_yaml.diar_infer import VadConfig
+from diarist.engines.nemo_yaml.diar_infer_config import VadConfig
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.types import Audio
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.validation import ConfigFile, Schema, find_config, number, whole
+from diarist.engines.nemo_yaml.schema_validation import ConfigFile, Schema, find_config, number, whole
 from diarist.settings import Settings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.sortformer import SortformerConfig, StreamingConfig, read_config
+from diarist.engines.nemo_yaml.sortformer_config import SortformerConfig, StreamingConfig, read_config
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 

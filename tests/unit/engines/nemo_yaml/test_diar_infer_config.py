@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.nemo_yaml import diar_infer
-from diarist.engines.nemo_yaml.diar_infer import SCHEMA, ScaleConfig, read_config
-from diarist.engines.nemo_yaml.validation import shipped_folder
+from diarist.engines.nemo_yaml.diar_infer_config import SCHEMA, ScaleConfig, read_config
+from diarist.engines.nemo_yaml.schema_validation import shipped_folder
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 from support.strategies import patient

@@ -1,4 +1,4 @@
-"""The catalog of models that Diarist can download, which is read from ``catalogue.toml``."""
+"""The catalog of models that Diarist can download, which is read from ``catalog.toml``."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class Model:
 
 
 @cache
-def catalogue() -> Mapping[str, Model]:
-    """Return every model by name, in the order of ``catalogue.toml``."""
-    return parse(resources.files("diarist.models").joinpath("catalogue.toml").read_text(encoding="utf-8"))
+def load_catalog() -> Mapping[str, Model]:
+    """Return every model by name, in the order of ``catalog.toml``."""
+    return parse(resources.files("diarist.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Mapping[str, Model]:
-    """Parse a catalog in TOML and return its models by name; ``catalogue.toml`` describes the format.
+    """Parse a catalog in TOML and return its models by name; ``catalog.toml`` describes the format.
 
     Raises:
         ValueError: If the text is not TOML.
