@@ -38,13 +38,15 @@ def build_campplus(tensors: Tensors) -> onnx.ModelProto:
     """
     graph = GraphWriter()
     x = graph.op("Transpose", "input", perm=[0, 2, 1])  # (batch, 80, frames)
-    x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.whole([1])))
+    x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.integers([1])))
     first = fold(tensors["xvector.tdnn.linear.weight"], batch_norm(tensors, "xvector.tdnn.nonlinear.batchnorm"))
     x = graph.op("Relu", _conv(graph, x, first, strides=[2], pads=[2, 2]))  # (batch, 128, frames / 2)
-    context, distribute = _segments(graph, x)
+    frames_to_context, segment_to_frames = _segments(graph, x)
     for block, (layers, dilation) in enumerate(_BLOCKS, start=1):
         for layer in range(1, layers + 1):
-            new = _dense_layer(graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, context, distribute)
+            new = _dense_layer(
+                graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, frames_to_context, segment_to_frames
+            )
             x = graph.op("Concat", x, new, axis=1)
         transit = f"xvector.transit{block}"
         kernel = tensors[f"{transit}.linear.weight"]
@@ -87,14 +89,14 @@ def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
     x = graph.op("Relu", conv(x, "conv1", "bn1", 1))
     for layer in ("layer1", "layer2"):
         for block, stride in ((0, 2), (1, 1)):
-            at = f"{layer}.{block}"
-            inner = graph.op("Relu", conv(x, f"{at}.conv1", f"{at}.bn1", stride))
-            inner = conv(inner, f"{at}.conv2", f"{at}.bn2", 1)
-            beside = conv(x, f"{at}.shortcut.0", f"{at}.shortcut.1", stride, pad=0) if stride > 1 else x
-            x = graph.op("Relu", graph.op("Add", inner, beside))
+            prefix = f"{layer}.{block}"
+            inner = graph.op("Relu", conv(x, f"{prefix}.conv1", f"{prefix}.bn1", stride))
+            inner = conv(inner, f"{prefix}.conv2", f"{prefix}.bn2", 1)
+            shortcut = conv(x, f"{prefix}.shortcut.0", f"{prefix}.shortcut.1", stride, pad=0) if stride > 1 else x
+            x = graph.op("Relu", graph.op("Add", inner, shortcut))
     x = graph.op("Relu", conv(x, "conv2", "bn2", 2))  # (batch, 32, 10, frames)
     # The 32 channels of 10 bands each become 320 channels.
-    return graph.op("Reshape", x, graph.whole([0, 320, -1]))
+    return graph.op("Reshape", x, graph.integers([0, 320, -1]))
 
 
 def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
@@ -104,20 +106,26 @@ def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
     plus the mean over all frames. Multiplication by the second, (segments, frames), repeats the value of each segment
     for all its frames. A mask is therefore computed once per segment; the original computes it once per frame.
     """
-    frames = graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0)
-    one, zero, size = graph.whole(1), graph.whole(0), graph.whole(_SEGMENT_FRAMES)
+    frames = graph.op("Gather", graph.op("Shape", x), graph.integers(2), axis=0)
+    one, zero, size = graph.integers(1), graph.integers(0), graph.integers(_SEGMENT_FRAMES)
     segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): the segment of each frame
-    count = graph.op("Div", graph.op("Add", frames, graph.whole(_SEGMENT_FRAMES - 1)), size)
-    column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.whole([1]))
-    inside = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
-    lengths = graph.op("ReduceSum", inside, one_axis, keepdims=1)  # (segments, 1): the last segment may be short
-    means = graph.op("Transpose", graph.op("Div", inside, lengths), perm=[1, 0])
-    whole = graph.op("Reciprocal", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT))
-    return graph.op("Add", means, whole), inside
+    count = graph.op("Div", graph.op("Add", frames, graph.integers(_SEGMENT_FRAMES - 1)), size)
+    column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.integers([1]))
+    membership = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
+    lengths = graph.op("ReduceSum", membership, one_axis, keepdims=1)  # (segments, 1): the last segment may be short
+    means = graph.op("Transpose", graph.op("Div", membership, lengths), perm=[1, 0])
+    mean_weight = graph.op("Reciprocal", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT))
+    return graph.op("Add", means, mean_weight), membership
 
 
 def _dense_layer(
-    graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, distribute: str
+    graph: GraphWriter,
+    tensors: Tensors,
+    x: str,
+    name: str,
+    dilation: int,
+    frames_to_context: str,
+    segment_to_frames: str,
 ) -> str:
     """Add one densely connected layer: (batch, channels, frames) to its new channels, (batch, 32, frames)."""
     x = _norm_relu(graph, tensors, x, f"{name}.nonlinear1.batchnorm")
@@ -127,18 +135,18 @@ def _dense_layer(
     local = _conv(
         graph, x, (tensors[f"{cam}.linear_local.weight"], None), pads=[dilation, dilation], dilations=[dilation]
     )
-    mask = graph.op("MatMul", x, context)  # (batch, 128, segments)
+    mask = graph.op("MatMul", x, frames_to_context)  # (batch, 128, segments)
     for layer, activation in (("linear1", "Relu"), ("linear2", "Sigmoid")):
         kernel = tensors[f"{cam}.{layer}.weight"], tensors[f"{cam}.{layer}.bias"]
         mask = graph.op(activation, _conv(graph, mask, kernel))
-    return graph.op("Mul", local, graph.op("MatMul", mask, distribute))
+    return graph.op("Mul", local, graph.op("MatMul", mask, segment_to_frames))
 
 
 def _statistics(graph: GraphWriter, x: str) -> str:
     """Add the mean and the sample standard deviation over the frames: (batch, 512, frames) to (batch, 1024)."""
     mean = graph.op("ReduceMean", x, axes=[2], keepdims=1)
-    apart = graph.op("Sub", x, mean)
-    squares = graph.op("ReduceSum", graph.op("Mul", apart, apart), graph.whole([2]), keepdims=1)
-    frames = graph.op("Cast", graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0), to=1)
+    centered = graph.op("Sub", x, mean)
+    squares = graph.op("ReduceSum", graph.op("Mul", centered, centered), graph.integers([2]), keepdims=1)
+    frames = graph.op("Cast", graph.op("Gather", graph.op("Shape", x), graph.integers(2), axis=0), to=1)
     deviation = graph.op("Sqrt", graph.op("Div", squares, graph.op("Sub", frames, graph.weight(1.0))))
-    return graph.op("Squeeze", graph.op("Concat", mean, deviation, axis=1), graph.whole([2]))
+    return graph.op("Squeeze", graph.op("Concat", mean, deviation, axis=1), graph.integers([2]))

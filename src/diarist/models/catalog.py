@@ -95,10 +95,10 @@ class Model:
 @cache
 def load_catalog() -> Mapping[str, Model]:
     """Return every model by name, in the order of ``catalog.toml``."""
-    return parse(resources.files("diarist.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
+    return parse_catalog(resources.files("diarist.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
-def parse(text: str) -> Mapping[str, Model]:
+def parse_catalog(text: str) -> Mapping[str, Model]:
     """Parse a catalog in TOML and return its models by name; ``catalog.toml`` describes the format.
 
     Raises:
@@ -136,7 +136,7 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Model:
     )
 
 
-def find(name: str, models: Mapping[str, Model]) -> Model:
+def find_model(name: str, models: Mapping[str, Model]) -> Model:
     """Return the model with this name.
 
     Raises:
@@ -149,6 +149,6 @@ def find(name: str, models: Mapping[str, Model]) -> Model:
 
 def required(settings: Settings) -> tuple[str, ...]:
     """Return the names of the models in the catalog that the engine needs with these settings."""
-    diarizer = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
-    recognizer = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
-    return (*diarizer, *recognizer)
+    diarizer_models = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
+    recognizer_models = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
+    return (*diarizer_models, *recognizer_models)

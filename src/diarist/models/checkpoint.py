@@ -26,7 +26,7 @@ from diarist.errors import ModelCorrupt
 MAX_PICKLE_BYTES = 16 * 2**20
 """The maximum size of the object tree. The largest one in the catalog has 133 kB; this limit is still harmless."""
 
-_STORAGES = {
+_STORAGE_DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -89,8 +89,8 @@ class _RebuildTensor:
     ) -> NDArray[np.generic]:
         if not isinstance(storage, np.ndarray):
             raise pickle.UnpicklingError("a tensor without a storage")
-        sizes, steps = _whole_numbers(shape), _whole_numbers(strides)
-        (first,) = _whole_numbers((offset,))
+        sizes, steps = _nonnegative_integers(shape), _nonnegative_integers(strides)
+        (first,) = _nonnegative_integers((offset,))
         if len(sizes) != len(steps):
             raise pickle.UnpicklingError("a tensor whose shape and strides differ in length")
         # as_strided does not check bounds: a view beyond its storage would read other memory.
@@ -109,7 +109,7 @@ class _RebuildTensor:
 _REBUILD_TENSOR = _RebuildTensor()
 
 
-def _whole_numbers(values: object) -> tuple[int, ...]:
+def _nonnegative_integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(value) is int and value >= 0 for value in values):
         raise pickle.UnpicklingError("a tensor whose shape is not made of nonnegative integers")
     return values
@@ -129,8 +129,8 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _REBUILD_TENSOR
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(np.dtype(_STORAGES[name]))
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _StorageType(np.dtype(_STORAGE_DTYPES[name]))
         # The class, not an instance: the pickle may build objects of it (NEWOBJ) as well as call it.
         return _Placeholder
 

@@ -69,25 +69,25 @@ def write_checked(file: ModelFile, streams: Iterator[BinaryIO], target: Path) ->
         OSError: If reading or writing fails.
     """
     digest = hashlib.sha256()
-    left = file.size_bytes
+    remaining_bytes = file.size_bytes
     try:
         with target.open("wb") as out:
             for stream in streams:
                 # Reading one byte more than is left distinguishes a stream that is too long from one that ends here.
-                while left >= 0 and (block := stream.read(min(_BLOCK_BYTES, left + 1))):
-                    left -= len(block)
+                while remaining_bytes >= 0 and (block := stream.read(min(_BLOCK_BYTES, remaining_bytes + 1))):
+                    remaining_bytes -= len(block)
                     digest.update(block)
                     out.write(block)
-        _refuse_other(file, left, digest.hexdigest())
+        _check_content(file, remaining_bytes, digest.hexdigest())
     except BaseException:
         target.unlink(missing_ok=True)
         raise
 
 
-def _refuse_other(file: ModelFile, left_bytes: int, sha256: str) -> None:
-    if left_bytes > 0:
-        raise ModelCorrupt(f"{file.name} is {left_bytes} bytes shorter than the expected {file.size_bytes} bytes")
-    if left_bytes < 0:
+def _check_content(file: ModelFile, remaining_bytes: int, sha256: str) -> None:
+    if remaining_bytes > 0:
+        raise ModelCorrupt(f"{file.name} is {remaining_bytes} bytes shorter than the expected {file.size_bytes} bytes")
+    if remaining_bytes < 0:
         raise ModelCorrupt(f"{file.name} is longer than the expected {file.size_bytes} bytes")
     if sha256 != file.sha256:
         raise ModelCorrupt(f"{file.name} has an unexpected SHA-256")

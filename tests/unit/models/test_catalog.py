@@ -7,7 +7,7 @@ import pytest
 
 from diarist.errors import ModelUnavailable
 from diarist.models import load_catalog, required
-from diarist.models.catalog import find, parse
+from diarist.models.catalog import find_model, parse_catalog
 from diarist.settings import Settings
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "models.md"
@@ -43,13 +43,13 @@ def test_whisper_has_what_its_engine_reads() -> None:
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(ModelUnavailable, match=r"'whisper-huge'.*segmentation-3\.0, campplus"):
-        find("whisper-huge", load_catalog())
+        find_model("whisper-huge", load_catalog())
 
 
 def test_a_file_in_a_wheel_that_is_not_listed_is_refused() -> None:
     entry = '[[model]]\nname="m"\nrole="r"\nlicence="l"\nholder="h"\norigin="o"\n[[model.file]]\nname="f"\nbytes=1\n'
     with pytest.raises(KeyError, match="nowhere"):
-        parse(entry + 'sha256="0"\nparts=[["nowhere==1", "path"]]\n')
+        parse_catalog(entry + 'sha256="0"\nparts=[["nowhere==1", "path"]]\n')
 
 
 @pytest.mark.parametrize("page", [DOCUMENT, NOTICE], ids=lambda path: path.name)

@@ -32,8 +32,8 @@ PULL = """
 import sys
 from pathlib import Path
 from diarist.models import ModelStore
-from diarist.models.catalog import parse
-store = ModelStore(Path(sys.argv[1]), models=parse(sys.argv[2]))
+from diarist.models.catalog import parse_catalog
+store = ModelStore(Path(sys.argv[1]), models=parse_catalog(sys.argv[2]))
 print(store.pull("voice"), flush=True)
 """
 

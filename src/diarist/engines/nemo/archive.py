@@ -25,8 +25,8 @@ import yaml
 
 from diarist.errors import ConfigurationError, ModelCorrupt, ModelUnavailable
 
-CONFIG = "model_config.yaml"
-WEIGHTS = "model_weights.ckpt"
+CONFIG_FILE = "model_config.yaml"
+WEIGHTS_FILE = "model_weights.ckpt"
 
 MAX_MEMBERS = 2_000
 """Most models have fewer than ten files; a model with tokenizers for many languages has a few hundred."""
@@ -34,13 +34,13 @@ MAX_MEMBERS = 2_000
 MAX_CONFIG_BYTES = 16 * 2**20
 """A vocabulary of Chinese characters and the labels of ten thousand speakers take less than one megabyte."""
 
-MAX_NODES = 1_000_000
+MAX_CONFIG_VALUES = 1_000_000
 """The maximum number of values in a configuration. YAML aliases let a few lines expand to billions of values."""
 
-MAX_GROWTH = 50
+MAX_EXPANSION_RATIO = 50
 """The maximum ratio of extracted size to archive size. Weights hardly compress; zeros compress a thousandfold."""
 
-ALLOWED = (
+ALLOWED_TARGET_PREFIXES = (
     "nemo.collections.asr.",
     "nemo.collections.audio.",
     "nemo.collections.common.",
@@ -51,7 +51,7 @@ ALLOWED = (
 )
 """The allowed prefixes of the classes that a configuration requests."""
 
-FORMER_TARGETS = ("src.multi_classification_models.EncDecMultiClassificationModel",)
+LEGACY_TARGETS = ("src.multi_classification_models.EncDecMultiClassificationModel",)
 """Classes of models that were published before NeMo contained the class. Diarist uses them only as names."""
 
 _GZIP = b"\x1f\x8b"
@@ -90,12 +90,12 @@ def unpack(path: Path, folder: Path) -> Archive:
         with path.open("rb") as stream:
             compressed = stream.read(2) == _GZIP
         with tarfile.open(path, "r:gz" if compressed else "r:") as tar:
-            found = dict(_members(tar, path))
-            for name in (CONFIG, WEIGHTS):
-                if name not in found:
+            members = dict(_members(tar, path))
+            for name in (CONFIG_FILE, WEIGHTS_FILE):
+                if name not in members:
                     raise ModelCorrupt(f"{path} is not a NeMo model: it contains no {name}.")
-            for name, member in found.items():
-                if compressed or name != WEIGHTS:
+            for name, member in members.items():
+                if compressed or name != WEIGHTS_FILE:
                     _write(tar, member, folder / name)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ModelCorrupt(f"{path} is not a NeMo model, or it is damaged: {error}.") from error
@@ -103,18 +103,18 @@ def unpack(path: Path, folder: Path) -> Archive:
         raise ModelUnavailable(
             f"{path} cannot be read or unpacked into {folder}: {error.strerror or error}."
         ) from error
-    return Archive(path, _read_config(folder / CONFIG, path), compressed)
+    return Archive(path, _read_config(folder / CONFIG_FILE, path), compressed)
 
 
 @contextmanager
 def open_weights(archive: Archive, folder: Path) -> Iterator[IO[bytes]]:
     """Open the weights as a seekable file, directly in the archive if the archive is not compressed."""
     if archive.compressed:
-        with (folder / WEIGHTS).open("rb") as stream:
+        with (folder / WEIGHTS_FILE).open("rb") as stream:
             yield stream
     else:
         with tarfile.open(archive.path, "r:") as tar:
-            member = next(member for name, member in _members(tar, archive.path) if name == WEIGHTS)
+            member = next(member for name, member in _members(tar, archive.path) if name == WEIGHTS_FILE)
             weights = tar.extractfile(member)
             assert weights is not None  # _members raises for anything but a regular file
             with weights:
@@ -127,33 +127,33 @@ def check_targets(config: Mapping[str, Any], path: Path) -> None:
     Raises:
         ModelCorrupt: If it does. The message names the first such class or function.
     """
-    left: list[object] = [config]
-    for _ in range(MAX_NODES):
-        if not left:
+    pending: list[object] = [config]
+    for _ in range(MAX_CONFIG_VALUES):
+        if not pending:
             return
-        if len(left) > MAX_NODES:
+        if len(pending) > MAX_CONFIG_VALUES:
             break
-        node = left.pop()
+        node = pending.pop()
         if isinstance(node, Mapping):
             for key, value in node.items():
                 if key == "trust_remote_code" and value:
                     raise ModelCorrupt(f"{path} requests to run remote code (trust_remote_code), so it is not loaded.")
-                if key == "_target_" or (key in ("target", "cls") and _is_dotted(value)):
+                if key == "_target_" or (key in ("target", "cls") and _is_qualified_name(value)):
                     _check_target(value, path)
-            left.extend(node.values())
+            pending.extend(node.values())
         elif isinstance(node, list | tuple):
-            left.extend(node)
-    raise ModelCorrupt(f"{path} has a {CONFIG} with more than {MAX_NODES} values, so it is not loaded.")
+            pending.extend(node)
+    raise ModelCorrupt(f"{path} has a {CONFIG_FILE} with more than {MAX_CONFIG_VALUES} values, so it is not loaded.")
 
 
-def _is_dotted(value: object) -> bool:
+def _is_qualified_name(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value) is not None
 
 
 def _check_target(target: object, path: Path) -> None:
     if isinstance(target, str) and "${" in target:
         return  # check_targets runs again once interpolations are resolved
-    if not isinstance(target, str) or not (target.startswith(ALLOWED) or target in FORMER_TARGETS):
+    if not isinstance(target, str) or not (target.startswith(ALLOWED_TARGET_PREFIXES) or target in LEGACY_TARGETS):
         raise ModelCorrupt(
             f"{path} requests {target!r}, which is not part of a NeMo model, so it is not loaded. Get the file from its"
             " publisher."
@@ -166,22 +166,22 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, tarfile.Ta
     Raises:
         ModelCorrupt: If the archive contains something that no model contains.
     """
-    limit_bytes = path.stat().st_size * MAX_GROWTH
+    limit_bytes = path.stat().st_size * MAX_EXPANSION_RATIO
     total_bytes = 0
     seen: set[str] = set()
     for count, member in enumerate(tar, start=1):
         if count > MAX_MEMBERS:
             raise ModelCorrupt(f"{path} contains more than {MAX_MEMBERS} files, so it is not loaded.")
-        place = PurePosixPath(member.name)
-        name = str(place)
-        if place.is_absolute() or ".." in place.parts or "\\" in name or "\0" in name:
+        member_path = PurePosixPath(member.name)
+        name = str(member_path)
+        if member_path.is_absolute() or ".." in member_path.parts or "\\" in name or "\0" in name:
             raise ModelCorrupt(f"{path} would write outside its folder ({member.name!r}), so it is not loaded.")
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
             raise ModelCorrupt(f"{path} contains a link or a device ({member.name!r}), so it is not loaded.")
         total_bytes += member.size
-        if total_bytes > limit_bytes or (name == CONFIG and member.size > MAX_CONFIG_BYTES):
+        if total_bytes > limit_bytes or (name == CONFIG_FILE and member.size > MAX_CONFIG_BYTES):
             raise ModelCorrupt(f"{path} is too large when it is extracted, so it is not loaded.")
         if name in seen:
             raise ModelCorrupt(f"{path} contains two files named {name!r}, so it is not loaded.")
@@ -193,12 +193,12 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = tar.extractfile(member)
     assert source is not None  # _members raises for anything but a regular file
-    left = member.size
+    remaining_bytes = member.size
     with source, target.open("wb") as stream:
-        while block := source.read(min(left, 2**20)):
+        while block := source.read(min(remaining_bytes, 2**20)):
             stream.write(block)
-            left -= len(block)
-    if left:
+            remaining_bytes -= len(block)
+    if remaining_bytes:
         raise tarfile.ReadError("unexpected end of file")
 
 
@@ -206,12 +206,12 @@ def _read_config(file: Path, path: Path) -> Mapping[str, Any]:
     try:
         config = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelCorrupt(f"{path} has a {CONFIG} that cannot be read: {error}.") from error
+        raise ModelCorrupt(f"{path} has a {CONFIG_FILE} that cannot be read: {error}.") from error
     if not isinstance(config, dict):
-        raise ModelCorrupt(f"{path} has a {CONFIG} that does not describe a model.")
+        raise ModelCorrupt(f"{path} has a {CONFIG_FILE} that does not describe a model.")
     config = config.get("model", config)  # some checkpoints were saved with the whole training configuration
     if not isinstance(config, dict):
-        raise ModelCorrupt(f"{path} has a {CONFIG} that does not describe a model.")
+        raise ModelCorrupt(f"{path} has a {CONFIG_FILE} that does not describe a model.")
     check_targets(config, path)
     return config
 

@@ -14,7 +14,7 @@ from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
 
 logger = logging.getLogger(__name__)
 
-FIRST_SHARE = 0.5
+LIMITED_SHARE = 0.5
 """The share of the stage ``segmentation`` that Sortformer's progress covers if clustering may follow."""
 
 
@@ -22,12 +22,12 @@ class LimitedDiarizer(Diarizer, Protocol):
     """A diarizer with a maximum number of speakers and a maximum duration."""
 
     @property
-    def speakers(self) -> int:
+    def max_speakers(self) -> int:
         """The maximum number of speakers that it can distinguish."""
         ...
 
     @property
-    def longest(self) -> Seconds | None:
+    def max_duration(self) -> Seconds | None:
         """The maximum duration of a recording, or None if there is no limit."""
         ...
 
@@ -40,42 +40,48 @@ class AutoDiarizer:
     diarizer runs as well, and its result is used if it finds more speakers.
     """
 
-    def __init__(self, few: LimitedDiarizer, many: Diarizer) -> None:
-        self._few = few
-        self._many = many
+    def __init__(self, limited: LimitedDiarizer, unlimited: Diarizer) -> None:
+        self._limited = limited
+        self._unlimited = unlimited
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        limit = self._few.speakers
-        least, most = hints.bounds()
-        if least > limit:
-            return self._by(self._many, audio, hints, progress, f"at least {least} speakers are requested")
-        longest = self._few.longest
-        if longest is not None and audio.duration > longest:
-            return self._by(self._many, audio, hints, progress, f"the recording is longer than {longest:.0f} s")
-        if least == 1 and most is not None and most <= limit:
-            return self._by(self._few, audio, hints, progress, f"at most {most} speakers are requested")
-        return self._by_either(audio, hints, progress)
+        limit = self._limited.max_speakers
+        min_speakers, max_speakers = hints.bounds()
+        if min_speakers > limit:
+            return self._run_one(
+                self._unlimited, audio, hints, progress, f"at least {min_speakers} speakers are requested"
+            )
+        max_duration = self._limited.max_duration
+        if max_duration is not None and audio.duration > max_duration:
+            return self._run_one(
+                self._unlimited, audio, hints, progress, f"the recording is longer than {max_duration:.0f} s"
+            )
+        if min_speakers == 1 and max_speakers is not None and max_speakers <= limit:
+            return self._run_one(
+                self._limited, audio, hints, progress, f"at most {max_speakers} speakers are requested"
+            )
+        return self._run_with_fallback(audio, hints, progress)
 
-    def _by_either(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        first = self._few.diarize(audio, hints, _share(progress, 0.0, FIRST_SHARE))
-        found, limit = len(first.speakers), self._few.speakers
-        least, most = hints.bounds()
-        exhausted = found == limit and (most is None or most > limit)
-        if not exhausted and not 0 < found < least:
+    def _run_with_fallback(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
+        first = self._limited.diarize(audio, hints, _scale_progress(progress, 0.0, LIMITED_SHARE))
+        count, limit = len(first.speakers), self._limited.max_speakers
+        min_speakers, max_speakers = hints.bounds()
+        exhausted = count == limit and (max_speakers is None or max_speakers > limit)
+        if not exhausted and not 0 < count < min_speakers:
             progress("segmentation", 1.0)
-            logger.info("Diarized by %s: it found %d speakers, and its limit is %d", first.diarizer, found, limit)
+            logger.info("Diarized by %s: it found %d speakers, and its limit is %d", first.diarizer, count, limit)
             return first
-        second = self._many.diarize(audio, hints, _share(progress, FIRST_SHARE, 1.0))
-        chosen = second if len(second.speakers) > found else first
+        second = self._unlimited.diarize(audio, hints, _scale_progress(progress, LIMITED_SHARE, 1.0))
+        chosen = second if len(second.speakers) > count else first
         logger.info(
             "Diarized by %s: %s found %d speakers (%s), and %s found %d",
-            chosen.diarizer, first.diarizer, found,
-            "its limit" if exhausted else f"at least {least} are requested",
+            chosen.diarizer, first.diarizer, count,
+            "its limit" if exhausted else f"at least {min_speakers} are requested",
             second.diarizer, len(second.speakers),
         )  # fmt: skip
         return chosen
 
-    def _by(
+    def _run_one(
         self, diarizer: Diarizer, audio: Audio, hints: SpeakerHints, progress: Progress, reason: str
     ) -> Diarization:
         diarization = diarizer.diarize(audio, hints, progress)
@@ -83,7 +89,7 @@ class AutoDiarizer:
         return diarization
 
 
-def _share(progress: Progress, start: float, stop: float) -> Progress:
+def _scale_progress(progress: Progress, start: float, stop: float) -> Progress:
     """Return a progress that maps the stage ``segmentation`` to ``start``..``stop`` and passes other stages on."""
 
     def report(stage: str, done: float) -> None:
@@ -99,5 +105,5 @@ def load(settings: Settings) -> Loaded[Diarizer]:
         ModelError: If a model is unavailable or damaged.
         ConfigurationError: If a configuration, or a model that it names, cannot be used.
     """
-    few, many = load_sortformer(settings), load_clustering(settings)
-    return Loaded(AutoDiarizer(few, many.part), (few.info, *many.models), Runtime.of(settings).name)
+    limited, unlimited = load_sortformer(settings), load_clustering(settings)
+    return Loaded(AutoDiarizer(limited, unlimited.part), (limited.info, *unlimited.models), Runtime.of(settings).name)

@@ -28,12 +28,12 @@ class Decoder(Protocol):
         ...
 
     @property
-    def frame(self) -> Seconds:
+    def frame_step(self) -> Seconds:
         """The interval between two output frames."""
         ...
 
     @property
-    def letter(self) -> Seconds:
+    def letter_duration(self) -> Seconds:
         """The minimum duration of a letter if the model does not predict when a token ends; otherwise 0."""
         ...
 
@@ -84,46 +84,48 @@ class CtcDecoder:
     Graves et al., "Connectionist temporal classification" (2006).
     """
 
-    letter = LETTER
+    letter_duration = LETTER
     languages: tuple[str, ...] = ()
     default_language: str | None = None
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.vocabulary = _vocabulary(model, model.decoder)
-        self.frame = _frame(model)
+        self.frame_step = _frame_step(model)
 
     def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:  # noqa: ARG002
         log_probabilities, frames, _ = self._model.forward(input_signal=signal, input_signal_length=lengths)
         best = log_probabilities.max(dim=-1)  # (windows, frames)
-        pieces, sure = best.indices.cpu().numpy(), best.values.float().exp().cpu().numpy()
+        token_ids, confidences = best.indices.cpu().numpy(), best.values.float().exp().cpu().numpy()
         return [
-            fold(pieces[row, :count], sure[row, :count], len(self.vocabulary), self.frame)
+            collapse_frames(token_ids[row, :count], confidences[row, :count], len(self.vocabulary), self.frame_step)
             for row, count in enumerate(frames.tolist())
         ]
 
 
-def fold(pieces: NDArray[np.int64], sure: NDArray[np.float32], blank: int, frame: Seconds) -> list[Token]:
+def collapse_frames(
+    token_ids: NDArray[np.int64], confidences: NDArray[np.float32], blank: int, frame_step: Seconds
+) -> list[Token]:
     """Merge consecutive frames with the same token into one token, and remove blanks.
 
     Args:
-        pieces: The most probable token ID of each frame, int64 (frames,).
-        sure: The probability of that token, float32 (frames,).
+        token_ids: The most probable token ID of each frame, int64 (frames,).
+        confidences: The probability of that token, float32 (frames,).
         blank: The ID of the blank token.
-        frame: The interval between two frames.
+        frame_step: The interval between two frames.
 
     Returns:
         Tokens from their first frame to their last, with the highest probability among their frames.
     """
-    if len(pieces) == 0:
+    if len(token_ids) == 0:
         return []
-    starts = np.flatnonzero(np.diff(pieces, prepend=-1))
-    ends = np.append(starts[1:], len(pieces))
-    peaks = np.maximum.reduceat(sure, starts)
+    starts = np.flatnonzero(np.diff(token_ids, prepend=-1))
+    ends = np.append(starts[1:], len(token_ids))
+    peaks = np.maximum.reduceat(confidences, starts)
     return [
-        Token(int(pieces[start]), float(start * frame), float(end * frame), float(peak))
+        Token(int(token_ids[start]), float(start * frame_step), float(end * frame_step), float(peak))
         for start, end, peak in zip(starts, ends, peaks, strict=True)
-        if pieces[start] != blank
+        if token_ids[start] != blank
     ]
 
 
@@ -139,20 +141,22 @@ class TransducerDecoder:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.vocabulary = _vocabulary(model, model.joint)
-        self.frame = _frame(model)
-        self._prompts = _prompts(model)
-        self.languages = tuple(sorted(language for language in self._prompts if language != "auto"))
-        self.default_language = None if not self._prompts or "auto" in self._prompts else self.languages[0]
-        model.change_decoding_strategy(_greedy(model.cfg.decoding), verbose=False)
+        self.frame_step = _frame_step(model)
+        self._prompt_indices = _prompt_indices(model)
+        self.languages = tuple(sorted(language for language in self._prompt_indices if language != "auto"))
+        self.default_language = (
+            None if not self._prompt_indices or "auto" in self._prompt_indices else self.languages[0]
+        )
+        model.change_decoding_strategy(_greedy_decoding_config(model.cfg.decoding), verbose=False)
         model.eval()  # the new decoding strategy added modules
         self._durations = torch.tensor(list(model.decoding.durations or ()), dtype=torch.long)
-        self.letter = LETTER if len(self._durations) == 0 else 0.0
+        self.letter_duration = LETTER if len(self._durations) == 0 else 0.0
 
     def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:
         prompt = {}
-        if self._prompts:
-            number = self._prompts[language or "auto"]
-            prompt["prompt_indices"] = torch.full((len(signal),), number, dtype=torch.long, device=signal.device)
+        if self._prompt_indices:
+            prompt_index = self._prompt_indices[language or "auto"]
+            prompt["prompt_indices"] = torch.full((len(signal),), prompt_index, dtype=torch.long, device=signal.device)
         encoded, frames = self._model.forward(input_signal=signal, input_signal_length=lengths, **prompt)
         with torch.autocast(signal.device.type, enabled=False):  # small networks whose precision decides the tokens
             encoded = encoded.float()
@@ -161,34 +165,38 @@ class TransducerDecoder:
 
     def _tokens(self, hypothesis: Any, encoded: torch.Tensor) -> list[Token]:
         """Return the tokens of one window, whose encoder output has the shape (values, frames)."""
-        pieces = torch.as_tensor(hypothesis.y_sequence, dtype=torch.long)
-        at = torch.as_tensor(hypothesis.timestamp, dtype=torch.long)
-        said = pieces < len(self.vocabulary)
-        pieces, at = pieces[said], at[said]
-        if len(pieces) == 0:
+        token_ids = torch.as_tensor(hypothesis.y_sequence, dtype=torch.long)
+        frame_indices = torch.as_tensor(hypothesis.timestamp, dtype=torch.long)
+        is_text = token_ids < len(self.vocabulary)
+        token_ids, frame_indices = token_ids[is_text], frame_indices[is_text]
+        if len(token_ids) == 0:
             return []
         joint, decoder = self._model.joint, self._model.decoder
-        before, *_ = decoder.predict(pieces[None, :-1].to(encoded.device), None, add_sos=True, batch_size=1)
-        heard = joint.project_encoder(encoded.T[at.to(encoded.device)][:, None])  # (tokens, 1, values)
-        knowing = joint.project_prednet(before[0, :, None])  # (tokens, 1, values)
-        logits = joint.joint_after_projection(heard, knowing)[:, 0, 0].cpu()  # (tokens, pieces, blank and durations)
+        prediction, *_ = decoder.predict(token_ids[None, :-1].to(encoded.device), None, add_sos=True, batch_size=1)
+        encoder_projection = joint.project_encoder(
+            encoded.T[frame_indices.to(encoded.device)][:, None]
+        )  # (tokens, 1, values)
+        prediction_projection = joint.project_prednet(prediction[0, :, None])  # (tokens, 1, values)
+        logits = joint.joint_after_projection(encoder_projection, prediction_projection)[
+            :, 0, 0
+        ].cpu()  # (tokens, pieces, blank and durations)
         count = len(self._durations)
-        sure = logits[:, : logits.shape[1] - count].softmax(dim=1).gather(1, pieces[:, None])[:, 0]
-        lasting = self._durations[logits[:, -count:].argmax(dim=1)] if count else torch.ones_like(at)
+        confidences = logits[:, : logits.shape[1] - count].softmax(dim=1).gather(1, token_ids[:, None])[:, 0]
+        durations = self._durations[logits[:, -count:].argmax(dim=1)] if count else torch.ones_like(frame_indices)
         return [
-            Token(piece, start * self.frame, (start + frames) * self.frame, confidence)
-            for piece, start, frames, confidence in zip(
-                pieces.tolist(), at.tolist(), lasting.tolist(), sure.tolist(), strict=True
+            Token(token_id, start * self.frame_step, (start + frames) * self.frame_step, confidence)
+            for token_id, start, frames, confidence in zip(
+                token_ids.tolist(), frame_indices.tolist(), durations.tolist(), confidences.tolist(), strict=True
             )
         ]
 
 
-def _greedy(config: Any) -> Any:
+def _greedy_decoding_config(config: Any) -> Any:
     """Return a copy of the model's decoding configuration with greedy search."""
     from omegaconf import OmegaConf, open_dict
 
     config = copy.deepcopy(config)
-    asked = {
+    overrides = {
         "strategy": "greedy_batch",
         "preserve_alignments": False,
         "compute_timestamps": False,
@@ -202,7 +210,7 @@ def _greedy(config: Any) -> Any:
         },
     }
     with open_dict(config):
-        return OmegaConf.merge(config, asked)
+        return OmegaConf.merge(config, overrides)
 
 
 def _vocabulary(model: Any, output: Any) -> Vocabulary:
@@ -212,16 +220,16 @@ def _vocabulary(model: Any, output: Any) -> Vocabulary:
     return Vocabulary(tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size))))
 
 
-def _frame(model: Any) -> Seconds:
+def _frame_step(model: Any) -> Seconds:
     return float(model.cfg.preprocessor.window_stride) * int(model.encoder.subsampling_factor)
 
 
-def _prompts(model: Any) -> dict[str, int]:
+def _prompt_indices(model: Any) -> dict[str, int]:
     """Return the prompt index of each language and of ``auto`` for a model with prompts; empty for other models."""
-    named = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
+    dictionary = model.cfg.get("model_defaults", {}).get("prompt_dictionary") or {}
     prompts: dict[str, int] = {}
-    for name, number in named.items():
+    for name, index in dictionary.items():
         language = str(name).replace("_", "-").partition("-")[0].lower()
         if str(name) == "auto" or len(language) == 2:
-            prompts.setdefault(language, int(number))
+            prompts.setdefault(language, int(index))
     return prompts

@@ -26,7 +26,7 @@ ResultT = TypeVar("ResultT")
 _LOCK = threading.RLock()
 """One lock for the whole process, whichever devices its models are on."""
 
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 """Parts of the messages that PyTorch, CUDA, cuBLAS and cuDNN use when they do not raise ``OutOfMemoryError``."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,7 +36,7 @@ class Runtime:
     """Represents a device and the precision in which its models compute.
 
     NeMo's models are not thread-safe. Even two different models cannot run at the same time, since they set
-    process-wide flags. All use of a model must be within ``using()``, which allows one thread at a time.
+    process-wide flags. All use of a model must be within ``inference()``, which allows one thread at a time.
     """
 
     def __init__(self, device: torch.device, precision: Precision) -> None:
@@ -60,13 +60,13 @@ class Runtime:
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Hold the lock while models are created or changed, outside inference mode so that they stay changeable."""
         with _LOCK:
             yield
 
     @contextmanager
-    def using(self, *, exact: bool = False) -> Iterator[None]:
+    def inference(self, *, exact: bool = False) -> Iterator[None]:
         """Hold the lock while models run, without gradients and with reduced precision unless ``exact`` is true."""
         dtype = None if exact else _DTYPES.get(self.precision)
         with _LOCK, torch.inference_mode():
@@ -89,16 +89,16 @@ class Runtime:
         self,
         items: Sequence[ItemT],
         run: Callable[[Sequence[ItemT]], Sequence[ResultT]],
-        batch: int,
-        done: Callable[[float], None] = lambda _share: None,
+        batch_size: int,
+        report: Callable[[float], None] = lambda _share: None,
     ) -> list[ResultT]:
         """Call ``run`` with batches of ``items``; if memory runs out, halve the batch size and try again.
 
         Args:
             items: The items to process, in order.
             run: Returns one result per item. It is called again with fewer items if memory ran out.
-            batch: The initial batch size; at least 1.
-            done: Called after each batch with the share of the items that are done, 0..1.
+            batch_size: The initial batch size; at least 1.
+            report: Called after each batch with the share of the items that are done, 0..1.
 
         Returns:
             The results in the order of the items.
@@ -108,25 +108,25 @@ class Runtime:
         """
         results: list[ResultT] = []
         while len(results) < len(items):
-            part = items[len(results) : len(results) + batch]
+            batch = items[len(results) : len(results) + batch_size]
             try:
-                found = run(part)
+                batch_results = run(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(part) == 1:
+                if len(batch) == 1:
                     message = (
                         f"The memory of {self.name} is too small for one window of audio: use a smaller model, stop"
                         " other programs on that device, or set NEMO_DEVICE to another device."
                     )
                     raise EngineUnavailable(message) from error
-                batch = max(1, len(part) // 2)
-                logger.warning("The memory of %s ran out; continuing with a batch size of %d", self.name, batch)
+                batch_size = max(1, len(batch) // 2)
+                logger.warning("The memory of %s ran out; continuing with a batch size of %d", self.name, batch_size)
             else:
-                if len(found) != len(part):
-                    raise ValueError(f"{len(found)} results for {len(part)} items")
-                results += found
-                done(len(results) / len(items))
+                if len(batch_results) != len(batch):
+                    raise ValueError(f"{len(batch_results)} results for {len(batch)} items")
+                results += batch_results
+                report(len(results) / len(items))
                 continue
             self.free_memory()  # outside the handler, whose exception keeps the tensors alive
         return results
@@ -141,7 +141,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of a device or of the machine was too small."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
 
 
 @cache
@@ -157,14 +157,14 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda:0" if available else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    number = int(name.partition(":")[2] or 0)
-    if number >= available:
-        seen = f"{available} GPU{'s' * (available != 1)}"
+    index = int(name.partition(":")[2] or 0)
+    if index >= available:
+        gpus = f"{available} GPU{'s' * (available != 1)}"
         raise ConfigurationError(
-            f"NEMO_DEVICE={name}: PyTorch sees {seen} here. Set it to auto or cpu, or install a driver and a build of"
+            f"NEMO_DEVICE={name}: PyTorch sees {gpus} here. Set it to auto or cpu, or install a driver and a build of"
             " PyTorch for CUDA (docs/nemo.md)."
         )
-    return torch.device("cuda", number)
+    return torch.device("cuda", index)
 
 
 def _precision(name: str, device: torch.device) -> Precision:

@@ -37,7 +37,7 @@ _REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ExportRequest:
     """Represents the model to export and its destination."""
 
     reference: str
@@ -52,13 +52,13 @@ class Wish:
     quantization: Quantization | None = None
 
 
-def export(wish: Wish, settings: Settings, tell: Callable[[str], None] = lambda _step: None) -> Path:
+def export(request: ExportRequest, settings: Settings, report: Callable[[str], None] = lambda _step: None) -> Path:
     """Export a model. An existing export of that name is replaced once the new one is complete.
 
     Args:
-        wish: The model and the destination.
+        request: The model and the destination.
         settings: The settings that say where models are found and stored.
-        tell: Called with the name of each step as it begins.
+        report: Called with the name of each step as it begins.
 
     Returns:
         The model's folder.
@@ -69,28 +69,30 @@ def export(wish: Wish, settings: Settings, tell: Callable[[str], None] = lambda 
             differs from that of the model.
         InvalidOption: If the name or the folder cannot be used, or int8 was requested for a model without it.
     """
-    parent = wish.folder or settings.model_dir / exported_model.FOLDER
-    name = wish.name or published_models.stem(wish.reference)
+    parent = request.folder or settings.model_dir / exported_model.FOLDER
+    name = request.name or published_models.normalized_name(request.reference)
     target = _target(parent, name)
-    tell("loading")
+    report("loading")
     runtime = Runtime.of(settings.model_copy(update={"nemo_device": "cpu", "nemo_precision": "fp32"}))
-    loaded = _load(wish.reference, settings, runtime)
-    kind = export_formats.kind_of(loaded.model, wish.reference)
-    if wish.quantization and exported_model.ROLES[kind] != "recognition":
+    loaded = _load(request.reference, settings, runtime)
+    kind = export_formats.kind_of(loaded.model, request.reference)
+    if request.quantization and exported_model.ROLES[kind] != "recognition":
         raise InvalidOption("int8 is available only for recognizers: export this model without --quantize.")
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _check_room(loaded.model, parent, wish.quantization)
+        _check_free_space(loaded.model, parent, request.quantization)
         with FileLock(parent / ".lock"), _staging(parent) as staging:
-            with runtime.using(exact=True), _quiet():
-                facts = export_formats.write(loaded.model, kind, wish.reference, staging, wish.quantization, tell)
-            tell("describing")
+            with runtime.inference(exact=True), _suppress_warnings():
+                properties = export_formats.write(
+                    loaded.model, kind, request.reference, staging, request.quantization, report
+                )
+            report("describing")
             description = Exported(
-                name, kind, _source(wish.reference), loaded.info.licence, loaded.languages, facts.frame_step,
-                facts.features, wish.quantization, exported_model.describe(staging), version("diarist"),
+                name, kind, _source(request.reference), loaded.info.licence, loaded.languages, properties.frame_step,
+                properties.features, request.quantization, exported_model.describe(staging), version("diarist"),
             )  # fmt: skip
             exported_model.write(staging, description)
-            _put(staging, target)
+            _replace_folder(staging, target)
     except OSError as error:
         message = (
             f"The model cannot be written to {target} ({error.strerror or error}): check the disk and its permissions."
@@ -120,20 +122,22 @@ def _load(reference: str, settings: Settings, runtime: Runtime) -> LoadedModel:
     Raises:
         ConfigurationError: If it has none of the roles that can be exported.
     """
-    safe_import.refuse_unsafe_loading()
+    safe_import.check_safe_loading()
     archive.parse_hashes(settings.nemo_sha256)  # after this, a ConfigurationError means that the role is wrong
     published = published_models.find(reference)
-    likeliest = published.role if published else ROLES[0]
-    refused: ConfigurationError | None = None
-    for role in sorted(ROLES, key=lambda role: role != likeliest):
+    likely_role = published.role if published else ROLES[0]
+    first_error: ConfigurationError | None = None
+    for role in sorted(ROLES, key=lambda role: role != likely_role):
         try:
             return load_model(reference, role, settings, runtime)
         except ConfigurationError as error:
-            refused = refused or error
-    raise ConfigurationError(f"{export_formats.refusal(reference, 'a model of another kind')} ({refused})") from refused
+            first_error = first_error or error
+    raise ConfigurationError(
+        f"{export_formats.not_exportable(reference, 'a model of another kind')} ({first_error})"
+    ) from first_error
 
 
-def _check_room(model: Any, parent: Path, quantization: Quantization | None) -> None:
+def _check_free_space(model: Any, parent: Path, quantization: Quantization | None) -> None:
     """Check that the disk has enough free space for the export: the graph twice, and a smaller one if quantized.
 
     Raises:
@@ -152,8 +156,8 @@ def _check_room(model: Any, parent: Path, quantization: Quantization | None) -> 
 @contextmanager
 def _staging(parent: Path) -> Iterator[Path]:
     """Create a temporary folder and remove it afterwards, together with folders that killed exports have left."""
-    for left in (*parent.glob(f"{_STAGING}*"), *parent.glob(f"{_REPLACED}*")):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (*parent.glob(f"{_STAGING}*"), *parent.glob(f"{_REPLACED}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent))
     try:
         staging.chmod(0o755)  # mkdtemp grants access only to the owner, but models are shared
@@ -162,34 +166,34 @@ def _staging(parent: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _put(staging: Path, target: Path) -> None:
+def _replace_folder(staging: Path, target: Path) -> None:
     """Move the complete folder to its final name, replacing an existing folder."""
-    before = staging.with_name(staging.name.replace(_STAGING, _REPLACED))
+    previous = staging.with_name(staging.name.replace(_STAGING, _REPLACED))
     if target.exists():
-        target.replace(before)
+        target.replace(previous)
     try:
         staging.replace(target)
     except OSError:
-        if before.exists():
-            before.replace(target)
+        if previous.exists():
+            previous.replace(target)
         raise
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """Suppress the warnings of PyTorch and NeMo about tracing; the exported files are compared with the model."""
     from nemo.utils import logging as nemo_logging
 
-    before = nemo_logging.getEffectiveLevel()
+    nemo_level = nemo_logging.getEffectiveLevel()
     nemo_logging.setLevel(logging.ERROR)
     root = logging.getLogger()
-    level = root.level
+    root_level = root.level
     root.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
-        nemo_logging.setLevel(before)
+        root.setLevel(root_level)
+        nemo_logging.setLevel(nemo_level)

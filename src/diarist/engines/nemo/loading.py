@@ -42,7 +42,7 @@ class LoadedModel:
     """Represents a NeMo model on its device, in evaluation mode."""
 
     model: Any
-    """An instance of one of ``published_models.CLASSES``. Use it within ``runtime.using()``."""
+    """An instance of one of ``published_models.CLASSES``. Use it within ``runtime.inference()``."""
 
     info: ModelInfo
     languages: tuple[str, ...]
@@ -74,48 +74,48 @@ def load_model(
         ImportError: If NeMo is not installed.
         EngineUnavailable: If NeMo cannot be imported or there is too little memory for the model.
     """
-    safe_import.refuse_unsafe_loading()
+    safe_import.check_safe_loading()
     hashes = archive.parse_hashes(settings.nemo_sha256)
-    named = Reference(reference, role, named_by)
+    model_reference = Reference(reference, role, named_by)
     published = published_models.find(reference)
-    if published and published.role != role and not named.is_path:  # before it is downloaded
-        raise _wrong_role(named, published.class_name)
+    if published and published.role != role and not model_reference.is_path:  # before it is downloaded
+        raise _wrong_role(model_reference, published.class_name)
     started = time.monotonic()
-    safe_import.prepare(settings)
-    path = download.find(named, settings)
-    if reference in hashes and (found := sha256_of(path)) != hashes[reference]:
+    safe_import.import_nemo(settings)
+    path = download.find(model_reference, settings)
+    if reference in hashes and (digest := sha256_of(path)) != hashes[reference]:
         raise ModelCorrupt(
-            f"{named.words} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {found}. Download it again,"
-            " or correct the hash."
+            f"{model_reference.label} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {digest}. Download"
+            " it again, or correct the hash."
         )
-    with _folder() as folder, runtime.alone():
+    with _temporary_folder() as folder, runtime.exclusive():
         try:
-            unpacked = archive.unpack(path, folder)
+            model_archive = archive.unpack(path, folder)
         except (ModelCorrupt, ModelUnavailable) as error:
-            raise type(error)(f"{named.words} cannot be used. {error}") from error
-        class_name = published_models.FORMER_NAMES.get(unpacked.class_name, unpacked.class_name)
+            raise type(error)(f"{model_reference.label} cannot be used. {error}") from error
+        class_name = published_models.RENAMED_CLASSES.get(model_archive.class_name, model_archive.class_name)
         if class_name not in published_models.CLASSES[role]:
-            raise _wrong_role(named, class_name)
-        model = _restore(named, class_name, unpacked, folder)
-        _ready(model, role, runtime, named)
-    shown = Path(reference).stem if named.is_path else reference
-    logger.info("Model %s was loaded from %s in %.1f s", shown, path, time.monotonic() - started)
-    languages = _languages(reference, unpacked.config) if role == "recognition" else ()
-    return LoadedModel(model, ModelInfo(shown, role, published_models.licence(reference)), languages)
+            raise _wrong_role(model_reference, class_name)
+        model = _restore(model_reference, class_name, model_archive, folder)
+        _prepare(model, role, runtime, model_reference)
+    name = Path(reference).stem if model_reference.is_path else reference
+    logger.info("Model %s was loaded from %s in %.1f s", name, path, time.monotonic() - started)
+    languages = _languages(reference, model_archive.config) if role == "recognition" else ()
+    return LoadedModel(model, ModelInfo(name, role, published_models.licence(reference)), languages)
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _temporary_folder() -> Iterator[Path]:
     """Create a temporary folder whose name contains this process's ID; remove those of processes that were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not _lives(int(owner)):
+        if owner.isdecimal() and not _is_running(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
         yield Path(name)
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -126,61 +126,66 @@ def _lives(pid: int) -> bool:
 
 
 def _wrong_role(reference: Reference, class_name: str) -> ConfigurationError:
-    kind = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
-    what = (f"of class {class_name}" if class_name else "of unknown class") + (f", a model for {kind}" if kind else "")
-    wanted = " or ".join(published_models.CLASSES[reference.role])
+    actual_role = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
+    description = f"of class {class_name}" if class_name else "of unknown class"
+    if actual_role:
+        description += f", a model for {actual_role}"
+    required_classes = " or ".join(published_models.CLASSES[reference.role])
     return ConfigurationError(
-        f"{reference.words} is {what}, but a model for {reference.role} is required: {wanted}. Name another model."
+        f"{reference.label} is {description}, but a model for {reference.role} is required: {required_classes}. Name"
+        " another model."
     )
 
 
-def _restore(reference: Reference, class_name: str, unpacked: Archive, folder: Path) -> Any:
+def _restore(reference: Reference, class_name: str, model_archive: Archive, folder: Path) -> Any:
     """Create the model on the CPU and load its weights.
 
     Raises:
         ModelCorrupt: If the configuration or the weights do not fit the class.
         EngineUnavailable: If there is too little memory.
     """
-    import nemo.collections.asr.models as classes
+    import nemo.collections.asr.models as nemo_models
     from nemo.utils.app_state import AppState
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    kind = getattr(classes, class_name)
+    model_class = getattr(nemo_models, class_name)
     try:
-        config = OmegaConf.load(folder / archive.CONFIG)
+        config = OmegaConf.load(folder / archive.CONFIG_FILE)
         config = OmegaConf.to_container(config.get("model", config), resolve=True)
-        archive.check_targets(config, unpacked.path)
-        config["target"] = f"{kind.__module__}.{kind.__qualname__}"  # older versions of NeMo had other modules
-        AppState().model_restore_path = str(unpacked.path)
-        kind._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - tells it where its files are
+        archive.check_targets(config, model_archive.path)
+        config["target"] = (
+            f"{model_class.__module__}.{model_class.__qualname__}"  # older versions of NeMo had other modules
+        )
+        AppState().model_restore_path = str(model_archive.path)
+        model_class._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - tells it where its files are
         try:
-            model = kind.from_config_dict(config=OmegaConf.create(config))
+            model = model_class.from_config_dict(config=OmegaConf.create(config))
         finally:
-            kind._set_model_restore_state(is_being_restored=False)  # noqa: SLF001
-        with archive.open_weights(unpacked, folder) as stream:
+            model_class._set_model_restore_state(is_being_restored=False)  # noqa: SLF001
+        with archive.open_weights(model_archive, folder) as stream:
             weights = torch.load(stream, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
     except ModelCorrupt as error:
-        raise ModelCorrupt(f"{reference.words} cannot be used. {error}") from error
+        raise ModelCorrupt(f"{reference.label} cannot be used. {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelCorrupt(
-            f"{reference.words} has weights that are damaged or contain more than tensors ({unpacked.path}), so it is"
-            " not loaded. Get the file from its publisher."
+            f"{reference.label} has weights that are damaged or contain more than tensors ({model_archive.path}), so it"
+            " is not loaded. Get the file from its publisher."
         ) from error
-    except (OmegaConfBaseException, *_UNFIT) as error:
+    except (OmegaConfBaseException, *_LOAD_ERRORS) as error:
         if is_out_of_memory(error):
-            raise EngineUnavailable(f"{reference.words} needs more memory than is available.") from error
+            raise EngineUnavailable(f"{reference.label} needs more memory than is available.") from error
         raise ModelCorrupt(
-            f"{reference.words} cannot be loaded from {unpacked.path}: {_first_line(error)}. The file is damaged, or"
-            " was written by a version of NeMo that this one cannot read; download it again."
+            f"{reference.label} cannot be loaded from {model_archive.path}: {_first_line(error)}. The file is damaged,"
+            " or was written by a version of NeMo that this one cannot read; download it again."
         ) from error
-    if type(model) is not kind:
+    if type(model) is not model_class:
         raise _wrong_role(reference, type(model).__name__)
     return model
 
 
-_UNFIT = (
+_LOAD_ERRORS = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -198,7 +203,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
 
 
-def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> None:
+def _prepare(model: Any, role: Role, runtime: Runtime, reference: Reference) -> None:
     """Move the model to its device and prepare it for inference, without dropout and dither."""
     try:
         model.to(runtime.device)
@@ -207,7 +212,7 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
             raise
         runtime.free_memory()
         raise EngineUnavailable(
-            f"{reference.words} does not fit into the memory of {runtime.name}: use a smaller model, stop other"
+            f"{reference.label} does not fit into the memory of {runtime.name}: use a smaller model, stop other"
             " programs on that device, or set NEMO_DEVICE to another device."
         ) from error
     model.eval()
@@ -225,6 +230,6 @@ def _languages(reference: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     if published and published.languages:
         return published.languages
     tokenizer = config.get("tokenizer")
-    by_language = tokenizer.get("langs") if isinstance(tokenizer, Mapping) else None
-    told = by_language if isinstance(by_language, Mapping) else ()
-    return tuple(name for name in told if len(name) == 2) or published_models.languages_by_name(reference)
+    tokenizers = tokenizer.get("langs") if isinstance(tokenizer, Mapping) else None
+    languages = tokenizers if isinstance(tokenizers, Mapping) else ()
+    return tuple(name for name in languages if len(name) == 2) or published_models.languages_by_name(reference)

@@ -37,38 +37,38 @@ class MelReader:
         if self._normalize:
             featurizer.normalize = "NA"
 
-    def frames(self, samples: Samples) -> int:
+    def frame_count(self, samples: Samples) -> int:
         """Return the number of frames of a recording."""
         length = torch.tensor([len(samples)])
         return max(0, int(self._preprocessor.featurizer.get_seq_len(length)))
 
     def read(self, samples: Samples, first: int, stop: int) -> torch.Tensor:
         """Return the features of frames ``first`` to ``stop`` before normalization: (1, features, stop - first)."""
-        lead = min(self._margin, first)
-        part = Audio(samples).part((first - lead) * self._hop, (stop + self._margin) * self._hop)
-        signal = self._runtime.tensor(np.array(part))[None]
-        length = torch.tensor([len(part)], device=signal.device)
+        left_context = min(self._margin, first)
+        excerpt = Audio(samples).part((first - left_context) * self._hop, (stop + self._margin) * self._hop)
+        signal = self._runtime.tensor(np.array(excerpt))[None]
+        length = torch.tensor([len(excerpt)], device=signal.device)
         features, _ = self._preprocessor(input_signal=signal, length=length)
-        return features[:, :, lead : lead + stop - first]
+        return features[:, :, left_context : left_context + stop - first]
 
-    def normaliser(self, samples: Samples) -> Callable[[torch.Tensor], torch.Tensor]:
+    def normalizer(self, samples: Samples) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a function that normalizes features of this recording; its input and output: (1, features, frames)."""
-        frames = self.frames(samples)
-        if self._normalize is None or frames == 0:
-            return _as_they_are
-        total = squares = torch.zeros(1, dtype=torch.float64, device=self._runtime.device)
-        for first in range(0, frames, BLOCK_FRAMES):
-            block = self.read(samples, first, min(first + BLOCK_FRAMES, frames)).double()
-            total = total + block.sum(dim=2, keepdim=True)
+        frame_count = self.frame_count(samples)
+        if self._normalize is None or frame_count == 0:
+            return _identity
+        sums = squares = torch.zeros(1, dtype=torch.float64, device=self._runtime.device)
+        for first in range(0, frame_count, BLOCK_FRAMES):
+            block = self.read(samples, first, min(first + BLOCK_FRAMES, frame_count)).double()
+            sums = sums + block.sum(dim=2, keepdim=True)
             squares = squares + block.square().sum(dim=2, keepdim=True)
         if self._normalize == "all_features":
-            frames *= total.shape[1]
-            total, squares = total.sum(dim=1, keepdim=True), squares.sum(dim=1, keepdim=True)
-        mean = total / frames
-        variance = (squares - total * mean).clamp(min=0.0) / max(frames - 1, 1)
+            frame_count *= sums.shape[1]
+            sums, squares = sums.sum(dim=1, keepdim=True), squares.sum(dim=1, keepdim=True)
+        mean = sums / frame_count
+        variance = (squares - sums * mean).clamp(min=0.0) / max(frame_count - 1, 1)
         center, deviation = mean.float(), variance.sqrt().float() + STD_FLOOR
         return lambda features: (features - center) / deviation
 
 
-def _as_they_are(features: torch.Tensor) -> torch.Tensor:
+def _identity(features: torch.Tensor) -> torch.Tensor:
     return features

@@ -37,7 +37,7 @@ CLASSES: Mapping[Role, tuple[str, ...]] = MappingProxyType(
 )
 """The classes of ``nemo.collections.asr.models`` for each role. No other classes are ever instantiated."""
 
-FORMER_NAMES: Mapping[str, str] = MappingProxyType(
+RENAMED_CLASSES: Mapping[str, str] = MappingProxyType(
     {
         "EncDecMultiClassificationModel": "EncDecFrameClassificationModel",
         "EncDecHybridRNNTCTCModelBPE": "EncDecHybridRNNTCTCBPEModel",
@@ -45,14 +45,14 @@ FORMER_NAMES: Mapping[str, str] = MappingProxyType(
 )
 """The current names of classes in older archives."""
 
-NOTHING_KNOWN = "unknown"
+UNKNOWN_LICENCE = "unknown"
 """The license of a model that is not in the list."""
 
-_EUROPEAN = (
+_EUROPEAN_LANGUAGES = (
     "bg", "hr", "cs", "da", "nl", "en", "et", "fi", "fr", "de", "el", "hu", "it", "lv", "lt", "mt", "pl", "pt", "ro",
     "sk", "sl", "es", "sv", "ru", "uk",
 )  # fmt: skip
-_FOUR = ("en", "de", "es", "fr")
+_CANARY_FLASH_LANGUAGES = ("en", "de", "es", "fr")
 
 CC_BY_4 = "CC-BY-4.0"
 CC_BY_NC_4 = "CC-BY-NC-4.0"
@@ -60,7 +60,7 @@ NVIDIA_OPEN = "NVIDIA Open Model License"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
+class PublishedModel:
     """Represents a published model."""
 
     name: str
@@ -81,22 +81,22 @@ class KnownModel:
     """The maximum number of speakers that a diarizer can distinguish; None if there is no limit."""
 
 
-def find(reference: str) -> KnownModel | None:
+def find(reference: str) -> PublishedModel | None:
     """Return the published model for a reference: a name with or without the publisher, or a file named after it.
 
     The name of a file is trusted only for information that is shown; what a file is used for depends on its content.
     """
-    return _by_stem().get(stem(reference))
+    return _by_normalized_name().get(normalized_name(reference))
 
 
-def stem(reference: str) -> str:
+def normalized_name(reference: str) -> str:
     """Return the normalized name of a model: ``x`` for ``nvidia/X``, ``X`` and ``/models/X.nemo``."""
     return PurePath(reference.replace("\\", "/")).name.lower().removesuffix(".nemo")
 
 
 def languages_by_name(reference: str) -> tuple[str, ...]:
     """Return the languages (ISO 639-1) in a name of the form ``stt_de_...``; empty for other names."""
-    match = re.match(r"stt_([a-z]{2}|enes)_", stem(reference))
+    match = re.match(r"stt_([a-z]{2}|enes)_", normalized_name(reference))
     if match is None:
         return ()
     # by and ua are country codes; the codes of the languages are be and uk
@@ -110,14 +110,14 @@ def languages(reference: str) -> tuple[str, ...]:
 
 
 def licence(reference: str) -> str:
-    """Return the license of a model; ``NOTHING_KNOWN`` if it is not in the list."""
+    """Return the license of a model; ``UNKNOWN_LICENCE`` if it is not in the list."""
     model = find(reference)
-    return model.licence if model else NOTHING_KNOWN
+    return model.licence if model else UNKNOWN_LICENCE
 
 
 @cache
-def _by_stem() -> Mapping[str, KnownModel]:
-    return {stem(model.name): model for model in KNOWN}
+def _by_normalized_name() -> Mapping[str, PublishedModel]:
+    return {normalized_name(model.name): model for model in PUBLISHED_MODELS}
 
 
 def _hub(
@@ -127,26 +127,26 @@ def _hub(
     licence: str | None,
     languages: tuple[str, ...] = (),
     max_speakers: int | None = None,
-) -> KnownModel:
+) -> PublishedModel:
     origin = f"https://huggingface.co/nvidia/{name}"
-    said = licence or f"see {origin}"
-    return KnownModel(f"nvidia/{name}", role, class_name, said, origin, languages, max_speakers)
+    shown_licence = licence or f"see {origin}"
+    return PublishedModel(f"nvidia/{name}", role, class_name, shown_licence, origin, languages, max_speakers)
 
 
-def _catalog(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> KnownModel:
+def _catalog(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> PublishedModel:
     origin = f"https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models/{name}"
-    return KnownModel(name, role, class_name, f"see {origin}", origin, languages)
+    return PublishedModel(name, role, class_name, f"see {origin}", origin, languages)
 
 
-KNOWN: tuple[KnownModel, ...] = (
-    _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN),
+PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
+    _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN_LANGUAGES),
     _hub("parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", None, ("en",)),
     _hub("parakeet-tdt_ctc-110m", "recognition", "EncDecHybridRNNTCTCBPEModel", CC_BY_4, ("en",)),
     _hub("parakeet-ctc-1.1b", "recognition", "EncDecCTCModelBPE", None, ("en",)),
     _hub("parakeet-rnnt-1.1b", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",)),
-    _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN),
-    _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
-    _hub("canary-180m-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
+    _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN_LANGUAGES),
+    _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _CANARY_FLASH_LANGUAGES),
+    _hub("canary-180m-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _CANARY_FLASH_LANGUAGES),
     _catalog("stt_en_conformer_ctc_large", "recognition", "EncDecCTCModelBPE", ("en",)),
     _catalog("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
     _catalog("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),

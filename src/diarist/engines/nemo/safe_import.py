@@ -9,19 +9,19 @@ import warnings
 from diarist.errors import ConfigurationError, EngineUnavailable
 from diarist.settings import Settings
 
-UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+UNSAFE_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 """An environment variable that lets PyTorch run code in weight files."""
 
-_NEMO = "nemo_logger"
+_NEMO_LOGGER = "nemo_logger"
 
-_TALKERS = ("lhotse", "lightning", "numba", "pytorch_lightning", "torch", "wandb")
+_VERBOSE_LOGGERS = ("lhotse", "lightning", "numba", "pytorch_lightning", "torch", "wandb")
 """Libraries that NeMo uses and that log details of training; only their messages from ``WARNING`` on are logged."""
 
-_TELEMETRY = "nv_one_logger"
+_TELEMETRY_LOGGER = "nv_one_logger"
 """A telemetry library that warns at every start that it is not configured to send anything."""
 
 
-def prepare(settings: Settings) -> None:
+def import_nemo(settings: Settings) -> None:
     """Import NeMo, which takes seconds and 700 MB of memory the first time. Call this before anything imports ``nemo``.
 
     NeMo's log lines, which it would write to standard output and keep in memory, go to the application's log if their
@@ -33,38 +33,43 @@ def prepare(settings: Settings) -> None:
         ImportError: If NeMo is not installed.
         EngineUnavailable: If NeMo is installed but cannot be imported.
     """
-    refuse_unsafe_loading()
+    check_safe_loading()
     level = logging.getLevelNamesMapping()[settings.nemo_log_level]
     if level > logging.WARNING:
         warnings.filterwarnings("ignore", module="(?!diarist)")
-    for name in _TALKERS:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    logging.getLogger(_TELEMETRY).setLevel(logging.ERROR)
+    logging.getLogger(_TELEMETRY_LOGGER).setLevel(logging.ERROR)
     try:
         from nemo.utils import logging as nemo_logging
 
-        _redirect(nemo_logging, level)
+        _redirect_log(nemo_logging, level)
         import nemo.collections.asr.models  # noqa: F401 - imports all of NeMo while its log is redirected
     except (OSError, RuntimeError) as error:  # for example an incompatible driver or system library
         raise EngineUnavailable(
             f"NeMo cannot be imported: {error}. Install PyTorch for this machine as described in docs/nemo.md."
         ) from error
-    _quieten_hub(settings)
+    _configure_hub_client(settings)
 
 
-def refuse_unsafe_loading() -> None:
+def check_safe_loading() -> None:
     """Raise ConfigurationError if the environment lets PyTorch run code in weight files.
 
     Raises:
         ConfigurationError: If ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set to a true value.
     """
-    if os.environ.get(UNSAFE, "").strip().lower() in ("1", "y", "yes", "true"):  # the values that PyTorch accepts
+    if os.environ.get(UNSAFE_VARIABLE, "").strip().lower() in (
+        "1",
+        "y",
+        "yes",
+        "true",
+    ):  # the values that PyTorch accepts
         raise ConfigurationError(
-            f"The environment sets {UNSAFE}, which lets model files run code. Unset it: no model needs it."
+            f"The environment sets {UNSAFE_VARIABLE}, which lets model files run code. Unset it: no model needs it."
         )
 
 
-class _Threshold(logging.Filter):
+class _LevelFilter(logging.Filter):
     """Enforces the configured level, because NeMo changes the level of its logger whenever it transcribes."""
 
     def __init__(self, level: int) -> None:
@@ -75,21 +80,21 @@ class _Threshold(logging.Filter):
         return record.levelno >= self._level
 
 
-def _redirect(nemo_logging: object, level: int) -> None:
+def _redirect_log(nemo_logging: object, level: int) -> None:
     """Send NeMo's log lines only to the handlers of the application's log."""
-    logger = logging.getLogger(_NEMO)
+    logger = logging.getLogger(_NEMO_LOGGER)
     for handler in tuple(logger.handlers):
         # some write to standard output and standard error; the others keep every line in memory
         logger.removeHandler(handler)
-    for old in tuple(one for one in logger.filters if isinstance(one, _Threshold)):
-        logger.removeFilter(old)
-    logger.addFilter(_Threshold(level))
+    for outdated in tuple(existing for existing in logger.filters if isinstance(existing, _LevelFilter)):
+        logger.removeFilter(outdated)
+    logger.addFilter(_LevelFilter(level))
     logger.propagate = True
     logger.setLevel(level)
     nemo_logging.captureWarnings(False)  # type: ignore[attr-defined]
 
 
-def _quieten_hub(settings: Settings) -> None:
+def _configure_hub_client(settings: Settings) -> None:
     """Disable the progress bars and the telemetry of the hub's client, and set its timeout to ``HUB_TIMEOUT_S``."""
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import disable_progress_bars

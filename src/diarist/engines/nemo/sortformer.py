@@ -27,28 +27,28 @@ from diarist.types import SAMPLE_RATE, Audio, Diarization, Progress, Samples, Se
 
 NAME = "sortformer"
 
-LONGEST_WHOLE: Seconds = 300.0
+MAX_OFFLINE_DURATION: Seconds = 300.0
 """The maximum duration for a model that processes the whole recording at once. Its memory grows with the square of
 the duration: a model of the published size needs 3 GB for this duration and 12 GB for twice as much."""
 
-SHORTEST_WHOLE_SAMPLES = SAMPLE_RATE // 10
+MIN_OFFLINE_SAMPLES = SAMPLE_RATE // 10
 """Shorter recordings are padded with silence for such a model, because its normalization needs several frames."""
 
 
-class Hearing(Protocol):
+class Inference(Protocol):
     """Inference with a Sortformer model, either streaming or over the whole recording."""
 
     @property
-    def longest(self) -> Seconds | None:
+    def max_duration(self) -> Seconds | None:
         """The maximum duration of a recording, or None if there is no limit."""
         ...
 
-    def probability(self, samples: Samples, done: Callable[[float], None]) -> Floats:
+    def probability(self, samples: Samples, report: Callable[[float], None]) -> Floats:
         """Return the probability of each speaker in each frame, float32 (frames, speakers), 0..1.
 
         Args:
             samples: The recording, float32 (samples,).
-            done: Called with the share of the recording that has been processed, 0..1.
+            report: Called with the share of the recording that has been processed, 0..1.
 
         Raises:
             EngineUnavailable: If the device has too little memory.
@@ -56,20 +56,22 @@ class Hearing(Protocol):
         ...
 
 
-class StreamedHearing:
+class StreamingInference:
     """Processes a recording chunk by chunk with a speaker cache, so that memory does not depend on its duration.
 
     It computes what NeMo's ``forward`` computes in streaming mode. NeMo, however, holds the features and the results of
     the whole recording in memory and concatenates the results anew with every chunk.
     """
 
-    longest: Seconds | None = None
+    max_duration: Seconds | None = None
 
     def __init__(self, model: Any, runtime: Runtime, config: StreamingConfig, name: str) -> None:
         modules = model.sortformer_modules
-        least = (1 + modules.spkcache_sil_frames_per_spk) * modules.n_spk
-        if config.spkcache_len < least:
-            message = f"SORTFORMER_CONFIG: spkcache_len is {config.spkcache_len}, but {name} needs at least {least}."
+        min_cache_len = (1 + modules.spkcache_sil_frames_per_spk) * modules.n_spk
+        if config.spkcache_len < min_cache_len:
+            message = (
+                f"SORTFORMER_CONFIG: spkcache_len is {config.spkcache_len}, but {name} needs at least {min_cache_len}."
+            )
             raise ConfigurationError(message)
         for key, value in asdict(config).items():
             setattr(modules, key, value)
@@ -80,59 +82,59 @@ class StreamedHearing:
         self._chunk = config.chunk_len * factor
         self._left, self._right = config.chunk_left_context * factor, config.chunk_right_context * factor
 
-    def probability(self, samples: Samples, done: Callable[[float], None]) -> Floats:
+    def probability(self, samples: Samples, report: Callable[[float], None]) -> Floats:
         modules = self._model.sortformer_modules
         device = self._runtime.device
-        with self._runtime.using():
-            frames = self._reader.frames(samples)
-            normalised = self._reader.normaliser(samples)
+        with self._runtime.inference():
+            frames = self._reader.frame_count(samples)
+            normalize = self._reader.normalizer(samples)
             state = modules.init_streaming_state(1, async_streaming=self._model.async_streaming, device=device)
-            nothing = torch.zeros((1, 0, modules.n_spk), device=device)
+            no_predictions = torch.zeros((1, 0, modules.n_spk), device=device)
 
-            def hear(chunk: Sequence[int]) -> list[Floats]:
+            def run(chunk: Sequence[int]) -> list[Floats]:
                 nonlocal state
                 (first,) = chunk
                 stop = min(first + self._chunk, frames)
                 left, right = min(self._left, first), min(self._right, frames - stop)
-                features = normalised(self._reader.read(samples, first - left, stop + right)).transpose(1, 2)
-                state, heard = self._model.forward_streaming_step(
+                features = normalize(self._reader.read(samples, first - left, stop + right)).transpose(1, 2)
+                state, probability = self._model.forward_streaming_step(
                     processed_signal=features,
                     processed_signal_length=torch.tensor([features.shape[1]], device=device),
                     streaming_state=state,
-                    total_preds=nothing,
+                    total_preds=no_predictions,
                     left_offset=left,
                     right_offset=right,
                 )
-                return [heard[0].float().cpu().numpy()]
+                return [probability[0].float().cpu().numpy()]
 
-            parts = self._runtime.in_batches(range(0, frames, self._chunk), hear, 1, done)
+            parts = self._runtime.in_batches(range(0, frames, self._chunk), run, 1, report)
         return np.concatenate([np.zeros((0, modules.n_spk), dtype=np.float32), *parts])
 
 
-class WholeHearing:
+class OfflineInference:
     """Processes the whole recording at once, for models that are not trained for streaming.
 
     Such a model cannot process chunks, since its speaker labels would not match between them.
     """
 
-    longest: Seconds | None = LONGEST_WHOLE
+    max_duration: Seconds | None = MAX_OFFLINE_DURATION
 
     def __init__(self, model: Any, runtime: Runtime) -> None:
         self._model = model
         self._runtime = runtime
 
-    def probability(self, samples: Samples, done: Callable[[float], None]) -> Floats:
-        padded = np.pad(samples, (0, max(0, SHORTEST_WHOLE_SAMPLES - len(samples))))
+    def probability(self, samples: Samples, report: Callable[[float], None]) -> Floats:
+        padded = np.pad(samples, (0, max(0, MIN_OFFLINE_SAMPLES - len(samples))))
 
-        def hear(recordings: Sequence[Samples]) -> list[Floats]:
+        def run(recordings: Sequence[Samples]) -> list[Floats]:
             (recording,) = recordings
             signal = self._runtime.tensor(recording)[None]
             length = torch.tensor([len(recording)], device=signal.device)
             return [self._model.forward(audio_signal=signal, audio_signal_length=length)[0].float().cpu().numpy()]
 
-        with self._runtime.using():
-            (heard,) = self._runtime.in_batches([padded], hear, 1, done)
-        return heard
+        with self._runtime.inference():
+            (probability,) = self._runtime.in_batches([padded], run, 1, report)
+        return probability
 
 
 class SortformerDiarizer:
@@ -144,22 +146,22 @@ class SortformerDiarizer:
         if featurizer.sample_rate != SAMPLE_RATE:
             message = f"SORTFORMER_MODEL: {loaded.name} is for {featurizer.sample_rate} Hz; it must be for 16000 Hz."
             raise ConfigurationError(message)
-        self.speakers: int = model.sortformer_modules.n_spk
-        self._step: Seconds = model.encoder.subsampling_factor * featurizer.hop_length / SAMPLE_RATE
-        self._hearing: Hearing = (
-            StreamedHearing(model, runtime, config.streaming, loaded.name)
+        self.max_speakers: int = model.sortformer_modules.n_spk
+        self._frame_step: Seconds = model.encoder.subsampling_factor * featurizer.hop_length / SAMPLE_RATE
+        self._inference: Inference = (
+            StreamingInference(model, runtime, config.streaming, loaded.name)
             if model.streaming_mode
-            else WholeHearing(model, runtime)
+            else OfflineInference(model, runtime)
         )
-        self._rule = config.rule
+        self._binarization = config.binarization
         self.info = loaded.info
         self._name = loaded.name
         self._precision = runtime.precision
 
     @property
-    def longest(self) -> Seconds | None:
+    def max_duration(self) -> Seconds | None:
         """The maximum duration of a recording, or None if there is no limit."""
-        return self._hearing.longest
+        return self._inference.max_duration
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
         """Diarize a recording; see ``Diarizer``.
@@ -169,34 +171,35 @@ class SortformerDiarizer:
             AudioTooLong: If the model processes the whole recording at once, and this one is too long for that.
             ModelError: If the output of the model is not finite.
         """
-        least, most = hints.bounds()
-        self._check(audio, least)
+        min_speakers, max_speakers = hints.bounds()
+        self._check(audio, min_speakers)
         progress("segmentation", 0.0)
         if not any(audio.part(at, at + SAMPLE_RATE).any() for at in range(0, len(audio.samples), SAMPLE_RATE)):
             progress("segmentation", 1.0)
             return Diarization(diarizer=NAME)
-        heard = self._hearing.probability(audio.samples, lambda done: progress("segmentation", done))
-        if not np.isfinite(heard).all():
+        probability = self._inference.probability(audio.samples, lambda share: progress("segmentation", share))
+        if not np.isfinite(probability).all():
             raise ModelError(
                 f"The output of {self._name} in {self._precision} contains values that are not finite: set"
                 " NEMO_PRECISION to fp32, or SORTFORMER_MODEL to another model."
             )
         progress("segmentation", 1.0)
-        heard = heard[: int(np.ceil(audio.duration / self._step))]
-        finder = TurnFinder(self._step, self._rule, audio.duration)
-        return finder.find(heard, least, self.speakers if most is None else min(most, self.speakers), NAME)
+        probability = probability[: int(np.ceil(audio.duration / self._frame_step))]
+        finder = TurnFinder(self._frame_step, self._binarization, audio.duration)
+        limit = self.max_speakers if max_speakers is None else min(max_speakers, self.max_speakers)
+        return finder.find(probability, min_speakers, limit, NAME)
 
-    def _check(self, audio: Audio, least: int) -> None:
-        if least > self.speakers:
+    def _check(self, audio: Audio, min_speakers: int) -> None:
+        if min_speakers > self.max_speakers:
             raise InvalidOption(
-                f"{self._name} can distinguish at most {self.speakers} speakers, not {least}: request fewer speakers,"
-                " or set DIARIZER to auto or clustering, which have no such limit."
+                f"{self._name} can distinguish at most {self.max_speakers} speakers, not {min_speakers}: request fewer"
+                " speakers, or set DIARIZER to auto or clustering, which have no such limit."
             )
-        if self.longest is not None and audio.duration > self.longest:
+        if self.max_duration is not None and audio.duration > self.max_duration:
             raise AudioTooLong(
-                f"{self._name} processes a recording as a whole, which is limited to {self.longest:.0f} s, but this one"
-                f" has {audio.duration:.0f} s: set SORTFORMER_MODEL to a streaming model, or DIARIZER to auto or"
-                " clustering."
+                f"{self._name} processes a recording as a whole, which is limited to {self.max_duration:.0f} s, but"
+                f" this one has {audio.duration:.0f} s: set SORTFORMER_MODEL to a streaming model, or DIARIZER to auto"
+                " or clustering."
             )
 
 

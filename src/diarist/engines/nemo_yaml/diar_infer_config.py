@@ -15,17 +15,17 @@ from typing import Any, Literal
 from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.nemo_yaml.schema_validation import (
     ConfigFile,
+    InvalidValue,
     Schema,
-    Unfit,
-    each,
+    boolean,
     find_config,
-    flag,
     ignored,
+    integer,
+    list_of,
+    non_blank_text,
+    nullable,
     number,
     one_of,
-    or_null,
-    text,
-    whole,
 )
 from diarist.settings import Settings
 from diarist.types import MAX_SPEAKERS, SAMPLE_RATE, Seconds
@@ -42,7 +42,7 @@ class VadConfig:
     model: str
     """A published name, or the path of a ``.nemo`` file."""
 
-    rule: Binarization = field(default_factory=Binarization)
+    binarization: Binarization = field(default_factory=Binarization)
 
     window: Seconds = 0.63
     """The length of a window, for models that classify windows; models that classify frames do not use it."""
@@ -109,7 +109,7 @@ class DiarConfig:
     """The parts of a ``diar_infer_*.yaml`` that have an effect."""
 
     vad: VadConfig
-    voices: SpeakerEmbeddingsConfig
+    speaker_embeddings: SpeakerEmbeddingsConfig
     clustering: ClusteringConfig = ClusteringConfig()
     asr_model: str | None = None
     """The recognizer that the file names, if any."""
@@ -118,55 +118,57 @@ class DiarConfig:
     """The batch size in windows if NEMO_BATCH is 0."""
 
 
-def _rate(value: Any) -> int:
+def _sample_rate(value: Any) -> int:
     if value != SAMPLE_RATE:
-        raise Unfit(f"{SAMPLE_RATE}, the sample rate to which every recording is decoded")
+        raise InvalidValue(f"{SAMPLE_RATE}, the sample rate to which every recording is decoded")
     return SAMPLE_RATE
 
 
 def _model_name(value: Any) -> str:
     if value is None:
-        raise Unfit("a model: this file must name one for voice activity detection and one for speaker embeddings")
-    return str(text(value))
+        raise InvalidValue(
+            "a model: this file must name one for voice activity detection and one for speaker embeddings"
+        )
+    return str(non_blank_text(value))
 
 
-_PAD, _LENGTH = number(-10, 10), number(0, 60, above=True)
+_PADDING, _DURATION = number(-10, 10), number(0, 60, exclusive_minimum=True)
 
 SCHEMA: Schema = {
     "name": ignored, "num_workers": ignored, "device": ignored, "map_location": ignored, "verbose": ignored,
-    "sample_rate": _rate, "batch_size": whole(1, 4_096),
+    "sample_rate": _sample_rate, "batch_size": integer(1, 4_096),
     "diarizer": {
         "manifest_filepath": ignored, "out_dir": ignored, "oracle_vad": ignored, "collar": ignored,
         "ignore_overlap": ignored,
         "vad": {
             "model_path": _model_name, "external_vad_manifest": ignored,
             "parameters": {
-                "window_length_in_sec": number(0, 60), "shift_length_in_sec": _LENGTH,
+                "window_length_in_sec": number(0, 60), "shift_length_in_sec": _DURATION,
                 "smoothing": one_of(False, None, "median", "mean"), "overlap": number(0, 0.99),
-                "onset": number(0, 1), "offset": number(0, 1), "pad_onset": _PAD, "pad_offset": _PAD,
-                "min_duration_on": number(0, 60), "min_duration_off": number(0, 60), "filter_speech_first": flag,
+                "onset": number(0, 1), "offset": number(0, 1), "pad_onset": _PADDING, "pad_offset": _PADDING,
+                "min_duration_on": number(0, 60), "min_duration_off": number(0, 60), "filter_speech_first": boolean,
                 "scale": one_of("absolute"), "normalize_audio": ignored,
             },
         },
         "speaker_embeddings": {
             "model_path": _model_name,
             "parameters": {
-                "window_length_in_sec": each(_LENGTH), "shift_length_in_sec": each(_LENGTH),
-                "multiscale_weights": or_null(each(number(0, 1_000))), "save_embeddings": ignored,
+                "window_length_in_sec": list_of(_DURATION), "shift_length_in_sec": list_of(_DURATION),
+                "multiscale_weights": nullable(list_of(number(0, 1_000))), "save_embeddings": ignored,
             },
         },
         "clustering": {
             "parameters": {
-                "oracle_num_speakers": ignored, "max_num_speakers": whole(1, MAX_SPEAKERS),
-                "enhanced_count_thres": whole(0), "max_rp_threshold": number(0, 1, above=True),
-                "sparse_search_volume": whole(1), "maj_vote_spk_count": flag,
-                "chunk_cluster_count": or_null(whole(2, 10_000)), "embeddings_per_chunk": or_null(whole(100)),
+                "oracle_num_speakers": ignored, "max_num_speakers": integer(1, MAX_SPEAKERS),
+                "enhanced_count_thres": integer(0), "max_rp_threshold": number(0, 1, exclusive_minimum=True),
+                "sparse_search_volume": integer(1), "maj_vote_spk_count": boolean,
+                "chunk_cluster_count": nullable(integer(2, 10_000)), "embeddings_per_chunk": nullable(integer(100)),
                 "export_script_module": ignored,
             },
         },
         "msdd_model": {"model_path": ignored, "parameters": ignored},
         "asr": {
-            "model_path": or_null(text),
+            "model_path": nullable(non_blank_text),
             "parameters": dict.fromkeys((
                 "asr_based_vad", "asr_based_vad_threshold", "asr_batch_size", "lenient_overlap_WDER",
                 "decoder_delay_in_sec", "word_ts_anchor_offset", "word_ts_anchor_pos", "fix_word_ts_with_VAD",
@@ -183,7 +185,7 @@ SCHEMA: Schema = {
 }  # fmt: skip
 """Every key with its check."""
 
-WITHOUT_EFFECT: Mapping[str, str] = {
+KEYS_WITHOUT_EFFECT: Mapping[str, str] = {
     "device": "NEMO_DEVICE selects the device",
     "diarizer.oracle_vad": "speech is always detected by the VAD model",
     "diarizer.vad.external_vad_manifest": "speech is always detected by the VAD model",
@@ -208,13 +210,13 @@ def read_config(settings: Settings) -> DiarConfig:
             key.
     """
     file = ConfigFile(find_config(settings, "diar_infer", settings.diar_config, "DIAR_CONFIG"), SCHEMA)
-    for key in filter(file.given, WITHOUT_EFFECT):
-        _say_without_effect(file.path, key)
+    for key in filter(file.is_set, KEYS_WITHOUT_EFFECT):
+        _warn_without_effect(file.path, key)
     return DiarConfig(
         _vad(file, "diarizer.vad"),
-        _voices(file, "diarizer.speaker_embeddings"),
+        _speaker_embeddings(file, "diarizer.speaker_embeddings"),
         _clustering(file, "diarizer.clustering.parameters"),
-        _asr(file, "diarizer.asr.model_path"),
+        _asr_model(file, "diarizer.asr.model_path"),
         file.values.get("batch_size", 64),
     )
 
@@ -227,43 +229,43 @@ def recognizer_model(settings: Settings) -> tuple[str, str]:
     """
     if settings.nemo_asr_model:
         return settings.nemo_asr_model, "NEMO_ASR_MODEL"
-    named = read_config(settings).asr_model
-    if named:
-        return named, f"diar_infer_{settings.diar_config}.yaml"
+    model = read_config(settings).asr_model
+    if model:
+        return model, f"diar_infer_{settings.diar_config}.yaml"
     return DEFAULT_RECOGNIZER, "NEMO_ASR_MODEL by default"
 
 
 @cache
-def _say_without_effect(path: Path, key: str) -> None:
+def _warn_without_effect(path: Path, key: str) -> None:
     """Log a warning, only once although the same file is read again for the recognizer's name."""
-    logger.warning("%s: %s has no effect: %s", path, key, WITHOUT_EFFECT[key])
+    logger.warning("%s: %s has no effect: %s", path, key, KEYS_WITHOUT_EFFECT[key])
 
 
 def _vad(file: ConfigFile, section: str) -> VadConfig:
-    def given(name: str, default: Any) -> Any:
+    def parameter(name: str, default: Any) -> Any:
         return file.values.get(f"{section}.parameters.{name}", default)
 
-    model, base = _model(file, section), VadConfig("")
+    model, defaults = _model(file, section), VadConfig("")
     config = VadConfig(
         model,
         Binarization(**_fields(file, Binarization, f"{section}.parameters")),
-        given("window_length_in_sec", base.window),
-        given("shift_length_in_sec", base.shift),
-        given("smoothing", None) or None,
-        given("overlap", base.overlap),
+        parameter("window_length_in_sec", defaults.window),
+        parameter("shift_length_in_sec", defaults.shift),
+        parameter("smoothing", None) or None,
+        parameter("overlap", defaults.overlap),
     )
     if config.smoothing and config.window * (1 - config.overlap) < config.shift:
-        raise file.fault(
+        raise file.error(
             f"{section}.parameters.overlap", f"is {config.overlap:g}",
             "with this overlap windows would follow each other in less than shift_length_in_sec: lower it",
         )  # fmt: skip
     return config
 
 
-def _voices(file: ConfigFile, section: str) -> SpeakerEmbeddingsConfig:
-    model, above = _model(file, section), f"{section}.parameters"
+def _speaker_embeddings(file: ConfigFile, section: str) -> SpeakerEmbeddingsConfig:
+    model, prefix = _model(file, section), f"{section}.parameters"
     windows, shifts, weights = (
-        file.values.get(f"{above}.{name}")
+        file.values.get(f"{prefix}.{name}")
         for name in ("window_length_in_sec", "shift_length_in_sec", "multiscale_weights")
     )
     if windows is None and shifts is None and weights is None:
@@ -271,47 +273,47 @@ def _voices(file: ConfigFile, section: str) -> SpeakerEmbeddingsConfig:
     windows, shifts = windows or (), shifts or ()
     weights = weights or (1.0,) * len(windows)
     if not len(windows) == len(shifts) == len(weights):
-        raise file.fault(
-            above,
+        raise file.error(
+            prefix,
             f"has {len(windows)} values of window_length_in_sec, {len(shifts)} of shift_length_in_sec and"
             f" {len(weights)} of multiscale_weights",
             "give the same number of each, one per scale",
         )
     if any(shift > window for window, shift in zip(windows, shifts, strict=True)):
-        raise file.fault(
-            above, "has a shift longer than its window", "some speech would be skipped; half of the window is usual"
+        raise file.error(
+            prefix, "has a shift longer than its window", "some speech would be skipped; half of the window is usual"
         )
     if len(set(windows)) < len(windows):
-        raise file.fault(f"{above}.window_length_in_sec", "contains a length twice", "give each scale once")
+        raise file.error(f"{prefix}.window_length_in_sec", "contains a length twice", "give each scale once")
     if not any(weights):
-        raise file.fault(f"{above}.multiscale_weights", "is 0 for every scale", "set at least one of them above 0")
+        raise file.error(f"{prefix}.multiscale_weights", "is 0 for every scale", "set at least one of them above 0")
     scales = (ScaleConfig(*values) for values in zip(windows, shifts, weights, strict=True))
     return SpeakerEmbeddingsConfig(model, tuple(sorted(scales, key=lambda scale: -scale.window)))
 
 
-def _clustering(file: ConfigFile, above: str) -> ClusteringConfig:
-    config = ClusteringConfig(**_fields(file, ClusteringConfig, above))
+def _clustering(file: ConfigFile, prefix: str) -> ClusteringConfig:
+    config = ClusteringConfig(**_fields(file, ClusteringConfig, prefix))
     if config.chunk_cluster_count >= config.embeddings_per_chunk:
-        raise file.fault(
-            f"{above}.chunk_cluster_count", f"is {config.chunk_cluster_count}",
+        raise file.error(
+            f"{prefix}.chunk_cluster_count", f"is {config.chunk_cluster_count}",
             f"it must be below embeddings_per_chunk, {config.embeddings_per_chunk}",
         )  # fmt: skip
     return config
 
 
-def _asr(file: ConfigFile, key: str) -> str | None:
-    given = file.values.get(key)
-    return None if given is None else file.located(given)
+def _asr_model(file: ConfigFile, key: str) -> str | None:
+    model = file.values.get(key)
+    return None if model is None else file.resolve_model_path(model)
 
 
 def _model(file: ConfigFile, section: str) -> str:
     key = f"{section}.model_path"
     if key not in file.values:
-        raise file.fault(key, "is missing", "give the name of a model, or the path of its .nemo file")
-    return file.located(file.values[key])
+        raise file.error(key, "is missing", "give the name of a model, or the path of its .nemo file")
+    return file.resolve_model_path(file.values[key])
 
 
-def _fields(file: ConfigFile, kind: type, above: str) -> dict[str, Any]:
+def _fields(file: ConfigFile, dataclass_type: type, prefix: str) -> dict[str, Any]:
     """Return the values in the file for the fields of a dataclass, whose names are the keys of the file."""
-    given = {item.name: file.values.get(f"{above}.{item.name}") for item in fields(kind)}
-    return {name: value for name, value in given.items() if value is not None}
+    values = {field_info.name: file.values.get(f"{prefix}.{field_info.name}") for field_info in fields(dataclass_type)}
+    return {name: value for name, value in values.items() if value is not None}

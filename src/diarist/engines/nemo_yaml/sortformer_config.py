@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.schema_validation import ConfigFile, Schema, find_config, number, whole
+from diarist.engines.nemo_yaml.schema_validation import ConfigFile, Schema, find_config, integer, number
 from diarist.settings import Settings
 
 
@@ -43,14 +43,14 @@ class StreamingConfig:
 class SortformerConfig:
     """The contents of a ``sortformer_*.yaml``."""
 
-    rule: Binarization
+    binarization: Binarization
     streaming: StreamingConfig
 
 
 MAX_FRAMES = 2_000
 """The maximum number of frames of 80 ms, 160 s. Memory grows with the square of what is processed at once."""
 
-_FRAMES = whole(0, MAX_FRAMES)
+_FRAMES = integer(0, MAX_FRAMES)
 
 SCHEMA: Schema = {
     "parameters": {
@@ -58,8 +58,8 @@ SCHEMA: Schema = {
         "min_duration_on": number(0, 60), "min_duration_off": number(0, 60),
     },
     "streaming": {
-        "chunk_len": whole(1, MAX_FRAMES), "chunk_left_context": _FRAMES, "chunk_right_context": _FRAMES,
-        "fifo_len": _FRAMES, "spkcache_update_period": whole(1, 2 * MAX_FRAMES), "spkcache_len": _FRAMES,
+        "chunk_len": integer(1, MAX_FRAMES), "chunk_left_context": _FRAMES, "chunk_right_context": _FRAMES,
+        "fifo_len": _FRAMES, "spkcache_update_period": integer(1, 2 * MAX_FRAMES), "spkcache_len": _FRAMES,
     },
 }  # fmt: skip
 """Every key with its check."""
@@ -74,8 +74,8 @@ def read_config(settings: Settings) -> SortformerConfig:
     """
     path = find_config(settings, "sortformer", settings.sortformer_config, "SORTFORMER_CONFIG")
     values = ConfigFile(path, SCHEMA).values
-    rule, streaming = (
+    binarization, streaming = (
         {key: values[f"{section}.{key}"] for key in SCHEMA[section] if f"{section}.{key}" in values}
         for section in ("parameters", "streaming")
     )
-    return SortformerConfig(Binarization(**rule), StreamingConfig(**streaming))
+    return SortformerConfig(Binarization(**binarization), StreamingConfig(**streaming))

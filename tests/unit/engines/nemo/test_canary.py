@@ -21,9 +21,9 @@ TIMES = {100 + frame: frame * 0.08 for frame in range(50)}
 
 
 def between(*pieces):
-    from diarist.engines.nemo.canary import between_times
+    from diarist.engines.nemo.canary import assign_timestamps
 
-    return between_times(pieces, [0.5] * len(pieces), TIMES, 0.08)
+    return assign_timestamps(pieces, [0.5] * len(pieces), TIMES, 0.08)
 
 
 def test_pieces_get_the_times_around_them():

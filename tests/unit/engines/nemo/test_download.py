@@ -397,7 +397,7 @@ def test_the_cache_is_where_nemo_has_it(tmp_path, monkeypatch, folder):
 def test_models_of_the_catalog_are_in_it():
     from diarist.engines.nemo import published_models
 
-    for model in published_models.KNOWN:
+    for model in published_models.PUBLISHED_MODELS:
         if "/" not in model.name:
             entry = download._catalog_entry(Reference(model.name, model.role), model.name)
             assert entry.url.endswith(".nemo")

@@ -98,7 +98,7 @@ def test_is_what_nemo_makes_of_it(nemo_models, settings, name, monkeypatch, tmp_
     model = loaded.model
     assert type(model).__name__ == class_name
     assert (loaded.name, loaded.info.role, loaded.info.state) == ("mine", role, "ready")
-    assert loaded.info.licence == published_models.NOTHING_KNOWN
+    assert loaded.info.licence == published_models.UNKNOWN_LICENCE
     assert loaded.languages == ()
     assert not model.training
     assert not any(part.training for part in model.modules())
@@ -119,7 +119,7 @@ def test_says_the_same_as_nemo_makes_it_say(nemo_models, settings, sample_record
     runtime = Runtime.of(settings)
     model = load(nemo_models["tdt"], "recognition", settings).model
     monkeypatch.undo()
-    with runtime.using():
+    with runtime.inference():
         ours = [model.transcribe([samples], verbose=False)[0].text for _ in range(2)]
     theirs = type(model).restore_from(str(nemo_models["tdt"]), map_location="cpu")
     assert ours[0]
@@ -366,7 +366,7 @@ def test_the_same_answer_again(nemo_models, settings):
     answers = []
     for _ in range(2):
         model = load(nemo_models["speaker"], "embedding", settings).model
-        with runtime.using():
+        with runtime.inference():
             _, voice = model.forward(
                 input_signal=runtime.tensor(samples[None]), input_signal_length=torch.tensor([len(samples)])
             )

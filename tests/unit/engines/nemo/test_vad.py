@@ -81,7 +81,7 @@ def test_less_around_the_blocks_would_show(frame_model, runtime, call):
     from diarist.engines.nemo.vad import FrameVad
 
     detector = FrameVad(frame_model.model, runtime, 4, block_frames=100)
-    detector._around //= 4
+    detector._context //= 4
     assert abs(detector.probability(call, quiet) - at_once(frame_model, call.samples)[0]).max() > 1e-5
 
 
@@ -125,12 +125,12 @@ def test_smoothing_is_what_nemo_gives(nemo_models, method, window, shift, overla
     import torch
     from nemo.collections.asr.parts.utils.vad_utils import generate_overlap_vad_seq_per_tensor
 
-    from diarist.engines.nemo.vad import smoothed
+    from diarist.engines.nemo.vad import smooth
 
     judged = np.random.default_rng(0).random(301).astype(np.float32)
     settings = {"overlap": overlap, "window_length_in_sec": window, "shift_length_in_sec": shift}
     theirs = generate_overlap_vad_seq_per_tensor(torch.from_numpy(judged), settings, method)
-    ours = smoothed(judged, VadConfig("x", window=window, shift=shift, overlap=overlap, smoothing=method))
+    ours = smooth(judged, VadConfig("x", window=window, shift=shift, overlap=overlap, smoothing=method))
     assert ours == pytest.approx(theirs.numpy(), abs=1e-6)
 
 

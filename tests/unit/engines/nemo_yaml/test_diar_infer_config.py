@@ -56,8 +56,8 @@ def test_those_that_come_with_diarist_are_found_where_no_folder_is(name, tmp_pat
     diar_infer._say_without_effect.cache_clear()
     config = read_config(load_settings(diar_config=name))
     assert config.asr_model == "nvidia/parakeet-tdt-0.6b-v3"
-    assert [scale.weight for scale in config.voices.scales] == [1.0] * len(config.voices.scales)
-    assert all(scale.shift == scale.window / 2 for scale in config.voices.scales)
+    assert [scale.weight for scale in config.speaker_embeddings.scales] == [1.0] * len(config.speaker_embeddings.scales)
+    assert all(scale.shift == scale.window / 2 for scale in config.speaker_embeddings.scales)
     assert caplog.records == []
 
 
@@ -65,10 +65,10 @@ def test_the_published_values_are_kept():
     meeting, telephonic, general = (
         read_config(load_settings(diar_config=name, model_config_dir=shipped_folder())) for name in SHIPPED
     )
-    assert [scale.window for scale in meeting.voices.scales] == [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
-    assert [scale.window for scale in telephonic.voices.scales] == [1.5, 1.25, 1.0, 0.75, 0.5]
-    assert [scale.window for scale in general.voices.scales] == [1.9, 1.2, 0.5]
-    assert general.vad.rule == Binarization(0.5, 0.3, 0.2, 0.2, 0.5, 0.5)
+    assert [scale.window for scale in meeting.speaker_embeddings.scales] == [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
+    assert [scale.window for scale in telephonic.speaker_embeddings.scales] == [1.5, 1.25, 1.0, 0.75, 0.5]
+    assert [scale.window for scale in general.speaker_embeddings.scales] == [1.9, 1.2, 0.5]
+    assert general.vad.binarization == Binarization(0.5, 0.3, 0.2, 0.2, 0.5, 0.5)
     assert (telephonic.vad.window, telephonic.vad.smoothing) == (0.15, "median")
     assert [config.clustering.sparse_search_volume for config in (meeting, telephonic, general)] == [30, 30, 10]
     assert {config.clustering.max_num_speakers for config in (meeting, telephonic, general)} == {8}
@@ -127,9 +127,9 @@ diarizer:
 """
     config = read(text)
     assert config.batch_size == 32
-    assert config.vad.rule == Binarization(0.1, 0.2, 0.1, 0.0, 0.0, 0.2)
+    assert config.vad.binarization == Binarization(0.1, 0.2, 0.1, 0.0, 0.0, 0.2)
     assert config.vad.smoothing == "median"
-    assert config.voices.scales == (ScaleConfig(1.5, 0.75, 0.5), ScaleConfig(0.5, 0.25, 1.0))
+    assert config.speaker_embeddings.scales == (ScaleConfig(1.5, 0.75, 0.5), ScaleConfig(0.5, 0.25, 1.0))
     assert config.clustering.max_num_speakers == 12
     assert config.clustering.maj_vote_spk_count is True
     assert config.asr_model == "stt_en_citrinet_1024"
@@ -143,7 +143,7 @@ def test_one_scale_may_be_written_as_numbers(read):
     content = changed("diarizer.speaker_embeddings.parameters", {
         "window_length_in_sec": 2, "shift_length_in_sec": 1, "multiscale_weights": None,
     })  # fmt: skip
-    assert read(content).voices.scales == (ScaleConfig(2.0, 1.0, 1.0),)
+    assert read(content).speaker_embeddings.scales == (ScaleConfig(2.0, 1.0, 1.0),)
 
 
 def test_a_path_is_meant_from_where_the_file_lies(read, tmp_path):
@@ -158,10 +158,10 @@ def test_a_value_may_stand_for_another(read):
     content["diarizer"]["vad"]["parameters"] = {"onset": 0.7, "offset": "${diarizer.vad.parameters.onset}"}
     config = read(content)
     assert config.asr_model == "stt_en_citrinet_large"
-    assert config.vad.rule.offset == 0.7
+    assert config.vad.binarization.offset == 0.7
 
 
-FAULTS = [
+INVALID_FILES = [
     (
         "diarizer.vad.paramters",
         {},
@@ -229,7 +229,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "message"), FAULTS)
+@pytest.mark.parametrize(("key", "value", "message"), INVALID_FILES)
 def test_what_cannot_be_is_named_with_its_file_and_key(read, tmp_path, key, value, message):
     with pytest.raises(ConfigurationError, match=message) as raised:
         read(changed(key, value))
@@ -308,6 +308,6 @@ def test_a_value_of_any_kind_is_taken_or_refused_in_words(tmp_path_factory, key,
     except ConfigurationError as error:
         named = str(error)
     else:
-        assert config.voices.scales
+        assert config.speaker_embeddings.scales
         named = config.vad.model and "diar_infer_own.yaml"
     assert "diar_infer_own.yaml" in named

@@ -39,25 +39,25 @@ def read(folder: Path, text: str) -> SortformerConfig:
 )
 def test_the_configurations_that_come_with_diarist(name, rule):
     config = read_config(load_settings(model_config_dir=CONF, sortformer_config=name))
-    assert config.rule == rule
+    assert config.binarization == rule
     assert config.streaming == StreamingConfig(340, 1, 40, 40, 300, 188)
 
 
 def test_they_are_found_wherever_diarist_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_config(load_settings()).rule.onset == 0.641
+    assert read_config(load_settings()).binarization.onset == 0.641
 
 
 def test_a_post_processing_file_of_nemos_works_as_it_is(tmp_path):
     config = read(tmp_path, NEMO_FILE)
-    assert config.rule == Binarization(0.53, 0.49, 0.23, 0.01, 0.42, 0.34)
+    assert config.binarization == Binarization(0.53, 0.49, 0.23, 0.01, 0.42, 0.34)
     assert config.streaming == StreamingConfig()
 
 
 def test_what_is_given_counts_and_the_rest_is_the_default(tmp_path):
     config = read(tmp_path, "parameters: {onset: 1}\nstreaming: {chunk_len: 6, chunk_right_context: 7}\n")
-    assert config.rule == Binarization(onset=1.0)
-    assert isinstance(config.rule.onset, float)
+    assert config.binarization == Binarization(onset=1.0)
+    assert isinstance(config.binarization.onset, float)
     assert config.streaming == StreamingConfig(chunk_len=6, chunk_right_context=7)
 
 
