@@ -52,7 +52,11 @@ def load_clustering(settings: Settings, config: DiarConfig, runtime: Runtime) ->
     file = f"diar_infer_{settings.diar_config}.yaml"
     vad = load_model(config.vad.model, "vad", settings, runtime, f"diarizer.vad.model_path in {file}")
     speaker_model = load_model(
-        config.speaker_embeddings.model, "embedding", settings, runtime, f"diarizer.speaker_embeddings.model_path in {file}"
+        config.speaker_embeddings.model,
+        "embedding",
+        settings,
+        runtime,
+        f"diarizer.speaker_embeddings.model_path in {file}",
     )
     diarizer = MultiscaleDiarizer(
         speech_detector(vad, runtime, config.vad, batch_size),

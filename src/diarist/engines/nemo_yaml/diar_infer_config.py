@@ -86,7 +86,7 @@ class ClusteringConfig:
     """The maximum number of speakers if no hint gives another limit."""
 
     enhanced_count_thres: int = 80
-    """With fewer windows than this, speakers are counted with a method for short recordings."""
+    """Up to this number of windows, speakers are counted with a method for short recordings."""
 
     max_rp_threshold: float = 0.25
     """The maximum number of neighbors of a window, as a share of all windows."""

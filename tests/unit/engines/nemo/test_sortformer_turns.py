@@ -109,7 +109,7 @@ def test_the_given_probabilities_are_left_as_they_were():
     assert np.array_equal(THREE, before)
 
 
-@pytest.mark.parametrize("rule", [CALLHOME, DIHARD])
+@pytest.mark.parametrize("binarization", [CALLHOME, DIHARD])
 @pytest.mark.parametrize("value", [0.5, 0.3, MIN_PROBABILITY * 1.01])
 def test_a_missing_speaker_is_found_where_the_probability_allows(binarization, value):
     values = TWO.copy()

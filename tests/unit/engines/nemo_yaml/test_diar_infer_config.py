@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml import diar_infer
+from diarist.engines.nemo_yaml import diar_infer_config
 from diarist.engines.nemo_yaml.diar_infer_config import SCHEMA, ScaleConfig, read_config
 from diarist.engines.nemo_yaml.schema_validation import shipped_folder
 from diarist.errors import ConfigurationError
@@ -53,7 +53,7 @@ def changed(path, value):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_those_that_come_with_diarist_are_found_where_no_folder_is(name, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    diar_infer._say_without_effect.cache_clear()
+    diar_infer_config._warn_without_effect.cache_clear()
     config = read_config(load_settings(diar_config=name))
     assert config.asr_model == "nvidia/parakeet-tdt-0.6b-v3"
     assert [scale.weight for scale in config.speaker_embeddings.scales] == [1.0] * len(config.speaker_embeddings.scales)
@@ -91,7 +91,7 @@ def test_every_key_that_is_known_is_in_each_with_a_comment(name):
 
 
 def test_a_file_as_nemo_has_always_had_them_works(read, caplog):
-    diar_infer._say_without_effect.cache_clear()
+    diar_infer_config._warn_without_effect.cache_clear()
     text = """
 name: &name "ClusterDiarizer"
 num_workers: 1

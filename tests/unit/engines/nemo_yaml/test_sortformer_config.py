@@ -31,15 +31,15 @@ def read(folder: Path, text: str) -> SortformerConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"),
+    ("name", "binarization"),
     [
         ("callhome", Binarization(0.641, 0.561, 0.229, 0.079, 0.511, 0.296)),
         ("dihard3", Binarization(0.56, 1.0, 0.063, 0.002, 0.007, 0.151)),
     ],
 )
-def test_the_configurations_that_come_with_diarist(name, rule):
+def test_the_configurations_that_come_with_diarist(name, binarization):
     config = read_config(load_settings(model_config_dir=CONF, sortformer_config=name))
-    assert config.binarization == rule
+    assert config.binarization == binarization
     assert config.streaming == StreamingConfig(340, 1, 40, 40, 300, 188)
 
 
