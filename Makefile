@@ -119,7 +119,7 @@ $(VENV)/.test: $(VENV)/.dev
 	@$(install) -e '.[dev,nemo,bench]'
 	@touch $@
 
-$(VENV)/.models: $(VENV)/.base src/diarist/models/catalogue.toml
+$(VENV)/.models: $(VENV)/.base src/diarist/models/catalog.toml
 	@$(venv_python) -m diarist.cli models pull
 	@touch $@
 

@@ -145,7 +145,7 @@ def exported_settings(
     nemo_models: NemoModels, nemo_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Settings:
     """The same models, exported: what runs without PyTorch."""
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
     settings = nemo_settings.model_copy(
         update={
@@ -155,7 +155,7 @@ def exported_settings(
         }
     )  # fmt: skip
     for name in ("tdt", "ctc", "speaker", "frame_vad"):
-        export(Wish(str(nemo_models[name]), name=name), settings)
+        export(ExportRequest(str(nemo_models[name]), name=name), settings)
     return settings
 
 

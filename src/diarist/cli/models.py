@@ -124,10 +124,14 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
     """
     settings = load_settings()
     try:
-        from diarist.engines.nemo.export import Wish
+        from diarist.engines.nemo.export import ExportRequest
         from diarist.engines.nemo.export import export as run
 
-        path = run(Wish(model, folder, name, quantize), settings, lambda step: click.echo(f"{model}: {step}", err=True))
+        path = run(
+            ExportRequest(model, folder, name, quantize),
+            settings,
+            lambda step: click.echo(f"{model}: {step}", err=True),
+        )
     except ImportError as error:
         raise EngineUnavailable(
             f"The export needs NeMo, which is not installed here ({error}): `pip install -e '.[nemo]'`, or export on"

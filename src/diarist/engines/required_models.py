@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diarist.engines.nemo_yaml.diar_infer import read_config, recognizer_model
+from diarist.engines.nemo_yaml.diar_infer_config import read_config, recognizer_model
 from diarist.settings import Settings
 
 
@@ -51,4 +51,4 @@ def wanted(settings: Settings) -> Iterator[WantedModel]:
     if diarizer in ("clustering", "auto"):
         config, file = read_config(settings), f"diar_infer_{settings.diar_config}.yaml"
         yield WantedModel("vad", config.vad.model, file)
-        yield WantedModel("embedding", config.voices.model, file)
+        yield WantedModel("embedding", config.speaker_embeddings.model, file)

@@ -1,9 +1,9 @@
-"""The models: what there is, where it comes from, whether it is the right one."""
+"""Model files: the catalog of known models, download from several sources, integrity checks, and local storage."""
 
 from __future__ import annotations
 
-from diarist.models.catalogue import Model, catalogue, required
+from diarist.models.catalog import Model, load_catalog, required
 from diarist.models.sources import BytesProgress
 from diarist.models.store import ModelStore
 
-__all__ = ["BytesProgress", "Model", "ModelStore", "catalogue", "required"]
+__all__ = ["BytesProgress", "Model", "ModelStore", "load_catalog", "required"]

@@ -1,4 +1,4 @@
-"""The graph of CAM++: a voice as 192 values.
+"""The ONNX graph of CAM++, a network for speaker embeddings of 192 values.
 
 The architecture is that of Wang et al. 2023 (https://arxiv.org/abs/2303.00332) with the sizes of
 ``iic/speech_campplus_sv_zh_en_16k-common_advanced``: a two-dimensional front end, a TDNN layer, three blocks of densely
@@ -22,27 +22,31 @@ FEATURES = 80
 VALUES = 192
 
 _BLOCKS = ((12, 1), (24, 2), (16, 2))
-"""Layers and dilation of each dense block."""
+"""The number of layers and the dilation of each dense block."""
 
 _SEGMENT_FRAMES = 100
-"""The mask looks at the mean of the whole and at that of segments of this many frames."""
+"""The masks depend on the mean over all frames and on the means over segments of this many frames."""
 
 
 def build_campplus(tensors: Tensors) -> onnx.ModelProto:
-    """The ONNX model for the tensors of the checkpoint, every batch norm behind a convolution folded into it.
+    """Return the ONNX model for the tensors of the checkpoint.
+
+    Every batch norm that follows a convolution is folded into it.
 
     Raises:
-        KeyError: a tensor is missing.
+        KeyError: If a tensor is missing.
     """
     graph = GraphWriter()
     x = graph.op("Transpose", "input", perm=[0, 2, 1])  # (batch, 80, frames)
-    x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.whole([1])))
+    x = _front_end(graph, tensors, graph.op("Unsqueeze", x, graph.integers([1])))
     first = fold(tensors["xvector.tdnn.linear.weight"], batch_norm(tensors, "xvector.tdnn.nonlinear.batchnorm"))
     x = graph.op("Relu", _conv(graph, x, first, strides=[2], pads=[2, 2]))  # (batch, 128, frames / 2)
-    context, distribute = _segments(graph, x)
+    frames_to_context, segment_to_frames = _segments(graph, x)
     for block, (layers, dilation) in enumerate(_BLOCKS, start=1):
         for layer in range(1, layers + 1):
-            new = _dense_layer(graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, context, distribute)
+            new = _dense_layer(
+                graph, tensors, x, f"xvector.block{block}.tdnnd{layer}", dilation, frames_to_context, segment_to_frames
+            )
             x = graph.op("Concat", x, new, axis=1)
         transit = f"xvector.transit{block}"
         kernel = tensors[f"{transit}.linear.weight"]
@@ -68,7 +72,7 @@ def _conv(graph: GraphWriter, x: str, kernel_bias: tuple[Any, Any], **attributes
 
 
 def _norm_relu(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
-    """A batch norm that stands before its convolution, where it cannot be folded, and its ReLU."""
+    """Add a batch norm and its ReLU that precede a convolution, so that the batch norm cannot be folded into it."""
     factor, offset = batch_norm(tensors, name)
     zeros, ones = np.zeros_like(factor), np.full_like(factor, 1 - EPSILON)
     parts = [graph.weight(part) for part in (factor, offset, zeros, ones)]
@@ -76,7 +80,7 @@ def _norm_relu(graph: GraphWriter, tensors: Tensors, x: str, name: str) -> str:
 
 
 def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
-    """(batch, 1, 80, frames) to (batch, 320, frames)."""
+    """Add the two-dimensional front end: (batch, 1, 80, frames) to (batch, 320, frames)."""
 
     def conv(x: str, name: str, norm: str, stride: int, pad: int = 1) -> str:
         kernel = fold(tensors[f"head.{name}.weight"], batch_norm(tensors, f"head.{norm}"))
@@ -85,39 +89,45 @@ def _front_end(graph: GraphWriter, tensors: Tensors, x: str) -> str:
     x = graph.op("Relu", conv(x, "conv1", "bn1", 1))
     for layer in ("layer1", "layer2"):
         for block, stride in ((0, 2), (1, 1)):
-            at = f"{layer}.{block}"
-            inner = graph.op("Relu", conv(x, f"{at}.conv1", f"{at}.bn1", stride))
-            inner = conv(inner, f"{at}.conv2", f"{at}.bn2", 1)
-            beside = conv(x, f"{at}.shortcut.0", f"{at}.shortcut.1", stride, pad=0) if stride > 1 else x
-            x = graph.op("Relu", graph.op("Add", inner, beside))
+            prefix = f"{layer}.{block}"
+            inner = graph.op("Relu", conv(x, f"{prefix}.conv1", f"{prefix}.bn1", stride))
+            inner = conv(inner, f"{prefix}.conv2", f"{prefix}.bn2", 1)
+            shortcut = conv(x, f"{prefix}.shortcut.0", f"{prefix}.shortcut.1", stride, pad=0) if stride > 1 else x
+            x = graph.op("Relu", graph.op("Add", inner, shortcut))
     x = graph.op("Relu", conv(x, "conv2", "bn2", 2))  # (batch, 32, 10, frames)
     # The 32 channels of 10 bands each become 320 channels.
-    return graph.op("Reshape", x, graph.whole([0, 320, -1]))
+    return graph.op("Reshape", x, graph.integers([0, 320, -1]))
 
 
 def _segments(graph: GraphWriter, x: str) -> tuple[str, str]:
-    """Two matrices that all masks share, for ``x`` of shape (batch, channels, frames).
+    """Add two matrices that all masks share, for ``x`` of shape (batch, channels, frames).
 
-    The first, (frames, segments), takes a product from frames to what the mask looks at: the mean of each segment plus
-    the mean of the whole. The second, (segments, frames), spreads one value a segment over its frames. So a mask is
-    computed once a segment instead of once a frame, as the original does.
+    Multiplication by the first, (frames, segments), turns frames into the input of the masks: the mean of each segment
+    plus the mean over all frames. Multiplication by the second, (segments, frames), repeats the value of each segment
+    for all its frames. A mask is therefore computed once per segment; the original computes it once per frame.
     """
-    frames = graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0)
-    one, zero, size = graph.whole(1), graph.whole(0), graph.whole(_SEGMENT_FRAMES)
-    segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): its segment
-    count = graph.op("Div", graph.op("Add", frames, graph.whole(_SEGMENT_FRAMES - 1)), size)
-    column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.whole([1]))
-    inside = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
-    lengths = graph.op("ReduceSum", inside, one_axis, keepdims=1)  # (segments, 1): the last segment may be short
-    means = graph.op("Transpose", graph.op("Div", inside, lengths), perm=[1, 0])
-    whole = graph.op("Reciprocal", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT))
-    return graph.op("Add", means, whole), inside
+    frames = graph.op("Gather", graph.op("Shape", x), graph.integers(2), axis=0)
+    one, zero, size = graph.integers(1), graph.integers(0), graph.integers(_SEGMENT_FRAMES)
+    segment = graph.op("Div", graph.op("Range", zero, frames, one), size)  # (frames,): the segment of each frame
+    count = graph.op("Div", graph.op("Add", frames, graph.integers(_SEGMENT_FRAMES - 1)), size)
+    column = graph.op("Unsqueeze", graph.op("Range", zero, count, one), one_axis := graph.integers([1]))
+    membership = graph.op("Cast", graph.op("Equal", column, segment), to=onnx.TensorProto.FLOAT)  # (segments, frames)
+    lengths = graph.op("ReduceSum", membership, one_axis, keepdims=1)  # (segments, 1): the last segment may be short
+    means = graph.op("Transpose", graph.op("Div", membership, lengths), perm=[1, 0])
+    mean_weight = graph.op("Reciprocal", graph.op("Cast", frames, to=onnx.TensorProto.FLOAT))
+    return graph.op("Add", means, mean_weight), membership
 
 
 def _dense_layer(
-    graph: GraphWriter, tensors: Tensors, x: str, name: str, dilation: int, context: str, distribute: str
+    graph: GraphWriter,
+    tensors: Tensors,
+    x: str,
+    name: str,
+    dilation: int,
+    frames_to_context: str,
+    segment_to_frames: str,
 ) -> str:
-    """One densely connected layer: (batch, channels, frames) to the (batch, 32, frames) that it adds."""
+    """Add one densely connected layer: (batch, channels, frames) to its new channels, (batch, 32, frames)."""
     x = _norm_relu(graph, tensors, x, f"{name}.nonlinear1.batchnorm")
     kernel = fold(tensors[f"{name}.linear1.weight"], batch_norm(tensors, f"{name}.nonlinear2.batchnorm"))
     x = graph.op("Relu", _conv(graph, x, kernel))  # (batch, 128, frames)
@@ -125,18 +135,18 @@ def _dense_layer(
     local = _conv(
         graph, x, (tensors[f"{cam}.linear_local.weight"], None), pads=[dilation, dilation], dilations=[dilation]
     )
-    mask = graph.op("MatMul", x, context)  # (batch, 128, segments)
+    mask = graph.op("MatMul", x, frames_to_context)  # (batch, 128, segments)
     for layer, activation in (("linear1", "Relu"), ("linear2", "Sigmoid")):
         kernel = tensors[f"{cam}.{layer}.weight"], tensors[f"{cam}.{layer}.bias"]
         mask = graph.op(activation, _conv(graph, mask, kernel))
-    return graph.op("Mul", local, graph.op("MatMul", mask, distribute))
+    return graph.op("Mul", local, graph.op("MatMul", mask, segment_to_frames))
 
 
 def _statistics(graph: GraphWriter, x: str) -> str:
-    """Mean and sample deviation (divided by one less) over the frames: (batch, 512, frames) to (batch, 1024)."""
+    """Add the mean and the sample standard deviation over the frames: (batch, 512, frames) to (batch, 1024)."""
     mean = graph.op("ReduceMean", x, axes=[2], keepdims=1)
-    apart = graph.op("Sub", x, mean)
-    squares = graph.op("ReduceSum", graph.op("Mul", apart, apart), graph.whole([2]), keepdims=1)
-    frames = graph.op("Cast", graph.op("Gather", graph.op("Shape", x), graph.whole(2), axis=0), to=1)
+    centered = graph.op("Sub", x, mean)
+    squares = graph.op("ReduceSum", graph.op("Mul", centered, centered), graph.integers([2]), keepdims=1)
+    frames = graph.op("Cast", graph.op("Gather", graph.op("Shape", x), graph.integers(2), axis=0), to=1)
     deviation = graph.op("Sqrt", graph.op("Div", squares, graph.op("Sub", frames, graph.weight(1.0))))
-    return graph.op("Squeeze", graph.op("Concat", mean, deviation, axis=1), graph.whole([2]))
+    return graph.op("Squeeze", graph.op("Concat", mean, deviation, axis=1), graph.integers([2]))

@@ -1,8 +1,9 @@
-"""Tensors out of a torch checkpoint, without torch and without running anything that the file brings.
+"""Reading the tensors of a PyTorch checkpoint, without PyTorch and without running code from the file.
 
-A checkpoint is a zip archive: ``<top>/data.pkl`` is a pickle of the object tree, ``<top>/data/<key>`` is the raw memory
-of one storage. A pickle names functions to call, so reading one plainly is running it. Here three names are understood
-(the tensor builder, the storage types, ``OrderedDict``); every other name becomes a placeholder that does nothing.
+A checkpoint is a zip archive: ``<top>/data.pkl`` is a pickle of the object tree, and ``<top>/data/<key>`` is the raw
+memory of one storage. A pickle names functions to call, so ordinary unpickling runs code. This module supports only
+three kinds of names (the tensor builder, the storage types and ``OrderedDict``) and replaces every other name with a
+placeholder that does nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from numpy.typing import NDArray
 from diarist.errors import ModelCorrupt
 
 MAX_PICKLE_BYTES = 16 * 2**20
-"""Far above any real object tree (the largest here has 133 kB), far below what would hurt."""
+"""The maximum size of the object tree. The largest one in the catalog has 133 kB; this limit is still harmless."""
 
-_STORAGES = {
+_STORAGE_DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -40,7 +41,7 @@ _STORAGES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _StorageType:
-    """Stands for a torch storage class in the pickle."""
+    """Replaces a PyTorch storage class in the pickle."""
 
     dtype: np.dtype[Any]
 
@@ -49,7 +50,7 @@ class _StorageType:
 
 
 class _Placeholder:
-    """Stands for anything that is not understood: takes every argument and every state, and does nothing."""
+    """Replaces any unsupported object in the pickle: it accepts every argument and every state, and does nothing."""
 
     __slots__ = ()
 
@@ -79,7 +80,7 @@ _PLACEHOLDER = _Placeholder()
 
 
 class _RebuildTensor:
-    """Stands for ``torch._utils._rebuild_tensor_v2``: a view of a storage, refused where it would leave it."""
+    """Replaces ``torch._utils._rebuild_tensor_v2``: it copies a view of a storage, and rejects views beyond its end."""
 
     __slots__ = ()
 
@@ -88,14 +89,14 @@ class _RebuildTensor:
     ) -> NDArray[np.generic]:
         if not isinstance(storage, np.ndarray):
             raise pickle.UnpicklingError("a tensor without a storage")
-        sizes, steps = _whole_numbers(shape), _whole_numbers(strides)
-        (first,) = _whole_numbers((offset,))
+        sizes, steps = _nonnegative_integers(shape), _nonnegative_integers(strides)
+        (first,) = _nonnegative_integers((offset,))
         if len(sizes) != len(steps):
             raise pickle.UnpicklingError("a tensor whose shape and strides differ in length")
-        # as_strided checks nothing: a view that leaves its storage would read foreign memory.
+        # as_strided does not check bounds: a view beyond its storage would read other memory.
         last = first + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
         if math.prod(sizes) > 0 and last >= storage.size:
-            raise pickle.UnpicklingError("a tensor that leaves its storage")
+            raise pickle.UnpicklingError("a tensor that exceeds its storage")
         if math.prod(sizes) > storage.size:
             raise pickle.UnpicklingError("a tensor larger than its storage")
         strides_bytes = tuple(step * storage.itemsize for step in steps)
@@ -108,14 +109,14 @@ class _RebuildTensor:
 _REBUILD_TENSOR = _RebuildTensor()
 
 
-def _whole_numbers(values: object) -> tuple[int, ...]:
+def _nonnegative_integers(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(value) is int and value >= 0 for value in values):
-        raise pickle.UnpicklingError("a tensor whose shape is not of whole numbers")
+        raise pickle.UnpicklingError("a tensor whose shape is not made of nonnegative integers")
     return values
 
 
 class _Unpickler(pickle.Unpickler):
-    """Understands tensors in plain containers, and nothing else."""
+    """Unpickles tensors in plain containers, and nothing else."""
 
     def __init__(self, data: bytes, archive: zipfile.ZipFile, top: str) -> None:
         super().__init__(io.BytesIO(data), encoding="utf-8")
@@ -128,8 +129,8 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _REBUILD_TENSOR
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(np.dtype(_STORAGES[name]))
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _StorageType(np.dtype(_STORAGE_DTYPES[name]))
         # The class, not an instance: the pickle may build objects of it (NEWOBJ) as well as call it.
         return _Placeholder
 
@@ -150,30 +151,31 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """The named tensors of a checkpoint: a plain state dict, or a training checkpoint that holds one as ``state_dict``.
+    """Return the tensors of a checkpoint by name.
 
-    Nothing in the file is run. Arrays own their memory and have the shape and dtype of the tensors.
+    The checkpoint is a plain state dict, or a training checkpoint that contains one as ``state_dict``. No code in the
+    file is run. The arrays own their memory and have the shape and dtype of the tensors.
 
     Raises:
-        ModelCorrupt: not a torch zip checkpoint, damaged, or without tensors.
+        ModelCorrupt: If the file is not a PyTorch zip checkpoint, is damaged, or contains no tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             info = _object_tree(archive)
             tree = _Unpickler(archive.read(info), archive, info.filename.removesuffix("/data.pkl")).load()
-    # Whatever a damaged or hostile pickle makes the machinery raise (it may be nearly anything), the file is at fault.
+    # A damaged or malicious pickle can make the unpickler raise almost any exception; all of them mean a bad file.
     except Exception as error:
-        raise ModelCorrupt(f"{path} cannot be read as a torch checkpoint: {error}") from error
+        raise ModelCorrupt(f"{path} cannot be read as a PyTorch checkpoint: {error}") from error
     tensors = dict(_named_tensors(tree))
     if not tensors:
-        raise ModelCorrupt(f"{path} holds no tensors by name.")
+        raise ModelCorrupt(f"{path} contains no named tensors.")
     return tensors
 
 
 def _object_tree(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise pickle.UnpicklingError(f"it holds {len(pickles)} object trees (data.pkl) instead of one")
+        raise pickle.UnpicklingError(f"it contains {len(pickles)} object trees (data.pkl) instead of one")
     if pickles[0].file_size > MAX_PICKLE_BYTES:
         raise pickle.UnpicklingError(f"its object tree has {pickles[0].file_size} bytes")
     return pickles[0]

@@ -1,4 +1,4 @@
-"""The ONNX graphs that are built once, beside the checkpoints that they are built from."""
+"""The cache of ONNX graphs, which are built once and stored beside the checkpoints from which they are built."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diarist.errors import ModelCorrupt
-from diarist.models.catalogue import GraphName, Model
+from diarist.models.catalog import GraphName, Model
 
 BUILDER_VERSION = 1
-"""Counted up whenever what the builders make changes: older graphs are then built again."""
+"""The version of the builders. It is increased whenever their output changes, so that older graphs are rebuilt."""
 
 GRAPH_FILE = "model.onnx"
 MANIFEST_FILE = "model.json"
@@ -20,7 +20,7 @@ MANIFEST_FILE = "model.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a built graph is made of, kept beside it."""
+    """Represents the manifest of a graph, which records the builder and the checkpoint from which it was built."""
 
     builder: int
     source_sha256: str
@@ -29,21 +29,23 @@ class Manifest:
 
 
 def current_manifest(folder: Path, model: Model) -> Manifest | None:
-    """The manifest of the graph in ``folder``; None where there is no graph, or one of other tensors or builders."""
+    """Return the manifest of the graph in ``folder``; None if there is no graph or it is out of date."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    fits = manifest.builder == BUILDER_VERSION and manifest.source_sha256 == model.files[0].sha256
-    return manifest if fits and (folder / GRAPH_FILE).exists() else None
+    is_current = manifest.builder == BUILDER_VERSION and manifest.source_sha256 == model.files[0].sha256
+    return manifest if is_current and (folder / GRAPH_FILE).exists() else None
 
 
 def build(folder: Path, model: Model) -> Manifest:
-    """Build the graph of ``model`` from the checkpoint in ``folder`` (checked by the caller) and keep it there.
+    """Build the graph of ``model`` from the checkpoint in ``folder``, and store it there.
+
+    The caller must have checked the hash of the checkpoint.
 
     Raises:
-        ModelCorrupt: the checkpoint does not hold the tensors of that network.
-        OSError: the folder cannot be written.
+        ModelCorrupt: If the checkpoint does not contain the tensors of that network.
+        OSError: If the folder cannot be written.
     """
     if model.graph is None:
         raise ValueError(f"{model.name} has no graph to build")
@@ -53,9 +55,9 @@ def build(folder: Path, model: Model) -> Manifest:
     except (KeyError, IndexError, ValueError) as error:
         if isinstance(error, ModelCorrupt):
             raise
-        raise ModelCorrupt(f"{checkpoint} does not hold the tensors of {model.name}: {error}.") from error
+        raise ModelCorrupt(f"{checkpoint} does not contain the tensors of {model.name}: {error}.") from error
     manifest = Manifest(BUILDER_VERSION, model.files[0].sha256, hashlib.sha256(content).hexdigest(), len(content))
-    # Without a manifest a graph counts as none: a crash between the two writes leaves nothing that looks damaged.
+    # A graph without a manifest is ignored, so a crash between the two writes leaves nothing that looks damaged.
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     _write(folder / GRAPH_FILE, content)
     _write(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")

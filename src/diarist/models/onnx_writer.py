@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: each method adds one operator and gives back the name of its output."""
+"""A builder for ONNX graphs, with functions to fold batch norms into convolutions."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from onnx import TensorProto, helper, numpy_helper
 
 Tensors = Mapping[str, NDArray[Any]]
 Axis = int | str
-"""A length that is known, or the name of one that is not."""
+"""The length of a dimension, or a name if the length is not fixed."""
 
 OPSET = 17
-"""Old enough for every onnxruntime of the last years; everything used here has been in it unchanged."""
+"""The version of the operator set. Every onnxruntime of recent years supports it and every operator used here."""
 
 IR_VERSION = 8
-"""The file format that goes with that operator set."""
+"""The version of the file format that belongs to that operator set."""
 
 EPSILON = 1e-5
-"""What both networks' normalisations add to the variance (the default of PyTorch, with which they were trained)."""
+"""The value that both networks' normalizations add to the variance: PyTorch's default, with which they were trained."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphWriter:
-    """Collects operators and weights; ``model`` makes the file's content of them. Weights are float32."""
+    """Collects operators and weights, from which ``model`` creates an ONNX model. Weights are float32.
+
+    Each method that adds something returns the name of its output, to be used as the input of other operators.
+    """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
-        """Add one operator; gives the name of its first output. An empty input name is an optional input left out."""
+        """Add one operator and return the name of its first output. An empty input name omits an optional input."""
         names = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names[0]
 
     def weight(self, values: ArrayLike) -> str:
-        """Add a constant of float32."""
+        """Add a float32 constant and return its name."""
         return self._constant(np.asarray(values, dtype=np.float32))
 
-    def whole(self, values: int | Sequence[int]) -> str:
-        """Add a constant of int64: shapes, axes, indices."""
+    def integers(self, values: int | Sequence[int]) -> str:
+        """Add an int64 constant, for shapes, axes and indices, and return its name."""
         return self._constant(np.asarray(values, dtype=np.int64))
 
     def _constant(self, values: NDArray[Any]) -> str:
@@ -54,7 +57,10 @@ class GraphWriter:
     def model(
         self, source: tuple[str, str, Sequence[Axis]], result: tuple[str, str, Sequence[Axis]], producer: str
     ) -> onnx.ModelProto:
-        """The checked model. ``source`` and ``result`` are (name in the graph, public name, shape), both float32."""
+        """Return the checked model.
+
+        ``source`` and ``result`` are (name in the graph, public name, shape); both are float32.
+        """
         inner_in, name_in, shape_in = source
         inner_out, name_out, shape_out = result
         nodes = [
@@ -77,9 +83,9 @@ class GraphWriter:
 
 
 def batch_norm(tensors: Tensors, prefix: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A trained batch norm as what it is at inference: one factor and one offset a channel, both shape (channels,).
+    """Return the factor and the offset per channel that a batch norm applies at inference, both of shape (channels,).
 
-    A norm without learned weights (``affine=False``) has factor 1 and offset 0 before its statistics.
+    A norm without learned weights (``affine=False``) only normalizes by its statistics.
     """
     mean = tensors[f"{prefix}.running_mean"].astype(np.float64)
     deviation = np.sqrt(tensors[f"{prefix}.running_var"].astype(np.float64) + EPSILON)
@@ -91,9 +97,9 @@ def batch_norm(tensors: Tensors, prefix: str) -> tuple[NDArray[np.float64], NDAr
 
 
 def fold(kernel: NDArray[Any], norm: tuple[NDArray[np.float64], NDArray[np.float64]]) -> tuple[Any, Any]:
-    """Kernel and bias of a convolution without bias and the batch norm behind it, as one convolution (exact).
+    """Fold the batch norm that follows a convolution into it, and return the kernel and the bias. The result is exact.
 
-    ``kernel`` has shape (channels out, channels in, ...).
+    The convolution has no bias. ``kernel`` has shape (output channels, input channels, ...).
     """
     factor, offset = norm
     return kernel.astype(np.float64) * factor.reshape(-1, *(1,) * (kernel.ndim - 1)), offset

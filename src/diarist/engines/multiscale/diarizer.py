@@ -29,7 +29,7 @@ from diarist.engines.fusion import (
     voice_evidence,
 )
 from diarist.engines.multiscale.binarization import speech_spans
-from diarist.engines.nemo_yaml.diar_infer import DiarConfig
+from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig
 from diarist.types import Audio, Diarization, Progress, Span, SpeakerHints
 
 GRID = Grid(0.02)
@@ -165,13 +165,13 @@ class MultiscaleDiarizer:
             return ()
         grid, probability = self._detector.grid, self._detector.probability(audio, progress)
         heard = np.where(silent(audio, grid, len(probability)), np.float32(0), probability)
-        return speech_spans(heard, grid, self._config.vad.rule, audio.duration)
+        return speech_spans(heard, grid, self._config.vad.binarization, audio.duration)
 
     def _hear(
         self, audio: Audio, speech: Sequence[Span], progress: Progress
     ) -> tuple[list[tuple[Window, ...]], list[Scale]]:
         """The windows of each scale, and what voices sound like in them."""
-        parts = self._config.voices.scales
+        parts = self._config.speaker_embeddings.scales
         windows = [cut(speech, part.window, part.shift, 0.0) for part in parts]
         # A stretch shorter than several scales' windows is the same window in each: heard once.
         spans = tuple(dict.fromkeys(window.span for own in windows for window in own))

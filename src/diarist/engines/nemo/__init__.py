@@ -1,1 +1,1 @@
-"""NVIDIA NeMo's models, on a GPU or a CPU. The only place that imports PyTorch and NeMo, in a worker process alone."""
+"""The NVIDIA NeMo engine. Only this package imports PyTorch and NeMo, and only in worker processes."""

@@ -1,4 +1,4 @@
-"""Sortformer where it can do it, clustering where there are more speakers than Sortformer can tell apart."""
+"""The diarizer ``auto``: Sortformer, or clustering if there are more speakers than Sortformer can distinguish."""
 
 from __future__ import annotations
 
@@ -14,68 +14,74 @@ from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
 
 logger = logging.getLogger(__name__)
 
-FIRST_SHARE = 0.5
-"""Share of the stage `segmentation` that is Sortformer's where clustering may follow."""
+LIMITED_SHARE = 0.5
+"""The share of the stage ``segmentation`` that Sortformer's progress covers if clustering may follow."""
 
 
 class LimitedDiarizer(Diarizer, Protocol):
-    """A diarizer for so many speakers and so much time."""
+    """A diarizer with a maximum number of speakers and a maximum duration."""
 
     @property
-    def speakers(self) -> int:
-        """The most that it tells apart."""
+    def max_speakers(self) -> int:
+        """The maximum number of speakers that it can distinguish."""
         ...
 
     @property
-    def longest(self) -> Seconds | None:
-        """The longest recording that it takes, or None where there is no limit."""
+    def max_duration(self) -> Seconds | None:
+        """The maximum duration of a recording, or None if there is no limit."""
         ...
 
 
 class AutoDiarizer:
-    """One diarizer that is better for few speakers, and one for any number. Keeps no state between calls.
+    """Combines a diarizer that is better for few speakers with one for any number. Keeps no state between calls.
 
-    Where the first finds as many speakers as it can, it may have run out of them, and two people may share a label;
-    where it finds fewer than the caller knows of, it did not tell some apart. Either way the second counts again, and
-    is believed if it finds more.
+    If the first diarizer finds its maximum number of speakers, there may be more, and two people may share a label. If
+    it finds fewer speakers than the caller asks for, it did not distinguish some of them. In both cases the second
+    diarizer runs as well, and its result is used if it finds more speakers.
     """
 
-    def __init__(self, few: LimitedDiarizer, many: Diarizer) -> None:
-        self._few = few
-        self._many = many
+    def __init__(self, limited: LimitedDiarizer, unlimited: Diarizer) -> None:
+        self._limited = limited
+        self._unlimited = unlimited
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        limit = self._few.speakers
-        least, most = hints.bounds()
-        if least > limit:
-            return self._by(self._many, audio, hints, progress, f"at least {least} speakers are asked for")
-        longest = self._few.longest
-        if longest is not None and audio.duration > longest:
-            return self._by(self._many, audio, hints, progress, f"over {longest:.0f} s")
-        if least == 1 and most is not None and most <= limit:
-            return self._by(self._few, audio, hints, progress, f"at most {most} speakers are asked for")
-        return self._by_either(audio, hints, progress)
+        limit = self._limited.max_speakers
+        min_speakers, max_speakers = hints.bounds()
+        if min_speakers > limit:
+            return self._run_one(
+                self._unlimited, audio, hints, progress, f"at least {min_speakers} speakers are requested"
+            )
+        max_duration = self._limited.max_duration
+        if max_duration is not None and audio.duration > max_duration:
+            return self._run_one(
+                self._unlimited, audio, hints, progress, f"the recording is longer than {max_duration:.0f} s"
+            )
+        if min_speakers == 1 and max_speakers is not None and max_speakers <= limit:
+            return self._run_one(
+                self._limited, audio, hints, progress, f"at most {max_speakers} speakers are requested"
+            )
+        return self._run_with_fallback(audio, hints, progress)
 
-    def _by_either(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        first = self._few.diarize(audio, hints, _share(progress, 0.0, FIRST_SHARE))
-        found, limit = len(first.speakers), self._few.speakers
-        least, most = hints.bounds()
-        exhausted = found == limit and (most is None or most > limit)
-        if not exhausted and not 0 < found < least:
+    def _run_with_fallback(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
+        first = self._limited.diarize(audio, hints, _scale_progress(progress, 0.0, LIMITED_SHARE))
+        count, limit = len(first.speakers), self._limited.max_speakers
+        min_speakers, max_speakers = hints.bounds()
+        exhausted = count == limit and (max_speakers is None or max_speakers > limit)
+        if not exhausted and not 0 < count < min_speakers:
             progress("segmentation", 1.0)
-            logger.info("Diarized by %s: %d of %d speakers found", first.diarizer, found, limit)
+            logger.info("Diarized by %s: it found %d speakers, and its limit is %d", first.diarizer, count, limit)
             return first
-        second = self._many.diarize(audio, hints, _share(progress, FIRST_SHARE, 1.0))
-        chosen = second if len(second.speakers) > found else first
+        second = self._unlimited.diarize(audio, hints, _scale_progress(progress, LIMITED_SHARE, 1.0))
+        chosen = second if len(second.speakers) > count else first
         logger.info(
-            "Diarized by %s: %s finds %d speakers where %s, and %s finds %d",
-            chosen.diarizer, first.diarizer, found,
-            "it can find no more" if exhausted else f"at least {least} are asked for",
+            "Diarized by %s: %s found %d speakers (%s), and %s found %d",
+            chosen.diarizer, first.diarizer, count,
+            "its limit" if exhausted else f"at least {min_speakers} are requested",
             second.diarizer, len(second.speakers),
         )  # fmt: skip
         return chosen
 
-    def _by(
+    def _run_one(
         self, diarizer: Diarizer, audio: Audio, hints: SpeakerHints, progress: Progress, reason: str
     ) -> Diarization:
         diarization = diarizer.diarize(audio, hints, progress)
@@ -83,8 +89,8 @@ class AutoDiarizer:
         return diarization
 
 
-def _share(progress: Progress, start: float, stop: float) -> Progress:
-    """Reports ``start`` to ``stop`` of the stage that both diarizers have, and other stages as they are."""
+def _scale_progress(progress: Progress, start: float, stop: float) -> Progress:
+    """Return a progress that maps the stage ``segmentation`` to ``start``..``stop`` and passes other stages on."""
 
     def report(stage: str, done: float) -> None:
         progress(stage, start + (stop - start) * done if stage == "segmentation" else done)
@@ -93,11 +99,11 @@ def _share(progress: Progress, start: float, stop: float) -> Progress:
 
 
 def load(settings: Settings) -> Loaded[Diarizer]:
-    """Both, so that what is wrong with either shows at once.
+    """Load both diarizers, so that a problem with either of them is reported at the start.
 
     Raises:
-        ModelError: a model could not be had, or is damaged.
-        ConfigurationError: a configuration, or a model for it, cannot be used.
+        ModelError: If a model is unavailable or damaged.
+        ConfigurationError: If a configuration, or a model that it names, cannot be used.
     """
-    few, many = load_sortformer(settings), load_clustering(settings)
-    return Loaded(AutoDiarizer(few, many.part), (few.info, *many.models), Runtime.of(settings).name)
+    limited, unlimited = load_sortformer(settings), load_clustering(settings)
+    return Loaded(AutoDiarizer(limited, unlimited.part), (limited.info, *unlimited.models), Runtime.of(settings).name)

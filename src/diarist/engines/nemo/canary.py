@@ -1,4 +1,4 @@
-"""Canary models that write the time before and after each word into their text: canary-1b-flash, canary-180m-flash."""
+"""Decoding of Canary models that output the times of each word: canary-1b-flash and canary-180m-flash."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from diarist.types import Seconds
 _TIME = re.compile(r"<\|(\d+)\|>")
 _LANGUAGE = re.compile(r"<\|([a-z]{2})\|>")
 
-WRITING = 200
-"""How many more pieces than frames may be written: five and a half words a second in a window of 30 s. A model that
-cannot find its end goes on to the longest text that it knows."""
+MAX_EXTRA_TOKENS = 200
+"""The maximum number of tokens beyond the number of frames: 5.5 words per second in a window of 30 s. A model that
+does not find the end of the text generates tokens until it reaches this limit."""
 
 
 class CanaryDecoder:
-    """Greedy writing, token by token, to a prompt that asks for times and for the words in the language spoken.
+    """Greedy autoregressive decoding with a prompt that requests timestamps and a transcript in the spoken language.
 
     Żelasko et al., "Training and inference efficiency of encoder-decoder speech models" (2025).
     """
 
-    letter: Seconds = 0.0
+    letter_duration: Seconds = 0.0
 
     def __init__(self, model: Any, name: str) -> None:
         self._model = model
         tokenizer = model.tokenizer
         special = set(getattr(tokenizer, "special_tokens", ()))
         if model.prompt_format != "canary2" or not {"<|timestamp|>", "<|0|>"} <= special:
-            raise _timeless(name)
-        if model.timestamps_asr_model is not None:  # canary-1b-v2 has a second model for times, and writes none
-            raise _timeless(name)
-        pieces = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
-        self.vocabulary = Vocabulary(pieces)
-        self.frame: Seconds = float(model.cfg.preprocessor.window_stride) * int(model.encoder.subsampling_factor)
-        self._times = {
-            number: int(match[1]) * self.frame
-            for number, piece in enumerate(pieces)
-            if (match := _TIME.fullmatch(piece))
+            raise _no_timestamps_error(name)
+        if model.timestamps_asr_model is not None:  # canary-1b-v2 gets times from a second model and outputs none
+            raise _no_timestamps_error(name)
+        token_texts = tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size)))
+        self.vocabulary = Vocabulary(token_texts)
+        self.frame_step: Seconds = float(model.cfg.preprocessor.window_stride) * int(model.encoder.subsampling_factor)
+        self._timestamps = {
+            token_id: int(match[1]) * self.frame_step
+            for token_id, text in enumerate(token_texts)
+            if (match := _TIME.fullmatch(text))
         }
-        known = {match[1] for piece in special if (match := _LANGUAGE.fullmatch(piece))}
-        self.languages = tuple(sorted(known & set(tokenizer.langs) or known))
-        self.default_language: str | None = "en" if "en" in known else self.languages[0]
-        model.change_decoding_strategy(_greedy(model.cfg.decoding))
+        supported = {match[1] for text in special if (match := _LANGUAGE.fullmatch(text))}
+        self.languages = tuple(sorted(supported & set(tokenizer.langs) or supported))
+        self.default_language: str | None = "en" if "en" in supported else self.languages[0]
+        model.change_decoding_strategy(_greedy_decoding_config(model.cfg.decoding))
         model.eval()
 
     def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:
@@ -62,11 +62,11 @@ class CanaryDecoder:
                 encoder_input_mask=mask.float(),
                 decoder_input_ids=prompt.repeat(len(signal), 1),
             )
-        model.eval()  # NeMo leaves the decoder in training mode, where it drops values at random
+        model.eval()  # NeMo leaves the decoder in training mode, with dropout
         return [self._tokens(hypothesis) for hypothesis in hypotheses]
 
     def _prompt(self, language: str) -> torch.Tensor:
-        """Numbers of the pieces that ask for words with times, (1, pieces)."""
+        """Return the token IDs of a prompt that requests words with timestamps, int64 (1, tokens)."""
         slots = {
             "decodercontext": "", "emotion": "<|emo:undefined|>", "source_lang": language, "target_lang": language,
             "pnc": "yes", "itn": "no", "timestamp": "yes", "diarize": "no",
@@ -74,54 +74,54 @@ class CanaryDecoder:
         return self._model.prompt.encode_dialog(turns=[{"role": "user", "slots": slots}])["context_ids"][None]
 
     def _tokens(self, hypothesis: Any) -> list[Token]:
-        pieces = [int(piece) for piece in hypothesis.y_sequence]
-        sure = [float(value) for value in hypothesis.token_confidence]
-        return between_times(pieces, sure, self._times, self.frame)
+        token_ids = [int(token_id) for token_id in hypothesis.y_sequence]
+        confidences = [float(value) for value in hypothesis.token_confidence]
+        return assign_timestamps(token_ids, confidences, self._timestamps, self.frame_step)
 
 
-def between_times(
-    pieces: Sequence[int], sure: Sequence[float], times: dict[int, Seconds], frame: Seconds
+def assign_timestamps(
+    token_ids: Sequence[int], confidences: Sequence[float], timestamps: dict[int, Seconds], frame_step: Seconds
 ) -> list[Token]:
-    """Pieces of text with the times that are written before and after them.
+    """Return the text tokens with the times that the model output before and after them.
 
     Args:
-        pieces: text and times, as written.
-        sure: the probability of each.
-        times: what the pieces mean that are times.
-        frame: what a word lasts after which no time is written.
+        token_ids: The IDs of the text and timestamp tokens, in order.
+        confidences: The probability of each token.
+        timestamps: The time of each timestamp token, by ID.
+        frame_step: The duration of a token that no timestamp follows.
 
     Returns:
-        The text alone; times never fall.
+        The text tokens. Their times are nondecreasing.
     """
     tokens: list[Token] = []
-    waiting: list[Token] = []  # have a start and no end yet
-    latest = 0.0
-    for piece, confidence in zip(pieces, sure, strict=True):
-        if piece not in times:
-            waiting.append(Token(piece, latest, latest + frame, confidence))
+    pending: list[Token] = []  # tokens whose end is not known yet
+    latest_time = 0.0
+    for token_id, confidence in zip(token_ids, confidences, strict=True):
+        if token_id not in timestamps:
+            pending.append(Token(token_id, latest_time, latest_time + frame_step, confidence))
             continue
-        latest = max(latest, times[piece])
-        tokens += [replace(token, end=max(latest, token.end)) for token in waiting]
-        waiting = []
-    return tokens + waiting
+        latest_time = max(latest_time, timestamps[token_id])
+        tokens += [replace(token, end=max(latest_time, token.end)) for token in pending]
+        pending = []
+    return tokens + pending
 
 
-def _timeless(name: str) -> ConfigurationError:
+def _no_timestamps_error(name: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The model {name} does not write times of words. Set NEMO_ASR_MODEL to nvidia/canary-1b-flash, or to a CTC,"
-        " RNNT, TDT or hybrid model, such as nvidia/parakeet-tdt-0.6b-v3."
+        f"The model {name} does not output word timestamps. Set NEMO_ASR_MODEL to nvidia/canary-1b-flash, or to a CTC,"
+        " RNNT, TDT or hybrid model, for example nvidia/parakeet-tdt-0.6b-v3."
     )
 
 
-def _greedy(config: Any) -> Any:
+def _greedy_decoding_config(config: Any) -> Any:
     from omegaconf import OmegaConf, open_dict
 
     config = copy.deepcopy(config)
-    asked = {
+    overrides = {
         "strategy": "greedy",
         "return_xattn_scores": False,
-        "greedy": {"temperature": None, "n_samples": 1, "max_generation_delta": WRITING},
+        "greedy": {"temperature": None, "n_samples": 1, "max_generation_delta": MAX_EXTRA_TOKENS},
         "confidence_cfg": {"preserve_token_confidence": True, "method_cfg": {"name": "max_prob", "alpha": 1.0}},
     }
     with open_dict(config):
-        return OmegaConf.merge(config, asked)
+        return OmegaConf.merge(config, overrides)

@@ -1,4 +1,4 @@
-"""The device that NeMo's models run on, and the right to use it."""
+"""The device that NeMo's models run on: selection, precision, locking, and batches that fit into its memory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _LOCK = threading.RLock()
-"""One for the process, whichever devices its models are on."""
+"""One lock for the whole process, whichever devices its models are on."""
 
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-"""What the allocators of PyTorch, CUDA, cuBLAS and cuDNN say where they do not use the class that is made for it."""
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""Parts of the messages that PyTorch, CUDA, cuBLAS and cuDNN use when they do not raise ``OutOfMemoryError``."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Runtime:
-    """A device and the precision that its models compute in.
+    """Represents a device and the precision in which its models compute.
 
-    NeMo's models are not safe to use from two threads, not even two different ones (they set flags of the whole
-    process): whoever uses one does so within ``using()``, one after the other.
+    NeMo's models are not thread-safe. Even two different models cannot run at the same time, since they set
+    process-wide flags. All use of a model must be within ``inference()``, which allows one thread at a time.
     """
 
     def __init__(self, device: torch.device, precision: Precision) -> None:
@@ -45,29 +45,29 @@ class Runtime:
 
     @classmethod
     def of(cls, settings: Settings) -> Runtime:
-        """The one of this process for these settings.
+        """Return the shared runtime of this process for these settings.
 
         Raises:
-            ConfigurationError: the device of the settings is not there.
+            ConfigurationError: If the device does not exist or does not support the precision.
         """
         return _runtime(settings.nemo_device, settings.nemo_precision, settings.threads)
 
     @property
     def name(self) -> str:
-        """``cpu``, or the GPU's number and name."""
+        """``cpu``, or the GPU's index and name."""
         if self.device.type == "cpu":
             return "cpu"
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Make or change models: nobody uses one meanwhile. What is made here can be changed later, too."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock while models are created or changed, outside inference mode so that they stay changeable."""
         with _LOCK:
             yield
 
     @contextmanager
-    def using(self, *, exact: bool = False) -> Iterator[None]:
-        """Use the models: nobody else does meanwhile. No gradients; reduced precision unless ``exact``."""
+    def inference(self, *, exact: bool = False) -> Iterator[None]:
+        """Hold the lock while models run, without gradients and with reduced precision unless ``exact`` is true."""
         dtype = None if exact else _DTYPES.get(self.precision)
         with _LOCK, torch.inference_mode():
             if dtype is None:
@@ -77,8 +77,8 @@ class Runtime:
                     yield
 
     def tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
-        """The array on the device; from pinned memory where it has to travel."""
-        # PyTorch shares the memory and warns of what it may not write to, though nothing here writes
+        """Copy the array to the device; transfers to a GPU use pinned memory."""
+        # from_numpy shares the memory and warns about read-only arrays, although nothing here writes to them
         shared = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
         tensor = torch.from_numpy(shared)
         if self.device.type == "cpu":
@@ -89,56 +89,59 @@ class Runtime:
         self,
         items: Sequence[ItemT],
         run: Callable[[Sequence[ItemT]], Sequence[ResultT]],
-        batch: int,
-        done: Callable[[float], None] = lambda _share: None,
+        batch_size: int,
+        report: Callable[[float], None] = lambda _share: None,
     ) -> list[ResultT]:
-        """``run`` over ``items``, ``batch`` at a time; where memory runs out the batch is halved and tried again.
+        """Call ``run`` with batches of ``items``; if memory runs out, halve the batch size and try again.
 
         Args:
-            items: what to work on, in order.
-            run: gives a result for each item that it is called with. Called again with fewer where memory ran out.
-            batch: items at a time, at first; at least 1.
-            done: called with the share that is done, 0..1.
+            items: The items to process, in order.
+            run: Returns one result per item. It is called again with fewer items if memory ran out.
+            batch_size: The initial batch size; at least 1.
+            report: Called after each batch with the share of the items that are done, 0..1.
+
+        Returns:
+            The results in the order of the items.
 
         Raises:
-            EngineUnavailable: there is too little memory for a single item.
+            EngineUnavailable: If there is too little memory for a single item.
         """
         results: list[ResultT] = []
         while len(results) < len(items):
-            part = items[len(results) : len(results) + batch]
+            batch = items[len(results) : len(results) + batch_size]
             try:
-                found = run(part)
+                batch_results = run(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(part) == 1:
+                if len(batch) == 1:
                     message = (
-                        f"The memory of {self.name} does not suffice for one window of audio: use a smaller model, let"
-                        " nothing else run there, or set NEMO_DEVICE to another device."
+                        f"The memory of {self.name} is too small for one window of audio: use a smaller model, stop"
+                        " other programs on that device, or set NEMO_DEVICE to another device."
                     )
                     raise EngineUnavailable(message) from error
-                batch = max(1, len(part) // 2)
-                logger.warning("The memory of %s ran out; going on with %d windows at a time", self.name, batch)
+                batch_size = max(1, len(batch) // 2)
+                logger.warning("The memory of %s ran out; continuing with a batch size of %d", self.name, batch_size)
             else:
-                if len(found) != len(part):
-                    raise ValueError(f"{len(found)} results for {len(part)} items")
-                results += found
-                done(len(results) / len(items))
+                if len(batch_results) != len(batch):
+                    raise ValueError(f"{len(batch_results)} results for {len(batch)} items")
+                results += batch_results
+                report(len(results) / len(items))
                 continue
-            self.free_memory()  # not within the handler, whose exception holds the tensors
+            self.free_memory()  # outside the handler, whose exception keeps the tensors alive
         return results
 
     def free_memory(self) -> None:
-        """Give back what PyTorch keeps for later."""
+        """Release the memory that PyTorch's allocator caches."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of a device or of the machine was too small."""
+    """Return whether an error means that the memory of a device or of the machine was too small."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
 
 
 @cache
@@ -154,14 +157,14 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda:0" if available else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    number = int(name.partition(":")[2] or 0)
-    if number >= available:
-        seen = f"{available} GPU{'s' * (available != 1)}"
+    index = int(name.partition(":")[2] or 0)
+    if index >= available:
+        gpus = f"{available} GPU{'s' * (available != 1)}"
         raise ConfigurationError(
-            f"NEMO_DEVICE={name}: PyTorch sees {seen} here. Set it to auto or cpu, or install a driver and a PyTorch"
-            " for CUDA (docs/nemo.md)."
+            f"NEMO_DEVICE={name}: PyTorch sees {gpus} here. Set it to auto or cpu, or install a driver and a build of"
+            " PyTorch for CUDA (docs/nemo.md)."
         )
-    return torch.device("cuda", number)
+    return torch.device("cuda", index)
 
 
 def _precision(name: str, device: torch.device) -> Precision:

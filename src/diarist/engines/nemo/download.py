@@ -1,8 +1,8 @@
-"""The ``.nemo`` file that a reference means: on this machine if it is anywhere there, else from where it is published.
+"""Lookup and download of ``.nemo`` files: on this machine if possible, otherwise from the publisher.
 
-In order: the path; ``MODEL_SOURCE_DIR``; the cache of the hub; NeMo's own cache; and only then, unless
-``HF_HUB_OFFLINE`` is set, the network. Whatever is found in a cache is used without asking anybody whether it is the
-newest. A reference comes from the settings or from a configuration file, never from a request.
+The places are tried in this order: the path; ``MODEL_SOURCE_DIR``; the hub's cache; NeMo's own cache; and then, unless
+``HF_HUB_OFFLINE`` is set, the network. A file that is found in a cache is used without checking for a newer version. A
+reference comes from the settings or from a configuration file, never from a request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-OFFLINE = "is in no cache on this machine, and HF_HUB_OFFLINE forbids to download it"
+OFFLINE_REASON = "is not in any cache on this machine, and HF_HUB_OFFLINE does not allow downloading it"
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _CATALOGUE_NAME = re.compile(r"[\w.-]+")
@@ -42,23 +42,23 @@ _CATALOGUE_NAME = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model as it is named, and what names it."""
+    """Represents the name of a model together with the setting that contains it."""
 
     text: str
-    """A path, a name on the hub (``nvidia/...``), or a name in NVIDIA's catalogue."""
+    """A path, a name on the hub (``nvidia/...``), or a name in NVIDIA's catalog."""
 
     role: Role
     named_by: str | None = None
-    """The setting, or the key of a configuration file."""
+    """The setting, or the key of a configuration file, that contains the name."""
 
     @property
-    def words(self) -> str:
-        """For messages: ``The model titanet_large (named by ...)``."""
+    def label(self) -> str:
+        """The description for messages: ``The model titanet_large (named by ...)``."""
         return f"The model {self.text}" + (f" (named by {self.named_by})" if self.named_by else "")
 
     @property
     def is_path(self) -> bool:
-        """Whether it is meant as a path: it looks like nothing else, or there is a file."""
+        """Whether the reference is a path: it has the form of a path, or a file of that name exists."""
         return self.text.endswith(".nemo") or self.text.startswith(("/", "./", "../", "~")) or self.path.is_file()
 
     @property
@@ -67,8 +67,8 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """A model in NVIDIA's catalogue, as NeMo knows it."""
+class CatalogEntry:
+    """Represents a model in NVIDIA's catalog, as NeMo lists it."""
 
     url: str
     description: str
@@ -78,158 +78,169 @@ class CatalogueEntry:
         return PurePosixPath(self.url).name
 
     @property
-    def cached(self) -> Path:
-        """Where NeMo keeps it; its folder is named after the address and the description, as NeMo does it."""
+    def cache_path(self) -> Path:
+        """The path in NeMo's cache. NeMo derives the folder's name from the URL and the description."""
         digest = hashlib.md5((self.url + self.description).encode(), usedforsecurity=False).hexdigest()
         return nemo_cache() / self.file_name.removesuffix(".nemo") / digest / self.file_name
 
 
 def find(reference: Reference, settings: Settings) -> Path:
-    """The file of a model, downloaded where it is nowhere on this machine.
+    """Return the path of a model's file, which is downloaded if it is not on this machine.
 
     Raises:
-        ModelUnavailable: it could not be had; the message says why, and how to provide it.
+        ModelUnavailable: If the file is unavailable. The message gives the reason and the ways to provide the file.
     """
     if reference.is_path:
-        return _at_path(reference)
-    if found := _in_source_folder(f"{PurePosixPath(reference.text).name}.nemo", settings):
+        return _local_file(reference)
+    if found := _find_in_source_folder(f"{PurePosixPath(reference.text).name}.nemo", settings):
         return found
     name = reference.text
     if "/" not in name and (published := published_models.find(name)):
-        name = published.name  # of those on the hub, the publisher may be left out
+        name = published.name  # the publisher may be omitted from the name of a model on the hub
     if _HUB_NAME.fullmatch(name):
-        return _in_hub_cache(name) or _from_hub(reference, name, settings)
+        return _find_in_hub_cache(name) or _fetch_from_hub(reference, name, settings)
     if _CATALOGUE_NAME.fullmatch(name):
-        entry = _catalogue_entry(reference, name)
+        entry = _catalog_entry(reference, name)
         if entry.url.startswith("https://huggingface.co/"):
             name = entry.url.removeprefix("https://huggingface.co/")
-            return _in_hub_cache(name) or _from_hub(reference, name, settings)
-        found = _in_source_folder(entry.file_name, settings) or _in_nemo_cache(entry)
-        return found or _from_catalogue(reference, entry, settings)
+            return _find_in_hub_cache(name) or _fetch_from_hub(reference, name, settings)
+        found = _find_in_source_folder(entry.file_name, settings) or _find_in_nemo_cache(entry)
+        return found or _fetch_from_catalog(reference, entry, settings)
     raise _unavailable(
-        reference, "is neither the path of a .nemo file nor a name like nvidia/parakeet-tdt-0.6b-v3 or titanet_large"
+        reference, "is neither a path to a .nemo file nor a name like nvidia/parakeet-tdt-0.6b-v3 or titanet_large"
     )
 
 
 def nemo_cache() -> Path:
-    """NeMo's own cache, where NeMo looks for it; told without importing it."""
+    """Return the folder of NeMo's own cache, without importing NeMo."""
     folder = os.environ.get("NEMO_CACHE_DIR")
     version = importlib.metadata.version("nemo_toolkit")
     return Path(folder).resolve() if folder else Path.home() / ".cache" / "torch" / "NeMo" / f"NeMo_{version}"
 
 
-def _at_path(reference: Reference) -> Path:
+def _local_file(reference: Reference) -> Path:
     path = reference.path
     if path.is_dir():
         raise _unavailable(reference, "is a folder: give the path of the .nemo file in it")
     if not path.is_file():
-        raise _unavailable(reference, "is not there: there is no file of that path")
+        raise _unavailable(reference, "is missing: no file exists at that path")
     if not os.access(path, os.R_OK):
-        raise _unavailable(reference, "cannot be read: this user may not read the file")
+        raise _unavailable(reference, "cannot be read: this user does not have permission to read the file")
     return path
 
 
-def _in_source_folder(file_name: str, settings: Settings) -> Path | None:
+def _find_in_source_folder(file_name: str, settings: Settings) -> Path | None:
     path = settings.model_source_dir / file_name if settings.model_source_dir else None
     return path if path and path.is_file() else None
 
 
-def _in_hub_cache(name: str) -> Path | None:
-    """The ``.nemo`` file of a repository in the hub's cache: of the revision that ``main`` was, else the newest."""
-    title = f"models--{name.replace('/', '--')}".lower()  # the hub takes a name in any case
+def _find_in_hub_cache(name: str) -> Path | None:
+    """Return the ``.nemo`` file of a repository in the hub's cache, or None.
+
+    The revision that ``main`` refers to is preferred, then the newest one.
+    """
+    folder_name = f"models--{name.replace('/', '--')}".lower()  # names on the hub are case-insensitive
     for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*")):
-        if folder.name.lower() != title:
+        if folder.name.lower() != folder_name:
             continue
         revisions = sorted(folder.glob("snapshots/*"), key=lambda path: path.stat().st_mtime, reverse=True)
         with contextlib.suppress(OSError):
             revisions.insert(0, folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip())
         for revision in revisions:
-            files = [path.name for path in revision.glob("*.nemo") if path.is_file()]  # no link to half a download
+            # is_file() is false for a link to an incomplete download
+            files = [path.name for path in revision.glob("*.nemo") if path.is_file()]
             if file := _choose(files, name):
                 return revision / file
     return None
 
 
 def _choose(files: Iterable[str], name: str) -> str | None:
-    """The file named after the repository, or the only one."""
+    """Return the file that is named after the repository, or the only file, or None."""
     by_name = {file.lower(): file for file in files}
-    wanted = f"{PurePosixPath(name).name}.nemo".lower()
-    return by_name.get(wanted) or (next(iter(by_name.values())) if len(by_name) == 1 else None)
+    expected = f"{PurePosixPath(name).name}.nemo".lower()
+    return by_name.get(expected) or (next(iter(by_name.values())) if len(by_name) == 1 else None)
 
 
-def _from_hub(reference: Reference, name: str, settings: Settings) -> Path:
+def _fetch_from_hub(reference: Reference, name: str, settings: Settings) -> Path:
     page = f"{constants.ENDPOINT}/{name}"
     if constants.HF_HUB_OFFLINE:
-        raise _unavailable(reference, OFFLINE)
-    logger.info("Fetching the model %s from %s", name, constants.ENDPOINT)
+        raise _unavailable(reference, OFFLINE_REASON)
+    logger.info("Downloading the model %s from %s", name, constants.ENDPOINT)
     try:
         return _download_from_hub(name, settings.hub_timeout_s)
     except LookupError as error:
-        raise _unavailable(reference, f"is not what is needed: {page} does not have one .nemo file") from error
+        raise _unavailable(reference, f"cannot be used: {page} does not contain exactly one .nemo file") from error
     except errors.GatedRepoError as error:
-        terms = f"agree at {page}, and set HF_TOKEN to a token of that account"
-        raise _unavailable(reference, f"is given only to those who have agreed to its terms: {terms}") from error
+        terms = f"accept them at {page}, and set HF_TOKEN to a token of that account"
+        raise _unavailable(reference, f"is available only to users who have accepted its terms: {terms}") from error
     except errors.RepositoryNotFoundError as error:
-        raise _unavailable(reference, f"is not on the hub, or not for everybody: there is no {page}") from error
+        raise _unavailable(reference, f"is not on the hub or is not public: {page} was not found") from error
     except errors.HFValidationError as error:
-        raise _unavailable(reference, "has a name that no model on the hub can have") from error
+        raise _unavailable(reference, "has a name that is not valid on the hub") from error
     except Exception as error:
-        # what the hub's client lets through of the one below it differs from version to version
-        raise _unavailable(reference, _network_fault(error, constants.ENDPOINT)) from error
+        # which errors of its HTTP library the hub's client lets through differs from version to version
+        raise _unavailable(reference, _network_error(error, constants.ENDPOINT)) from error
 
 
 def _download_from_hub(name: str, timeout_s: float) -> Path:
     hub = huggingface_hub.HfApi(endpoint=constants.ENDPOINT, library_name="diarist")
-    # one question without a second try: before the download itself the hub's client would try six times, with pauses
-    there = (one.rfilename for one in hub.model_info(name, timeout=timeout_s).siblings or ())
-    file = _choose((one for one in there if one.endswith(".nemo")), name)
+    # one request without retries: for the download itself the hub's client would retry six times, with pauses
+    file_names = (file_info.rfilename for file_info in hub.model_info(name, timeout=timeout_s).siblings or ())
+    file = _choose((file_name for file_name in file_names if file_name.endswith(".nemo")), name)
     if file is None:
         raise LookupError(name)
     return Path(hub.hf_hub_download(name, file, etag_timeout=timeout_s))
 
 
-def _catalogue_entry(reference: Reference, name: str) -> CatalogueEntry:
+def _catalog_entry(reference: Reference, name: str) -> CatalogEntry:
     import nemo.collections.asr.models as classes
 
-    entries: dict[str, CatalogueEntry] = {}
+    entries: dict[str, CatalogEntry] = {}
     for class_name in (name for names in published_models.CLASSES.values() for name in names):
         for info in getattr(classes, class_name).list_available_models() or ():
-            for title in (info.pretrained_model_name, *(info.aliases or ())):
-                entries.setdefault(title, CatalogueEntry(info.location, info.description))
+            for model_name in (info.pretrained_model_name, *(info.aliases or ())):
+                entries.setdefault(model_name, CatalogEntry(info.location, info.description))
     if name in entries:
         return entries[name]
-    near = difflib.get_close_matches(name, [*entries, *(model.name for model in published_models.KNOWN)], n=1)
-    raise _unavailable(reference, "is not in NVIDIA's catalogue" + (f": is {near[0]} meant?" if near else ""))
+    similar = difflib.get_close_matches(
+        name, [*entries, *(model.name for model in published_models.PUBLISHED_MODELS)], n=1
+    )
+    raise _unavailable(
+        reference, "is not in NVIDIA's catalog" + (f"; the most similar name is {similar[0]}" if similar else "")
+    )
 
 
-def _in_nemo_cache(entry: CatalogueEntry) -> Path | None:
-    """Where this NeMo looks, else where another version or a hand has put it."""
-    if entry.cached.is_file():
-        return entry.cached
+def _find_in_nemo_cache(entry: CatalogEntry) -> Path | None:
+    """Return the file in the cache of this version of NeMo, or where another version or a user has put it, or None."""
+    if entry.cache_path.is_file():
+        return entry.cache_path
     folders = (nemo_cache(), *sorted(nemo_cache().parent.glob("NeMo_*"), reverse=True))
-    places = (f"{entry.file_name.removesuffix('.nemo')}/*/{entry.file_name}", entry.file_name)
-    return next((path for folder in folders for place in places for path in sorted(folder.glob(place))), None)
+    patterns = (f"{entry.file_name.removesuffix('.nemo')}/*/{entry.file_name}", entry.file_name)
+    return next((path for folder in folders for pattern in patterns for path in sorted(folder.glob(pattern))), None)
 
 
-def _from_catalogue(reference: Reference, entry: CatalogueEntry, settings: Settings) -> Path:
+def _fetch_from_catalog(reference: Reference, entry: CatalogEntry, settings: Settings) -> Path:
     if constants.HF_HUB_OFFLINE:
-        raise _unavailable(reference, OFFLINE)
-    logger.info("Fetching the model %s from %s", reference.text, entry.url)
-    path = entry.cached
+        raise _unavailable(reference, OFFLINE_REASON)
+    logger.info("Downloading the model %s from %s", reference.text, entry.url)
+    path = entry.cache_path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):  # each GPU has a worker of its own
+        with FileLock(path.with_name(f"{path.name}.lock")):  # each GPU has its own worker process
             if not path.is_file():
                 _download(entry.url, path, settings.hub_timeout_s)
     except (OSError, http.client.HTTPException) as error:
-        raise _unavailable(reference, _network_fault(error, entry.url)) from error
+        raise _unavailable(reference, _network_error(error, entry.url)) from error
     return path
 
 
 def _download(url: str, path: Path, timeout_s: float) -> None:
-    """Whole or not at all: NeMo's own download leaves what it has when it is cut off, and takes it for the model."""
+    """Download a file completely or not at all.
+
+    NeMo's own download leaves a partial file when it is interrupted, and uses that file as the model afterwards.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    request = urllib.request.Request(url, headers={"User-Agent": "diarist"})  # noqa: S310 - an address in NeMo's source
+    request = urllib.request.Request(url, headers={"User-Agent": "diarist"})  # noqa: S310 - a URL in NeMo's source
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response, partial.open("wb") as stream:  # noqa: S310
             shutil.copyfileobj(response, stream, 2**20)
@@ -241,22 +252,22 @@ def _download(url: str, path: Path, timeout_s: float) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _network_fault(error: BaseException, place: str) -> str:
+def _network_error(error: BaseException, url: str) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"could not be downloaded: the disk is full ({cause.filename or nemo_cache()})"
         if isinstance(cause, PermissionError) and cause.filename:
-            return f"could not be downloaded: {cause.filename} cannot be written"
+            return f"could not be downloaded: {cause.filename} is not writable"
     if status in (401, 403):
-        return f"is not given to everybody: {place} answered {status}; set HF_TOKEN to a token that may read it"
+        return f"is not public: {url} returned {status}; set HF_TOKEN to a token that may read it"
     if status == 404:
-        return f"is not there any more: {place} answered 404"
+        return f"no longer exists: {url} returned 404"
     if status:
-        return f"could not be downloaded: {place} answered {status}"
+        return f"could not be downloaded: {url} returned {status}"
     root = [*_causes(error)][-1]
-    why = next(iter(str(root).strip().splitlines()), type(root).__name__)
-    return f"could not be downloaded: {place} cannot be reached ({why})"
+    reason = next(iter(str(root).strip().splitlines()), type(root).__name__)
+    return f"could not be downloaded: {url} cannot be reached ({reason})"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -265,12 +276,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _unavailable(reference: Reference, what: str) -> ModelUnavailable:
+def _unavailable(reference: Reference, reason: str) -> ModelUnavailable:
     named_by = f" as {reference.named_by}" if reference.named_by else ""
     cache = f"{constants.HF_HUB_CACHE} (HF_HOME)" if "/" in reference.text else f"{nemo_cache()} (NEMO_CACHE_DIR)"
-    it = "name it as it is published, and let it" if reference.is_path else "let it"
+    first_way = "give its published name and let it" if reference.is_path else "let it"
     return ModelUnavailable(
-        f"{reference.words} {what}. There are three ways to provide it: {it} be downloaded once, with a network and"
-        f" without HF_HUB_OFFLINE; give the path of its .nemo file{named_by}, or put that file into MODEL_SOURCE_DIR;"
-        f" or fill the cache, here {cache}, from a machine that has it."
+        f"{reference.label} {reason}. There are three ways to provide it: {first_way} be downloaded once, with a"
+        f" network and without HF_HUB_OFFLINE; give the path of its .nemo file{named_by}, or put that file into"
+        f" MODEL_SOURCE_DIR; or copy the cache, here {cache}, from a machine that has it."
     )

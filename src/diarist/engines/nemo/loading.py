@@ -1,9 +1,9 @@
-"""NeMo models from ``.nemo`` archives: only of the classes that their role allows, ready for use.
+"""Loading of NeMo models from ``.nemo`` archives, restricted to the classes that are allowed for each role.
 
-NeMo's own ``restore_from`` is not used: it changes the working directory of the whole process, puts a second copy of
-the weights on disk and on the device, lets the environment decide whether weights may run code, and makes whatever
-class it is called on. Here the archive is looked through first (``archive``), the class is taken from a closed list,
-and the weights are read straight from the archive, as nothing but numbers.
+NeMo's own ``restore_from`` is not used: it changes the working directory of the whole process, writes a second copy of
+the weights to disk and to the device, lets an environment variable decide whether weights may run code, and creates
+whatever class it is called on. Here the archive is checked first (``archive``), the class is chosen from a fixed list,
+and the weights are read directly from the archive with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -34,125 +34,132 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A NeMo model on its device, in evaluation mode."""
+    """Represents a NeMo model on its device, in evaluation mode."""
 
     model: Any
-    """An object of one of ``known.CLASSES``. Use it within ``runtime.using()``."""
+    """An instance of one of ``published_models.CLASSES``. Use it within ``runtime.inference()``."""
 
     info: ModelInfo
     languages: tuple[str, ...]
-    """ISO 639-1, of a recogniser. Empty: not known, so that any language of a request has to be accepted."""
+    """The languages of a recognizer, ISO 639-1. If empty, they are unknown, and any requested language is accepted."""
 
     @property
     def name(self) -> str:
-        """As shown to users: the name on the hub or in the catalogue, or that of the file."""
+        """The name for users: the name on the hub or in the catalog, or the name of the file."""
         return self.info.name
 
 
 def load_model(
     reference: str, role: Role, settings: Settings, runtime: Runtime, named_by: str | None = None
 ) -> LoadedModel:
-    """The model that ``reference`` names, for ``role``; downloaded where it is nowhere on this machine.
+    """Load the model that ``reference`` names, which is downloaded if it is not on this machine.
 
     Args:
-        reference: path of a ``.nemo`` file, name on the hub, or name in NVIDIA's catalogue. Never from a request.
-        role: what it is to be used for; a model of another kind is refused.
-        settings: where and how to look.
-        runtime: where it runs.
-        named_by: the setting or the key of a configuration file that names it, for messages.
+        reference: The path of a ``.nemo`` file, a name on the hub, or a name in NVIDIA's catalog. It must never come
+            from a request.
+        role: The purpose of the model; a model of another kind is rejected.
+        settings: The settings that say where models are found and how they are downloaded.
+        runtime: The device.
+        named_by: The setting or the key of a configuration file that names the model, for messages.
 
     Raises:
-        ModelUnavailable: it could not be had.
-        ModelCorrupt: its file is damaged, hostile, or not the one that ``NEMO_SHA256`` names.
-        ConfigurationError: it is no model for this role, or the environment or a setting cannot be used.
-        ImportError: NeMo is not installed.
-        EngineUnavailable: NeMo or the memory of the device does not suffice for it.
+        ModelUnavailable: If the model is unavailable.
+        ModelCorrupt: If its file is damaged, unsafe, or does not have the hash in ``NEMO_SHA256``.
+        ConfigurationError: If the model is not for this role, or the environment or a setting cannot be used.
+        ImportError: If NeMo is not installed.
+        EngineUnavailable: If NeMo cannot be imported or there is too little memory for the model.
     """
-    safe_import.refuse_unsafe_loading()
+    safe_import.check_safe_loading()
     hashes = archive.parse_hashes(settings.nemo_sha256)
-    named = Reference(reference, role, named_by)
+    model_reference = Reference(reference, role, named_by)
     published = published_models.find(reference)
-    if published and published.role != role and not named.is_path:  # before it is downloaded
-        raise _wrong_role(named, published.class_name)
+    if published and published.role != role and not model_reference.is_path:  # before it is downloaded
+        raise _wrong_role(model_reference, published.class_name)
     started = time.monotonic()
-    safe_import.prepare(settings)
-    path = download.find(named, settings)
-    if reference in hashes and (found := sha256_of(path)) != hashes[reference]:
+    safe_import.import_nemo(settings)
+    path = download.find(model_reference, settings)
+    if reference in hashes and (digest := sha256_of(path)) != hashes[reference]:
         raise ModelCorrupt(
-            f"{named.words} is not the file that NEMO_SHA256 names: {path} has the SHA-256 {found}. Get it again, or"
-            " correct the hash."
+            f"{model_reference.label} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {digest}. Download"
+            " it again, or correct the hash."
         )
-    with process_folder(NEMO_PREFIX) as folder, runtime.alone():
+    with process_folder(NEMO_PREFIX) as folder, runtime.exclusive():
         try:
-            unpacked = archive.unpack(path, folder)
+            model_archive = archive.unpack(path, folder)
         except (ModelCorrupt, ModelUnavailable) as error:
-            raise type(error)(f"{named.words} cannot be used. {error}") from error
-        class_name = published_models.FORMER_NAMES.get(unpacked.class_name, unpacked.class_name)
+            raise type(error)(f"{model_reference.label} cannot be used. {error}") from error
+        class_name = published_models.RENAMED_CLASSES.get(model_archive.class_name, model_archive.class_name)
         if class_name not in published_models.CLASSES[role]:
-            raise _wrong_role(named, class_name)
-        model = _restore(named, class_name, unpacked, folder)
-        _ready(model, role, runtime, named)
-    shown = Path(reference).stem if named.is_path else reference
-    logger.info("Model %s is loaded from %s in %.1f s", shown, path, time.monotonic() - started)
-    languages = _languages(reference, unpacked.config) if role == "recognition" else ()
-    return LoadedModel(model, ModelInfo(shown, role, published_models.licence(reference)), languages)
+            raise _wrong_role(model_reference, class_name)
+        model = _restore(model_reference, class_name, model_archive, folder)
+        _prepare(model, role, runtime, model_reference)
+    name = Path(reference).stem if model_reference.is_path else reference
+    logger.info("Model %s was loaded from %s in %.1f s", name, path, time.monotonic() - started)
+    languages = _languages(reference, model_archive.config) if role == "recognition" else ()
+    return LoadedModel(model, ModelInfo(name, role, published_models.licence(reference)), languages)
 
 
 def _wrong_role(reference: Reference, class_name: str) -> ConfigurationError:
-    kind = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
-    what = f"a {class_name}, a model for {kind}" if kind else f"a {class_name}" if class_name else "of no known class"
-    wanted = " or ".join(published_models.CLASSES[reference.role])
+    actual_role = next((role for role, names in published_models.CLASSES.items() if class_name in names), None)
+    description = f"of class {class_name}" if class_name else "of unknown class"
+    if actual_role:
+        description += f", a model for {actual_role}"
+    required_classes = " or ".join(published_models.CLASSES[reference.role])
     return ConfigurationError(
-        f"{reference.words} is {what}, but a model for {reference.role} is needed here: a {wanted}. Name another one."
+        f"{reference.label} is {description}, but a model for {reference.role} is required: {required_classes}. Name"
+        " another model."
     )
 
 
-def _restore(reference: Reference, class_name: str, unpacked: Archive, folder: Path) -> Any:
-    """The model on the CPU, with its weights.
+def _restore(reference: Reference, class_name: str, model_archive: Archive, folder: Path) -> Any:
+    """Create the model on the CPU and load its weights.
 
     Raises:
-        ModelCorrupt: the configuration or the weights do not make such a model.
+        ModelCorrupt: If the configuration or the weights do not fit the class.
+        EngineUnavailable: If there is too little memory.
     """
-    import nemo.collections.asr.models as classes
+    import nemo.collections.asr.models as nemo_models
     from nemo.utils.app_state import AppState
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    kind = getattr(classes, class_name)
+    model_class = getattr(nemo_models, class_name)
     try:
-        config = OmegaConf.load(folder / archive.CONFIG)
+        config = OmegaConf.load(folder / archive.CONFIG_FILE)
         config = OmegaConf.to_container(config.get("model", config), resolve=True)
-        archive.check_targets(config, unpacked.path)
-        config["target"] = f"{kind.__module__}.{kind.__qualname__}"  # where the class lies in this NeMo
-        AppState().model_restore_path = str(unpacked.path)
-        kind._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - where its files are
+        archive.check_targets(config, model_archive.path)
+        config["target"] = (
+            f"{model_class.__module__}.{model_class.__qualname__}"  # older versions of NeMo had other modules
+        )
+        AppState().model_restore_path = str(model_archive.path)
+        model_class._set_model_restore_state(is_being_restored=True, folder=str(folder))  # noqa: SLF001 - tells it where its files are
         try:
-            model = kind.from_config_dict(config=OmegaConf.create(config))
+            model = model_class.from_config_dict(config=OmegaConf.create(config))
         finally:
-            kind._set_model_restore_state(is_being_restored=False)  # noqa: SLF001
-        with archive.open_weights(unpacked, folder) as stream:
+            model_class._set_model_restore_state(is_being_restored=False)  # noqa: SLF001
+        with archive.open_weights(model_archive, folder) as stream:
             weights = torch.load(stream, map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
     except ModelCorrupt as error:
-        raise ModelCorrupt(f"{reference.words} cannot be used. {error}") from error
+        raise ModelCorrupt(f"{reference.label} cannot be used. {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelCorrupt(
-            f"{reference.words} has weights that are more than numbers, or damaged ({unpacked.path}), so it is not"
-            " loaded. Get the file from its publisher."
+            f"{reference.label} has weights that are damaged or contain more than tensors ({model_archive.path}), so it"
+            " is not loaded. Get the file from its publisher."
         ) from error
-    except (OmegaConfBaseException, *_UNFIT) as error:
+    except (OmegaConfBaseException, *_LOAD_ERRORS) as error:
         if is_out_of_memory(error):
-            raise EngineUnavailable(f"{reference.words} needs more memory than there is.") from error
+            raise EngineUnavailable(f"{reference.label} needs more memory than is available.") from error
         raise ModelCorrupt(
-            f"{reference.words} cannot be made from {unpacked.path}: {_first_line(error)}. The file is damaged, or of"
-            " a version of NeMo that this one cannot read; get it again."
+            f"{reference.label} cannot be loaded from {model_archive.path}: {_first_line(error)}. The file is damaged,"
+            " or was written by a version of NeMo that this one cannot read; download it again."
         ) from error
-    if type(model) is not kind:
+    if type(model) is not model_class:
         raise _wrong_role(reference, type(model).__name__)
     return model
 
 
-_UNFIT = (
+_LOAD_ERRORS = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -163,15 +170,15 @@ _UNFIT = (
     ImportError,
     AssertionError,
 )
-"""What comes of building a model from a configuration that does not fit, and of weights that are cut off."""
+"""The errors that NeMo and PyTorch raise for an invalid configuration and for truncated weights."""
 
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(" .:")
 
 
-def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> None:
-    """Move the model to its device, for use only, with nothing in it left to chance."""
+def _prepare(model: Any, role: Role, runtime: Runtime, reference: Reference) -> None:
+    """Move the model to its device and prepare it for inference, without dropout and dither."""
     try:
         model.to(runtime.device)
     except RuntimeError as error:
@@ -179,8 +186,8 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
             raise
         runtime.free_memory()
         raise EngineUnavailable(
-            f"{reference.words} does not fit into the memory of {runtime.name}: use a smaller model, let nothing else"
-            " run there, or set NEMO_DEVICE to another device."
+            f"{reference.label} does not fit into the memory of {runtime.name}: use a smaller model, stop other"
+            " programs on that device, or set NEMO_DEVICE to another device."
         ) from error
     model.eval()
     model.freeze()
@@ -188,15 +195,15 @@ def _ready(model: Any, role: Role, runtime: Runtime, reference: Reference) -> No
     if hasattr(featurizer, "dither"):
         featurizer.dither = 0.0
     if hasattr(featurizer, "pad_to") and role in ("recognition", "diarization"):
-        featurizer.pad_to = 0  # as NeMo's own transcribe() and diarize() do
+        featurizer.pad_to = 0  # NeMo's own transcribe() and diarize() do the same
 
 
 def _languages(reference: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is published of the model, else what its tokenizer says, else what its name says."""
+    """Return the languages from the list of published models, from its tokenizer, or from its name, in this order."""
     published = published_models.find(reference)
     if published and published.languages:
         return published.languages
     tokenizer = config.get("tokenizer")
-    by_language = tokenizer.get("langs") if isinstance(tokenizer, Mapping) else None
-    told = by_language if isinstance(by_language, Mapping) else ()
-    return tuple(name for name in told if len(name) == 2) or published_models.languages_by_name(reference)
+    tokenizers = tokenizer.get("langs") if isinstance(tokenizer, Mapping) else None
+    languages = tokenizers if isinstance(tokenizers, Mapping) else ()
+    return tuple(name for name in languages if len(name) == 2) or published_models.languages_by_name(reference)

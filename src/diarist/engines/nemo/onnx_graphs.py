@@ -1,4 +1,4 @@
-"""What an exported ONNX graph still needs before onnxruntime and onnx-asr can use it."""
+"""Changes to exported ONNX graphs that onnxruntime and onnx-asr need before they can use them."""
 
 from __future__ import annotations
 
@@ -8,76 +8,77 @@ from typing import Any
 
 import onnx
 
-INLINE_BYTES = 1_024
-"""Smaller tensors stay within the graph."""
+MIN_EXTERNAL_BYTES = 1_024
+"""The minimum size of tensors that are moved out of the graph."""
 
 ALIGNMENT_BYTES = 4_096
-"""Of the weights in their file, so that onnxruntime can map them into memory."""
+"""The alignment of the weights in their file, so that onnxruntime can map them into memory."""
 
-LENGTH = "length"
-TRIMMED = "audio_signal_within_length"
+LENGTH_INPUT = "length"
+TRIMMED_SIGNAL = "audio_signal_within_length"
 
 
-def gather_weights(path: Path) -> None:
+def externalize_weights(path: Path) -> None:
     """Move the weights of the graph at ``path`` into one file beside it, ``<name>.data``.
 
-    A graph is one message of Protocol Buffers, which cannot hold 2 GB; what PyTorch writes for a larger model is a file
-    for each tensor. Those are copied one by one and removed, so that no more than one tensor is in memory.
+    A graph is a single Protocol Buffers message, which cannot exceed 2 GB. For larger models PyTorch writes one file
+    per tensor. These files are copied one by one and removed, so that only one tensor is in memory at a time.
 
     Raises:
-        OSError: reading or writing failed.
+        OSError: If reading or writing fails.
     """
     model = onnx.load(str(path), load_external_data=False)
     _constants_to_initializers(model.graph)
     target = path.with_name(f"{path.name}.data")
-    gathered = path.with_name(f"{path.name}.gathered")  # the target's name may be that of a part
-    parts: set[Path] = set()
-    with gathered.open("wb") as out:
+    temporary = path.with_name(f"{path.name}.gathered")  # a file of the target's name may exist and be read here
+    source_files: set[Path] = set()
+    with temporary.open("wb") as out:
         for tensor in _tensors(model.graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                content, part = _content(tensor, path.parent)
-                parts.add(part)
-                if len(content) < INLINE_BYTES:  # shapes, which have to be known before any other file is read
-                    _put_inline(tensor, content)
+                content, source_file = _external_content(tensor, path.parent)
+                source_files.add(source_file)
+                if len(content) < MIN_EXTERNAL_BYTES:  # shapes, which onnxruntime needs before it reads other files
+                    _set_inline(tensor, content)
                     continue
-            elif tensor.ByteSize() < INLINE_BYTES:
+            elif tensor.ByteSize() < MIN_EXTERNAL_BYTES:
                 continue
             else:
                 content = onnx.numpy_helper.to_array(tensor).tobytes()
             out.seek(-out.tell() % ALIGNMENT_BYTES, 1)
             offset, length = out.tell(), out.write(content)
-            _point(tensor, target.name, offset, length)
+            _set_external(tensor, target.name, offset, length)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    for part in parts:
-        part.unlink()
-    gathered.replace(target)
+    for source_file in source_files:
+        source_file.unlink()
+    temporary.replace(target)
 
 
-def accept_length(path: Path) -> None:
-    """Give the graph at ``path`` the input ``length`` where it has none, and let it hear no frame beyond that.
+def add_length_input(path: Path) -> None:
+    """Add the input ``length`` to the graph at ``path`` if it has none, and discard all frames beyond that length.
 
-    NeMo exports convolutional encoders without it, and with the masks of their convolutions turned off: what is filled
-    up behind the last frame would be heard. For one recording at a time this is what the masks do.
+    NeMo exports convolutional encoders without this input and with the masks of their convolutions turned off, so
+    that padding after the last frame would affect the output. For one recording at a time, discarding the padding has
+    the same effect as the masks.
     """
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
-    if any(value.name == LENGTH for value in graph.input):
+    if any(value.name == LENGTH_INPUT for value in graph.input):
         return
     signal = graph.input[0].name
     for node in graph.node:
-        node.input[:] = [TRIMMED if name == signal else name for name in node.input]
-    graph.input.append(onnx.helper.make_tensor_value_info(LENGTH, onnx.TensorProto.INT64, ["batch"]))
+        node.input[:] = [TRIMMED_SIGNAL if name == signal else name for name in node.input]
+    graph.input.append(onnx.helper.make_tensor_value_info(LENGTH_INPUT, onnx.TensorProto.INT64, ["batch"]))
     for name, value in (("trim_start", 0), ("trim_axis", 2)):
         graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]))
-    longest = onnx.helper.make_node("ReduceMax", [LENGTH], ["trim_end"], keepdims=1)
-    trim = onnx.helper.make_node("Slice", [signal, "trim_start", "trim_end", "trim_axis"], [TRIMMED])
-    graph.node.insert(0, longest)
+    max_length = onnx.helper.make_node("ReduceMax", [LENGTH_INPUT], ["trim_end"], keepdims=1)
+    trim = onnx.helper.make_node("Slice", [signal, "trim_start", "trim_end", "trim_axis"], [TRIMMED_SIGNAL])
+    graph.node.insert(0, max_length)
     graph.node.insert(1, trim)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def keep_output(path: Path, name: str) -> None:
-    """Let the graph at ``path`` have no output but ``name``."""
+    """Remove all outputs of the graph at ``path`` except ``name``."""
     model = onnx.load(str(path), load_external_data=False)
     (kept,) = (value for value in model.graph.output if value.name == name)
     del model.graph.output[:]
@@ -86,12 +87,16 @@ def keep_output(path: Path, name: str) -> None:
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Large constants become initialisers, the only tensors whose content may lie in another file everywhere."""
+    """Turn large constants into initializers, the only tensors that every runtime can read from another file."""
     kept = []
     for node in graph.node:
         tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-        outside = tensor is not None and tensor.data_location == onnx.TensorProto.EXTERNAL
-        if node.op_type == "Constant" and tensor is not None and (outside or tensor.ByteSize() >= INLINE_BYTES):
+        is_external = tensor is not None and tensor.data_location == onnx.TensorProto.EXTERNAL
+        if (
+            node.op_type == "Constant"
+            and tensor is not None
+            and (is_external or tensor.ByteSize() >= MIN_EXTERNAL_BYTES)
+        ):
             graph.initializer.append(tensor)
             graph.initializer[-1].name = node.output[0]
         else:
@@ -101,7 +106,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
-    """The initialisers of the graph and of the graphs within it; and the constants within those."""
+    """Yield the initializers of the graph and its subgraphs, and external constants."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -111,24 +116,24 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[Any]:
                 yield from _tensors(inner)
 
 
-def _content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
-    """The bytes of a tensor that lies in another file, and that file."""
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    path = folder / place["location"]
+def _external_content(tensor: Any, folder: Path) -> tuple[bytes, Path]:
+    """Return the bytes of a tensor that is stored in another file, and the path of that file."""
+    location = {entry.key: entry.value for entry in tensor.external_data}
+    path = folder / location["location"]
     with path.open("rb") as source:
-        source.seek(int(place.get("offset", 0)))
-        return source.read(int(place["length"]) if "length" in place else -1), path
+        source.seek(int(location.get("offset", 0)))
+        return source.read(int(location["length"]) if "length" in location else -1), path
 
 
-def _put_inline(tensor: Any, content: bytes) -> None:
-    """Let the tensor lie in the graph."""
+def _set_inline(tensor: Any, content: bytes) -> None:
+    """Store the content of the tensor in the graph."""
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT
     tensor.raw_data = content
 
 
-def _point(tensor: Any, location: str, offset: int, length: int) -> None:
-    """Let the tensor lie in ``location``."""
+def _set_external(tensor: Any, location: str, offset: int, length: int) -> None:
+    """Make the tensor refer to a part of the file ``location``."""
     for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
         tensor.ClearField(field)
     del tensor.external_data[:]

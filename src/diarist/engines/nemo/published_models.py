@@ -1,7 +1,7 @@
-"""What is known of the models that NVIDIA publishes for NeMo: what each is for, its licence, its languages.
+"""The models that NVIDIA publishes for NeMo, with their roles, licenses and languages.
 
-Licences and languages are those of the models' own pages (``origin``), which have the last word; where a page could not
-be compared, the licence says so. Nothing here imports PyTorch or NeMo.
+Licenses and languages are those on the models' own pages (``origin``), which are authoritative. For a page that could
+not be checked, the license refers to the page. This module imports neither PyTorch nor NeMo.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["recognition", "diarization", "embedding", "vad"]
-"""What a model is used for."""
+"""The purpose of a model."""
 
 CLASSES: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
@@ -35,24 +35,24 @@ CLASSES: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         "vad": ("EncDecClassificationModel", "EncDecFrameClassificationModel"),
     }
 )
-"""The classes of ``nemo.collections.asr.models`` that serve each role, and the only ones that are ever made."""
+"""The classes of ``nemo.collections.asr.models`` for each role. No other classes are ever instantiated."""
 
-FORMER_NAMES: Mapping[str, str] = MappingProxyType(
+RENAMED_CLASSES: Mapping[str, str] = MappingProxyType(
     {
         "EncDecMultiClassificationModel": "EncDecFrameClassificationModel",
         "EncDecHybridRNNTCTCModelBPE": "EncDecHybridRNNTCTCBPEModel",
     }
 )
-"""Classes of older archives, and what they are called now."""
+"""The current names of classes in older archives."""
 
-NOTHING_KNOWN = "unknown"
-"""Licence of a model that is not in the list."""
+UNKNOWN_LICENCE = "unknown"
+"""The license of a model that is not in the list."""
 
-_EUROPEAN = (
+_EUROPEAN_LANGUAGES = (
     "bg", "hr", "cs", "da", "nl", "en", "et", "fi", "fr", "de", "el", "hu", "it", "lv", "lt", "mt", "pl", "pt", "ro",
     "sk", "sl", "es", "sv", "ru", "uk",
 )  # fmt: skip
-_FOUR = ("en", "de", "es", "fr")
+_CANARY_FLASH_LANGUAGES = ("en", "de", "es", "fr")
 
 CC_BY_4 = "CC-BY-4.0"
 CC_BY_NC_4 = "CC-BY-NC-4.0"
@@ -60,64 +60,64 @@ NVIDIA_OPEN = "NVIDIA Open Model License"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A published model."""
+class PublishedModel:
+    """Represents a published model."""
 
     name: str
-    """On the hub (``nvidia/...``) or in NVIDIA's catalogue."""
+    """The name on the hub (``nvidia/...``) or in NVIDIA's catalog."""
 
     role: Role
     class_name: str
-    """Class in ``nemo.collections.asr.models``."""
+    """The class in ``nemo.collections.asr.models``."""
 
     licence: str
     origin: str
-    """Address of the publisher's page."""
+    """The URL of the publisher's page."""
 
     languages: tuple[str, ...] = ()
-    """ISO 639-1; empty where the words do not matter, or where nothing is known."""
+    """ISO 639-1 codes; empty if the model does not depend on the language or the languages are unknown."""
 
     max_speakers: int | None = None
-    """The most that a diarizer tells apart; None where there is no bound."""
+    """The maximum number of speakers that a diarizer can distinguish; None if there is no limit."""
 
 
-def find(reference: str) -> KnownModel | None:
-    """The published model that a reference means: by its name with or without publisher, or a file named after it.
+def find(reference: str) -> PublishedModel | None:
+    """Return the published model for a reference: a name with or without the publisher, or a file named after it.
 
-    That a file is what its name says is taken on trust, for what is shown; what it is used for goes by its content.
+    The name of a file is trusted only for information that is shown; what a file is used for depends on its content.
     """
-    return _by_stem().get(stem(reference))
+    return _by_normalized_name().get(normalized_name(reference))
 
 
-def stem(reference: str) -> str:
-    """``nvidia/X``, ``X`` and ``/models/X.nemo`` as ``x``."""
+def normalized_name(reference: str) -> str:
+    """Return the normalized name of a model: ``x`` for ``nvidia/X``, ``X`` and ``/models/X.nemo``."""
     return PurePath(reference.replace("\\", "/")).name.lower().removesuffix(".nemo")
 
 
 def languages_by_name(reference: str) -> tuple[str, ...]:
-    """Languages (ISO 639-1) that a name in NVIDIA's fashion tells, ``stt_de_...``; empty where it tells none."""
-    match = re.match(r"stt_([a-z]{2}|enes)_", stem(reference))
+    """Return the languages (ISO 639-1) in a name of the form ``stt_de_...``; empty for other names."""
+    match = re.match(r"stt_([a-z]{2}|enes)_", normalized_name(reference))
     if match is None:
         return ()
-    # by and ua are countries: the languages are be and uk
+    # by and ua are country codes; the codes of the languages are be and uk
     return {"enes": ("en", "es"), "by": ("be",), "ua": ("uk",)}.get(match[1], (match[1],))
 
 
 def languages(reference: str) -> tuple[str, ...]:
-    """Languages (ISO 639-1) of a recogniser, as far as they are known; empty where nothing is known."""
+    """Return the languages (ISO 639-1) of a recognizer; empty if they are unknown."""
     model = find(reference)
     return model.languages if model and model.languages else languages_by_name(reference)
 
 
 def licence(reference: str) -> str:
-    """Licence of a model; ``NOTHING_KNOWN`` for one that is not in the list."""
+    """Return the license of a model; ``UNKNOWN_LICENCE`` if it is not in the list."""
     model = find(reference)
-    return model.licence if model else NOTHING_KNOWN
+    return model.licence if model else UNKNOWN_LICENCE
 
 
 @cache
-def _by_stem() -> Mapping[str, KnownModel]:
-    return {stem(model.name): model for model in KNOWN}
+def _by_normalized_name() -> Mapping[str, PublishedModel]:
+    return {normalized_name(model.name): model for model in PUBLISHED_MODELS}
 
 
 def _hub(
@@ -127,37 +127,37 @@ def _hub(
     licence: str | None,
     languages: tuple[str, ...] = (),
     max_speakers: int | None = None,
-) -> KnownModel:
+) -> PublishedModel:
     origin = f"https://huggingface.co/nvidia/{name}"
-    said = licence or f"see {origin}"
-    return KnownModel(f"nvidia/{name}", role, class_name, said, origin, languages, max_speakers)
+    shown_licence = licence or f"see {origin}"
+    return PublishedModel(f"nvidia/{name}", role, class_name, shown_licence, origin, languages, max_speakers)
 
 
-def _catalogue(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> KnownModel:
+def _catalog(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> PublishedModel:
     origin = f"https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models/{name}"
-    return KnownModel(name, role, class_name, f"see {origin}", origin, languages)
+    return PublishedModel(name, role, class_name, f"see {origin}", origin, languages)
 
 
-KNOWN: tuple[KnownModel, ...] = (
-    _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN),
+PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
+    _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN_LANGUAGES),
     _hub("parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", None, ("en",)),
     _hub("parakeet-tdt_ctc-110m", "recognition", "EncDecHybridRNNTCTCBPEModel", CC_BY_4, ("en",)),
     _hub("parakeet-ctc-1.1b", "recognition", "EncDecCTCModelBPE", None, ("en",)),
     _hub("parakeet-rnnt-1.1b", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",)),
-    _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN),
-    _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
-    _hub("canary-180m-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _FOUR),
-    _catalogue("stt_en_conformer_ctc_large", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("stt_en_citrinet_1024", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalogue("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
-    _catalogue("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
-    _catalogue("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
+    _hub("canary-1b-v2", "recognition", "EncDecMultiTaskModel", CC_BY_4, _EUROPEAN_LANGUAGES),
+    _hub("canary-1b-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _CANARY_FLASH_LANGUAGES),
+    _hub("canary-180m-flash", "recognition", "EncDecMultiTaskModel", CC_BY_4, _CANARY_FLASH_LANGUAGES),
+    _catalog("stt_en_conformer_ctc_large", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("stt_en_citrinet_1024", "recognition", "EncDecCTCModelBPE", ("en",)),
+    _catalog("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
     _hub("speakerverification_en_titanet_large", "embedding", "EncDecSpeakerLabelModel", CC_BY_4),
-    _catalogue("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
-    _catalogue("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
-    _catalogue("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),
+    _catalog("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
+    _catalog("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
+    _catalog("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),
     _hub("frame_vad_multilingual_marblenet_v2.0", "vad", "EncDecFrameClassificationModel", NVIDIA_OPEN),
     _hub("diar_sortformer_4spk-v1", "diarization", "SortformerEncLabelModel", CC_BY_NC_4, max_speakers=4),
     _hub("diar_streaming_sortformer_4spk-v2", "diarization", "SortformerEncLabelModel", CC_BY_4, max_speakers=4),

@@ -1,4 +1,4 @@
-"""From the probability of each speaker in each frame to turns, of as many speakers as the caller asks for."""
+"""Post-processing of Sortformer: turns from the probability of each speaker in each frame, and speaker hints."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from diarist.engines.fusion import Floats, Grid, diarization_of
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
 from diarist.types import Diarization, Seconds, Span, Turn
 
-UNIT: Seconds = 0.01
-"""NeMo decides in units of 10 ms, whatever the model's frames: with an offset above the onset it makes a difference."""
+DECISION_STEP: Seconds = 0.01
+"""NeMo applies thresholds in steps of 10 ms, whatever the model's frames; this matters if offset is above onset."""
 
 MIN_PROBABILITY = 0.1
-"""A speaker who is less probable than this throughout is not found, however many are asked for."""
+"""A speaker whose probability is below this in all frames is not found, however many speakers are requested."""
 
-LOWERING = 0.8
-"""Where speakers are missing, thresholds are lowered to this share at a time."""
+THRESHOLD_FACTOR = 0.8
+"""The factor by which the thresholds are lowered repeatedly if fewer speakers are found than requested."""
 
 Spans = tuple[Span, ...]
 
@@ -26,85 +26,98 @@ Spans = tuple[Span, ...]
 class TurnFinder:
     """Finds the turns of one recording."""
 
-    step: Seconds
-    """From one frame to the next."""
+    frame_step: Seconds
+    """The interval between two frames."""
 
-    rule: Binarization
+    binarization: Binarization
     duration: Seconds
-    """Of the recording; turns end with it."""
+    """The duration of the recording, at which turns are cut off."""
 
-    def find(self, probability: Floats, least: int, most: int, diarizer: str) -> Diarization:
-        """Turns of at least ``least`` speakers, where the frames know of so many, and at most ``most``.
+    def find(self, probability: Floats, min_speakers: int, max_speakers: int, diarizer: str) -> Diarization:
+        """Return the turns of ``min_speakers`` to ``max_speakers`` speakers, as far as the probabilities allow it.
 
         Args:
-            probability: of each speaker, float32 (frames, speakers), 0..1.
-            least: as many speakers get a turn, as far as each is ``MIN_PROBABILITY`` somewhere.
-            most: the least active of more speakers are taken for one of the others, stretch by stretch.
-            diarizer: the name of what found the probabilities.
+            probability: The probability of each speaker, float32 (frames, speakers), 0..1.
+            min_speakers: The minimum number of speakers. It is reached only by speakers whose probability is at least
+                ``MIN_PROBABILITY`` in some frame.
+            max_speakers: The maximum number of speakers. If there are more, each segment of the least active speakers
+                is assigned to one of the others.
+            diarizer: The name of the diarizer.
         """
-        found = self._speakers(probability, range(probability.shape[1]), self.rule)
-        if len(found) > most:
-            probability, found = self._fold(probability, found, most)
-        elif len(found) < least:
-            found |= self._missing(probability, found, least - len(found))
+        found = self._find_spans(probability, range(probability.shape[1]), self.binarization)
+        if len(found) > max_speakers:
+            probability, found = self._merge_extra_speakers(probability, found, max_speakers)
+        elif len(found) < min_speakers:
+            found |= self._find_more_speakers(probability, found, min_speakers - len(found))
         turns = [Turn(span, str(column)) for column, spans in found.items() for span in spans]
-        voices = np.zeros((probability.shape[1], 0), dtype=np.float32)
-        return diarization_of(turns, voices, probability, Grid(self.step), diarizer)
+        embeddings = np.zeros((probability.shape[1], 0), dtype=np.float32)
+        return diarization_of(turns, embeddings, probability, Grid(self.frame_step), diarizer)
 
-    def _speakers(self, probability: Floats, columns: range | list[int], rule: Binarization) -> dict[int, Spans]:
-        """The stretches of each column that has any."""
-        units = max(1, round(self.step / UNIT))
-        grid = Grid(self.step / units)
-        # what reaches the end is judged by its full length, padding included, as NeMo does, and cut afterwards
-        beyond = len(probability) * self.step + abs(rule.pad_offset)
+    def _find_spans(
+        self, probability: Floats, columns: range | list[int], binarization: Binarization
+    ) -> dict[int, Spans]:
+        """Return the segments of each column that has any."""
+        repeats = max(1, round(self.frame_step / DECISION_STEP))
+        grid = Grid(self.frame_step / repeats)
+        # a segment at the end is filtered by its full duration, padding included, as in NeMo, and cut off afterwards
+        end = len(probability) * self.frame_step + abs(binarization.pad_offset)
         found: dict[int, Spans] = {}
         for column in columns:
-            spans = speech_spans(np.repeat(probability[:, column], units), grid, rule, beyond)
-            if within := tuple(span.clamp(0.0, self.duration) for span in spans if span.start < self.duration):
-                found[column] = within
+            spans = speech_spans(np.repeat(probability[:, column], repeats), grid, binarization, end)
+            if spans_within := tuple(span.clamp(0.0, self.duration) for span in spans if span.start < self.duration):
+                found[column] = spans_within
         return found
 
-    def _fold(self, probability: Floats, found: dict[int, Spans], most: int) -> tuple[Floats, dict[int, Spans]]:
-        """The ``most`` most active speakers; the others' speech is that of whoever of them is most probable there.
+    def _merge_extra_speakers(
+        self, probability: Floats, found: dict[int, Spans], max_speakers: int
+    ) -> tuple[Floats, dict[int, Spans]]:
+        """Keep the ``max_speakers`` most active speakers, and assign each segment of the others to one of them.
 
-        It goes to somebody, since what nobody says is not transcribed: one voice taken for two is the usual reason for
-        there being too many.
+        A segment is assigned to the speaker who is most probable there. It is not dropped, because speech without a
+        speaker is not transcribed, and the usual reason for too many speakers is that one person was detected as two.
         """
         ranked = _most_active(found)
-        kept, others = sorted(ranked[:most]), ranked[most:]
-        folded = probability.copy()
-        for other in others:
-            for span in found[other]:
-                first = min(int(span.start / self.step), len(probability) - 1)
-                stop = int(np.ceil(span.end / self.step))
-                heir = kept[int(probability[first:stop, kept].mean(axis=0).argmax())]
-                np.maximum(folded[first:stop, heir], probability[first:stop, other], out=folded[first:stop, heir])
-        return folded, self._speakers(folded, kept, self.rule)
+        kept, extra = sorted(ranked[:max_speakers]), ranked[max_speakers:]
+        merged = probability.copy()
+        for column in extra:
+            for span in found[column]:
+                first = min(int(span.start / self.frame_step), len(probability) - 1)
+                stop = int(np.ceil(span.end / self.frame_step))
+                target = kept[int(probability[first:stop, kept].mean(axis=0).argmax())]
+                np.maximum(merged[first:stop, target], probability[first:stop, column], out=merged[first:stop, target])
+        return merged, self._find_spans(merged, kept, self.binarization)
 
-    def _missing(self, probability: Floats, found: dict[int, Spans], wanted: int) -> dict[int, Spans]:
-        """Up to ``wanted`` speakers more: those that get a turn by the smallest concession."""
-        more: dict[int, Spans] = {}
-        for rule in _concessions(self.rule):
-            left = [column for column in range(probability.shape[1]) if column not in found and column not in more]
-            heard = self._speakers(probability, left, rule)
-            more |= {column: heard[column] for column in _most_active(heard)[: wanted - len(more)]}
-            if len(more) == wanted:
+    def _find_more_speakers(self, probability: Floats, found: dict[int, Spans], count: int) -> dict[int, Spans]:
+        """Return up to ``count`` more speakers: those that get a turn by the smallest relaxation of the thresholds."""
+        added: dict[int, Spans] = {}
+        for binarization in _relaxed_binarizations(self.binarization):
+            remaining = [
+                column for column in range(probability.shape[1]) if column not in found and column not in added
+            ]
+            candidates = self._find_spans(probability, remaining, binarization)
+            added |= {column: candidates[column] for column in _most_active(candidates)[: count - len(added)]}
+            if len(added) == count:
                 break
-        return more
+        return added
 
 
 def _most_active(found: dict[int, Spans]) -> list[int]:
-    """Columns by how long they speak, the longest first."""
+    """Return the columns sorted by the duration of their speech, the longest first."""
     return sorted(found, key=lambda column: (-sum(span.duration for span in found[column]), column))
 
 
-def _concessions(rule: Binarization) -> list[Binarization]:
-    """Short turns first, then lower thresholds, at last both."""
-    rules = [replace(rule, min_duration_on=0.0)]
-    share = LOWERING
-    while rule.onset * share >= MIN_PROBABILITY:
-        rules.append(replace(rule, onset=rule.onset * share, offset=rule.offset * share))
-        share *= LOWERING
-    last = min(rule.onset, MIN_PROBABILITY)
-    lowest = replace(rule, onset=last, offset=min(rule.offset, last), min_duration_on=0.0)
-    return [*rules, replace(lowest, pad_onset=max(rule.pad_onset, 0.0), pad_offset=max(rule.pad_offset, 0.0))]
+def _relaxed_binarizations(binarization: Binarization) -> list[Binarization]:
+    """Return increasingly relaxed parameters: first short turns, then lower thresholds, finally both."""
+    relaxed = [replace(binarization, min_duration_on=0.0)]
+    factor = THRESHOLD_FACTOR
+    while binarization.onset * factor >= MIN_PROBABILITY:
+        relaxed.append(replace(binarization, onset=binarization.onset * factor, offset=binarization.offset * factor))
+        factor *= THRESHOLD_FACTOR
+    lowest_onset = min(binarization.onset, MIN_PROBABILITY)
+    lowest = replace(
+        binarization, onset=lowest_onset, offset=min(binarization.offset, lowest_onset), min_duration_on=0.0
+    )
+    return [
+        *relaxed,
+        replace(lowest, pad_onset=max(binarization.pad_onset, 0.0), pad_offset=max(binarization.pad_offset, 0.0)),
+    ]

@@ -1,4 +1,4 @@
-"""What voices sound like: a NeMo speaker model (TitaNet and its kind) over windows of a recording."""
+"""Speaker embeddings of windows of a recording, by a NeMo speaker model such as TitaNet."""
 
 from __future__ import annotations
 
@@ -12,73 +12,73 @@ from numpy.typing import NDArray
 from diarist.engines.nemo.device import Runtime
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
-SHORTEST: Seconds = 0.5
-"""A shorter window is filled up by repetition, as NeMo does within a batch: the least that its configurations use."""
+MIN_WINDOW: Seconds = 0.5
+"""Shorter windows are padded by repetition, as NeMo does within a batch. This is the minimum in its configurations."""
 
 
 class NemoSpeakerEncoder:
-    """A speaker model: ``diarist.engines.multiscale.diarizer.SpeakerEncoder``.
+    """Implements ``diarist.engines.multiscale.diarizer.SpeakerEncoder`` with a NeMo speaker model.
 
     Args:
-        model: an ``EncDecSpeakerLabelModel`` in evaluation mode, on the device of ``runtime``.
-        runtime: where it runs.
-        batch: windows at a time.
+        model: An ``EncDecSpeakerLabelModel`` in evaluation mode, on the device of ``runtime``.
+        runtime: The device.
+        batch_size: The batch size in windows.
     """
 
-    def __init__(self, model: Any, runtime: Runtime, batch: int) -> None:
+    def __init__(self, model: Any, runtime: Runtime, batch_size: int) -> None:
         self._model = model
         self._runtime = runtime
-        self._batch = batch
-        # Where convolutions are masked, a padded window gives what it gives alone; else only equals go together.
-        self._masked = bool(model.cfg.encoder.get("conv_mask", False))
+        self._batch_size = batch_size
+        # With masked convolutions, padding does not change an embedding; otherwise a batch has windows of one length.
+        self._has_masked_convolutions = bool(model.cfg.encoder.get("conv_mask", False))
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> NDArray[np.float32]:
-        """One embedding a window, float32 (windows, values), as ``infer_segment`` gives it for the window alone."""
+        """Return one embedding per window, float32 (windows, values), as ``infer_segment`` does for a single window."""
         if not windows:
             return np.zeros((0, 0), dtype=np.float32)
-        pieces = [self._piece(audio, window) for window in windows]  # views, but for the shortest
-        order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))
-        done = 0
+        signals = [self._signal(audio, window) for window in windows]  # views, except for windows that are padded
+        order = sorted(range(len(signals)), key=lambda row: len(signals[row]))
+        finished = 0
 
         def run(rows: Sequence[int]) -> Sequence[NDArray[np.float32]]:
-            return self._run([pieces[row] for row in rows])
+            return self._embed_batch([signals[row] for row in rows])
 
-        found: list[NDArray[np.float32]] = []
-        for group in [order] if self._masked else _equals(order, pieces):
-            before = done
+        embeddings_in_order: list[NDArray[np.float32]] = []
+        for group in [order] if self._has_masked_convolutions else _group_by_length(order, signals):
+            finished_before = finished
 
-            def report(share: float, group: Sequence[int] = group, before: int = before) -> None:
-                progress("embedding", (before + share * len(group)) / len(pieces))
+            def report(share: float, group: Sequence[int] = group, finished_before: int = finished_before) -> None:
+                progress("embedding", (finished_before + share * len(group)) / len(signals))
 
-            found += self._runtime.in_batches(group, run, self._batch, report)
-            done += len(group)
-        embeddings = np.empty((len(pieces), len(found[0])), dtype=np.float32)
-        embeddings[order] = found
+            embeddings_in_order += self._runtime.in_batches(group, run, self._batch_size, report)
+            finished += len(group)
+        embeddings = np.empty((len(signals), len(embeddings_in_order[0])), dtype=np.float32)
+        embeddings[order] = embeddings_in_order
         return embeddings
 
-    def _run(self, pieces: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
-        lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
-        batch = np.zeros((len(pieces), int(lengths.max())), dtype=np.float32)
-        for row, piece in zip(batch, pieces, strict=True):
-            row[: len(piece)] = piece
-        with self._runtime.using():
-            signal, length = self._runtime.tensor(batch), self._runtime.tensor(lengths)
-            _, embeddings = self._model.forward(input_signal=signal, input_signal_length=length)
-            return list(embeddings.reshape(len(pieces), -1).to(torch.float32).cpu().numpy())
+    def _embed_batch(self, signals: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+        lengths = np.array([len(signal) for signal in signals], dtype=np.int64)
+        batch = np.zeros((len(signals), int(lengths.max())), dtype=np.float32)
+        for row, signal in zip(batch, signals, strict=True):
+            row[: len(signal)] = signal
+        with self._runtime.inference():
+            input_signal, input_length = self._runtime.tensor(batch), self._runtime.tensor(lengths)
+            _, embeddings = self._model.forward(input_signal=input_signal, input_signal_length=input_length)
+            return list(embeddings.reshape(len(signals), -1).to(torch.float32).cpu().numpy())
 
     @staticmethod
-    def _piece(audio: Audio, window: Span) -> NDArray[np.float32]:
-        piece = audio.cut(window).samples
-        least = round(SHORTEST * SAMPLE_RATE)
-        if len(piece) >= least:
-            return piece
-        if len(piece) == 0:  # shorter than a sample
-            return np.zeros(least, dtype=np.float32)
-        return np.resize(piece, least)
+    def _signal(audio: Audio, window: Span) -> NDArray[np.float32]:
+        signal = audio.cut(window).samples
+        min_samples = round(MIN_WINDOW * SAMPLE_RATE)
+        if len(signal) >= min_samples:
+            return signal
+        if len(signal) == 0:  # shorter than a sample
+            return np.zeros(min_samples, dtype=np.float32)
+        return np.resize(signal, min_samples)
 
 
-def _equals(order: Sequence[int], pieces: Sequence[NDArray[np.float32]]) -> list[list[int]]:
+def _group_by_length(order: Sequence[int], signals: Sequence[NDArray[np.float32]]) -> list[list[int]]:
     groups: dict[int, list[int]] = {}
     for row in order:
-        groups.setdefault(len(pieces[row]), []).append(row)
+        groups.setdefault(len(signals[row]), []).append(row)
     return list(groups.values())

@@ -1,1 +1,1 @@
-"""NeMo's YAML configuration files: found, parsed and checked key by key, without NeMo."""
+"""NeMo's YAML configuration files: lookup, parsing and validation of every key. Nothing here needs NeMo."""

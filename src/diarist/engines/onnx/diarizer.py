@@ -11,7 +11,7 @@ import onnxruntime
 from diarist.clustering import Labels, SpeakerBounds, Windows, cluster, normalise
 from diarist.engines.fusion import Grid
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
-from diarist.engines.nemo_yaml.diar_infer import read_config
+from diarist.engines.nemo_yaml.diar_infer_config import read_config
 from diarist.engines.onnx.exported_model import Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
 from diarist.engines.onnx.session import open_graph

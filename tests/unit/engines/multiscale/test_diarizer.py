@@ -22,7 +22,7 @@ from diarist.engines.multiscale.diarizer import (
     nearest_label,
     silent,
 )
-from diarist.engines.nemo_yaml.diar_infer import DiarConfig, ScaleConfig, SpeakerEmbeddingsConfig, VadConfig
+from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig, ScaleConfig, SpeakerEmbeddingsConfig, VadConfig
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
 from support.strategies import patient

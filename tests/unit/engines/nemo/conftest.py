@@ -9,7 +9,7 @@ import importlib.util
 import os
 
 collect_ignore = (
-    ["test_loading.py", "test_runtime.py"]
+    ["test_loading.py", "test_device.py"]
     if importlib.util.find_spec("torch") is None and os.environ.get("CI", "").lower() not in ("1", "true")
     else []
 )

@@ -72,15 +72,15 @@ def test_a_configuration_may_lie_under_model(tmp_path, folder):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({"/etc/evil": b"x"}, "outside of its folder"),
-        ({"../evil": b"x"}, "outside of its folder"),
-        ({"./a/../../evil": b"x"}, "outside of its folder"),
-        ({"..\\evil": b"x"}, "outside of its folder"),
+        ({"/etc/evil": b"x"}, "outside its folder"),
+        ({"../evil": b"x"}, "outside its folder"),
+        ({"./a/../../evil": b"x"}, "outside its folder"),
+        ({"..\\evil": b"x"}, "outside its folder"),
         ({"s": member("s", tarfile.SYMTYPE, "/etc/passwd")}, "link or a device"),
         ({"h": member("h", tarfile.LNKTYPE, "./model_config.yaml")}, "link or a device"),
         ({"f": member("f", tarfile.FIFOTYPE)}, "link or a device"),
         ({"d": member("d", tarfile.CHRTYPE)}, "link or a device"),
-        ({"model_config.yaml": b"target: os.system"}, "two files of the name 'model_config.yaml'"),
+        ({"model_config.yaml": b"target: os.system"}, "two files named 'model_config.yaml'"),
     ],
 )
 @pytest.mark.parametrize("mode", ["w:", "w:gz"])
@@ -105,20 +105,20 @@ def test_refuses_more_files_than_a_model_has(tmp_path, folder, monkeypatch):
 def test_refuses_an_archive_that_grows_without_measure(tmp_path, folder):
     path = write(tmp_path / "a.nemo", {**GOOD, "zeros": bytes(20 * 2**20)}, "w:gz")
     assert path.stat().st_size < 2**17
-    with pytest.raises(ModelCorrupt, match="beyond all measure"):
+    with pytest.raises(ModelCorrupt, match="too large when it is extracted"):
         unpack(path, folder)
 
 
 def test_refuses_a_configuration_that_is_too_large(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(archive, "MAX_CONFIG_BYTES", len(CONFIG) - 1)
-    with pytest.raises(ModelCorrupt, match="beyond all measure"):
+    with pytest.raises(ModelCorrupt, match="too large when it is extracted"):
         unpack(write(tmp_path / "a.nemo", GOOD), folder)
 
 
 @pytest.mark.parametrize("name", ["model_config.yaml", "model_weights.ckpt"])
 def test_refuses_an_archive_without_a_part(tmp_path, folder, name):
     files = {key: content for key, content in GOOD.items() if not key.endswith(name)}
-    with pytest.raises(ModelCorrupt, match=f"there is no {name} in it"):
+    with pytest.raises(ModelCorrupt, match=f"it contains no {name}"):
         unpack(write(tmp_path / "a.nemo", files), folder)
 
 
@@ -128,7 +128,7 @@ def test_refuses_an_archive_without_a_part(tmp_path, folder, name):
 def test_refuses_what_is_no_archive(tmp_path, folder, content):
     path = tmp_path / "a.nemo"
     path.write_bytes(content)
-    with pytest.raises(ModelCorrupt, match=re.escape(f"{path} is no NeMo model, or damaged")):
+    with pytest.raises(ModelCorrupt, match=re.escape(f"{path} is not a NeMo model, or it is damaged")):
         unpack(path, folder)
 
 
@@ -138,7 +138,7 @@ def test_refuses_an_archive_that_was_cut_off(tmp_path, folder, mode):
     whole = path.read_bytes()
     for share in (0.2, 0.5, 0.8):
         path.write_bytes(whole[: int(len(whole.rstrip(b"\0")) * share)])
-        with pytest.raises(ModelCorrupt, match="is no NeMo model"):
+        with pytest.raises(ModelCorrupt, match="is not a NeMo model"):
             unpack(path, folder)
 
 
@@ -166,7 +166,7 @@ def test_yaml_that_stands_for_billions_is_refused_at_once(tmp_path, folder):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     config = "\n".join(["target: x", *lines]).encode()
-    with pytest.raises(ModelCorrupt, match="beyond all measure"):
+    with pytest.raises(ModelCorrupt, match=r"model_config\.yaml with more than 1000000 values"):
         unpack(write(tmp_path / "a.nemo", {**GOOD, "./model_config.yaml": config}), folder)
 
 
@@ -181,7 +181,7 @@ def test_yaml_that_stands_for_billions_is_refused_at_once(tmp_path, folder):
 def test_refuses_what_is_no_part_of_a_model(target):
     path = Path("a.nemo")
     for config in ({"_target_": target}, {"a": {"b": [1, {"_target_": target}]}}, {"a": [[{"_target_": target}]]}):
-        with pytest.raises(ModelCorrupt, match=re.escape(f"a.nemo asks for {target!r}")):
+        with pytest.raises(ModelCorrupt, match=re.escape(f"a.nemo requests {target!r}")):
             check_targets(config, path)
 
 
@@ -216,10 +216,10 @@ def test_hashes_by_reference():
 
 @pytest.mark.parametrize("text", ["x", "x=", "=" + "a" * 64, "x=" + "a" * 63, "x=" + "g" * 64, "x:" + "a" * 64])
 def test_hashes_that_are_none(text):
-    with pytest.raises(ConfigurationError, match=r"NEMO_SHA256: .* is no name=hash"):
+    with pytest.raises(ConfigurationError, match=r"NEMO_SHA256: .* is not a name=hash pair"):
         parse_hashes(text)
 
 
 def test_two_hashes_of_one_model():
-    with pytest.raises(ConfigurationError, match="two hashes of x"):
+    with pytest.raises(ConfigurationError, match="two different hashes for x"):
         parse_hashes(f"x={'a' * 64},x={'b' * 64}")

@@ -27,12 +27,12 @@ class Scripted:
 
     name: str
     finds: int
-    speakers: int = 4
-    longest: float | None = None
-    asked: list[SpeakerHints] = field(default_factory=list)
+    max_speakers: int = 4
+    max_duration: float | None = None
+    requests: list[SpeakerHints] = field(default_factory=list)
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        self.asked.append(hints)
+        self.requests.append(hints)
         for done in (0.0, 0.5, 1.0):
             progress("segmentation", done)
         if self.name == "clustering":
@@ -41,14 +41,14 @@ class Scripted:
         return Diarization(turns, diarizer=self.name)
 
 
-def decide(few: int, many: int, progress=lambda _stage, _done: None, longest=None, **hints: int):
+def decide(few: int, many: int, progress=lambda _stage, _done: None, max_duration=None, **hints: int):
     """Who was asked, who is believed, and how many speakers there are."""
     from diarist.engines.nemo.auto_diarizer import AutoDiarizer
 
-    first, second = Scripted("sortformer", few, longest=longest), Scripted("clustering", many)
+    first, second = Scripted("sortformer", few, max_duration=max_duration), Scripted("clustering", many)
     found = AutoDiarizer(first, second).diarize(AUDIO, SpeakerHints(**hints), progress)
-    assert all(asked == SpeakerHints(**hints) for asked in first.asked + second.asked)
-    return len(first.asked), len(second.asked), found.diarizer, len(found.speakers)
+    assert all(requests == SpeakerHints(**hints) for requests in first.requests + second.requests)
+    return len(first.requests), len(second.requests), found.diarizer, len(found.speakers)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_who_has_the_say(few, many, hints, outcome):
 
 
 def test_a_recording_too_long_for_the_first_goes_to_the_second():
-    assert decide(2, 3, longest=0.5) == (0, 1, "clustering", 3)
-    assert decide(2, 3, longest=1.0) == (1, 0, "sortformer", 2)
+    assert decide(2, 3, max_duration=0.5) == (0, 1, "clustering", 3)
+    assert decide(2, 3, max_duration=1.0) == (1, 0, "sortformer", 2)
 
 
 @pytest.mark.parametrize(

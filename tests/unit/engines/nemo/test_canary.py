@@ -21,9 +21,9 @@ TIMES = {100 + frame: frame * 0.08 for frame in range(50)}
 
 
 def between(*pieces):
-    from diarist.engines.nemo.canary import between_times
+    from diarist.engines.nemo.canary import assign_timestamps
 
-    return between_times(pieces, [0.5] * len(pieces), TIMES, 0.08)
+    return assign_timestamps(pieces, [0.5] * len(pieces), TIMES, 0.08)
 
 
 def test_pieces_get_the_times_around_them():
@@ -140,5 +140,5 @@ def test_a_model_without_times_is_refused_when_it_is_loaded(nemo_models):
 
     model = EncDecMultiTaskModel.restore_from(str(nemo_models["canary"]), map_location="cpu")
     model.prompt_format = "canary"
-    with pytest.raises(ConfigurationError, match=r"canary-1b does not write times.*parakeet"):
+    with pytest.raises(ConfigurationError, match=r"canary-1b does not output word timestamps.*parakeet"):
         decoder_for(model, "canary-1b")

@@ -12,7 +12,7 @@ import yaml
 
 from diarist.clustering import SpeakerBounds, in_order, normalise
 from diarist.engines.multiscale.diarizer import Scale
-from diarist.engines.nemo_yaml.diar_infer import ClusteringConfig
+from diarist.engines.nemo_yaml.diar_infer_config import ClusteringConfig
 from diarist.errors import Cancelled
 from diarist.settings import load_settings
 from diarist.types import Audio, SpeakerHints
@@ -118,7 +118,7 @@ def test_windows_are_matched_across_scales_as_nemo_matches_them():
     import torch
     from nemo.collections.asr.parts.utils.offline_clustering import get_scale_interpolated_embs
 
-    from diarist.engines.nemo.clustering import interpolated
+    from diarist.engines.nemo.clustering import combine_scales
 
     scales, _ = conversation(3, 40)
     weighted = [replace(scale, weight=weight) for scale, weight in zip(scales, (1.0, 0.5, 2.0, 1.0), strict=True)]
@@ -127,7 +127,7 @@ def test_windows_are_matched_across_scales_as_nemo_matches_them():
         [torch.from_numpy(scale.unit) for scale in weighted],
         [torch.from_numpy(np.stack([scale.start, scale.end], axis=1).astype(np.float32)) for scale in weighted],
     )
-    assert interpolated(weighted) == pytest.approx(normalise(theirs.numpy()), abs=1e-5)
+    assert combine_scales(weighted) == pytest.approx(normalise(theirs.numpy()), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +183,11 @@ def test_voices_far_apart_are_counted_in_chunks(runtime):
 
 
 def test_a_summary_stands_for_stretches_of_like_size_and_leaves_out_scraps():
-    from diarist.engines.nemo.clustering import summary
+    from diarist.engines.nemo.clustering import chunk_centroids
 
     unit = np.arange(40, dtype=np.float32)[:, None]
     labels = np.array([7] * 20 + [2] * 8 + [5] + [7] * 11)
-    rows, member = summary(unit, labels, 10)
+    rows, member = chunk_centroids(unit, labels, 10)
     assert member[28] == -1
     assert (np.bincount(np.delete(member, 28)) >= 7).all()
     assert len(rows) == 1 + 4

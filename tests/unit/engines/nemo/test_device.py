@@ -65,8 +65,8 @@ class TestBatches:
             assert runtime.in_batches(range(9), run, 8) == list(range(9))
         assert sizes == [8, 4, 2, 2, 2, 2, 1], "what is done is not done again, and the batch stays small"
         assert [record.getMessage() for record in caplog.records] == [
-            "The memory of cpu ran out; going on with 4 windows at a time",
-            "The memory of cpu ran out; going on with 2 windows at a time",
+            "The memory of cpu ran out; continuing with a batch size of 4",
+            "The memory of cpu ran out; continuing with a batch size of 2",
         ]
 
     def test_says_what_to_do_where_one_window_is_too_much(self, runtime):
@@ -121,7 +121,7 @@ class TestUse:
                     torch.ones(64, 64).mm(torch.ones(64, 64))
                     inside.release()
 
-        ways = [Runtime.using, Runtime.alone, Runtime.using, Runtime.alone]
+        ways = [Runtime.inference, Runtime.exclusive, Runtime.inference, Runtime.exclusive]
         threads = [threading.Thread(target=use, args=(Runtime(CPU, "fp32"), way)) for way in ways]
         for thread in threads:
             thread.start()
@@ -131,16 +131,16 @@ class TestUse:
         assert all(alone)
 
     def test_may_be_nested(self, runtime):
-        with runtime.using(), runtime.using(exact=True):
+        with runtime.inference(), runtime.inference(exact=True):
             assert torch.is_inference_mode_enabled()
 
     def test_is_given_back_after_an_error(self, runtime):
-        with pytest.raises(KeyError), runtime.using():
+        with pytest.raises(KeyError), runtime.inference():
             raise KeyError
         had: list[bool] = []
 
         def use() -> None:
-            with runtime.alone():
+            with runtime.exclusive():
                 had.append(True)
 
         other = threading.Thread(target=use, daemon=True)
@@ -151,15 +151,15 @@ class TestUse:
     def test_reduced_precision_unless_exact(self):
         runtime = Runtime(CPU, "bf16")
         layer = torch.nn.Linear(4, 4)
-        with runtime.using():
+        with runtime.inference():
             assert layer(torch.ones(1, 4)).dtype == torch.bfloat16
-        with runtime.using(exact=True):
+        with runtime.inference(exact=True):
             assert layer(torch.ones(1, 4)).dtype == torch.float32
-        with Runtime(CPU, "fp32").using():
+        with Runtime(CPU, "fp32").inference():
             assert layer(torch.ones(1, 4)).dtype == torch.float32
 
     def test_what_is_made_alone_can_be_changed(self, runtime):
-        with runtime.alone():
+        with runtime.exclusive():
             made = torch.ones(3)
         made += 1
         assert not made.is_inference()

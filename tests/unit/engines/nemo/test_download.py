@@ -30,7 +30,7 @@ REVISION = "c" * 40
 
 
 class Hub:
-    """A model hub, and a catalogue: answers what it is told to, and counts what it is asked."""
+    """A model hub, and a catalog: answers what it is told to, and counts what it is asked."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -164,7 +164,7 @@ class TestOnThisMachine:
         assert find(reference("~/mine.nemo"), settings) == tmp_path / "mine.nemo"
 
     def test_a_path_of_nothing(self, tmp_path, settings):
-        assert "there is no file of that path" in refused(settings, str(tmp_path / "mine.nemo"))
+        assert "no file exists at that path" in refused(settings, str(tmp_path / "mine.nemo"))
 
     def test_a_path_of_a_folder(self, tmp_path, settings):
         assert "is a folder" in refused(settings, str(tmp_path))
@@ -176,7 +176,7 @@ class TestOnThisMachine:
         assert find(reference(), settings) == path
 
     def test_a_name_that_none_can_have(self, settings):
-        assert "neither the path" in refused(settings, "https://example.org/a b")
+        assert "neither a path" in refused(settings, "https://example.org/a b")
 
     @pytest.mark.parametrize("name", [NAME, "parakeet-tdt-0.6b-v3", "NVIDIA/Parakeet-TDT-0.6b-v3"])
     def test_the_cache_of_the_hub(self, cache, settings, name):
@@ -204,14 +204,14 @@ class TestOnThisMachine:
 
     def test_offline_what_is_in_no_cache(self, settings, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert "is in no cache on this machine, and HF_HUB_OFFLINE forbids" in refused(settings)
+        assert "is not in any cache on this machine, and HF_HUB_OFFLINE does not allow" in refused(settings)
 
     def test_half_a_download_is_none(self, cache, settings, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         path = snapshot(cache, NAME, FILE)
         path.unlink()
         path.symlink_to("../../blobs/that-is-not-there")
-        assert "in no cache" in refused(settings)
+        assert "not in any cache" in refused(settings)
 
     def test_the_folder_of_model_sources(self, tmp_path, cache):
         (tmp_path / FILE).write_bytes(CONTENT)
@@ -237,15 +237,15 @@ class TestFromTheHub:
     @pytest.mark.parametrize("files", [["README.md"], ["a.nemo", "b.nemo"]])
     def test_a_repository_without_the_file(self, hub, settings, files):
         hub.files = files
-        assert "does not have one .nemo file" in refused(settings)
+        assert "does not contain exactly one .nemo file" in refused(settings)
 
     @pytest.mark.parametrize(
         ("status", "code", "words"),
         [
-            (404, "RepoNotFound", "is not on the hub, or not for everybody: there is no http://127.0.0.1:"),
-            (401, "", "is not given to everybody"),
-            (403, "GatedRepo", "have agreed to its terms"),
-            (403, "", "answered 403"),
+            (404, "RepoNotFound", "is not on the hub or is not public: http://127.0.0.1:"),
+            (401, "", "is not public: "),
+            (403, "GatedRepo", "have accepted its terms"),
+            (403, "", "returned 403"),
             (500, "", "could not be downloaded"),
             (429, "", "could not be downloaded"),
         ],
@@ -266,7 +266,7 @@ class TestFromTheHub:
         assert len(hub.asked) == 1, "no second try: each takes the whole time"
 
     def test_a_name_that_no_repository_can_have(self, settings):
-        assert "a name that no model on the hub can have" in refused(settings, "nvidia/-x..y-")
+        assert "a name that is not valid on the hub" in refused(settings, "nvidia/-x..y-")
 
     def test_a_full_disk(self, settings, monkeypatch):
         def full(*_: object, **__: object) -> None:
@@ -293,7 +293,7 @@ def test_the_variables_of_the_hub(hub, tmp_path, offline):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **variables}
     )
     if offline == "1":
-        assert "HF_HUB_OFFLINE forbids to download it. There are three ways" in done.stdout
+        assert "HF_HUB_OFFLINE does not allow downloading it. There are three ways" in done.stdout
         assert f"fill the cache, here {tmp_path}/home/hub (HF_HOME)" in done.stdout
         assert hub.asked == []
     else:
@@ -304,7 +304,7 @@ def test_the_variables_of_the_hub(hub, tmp_path, offline):
 @pytest.mark.nemo
 class TestFromTheCatalogue:
     @pytest.fixture(autouse=True)
-    def _catalogue(self, cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _catalog(self, cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         from nemo.collections.asr.models import EncDecCTCModelBPE
         from nemo.core.classes.common import PretrainedModelInfo
 
@@ -340,20 +340,18 @@ class TestFromTheCatalogue:
         hub.cut_off = False
         assert find(reference("stt_en_citrinet_512"), settings).read_bytes() == CONTENT
 
-    @pytest.mark.parametrize(
-        ("status", "words"), [(404, "is not there any more"), (403, "given to everybody"), (500, "500")]
-    )
-    def test_a_catalogue_that_refuses(self, hub, settings, status, words):
+    @pytest.mark.parametrize(("status", "words"), [(404, "no longer exists"), (403, "is not public"), (500, "500")])
+    def test_a_catalog_that_refuses(self, hub, settings, status, words):
         hub.status = status
         assert words in refused(settings, "stt_en_citrinet_512")
 
-    def test_a_catalogue_that_never_answers(self, hub, settings):
+    def test_a_catalog_that_never_answers(self, hub, settings):
         hub.silent = True
         assert "cannot be reached" in refused(settings, "stt_en_citrinet_512")
 
     def test_offline(self, hub, settings, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert "HF_HUB_OFFLINE forbids" in refused(settings, "stt_en_citrinet_512")
+        assert "HF_HUB_OFFLINE does not allow" in refused(settings, "stt_en_citrinet_512")
         assert hub.asked == []
 
     def test_a_full_disk(self, settings, monkeypatch):
@@ -364,8 +362,8 @@ class TestFromTheCatalogue:
         assert "the disk is full" in refused(settings, "stt_en_citrinet_512")
 
     def test_an_unknown_name_is_never_another_model(self, hub, settings):
-        assert "is stt_en_citrinet_512 meant?" in refused(settings, "stt_en_citrinet_511")
-        assert "is not in NVIDIA's catalogue." in refused(settings, "zzz")
+        assert "the most similar name is stt_en_citrinet_512" in refused(settings, "stt_en_citrinet_511")
+        assert "is not in NVIDIA's catalog." in refused(settings, "zzz")
         assert hub.asked == []
 
     @pytest.mark.parametrize("place", ["stt-512.nemo", "stt-512/by-hand/stt-512.nemo"])
@@ -396,10 +394,10 @@ def test_the_cache_is_where_nemo_has_it(tmp_path, monkeypatch, folder):
 
 
 @pytest.mark.nemo
-def test_models_of_the_catalogue_are_in_it():
+def test_models_of_the_catalog_are_in_it():
     from diarist.engines.nemo import published_models
 
-    for model in published_models.KNOWN:
+    for model in published_models.PUBLISHED_MODELS:
         if "/" not in model.name:
-            entry = download._catalogue_entry(Reference(model.name, model.role), model.name)
+            entry = download._catalog_entry(Reference(model.name, model.role), model.name)
             assert entry.url.endswith(".nemo")

@@ -35,9 +35,11 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folders(nemo_models, settings):
     """A folder for each kind, exported as the command does it."""
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
-    return {name: export(Wish(str(nemo_models[name]), name=name), settings) for name in (*RECOGNIZERS, *OTHERS)}
+    return {
+        name: export(ExportRequest(str(nemo_models[name]), name=name), settings) for name in (*RECOGNIZERS, *OTHERS)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,7 @@ def test_weights_lie_in_one_file_beside_the_graph(folders):
 def test_weights_in_a_file_each_as_of_models_above_two_gigabytes_are_gathered(folders, tmp_path):
     import onnx
 
-    from diarist.engines.nemo.onnx_graphs import gather_weights
+    from diarist.engines.nemo.onnx_graphs import externalize_weights
 
     model = onnx.load(str(folders["ctc"] / "model.onnx"))
     path = tmp_path / "model.onnx"
@@ -205,7 +207,7 @@ def test_weights_in_a_file_each_as_of_models_above_two_gigabytes_are_gathered(fo
         convert_attribute=True,
     )  # fmt: skip
     assert len(list(tmp_path.iterdir())) > 20
-    gather_weights(path)
+    externalize_weights(path)
     assert sorted(part.name for part in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     inputs = {
         "audio_signal": np.random.default_rng(0).standard_normal((1, 80, 200)).astype(np.float32),
@@ -216,9 +218,9 @@ def test_weights_in_a_file_each_as_of_models_above_two_gigabytes_are_gathered(fo
 
 
 def test_int8_is_smaller_and_still_recognises(nemo_models, settings, folders, call, tmp_path):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
-    folder = export(Wish(str(nemo_models["ctc"]), tmp_path, "small", "int8"), settings)
+    folder = export(ExportRequest(str(nemo_models["ctc"]), tmp_path, "small", "int8"), settings)
     described = exported_model.read(folder)
     assert described.quantization == "int8"
     assert {path.name for path in folder.glob("*.onnx")} == {"model.int8.onnx"}
@@ -229,9 +231,9 @@ def test_int8_is_smaller_and_still_recognises(nemo_models, settings, folders, ca
 
 
 def test_a_second_export_replaces_the_first_and_what_was_left_is_removed(nemo_models, settings, tmp_path):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
-    wish = Wish(str(nemo_models["frame_vad"]), tmp_path, "vad")
+    wish = ExportRequest(str(nemo_models["frame_vad"]), tmp_path, "vad")
     folder = export(wish, settings)
     (folder / "model.onnx").write_bytes(b"damaged")
     (folder / "left").write_bytes(b"of before")
@@ -244,18 +246,18 @@ def test_a_second_export_replaces_the_first_and_what_was_left_is_removed(nemo_mo
 
 @pytest.mark.parametrize("name", ["sortformer", "segment_vad"])
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(name, nemo_models, settings, tmp_path):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
-    with pytest.raises(ConfigurationError, match="cannot be exported: what can be exported are CTC, RNN-T and TDT"):
-        export(Wish(str(nemo_models[name]), tmp_path, "x"), settings)
+    with pytest.raises(ConfigurationError, match="cannot be exported: only CTC, RNN-T and TDT"):
+        export(ExportRequest(str(nemo_models[name]), tmp_path, "x"), settings)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
 
 def test_a_published_sortformer_is_refused_before_it_is_fetched(settings):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
     with pytest.raises(ConfigurationError, match="cannot be exported"):
-        export(Wish("nvidia/diar_streaming_sortformer_4spk-v2.1"), settings)
+        export(ExportRequest("nvidia/diar_streaming_sortformer_4spk-v2.1"), settings)
 
 
 def test_a_model_whose_graph_would_say_something_else_is_refused(nemo, tmp_path, monkeypatch):
@@ -266,7 +268,7 @@ def test_a_model_whose_graph_would_say_something_else_is_refused(nemo, tmp_path,
     model = nemo("ctc")
     honest = type(model).forward_for_export
     monkeypatch.setattr(type(model), "forward_for_export", lambda *given, **named: honest(*given, **named) + 1.0)
-    with torch.inference_mode(), pytest.raises(ConfigurationError, match=r"off what NeMo says"):
+    with torch.inference_mode(), pytest.raises(ConfigurationError, match=r"differs from NeMo's by"):
         export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
@@ -285,37 +287,37 @@ def test_features_of_another_kind_are_refused(nemo, tmp_path):
 
     model = nemo("ctc")
     model.preprocessor.featurizer.normalize = "all_features"
-    with pytest.raises(ConfigurationError, match="features of its own kind"):
+    with pytest.raises(ConfigurationError, match="unsupported features"):
         export_formats.write(model, "ctc", "x", tmp_path, None, lambda _step: None)
 
 
 def test_a_folder_of_something_else_is_never_replaced(nemo_models, settings, tmp_path):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("mine")
-    with pytest.raises(InvalidOption, match="holds no exported model"):
-        export(Wish(str(nemo_models["ctc"]), tmp_path, "mine"), settings)
+    with pytest.raises(InvalidOption, match="is not an exported model"):
+        export(ExportRequest(str(nemo_models["ctc"]), tmp_path, "mine"), settings)
     assert (tmp_path / "mine" / "diary.txt").read_text() == "mine"
     for name in ("", "..", "a/b", ".hidden"):
         with pytest.raises(InvalidOption, match="cannot be the name"):
-            export(Wish(str(nemo_models["ctc"]), tmp_path, name or "."), settings)
+            export(ExportRequest(str(nemo_models["ctc"]), tmp_path, name or "."), settings)
 
 
 def test_int8_of_a_speaker_model_is_refused(nemo_models, settings, tmp_path):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
-    with pytest.raises(InvalidOption, match="int8 is for recognisers"):
-        export(Wish(str(nemo_models["speaker"]), tmp_path, "x", "int8"), settings)
+    with pytest.raises(InvalidOption, match="int8 is available only for recognizers"):
+        export(ExportRequest(str(nemo_models["speaker"]), tmp_path, "x", "int8"), settings)
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(nemo_models, settings, tmp_path, monkeypatch):
-    from diarist.engines.nemo.export import Wish, export
+    from diarist.engines.nemo.export import ExportRequest, export
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1_000_000))
     with pytest.raises(ModelUnavailable, match=r"needs \d+ MB .* where 1 MB are free"):
-        export(Wish(str(nemo_models["ctc"]), tmp_path, "x"), settings)
+        export(ExportRequest(str(nemo_models["ctc"]), tmp_path, "x"), settings)
     assert not (tmp_path / "x").exists()
 
 

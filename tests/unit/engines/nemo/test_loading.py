@@ -98,7 +98,7 @@ def test_is_what_nemo_makes_of_it(nemo_models, settings, name, monkeypatch, tmp_
     model = loaded.model
     assert type(model).__name__ == class_name
     assert (loaded.name, loaded.info.role, loaded.info.state) == ("mine", role, "ready")
-    assert loaded.info.licence == published_models.NOTHING_KNOWN
+    assert loaded.info.licence == published_models.UNKNOWN_LICENCE
     assert loaded.languages == ()
     assert not model.training
     assert not any(part.training for part in model.modules())
@@ -119,7 +119,7 @@ def test_says_the_same_as_nemo_makes_it_say(nemo_models, settings, sample_record
     runtime = Runtime.of(settings)
     model = load(nemo_models["tdt"], "recognition", settings).model
     monkeypatch.undo()
-    with runtime.using():
+    with runtime.inference():
         ours = [model.transcribe([samples], verbose=False)[0].text for _ in range(2)]
     theirs = type(model).restore_from(str(nemo_models["tdt"]), map_location="cpu")
     assert ours[0]
@@ -160,25 +160,25 @@ class TestRoles:
                 load(nemo_models[name], role, settings, "vad.model_path")
             words = str(caught.value)
             assert words.startswith(
-                f"The model {nemo_models[name]} (named by vad.model_path) is a {class_name}, a model"
+                f"The model {nemo_models[name]} (named by vad.model_path) is of class {class_name}, a model"
             )
-            assert f"for {own}, but a model for {role} is needed here" in words
+            assert f"for {own}, but a model for {role} is required" in words
 
     def test_a_published_model_of_another_role_is_not_even_fetched(self, settings):
-        with pytest.raises(ConfigurationError, match="The model titanet_large is a EncDecSpeakerLabelModel"):
+        with pytest.raises(ConfigurationError, match="The model titanet_large is of class EncDecSpeakerLabelModel"):
             load("titanet_large", "vad", settings)
 
     def test_a_class_that_serves_none(self, nemo_models, settings, tmp_path):
         edit = in_config("ctc_bpe_models.EncDecCTCModelBPE", "ssl_models.SpeechEncDecSelfSupervisedModel")
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", edit)
         with pytest.raises(
-            ConfigurationError, match="is a SpeechEncDecSelfSupervisedModel, but a model for recognition"
+            ConfigurationError, match="is of class SpeechEncDecSelfSupervisedModel, but a model for recognition"
         ):
             load(path, "recognition", settings)
 
     def test_no_class_at_all(self, nemo_models, settings, tmp_path):
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", in_config("\ntarget: ", "\ntarjet: "))
-        with pytest.raises(ConfigurationError, match="is of no known class"):
+        with pytest.raises(ConfigurationError, match="is of unknown class"):
             load(path, "recognition", settings)
 
 
@@ -198,7 +198,7 @@ class TestHostile:
                 tmp_path / "a.nemo",
                 lambda files, weights=weights: files.update({"model_weights.ckpt": weights.getvalue()}),
             )
-            with pytest.raises(ModelCorrupt, match="weights that are more than numbers"):
+            with pytest.raises(ModelCorrupt, match="weights that are damaged or contain more than tensors"):
                 load(path, "recognition", settings)
 
     def test_such_weights_are_a_danger_indeed(self, trace):
@@ -218,12 +218,12 @@ class TestHostile:
         part = f"_target_: {target}\n  path: {trace}\n"
         edit = in_config("\npreprocessor:\n", f"\nevil: os.mkdir\nspec_augment:\n  {part}preprocessor:\n")
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", edit)
-        with pytest.raises(ModelCorrupt, match=r"cannot be used\. .* asks for 'os\.mkdir'"):
+        with pytest.raises(ModelCorrupt, match=r"cannot be used\. .* requests 'os\.mkdir'"):
             load(path, "recognition", settings)
 
     def test_an_archive_that_writes_elsewhere(self, nemo_models, settings, tmp_path):
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", lambda files: files.update({"../evil": b"x"}))
-        with pytest.raises(ModelCorrupt, match="outside of its folder") as caught:
+        with pytest.raises(ModelCorrupt, match="outside its folder") as caught:
             load(path, "recognition", settings, "NEMO_ASR_MODEL")
         assert str(caught.value).startswith(f"The model {path} (named by NEMO_ASR_MODEL) cannot be used. ")
 
@@ -242,7 +242,7 @@ class TestDamaged:
         for share in (0, 0.1, 0.5, 0.9):
             path = tmp_path / f"{share}.nemo"
             path.write_bytes(whole[: int(len(whole.rstrip(b"\0")) * share)])
-            with pytest.raises(ModelCorrupt, match=r"is no NeMo model, or damaged|there is no model_"):
+            with pytest.raises(ModelCorrupt, match=r"is not a NeMo model, or it is damaged|it contains no model_"):
                 load(path, "recognition", settings)
 
     @pytest.mark.parametrize("weights", [b"", b"no weights", bytes(1_000)])
@@ -258,12 +258,12 @@ class TestDamaged:
             files["model_weights.ckpt"] = files["model_weights.ckpt"][:100_000]
 
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", halve)
-        with pytest.raises(ModelCorrupt, match="cannot be made from"):
+        with pytest.raises(ModelCorrupt, match="cannot be loaded from"):
             load(path, "recognition", settings)
 
     def test_weights_of_another_model(self, nemo_models, settings, tmp_path):
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", in_config("d_model: 32", "d_model: 64"))
-        with pytest.raises(ModelCorrupt, match=r"cannot be made from .* get it again"):
+        with pytest.raises(ModelCorrupt, match=r"cannot be loaded from .* download it again"):
             load(path, "recognition", settings)
 
     def test_weights_that_lack_a_part(self, nemo_models, settings, tmp_path):
@@ -275,12 +275,12 @@ class TestDamaged:
             files["model_weights.ckpt"] = stream.getvalue()
 
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", drop)
-        with pytest.raises(ModelCorrupt, match="cannot be made from"):
+        with pytest.raises(ModelCorrupt, match="cannot be loaded from"):
             load(path, "recognition", settings)
 
     def test_a_configuration_that_lacks_a_part(self, nemo_models, settings, tmp_path):
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", in_config("\nencoder:", "\nencorder:"))
-        with pytest.raises(ModelCorrupt, match="cannot be made from"):
+        with pytest.raises(ModelCorrupt, match="cannot be loaded from"):
             load(path, "recognition", settings)
 
     def test_a_tokenizer_that_is_missing(self, nemo_models, settings, tmp_path):
@@ -289,7 +289,7 @@ class TestDamaged:
                 del files[name]
 
         path = changed(nemo_models["ctc"], tmp_path / "a.nemo", drop)
-        with pytest.raises(ModelCorrupt, match="cannot be made from"):
+        with pytest.raises(ModelCorrupt, match="cannot be loaded from"):
             load(path, "recognition", settings)
 
     def test_a_good_one_after_a_bad_one(self, nemo_models, settings, tmp_path):
@@ -299,7 +299,7 @@ class TestDamaged:
         load(nemo_models["ctc"], "recognition", settings)
 
     def test_a_file_that_is_not_there(self, settings, tmp_path):
-        with pytest.raises(ModelUnavailable, match="there is no file of that path"):
+        with pytest.raises(ModelUnavailable, match="no file exists at that path"):
             load(tmp_path / "a.nemo", "recognition", settings)
 
     def test_memory_that_does_not_suffice(self, nemo_models, settings, monkeypatch):
@@ -322,7 +322,7 @@ class TestHashes:
     def test_a_wrong_one(self, nemo_models, settings):
         path = nemo_models["speaker"]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with pytest.raises(ModelCorrupt, match=f"is not the file that NEMO_SHA256 names: .*{digest}"):
+        with pytest.raises(ModelCorrupt, match=f"does not have the hash in NEMO_SHA256: .*{digest}"):
             load(path, "embedding", settings.model_copy(update={"nemo_sha256": f"{path}={'0' * 64}"}))
 
     def test_words_that_are_none(self, nemo_models, settings):
@@ -340,7 +340,7 @@ class TestNames:
         assert loaded.info.licence == "CC-BY-4.0"
         assert len(loaded.languages) == 25
 
-    def test_of_the_catalogue_from_its_cache(self, nemo_models, settings, tmp_path):
+    def test_of_the_catalog_from_its_cache(self, nemo_models, settings, tmp_path):
         folder = tmp_path / "nemo" / "titanet-l" / "digest"
         folder.mkdir(parents=True)
         shutil.copy(nemo_models["speaker"], folder / "titanet-l.nemo")
@@ -366,7 +366,7 @@ def test_the_same_answer_again(nemo_models, settings):
     answers = []
     for _ in range(2):
         model = load(nemo_models["speaker"], "embedding", settings).model
-        with runtime.using():
+        with runtime.inference():
             _, voice = model.forward(
                 input_signal=runtime.tensor(samples[None]), input_signal_length=torch.tensor([len(samples)])
             )

@@ -27,7 +27,7 @@ def test_a_model_is_known_by_each_of_its_names(reference):
 
 def test_nothing_is_known_of_the_rest():
     assert published_models.find("mine.nemo") is None
-    assert published_models.licence("mine.nemo") == published_models.NOTHING_KNOWN
+    assert published_models.licence("mine.nemo") == published_models.UNKNOWN_LICENCE
     assert published_models.languages("mine.nemo") == ()
 
 
@@ -49,9 +49,9 @@ def test_languages_that_a_name_tells(name, languages):
 
 
 def test_each_model_is_one_that_can_be_loaded():
-    stems = [published_models.stem(model.name) for model in published_models.KNOWN]
+    stems = [published_models.normalized_name(model.name) for model in published_models.PUBLISHED_MODELS]
     assert len(stems) == len(set(stems))
-    for model in published_models.KNOWN:
+    for model in published_models.PUBLISHED_MODELS:
         assert model.class_name in published_models.CLASSES[model.role], model.name
         assert model.origin.startswith("https://")
         assert model.licence

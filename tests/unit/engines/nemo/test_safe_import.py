@@ -33,7 +33,7 @@ assert "nemo" not in sys.modules, "the runtime alone does not need NeMo"
 def use(settings):
     import numpy as np
     loaded = load_model(model, "recognition", settings, runtime)
-    with runtime.using():
+    with runtime.inference():
         loaded.model.transcribe([np.zeros(16_000, dtype=np.float32)], verbose=False, timestamps=True)
 
 use(settings)
@@ -76,7 +76,7 @@ def _logger_as_it_was():
 
 @pytest.mark.usefixtures("_logger_as_it_was")
 def test_nemo_cannot_lower_the_level_itself(caplog):
-    safe_import.prepare(Settings(nemo_log_level="ERROR"))
+    safe_import.import_nemo(Settings(nemo_log_level="ERROR"))
     from nemo.utils import logging as nemo_logging
 
     nemo_logging.set_verbosity(nemo_logging.DEBUG)  # as its transcribe() does
@@ -88,9 +88,9 @@ def test_nemo_cannot_lower_the_level_itself(caplog):
 @pytest.mark.usefixtures("_logger_as_it_was")
 def test_again_changes_nothing_but_the_level(caplog):
     for level in ("ERROR", "ERROR", "WARNING"):
-        safe_import.prepare(Settings(nemo_log_level=level))
+        safe_import.import_nemo(Settings(nemo_log_level=level))
     logger = logging.getLogger("nemo_logger")
-    assert len([one for one in logger.filters if isinstance(one, safe_import._Threshold)]) == 1
+    assert len([one for one in logger.filters if isinstance(one, safe_import._LevelFilter)]) == 1
     assert logger.handlers == [], "NeMo's own keep every line in memory for ever"
     logger.warning("heard now")
     assert "heard now" in caplog.text
@@ -100,10 +100,10 @@ def test_again_changes_nothing_but_the_level(caplog):
 def test_refuses_an_environment_that_lets_weights_run_code(monkeypatch, value):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", value)
     with pytest.raises(ConfigurationError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD, which lets model files run code"):
-        safe_import.prepare(Settings())
+        safe_import.import_nemo(Settings())
 
 
 @pytest.mark.parametrize("value", ["0", "", "no"])
 def test_takes_one_that_does_not(monkeypatch, value):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", value)
-    safe_import.refuse_unsafe_loading()
+    safe_import.check_safe_loading()

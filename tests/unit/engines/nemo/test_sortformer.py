@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.sortformer import SortformerConfig, StreamingConfig
+from diarist.engines.nemo_yaml.sortformer_config import SortformerConfig, StreamingConfig
 from diarist.errors import AudioTooLong, Cancelled, ConfigurationError, InvalidOption, ModelError
 from diarist.protocols import Diarizer
 from diarist.settings import Settings, load_settings
@@ -94,7 +94,7 @@ def by_nemo(model: Any, samples: np.ndarray) -> np.ndarray:
 def make(
     path: Path,
     streaming: StreamingConfig = SHORT,
-    rule: Binarization = RULE,
+    binarization: Binarization = RULE,
     precision: str = "fp32",
     change: Callable[[Any], object] = lambda _model: None,
 ) -> Any:
@@ -107,7 +107,7 @@ def make(
     runtime = Runtime(torch.device("cpu"), precision)
     loaded = load_model(str(path), "diarization", load_settings(), runtime)
     change(loaded.model)
-    return SortformerDiarizer(loaded, runtime, SortformerConfig(rule, streaming))
+    return SortformerDiarizer(loaded, runtime, SortformerConfig(binarization, streaming))
 
 
 def run(diarizer: Diarizer, audio: Audio, progress=lambda _stage, _done: None, **hints: int) -> Diarization:
@@ -115,7 +115,7 @@ def run(diarizer: Diarizer, audio: Audio, progress=lambda _stage, _done: None, *
 
 
 def frames(diarizer: Any, samples: np.ndarray) -> np.ndarray:
-    return diarizer._hearing.probability(samples, lambda _done: None)
+    return diarizer._inference.probability(samples, lambda _done: None)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_frames_are_those_of_nemo_at_every_length(streaming, diarizer, call, sam
 
 @pytest.mark.parametrize("name", ["callhome", "dihard3"])
 def test_turns_are_those_of_nemos_diarize(streaming, call, name, tmp_path):
-    from diarist.engines.nemo_yaml.sortformer import read_config
+    from diarist.engines.nemo_yaml.sortformer_config import read_config
 
     conf = Path(__file__).parents[4] / "conf"
     config = read_config(load_settings(model_config_dir=conf, sortformer_config=name))
@@ -191,7 +191,7 @@ def test_turns_are_those_of_nemos_diarize(streaming, call, name, tmp_path):
         num_workers=0,
         verbose=False,
     )
-    diarizer = make(streaming, rule=config.rule)
+    diarizer = make(streaming, binarization=config.binarization)
     assert np.abs(frames(diarizer, call.samples) - tensor[0].numpy()).max() < 1e-5
     theirs = sorted((float(end), float(start)) for start, end, _ in map(str.split, lines))
     found = sorted((turn.span.end, turn.span.start) for turn in run(diarizer, call).turns)
@@ -286,7 +286,7 @@ def test_an_exact_number_of_speakers_is_met(either, call, wanted):
 def test_the_most_and_the_least_are_kept(diarizer, streaming, call):
     assert len(run(diarizer, call, max_speakers=2).speakers) == 2
     assert len(run(diarizer, call, max_speakers=9).speakers) == 4
-    strict = make(streaming, rule=replace(RULE, onset=0.9999, offset=0.999))
+    strict = make(streaming, binarization=replace(RULE, onset=0.9999, offset=0.999))
     assert len(run(strict, call).speakers) < 3
     assert len(run(strict, call, min_speakers=3).speakers) == 3
 
@@ -342,7 +342,7 @@ def test_the_recording_is_left_as_it_was(either, call):
 
 def test_no_step_holds_more_than_a_chunk(streaming, call):
     diarizer = make(streaming)
-    model = diarizer._hearing._model
+    model = diarizer._inference._model
     seen: list[tuple[int, int, int]] = []
     step = model.forward_streaming_step
 
@@ -380,13 +380,13 @@ def test_results_that_are_no_numbers_are_an_error(streaming, call):
     def change(model):
         model.sortformer_modules.single_hidden_to_spks.bias.data.fill_(float("nan"))
 
-    with pytest.raises(ModelError, match=r"no numbers.*fp32.*NEMO_PRECISION"):
+    with pytest.raises(ModelError, match=r"in fp32 contains values that are not finite.*NEMO_PRECISION"):
         run(make(streaming, change=change), call)
 
 
 def test_a_model_that_hears_the_whole_takes_no_long_recording(whole, diarizer):
-    assert diarizer.longest is None
-    long = Audio(np.ones(round(16_000 * (whole.longest + 1)), dtype=np.float32))
+    assert diarizer.max_duration is None
+    long = Audio(np.ones(round(16_000 * (whole.max_duration + 1)), dtype=np.float32))
     with pytest.raises(AudioTooLong, match=r"as a whole.*streaming model.*auto or clustering"):
         run(whole, long)
 
@@ -419,8 +419,8 @@ def test_it_is_loaded_as_set(streaming, call, tmp_path):
     loaded = load(settings_of(streaming, tmp_path))
     assert [model.role for model in loaded.models] == ["diarization"]
     assert loaded.device == "cpu"
-    assert loaded.part._rule.onset == 0.99
-    assert loaded.part._hearing._model.sortformer_modules.chunk_len == 62
+    assert loaded.part._binarization.onset == 0.99
+    assert loaded.part._inference._model.sortformer_modules.chunk_len == 62
     check(run(loaded.part, call), call.duration)
 
 

@@ -22,8 +22,10 @@ def probabilities(frames: int, *stretches: tuple[int, int, int, float], speakers
     return values
 
 
-def find(values: np.ndarray, least: int = 1, most: int = 4, rule: Binarization = CALLHOME) -> Diarization:
-    return TurnFinder(STEP, rule, len(values) * STEP).find(values, least, most, "sortformer")
+def find(
+    values: np.ndarray, min_speakers: int = 1, max_speakers: int = 4, binarization: Binarization = CALLHOME
+) -> Diarization:
+    return TurnFinder(STEP, binarization, len(values) * STEP).find(values, min_speakers, max_speakers, "sortformer")
 
 
 def spans(diarization: Diarization, speaker: str) -> list[tuple[float, float]]:
@@ -71,7 +73,7 @@ def test_a_turn_cut_by_the_end_is_judged_with_its_padding():
 
 
 def test_an_offset_above_the_onset_is_decided_every_10_ms():
-    found = find(probabilities(200, (0, 25, 100, 0.9)), rule=DIHARD)
+    found = find(probabilities(200, (0, 25, 100, 0.9)), binarization=DIHARD)
     # on and off by turns, so the last 10 ms are off
     assert spans(found, "SPEAKER_00") == [(1.937, 7.992)]
 
@@ -83,7 +85,7 @@ THREE = probabilities(
 
 
 def test_too_many_speakers_leave_the_most_active_and_nothing_said_is_lost():
-    found = find(THREE, most=2)
+    found = find(THREE, max_speakers=2)
     assert len(find(THREE).speakers) == 3
     assert found.speakers == ("SPEAKER_00", "SPEAKER_01")
     # the first stretch of the third goes to the first, who is more probable there, the other one to the second
@@ -95,52 +97,52 @@ def test_too_many_speakers_leave_the_most_active_and_nothing_said_is_lost():
 
 
 def test_one_speaker_says_everything():
-    found = find(THREE, least=1, most=1)
+    found = find(THREE, min_speakers=1, max_speakers=1)
     assert found.speakers == ("SPEAKER_00",)
     assert spans(found, "SPEAKER_00") == [(0.0, 24.079), (31.771, 44.079)]
 
 
 def test_the_given_probabilities_are_left_as_they_were():
     before = THREE.copy()
-    find(THREE, most=1)
-    find(THREE, least=4)
+    find(THREE, max_speakers=1)
+    find(THREE, min_speakers=4)
     assert np.array_equal(THREE, before)
 
 
-@pytest.mark.parametrize("rule", [CALLHOME, DIHARD])
+@pytest.mark.parametrize("binarization", [CALLHOME, DIHARD])
 @pytest.mark.parametrize("value", [0.5, 0.3, MIN_PROBABILITY * 1.01])
-def test_a_missing_speaker_is_found_where_the_probability_allows(rule, value):
+def test_a_missing_speaker_is_found_where_the_probability_allows(binarization, value):
     values = TWO.copy()
     values[350:400, 1] = value
-    assert len(find(values, rule=rule).speakers) == 2
-    found = find(values, least=3, rule=rule)
+    assert len(find(values, binarization=binarization).speakers) == 2
+    found = find(values, min_speakers=3, binarization=binarization)
     assert len(found.speakers) == 3
     ((start, end),) = spans(found, "SPEAKER_02")
-    assert (start, end) == pytest.approx((28.0 - rule.pad_onset, 32.0 + rule.pad_offset), abs=0.011)
+    assert (start, end) == pytest.approx((28.0 - binarization.pad_onset, 32.0 + binarization.pad_offset), abs=0.011)
     for speaker in ("SPEAKER_00", "SPEAKER_01"):
-        assert spans(found, speaker) == spans(find(values, rule=rule), speaker)
+        assert spans(found, speaker) == spans(find(values, binarization=binarization), speaker)
 
 
 def test_a_short_word_that_is_sure_comes_before_a_long_one_that_is_not():
     values = probabilities(500, (0, 0, 100, 0.9), (1, 200, 202, 0.9), (2, 300, 400, 0.5))
     assert find(values).speakers == ("SPEAKER_00",)
-    assert spans(find(values, least=2), "SPEAKER_01") == [(15.771, 16.239)]
-    assert len(find(values, least=3).speakers) == 3
+    assert spans(find(values, min_speakers=2), "SPEAKER_01") == [(15.771, 16.239)]
+    assert len(find(values, min_speakers=3).speakers) == 3
 
 
 def test_a_single_faint_frame_is_enough_where_it_is_asked_for():
     values = probabilities(500, (0, 0, 100, 0.9), (1, 200, 201, 0.15))
-    assert len(find(values, least=2).speakers) == 2
+    assert len(find(values, min_speakers=2).speakers) == 2
 
 
 def test_a_speaker_of_whom_there_is_no_sign_is_not_made_up():
-    found = find(TWO, least=4)
+    found = find(TWO, min_speakers=4)
     assert len(found.speakers) == 2
-    assert find(probabilities(100), least=2).turns == ()
+    assert find(probabilities(100), min_speakers=2).turns == ()
 
 
 def test_no_more_speakers_are_added_than_asked_for():
     values = probabilities(500, (0, 0, 100, 0.9), (1, 200, 250, 0.5), (2, 300, 400, 0.5), (3, 420, 430, 0.5))
-    found = find(values, least=2)
+    found = find(values, min_speakers=2)
     assert found.speakers == ("SPEAKER_00", "SPEAKER_01")
     assert spans(found, "SPEAKER_01") == [(23.771, 32.079)]  # who speaks the longest

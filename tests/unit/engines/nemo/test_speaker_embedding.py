@@ -55,8 +55,8 @@ def test_windows_of_any_length_give_in_batches_what_each_gives_alone(model, runt
     from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
     encoder = NemoSpeakerEncoder(model, runtime, batch)
-    assert encoder._masked
-    encoder._masked = masked
+    assert encoder._has_masked_convolutions
+    encoder._has_masked_convolutions = masked
     found = encoder.embed(call, WINDOWS, quiet)
     assert found.dtype == np.float32
     assert found.shape == (len(WINDOWS), 32)
@@ -94,7 +94,7 @@ def test_progress_rises_to_one_and_stops_the_work(model, runtime, call, masked):
     from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 
     encoder = NemoSpeakerEncoder(model, runtime, 3)
-    encoder._masked = masked
+    encoder._has_masked_convolutions = masked
     reports = []
     encoder.embed(call, WINDOWS, lambda stage, done: reports.append((stage, done)))
     assert {stage for stage, _ in reports} == {"embedding"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.nemo_yaml.diar_infer import VadConfig
+from diarist.engines.nemo_yaml.diar_infer_config import VadConfig
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.types import Audio
 
@@ -81,7 +81,7 @@ def test_less_around_the_blocks_would_show(frame_model, runtime, call):
     from diarist.engines.nemo.vad import FrameVad
 
     detector = FrameVad(frame_model.model, runtime, 4, block_frames=100)
-    detector._around //= 4
+    detector._context //= 4
     assert abs(detector.probability(call, quiet) - at_once(frame_model, call.samples)[0]).max() > 1e-5
 
 
@@ -125,12 +125,12 @@ def test_smoothing_is_what_nemo_gives(nemo_models, method, window, shift, overla
     import torch
     from nemo.collections.asr.parts.utils.vad_utils import generate_overlap_vad_seq_per_tensor
 
-    from diarist.engines.nemo.vad import smoothed
+    from diarist.engines.nemo.vad import smooth
 
     judged = np.random.default_rng(0).random(301).astype(np.float32)
     settings = {"overlap": overlap, "window_length_in_sec": window, "shift_length_in_sec": shift}
     theirs = generate_overlap_vad_seq_per_tensor(torch.from_numpy(judged), settings, method)
-    ours = smoothed(judged, VadConfig("x", window=window, shift=shift, overlap=overlap, smoothing=method))
+    ours = smooth(judged, VadConfig("x", window=window, shift=shift, overlap=overlap, smoothing=method))
     assert ours == pytest.approx(theirs.numpy(), abs=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_the_class_of_the_model_says_what_it_judges(frame_model, window_model, r
 def test_windows_of_no_length_are_refused(window_model, runtime):
     from diarist.engines.nemo.vad import speech_detector
 
-    with pytest.raises(ConfigurationError, match=r"window_length_in_sec, which is 0: give at least 0\.05"):
+    with pytest.raises(ConfigurationError, match=r"window_length_in_sec, which is 0: set it to at least 0\.05"):
         speech_detector(window_model, runtime, VadConfig("x", window=0.0), 4)
 
 
@@ -158,7 +158,7 @@ def test_a_model_of_more_than_two_kinds_of_sound_is_no_vad(nemo_models, runtime)
 
     model = load_model(str(nemo_models["segment_vad"]), "vad", load_settings(), runtime)
     model.model.cfg.labels = ["yes", "no", "maybe"]
-    with pytest.raises(ConfigurationError, match="segment_vad tells 3 kinds of sound apart"):
+    with pytest.raises(ConfigurationError, match="segment_vad has 3 classes"):
         speech_detector(model, runtime, VadConfig("x"), 4)
 
 

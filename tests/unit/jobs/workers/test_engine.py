@@ -12,7 +12,7 @@ from diarist.engines import registry
 from diarist.errors import ModelUnavailable
 from diarist.jobs.workers.engine import fetch_models, load_engine, uncataloged_models
 from diarist.models import ModelStore
-from diarist.models.catalogue import Model, ModelFile
+from diarist.models.catalog import Model, ModelFile
 
 
 def tiny_model(name: str, content: bytes) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.sortformer import SortformerConfig, StreamingConfig, read_config
+from diarist.engines.nemo_yaml.sortformer_config import SortformerConfig, StreamingConfig, read_config
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 
@@ -31,33 +31,33 @@ def read(folder: Path, text: str) -> SortformerConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "rule"),
+    ("name", "binarization"),
     [
         ("callhome", Binarization(0.641, 0.561, 0.229, 0.079, 0.511, 0.296)),
         ("dihard3", Binarization(0.56, 1.0, 0.063, 0.002, 0.007, 0.151)),
     ],
 )
-def test_the_configurations_that_come_with_diarist(name, rule):
+def test_the_configurations_that_come_with_diarist(name, binarization):
     config = read_config(load_settings(model_config_dir=CONF, sortformer_config=name))
-    assert config.rule == rule
+    assert config.binarization == binarization
     assert config.streaming == StreamingConfig(340, 1, 40, 40, 300, 188)
 
 
 def test_they_are_found_wherever_diarist_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_config(load_settings()).rule.onset == 0.641
+    assert read_config(load_settings()).binarization.onset == 0.641
 
 
 def test_a_post_processing_file_of_nemos_works_as_it_is(tmp_path):
     config = read(tmp_path, NEMO_FILE)
-    assert config.rule == Binarization(0.53, 0.49, 0.23, 0.01, 0.42, 0.34)
+    assert config.binarization == Binarization(0.53, 0.49, 0.23, 0.01, 0.42, 0.34)
     assert config.streaming == StreamingConfig()
 
 
 def test_what_is_given_counts_and_the_rest_is_the_default(tmp_path):
     config = read(tmp_path, "parameters: {onset: 1}\nstreaming: {chunk_len: 6, chunk_right_context: 7}\n")
-    assert config.rule == Binarization(onset=1.0)
-    assert isinstance(config.rule.onset, float)
+    assert config.binarization == Binarization(onset=1.0)
+    assert isinstance(config.binarization.onset, float)
     assert config.streaming == StreamingConfig(chunk_len=6, chunk_right_context=7)
 
 
@@ -74,7 +74,7 @@ def test_what_is_given_counts_and_the_rest_is_the_default(tmp_path):
         ("parameters: {onset: .nan}", "from 0 to 1"),
         ("parameters: {min_duration_on: -1}", "from 0 to 60"),
         ("streaming: {chunk_len: 0}", "from 1 to 2000"),
-        ("streaming: {chunk_len: 3.5}", "whole number"),
+        ("streaming: {chunk_len: 3.5}", "an integer"),
         ("streaming: {chunk_len: 100000}", "from 1 to 2000"),
         ("parameters: [0.5]", "parameters"),
         ("just words", "text"),

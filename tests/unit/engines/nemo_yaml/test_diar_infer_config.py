@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml import diar_infer
-from diarist.engines.nemo_yaml.diar_infer import SCHEMA, ScaleConfig, read_config
-from diarist.engines.nemo_yaml.validation import shipped_folder
+from diarist.engines.nemo_yaml import diar_infer_config
+from diarist.engines.nemo_yaml.diar_infer_config import SCHEMA, ScaleConfig, read_config
+from diarist.engines.nemo_yaml.schema_validation import shipped_folder
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 from support.strategies import patient
@@ -53,11 +53,11 @@ def changed(path, value):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_those_that_come_with_diarist_are_found_where_no_folder_is(name, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    diar_infer._say_without_effect.cache_clear()
+    diar_infer_config._warn_without_effect.cache_clear()
     config = read_config(load_settings(diar_config=name))
     assert config.asr_model == "nvidia/parakeet-tdt-0.6b-v3"
-    assert [scale.weight for scale in config.voices.scales] == [1.0] * len(config.voices.scales)
-    assert all(scale.shift == scale.window / 2 for scale in config.voices.scales)
+    assert [scale.weight for scale in config.speaker_embeddings.scales] == [1.0] * len(config.speaker_embeddings.scales)
+    assert all(scale.shift == scale.window / 2 for scale in config.speaker_embeddings.scales)
     assert caplog.records == []
 
 
@@ -65,10 +65,10 @@ def test_the_published_values_are_kept():
     meeting, telephonic, general = (
         read_config(load_settings(diar_config=name, model_config_dir=shipped_folder())) for name in SHIPPED
     )
-    assert [scale.window for scale in meeting.voices.scales] == [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
-    assert [scale.window for scale in telephonic.voices.scales] == [1.5, 1.25, 1.0, 0.75, 0.5]
-    assert [scale.window for scale in general.voices.scales] == [1.9, 1.2, 0.5]
-    assert general.vad.rule == Binarization(0.5, 0.3, 0.2, 0.2, 0.5, 0.5)
+    assert [scale.window for scale in meeting.speaker_embeddings.scales] == [3.0, 2.5, 2.0, 1.5, 1.0, 0.5]
+    assert [scale.window for scale in telephonic.speaker_embeddings.scales] == [1.5, 1.25, 1.0, 0.75, 0.5]
+    assert [scale.window for scale in general.speaker_embeddings.scales] == [1.9, 1.2, 0.5]
+    assert general.vad.binarization == Binarization(0.5, 0.3, 0.2, 0.2, 0.5, 0.5)
     assert (telephonic.vad.window, telephonic.vad.smoothing) == (0.15, "median")
     assert [config.clustering.sparse_search_volume for config in (meeting, telephonic, general)] == [30, 30, 10]
     assert {config.clustering.max_num_speakers for config in (meeting, telephonic, general)} == {8}
@@ -91,7 +91,7 @@ def test_every_key_that_is_known_is_in_each_with_a_comment(name):
 
 
 def test_a_file_as_nemo_has_always_had_them_works(read, caplog):
-    diar_infer._say_without_effect.cache_clear()
+    diar_infer_config._warn_without_effect.cache_clear()
     text = """
 name: &name "ClusterDiarizer"
 num_workers: 1
@@ -127,9 +127,9 @@ diarizer:
 """
     config = read(text)
     assert config.batch_size == 32
-    assert config.vad.rule == Binarization(0.1, 0.2, 0.1, 0.0, 0.0, 0.2)
+    assert config.vad.binarization == Binarization(0.1, 0.2, 0.1, 0.0, 0.0, 0.2)
     assert config.vad.smoothing == "median"
-    assert config.voices.scales == (ScaleConfig(1.5, 0.75, 0.5), ScaleConfig(0.5, 0.25, 1.0))
+    assert config.speaker_embeddings.scales == (ScaleConfig(1.5, 0.75, 0.5), ScaleConfig(0.5, 0.25, 1.0))
     assert config.clustering.max_num_speakers == 12
     assert config.clustering.maj_vote_spk_count is True
     assert config.asr_model == "stt_en_citrinet_1024"
@@ -143,7 +143,7 @@ def test_one_scale_may_be_written_as_numbers(read):
     content = changed("diarizer.speaker_embeddings.parameters", {
         "window_length_in_sec": 2, "shift_length_in_sec": 1, "multiscale_weights": None,
     })  # fmt: skip
-    assert read(content).voices.scales == (ScaleConfig(2.0, 1.0, 1.0),)
+    assert read(content).speaker_embeddings.scales == (ScaleConfig(2.0, 1.0, 1.0),)
 
 
 def test_a_path_is_meant_from_where_the_file_lies(read, tmp_path):
@@ -158,44 +158,52 @@ def test_a_value_may_stand_for_another(read):
     content["diarizer"]["vad"]["parameters"] = {"onset": 0.7, "offset": "${diarizer.vad.parameters.onset}"}
     config = read(content)
     assert config.asr_model == "stt_en_citrinet_large"
-    assert config.vad.rule.offset == 0.7
+    assert config.vad.binarization.offset == 0.7
 
 
-FAULTS = [
-    ("diarizer.vad.paramters", {}, r"diarizer\.vad\.paramters is not known: diarizer\.vad\.parameters may be meant"),
-    ("diarizer.clustering.parameters.max_speakers", 3, r"max_speakers is not known: .*max_num_speakers may be meant"),
+INVALID_FILES = [
+    (
+        "diarizer.vad.paramters",
+        {},
+        r"diarizer\.vad\.paramters is unknown: the most similar key is diarizer\.vad\.parameters",
+    ),
+    (
+        "diarizer.clustering.parameters.max_speakers",
+        3,
+        r"max_speakers is unknown: the most similar key is .*max_num_speakers",
+    ),
     ("diarizer.onset", 0.5, r"it belongs at diarizer\.vad\.parameters\.onset"),
-    ("diarizer.asr.parameters.qqq", 1, r"qqq is not known: what there is here: asr_based_vad"),
-    ("diarizer.vad.model_path", None, r"model_path is null: must be a model"),
-    ("diarizer.vad.model_path", 7, r"model_path is 7: must be a name or a path"),
+    ("diarizer.asr.parameters.qqq", 1, r"qqq is unknown: the keys here are asr_based_vad"),
+    ("diarizer.vad.model_path", None, r"model_path is null: it must be a model"),
+    ("diarizer.vad.model_path", 7, r"model_path is 7: it must be a name or a path"),
     ("diarizer.vad.model_path", "???", r"model_path is \?\?\?"),
     ("diarizer.vad", None, r"diarizer\.vad\.model_path is missing: give the name"),
-    ("diarizer.vad", "x", r"diarizer\.vad is text: needs keys of its own: model_path"),
-    ("diarizer.vad.parameters.onset", 1.5, r"onset is 1\.5: must be a number from 0 to 1"),
-    ("diarizer.vad.parameters.onset", "0.5", r"onset is '0\.5': must be a number"),
-    ("diarizer.vad.parameters.onset", True, r"onset is True: must be a number"),
+    ("diarizer.vad", "x", r"diarizer\.vad is text: it must have keys of its own: model_path"),
+    ("diarizer.vad.parameters.onset", 1.5, r"onset is 1\.5: it must be a number from 0 to 1"),
+    ("diarizer.vad.parameters.onset", "0.5", r"onset is '0\.5': it must be a number"),
+    ("diarizer.vad.parameters.onset", True, r"onset is True: it must be a number"),
     ("diarizer.vad.parameters.onset", float("nan"), r"onset is nan"),
     ("diarizer.vad.parameters.min_duration_off", float("inf"), r"min_duration_off is inf"),
-    ("diarizer.vad.parameters.smoothing", True, r"smoothing is True: must be false or 'median' or 'mean'"),
-    ("diarizer.vad.parameters.shift_length_in_sec", 0, r"must be a number above 0"),
-    ("diarizer.vad.parameters.scale", "relative", r"scale is 'relative': must be 'absolute'"),
-    ("sample_rate", 8000, r"sample_rate is 8000: must be 16000"),
-    ("batch_size", 0, r"batch_size is 0: must be a whole number"),
-    ("batch_size", 2.5, r"batch_size is 2\.5: must be a whole number"),
-    ("batch_size", "${nothing}", r"refers to \$\{nothing\}, which is no key of this file"),
-    ("batch_size", "${oc.env:HOME}", r"refers to \$\{oc\.env:HOME\}, which is no key of this file"),
+    ("diarizer.vad.parameters.smoothing", True, r"smoothing is True: it must be false or 'median' or 'mean'"),
+    ("diarizer.vad.parameters.shift_length_in_sec", 0, r"it must be a number above 0"),
+    ("diarizer.vad.parameters.scale", "relative", r"scale is 'relative': it must be 'absolute'"),
+    ("sample_rate", 8000, r"sample_rate is 8000: it must be 16000"),
+    ("batch_size", 0, r"batch_size is 0: it must be an integer"),
+    ("batch_size", 2.5, r"batch_size is 2\.5: it must be an integer"),
+    ("batch_size", "${nothing}", r"refers to \$\{nothing\}, which is not a key of this file"),
+    ("batch_size", "${oc.env:HOME}", r"refers to \$\{oc\.env:HOME\}, which is not a key of this file"),
     ("batch_size", "${batch_size}", r"refers back to itself"),
-    ("diarizer.asr.model_path", "${a${b}}", r"is no key of this file|cannot be resolved"),
-    ("diarizer.clustering.parameters.max_num_speakers", 101, r"must be a whole number from 1 to 100"),
+    ("diarizer.asr.model_path", "${a${b}}", r"is not a key of this file|cannot be resolved"),
+    ("diarizer.clustering.parameters.max_num_speakers", 101, r"it must be an integer from 1 to 100"),
     (
         "diarizer.clustering.parameters",
         {"chunk_cluster_count": 200, "embeddings_per_chunk": 200},
-        r"chunk_cluster_count is 200: must be below embeddings_per_chunk, 200",
+        r"chunk_cluster_count is 200: it must be below embeddings_per_chunk, 200",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": [1.5, 1], "shift_length_in_sec": [0.75], "multiscale_weights": [1, 1]},
-        r"gives 2 of window_length_in_sec, 1 of shift_length_in_sec and 2 of multiscale_weights",
+        r"has 2 values of window_length_in_sec, 1 of shift_length_in_sec and 2 of multiscale_weights",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
@@ -205,23 +213,23 @@ FAULTS = [
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": [1, 1], "shift_length_in_sec": [0.5, 0.4]},
-        r"names a length twice",
+        r"contains a length twice",
     ),
     (
         "diarizer.speaker_embeddings.parameters",
         {"window_length_in_sec": 1, "shift_length_in_sec": 0.5, "multiscale_weights": [0]},
         r"0 for every scale",
     ),
-    ("diarizer.speaker_embeddings.parameters", {"window_length_in_sec": []}, r"must be at least one number"),
+    ("diarizer.speaker_embeddings.parameters", {"window_length_in_sec": []}, r"it must be at least one number"),
     (
         "diarizer.vad.parameters",
         {"window_length_in_sec": 0.15, "shift_length_in_sec": 0.1, "smoothing": "mean", "overlap": 0.9},
-        r"overlap is 0\.9: windows that overlap by so much",
+        r"overlap is 0\.9: with this overlap windows",
     ),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "message"), FAULTS)
+@pytest.mark.parametrize(("key", "value", "message"), INVALID_FILES)
 def test_what_cannot_be_is_named_with_its_file_and_key(read, tmp_path, key, value, message):
     with pytest.raises(ConfigurationError, match=message) as raised:
         read(changed(key, value))
@@ -231,13 +239,13 @@ def test_what_cannot_be_is_named_with_its_file_and_key(read, tmp_path, key, valu
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "is not YAML"),
-        ("- a\n- b", "holds a list"),
-        ("", "holds nothing"),
-        ("just words", "holds text"),
-        ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
-        ("a: 2024-13-45", "is not YAML"),
-        ("[" * 5_000, "is not YAML"),
+        ("a: [", "is not valid YAML"),
+        ("- a\n- b", "contains a list"),
+        ("", "contains nothing"),
+        ("just words", "contains text"),
+        ("a: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML"),
+        ("[" * 5_000, "is not valid YAML"),
     ],
 )
 def test_what_is_no_configuration_at_all(read, text, message):
@@ -263,7 +271,7 @@ def test_a_file_that_is_not_there_tells_which_are(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_set_is_all_there_is(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"no diar_infer_meeting\.yaml in .*: put it there\."):
+    with pytest.raises(ConfigurationError, match=r"no diar_infer_meeting\.yaml in .*: create it\."):
         read_config(load_settings(model_config_dir=tmp_path))
 
 
@@ -300,6 +308,6 @@ def test_a_value_of_any_kind_is_taken_or_refused_in_words(tmp_path_factory, key,
     except ConfigurationError as error:
         named = str(error)
     else:
-        assert config.voices.scales
+        assert config.speaker_embeddings.scales
         named = config.vad.model and "diar_infer_own.yaml"
     assert "diar_infer_own.yaml" in named

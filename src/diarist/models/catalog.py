@@ -1,4 +1,4 @@
-"""What models there are: read from ``catalogue.toml``."""
+"""The catalog of models that Diarist can download, which is read from ``catalog.toml``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ GraphName = Literal["segmentation", "campplus"]
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel on a package index."""
+    """Represents a wheel on a package index."""
 
     requirement: str
-    """``name==version``."""
+    """The requirement in the form ``name==version``."""
 
     size_bytes: int
     python: str | None = None
-    """A version of Python that there is a wheel for, where the wheel is not for any."""
+    """A version of Python for which a wheel exists; None if the wheel is for any version."""
 
     platform: str | None = None
-    """A platform tag that there is a wheel for, where the wheel is not for any."""
+    """A platform tag for which a wheel exists; None if the wheel is for any platform."""
 
     @property
     def distribution(self) -> str:
@@ -39,13 +39,13 @@ class Wheel:
 
     @property
     def pattern(self) -> str:
-        """What the names of its files look like."""
+        """The glob pattern of its file names."""
         return f"{self.distribution.replace('-', '_')}-{self.version}-*.whl"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a model file: one file in a wheel."""
+    """Represents a part of a model file, which is one file in a wheel."""
 
     wheel: Wheel
     path: str
@@ -53,18 +53,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file of a model."""
+    """Represents one file of a model."""
 
     name: str
     size_bytes: int
     sha256: str
     parts: tuple[Part, ...]
-    """In order; joined they are the file."""
+    """The parts whose concatenation is the file, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model: what it is, whose it is, and its files."""
+    """Represents one model with its license, origin and files."""
 
     name: str
     role: str
@@ -72,20 +72,20 @@ class Model:
 
     licence: str
     holder: str
-    """Who holds the rights to the weights."""
+    """The holder of the rights to the weights."""
 
     origin: str
-    """Address of the page that the publisher keeps of it."""
+    """The URL of the publisher's page."""
 
     files: tuple[ModelFile, ...]
     revision: str | None = None
-    """The publisher's revision that the files are of, where one is known."""
+    """The publisher's revision of the files, if it is known."""
 
     hub: str | None = None
-    """Repository on the model hub."""
+    """The repository on the model hub, if there is one."""
 
     graph: GraphName | None = None
-    """The ONNX graph to build from the first file, where the file itself is not what is loaded."""
+    """The ONNX graph to build from the first file; None if the files are loaded directly."""
 
     @property
     def size_bytes(self) -> int:
@@ -93,17 +93,17 @@ class Model:
 
 
 @cache
-def catalogue() -> Mapping[str, Model]:
-    """Every model by name, in the order of the file."""
-    return parse(resources.files("diarist.models").joinpath("catalogue.toml").read_text(encoding="utf-8"))
+def load_catalog() -> Mapping[str, Model]:
+    """Return every model by name, in the order of ``catalog.toml``."""
+    return parse_catalog(resources.files("diarist.models").joinpath("catalog.toml").read_text(encoding="utf-8"))
 
 
-def parse(text: str) -> Mapping[str, Model]:
-    """The models of a catalogue in TOML (its form is described in ``catalogue.toml``).
+def parse_catalog(text: str) -> Mapping[str, Model]:
+    """Parse a catalog in TOML and return its models by name; ``catalog.toml`` describes the format.
 
     Raises:
-        ValueError: not TOML.
-        KeyError: an entry lacks a field, or names a wheel that is not there.
+        ValueError: If the text is not TOML.
+        KeyError: If an entry lacks a field or refers to a wheel that is not listed.
     """
     tables = tomllib.loads(text)
     wheels = {
@@ -136,19 +136,19 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Model:
     )
 
 
-def find(name: str, models: Mapping[str, Model]) -> Model:
-    """The model of that name.
+def find_model(name: str, models: Mapping[str, Model]) -> Model:
+    """Return the model with this name.
 
     Raises:
-        ModelUnavailable: there is none.
+        ModelUnavailable: If there is none.
     """
     if name not in models:
-        raise ModelUnavailable(f"There is no model {name!r}: there are {', '.join(models)}.")
+        raise ModelUnavailable(f"There is no model {name!r}. The models are {', '.join(models)}.")
     return models[name]
 
 
 def required(settings: Settings) -> tuple[str, ...]:
-    """The names of the models of the catalogue that the engine of these settings needs."""
-    diarizer = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
-    recognizer = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
-    return (*diarizer, *recognizer)
+    """Return the names of the models in the catalog that the engine needs with these settings."""
+    diarizer_models = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
+    recognizer_models = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
+    return (*diarizer_models, *recognizer_models)

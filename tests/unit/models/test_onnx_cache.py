@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models import ModelStore, catalogue, onnx_cache
-from diarist.models.catalogue import Model, ModelFile
+from diarist.models import ModelStore, load_catalog, onnx_cache
+from diarist.models.catalog import Model, ModelFile
 from diarist.models.integrity import sha256_of
 from unit.models import weights
 from unit.models.fake_files import write_checkpoint
@@ -21,7 +21,7 @@ from unit.models.fake_files import write_checkpoint
 
 def model_of(checkpoint: Path) -> Model:
     file = ModelFile(checkpoint.name, checkpoint.stat().st_size, sha256_of(checkpoint), ())
-    return replace(catalogue()["segmentation-3.0"], files=(file,), hub=None)
+    return replace(load_catalog()["segmentation-3.0"], files=(file,), hub=None)
 
 
 @pytest.fixture(scope="module")
