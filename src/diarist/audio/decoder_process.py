@@ -27,12 +27,12 @@ from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed
 
 log = logging.getLogger(__name__)
 
-_REFUSALS: dict[str, type[AudioError]] = {
+_AUDIO_ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
 }
-_TICK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _MAX_JSON_BYTES = 65_536
-_HONEST_PART = 0.25
+_MIN_SUSPECT_FRACTION = 0.25
 """A file below this part of the memory limit cannot need all of it: the largest that FFmpeg holds at once is a picture
 or an index, which lies in the file."""
 
@@ -67,32 +67,32 @@ class Report:
     format: str
     """FFmpeg's name of the container."""
 
-    stated: float | None
+    track_duration: float | None
     """Seconds that the header gives the track."""
 
-    stated_file: float | None
+    file_duration: float | None
     """Seconds that the header gives the longest track."""
 
-    position: float
+    decoded_duration: float
     """Seconds that were decoded, with the gaps that were filled."""
 
-    last: float
+    last_timestamp: float
     """Seconds up to the last time stamp of any track."""
 
-    cut: bool
+    truncated: bool
     """Reading stopped at damage."""
 
-    last_byte: int
+    last_packet_offset: int
     """Where in the file the last packet of any track begins."""
 
     packets: int
-    failed: int
+    failed_packets: int
     """Packets that could not be decoded."""
 
-    good_bytes: int
+    decoded_bytes: int
     """Size of the packets that could be decoded."""
 
-    bytes: int | None
+    expected_bytes: int | None
     """What the packets should fill, in containers that are nothing but packets."""
 
 
@@ -100,19 +100,19 @@ Message: TypeAlias = Opened | Block | Silence | Report
 
 
 @contextmanager
-def messages(
+def decoder_messages(
     recording: int,
     header: Header,
     *,
     max_duration_s: float,
     timeout_s: float,
     memory_mb: int,
-    tick: Callable[[float], None],
+    on_progress: Callable[[float], None],
 ) -> Iterator[Iterator[Message]]:
     """What a fresh process makes of the file open on the descriptor ``recording``, message by message.
 
-    ``tick`` is called with the part that is done (0..1) about ten times a second, also while nothing arrives; what it
-    raises goes through. The process and its group are dead when the context ends, however it ends.
+    ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, also while nothing
+    arrives; what it raises goes through. The process and its group are dead when the context ends, however it ends.
 
     Raises:
         AudioError: the process refused the recording.
@@ -127,7 +127,7 @@ def messages(
         "kind": header.kind,
         "size_bytes": header.size_bytes,
         "tag_bytes": header.tag_bytes,
-        "counts_frames": header.counts_frames,
+        "states_length": header.states_length,
         "max_duration_s": max_duration_s,
         "memory_bytes": memory_mb * 2**20,
         "cpu_s": math.ceil(timeout_s) + 5,
@@ -139,7 +139,7 @@ def messages(
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
     )  # fmt: skip
     try:
-        yield _Reader(process, header.size_bytes, timeout_s, memory_mb, tick).read()
+        yield _Reader(process, header.size_bytes, timeout_s, memory_mb, on_progress).read()
     finally:
         with suppress(ProcessLookupError, PermissionError):  # not yet waited for, so the number is still its own
             os.killpg(process.pid, signal.SIGKILL)
@@ -155,7 +155,7 @@ class _Reader:
         size_bytes: int,
         timeout_s: float,
         memory_mb: int,
-        tick: Callable[[float], None],
+        on_progress: Callable[[float], None],
     ) -> None:
         assert process.stdout is not None
         self._process = process
@@ -166,59 +166,61 @@ class _Reader:
         self._size_bytes = size_bytes
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
-        self._tick = tick
-        self._ticked = 0.0
+        self._on_progress = on_progress
+        self._last_progress = 0.0
         self._done = 0.0
 
     def read(self) -> Iterator[Message]:
         while True:
-            kind, channels, length, done = decoder_program.MESSAGE.unpack(self._take(decoder_program.MESSAGE.size))
+            kind, channels, length, done = decoder_program.MESSAGE.unpack(
+                self._read_exactly(decoder_program.MESSAGE.size)
+            )
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
             if (
                 kind == b"S"
                 and 1 <= channels <= decoder_program.MAX_CHANNELS
                 and length <= decoder_program.BLOCK_SAMPLES
             ):
-                block = np.frombuffer(self._take(length * channels * 4), dtype=np.float32)
+                block = np.frombuffer(self._read_exactly(length * channels * 4), dtype=np.float32)
                 yield Block(block.reshape(length, channels))
             elif kind == b"Z" and length <= decoder_program.BLOCK_SAMPLES:
                 yield Silence(length)
             elif kind in {b"O", b"E", b"D"} and length <= _MAX_JSON_BYTES:
-                facts = json.loads(self._take(length))
+                fields = json.loads(self._read_exactly(length))
                 if kind == b"E":
-                    raise self._refusal(facts["code"], facts["message"])
+                    raise self._error_for(fields["code"], fields["message"])
                 if kind == b"D":
-                    yield Report(**facts)
+                    yield Report(**fields)
                     return
-                log.debug("decoding %s in %s", facts["codec"], facts["format"])
-                yield Opened(facts["duration"])
+                log.debug("decoding %s in %s", fields["codec"], fields["format"])
+                yield Opened(fields["duration"])
             else:
                 raise DecoderFailed("The decoder gave an answer that makes no sense. Try another format, such as WAV.")
 
-    def _take(self, size: int) -> bytearray:
-        taken = bytearray(size)
-        view = memoryview(taken)
+    def _read_exactly(self, size: int) -> bytearray:
+        received = bytearray(size)
+        view = memoryview(received)
         while view:
             now = time.monotonic()
-            if now >= self._ticked + _TICK_S:
-                self._ticked = now
-                self._tick(self._done)
+            if now >= self._last_progress + _POLL_INTERVAL_S:
+                self._last_progress = now
+                self._on_progress(self._done)
             if now >= self._deadline:
                 raise DecoderFailed(
                     f"Decoding took longer than {self._timeout_s:g} s (DECODE_TIMEOUT_S) and was stopped. Send a "
                     "shorter recording, or convert it to WAV first."
                 )
-            if self._poll.poll(min(self._deadline - now, _TICK_S) * 1000):
+            if self._poll.poll(min(self._deadline - now, _POLL_INTERVAL_S) * 1000):
                 count = os.readv(self._pipe, [view])
                 if count == 0:
-                    raise self._death()
+                    raise self._exit_error()
                 view = view[count:]
-        return taken
+        return received
 
-    def _refusal(self, code: str, message: str) -> AudioError | DecoderFailed:
-        if code in _REFUSALS:
-            return _REFUSALS[code](message)
-        if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _HONEST_PART:
+    def _error_for(self, code: str, message: str) -> AudioError | DecoderFailed:
+        if code in _AUDIO_ERRORS:
+            return _AUDIO_ERRORS[code](message)
+        if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _MIN_SUSPECT_FRACTION:
             return CorruptAudio(
                 f"Decoding it needs more than {self._memory_mb} MB of memory, which its size does not explain: its "
                 "header is damaged. Export it again, as WAV or FLAC."
@@ -231,7 +233,7 @@ class _Reader:
         log.error("the decoder failed: %r", message)
         return DecoderFailed("The decoder failed on this recording. Convert it to WAV or FLAC and send it again.")
 
-    def _death(self) -> DecoderFailed:
+    def _exit_error(self) -> DecoderFailed:
         try:
             status = self._process.wait(timeout=max(0.1, min(5.0, self._deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
@@ -241,6 +243,6 @@ class _Reader:
         return DecoderFailed(f"The decoder {reason} on this recording. Convert it to WAV or FLAC and send it again.")
 
 
-def facts_of(report: Report) -> dict[str, Any]:
+def report_fields(report: Report) -> dict[str, Any]:
     """For the log."""
     return {name: getattr(report, name) for name in report.__slots__}

@@ -14,7 +14,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"NIST_1A", "NIST SPHERE"),
 )  # fmt: skip
 
-_STAND_IN_BYTES = 2**31 - 2**16
+_PLACEHOLDER_BYTES = 2**31 - 2**16
 """Writers that cannot go back leave a size from here on up (2^31, 2^32 - 1, 2^63 - 1), or 0: a stand-in."""
 
 _MAX_CHUNKS = 20_000
@@ -34,10 +34,10 @@ class Header:
     tag_bytes: int
     """Size of the ID3v2 tag at the start."""
 
-    counts_frames: bool
+    states_length: bool
     """Whether an MP3 file states its length (Xing, Info or VBRI header)."""
 
-    promised_bytes: int | None
+    stated_bytes: int | None
     """How large the file should be, where its header says so."""
 
     @classmethod
@@ -49,7 +49,7 @@ class Header:
         first = os.pread(recording, 8_192, tag)
         counts = any(name in first for name in (b"Xing", b"Info", b"VBRI"))
         size = os.fstat(recording).st_size
-        return cls(kind, size, tag, counts, _promised_bytes(recording, kind, size))
+        return cls(kind, size, tag, counts, _stated_bytes(recording, kind, size))
 
 
 def _tag_bytes(head: bytes) -> int:
@@ -62,7 +62,7 @@ def _tag_bytes(head: bytes) -> int:
     return size + (20 if head[5] & 0x10 else 10)
 
 
-def _promised_bytes(recording: int, kind: str | None, size: int) -> int | None:
+def _stated_bytes(recording: int, kind: str | None, size: int) -> int | None:
     # FFmpeg cuts the durations of these to the size that it finds, so that a file cut in half looks whole.
     if kind == "WAV":
         return _wav_bytes(recording, size)
@@ -79,7 +79,7 @@ def _promised_bytes(recording: int, kind: str | None, size: int) -> int | None:
 
 
 def _end(start: int, length: int) -> int | None:
-    return start + length if 0 < length < _STAND_IN_BYTES else None
+    return start + length if 0 < length < _PLACEHOLDER_BYTES else None
 
 
 def _wav_bytes(recording: int, size: int) -> int | None:

@@ -15,7 +15,7 @@ from diarist.errors import StorageFull
 from diarist.scratch import disk_full
 from diarist.types import SAMPLE_RATE, Samples
 
-_MIN_SAMPLES = 60 * SAMPLE_RATE
+_MIN_CAPACITY_SAMPLES = 60 * SAMPLE_RATE
 _BLOCK_SAMPLES = 60 * SAMPLE_RATE
 """What is written of silence at a time."""
 
@@ -26,22 +26,22 @@ class SampleBuffer:
     """Mono float32 samples, appended block by block.
 
     In memory, growing and trimming resize in place: for large rows the C library moves pages, it does not copy them.
-    Untouched room costs address space alone. Beyond ``most_in_memory`` samples all of them go to a file without a
+    Untouched room costs address space alone. Beyond ``max_in_memory`` samples all of them go to a file without a
     name, which the system removes with the last that uses it, whatever happens to the process.
 
     Args:
-        room_samples: how many will probably come.
-        most_in_memory: how many may lie in memory; None where all may.
+        expected_samples: how many will probably come.
+        max_in_memory: how many may lie in memory; None where all may.
         folder: where the file is; None is the system's folder for such files.
     """
 
-    def __init__(self, room_samples: int = 0, most_in_memory: int | None = None, folder: Path | None = None) -> None:
-        self._most_in_memory = most_in_memory
+    def __init__(self, expected_samples: int = 0, max_in_memory: int | None = None, folder: Path | None = None) -> None:
+        self._max_in_memory = max_in_memory
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._length = 0
-        fits = most_in_memory is None or room_samples <= most_in_memory
-        self._data: Samples = np.empty(max(room_samples, _MIN_SAMPLES) if fits else 0, dtype=np.float32)
+        fits = max_in_memory is None or expected_samples <= max_in_memory
+        self._data: Samples = np.empty(max(expected_samples, _MIN_CAPACITY_SAMPLES) if fits else 0, dtype=np.float32)
 
     def __len__(self) -> int:
         return self._length
@@ -70,7 +70,7 @@ class SampleBuffer:
         if file is None:
             data.resize(length, refcheck=False)
             return data
-        with file, _room():  # the mapping holds on to the file
+        with file, _storage_errors():  # the mapping holds on to the file
             mapped = mmap.mmap(file.fileno(), length * _VALUE_BYTES, access=mmap.ACCESS_READ)
         return np.ndarray(length, dtype=np.float32, buffer=mapped)
 
@@ -85,8 +85,8 @@ class SampleBuffer:
         if self._file is not None:
             return False
         needed = self._length + more
-        if self._most_in_memory is not None and needed > self._most_in_memory:
-            with _room():
+        if self._max_in_memory is not None and needed > self._max_in_memory:
+            with _storage_errors():
                 # Not buffered: there is nothing left to write, and to fail, when it is closed.
                 self._file = tempfile.TemporaryFile(buffering=0, prefix="diarist-", dir=self._folder)  # noqa: SIM115
             self._write(self._data[: self._length])
@@ -94,19 +94,19 @@ class SampleBuffer:
             return False
         if needed > len(self._data):
             # No view of the row is ever handed out before it is complete, so none can dangle.
-            self._data.resize(max(needed, len(self._data) * 5 // 4, _MIN_SAMPLES), refcheck=False)
+            self._data.resize(max(needed, len(self._data) * 5 // 4, _MIN_CAPACITY_SAMPLES), refcheck=False)
         return True
 
     def _write(self, samples: Samples) -> None:
         assert self._file is not None
-        left = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
-        with _room():
-            while left:
-                left = left[self._file.write(left) :]
+        remaining = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+        with _storage_errors():
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -83,13 +83,13 @@ class Diarist(click.Group):
             click.echo(f"diarist: {printable(str(error))}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:
-            _leave_closed_pipe()
+            _exit_on_closed_pipe()
         except KeyboardInterrupt:
             click.echo("diarist: stopped", err=True)
             ctx.exit(INTERRUPTED)
 
 
-def _leave_closed_pipe() -> NoReturn:
+def _exit_on_closed_pipe() -> NoReturn:
     # What is still buffered has no reader; without this the interpreter would complain of it at its own end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(PIPE_CLOSED)

@@ -11,7 +11,7 @@ from diarist.cli import FAILED, printable
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 
-COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 @click.command()
@@ -27,21 +27,21 @@ def doctor(as_json: bool) -> None:
 
     findings: dict[str, Finding] = {}
 
-    def tell(name: str, finding: Finding) -> None:
+    def report(name: str, finding: Finding) -> None:
         findings[name] = finding
         if not as_json:
-            level = click.style(f"{finding.level:<8}", fg=COLOURS[finding.level])
+            level = click.style(f"{finding.level:<8}", fg=COLORS[finding.level])
             click.echo(f"{level} {name}: {printable(finding.message)}")
 
     try:
         settings = load_settings()
-    except ConfigurationError as fault:
-        tell("settings", error(str(fault)))
+    except ConfigurationError as exc:
+        report("settings", error(str(exc)))
     else:
-        tell("settings", Finding("ok", f"read, ENGINE is {settings.engine}"))
+        report("settings", Finding("ok", f"read, ENGINE is {settings.engine}"))
         for name, finding in run_checks(settings):
-            tell(name, finding)
-    worst = max((finding.level for finding in findings.values()), key=tuple(COLOURS).index)
+            report(name, finding)
+    worst = max((finding.level for finding in findings.values()), key=tuple(COLORS).index)
     if as_json:
         rows = [{"check": name, "level": each.level, "message": each.message} for name, each in findings.items()]
         click.echo(json.dumps({"result": worst, "findings": rows}, indent=2))

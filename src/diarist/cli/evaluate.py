@@ -15,14 +15,14 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
-    from diarist.cli.progress_display import Reporter
-    from diarist.cli.transcribe import Prepare, Transcriber
+    from diarist.cli.progress_display import ProgressReporter
+    from diarist.cli.transcribe import LoadTranscriber, Transcriber
+    from diarist.evaluation.hypotheses import Hypothesis
     from diarist.evaluation.reference import Reference
     from diarist.evaluation.scoring import Score
-    from diarist.evaluation.segments import Answer
     from diarist.types import Progress
 
-Answering: TypeAlias = "Callable[[Reference, Progress], Answer]"
+HypothesisSource: TypeAlias = "Callable[[Reference, Progress], Hypothesis]"
 """Where the answer for one recording comes from."""
 
 
@@ -41,7 +41,7 @@ Answering: TypeAlias = "Callable[[Reference, Progress], Answer]"
 @click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
 @click.pass_obj
 def evaluate(
-    prepare: Prepare | None,
+    load: LoadTranscriber | None,
     folder: Path,
     service: str | None,
     transcripts: Path | None,
@@ -63,8 +63,8 @@ def evaluate(
     Exit codes: 0 all scored, 1 some recording failed (the others are scored), 2 wrong options, 3 no models or engine,
     130 interrupted.
     """
-    from diarist.cli.progress_display import reporter
-    from diarist.cli.transcribe import log_to_stderr, signals_unwind
+    from diarist.cli.progress_display import progress_reporter
+    from diarist.cli.transcribe import configure_logging, exit_on_signals
     from diarist.evaluation import reference
     from diarist.evaluation.scoring import require
 
@@ -82,22 +82,24 @@ def evaluate(
         put = f"put {missing[0]}.wav beside the reference"
         raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: {put}")
     require()
-    log_to_stderr(verbose=verbose)
-    with signals_unwind(), reporter(verbose=verbose) as report:
+    configure_logging(verbose=verbose)
+    with exit_on_signals(), progress_reporter(verbose=verbose) as report:
         if transcripts is not None:
-            answering: Answering = partial(_stored, transcripts)
+            get_hypothesis: HypothesisSource = partial(_read_transcripts, transcripts)
         elif service is not None:
-            answering = partial(_served, service, spoken, known_speakers)
+            get_hypothesis = partial(_ask_service, service, spoken, known_speakers)
         else:
-            answering = partial(_heard, _prepared(prepare, chosen, report, offline), spoken, known_speakers)
-        scores = scored(references, answering, spoken, report)
-    _show(scores, output, spoken)
+            get_hypothesis = partial(
+                _transcribe_here, _load_transcriber(load, chosen, report, offline), spoken, known_speakers
+            )
+        scores = score_all(references, get_hypothesis, spoken, report)
+    _print_scores(scores, output, spoken)
     if len(scores) < len(references):
         sys.exit(1)
 
 
-def scored(
-    references: tuple[Reference, ...], answering: Answering, language: str | None, report: Reporter
+def score_all(
+    references: tuple[Reference, ...], get_hypothesis: HypothesisSource, language: str | None, report: ProgressReporter
 ) -> dict[str, Score]:
     """The score of each recording by its name; those that fail are told of and left out.
 
@@ -112,43 +114,47 @@ def scored(
     for each in references:
         try:
             with report.step(each.name) as progress:
-                answer = answering(each, progress)
+                answer = get_hypothesis(each, progress)
             scores[each.name] = score(each, answer, language=language)
         except (ConfigurationError, ModelError, EngineUnavailable):
             raise
         except DiaristError as error:
             fault = error
-            report.fail(f"{printable(each.name)}: {printable(str(error))}")
+            report.error(f"{printable(each.name)}: {printable(str(error))}")
         except OSError as error:
-            report.fail(f"{printable(each.name)}: {printable(error.strerror or str(error))}")
+            report.error(f"{printable(each.name)}: {printable(error.strerror or str(error))}")
         else:
-            report.note(f"{printable(each.name)}: scored")
+            report.info(f"{printable(each.name)}: scored")
     if not scores:
         raise fault or InvalidOption("no recording could be scored: the lines above say why")
     return scores
 
 
-def _prepared(prepare: Prepare | None, chosen: dict[str, str], report: Reporter, offline: bool) -> Transcriber:
-    from diarist.cli.transcribe import prepare_engine
+def _load_transcriber(
+    load: LoadTranscriber | None, chosen: dict[str, str], report: ProgressReporter, offline: bool
+) -> Transcriber:
+    from diarist.cli.transcribe import load_transcriber
     from diarist.settings import load_settings
 
-    return (prepare or prepare_engine)(load_settings(**chosen), report, offline)
+    return (load or load_transcriber)(load_settings(**chosen), report, offline)
 
 
-def _heard(
+def _transcribe_here(
     transcriber: Transcriber, language: str | None, known: bool, reference: Reference, progress: Progress
-) -> Answer:
-    from diarist.evaluation.segments import answer_of
+) -> Hypothesis:
+    from diarist.evaluation.hypotheses import from_transcript
     from diarist.types import SpeakerHints, TranscribeOptions
 
     assert reference.recording is not None
     hints = SpeakerHints(len(reference.speakers)) if known and reference.speakers else SpeakerHints()
     started = time.perf_counter()
     transcript = transcriber(reference.recording, TranscribeOptions(hints, language), progress)
-    return answer_of(transcript, time.perf_counter() - started)
+    return from_transcript(transcript, time.perf_counter() - started)
 
 
-def _served(address: str, language: str | None, known: bool, reference: Reference, progress: Progress) -> Answer:
+def _ask_service(
+    address: str, language: str | None, known: bool, reference: Reference, progress: Progress
+) -> Hypothesis:
     from diarist.evaluation.service_client import ask
 
     assert reference.recording is not None
@@ -159,23 +165,23 @@ def _served(address: str, language: str | None, known: bool, reference: Referenc
     return ask(address, reference.recording, fields)
 
 
-def _stored(folder: Path, reference: Reference, progress: Progress) -> Answer:
+def _read_transcripts(folder: Path, reference: Reference, progress: Progress) -> Hypothesis:
     from diarist.evaluation.hypotheses import from_files
 
     progress("reading", 0.0)
     return from_files(folder, reference.name)
 
 
-def _show(scores: dict[str, Score], output: Path | None, language: str | None) -> None:
-    from diarist.cli.output_files import STDIN, write, write_out
+def _print_scores(scores: dict[str, Score], output: Path | None, language: str | None) -> None:
+    from diarist.cli.output_files import STDIN, write, write_to_stdout
     from diarist.evaluation.report import document, table
 
     if output == STDIN:
-        write_out(document(scores, language=language))
+        write_to_stdout(document(scores, language=language))
         return
     if output is not None:
         try:
             write(output, document(scores, language=language), replace=True)
         except OSError as error:
             raise InvalidOption(f"--json {output} cannot be written: {error.strerror or error}") from error
-    write_out(table(scores))
+    write_to_stdout(table(scores))

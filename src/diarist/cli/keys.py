@@ -40,20 +40,20 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
     from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
-    with _store() as (settings, database):
+    with _open_store() as (settings, database):
         # Before the key: where this fails, there must be no key that nobody was told of.
         master = webhook_master(settings, database)
         first = not KeyStore(database).any() and not settings.api_key
         key, token = KeyStore(database).create(name, limit)
-    signed_with = secret_for(master, key.id)
+    webhook_secret = secret_for(master, key.id)
     if as_json:
-        click.echo(json.dumps(_facts(key) | {"key": token, "webhook_secret": signed_with}, indent=2))
+        click.echo(json.dumps(_key_fields(key) | {"key": token, "webhook_secret": webhook_secret}, indent=2))
         return
     click.echo(token)
     click.echo(
         f"\nThis is the key {name!r}. Keep it: it is not shown again. Send it with every request:\n\n"
-        f"    curl -H 'Authorization: Bearer {token}' http://{_shown(settings)}/v1/jobs\n\n"
-        f"Webhooks of its jobs are signed with {signed_with}",
+        f"    curl -H 'Authorization: Bearer {token}' http://{_service_address(settings)}/v1/jobs\n\n"
+        f"Webhooks of its jobs are signed with {webhook_secret}",
         err=True,
     )
     if first:
@@ -69,12 +69,12 @@ def list_keys(as_json: bool) -> None:
     """Show every key, without its secret."""
     from diarist.auth.keys import ENV_ID, ApiKey, KeyStore
 
-    with _store() as (settings, database):
+    with _open_store() as (settings, database):
         found = KeyStore(database).list()
     if settings.api_key:
         found = (*found, ApiKey(ENV_ID, "API_KEY"))
     if as_json:
-        click.echo(json.dumps({"keys": [_facts(key) for key in found]}, indent=2))
+        click.echo(json.dumps({"keys": [_key_fields(key) for key in found]}, indent=2))
         return
     if not found:
         click.echo(
@@ -102,7 +102,7 @@ def revoke(key: str) -> None:
     """
     from diarist.auth.keys import KeyStore
 
-    with _store() as (_, database):
+    with _open_store() as (_, database):
         revoked = KeyStore(database).revoke(key)
         left = any(each.revoked_at is None for each in KeyStore(database).list())
     click.echo(f"The key {revoked.name!r} ({revoked.id}) is refused from now on.")
@@ -120,13 +120,13 @@ def webhook_secret(key: str | None) -> None:
     from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
-    with _store() as (settings, database):
+    with _open_store() as (settings, database):
         owner = _owner(KeyStore(database), key)
         click.echo(secret_for(webhook_master(settings, database), owner))
 
 
 @contextmanager
-def _store() -> Iterator[tuple[Settings, Database]]:
+def _open_store() -> Iterator[tuple[Settings, Database]]:
     from diarist.jobs.db.database import open_database
 
     settings = load_settings()
@@ -151,7 +151,7 @@ def _owner(store: KeyStore, key: str | None) -> str:
     raise InvalidOption(f"There is no key {key!r}. `diarist keys list` shows those that there are.")
 
 
-def _facts(key: ApiKey) -> dict[str, object]:
+def _key_fields(key: ApiKey) -> dict[str, object]:
     times = {name: getattr(key, name) for name in ("created_at", "used_at", "revoked_at")}
     return {"id": key.id, "name": key.name, "job_limit": key.job_limit} | {
         name: None if at is None else at.isoformat(timespec="seconds") for name, at in times.items()
@@ -162,6 +162,6 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _shown(settings: Settings) -> str:
+def _service_address(settings: Settings) -> str:
     host = settings.flask_host if settings.flask_host not in ("0.0.0.0", "::", "") else "localhost"  # noqa: S104
     return f"[{host}]:{settings.flask_port}" if ":" in host else f"{host}:{settings.flask_port}"

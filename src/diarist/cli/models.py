@@ -36,7 +36,7 @@ def list_models(as_json: bool) -> None:
     """
     from diarist.models import required
 
-    settings, store = _store()
+    settings, store = _open_store()
     needed = required(settings)
     if as_json:
         rows = [
@@ -69,9 +69,9 @@ def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
 
     Without a NAME: those that the settings need, NeMo's among them. What is here and whole is left alone.
     """
-    settings, store = _store()
-    for name in _chosen(names, settings, store, everything=everything):
-        with _progress_of(name) as progress:
+    settings, store = _open_store()
+    for name in _selected(names, settings, store, everything=everything):
+        with _download_progress(name) as progress:
             path = store.pull(name, progress, offline=offline)
         click.echo(f"{name}: ready in {path}")
     if not names and not everything:
@@ -86,9 +86,9 @@ def verify(names: tuple[str, ...], everything: bool) -> None:
 
     Without a NAME: those that the settings need. The exit code is 1 when one is missing or damaged.
     """
-    settings, store = _store()
+    settings, store = _open_store()
     bad = False
-    for name in _chosen(names, settings, store, everything=everything):
+    for name in _selected(names, settings, store, everything=everything):
         try:
             path = store.verify(name)
         except ModelError as error:
@@ -159,14 +159,14 @@ def _pull_nemo(settings: Settings, *, offline: bool) -> None:
         click.echo(f"{model.name}: ready in {path}")
 
 
-def _store() -> tuple[Settings, ModelStore]:
+def _open_store() -> tuple[Settings, ModelStore]:
     from diarist.models import ModelStore
 
     settings = load_settings()
     return settings, ModelStore.of(settings)
 
 
-def _chosen(names: tuple[str, ...], settings: Settings, store: ModelStore, *, everything: bool) -> tuple[str, ...]:
+def _selected(names: tuple[str, ...], settings: Settings, store: ModelStore, *, everything: bool) -> tuple[str, ...]:
     """What the user asked for, each once.
 
     Raises:
@@ -183,7 +183,7 @@ def _chosen(names: tuple[str, ...], settings: Settings, store: ModelStore, *, ev
 
 
 @contextmanager
-def _progress_of(name: str) -> Iterator[BytesProgress]:
+def _download_progress(name: str) -> Iterator[BytesProgress]:
     """On standard error: a bar where that is a terminal, else one line; nothing if nothing is fetched."""
     if not sys.stderr.isatty():
         said = False

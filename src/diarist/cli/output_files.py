@@ -33,7 +33,7 @@ class Task:
     """Each format with its file; None is standard output."""
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The recording as messages name it."""
         return "standard input" if self.recording == STDIN else printable(str(self.recording))
 
@@ -56,18 +56,18 @@ def plan(
     _check_readable(recordings)
     if folder is None and len(recordings) == len(formats) == 1:
         return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
-    into = folder or Path()
+    target = folder or Path()
     tasks = tuple(
         Task(
             recording,
             _name(recording),
-            tuple((each, into / f"{_name(recording)}.{each.extension}") for each in formats),
+            tuple((each, target / f"{_name(recording)}.{each.extension}") for each in formats),
         )
         for recording in recordings
     )
     _check_distinct(tasks)
-    _check_free(tasks, replace=replace)
-    _make_usable(into)
+    _check_not_existing(tasks, replace=replace)
+    _create_folder(target)
     return tasks
 
 
@@ -88,18 +88,18 @@ def write(path: Path, text: str, *, replace: bool) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_out(text: str) -> None:
+def write_to_stdout(text: str) -> None:
     """Write ``text`` to standard output as UTF-8, whatever the locale says.
 
     Raises:
         BrokenPipeError: nobody reads on.
         ServiceError: it cannot be written.
     """
-    rest = memoryview(text.encode())
+    remaining = memoryview(text.encode())
     try:
         # Under PYTHONUNBUFFERED this is a raw file, which may take less than it is given and says so only here.
-        while rest:
-            rest = rest[sys.stdout.buffer.write(rest) :]
+        while remaining:
+            remaining = remaining[sys.stdout.buffer.write(remaining) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
@@ -134,12 +134,12 @@ def _name(recording: Path) -> str:
 
 
 def _check_readable(recordings: Sequence[Path]) -> None:
-    faults = [fault for recording in recordings if (fault := _fault(recording))]
-    if faults:
-        raise InvalidOption("; ".join(faults))
+    problems = [problem for recording in recordings if (problem := _problem_with(recording))]
+    if problems:
+        raise InvalidOption("; ".join(problems))
 
 
-def _fault(recording: Path) -> str | None:
+def _problem_with(recording: Path) -> str | None:
     if recording == STDIN:
         return "standard input is a terminal: pipe a recording into it" if sys.stdin.isatty() else None
     if not recording.exists():
@@ -156,12 +156,12 @@ def _check_distinct(tasks: Sequence[Task]) -> None:
         other = seen.setdefault(os.path.normcase(task.name), task)
         if other is not task:
             raise InvalidOption(
-                f"{other.shown} and {task.shown} would both be written to {task.outputs[0][1]}: "
+                f"{other.display_name} and {task.display_name} would both be written to {task.outputs[0][1]}: "
                 "transcribe them one after the other, into two folders (--output)"
             )
 
 
-def _check_free(tasks: Sequence[Task], *, replace: bool) -> None:
+def _check_not_existing(tasks: Sequence[Task], *, replace: bool) -> None:
     outputs = [path for task in tasks for _, path in task.outputs if path]
     recordings = [task.recording for task in tasks if task.recording != STDIN]
     for path in outputs:
@@ -169,13 +169,13 @@ def _check_free(tasks: Sequence[Task], *, replace: bool) -> None:
             raise InvalidOption(f"{path} is a folder, where a transcript would be written")
         if path.exists() and any(path.samefile(recording) for recording in recordings):
             raise InvalidOption(f"{path} is a recording itself: write into another folder (--output)")
-    taken = [str(path) for path in outputs if path.exists()]
-    if taken and not replace:
-        shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
+    existing = [str(path) for path in outputs if path.exists()]
+    if existing and not replace:
+        shown = ", ".join(existing[:3]) + (f" and {len(existing) - 3} more" if len(existing) > 3 else "")
         raise InvalidOption(f"{shown}: there already; name another folder (--output), or replace with --force")
 
 
-def _make_usable(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,23 +19,23 @@ NAME_CHARS = 24
 """Most of a recording's name that a bar shows."""
 
 
-class Reporter(Protocol):
+class ProgressReporter(Protocol):
     """Tells the user how the work goes, on standard error."""
 
     def step(self, name: str) -> AbstractContextManager[Progress]:
         """One recording, or the models: shown while the context lasts, as the progress that it gives is called."""
         ...
 
-    def note(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Something worth knowing."""
         ...
 
-    def fail(self, message: str) -> None:
+    def error(self, message: str) -> None:
         """Something that went wrong: always shown."""
         ...
 
 
-class Lines:
+class LineReporter:
     """For pipes, files and ``--verbose``: a line for each stage if ``verbose``, else failures alone."""
 
     def __init__(self, *, verbose: bool) -> None:
@@ -48,56 +48,56 @@ class Lines:
         def progress(stage: str, done: float) -> None:
             if stage not in stages:
                 stages.add(stage)
-                self.note(f"{name}: {stage} ({done:.0%})")
+                self.info(f"{name}: {stage} ({done:.0%})")
 
         yield progress
 
-    def note(self, message: str) -> None:
+    def info(self, message: str) -> None:
         if self._verbose:
             click.echo(message, err=True)
 
-    def fail(self, message: str) -> None:
+    def error(self, message: str) -> None:
         click.echo(f"diarist: {message}", err=True)
 
 
-class Bar:
+class BarReporter:
     """For terminals: the stage, how much is done, how long it took and how long it will take."""
 
     def __init__(self, bar: rich.progress.Progress) -> None:
-        self._bar = bar
+        self._progress_bar = bar
 
     @contextmanager
     def step(self, name: str) -> Iterator[Progress]:
-        task = self._bar.add_task(_short(name), total=1.0, stage="")
+        task = self._progress_bar.add_task(_shortened(name), total=1.0, stage="")
         try:
-            yield lambda stage, done: self._bar.update(task, completed=done, stage=stage)
+            yield lambda stage, done: self._progress_bar.update(task, completed=done, stage=stage)
         finally:
-            self._bar.remove_task(task)
+            self._progress_bar.remove_task(task)
 
-    def note(self, message: str) -> None:
-        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+    def info(self, message: str) -> None:
+        self._progress_bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def fail(self, message: str) -> None:
-        self.note(f"diarist: {message}")
+    def error(self, message: str) -> None:
+        self.info(f"diarist: {message}")
 
 
 @contextmanager
-def reporter(*, verbose: bool) -> Iterator[Reporter]:
+def progress_reporter(*, verbose: bool) -> Iterator[ProgressReporter]:
     """The reporter that fits: a bar where standard error is a terminal and log lines would not tear it."""
     if verbose or not sys.stderr.isatty():
-        yield Lines(verbose=verbose)
+        yield LineReporter(verbose=verbose)
         return
     with ExitStack() as stack:
-        yield Bar(stack.enter_context(_bar()))
+        yield BarReporter(stack.enter_context(_progress_bar()))
 
 
-def _short(name: str) -> str:
+def _shortened(name: str) -> str:
     """The end of a path, in as many characters as leave room for the rest on a terminal of 80 columns."""
     last = name.rstrip("/").rpartition("/")[2] or name
     return last if len(last) <= NAME_CHARS else f"…{last[1 - NAME_CHARS :]}"
 
 
-def _bar() -> rich.progress.Progress:
+def _progress_bar() -> rich.progress.Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

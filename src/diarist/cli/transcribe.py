@@ -18,7 +18,7 @@ from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, Model
 
 if TYPE_CHECKING:
     from diarist.cli.output_files import Task
-    from diarist.cli.progress_display import Reporter
+    from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
     from diarist.types import Progress, TranscribeOptions, Transcript
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
 """Transcribes one recording; the progress is that of the whole recording."""
 
-Prepare: TypeAlias = "Callable[[Settings, Reporter, bool], Transcriber]"
+LoadTranscriber: TypeAlias = "Callable[[Settings, ProgressReporter, bool], Transcriber]"
 """Loads the engine, once for all recordings; the last argument forbids fetching models."""
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
 @click.pass_obj
 def transcribe(
-    prepare: Prepare | None,
+    load: LoadTranscriber | None,
     files: tuple[Path, ...],
     formats: tuple[Format, ...],
     output: Path | None,
@@ -89,7 +89,7 @@ def transcribe(
     130 interrupted.
     """
     from diarist.cli.output_files import plan
-    from diarist.cli.progress_display import reporter
+    from diarist.cli.progress_display import progress_reporter
     from diarist.formats import Extras
     from diarist.settings import load_settings
     from diarist.types import SpeakerHints, TranscribeOptions
@@ -102,15 +102,15 @@ def transcribe(
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     tasks = plan(files, formats, output, replace=force)
-    log_to_stderr(verbose=verbose)
-    with signals_unwind(), reporter(verbose=verbose) as report:
-        transcriber = (prepare or prepare_engine)(settings, report, offline)
-        failures = work(tasks, options, transcriber, report, Extras(words, details), replace=force)
+    configure_logging(verbose=verbose)
+    with exit_on_signals(), progress_reporter(verbose=verbose) as report:
+        transcriber = (load or load_transcriber)(settings, report, offline)
+        failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details), replace=force)
     if failures:
         sys.exit(1)
 
 
-def prepare_engine(settings: Settings, report: Reporter, offline: bool) -> Transcriber:
+def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:
     """Fetch the models that are missing or damaged, unless ``offline``, and load the engine.
 
     Raises:
@@ -141,11 +141,11 @@ def _fetching(progress: Progress, _: str, done_bytes: int, total_bytes: int) -> 
     progress("fetching", done_bytes / total_bytes if total_bytes else 0.0)
 
 
-def work(
+def transcribe_all(
     tasks: Sequence[Task],
     options: TranscribeOptions,
     transcriber: Transcriber,
-    report: Reporter,
+    report: ProgressReporter,
     extras: Extras,
     *,
     replace: bool,
@@ -159,11 +159,11 @@ def work(
     """
     failures = 0
     for task in tasks:
-        done = _transcribed(task, options, transcriber, report, extras)
-        if done is None or not _delivered(task, done[1], report, replace=replace):
+        done = _transcribe_one(task, options, transcriber, report, extras)
+        if done is None or not _write_outputs(task, done[1], report, replace=replace):
             failures += 1
         else:
-            report.note(f"{task.shown}: {summary(done[0])}")
+            report.info(f"{task.display_name}: {summary(done[0])}")
     return failures
 
 
@@ -180,58 +180,60 @@ def summary(transcript: Transcript) -> str:
     )
 
 
-def _transcribed(
-    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, extras: Extras
+def _transcribe_one(
+    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: ProgressReporter, extras: Extras
 ) -> tuple[Transcript, list[str]] | None:
     """The transcript, and its text in each of the task's formats; or None, said, where there is none."""
     from diarist.cli.output_files import regular_file
 
     try:
-        with report.step(task.shown) as progress, regular_file(task.recording) as path:
+        with report.step(task.display_name) as progress, regular_file(task.recording) as path:
             transcript = transcriber(path, options, progress)
         return transcript, [each.render(transcript, task.name, extras) for each, _ in task.outputs]
     except (InvalidOption, ModelError, EngineUnavailable):
         raise
     except DiaristError as error:
-        _fail(task, str(error), error, report)
+        _report_failure(task, str(error), error, report)
     except OSError as error:
-        _fail(task, error.strerror or str(error), error, report)
+        _report_failure(task, error.strerror or str(error), error, report)
     except Exception as error:  # the other recordings are not to blame  # noqa: BLE001
-        _fail(task, f"this is a fault in diarist ({type(error).__name__}: {error}); -v shows where", error, report)
+        _report_failure(
+            task, f"this is a fault in diarist ({type(error).__name__}: {error}); -v shows where", error, report
+        )
     return None
 
 
-def _delivered(task: Task, texts: Sequence[str], report: Reporter, *, replace: bool) -> bool:
-    from diarist.cli.output_files import write, write_out
+def _write_outputs(task: Task, texts: Sequence[str], report: ProgressReporter, *, replace: bool) -> bool:
+    from diarist.cli.output_files import write, write_to_stdout
 
     for (_, path), text in zip(task.outputs, texts, strict=True):
         if path is None:
-            write_out(text)
+            write_to_stdout(text)
             continue
         try:
             write(path, text, replace=replace)
         except OSError as error:
-            _fail(task, f"{path} cannot be written: {error.strerror or error}", error, report)
+            _report_failure(task, f"{path} cannot be written: {error.strerror or error}", error, report)
             return False
-        report.note(f"{task.shown}: written to {path}")
+        report.info(f"{task.display_name}: written to {path}")
     return True
 
 
-def _fail(task: Task, message: str, error: Exception, report: Reporter) -> None:
+def _report_failure(task: Task, message: str, error: Exception, report: ProgressReporter) -> None:
     from diarist.cli import printable
 
-    logger.info("%s failed", task.shown, exc_info=error)
-    report.fail(f"{task.shown}: {printable(message)}")
+    logger.info("%s failed", task.display_name, exc_info=error)
+    report.error(f"{task.display_name}: {printable(message)}")
 
 
-def log_to_stderr(*, verbose: bool) -> None:
+def configure_logging(*, verbose: bool) -> None:
     """Warnings of all, and what Diarist notes if ``verbose``."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("diarist").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 @contextmanager
-def signals_unwind() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Let a polite kill, or a closed terminal, run the ``finally`` blocks that remove temporary files."""
 
     def leave(number: int, _: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from diarist.doctor import engine, machine, service, stores
-from diarist.doctor.findings import Check, Finding, run
+from diarist.doctor.findings import Check, Finding, run_concurrently
 from diarist.settings import Settings
 
 CHECKS: Mapping[str, Check] = {
@@ -33,4 +33,4 @@ CHECKS: Mapping[str, Check] = {
 
 def run_checks(settings: Settings) -> Iterator[tuple[str, Finding]]:
     """What each check finds, by name; changes nothing but for files that are made and removed to see that it works."""
-    return run(CHECKS, settings)
+    return run_concurrently(CHECKS, settings)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from diarist.doctor.findings import LIMIT_S, Finding, error, ok, warning
+from diarist.doctor.findings import CHECK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import ModelError
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE
@@ -38,46 +38,48 @@ def check_models(settings: Settings) -> Finding:
     from diarist.models import ModelStore, required
 
     store = ModelStore.of(settings)
-    whole, faults, unread = [], [], []
+    intact, problems, unverified = [], [], []
     for name in required(settings):
         try:
             store.verify(name)
-            whole.append(name)
-        except ModelError as fault:
-            faults.append(str(fault))
+            intact.append(name)
+        except ModelError as exc:
+            problems.append(str(exc))
     for model in wanted(settings):
         if not model.exported:
-            unread.append(model.name)
+            unverified.append(model.name)
             continue
         try:
             exported_model.locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
-            whole.append(model.name)
-        except ModelError as fault:
-            faults.append(str(fault))
-    if faults:
-        return error(" ".join(faults))
-    found = f"{', '.join(whole)}: there and whole" if whole else ""
-    if unread:
-        later = f"{', '.join(unread)}: NeMo's, fetched by `diarist models pull` or when the engine is loaded"
-        return ok("; ".join(filter(None, (found, later))))
-    return ok(found)
+            intact.append(model.name)
+        except ModelError as exc:
+            problems.append(str(exc))
+    if problems:
+        return error(" ".join(problems))
+    summary = f"{', '.join(intact)}: there and whole" if intact else ""
+    if unverified:
+        later = f"{', '.join(unverified)}: NeMo's, fetched by `diarist models pull` or when the engine is loaded"
+        return ok("; ".join(filter(None, (summary, later))))
+    return ok(summary)
 
 
 def check_engine(settings: Settings) -> Finding:
     """Whether the libraries of the engine can be loaded: in a process of their own, which they may take down."""
     names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[settings.recognizer_name]))
-    found = f"{settings.engine} (diarizer {settings.diarizer_name}, recogniser {settings.recognizer_name})"
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recogniser {settings.recognizer_name})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],
-            capture_output=True, text=True, errors="replace", timeout=LIMIT_S - 5, check=False,
+            capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT_S - 5, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return warning(f"{found}: its libraries are not loaded after {LIMIT_S - 5:g} s, so every start takes long")
+        return warning(
+            f"{summary}: its libraries are not loaded after {CHECK_TIMEOUT_S - 5:g} s, so every start takes long"
+        )
     if process.returncode:
-        said = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-        return error(f"{found}: its libraries cannot be loaded ({said}). {_advice(names)}")
-    return ok(f"{found}: its libraries can be loaded")
+        reason = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
+        return error(f"{summary}: its libraries cannot be loaded ({reason}). {_advice(names)}")
+    return ok(f"{summary}: its libraries can be loaded")
 
 
 def check_decoder(settings: Settings) -> Finding:

@@ -15,10 +15,10 @@ from diarist.types import Seconds
 
 Level = Literal["ok", "warning", "error"]
 
-NETWORK_S = 5.0
+NETWORK_TIMEOUT_S = 5.0
 """How long another machine may take to answer."""
 
-LIMIT_S = 60.0
+CHECK_TIMEOUT_S = 60.0
 """How long any check may take: reading gigabytes of models, or importing PyTorch, is slow on a slow disk."""
 
 
@@ -49,7 +49,9 @@ def error(message: str) -> Finding:
     return Finding("error", message)
 
 
-def run(checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = LIMIT_S) -> Iterator[tuple[str, Finding]]:
+def run_concurrently(
+    checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = CHECK_TIMEOUT_S
+) -> Iterator[tuple[str, Finding]]:
     """What each check finds, by name, in order. All run at once; those that are not done in time are left behind.
 
     A check that fails by an error of any kind is a finding.
@@ -57,7 +59,7 @@ def run(checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = LIMI
     deadline = monotonic() + limit_s
     results: dict[str, SimpleQueue[Finding]] = {name: SimpleQueue() for name in checks}
     for name, check in checks.items():
-        threading.Thread(target=_perform, args=(check, settings, results[name]), name=name, daemon=True).start()
+        threading.Thread(target=_run_check, args=(check, settings, results[name]), name=name, daemon=True).start()
     for name, result in results.items():
         try:
             yield name, result.get(timeout=max(deadline - monotonic(), 0.0))
@@ -65,10 +67,10 @@ def run(checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = LIMI
             yield name, error(f"not done within {limit_s:g} s: whatever it asks is too slow, or does not answer")
 
 
-def _perform(check: Check, settings: Settings, result: SimpleQueue[Finding]) -> None:
+def _run_check(check: Check, settings: Settings, result: SimpleQueue[Finding]) -> None:
     try:
         result.put(check(settings))
-    except DiaristError as fault:
-        result.put(error(str(fault)))
-    except Exception as fault:  # noqa: BLE001 - whatever it is, it must not end the examination
-        result.put(error(f"this check failed itself, by {type(fault).__name__}: {fault}"))
+    except DiaristError as exc:
+        result.put(error(str(exc)))
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it must not end the examination
+        result.put(error(f"this check failed itself, by {type(exc).__name__}: {exc}"))

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from sqlalchemy import Engine, func, select
 
 from diarist.auth.keys import KeyStore, checked_secret, configured_key
-from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
+from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
 from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
@@ -20,14 +20,14 @@ from diarist.jobs.db.schema import VERSION
 from diarist.loopback import on_this_machine
 from diarist.settings import Settings
 
-SLOW_S = 0.1
+MAX_LATENCY_S = 0.1
 """A store that takes longer for one question is far away or busy."""
 
-CLOCK_S = 2.0
-WRONG_CLOCK_S = 120.0
+CLOCK_WARNING_S = 2.0
+CLOCK_ERROR_S = 120.0
 """Signatures of webhooks and of S3 are refused where clocks differ by minutes."""
 
-TRIES = 3
+LATENCY_SAMPLES = 3
 
 
 def check_job_store(settings: Settings) -> Finding:
@@ -37,15 +37,15 @@ def check_job_store(settings: Settings) -> Finding:
     with _server(settings) as engine:
         with engine.connect() as connection:
             state = read_state(connection)
-        took_s = min(_ask(engine) for _ in range(TRIES))
+        took_s = min(_round_trip_s(engine) for _ in range(LATENCY_SAMPLES))
         with engine.connect() as connection:
             release = connection.exec_driver_sql("SHOW server_version").scalar_one()
-        found = f"PostgreSQL {release}, {took_s * 1_000:.1f} ms away"
+        summary = f"PostgreSQL {release}, {took_s * 1_000:.1f} ms away"
     if state.newer:
-        return error(newer_than_known(found, state))
-    if took_s > SLOW_S:
-        return warning(f"{found}: every step of every job waits for it. Put it nearer, or see what keeps it busy")
-    return ok(found + _what_a_start_does(state))
+        return error(newer_than_known(summary, state))
+    if took_s > MAX_LATENCY_S:
+        return warning(f"{summary}: every step of every job waits for it. Put it nearer, or see what keeps it busy")
+    return ok(summary + _migration_notice(state))
 
 
 def check_clock(settings: Settings) -> Finding:
@@ -54,14 +54,14 @@ def check_clock(settings: Settings) -> Finding:
         return ok("the job store goes by this machine's")
     with _server(settings) as engine, engine.connect() as connection:
         before = utc_now()
-        theirs = connection.execute(select(func.clock_timestamp())).scalar_one()
-        ours = before + (utc_now() - before) / 2
-    apart_s = abs((theirs - ours).total_seconds())
-    found = f"{apart_s:.1f} s from the job store's"
-    if apart_s > CLOCK_S:
-        say = error if apart_s > WRONG_CLOCK_S else warning
-        return say(f"{found}: webhooks and S3 refuse times that are minutes off. Let NTP set both clocks")
-    return ok(found)
+        store_time = connection.execute(select(func.clock_timestamp())).scalar_one()
+        local_time = before + (utc_now() - before) / 2
+    difference_s = abs((store_time - local_time).total_seconds())
+    summary = f"{difference_s:.1f} s from the job store's"
+    if difference_s > CLOCK_WARNING_S:
+        level = error if difference_s > CLOCK_ERROR_S else warning
+        return level(f"{summary}: webhooks and S3 refuse times that are minutes off. Let NTP set both clocks")
+    return ok(summary)
 
 
 def check_queue(settings: Settings) -> Finding:
@@ -71,13 +71,13 @@ def check_queue(settings: Settings) -> Finding:
     address = urlsplit(settings.queue_url)
     name = f"Redis at {address.hostname or address.path}"
     try:
-        release, policy = _ask_redis(settings.queue_url.replace("redis+socket://", "unix://", 1))
-    except Exception as fault:  # noqa: BLE001 - the classes are the library's, which may not be there to name them
-        if isinstance(fault, ImportError):
-            return error(f"QUEUE_URL takes more libraries ({fault}). Run `pip install 'diarist[distributed]'`")
-        said = str(fault).replace(address.password, "***") if address.password else str(fault)
+        release, policy = _query_redis(settings.queue_url.replace("redis+socket://", "unix://", 1))
+    except Exception as exc:  # noqa: BLE001 - the classes are the library's, which may not be there to name them
+        if isinstance(exc, ImportError):
+            return error(f"QUEUE_URL takes more libraries ({exc}). Run `pip install 'diarist[distributed]'`")
+        reason = str(exc).replace(address.password, "***") if address.password else str(exc)
         return error(
-            f"{name} does not answer as it should ({said}). See that the server runs, and check host, port and "
+            f"{name} does not answer as it should ({reason}). See that the server runs, and check host, port and "
             "password in QUEUE_URL"
         )
     if policy == "noeviction":
@@ -107,7 +107,7 @@ def check_media(settings: Settings) -> Finding:
 def check_keys(settings: Settings) -> Finding:
     """Who is let in, and from where."""
     by_setting = configured_key(settings) is not None
-    with kept(settings) as database:
+    with open_existing_job_store(settings) as database:
         keys = KeyStore(database).list() if database else ()
     valid = sum(key.revoked_at is None for key in keys) + by_setting
     local = on_this_machine(settings.flask_host)
@@ -135,7 +135,7 @@ def check_webhooks(settings: Settings) -> Finding:
 
 
 @contextmanager
-def kept(settings: Settings) -> Iterator[Database | None]:
+def open_existing_job_store(settings: Settings) -> Iterator[Database | None]:
     """The job store; None where it has not been made yet, or is an older Diarist's: to open it would change it.
 
     Raises:
@@ -159,19 +159,19 @@ def _check_sqlite(path: Path) -> Finding:
         return ok(f"SQLite in {path} (will be made)")
     state = _sqlite_state(path)
     with closing(_open_sqlite(path)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
-    found = f"SQLite {sqlite3.sqlite_version} in {path}"
-    if faults:
+        problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
+    summary = f"SQLite {sqlite3.sqlite_version} in {path}"
+    if problems:
         return error(
-            f"{found} is damaged ({'; '.join(faults)}). Stop the service, move the file away and start again: an empty "
-            "one is made"
+            f"{summary} is damaged ({'; '.join(problems)}). Stop the service, move the file away and start again: an "
+            "empty one is made"
         )
     if state.newer:
-        return error(newer_than_known(found, state))
-    return ok(found + _what_a_start_does(state))
+        return error(newer_than_known(summary, state))
+    return ok(summary + _migration_notice(state))
 
 
-def _what_a_start_does(state: SchemaState) -> str:
+def _migration_notice(state: SchemaState) -> str:
     if state.version is None:
         return "; its tables will be made"
     return "" if state.version == VERSION else "; its tables will be brought up to date"
@@ -186,16 +186,16 @@ def _sqlite_state(path: Path) -> SchemaState:
             row = connection.execute("SELECT * FROM schema_version").fetchone()
             known = {} if row is None else dict(row)
             return SchemaState(known.get("version"), known.get("min_release"))
-    except sqlite3.Error as fault:
+    except sqlite3.Error as exc:
         raise StoreUnavailable(
-            f"The job store {path} cannot be read ({fault}). See that this user owns it; where it is damaged, stop the "
+            f"The job store {path} cannot be read ({exc}). See that this user owns it; where it is damaged, stop the "
             "service, move the file away and start again: an empty one is made."
-        ) from fault
+        ) from exc
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:
     # Not as the service does, which would make it, and bring its tables up to date.
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_S)
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_TIMEOUT_S)
 
 
 @contextmanager
@@ -209,14 +209,14 @@ def _server(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _ask(engine: Engine) -> float:
+def _round_trip_s(engine: Engine) -> float:
     with engine.connect() as connection:
         started = monotonic()
         connection.exec_driver_sql("SELECT 1")
         return monotonic() - started
 
 
-def _ask_redis(url: str) -> tuple[str, str | None]:
+def _query_redis(url: str) -> tuple[str, str | None]:
     """Its version, and what it does when its memory is full; None where it does not let us ask."""
     import redis
     from redis.backoff import NoBackoff
@@ -224,8 +224,8 @@ def _ask_redis(url: str) -> tuple[str, str | None]:
 
     client = redis.Redis.from_url(
         url,
-        socket_timeout=NETWORK_S,
-        socket_connect_timeout=NETWORK_S,
+        socket_timeout=NETWORK_TIMEOUT_S,
+        socket_connect_timeout=NETWORK_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )

@@ -39,20 +39,20 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 _IDS = (("request_id", "request"), ("job_id", "job"), ("worker", "worker"), ("trace_id", "trace"))
 
 FILE_BYTES = 10 * 2**20
-OLD_FILES = 5
+BACKUP_FILES = 5
 
 # What could end a line, colour a terminal or turn the reading order: control characters, line and paragraph separators,
 # bidirectional overrides, and halves of surrogate pairs, which no file can hold.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Libraries whose DEBUG lines would bury ours.
-_CHATTY = (
+_VERBOSE_LOGGERS = (
     "httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper",
     "amqp", "kombu", "celery", "redis", "botocore", "boto3", "s3transfer",
 )  # fmt: skip
 
 # Warns of every request that waits a moment for a thread. Callers beyond MAX_WAITING are refused, which is logged.
-_ALARMIST = ("waitress.queue",)
+_WARNING_LOGGERS = ("waitress.queue",)
 
 
 def escape(text: str) -> str:
@@ -64,7 +64,7 @@ def escape(text: str) -> str:
 
 
 @contextlib.contextmanager
-def about(*, request: str | None = None, job: str | None = None) -> Iterator[None]:
+def log_context(*, request: str | None = None, job: str | None = None) -> Iterator[None]:
     """Put these ids on every line that this thread logs within; one that is None stays as it is."""
     given = [(variable, value) for variable, value in ((request_id, request), (job_id, job)) if value is not None]
     tokens = [(variable, variable.set(value)) for variable, value in given]
@@ -75,7 +75,7 @@ def about(*, request: str | None = None, job: str | None = None) -> Iterator[Non
             variable.reset(token)
 
 
-class _Context(logging.Filter):
+class _ContextFilter(logging.Filter):
     """Puts all ids on a record, unless the record carries them already (``extra``, or relayed from a worker)."""
 
     def __init__(self, worker: str | None = None) -> None:
@@ -116,9 +116,9 @@ class PlainFormatter(logging.Formatter):
             for name, label in _IDS
             if (value := getattr(record, name, None)) is not None
         )
-        words = escape(self._mask(record.getMessage()))
-        line = f"{when} {record.levelname} {escape(record.name)}{f' [{ids}]' if ids else ''} {words}"
-        return "\n".join((line, *(f"    | {escape(part)}" for part in self._mask(_details(record)).splitlines())))
+        message = escape(self._mask(record.getMessage()))
+        line = f"{when} {record.levelname} {escape(record.name)}{f' [{ids}]' if ids else ''} {message}"
+        return "\n".join((line, *(f"    | {escape(part)}" for part in self._mask(_traceback(record)).splitlines())))
 
 
 class _JsonFormatter(JsonFormatter):
@@ -129,7 +129,7 @@ class _JsonFormatter(JsonFormatter):
         self._mask = mask
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-        return {str(name): self._plain(str(name), value) for name, value in log_data.items() if value is not None}
+        return {str(name): self._json_value(str(name), value) for name, value in log_data.items() if value is not None}
 
     def add_fields(
         self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
@@ -139,10 +139,10 @@ class _JsonFormatter(JsonFormatter):
         log_data["logger"] = record.name
         log_data.pop("details", None)
         log_data.pop("stack_info", None)
-        if details := _details(record):
+        if details := _traceback(record):
             log_data["exc_info"] = details
 
-    def _plain(self, name: str, value: object, depth: int = 4) -> object:
+    def _json_value(self, name: str, value: object, depth: int = 4) -> object:
         """What every JSON reader takes (libraries log objects, and numbers that are none), without secrets."""
         if names_secret(name) and value:
             return MASK
@@ -151,10 +151,10 @@ class _JsonFormatter(JsonFormatter):
         if isinstance(value, datetime):
             return value.isoformat()
         if isinstance(value, Mapping) and depth:
-            return {str(key): self._plain(str(key), entry, depth - 1) for key, entry in value.items()}
+            return {str(key): self._json_value(str(key), entry, depth - 1) for key, entry in value.items()}
         if isinstance(value, list | tuple) and depth:
-            return [self._plain("", entry, depth - 1) for entry in value]
-        return self._mask(_text(value))
+            return [self._json_value("", entry, depth - 1) for entry in value]
+        return self._mask(_safe_str(value))
 
 
 class _RelayFormatter(logging.Formatter):
@@ -168,7 +168,7 @@ class _RelayFormatter(logging.Formatter):
                 "level": record.levelno,
                 "logger": record.name,
                 "message": record.getMessage(),
-                "details": _details(record),
+                "details": _traceback(record),
                 **{name: getattr(record, name, None) for name, _ in _IDS},
             },
             default=str,
@@ -189,12 +189,12 @@ def configure(settings: Settings, *, to_file: bool = True) -> None:
     formatter = PlainFormatter(mask) if settings.log_format == "plain" else _JsonFormatter(mask)
     console: logging.Handler = logging.StreamHandler(sys.stderr)
     _install(settings, console, formatter)
-    _catch_strays()
+    _install_exception_hooks()
     if not to_file:
         return
     try:
         settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=BACKUP_FILES, encoding="utf-8")
     except OSError as error:
         logging.getLogger(__name__).warning(
             "The log file %s cannot be written (%s), so logs go to the console alone. Set LOG_FILE to another place.",
@@ -211,7 +211,7 @@ def configure_worker(settings: Settings, worker: str | None = None) -> None:
     ``worker`` is the name of this process, which every line of it bears.
     """
     _install(settings, logging.StreamHandler(sys.stderr), _RelayFormatter(), worker)
-    _catch_strays()
+    _install_exception_hooks()
 
 
 def relay(line: str, worker: str | None = None) -> None:
@@ -264,9 +264,9 @@ def _install(
     root.setLevel(settings.log_level)
     logging.getLogger("diarist").setLevel("DEBUG" if settings.flask_debug else settings.log_level)
     logging.getLogger("nemo_logger").setLevel(settings.nemo_log_level)
-    for name in _CHATTY:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    for name in _ALARMIST:
+    for name in _WARNING_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.ERROR, root.level))
     logging.captureWarnings(capture=True)
 
@@ -274,54 +274,54 @@ def _install(
 def _add(handler: logging.Handler, formatter: logging.Formatter, worker: str | None = None) -> None:
     handler.diarist = True  # type: ignore[attr-defined]
     handler.setFormatter(formatter)
-    handler.addFilter(_Context(worker))
+    handler.addFilter(_ContextFilter(worker))
     logging.getLogger().addHandler(handler)
 
 
-def _catch_strays() -> None:
+def _install_exception_hooks() -> None:
     """Log what nobody catches instead of printing it, which would be no line of the log.
 
     Hooks that somebody else has set (a debugger, a test runner) stay.
     """
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _log_end
+        sys.excepthook = _log_uncaught
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _log_thread_end
+        threading.excepthook = _log_uncaught_in_thread
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _log_unraisable
 
 
-def _log_end(kind: type[BaseException], error: BaseException, where: Any) -> None:
+def _log_uncaught(kind: type[BaseException], error: BaseException, where: Any) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, where)
         return
     logging.getLogger(__name__).critical("The process ends by an error", exc_info=(kind, error, where))
 
 
-def _log_thread_end(stray: threading.ExceptHookArgs) -> None:
-    if stray.exc_type is SystemExit:
+def _log_uncaught_in_thread(exception: threading.ExceptHookArgs) -> None:
+    if exception.exc_type is SystemExit:
         return
     logging.getLogger(__name__).error(
-        "The thread %s ends by an error", stray.thread.name if stray.thread else "-",
-        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+        "The thread %s ends by an error", exception.thread.name if exception.thread else "-",
+        exc_info=(exception.exc_type, exception.exc_value or exception.exc_type(), exception.exc_traceback),
     )  # fmt: skip
 
 
-def _log_unraisable(stray: Any) -> None:
+def _log_unraisable(exception: Any) -> None:
     logging.getLogger(__name__).error(
-        "%s %r", stray.err_msg or "Exception ignored in", type(stray.object),
-        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+        "%s %r", exception.err_msg or "Exception ignored in", type(exception.object),
+        exc_info=(exception.exc_type, exception.exc_value or exception.exc_type(), exception.exc_traceback),
     )  # fmt: skip
 
 
-def _text(value: object) -> str:
+def _safe_str(value: object) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - whatever an object does when it is written must not cost the line
         return f"<{type(value).__name__}>"
 
 
-def _details(record: logging.LogRecord) -> str:
+def _traceback(record: logging.LogRecord) -> str:
     """The traceback of a record, its own or one that was relayed; empty where it has none."""
     parts = [getattr(record, "details", "")]
     if record.exc_info and record.exc_info[0] is not None:

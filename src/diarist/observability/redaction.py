@@ -38,37 +38,37 @@ _PATTERNS = (
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{16,}"), rf"\1{MASK}"),
 )
 
-_WHOLE = re.compile(rf"(?i){_NAME}")
+_SECRET_NAME = re.compile(rf"(?i){_NAME}")
 
 
 class Redactor:
     """Masks what looks like a secret, and the values that are known to be one."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        longest_first = sorted({value for value in known if len(value) >= MIN_CHARS}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        longest_first = sorted({value for value in secrets if len(value) >= MIN_CHARS}, key=len, reverse=True)
+        self._secret_values = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     @classmethod
     def of(cls, settings: Settings) -> Redactor:
         """One that knows the secrets of these settings."""
-        known = [settings.api_key, settings.webhook_secret, settings.s3_secret_key]
+        secrets = [settings.api_key, settings.webhook_secret, settings.s3_secret_key]
         for url in (settings.database_url, settings.queue_url):
             password = _password(url)
-            known += [password, unquote(password)]
-        return cls(known)
+            secrets += [password, unquote(password)]
+        return cls(secrets)
 
     def __call__(self, text: str) -> str:
         """The text without its secrets."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        for pattern, kept in _PATTERNS:
-            text = pattern.sub(kept, text)
+        if self._secret_values is not None:
+            text = self._secret_values.sub(MASK, text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
         return text
 
 
 def names_secret(name: str) -> bool:
     """Whether what has this name (a header, a setting, a field) is a secret."""
-    return _WHOLE.fullmatch(name) is not None
+    return _SECRET_NAME.fullmatch(name) is not None
 
 
 def _password(url: str) -> str:

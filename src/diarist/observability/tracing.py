@@ -31,22 +31,22 @@ logger = logging.getLogger(__name__)
 Value: TypeAlias = str | int | float | bool
 Kind: TypeAlias = Literal["internal", "server", "client", "consumer", "producer"]
 
-SEND_S = 5.0
+EXPORT_TIMEOUT_S = 5.0
 """How long the collector may take to answer, in a thread that nobody waits for."""
 
-FLUSH_S = 2.0
+FLUSH_TIMEOUT_S = 2.0
 """How long a process that ends may still take to send its last spans."""
 
-BATCH_S = 2.0
+EXPORT_INTERVAL_S = 2.0
 """How long a span waits for others to be sent with."""
 
-HERE = "here"
+CURRENT = "current"
 """As a parent: what this thread does already."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 # https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and .../general/attributes/
-_STANDARD = {
+_SEMANTIC_CONVENTIONS = {
     "http_method": "http.request.method",
     "http_route": "http.route",
     "http_status": "http.response.status_code",
@@ -57,7 +57,7 @@ _STANDARD = {
 class Span(Protocol):
     """A piece of work that is being traced."""
 
-    def note(self, **attributes: Value) -> None:
+    def set_attributes(self, **attributes: Value) -> None:
         """Say more about it."""
         ...
 
@@ -66,19 +66,19 @@ class Span(Protocol):
         ...
 
 
-class _Silence:
+class _NoOpSpan:
     """The span of what is not traced."""
 
-    def note(self, **attributes: Value) -> None:
+    def set_attributes(self, **attributes: Value) -> None:
         pass
 
     def fail(self, error_type: str) -> None:
         pass
 
 
-_SILENCE = _Silence()
-_here: ContextVar[str | None] = ContextVar("traceparent", default=None)
-_span: ContextVar[Span] = ContextVar("span", default=_SILENCE)
+_NO_OP_SPAN = _NoOpSpan()
+_traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+_span: ContextVar[Span] = ContextVar("span", default=_NO_OP_SPAN)
 _tracing: _Tracing | None = None
 
 
@@ -100,7 +100,7 @@ def configure(settings: Settings, process: str, instance: str = "") -> None:
 
 
 def stop() -> None:
-    """Send what is still to be sent, for ``FLUSH_S`` at the most, and trace nothing more."""
+    """Send what is still to be sent, for ``FLUSH_TIMEOUT_S`` at the most, and trace nothing more."""
     global _tracing
     tracing, _tracing = _tracing, None
     if tracing is not None:
@@ -110,12 +110,12 @@ def stop() -> None:
 atexit.register(stop)
 
 
-def current() -> str | None:
+def current_traceparent() -> str | None:
     """The ``traceparent`` of what this thread does, to be handed on; None where it belongs to no trace."""
-    return _here.get()
+    return _traceparent.get()
 
 
-def here() -> Span:
+def current_span() -> Span:
     """What this thread does, to say more about it; of no effect where it is not traced."""
     return _span.get()
 
@@ -132,7 +132,7 @@ def trace_id_of(traceparent: str | None) -> str | None:
 
 
 @contextmanager
-def span(name: str, *, parent: str | None = HERE, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
+def span(name: str, *, parent: str | None = CURRENT, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
     """Trace what is done within.
 
     Args:
@@ -140,40 +140,40 @@ def span(name: str, *, parent: str | None = HERE, kind: Kind = "internal", **att
         parent: the ``traceparent`` of what it belongs to, from another process or thread; with None, or one that is
             none, it begins a trace.
         kind: how it stands to that.
-        attributes: what is known of it by now.
+        attributes: what is secrets of it by now.
     """
-    above = _above(parent)
-    if _tracing is None and above == _here.get():
-        yield _SILENCE
+    parent_traceparent = _parent_traceparent(parent)
+    if _tracing is None and parent_traceparent == _traceparent.get():
+        yield _NO_OP_SPAN
         return
-    begun = None if _tracing is None else _tracing.begin(name, above, kind, attributes)
-    at = above if begun is None else begun.traceparent
-    tokens = _here.set(at), logs.trace_id.set(trace_id_of(at)), _span.set(begun or _SILENCE)
+    recorded = None if _tracing is None else _tracing.begin(name, parent_traceparent, kind, attributes)
+    at = parent_traceparent if recorded is None else recorded.traceparent
+    tokens = _traceparent.set(at), logs.trace_id.set(trace_id_of(at)), _span.set(recorded or _NO_OP_SPAN)
     try:
-        yield begun or _SILENCE
+        yield recorded or _NO_OP_SPAN
     except BaseException as error:
-        if begun is not None:
-            begun.fail_by(error)
+        if recorded is not None:
+            recorded.fail_with(error)
         raise
     finally:
-        _here.reset(tokens[0])
+        _traceparent.reset(tokens[0])
         logs.trace_id.reset(tokens[1])
         _span.reset(tokens[2])
-        if begun is not None:
-            begun.end()
+        if recorded is not None:
+            recorded.end()
 
 
 def record(
-    name: str, started: Seconds, ended: Seconds, *, parent: str | None = HERE, kind: Kind = "internal", **more: Value
+    name: str, started: Seconds, ended: Seconds, *, parent: str | None = CURRENT, kind: Kind = "internal", **more: Value
 ) -> None:
     """Trace what is over already: began and ended at these times, in seconds since 1970."""
     if _tracing is not None:
-        _tracing.begin(name, _above(parent), kind, more, started).end(max(ended, started))
+        _tracing.begin(name, _parent_traceparent(parent), kind, more, started).end(max(ended, started))
 
 
-def _above(parent: str | None) -> str | None:
-    if parent == HERE:
-        return _here.get()
+def _parent_traceparent(parent: str | None) -> str | None:
+    if parent == CURRENT:
+        return _traceparent.get()
     # What a later version adds behind these is for those who know it.
     return None if trace_id_of(parent) is None else f"00{str(parent)[2:55]}"
 
@@ -200,8 +200,8 @@ class _Tracing:
             ) from error
         self._trace = trace
         url = f"{endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
-        self._reasons = _Reasons()
-        self._exporter = _Exporter(OTLPSpanExporter(endpoint=url, timeout=SEND_S), url, self._reasons)
+        self._export_errors = _ExportErrors()
+        self._exporter = _Exporter(OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S), url, self._export_errors)
         resource = Resource.create(
             {
                 "service.name": "diarist",
@@ -212,39 +212,44 @@ class _Tracing:
         )
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
-            BatchSpanProcessor(cast("Any", self._exporter), schedule_delay_millis=BATCH_S * 1000)
+            BatchSpanProcessor(cast("Any", self._exporter), schedule_delay_millis=EXPORT_INTERVAL_S * 1000)
         )
         self._tracer = self._provider.get_tracer("diarist", __version__)
 
     def begin(
-        self, name: str, above: str | None, kind: Kind, attributes: Mapping[str, Value], at: Seconds | None = None
-    ) -> _Begun:
+        self,
+        name: str,
+        parent_traceparent: str | None,
+        kind: Kind,
+        attributes: Mapping[str, Value],
+        at: Seconds | None = None,
+    ) -> _RecordedSpan:
         trace = self._trace
         started = self._tracer.start_span(
             name,
-            context=self._context(above),
+            context=self._context(parent_traceparent),
             kind=trace.SpanKind[kind.upper()],
-            attributes=_named(attributes),
+            attributes=_attribute_names(attributes),
             start_time=None if at is None else int(at * 1e9),
         )
-        return _Begun(started, trace.Status(trace.StatusCode.ERROR))
+        return _RecordedSpan(started, trace.Status(trace.StatusCode.ERROR))
 
     def stop(self) -> None:
         ending = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
         ending.start()
-        ending.join(FLUSH_S)
+        ending.join(FLUSH_TIMEOUT_S)
         if ending.is_alive():
             self._exporter.shutdown()  # ends the pause between two tries
             ending.join(0.5)
-        self._reasons.close()
+        self._export_errors.close()
 
-    def _context(self, above: str | None) -> Any:
+    def _context(self, parent_traceparent: str | None) -> Any:
         """The parent, as OpenTelemetry has it; an empty one begins a trace."""
         from opentelemetry.context import Context
 
-        if above is None:
+        if parent_traceparent is None:
             return Context()
-        _, trace_id, span_id, flags = above.split("-")[:4]
+        _, trace_id, span_id, flags = parent_traceparent.split("-")[:4]
         trace = self._trace
         context = trace.SpanContext(
             int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(int(flags, 16) & 3)
@@ -252,7 +257,7 @@ class _Tracing:
         return trace.set_span_in_context(trace.NonRecordingSpan(context), Context())
 
 
-class _Begun:
+class _RecordedSpan:
     """A span of OpenTelemetry's."""
 
     def __init__(self, span: Any, failed: Any) -> None:
@@ -264,18 +269,18 @@ class _Begun:
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
-    def note(self, **attributes: Value) -> None:
-        self._span.set_attributes(_named(attributes))
+    def set_attributes(self, **attributes: Value) -> None:
+        self._span.set_attributes(_attribute_names(attributes))
 
     def fail(self, error_type: str) -> None:
-        self.note(error_type=error_type)
+        self.set_attributes(error_type=error_type)
         self._span.set_status(self._failed)
 
-    def fail_by(self, error: BaseException) -> None:
+    def fail_with(self, error: BaseException) -> None:
         # Not its message: that may name a file, or quote what a caller sent.
         kind = error.code if isinstance(error, DiaristError) else type(error).__name__
         if isinstance(error, Cancelled):
-            self.note(canceled=True)
+            self.set_attributes(canceled=True)
         else:
             self.fail(kind)
 
@@ -286,25 +291,25 @@ class _Begun:
 class _Exporter:
     """Sends spans, and logs when that ceases to work and when it works again: once each, however long it takes."""
 
-    def __init__(self, inner: Any, url: str, reasons: _Reasons) -> None:
+    def __init__(self, inner: Any, url: str, export_errors: _ExportErrors) -> None:
         self._inner = inner
         self._url = url
-        self._reasons = reasons
-        self._lost = 0
+        self._export_errors = export_errors
+        self._dropped = 0
 
     def export(self, spans: Any) -> Any:
         result = self._inner.export(spans)
         if result.name != "SUCCESS":
-            if not self._lost:
+            if not self._dropped:
                 logger.warning(
                     "Traces cannot be sent to %s (%s). Their spans are dropped until it takes them; the work goes on. "
                     "Check OTLP_ENDPOINT and the collector there.",
-                    self._url, self._reasons.last or "no answer",
+                    self._url, self._export_errors.last or "no answer",
                 )  # fmt: skip
-            self._lost += len(spans)
-        elif self._lost:
-            logger.info("Traces are sent to %s again; at least %d spans were lost meanwhile", self._url, self._lost)
-            self._lost = 0
+            self._dropped += len(spans)
+        elif self._dropped:
+            logger.info("Traces are sent to %s again; at least %d spans were lost meanwhile", self._url, self._dropped)
+            self._dropped = 0
         return result
 
     def shutdown(self) -> None:
@@ -314,7 +319,7 @@ class _Exporter:
         return bool(self._inner.force_flush(timeout_millis))
 
 
-class _Reasons(logging.Handler):
+class _ExportErrors(logging.Handler):
     """Hears what OpenTelemetry says of its troubles, one line for each batch of spans, and keeps the last one."""
 
     def __init__(self) -> None:
@@ -325,9 +330,9 @@ class _Reasons(logging.Handler):
         self._source.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = record.getMessage()
-        if ".exporter." in record.name and "hutdown" not in words and "due to timeout" not in words:
-            self.last = re.sub(r"^Transient error (.*) encountered while .*", r"\1", words).rstrip(".")
+        message = record.getMessage()
+        if ".exporter." in record.name and "hutdown" not in message and "due to timeout" not in message:
+            self.last = re.sub(r"^Transient error (.*) encountered while .*", r"\1", message).rstrip(".")
 
     def close(self) -> None:
         self._source.removeHandler(self)
@@ -335,5 +340,5 @@ class _Reasons(logging.Handler):
         super().close()
 
 
-def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
-    return {_STANDARD.get(name, f"diarist.{name}"): value for name, value in attributes.items()}
+def _attribute_names(attributes: Mapping[str, Value]) -> dict[str, Value]:
+    return {_SEMANTIC_CONVENTIONS.get(name, f"diarist.{name}"): value for name, value in attributes.items()}

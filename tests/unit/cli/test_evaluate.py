@@ -19,7 +19,7 @@ RTTM = "SPEAKER call 1 0 0.5 <NA> <NA> ann <NA> <NA>\n"
 
 def run(*args, engine=None):
     engine = engine or StandIn()
-    result = CliRunner().invoke(main, ["evaluate", *map(str, args)], obj=engine.prepare)
+    result = CliRunner().invoke(main, ["evaluate", *map(str, args)], obj=engine.load)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -113,7 +113,7 @@ def test_a_json_of_another_kind_is_named(folder, text):
     (made / "call.json").write_text(text)
     result = run(".", "--transcripts", "made")
     assert result.exit_code == 2
-    assert f"made{os.sep}call.json is not an answer of diarist's" in result.stderr
+    assert f"made{os.sep}call.json is not a JSON transcript of Diarist" in result.stderr
 
 
 @pytest.mark.parametrize(

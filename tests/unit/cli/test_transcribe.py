@@ -20,7 +20,7 @@ from unit.cli.stand_in import StandIn
 
 def run(*args, engine=None, stdin=None):
     engine = engine or StandIn()
-    result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.prepare, input=stdin)
+    result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.load, input=stdin)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

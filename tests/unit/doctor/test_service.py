@@ -91,7 +91,7 @@ def test_no_service_is_a_warning(make):
 
 
 def test_a_service_that_does_not_answer_is_not_waited_for(make, monkeypatch):
-    monkeypatch.setattr(service, "NETWORK_S", 0.1)
+    monkeypatch.setattr(service, "NETWORK_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = service.check_service(make(flask_port=listener.getsockname()[1]))
     assert (found.level, "timed out" in found.message) == ("warning", True)

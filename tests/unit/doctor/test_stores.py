@@ -12,7 +12,7 @@ import redis
 
 from diarist.auth.keys import KeyStore
 from diarist.doctor import stores
-from diarist.doctor.findings import run
+from diarist.doctor.findings import run_concurrently
 from diarist.jobs.db import schema
 from diarist.jobs.db.database import FILE_NAME, open_database
 from diarist.settings import Settings
@@ -33,7 +33,7 @@ def free_port():
 
 
 def finding(check, settings):
-    ((_, found),) = run({"check": check}, settings)
+    ((_, found),) = run_concurrently({"check": check}, settings)
     return found
 
 
@@ -105,7 +105,7 @@ class TestPostgres:
             assert finding(check, make(database_url=url)).level == "ok"
         assert "PostgreSQL" in finding(stores.check_job_store, make(database_url=url)).message
         assert "will be made" in finding(stores.check_job_store, make(database_url=url)).message
-        with stores.kept(make(database_url=url)) as database:
+        with stores.open_existing_job_store(make(database_url=url)) as database:
             assert database is None
 
     def test_one_that_is_kept_in(self, make, postgres_server):
@@ -115,7 +115,7 @@ class TestPostgres:
         assert finding(stores.check_keys, settings).message.startswith("1 valid")
 
     def test_a_slow_one_is_a_warning(self, make, postgres_server, monkeypatch):
-        monkeypatch.setattr(stores, "SLOW_S", 0.0)
+        monkeypatch.setattr(stores, "MAX_LATENCY_S", 0.0)
         found = finding(stores.check_job_store, make(database_url=postgres_server.fresh_database()))
         assert found.level == "warning"
 

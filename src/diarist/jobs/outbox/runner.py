@@ -187,7 +187,7 @@ class OutboxRunner:
     def _handle(self, hold: _Hold) -> None:
         task = hold.task
         try:
-            with logs.about(job=task.job_id):
+            with logs.log_context(job=task.job_id):
                 self._attempt(hold)
         except Exception as error:  # noqa: BLE001 - nobody above would hear of it
             if isinstance(error, Cancelled) and (self._stopping or hold.lost.is_set()):

@@ -194,7 +194,7 @@ class _Worker:
         if job is None:
             return False
         with (
-            logs.about(request=job.order.request_id, job=job.id),
+            logs.log_context(request=job.order.request_id, job=job.id),
             tracing.span(
                 "job", parent=job.order.traceparent, kind="consumer",
                 job_id=job.id, queue=job.order.queue, attempt=job.attempts,
@@ -224,7 +224,7 @@ class _Worker:
                 self._heartbeat.progress(stage, done)
 
         with (
-            logs.about(request=task.request_id, job=task.job_id),
+            logs.log_context(request=task.request_id, job=task.job_id),
             tracing.span("chunk", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.chunk.stage),
             self._heartbeat.keeping(lambda *_: self._chunks.renew(task, self._name, lease_s)),
         ):
@@ -333,18 +333,18 @@ class _Worker:
         leaves = self._supervisor.leave.is_set() and not isinstance(error, InputError)
         if leaves and self._retry_write(lambda: self._store.requeue(job.id, self._name)):
             logger.info("Job given back: the worker leaves")
-            tracing.here().note(given_back=True)
+            tracing.current_span().set_attributes(given_back=True)
             return
         if isinstance(error, Cancelled) or not self._heartbeat.still_ours():
             logger.info("Job stopped: it was canceled, deleted or taken over")
-            tracing.here().note(canceled=True)
+            tracing.current_span().set_attributes(canceled=True)
             return
         if isinstance(error, InputError):
             logger.info("Job refused: %s: %s", error.code, error)
         else:
             logger.error("Job failed at attempt %d", job.attempts, exc_info=error)
         fault = to_job_error(error, job)
-        tracing.here().fail(fault.code)
+        tracing.current_span().fail(fault.code)
         if isinstance(error, InputError):
             self._retry_write(lambda: self._store.fail(job.id, self._name, fault))
             return
