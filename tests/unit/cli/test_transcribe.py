@@ -248,7 +248,7 @@ def test_a_setting_that_cannot_be_used(folder, monkeypatch):
     engine = StandIn()
     result = run("meeting.wav", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
-    assert result.stderr.startswith("diarist: Settings cannot be used: MAX_DURATION_S: ")
+    assert result.stderr.startswith("diarist: Invalid settings: MAX_DURATION_S: ")
     assert result.stderr.count("\n") == 1
 
 
