@@ -1,4 +1,4 @@
-"""``diarist doctor``: look the installation over."""
+"""``diarist doctor``: check the installation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def doctor(as_json: bool) -> None:
-    """Check this installation, and say what to do.
+    """Check this installation and say how to fix problems.
 
-    One line for each thing that is looked at: ok, warning or error. Nothing is changed. The exit code is 1 where there
-    is an error.
+    Prints one line for each check: ok, warning or error. Nothing is changed. The exit code is 1 if there is an error.
     """
     from diarist.doctor.checks import run_checks
     from diarist.doctor.findings import Finding, error
@@ -38,7 +37,7 @@ def doctor(as_json: bool) -> None:
     except ConfigurationError as exc:
         report("settings", error(str(exc)))
     else:
-        report("settings", Finding("ok", f"read, ENGINE is {settings.engine}"))
+        report("settings", Finding("ok", f"valid, ENGINE is {settings.engine}"))
         for name, finding in run_checks(settings):
             report(name, finding)
     worst = max((finding.level for finding in findings.values()), key=tuple(COLORS).index)

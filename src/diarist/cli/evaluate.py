@@ -1,4 +1,4 @@
-"""``diarist evaluate``: how well Diarist does on recordings of one's own."""
+"""``diarist evaluate``: score transcripts of your own recordings."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from diarist.types import Progress
 
 HypothesisSource: TypeAlias = "Callable[[Reference, Progress], Hypothesis]"
-"""Where the answer for one recording comes from."""
+"""Returns the hypothesis for one reference."""
 
 
 @click.command
 @click.argument("folder", metavar="REFERENCE_DIR", type=click.Path(path_type=Path))
-@click.option("--service", metavar="URL", help="Ask a running service, as http://localhost:5000.")
+@click.option("--service", metavar="URL", help="Use a running service, such as http://localhost:5000.")
 @click.option("--transcripts", metavar="DIR", type=click.Path(path_type=Path),
-              help="Score what is there: NAME.rttm, NAME.json, or both.")  # fmt: skip
+              help="Score existing transcripts: NAME.rttm, NAME.json, or both.")  # fmt: skip
 @click.option("--json", "output", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write counts and rates to this file; - is standard output, and no table.")  # fmt: skip
+              help="Write counts and rates to this file, or to standard output (-) instead of the table.")  # fmt: skip
 @click.option("--language", default="en", show_default=True, metavar="CODE",
-              help="What is spoken, as en or de; auto detects it.")  # fmt: skip
-@click.option("--known-speakers", is_flag=True, help="Tell how many speakers the reference has.")
+              help="Spoken language, such as en or de; auto detects it.")  # fmt: skip
+@click.option("--known-speakers", is_flag=True, help="Use the reference's number of speakers for transcription.")
 @engine_options
-@click.option("--offline", is_flag=True, help="Never fetch models: fail if one is missing.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
+@click.option("--offline", is_flag=True, help="Never fetch models; fail if one is missing.")
+@click.option("-v", "--verbose", is_flag=True, help="Report each stage in a line on standard error.")
 @click.pass_obj
 def evaluate(
     load: LoadTranscriber | None,
@@ -54,13 +54,13 @@ def evaluate(
     offline: bool,
     verbose: bool,
 ) -> None:
-    """Score transcripts against references: who spoke when, and what.
+    """Score transcripts against references: who speaks when, and what.
 
-    REFERENCE_DIR holds NAME.rttm or NAME.stm, or both, for each recording NAME.wav (or another kind).
-    Every recording is transcribed by the engine that is configured, unless --service or --transcripts says otherwise.
-    Needs the bench extra.
+    REFERENCE_DIR contains NAME.rttm or NAME.stm, or both, for each recording NAME.wav (or another audio file). Every
+    recording is transcribed by the configured engine, unless --service or --transcripts is given. This needs the bench
+    extra.
 
-    Exit codes: 0 all scored, 1 some recording failed (the others are scored), 2 wrong options, 3 no models or engine,
+    Exit codes: 0 all scored, 1 some recordings failed (the others are scored), 2 wrong options, 3 no models or engine,
     130 interrupted.
     """
     from diarist.cli.progress_display import progress_reporter
@@ -71,16 +71,19 @@ def evaluate(
     chosen = {name: value for name, value in
               (("engine", engine), ("diarizer", diarizer), ("recognizer", recognizer)) if value}  # fmt: skip
     if service is not None and transcripts is not None:
-        raise InvalidOption("--service and --transcripts contradict each other: give one")
+        raise InvalidOption("--service and --transcripts cannot be combined: give one of them")
     if (chosen or offline) and (service is not None or transcripts is not None):
-        raise InvalidOption("--engine, --diarizer, --recognizer and --offline are for what is transcribed here")
+        raise InvalidOption(
+            "--engine, --diarizer, --recognizer and --offline have no effect with --service or --transcripts: "
+            "leave them out"
+        )
     if known_speakers and transcripts is not None:
-        raise InvalidOption("--known-speakers cannot change transcripts that are there: leave it out")
+        raise InvalidOption("--known-speakers has no effect with --transcripts: leave it out")
     spoken = None if language.lower() == "auto" else language.lower()
     references = reference.find(folder)
     if transcripts is None and (missing := [each.name for each in references if each.recording is None]):
-        put = f"put {missing[0]}.wav beside the reference"
-        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: {put}")
+        advice = f"put {missing[0]}.wav into the folder of its reference"
+        raise InvalidOption(f"{folder} has no recording for {', '.join(missing)}: {advice}")
     require()
     configure_logging(verbose=verbose)
     with exit_on_signals(), progress_reporter(verbose=verbose) as report:
@@ -101,16 +104,16 @@ def evaluate(
 def score_all(
     references: tuple[Reference, ...], get_hypothesis: HypothesisSource, language: str | None, report: ProgressReporter
 ) -> dict[str, Score]:
-    """The score of each recording by its name; those that fail are told of and left out.
+    """Return the score of each recording by its name. Recordings that fail are reported and left out.
 
     Raises:
-        InvalidOption, ConfigurationError, ModelError, EngineUnavailable: nothing could be scored.
+        InvalidOption, ConfigurationError, ModelError, EngineUnavailable: No recording could be scored.
     """
     from diarist.cli import printable
     from diarist.evaluation.scoring import score
 
     scores: dict[str, Score] = {}
-    fault: DiaristError | None = None
+    last_error: DiaristError | None = None
     for each in references:
         try:
             with report.step(each.name) as progress:
@@ -119,14 +122,14 @@ def score_all(
         except (ConfigurationError, ModelError, EngineUnavailable):
             raise
         except DiaristError as error:
-            fault = error
+            last_error = error
             report.error(f"{printable(each.name)}: {printable(str(error))}")
         except OSError as error:
             report.error(f"{printable(each.name)}: {printable(error.strerror or str(error))}")
         else:
             report.info(f"{printable(each.name)}: scored")
     if not scores:
-        raise fault or InvalidOption("no recording could be scored: the lines above say why")
+        raise last_error or InvalidOption("no recording could be scored: the messages above say why")
     return scores
 
 

@@ -1,4 +1,4 @@
-"""What is told of the work while it runs: a bar on a terminal, lines when asked for, else failures alone."""
+"""Progress on standard error: a bar on a terminal, lines with ``--verbose``, otherwise errors only."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 NAME_CHARS = 24
-"""Most of a recording's name that a bar shows."""
+"""The maximum number of characters of a recording's name in a bar."""
 
 
 class ProgressReporter(Protocol):
-    """Tells the user how the work goes, on standard error."""
+    """Reports progress to the user on standard error."""
 
     def step(self, name: str) -> AbstractContextManager[Progress]:
-        """One recording, or the models: shown while the context lasts, as the progress that it gives is called."""
+        """Show the progress of one recording or model; the context yields the function that updates it."""
         ...
 
     def info(self, message: str) -> None:
-        """Something worth knowing."""
+        """Show a message that is not an error."""
         ...
 
     def error(self, message: str) -> None:
-        """Something that went wrong: always shown."""
+        """Show an error message, regardless of the verbosity."""
         ...
 
 
 class LineReporter:
-    """For pipes, files and ``--verbose``: a line for each stage if ``verbose``, else failures alone."""
+    """Reports progress in lines, for pipes and files: one per stage if ``verbose``, otherwise errors only."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -61,7 +61,7 @@ class LineReporter:
 
 
 class BarReporter:
-    """For terminals: the stage, how much is done, how long it took and how long it will take."""
+    """Reports progress as a bar on a terminal, with the stage, the elapsed time and the remaining time."""
 
     def __init__(self, bar: rich.progress.Progress) -> None:
         self._progress_bar = bar
@@ -83,7 +83,7 @@ class BarReporter:
 
 @contextmanager
 def progress_reporter(*, verbose: bool) -> Iterator[ProgressReporter]:
-    """The reporter that fits: a bar where standard error is a terminal and log lines would not tear it."""
+    """Yield a bar if standard error is a terminal and no log lines would break it, or else lines."""
     if verbose or not sys.stderr.isatty():
         yield LineReporter(verbose=verbose)
         return
@@ -92,7 +92,7 @@ def progress_reporter(*, verbose: bool) -> Iterator[ProgressReporter]:
 
 
 def _shortened(name: str) -> str:
-    """The end of a path, in as many characters as leave room for the rest on a terminal of 80 columns."""
+    """Return the end of a path, short enough for a bar on a terminal of 80 columns."""
     last = name.rstrip("/").rpartition("/")[2] or name
     return last if len(last) <= NAME_CHARS else f"…{last[1 - NAME_CHARS :]}"
 
@@ -117,6 +117,6 @@ def _progress_bar() -> rich.progress.Progress:
         TextColumn("left", style="dim"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        transient=True,  # the result may go to the same terminal
+        transient=True,  # the transcript may go to the same terminal
         refresh_per_second=4,
     )

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""The list of all checks, in the order in which they are reported."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ CHECKS: Mapping[str, Check] = {
 
 
 def run_checks(settings: Settings) -> Iterator[tuple[str, Finding]]:
-    """What each check finds, by name; changes nothing but for files that are made and removed to see that it works."""
+    """Yield the finding of each check, by name. The only changes are test files, which are deleted again."""
     return run_concurrently(CHECKS, settings)

@@ -1,4 +1,4 @@
-"""What does the work: models, the libraries of the engine, and the decoder."""
+"""Checks of the models, the libraries of the engine, and the decoder."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "auto": NEMO,
     "nemo": NEMO,
 }
-"""By the name of a diarizer or recogniser."""
+"""The libraries that each diarizer and recognizer needs."""
 
 
 def check_models(settings: Settings) -> Finding:
-    """Whether the models that the settings need are there and whole: each is read."""
+    """Check that all models of the settings are present and intact, by reading them."""
     from diarist.engines.onnx import exported_model
     from diarist.engines.required_models import wanted
     from diarist.models import ModelStore, required
@@ -56,17 +56,17 @@ def check_models(settings: Settings) -> Finding:
             problems.append(str(exc))
     if problems:
         return error(" ".join(problems))
-    summary = f"{', '.join(intact)}: there and whole" if intact else ""
+    summary = f"{', '.join(intact)}: present and intact" if intact else ""
     if unverified:
-        later = f"{', '.join(unverified)}: NeMo's, fetched by `diarist models pull` or when the engine is loaded"
-        return ok("; ".join(filter(None, (summary, later))))
+        nemo_models = f"{', '.join(unverified)}: NeMo models, which `diarist models pull` or loading the engine fetches"
+        return ok("; ".join(filter(None, (summary, nemo_models))))
     return ok(summary)
 
 
 def check_engine(settings: Settings) -> Finding:
-    """Whether the libraries of the engine can be loaded: in a process of their own, which they may take down."""
+    """Check that the libraries of the engine can be imported, in a separate process because they may crash it."""
     names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[settings.recognizer_name]))
-    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recogniser {settings.recognizer_name})"
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {settings.recognizer_name})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],
@@ -74,16 +74,16 @@ def check_engine(settings: Settings) -> Finding:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return warning(
-            f"{summary}: its libraries are not loaded after {CHECK_TIMEOUT_S - 5:g} s, so every start takes long"
+            f"{summary}: importing its libraries takes more than {CHECK_TIMEOUT_S - 5:g} s, so every start is slow"
         )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-        return error(f"{summary}: its libraries cannot be loaded ({reason}). {_advice(names)}")
-    return ok(f"{summary}: its libraries can be loaded")
+        return error(f"{summary}: its libraries cannot be imported ({reason}). {_advice(names)}")
+    return ok(f"{summary}: its libraries can be imported")
 
 
 def check_decoder(settings: Settings) -> Finding:
-    """Decode a second of sound as uploads are decoded."""
+    """Check that a second of sound can be decoded, in the same way as uploads."""
     from diarist.audio import DecodeLimits, decode
 
     with tempfile.TemporaryDirectory(prefix="diarist-doctor-") as folder:
@@ -91,13 +91,13 @@ def check_decoder(settings: Settings) -> Finding:
         _write_tone(path)
         (audio,) = decode(path, DecodeLimits.of(settings, Path(folder)))
     if abs(audio.duration - 1.0) > 0.01:
-        return error(f"a second of sound is {audio.duration:g} s once decoded: run `pip install diarist` again")
-    return ok("decodes a second of sound")
+        return error(f"a second of sound is {audio.duration:g} s long after decoding: run `pip install diarist` again")
+    return ok("a second of sound can be decoded")
 
 
 def _advice(names: tuple[str, ...]) -> str:
     if set(names) & set(NEMO):
-        return "Install what NeMo needs, `pip install 'diarist[nemo]'`, or set ENGINE to embedded"
+        return "Install NeMo with `pip install 'diarist[nemo]'`, or set ENGINE to embedded"
     return "Run `pip install diarist` again"
 
 

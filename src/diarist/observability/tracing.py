@@ -1,10 +1,11 @@
-"""Traces by OpenTelemetry, where TRACES asks for them; a seam that costs next to nothing where it does not.
+"""Tracing by OpenTelemetry if TRACES enables it, with almost no overhead otherwise.
 
-A trace goes from process to process as a W3C ``traceparent``: it comes with a request, is kept with the job, and goes
-on in whichever worker takes it. It does so also where no traces are sent: the log lines then still bear its id.
+A trace passes from process to process as a W3C ``traceparent``: it arrives with a request, is stored with the job, and
+continues in the worker that claims the job. This also happens if no traces are sent, so that log lines always contain
+the trace ID.
 
-Attributes are numbers and words of ours: never texts, file names, addresses or keys of callers. Of an error its kind is
-told, not its message.
+Attributes are numbers and fixed words, never texts, file names, addresses or keys of clients. Of an error only its kind
+is recorded, not its message.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ Value: TypeAlias = str | int | float | bool
 Kind: TypeAlias = Literal["internal", "server", "client", "consumer", "producer"]
 
 EXPORT_TIMEOUT_S = 5.0
-"""How long the collector may take to answer, in a thread that nobody waits for."""
+"""The maximum time that the collector may take to respond. Only the export thread waits for it."""
 
 FLUSH_TIMEOUT_S = 2.0
-"""How long a process that ends may still take to send its last spans."""
+"""The maximum time that an ending process waits for its last spans to be sent."""
 
 EXPORT_INTERVAL_S = 2.0
-"""How long a span waits for others to be sent with."""
+"""The time that spans are collected before they are sent together."""
 
 CURRENT = "current"
-"""As a parent: what this thread does already."""
+"""The value of ``parent`` for the current span of this thread."""
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
@@ -55,19 +56,19 @@ _SEMANTIC_CONVENTIONS = {
 
 
 class Span(Protocol):
-    """A piece of work that is being traced."""
+    """Represents an operation that is being traced."""
 
     def set_attributes(self, **attributes: Value) -> None:
-        """Say more about it."""
+        """Add attributes to the span."""
         ...
 
     def fail(self, error_type: str) -> None:
-        """It did not succeed: in one lower-case word or a number, why."""
+        """Mark the span as failed. ``error_type`` is the reason, as one lower-case word or a number."""
         ...
 
 
 class _NoOpSpan:
-    """The span of what is not traced."""
+    """Represents an operation that is not traced."""
 
     def set_attributes(self, **attributes: Value) -> None:
         pass
@@ -83,24 +84,24 @@ _tracing: _Tracing | None = None
 
 
 def configure(settings: Settings, process: str, instance: str = "") -> None:
-    """Send the traces of this process where the settings say so; calling it again replaces what it set before.
+    """Send the traces of this process if the settings say so. Another call replaces the previous configuration.
 
     Args:
-        settings: TRACES and OTLP_ENDPOINT count.
-        process: what this one does, such as ``api`` or ``worker``.
-        instance: its name; empty for one made of the host's and the process's number.
+        settings: The settings, of which TRACES and OTLP_ENDPOINT are used.
+        process: The role of this process, such as ``api`` or ``worker``.
+        instance: The name of this process; if empty, it is made of the host name and the process ID.
 
     Raises:
-        ConfigurationError: OpenTelemetry is not installed, or OTLP_ENDPOINT is no address.
+        ConfigurationError: OpenTelemetry is not installed, or OTLP_ENDPOINT is not a URL.
     """
-    global _tracing  # noqa: PLW0603 - like logging, it is the process's
+    global _tracing  # noqa: PLW0603 - like logging, tracing is configured per process
     stop()
     if settings.traces == "otlp":
         _tracing = _Tracing(settings.otlp_endpoint, process, instance or f"{socket.gethostname()}-{os.getpid()}")
 
 
 def stop() -> None:
-    """Send what is still to be sent, for ``FLUSH_TIMEOUT_S`` at the most, and trace nothing more."""
+    """Send the remaining spans, for at most ``FLUSH_TIMEOUT_S``, and stop tracing."""
     global _tracing
     tracing, _tracing = _tracing, None
     if tracing is not None:
@@ -111,19 +112,19 @@ atexit.register(stop)
 
 
 def current_traceparent() -> str | None:
-    """The ``traceparent`` of what this thread does, to be handed on; None where it belongs to no trace."""
+    """Return the current ``traceparent``, to pass it on, or None outside of a trace."""
     return _traceparent.get()
 
 
 def current_span() -> Span:
-    """What this thread does, to say more about it; of no effect where it is not traced."""
+    """Return the current span of this thread, which does nothing if the work is not traced."""
     return _span.get()
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
-    """The id of the trace, 32 hexadecimal digits; None where this is no ``traceparent``.
+    """Return the ID of the trace, 32 hexadecimal digits, or None if this is not a valid ``traceparent``.
 
-    https://www.w3.org/TR/trace-context/#traceparent-header
+    See https://www.w3.org/TR/trace-context/#traceparent-header.
     """
     match = _TRACEPARENT.fullmatch(traceparent or "")
     if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
@@ -133,14 +134,14 @@ def trace_id_of(traceparent: str | None) -> str | None:
 
 @contextmanager
 def span(name: str, *, parent: str | None = CURRENT, kind: Kind = "internal", **attributes: Value) -> Iterator[Span]:
-    """Trace what is done within.
+    """Trace the work in the context.
 
     Args:
-        name: of the kind of work, from a small set.
-        parent: the ``traceparent`` of what it belongs to, from another process or thread; with None, or one that is
-            none, it begins a trace.
-        kind: how it stands to that.
-        attributes: what is secrets of it by now.
+        name: The name of the operation, from a small set.
+        parent: The ``traceparent`` of the parent, from another process or thread. None or an invalid one starts a new
+            trace.
+        kind: The relation of the span to its parent.
+        attributes: The attributes that are already known.
     """
     parent_traceparent = _parent_traceparent(parent)
     if _tracing is None and parent_traceparent == _traceparent.get():
@@ -166,7 +167,7 @@ def span(name: str, *, parent: str | None = CURRENT, kind: Kind = "internal", **
 def record(
     name: str, started: Seconds, ended: Seconds, *, parent: str | None = CURRENT, kind: Kind = "internal", **more: Value
 ) -> None:
-    """Trace what is over already: began and ended at these times, in seconds since 1970."""
+    """Record an operation that has already ended, with its start and end in seconds since 1970."""
     if _tracing is not None:
         _tracing.begin(name, _parent_traceparent(parent), kind, more, started).end(max(ended, started))
 
@@ -174,17 +175,17 @@ def record(
 def _parent_traceparent(parent: str | None) -> str | None:
     if parent == CURRENT:
         return _traceparent.get()
-    # What a later version adds behind these is for those who know it.
+    # Later versions may append fields, which this version must not pass on.
     return None if trace_id_of(parent) is None else f"00{str(parent)[2:55]}"
 
 
 class _Tracing:
-    """OpenTelemetry with an exporter, and a thread of its own that sends."""
+    """The OpenTelemetry tracer, with an exporter that sends from a thread of its own."""
 
     def __init__(self, endpoint: str, process: str, instance: str) -> None:
         if not re.match(r"https?://[^/\s]+", endpoint):
             raise ConfigurationError(
-                f"OTLP_ENDPOINT {endpoint!r} is no address to send traces to. Set it to that of a collector that takes "
+                f"OTLP_ENDPOINT {endpoint!r} is not a URL. Set it to the URL of a collector that accepts "
                 "OTLP over HTTP, such as http://127.0.0.1:4318, or set TRACES to none."
             )
         try:
@@ -239,12 +240,12 @@ class _Tracing:
         ending.start()
         ending.join(FLUSH_TIMEOUT_S)
         if ending.is_alive():
-            self._exporter.shutdown()  # ends the pause between two tries
+            self._exporter.shutdown()  # interrupts the wait between two attempts
             ending.join(0.5)
         self._export_errors.close()
 
     def _context(self, parent_traceparent: str | None) -> Any:
-        """The parent, as OpenTelemetry has it; an empty one begins a trace."""
+        """Return the OpenTelemetry context of the parent; an empty context starts a new trace."""
         from opentelemetry.context import Context
 
         if parent_traceparent is None:
@@ -258,7 +259,7 @@ class _Tracing:
 
 
 class _RecordedSpan:
-    """A span of OpenTelemetry's."""
+    """Represents a span that OpenTelemetry records."""
 
     def __init__(self, span: Any, failed: Any) -> None:
         self._span = span
@@ -277,7 +278,7 @@ class _RecordedSpan:
         self._span.set_status(self._failed)
 
     def fail_with(self, error: BaseException) -> None:
-        # Not its message: that may name a file, or quote what a caller sent.
+        # The message is left out: it may name a file, or quote a client's input.
         kind = error.code if isinstance(error, DiaristError) else type(error).__name__
         if isinstance(error, Cancelled):
             self.set_attributes(canceled=True)
@@ -289,7 +290,7 @@ class _RecordedSpan:
 
 
 class _Exporter:
-    """Sends spans, and logs when that ceases to work and when it works again: once each, however long it takes."""
+    """Sends spans, and logs once when sending starts to fail and once when it works again."""
 
     def __init__(self, inner: Any, url: str, export_errors: _ExportErrors) -> None:
         self._inner = inner
@@ -302,13 +303,15 @@ class _Exporter:
         if result.name != "SUCCESS":
             if not self._dropped:
                 logger.warning(
-                    "Traces cannot be sent to %s (%s). Their spans are dropped until it takes them; the work goes on. "
-                    "Check OTLP_ENDPOINT and the collector there.",
-                    self._url, self._export_errors.last or "no answer",
+                    "Traces cannot be sent to %s (%s). Spans are dropped until the collector accepts them; the service "
+                    "is not affected. Check OTLP_ENDPOINT and the collector.",
+                    self._url, self._export_errors.last or "no response",
                 )  # fmt: skip
             self._dropped += len(spans)
         elif self._dropped:
-            logger.info("Traces are sent to %s again; at least %d spans were lost meanwhile", self._url, self._dropped)
+            logger.info(
+                "Traces are sent to %s again; at least %d spans were lost in the meantime", self._url, self._dropped
+            )
             self._dropped = 0
         return result
 
@@ -320,7 +323,7 @@ class _Exporter:
 
 
 class _ExportErrors(logging.Handler):
-    """Hears what OpenTelemetry says of its troubles, one line for each batch of spans, and keeps the last one."""
+    """Captures the error messages of OpenTelemetry, one for each batch of spans, and stores the last one."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

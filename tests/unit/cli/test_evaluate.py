@@ -119,9 +119,9 @@ def test_a_json_of_another_kind_is_named(folder, text):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--service", "http://x", "--transcripts", "y"), "contradict"),
-        (("--transcripts", "y", "--engine", "nemo"), "for what is transcribed here"),
-        (("--transcripts", "y", "--known-speakers"), "cannot change transcripts"),
+        (("--service", "http://x", "--transcripts", "y"), "cannot be combined"),
+        (("--transcripts", "y", "--engine", "nemo"), "have no effect with --service or --transcripts"),
+        (("--transcripts", "y", "--known-speakers"), "has no effect with --transcripts"),
         (("--service", "localhost:5000"), "must be an address like"),
     ],
 )
@@ -138,7 +138,7 @@ def test_no_work_is_begun_without_references_or_recordings(folder):
     (folder / "call.rttm").write_text(RTTM)
     result = run(".", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
-    assert "put call.wav beside the reference" in result.stderr
+    assert "put call.wav into the folder of its reference" in result.stderr
 
 
 def test_a_service_that_is_not_there_is_said(folder):
