@@ -1,4 +1,4 @@
-"""Several channels to one, and channels that say the same."""
+"""Down-mixing of channels, and detection of duplicate channels."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from numpy.typing import NDArray
 from diarist.types import SAMPLE_RATE, Audio, Samples
 
 _CANCELLATION_ENERGY = 0.1
-"""Two channels of equal level cancel when their correlation is below -0.9: the mean then has this part of the energy
-that independent channels would leave in it."""
+"""The minimum energy of the mean, relative to that of uncorrelated channels. Two channels of equal level have less if
+their correlation is below -0.9: they cancel."""
 
 _DUPLICATE_RESIDUAL = 1e-2
-"""What one channel may hold that the other does not, of its energy (-20 dB), second by second: less than any voice."""
+"""The maximum energy per second of the difference of two duplicate channels, relative to the energy of the louder one
+(-20 dB). Any voice has more."""
 
 _DUPLICATE_NOISE_FLOOR = 1e-6
-"""Mean square below which a difference is noise (-60 dB of full scale)."""
+"""The mean square below which a difference is noise (-60 dB of full scale)."""
 
 
 class DownMix:
-    """The mean of the channels; where they cancel, as in stereo with one side inverted, the loudest instead.
+    """Mixes channels to their mean, or uses the loudest if they cancel, as in stereo with one inverted side.
 
-    Decided block by block, so that a recording which cancels only in part keeps all of its voices.
+    The decision is made for each block, so that a recording that cancels only in part keeps all of its voices.
     """
 
     def __init__(self) -> None:
         self._energy: NDArray[np.float64] = np.zeros(0)
         self.canceled_samples = 0
-        """How many samples of the recording were taken from one channel."""
+        """The number of samples for which a single channel was used."""
 
     def mix(self, block: NDArray[np.float32]) -> Samples:
-        """Shape (samples, channels) in -1..1 to shape (samples,)."""
+        """Return the mix, shape (samples,), of a block of shape (samples, channels) with values in -1..1."""
         channels = block.shape[1]
         if channels == 1:
             return block[:, 0]
@@ -42,13 +43,14 @@ class DownMix:
         if float(mean @ mean) >= _CANCELLATION_ENERGY * float(energy.sum()) / channels**2:
             return mean
         self.canceled_samples += len(block)
-        # The loudest so far, not the loudest of this block: inverted twins of equal level must not take turns.
+        # The loudest channel so far, not of this block: the choice must not alternate between inverted channels of
+        # equal level.
         loudest: Samples = block[:, int(self._energy.argmax())]
         return loudest
 
 
 def is_duplicate(first: Audio, second: Audio) -> bool:
-    """Whether two channels hold the same sound, at any level and polarity (dual mono)."""
+    """Return whether two channels contain the same sound, at any level and polarity (dual mono)."""
     if len(first.samples) != len(second.samples):
         return False
     energy, second_energy = _dot(first, first), _dot(second, second)
@@ -57,7 +59,8 @@ def is_duplicate(first: Audio, second: Audio) -> bool:
     gain = _dot(first, second) / energy
     for a, b in zip(_seconds(first), _seconds(second), strict=True):
         residual = b - np.float32(gain) * a
-        # Seen at the level of the louder channel, or a quiet copy would hide what the louder one holds beside it.
+        # The residual is scaled to the level of the louder channel. Otherwise a quiet copy would hide what only the
+        # louder one contains.
         scale = max(1.0, 1.0 / (gain * gain)) if gain else np.inf
         if scale * float(residual @ residual) > _DUPLICATE_RESIDUAL * max(
             float(a @ a), float(b @ b)
@@ -67,7 +70,7 @@ def is_duplicate(first: Audio, second: Audio) -> bool:
 
 
 def drop_duplicate_channels(channels: Sequence[Audio]) -> tuple[Audio, ...]:
-    """The channels in order, where several hold the same the loudest of them, in the place of the first."""
+    """Return the channels in order, with the loudest of each group of duplicates in place of the first."""
     kept: list[Audio] = []
     for channel in channels:
         index = next((i for i, earlier in enumerate(kept) if is_duplicate(earlier, channel)), None)
@@ -83,5 +86,5 @@ def _dot(first: Audio, second: Audio) -> float:
 
 
 def _seconds(audio: Audio) -> Iterator[Samples]:
-    """Second by second."""
+    """Yield the samples in blocks of one second."""
     return (audio.part(start, start + SAMPLE_RATE) for start in range(0, len(audio.samples), SAMPLE_RATE))

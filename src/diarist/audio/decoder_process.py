@@ -1,4 +1,4 @@
-"""The decoder's process seen from outside: started with limits, read with a deadline, always gone at the end."""
+"""The parent's side of the decoder process: it starts it with limits, reads it with a timeout, and ends it."""
 
 from __future__ import annotations
 
@@ -33,67 +33,67 @@ _AUDIO_ERRORS: dict[str, type[AudioError]] = {
 _POLL_INTERVAL_S = 0.1
 _MAX_JSON_BYTES = 65_536
 _MIN_SUSPECT_FRACTION = 0.25
-"""A file below this part of the memory limit cannot need all of it: the largest that FFmpeg holds at once is a picture
-or an index, which lies in the file."""
+"""The minimum size of a file that may need the whole memory limit, as a fraction of the limit. A smaller file cannot:
+the largest objects that FFmpeg holds are pictures and indexes, which are in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The recording could be opened."""
+    """Reports that the recording was opened."""
 
     duration: float | None
-    """Seconds, stated or guessed; None where nothing is known."""
+    """The duration in seconds, stated or estimated; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Up to a second of sound."""
+    """Contains up to a second of sound."""
 
     samples: NDArray[np.float32]
-    """Shape (samples, channels) at 16 kHz; not checked in any way."""
+    """Shape (samples, channels) at 16 kHz. The values have not been validated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Up to a second that the recording leaves out, of all channels."""
+    """Represents up to a second that is missing in the recording, in all channels."""
 
     samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the process saw of the whole recording."""
+    """Summarizes the decoding of the whole recording."""
 
     format: str
-    """FFmpeg's name of the container."""
+    """The container, by FFmpeg's name."""
 
     track_duration: float | None
-    """Seconds that the header gives the track."""
+    """The duration of the audio track in seconds, if the header states it."""
 
     file_duration: float | None
-    """Seconds that the header gives the longest track."""
+    """The duration of the longest track in seconds, if the header states it."""
 
     decoded_duration: float
-    """Seconds that were decoded, with the gaps that were filled."""
+    """The decoded duration in seconds, including the gaps that were filled."""
 
     last_timestamp: float
-    """Seconds up to the last time stamp of any track."""
+    """The end of the last packet of any track in seconds."""
 
     truncated: bool
-    """Reading stopped at damage."""
+    """Whether reading stopped at damage."""
 
     last_packet_offset: int
-    """Where in the file the last packet of any track begins."""
+    """The offset in the file of the last packet of any track."""
 
     packets: int
     failed_packets: int
-    """Packets that could not be decoded."""
+    """The number of packets that could not be decoded."""
 
     decoded_bytes: int
-    """Size of the packets that could be decoded."""
+    """The total size of the packets that could be decoded."""
 
     expected_bytes: int | None
-    """What the packets should fill, in containers that are nothing but packets."""
+    """The expected total size of the packets, for containers that consist only of packets."""
 
 
 Message: TypeAlias = Opened | Block | Silence | Report
@@ -109,18 +109,18 @@ def decoder_messages(
     memory_mb: int,
     on_progress: Callable[[float], None],
 ) -> Iterator[Iterator[Message]]:
-    """What a fresh process makes of the file open on the descriptor ``recording``, message by message.
+    """Start a decoder process for the file open on descriptor ``recording``, and yield its messages.
 
-    ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, also while nothing
-    arrives; what it raises goes through. The process and its group are dead when the context ends, however it ends.
+    ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, even while no messages
+    arrive. Exceptions that it raises are passed on. The process and its process group are dead when the context ends.
 
     Raises:
-        AudioError: the process refused the recording.
-        DecoderFailed: the process died, or ran out of time or memory.
+        AudioError: The process rejected the recording.
+        DecoderFailed: The process died, or exceeded its time or memory limit.
     """
     libraries = importlib.util.find_spec("av")
     if libraries is None or libraries.origin is None:
-        raise DecoderFailed("PyAV is not installed: run `pip install diarist` again.")
+        raise DecoderFailed("PyAV is not installed. Run `pip install diarist` again.")
     request = {
         "parent": os.getpid(),
         "libraries": str(Path(libraries.origin).parents[1]),
@@ -135,13 +135,13 @@ def decoder_messages(
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", decoder_program.__file__, json.dumps(request)],
         stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
-        # An interpreter that was itself found through this variable cannot start without it.
+        # An interpreter whose libraries are found through this variable cannot start without it.
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
     )  # fmt: skip
     try:
         yield _Reader(process, header.size_bytes, timeout_s, memory_mb, on_progress).read()
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # not yet waited for, so the number is still its own
+        with suppress(ProcessLookupError, PermissionError):  # the ID cannot be reused before the process is waited for
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
@@ -192,10 +192,10 @@ class _Reader:
                 if kind == b"D":
                     yield Report(**fields)
                     return
-                log.debug("decoding %s in %s", fields["codec"], fields["format"])
+                log.debug("Decoding %s in %s", fields["codec"], fields["format"])
                 yield Opened(fields["duration"])
             else:
-                raise DecoderFailed("The decoder gave an answer that makes no sense. Try another format, such as WAV.")
+                raise DecoderFailed("The decoder sent an invalid message. Try another format, such as WAV.")
 
     def _read_exactly(self, size: int) -> bytearray:
         received = bytearray(size)
@@ -222,15 +222,15 @@ class _Reader:
             return _AUDIO_ERRORS[code](message)
         if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _MIN_SUSPECT_FRACTION:
             return CorruptAudio(
-                f"Decoding it needs more than {self._memory_mb} MB of memory, which its size does not explain: its "
-                "header is damaged. Export it again, as WAV or FLAC."
+                f"Decoding the recording needs more than {self._memory_mb} MB of memory, which is implausible for its "
+                "size: its header is damaged. Export it again, as WAV or FLAC."
             )
         if code == "memory":
             return DecoderFailed(
-                f"Decoding needs more memory than the {self._memory_mb} MB that it may have (DECODE_MEMORY_MB). "
+                f"Decoding needs more memory than the limit of {self._memory_mb} MB (DECODE_MEMORY_MB). "
                 "Convert the recording to WAV or MP3 and send it again."
             )
-        log.error("the decoder failed: %r", message)
+        log.error("The decoder failed: %r", message)
         return DecoderFailed("The decoder failed on this recording. Convert it to WAV or FLAC and send it again.")
 
     def _exit_error(self) -> DecoderFailed:
@@ -238,11 +238,11 @@ class _Reader:
             status = self._process.wait(timeout=max(0.1, min(5.0, self._deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
             status = 0
-        log.error("the decoder's process ended early with status %d", status)
+        log.error("The decoder process ended early with status %d", status)
         reason = f"was killed by signal {-status}" if status < 0 else f"ended early (status {status})"
         return DecoderFailed(f"The decoder {reason} on this recording. Convert it to WAV or FLAC and send it again.")
 
 
 def report_fields(report: Report) -> dict[str, Any]:
-    """For the log."""
+    """Return the fields of the report for the log."""
     return {name: getattr(report, name) for name in report.__slots__}

@@ -1,12 +1,12 @@
-"""The program of the decoder's process: reads the recording on its standard input, writes messages to its output.
+"""The program of the decoder process, which reads a recording on standard input and writes messages to its output.
 
-Everything that touches bytes of strangers happens here, under limits, where a crash harms nobody. It is run as a file
-(``python -I -S child.py REQUEST``) and needs the standard library and PyAV alone, so that it starts in a tenth of a
-second; the parent imports it only for the constants and the layout of the messages.
+All untrusted data is parsed here, under limits, where a crash does no harm. The program is run as a file (``python -I
+-S decoder_program.py REQUEST``) and needs only the standard library and PyAV, so that it starts in a tenth of a second.
+The parent imports it only for the constants and the layout of the messages.
 
-FFmpeg gets an open descriptor and the protocol ``fd`` and no other: a playlist that slips through the format list
-still cannot open anything. Only listed decoders run, all of them for audio; that list also binds FFmpeg's own probing,
-which would otherwise try video decoders.
+FFmpeg receives an open descriptor and only the protocol ``fd``, so that even a playlist that passes the format list
+cannot open any file. Only the listed decoders run, all of them for audio. The list also applies to FFmpeg's own
+probing, which would otherwise try video decoders.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 MESSAGE = struct.Struct("<cBIf")
-"""Header of a message: kind, number of channels, length, how much of the recording is done (0..1).
+"""The header of a message: kind, number of channels, length, and the fraction of the recording that is done (0..1).
 
-Kinds: ``O`` opened and ``D`` done (JSON of ``length`` bytes), ``E`` refused (JSON with ``code`` and ``message``), ``S``
-samples (``length`` samples of each channel, float32, channels interleaved), ``Z`` silence (``length`` samples)."""
+The kinds are ``O`` (opened) and ``D`` (done), with ``length`` bytes of JSON; ``E`` (rejected), with ``length`` bytes of
+JSON with ``code`` and ``message``; ``S`` (samples), with ``length`` float32 samples per channel, interleaved; and ``Z``
+(silence), ``length`` samples long."""
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
-"""Most samples of a channel in one message: one second."""
+"""The maximum number of samples per channel in one message: one second."""
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
-"""Sample rates in Hz that are accepted: from the poorest telephone to the best recorder."""
+"""The supported sample rates in Hz: from the poorest telephone to the best recorder."""
 
 MAX_CHANNELS = 16
 DURATION_TOLERANCE_S = 0.5
-"""What a recording may exceed its limit by: the padding of encoders."""
+"""The time by which a recording may exceed the limit, to allow for the padding of encoders."""
 
 MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
 FORMATS = ("wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", "mp3", "aac", "amr", "ogg", "asf", "avi")
-"""Containers that are read, by FFmpeg's names, beside MP4 and Matroska. Nothing that can name another file."""
+"""The supported containers besides MP4 and Matroska, by FFmpeg's names. None of them can refer to another file."""
 
 DECODERS = frozenset(
     {
@@ -51,7 +52,7 @@ DECODERS = frozenset(
         *("pcm_u16le", "pcm_u24le", "pcm_u32le", "pcm_u16be", "pcm_u24be", "pcm_u32be"),
     }
 )
-"""Decoders that may run, by FFmpeg's names: what recorders, telephones and editors write, and sound alone."""
+"""The permitted decoders, by FFmpeg's names: those of recorders, telephones and editors, and only for audio."""
 
 OPEN_OPTIONS = {
     "protocol_whitelist": "fd",
@@ -61,26 +62,27 @@ OPEN_OPTIONS = {
 }
 
 TRACK_DURATION_FORMATS = frozenset({"wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", MOV, "avi"})
-"""Containers whose header gives the duration of the audio track itself, where it gives any."""
+"""Containers whose header may state the duration of the audio track."""
 
 FILE_DURATION_FORMATS = frozenset({MATROSKA, "asf"})
-"""Containers whose header gives the duration of the longest track only."""
+"""Containers whose header states only the duration of the longest track."""
 
 TIMESTAMPED_FORMATS = frozenset({MOV, MATROSKA, "asf", "ogg", "flac"})
-"""Containers whose time stamps show where sound is missing; in all others they are made up while reading."""
+"""Containers whose timestamps show gaps. In all others FFmpeg generates the timestamps while it reads."""
 
 MIN_GAP_S = 0.2
-"""A gap in the time stamps this long is silence, so that words keep their times; shorter ones are rounding."""
+"""Gaps in the timestamps of more than this are filled with silence, so that words keep their times. Shorter ones are
+rounding errors."""
 
 MAX_GAP_S = 600.0
-"""A longer gap, where no header gives the end, is taken for a damaged time stamp."""
+"""If no header states the duration, a longer gap is considered a damaged timestamp."""
 
 RAW_STREAM_FORMATS = frozenset({"mp3", "aac", "amr"})
-"""Containers that are nothing but packets: other bytes in them are damage."""
+"""Containers that consist only of packets, so that any other bytes are damage."""
 
 
 class RecordingRejected(Exception):
-    """The recording cannot be used; ``code`` is one of ``diarist.errors``."""
+    """The recording cannot be used. ``code`` is the code of an error in ``diarist.errors``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -88,7 +90,7 @@ class RecordingRejected(Exception):
 
 
 class MessageWriter:
-    """Writes messages; ``done`` is the part of the recording that they all carry, 0..1."""
+    """Writes messages. ``done`` is the fraction of the recording that is done (0..1), which every message contains."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -114,7 +116,7 @@ class MessageWriter:
 
 
 class Resampler:
-    """Frames in, blocks of 16 kHz out, whatever the rate, the sample format and the layout change to on the way."""
+    """Resamples frames to blocks at 16 kHz, whatever their rate, sample format and layout change to."""
 
     def __init__(self, av: Any, writer: MessageWriter) -> None:
         self._av = av
@@ -130,7 +132,7 @@ class Resampler:
             self._format = format_
         if self._resampler is None:
             self._resampler = self._av.AudioResampler("flt", frame.layout, SAMPLE_RATE, BLOCK_SAMPLES)
-        # The filter would fill or cut by the time stamps it gets; that is decided in ``read``.
+        # The filter would pad or cut by timestamps. Gaps are handled by ``write_frames`` instead.
         frame.pts = None
         for block in self._resampler.resample(frame):
             self._writer.write_samples(block)
@@ -143,7 +145,7 @@ class Resampler:
 
 
 class Timeline:
-    """Where in the recording the next sample belongs, and how much silence comes before it."""
+    """Tracks the position of the next sample in the recording, and the silence to insert before it."""
 
     def __init__(self, origin: float | None, end: float | None, *, timestamped: bool) -> None:
         self.position: float = 0.0
@@ -152,7 +154,7 @@ class Timeline:
         self._timestamped = timestamped
 
     def gap(self, timestamp: float | None) -> float:
-        """Seconds of silence before the frame stamped ``timestamp``; jumps that make no sense move the origin."""
+        """Return the seconds of silence before the frame at ``timestamp``; an implausible jump moves the origin."""
         if timestamp is None or not self._timestamped:
             return 0.0
         if self._shift is None:
@@ -168,21 +170,23 @@ class Timeline:
 
 
 def check_supported(rate: int, channels: int) -> None:
-    """Raises ``RecordingRejected`` where the sample rate (Hz) or the number of channels is outside what is read."""
+    """Raise ``RecordingRejected`` if the sample rate (Hz) or the number of channels is not supported."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise RecordingRejected(
             "unsupported_audio",
-            f"Its sample rate is {rate:,} Hz; {MIN_RATE:,} to {MAX_RATE:,} Hz can be read. Convert it to 16,000 Hz.",
+            f"The sample rate is {rate:,} Hz, but only {MIN_RATE:,} to {MAX_RATE:,} Hz are supported. Convert the "
+            "recording to 16,000 Hz.",
         )
     if not 1 <= channels <= MAX_CHANNELS:
         raise RecordingRejected(
             "unsupported_audio",
-            f"It has {channels:,} channels; 1 to {MAX_CHANNELS} can be read. Mix it down to fewer.",
+            f"The recording has {channels:,} channels, but only 1 to {MAX_CHANNELS} are supported. Mix it down to "
+            "fewer channels.",
         )
 
 
 def open_recording(av: Any, kind: str | None) -> Any:
-    """The container on descriptor 0. Raises ``RecordingRejected``."""
+    """Open the container on descriptor 0, or raise ``RecordingRejected``."""
     try:
         return av.open("fd:", options=OPEN_OPTIONS, metadata_errors="replace")
     except MemoryError:
@@ -191,34 +195,40 @@ def open_recording(av: Any, kind: str | None) -> Any:
         if kind is None:
             raise RecordingRejected(
                 "not_audio",
-                "This is not an audio or video file that can be read. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM "
-                "or another common format; samples without a header must be given one first.",
+                "This is not a supported audio or video file. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM or "
+                "another common format. Raw samples without a header must be converted to one of them first.",
             ) from error
         raise RecordingRejected(
             "corrupt_audio",
-            f"This looks like {kind}, but its header is damaged or missing, as when a recording or a copy was cut "
-            "off. Export or copy it again.",
+            f"This looks like {kind}, but its header is damaged or missing, as if a recording or a copy was cut off. "
+            "Export or copy it again.",
         ) from error
 
 
 def choose_stream(av: Any, container: Any) -> Any:
-    """The default audio track, else the first, among those that can be decoded. Raises ``RecordingRejected``."""
+    """Return the default audio track, or else the first, of those that can be decoded.
+
+    Raises ``RecordingRejected`` if there is none.
+    """
     tracks = [stream for stream in container.streams if stream.type == "audio"]
     if not tracks:
-        raise RecordingRejected("not_audio", "There is no audio track in it. Send a recording with sound.")
+        raise RecordingRejected("not_audio", "The file has no audio track. Send a recording with sound.")
     decodable = [track for track in tracks if track.codec_context is not None and track.codec_context.name in DECODERS]
     if not decodable:
         names = ", ".join(sorted({track.codec_context.name for track in tracks if track.codec_context is not None}))
         raise RecordingRejected(
             "unsupported_audio",
-            f"Its sound is encoded in a way that is not read ({names or 'unknown'}). Convert it to WAV, FLAC or MP3.",
+            f"The audio codec is not supported ({names or 'unknown'}). Convert the recording to WAV, FLAC or MP3.",
         )
     default = [track for track in decodable if track.disposition & av.stream.Disposition.default]
     return (default or decodable)[0]
 
 
 def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Seconds that the header states: of the track, and of the longest track. None where it is silent or estimates."""
+    """Return the stated durations in seconds, of the track and of the longest track.
+
+    A duration is None if the header does not state it, or if FFmpeg estimates it.
+    """
     name = container.format.name
     if name in FILE_DURATION_FORMATS:
         return None, container.duration / 1e6 if container.duration else None
@@ -227,7 +237,7 @@ def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tu
         return None, None
     seconds = float(stream.duration * stream.time_base)
     bytes_stated = seconds * (stream.codec_context.bit_rate or 0) / 8
-    # Writers that cannot go back leave the largest number there is, or 2^31: a stand-in, not a length.
+    # Writers that cannot seek back leave the largest number, or 2^31, as a placeholder.
     if (
         name in {"wav", "w64", "au", "aiff"}
         and bytes_stated >= 2**31 - 2**16
@@ -238,7 +248,7 @@ def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tu
 
 
 def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
-    """All packets up to the end or the first damage, which is noted."""
+    """Yield all packets up to the end or the first damage, which sets ``report["truncated"]``."""
     demuxer = container.demux()
     while True:
         try:
@@ -253,7 +263,7 @@ def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
 
 
 def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) -> None:
-    """Decode the recording on descriptor 0 to ``writer``. Raises ``RecordingRejected`` and ``MemoryError``."""
+    """Decode the recording on descriptor 0 to ``writer``, or raise ``RecordingRejected`` or ``MemoryError``."""
     max_duration_s, size_bytes = request["max_duration_s"], request["size_bytes"]
     with open_recording(av, request["kind"]) as container:
         stream = choose_stream(av, container)
@@ -307,7 +317,7 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
 
 
 def decode_packet(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[Any]:
-    """The frames of a packet (None: what the decoder still holds); one that cannot be decoded is counted."""
+    """Return the frames of a packet, or the remaining ones if it is None. Failed packets are counted in ``report``."""
     content = packet is not None and packet.size > 0
     report["packets"] += content
     try:
@@ -327,7 +337,7 @@ def decode_packet(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> l
 def write_frames(
     frames: list[Any], timeline: Timeline, resampler: Resampler, writer: MessageWriter, max_duration_s: float
 ) -> None:
-    """Hand frames on in their places, with silence where the recording has gaps."""
+    """Write frames at their positions, with silence in the gaps of the recording."""
     for frame in frames:
         if not frame.samples or not frame.sample_rate:
             continue
@@ -342,14 +352,14 @@ def write_frames(
 
 
 def duration_error(max_duration_s: float) -> RecordingRejected:
-    """The refusal of a recording beyond the limit."""
+    """Return the error for a recording that exceeds the limit."""
     return RecordingRejected(
-        "audio_too_long", f"It is longer than the {max_duration_s:,.0f} s that are accepted. Split it."
+        "audio_too_long", f"The recording is longer than the limit of {max_duration_s:,.0f} s. Split it."
     )
 
 
 def apply_limits(request: dict[str, Any]) -> None:
-    """Limits that hold from the first byte on, and the end of this process with its parent's."""
+    """Apply limits before any input is read, and end this process together with its parent."""
     import resource
     import signal
 
@@ -371,7 +381,7 @@ def apply_limits(request: dict[str, Any]) -> None:
 
 
 def apply_memory_limit(memory_bytes: int) -> None:
-    """Limit the address space to what the libraries take, and ``memory_bytes``. Linux alone counts it usefully."""
+    """Limit the address space to what the libraries use plus ``memory_bytes``. Only Linux accounts for it usefully."""
     import resource
 
     if sys.platform == "linux":
@@ -381,7 +391,7 @@ def apply_memory_limit(memory_bytes: int) -> None:
 
 
 def main() -> None:
-    """Read the recording as the JSON in the first argument says."""
+    """Decode the recording as requested by the JSON in the first argument."""
     request = json.loads(sys.argv[1])
     apply_limits(request)
     with os.fdopen(1, "wb") as stream:
@@ -394,12 +404,12 @@ def main() -> None:
             apply_memory_limit(request["memory_bytes"])
             decode_recording(av, writer, request)
         except BrokenPipeError:
-            os._exit(1)  # nobody listens any more, and closing the stream would fail again
+            os._exit(1)  # the parent has closed the pipe, and closing the stream would fail again
         except MemoryError:
             writer.write_json(b"E", code="memory", message="")
         except RecordingRejected as error:
             writer.write_json(b"E", code=error.code, message=str(error))
-        except Exception as error:  # noqa: BLE001  # told to the parent, which logs it
+        except Exception as error:  # noqa: BLE001  # sent to the parent, which logs it
             writer.write_json(b"E", code="decoder_failed", message=f"{type(error).__name__}: {error}")
 
 

@@ -160,7 +160,7 @@ def test_answers_of_a_taken_over_process_are_not_believed(play, recording, progr
 
 def test_a_process_that_never_stops_talking_hits_the_limit(play, recording):
     play("while True: send(b'Z', 0, 16000)")
-    with pytest.raises(Exception, match="longer than the 600 s"):
+    with pytest.raises(Exception, match="longer than the limit of 600 s"):
         decode(recording, LIMITS)
 
 

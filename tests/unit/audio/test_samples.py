@@ -134,7 +134,7 @@ def test_a_full_disk_is_told(tmp_path):
     told = subprocess.run(
         [sys.executable, "-c", NO_ROOM, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "disk ran full" in told.stdout
+    assert "disk became full" in told.stdout
     assert told.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
