@@ -246,7 +246,7 @@ def scored(
     try:
         return score(reference, found, language=language), None
     except InvalidOption as error:  # more speakers than words are scored for: no reason to lose all the others
-        return score(reference, replace(found, stretches=None, words=()), language=language), str(error)
+        return score(reference, replace(found, segments=None, words=()), language=language), str(error)
 
 
 def place(result: Mapping[str, Any], out: Path) -> Path:

@@ -26,7 +26,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
-from diarist.evaluation.normalization import normaliser
+from diarist.evaluation.normalization import normalizer
 from diarist.evaluation.reference import Reference, find
 from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
@@ -67,7 +67,7 @@ def true_speaker(word: Word, reference: Reference) -> str | None:
     if len(speaking) > 1:
         speaking &= {
             said.speaker
-            for said in reference.stretches or ()
+            for said in reference.segments or ()
             if said.span.start - NEAR <= middle <= said.span.end + NEAR and text in map(plain, said.text.split())
         }
     return next(iter(speaking)) if len(speaking) == 1 else None
@@ -90,9 +90,9 @@ def annotation(turns: Iterable[Turn]) -> Annotation:
 
 def word_claims(reference: Reference, transcript: Transcript, language: str | None) -> list[Claim]:
     """The recogniser's confidence of each word, true where it stands in the best alignment to the reference's text."""
-    normal = normaliser(language)
+    normal = normalizer(language)
     heard = [(part, word.confidence) for word in transcript.words for part in normal(word.text).split()]
-    said = normal(" ".join(stretch.text for stretch in reference.stretches or ()))
+    said = normal(" ".join(segment.text for segment in reference.segments or ()))
     if not said or not heard:
         return []
     aligned = jiwer.process_words(said, " ".join(part for part, _ in heard)).alignments[0]

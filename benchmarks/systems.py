@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diarist.evaluation.segments import Answer, Segment
+from diarist.evaluation.hypotheses import Hypothesis
+from diarist.evaluation.segments import Segment
 from diarist.pipeline.attribution import attribute
 from diarist.types import Diarization, Seconds, Span
 from running import Output
@@ -70,7 +71,7 @@ def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
     )
 
 
-def answer(output: Output, recognised: Output | None, duration: Seconds) -> Answer:
+def answer(output: Output, recognised: Output | None, duration: Seconds) -> Hypothesis:
     """What a system says, ready to be scored.
 
     Args:
@@ -85,12 +86,12 @@ def answer(output: Output, recognised: Output | None, duration: Seconds) -> Answ
         took += recognised.wall
         utterances = attribute([each.word for each in recognised.words], Diarization(output.turns))
         words = tuple(Segment(word.span, word.speaker, word.text.strip()) for said in utterances for word in said.words)
-    stretches = joined(words) if output.words or recognised is not None else None
-    return Answer(output.turns, stretches, words, duration, took)
+    segments = joined(words) if output.words or recognised is not None else None
+    return Hypothesis(output.turns, segments, words, duration, took)
 
 
 def joined(words: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Words that one speaker says in a row, without a pause of ``PAUSE_S``, as one stretch; in order of start."""
+    """Words that one speaker says in a row, without a pause of ``PAUSE_S``, as one segment; in order of start."""
     runs: list[list[Segment]] = []
     for word in sorted(words, key=lambda each: each.span.start):
         if runs and runs[-1][-1].speaker == word.speaker and word.span.gap(runs[-1][-1].span) < PAUSE_S:

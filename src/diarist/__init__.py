@@ -1,12 +1,12 @@
-"""Diarist: a recording in, who said what, when, out."""
+"""Diarist transcribes recordings and says who speaks when."""
 
 import os
 from importlib.metadata import version
 
-# Since 1.31 ONNX Runtime reports to its makers unless it is told not to before it is loaded, whoever loads it first.
+# Since version 1.31, ONNX Runtime sends telemetry unless this is set before it is first loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# NumPy's threads wait by spinning: clustering an hour takes twenty times the processor time with several of them.
+# NumPy's threads busy-wait: with several of them, clustering an hour takes twenty times the processor time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = version("diarist")

@@ -1,40 +1,40 @@
-"""Every error that Diarist raises on purpose. The message is for the user and says what to do.
+"""Every error that Diarist raises intentionally. The message is for the user and says what to do.
 
 ::
 
     DiaristError
-    ├── InputError                 the caller's fault: a retry gives the same
-    │   ├── InvalidOption          (ValueError) an option out of range or in contradiction
-    │   ├── IdempotencyConflict    an idempotency key that stands for another order already
-    │   ├── UrlRefused             leads into a network that is not public, or elsewhere against the rules
-    │   ├── UrlUnusable            what is there is no recording that can be fetched
+    ├── InputError                 the request is wrong: a retry gives the same error
+    │   ├── InvalidOption          (ValueError) an option is out of range or contradicts another
+    │   ├── IdempotencyConflict    an idempotency key was used for a different request before
+    │   ├── UrlRefused             a URL leads into a network that is not public, or redirects against the rules
+    │   ├── UrlUnusable            a URL does not lead to a recording that can be fetched
     │   └── AudioError
-    │       ├── NotAudio           no audio in it, or a container that is not read
-    │       ├── EmptyAudio         nothing in it
-    │       ├── CorruptAudio       audio, but damaged: it cannot be decoded, or ends before it should
-    │       ├── UnsupportedAudio   audio outside what is accepted: sample rate, number of channels
+    │       ├── NotAudio           no audio, or an unsupported container
+    │       ├── EmptyAudio         no samples
+    │       ├── CorruptAudio       damaged audio: it cannot be decoded, or ends too early
+    │       ├── UnsupportedAudio   an unsupported sample rate, number of channels or codec
     │       ├── AudioTooLong       longer than MAX_DURATION_S
     │       └── UploadTooLarge     larger than MAX_UPLOAD_MB
-    ├── ServiceError               our fault, or the machine's: a retry may help
-    │   ├── ConfigurationError     (ValueError) a setting that cannot be used
+    ├── ServiceError               the service or the machine failed: a retry may succeed
+    │   ├── ConfigurationError     (ValueError) an invalid setting
     │   ├── ModelError
-    │   │   ├── ModelUnavailable   could not be fetched from any source
-    │   │   └── ModelCorrupt       (ValueError) its hash is wrong
-    │   ├── DecoderFailed          the decoder's process died or ran out of time or memory
-    │   ├── EngineUnavailable      not loaded yet, or cannot be loaded
-    │   ├── QueueFull              too many recordings wait already
-    │   ├── StorageFull            too little disk space for the upload, or for its samples
+    │   │   ├── ModelUnavailable   a model could not be fetched from any source
+    │   │   └── ModelCorrupt       (ValueError) a model file has the wrong hash
+    │   ├── DecoderFailed          the decoder process died, or exceeded its time or memory limit
+    │   ├── EngineUnavailable      the engine is not loaded yet, or cannot be loaded
+    │   ├── QueueFull              too many recordings are waiting
+    │   ├── StorageFull            too little disk space for the upload or its samples
     │   ├── StoreUnavailable       the job store cannot be read or written
-    │   ├── UrlUnreachable         the server of a URL does not answer, or fails
-    │   ├── MediaUnavailable       the store of recordings cannot be read or written
-    │   │   └── MediaMissing       (LookupError) what is asked for is not in it
-    │   └── JobFailed              the work failed in a way that is none of the above
-    ├── Unauthorized               an API key is needed, and none came, or one that is not valid
-    ├── JobNotFound                (LookupError) no such job
-    ├── JobNotDone                 it has no result yet
-    ├── JobEnded                   it has ended, and can no longer be stopped
-    ├── JobCanceled                it was canceled, and has no result
-    └── Cancelled                  somebody stopped the work
+    │   ├── UrlUnreachable         the server of a URL does not respond, or fails
+    │   ├── MediaUnavailable       the recording storage cannot be read or written
+    │   │   └── MediaMissing       (LookupError) an object is not in the recording storage
+    │   └── JobFailed              the work failed in a way that no other error describes
+    ├── Unauthorized               an API key is required, and it is missing or invalid
+    ├── JobNotFound                (LookupError) there is no job with this ID
+    ├── JobNotDone                 the job has no result yet
+    ├── JobEnded                   the job has ended and can no longer be canceled
+    ├── JobCanceled                the job was canceled and has no result
+    └── Cancelled                  the work was stopped
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from typing import ClassVar
 
 
 class DiaristError(Exception):
-    """Root of the tree."""
+    """The base class of all errors that Diarist raises intentionally."""
 
     code: ClassVar[str] = "error"
-    """One lower-case word for machines; part of the wire contract."""
+    """The error code in responses: lower-case words joined by underscores. Codes are part of the API."""
 
 
 class InputError(DiaristError):
-    """The caller's fault: the same request gives the same error."""
+    """The request is wrong: the same request gives the same error again."""
 
     code = "invalid_input"
 
@@ -68,13 +68,13 @@ class UrlRefused(InputError):
 
 
 class UrlUnusable(InputError):
-    """The server of a URL answers, but not with something that can be fetched."""
+    """The server of a URL responds, but not with a recording that can be fetched."""
 
     code = "url_unusable"
 
 
 class IdempotencyConflict(InputError):
-    """An idempotency key stands for another order already."""
+    """An idempotency key was used for a different request before."""
 
     code = "idempotency_conflict"
 
@@ -86,49 +86,49 @@ class AudioError(InputError):
 
 
 class NotAudio(AudioError):
-    """There is no audio in it, or its container is not one that is read."""
+    """The file contains no audio, or its container is not supported."""
 
     code = "not_audio"
 
 
 class EmptyAudio(AudioError):
-    """There is nothing in it."""
+    """The recording contains no samples."""
 
     code = "empty_audio"
 
 
 class CorruptAudio(AudioError):
-    """It is audio, but damaged: it cannot be decoded, or ends before it should."""
+    """The audio is damaged: it cannot be decoded, or ends before its header says."""
 
     code = "corrupt_audio"
 
 
 class UnsupportedAudio(AudioError):
-    """It is audio outside what is accepted."""
+    """The sample rate, the number of channels or the codec is not supported."""
 
     code = "unsupported_audio"
 
 
 class AudioTooLong(AudioError):
-    """It is longer than MAX_DURATION_S."""
+    """The recording is longer than MAX_DURATION_S."""
 
     code = "audio_too_long"
 
 
 class UploadTooLarge(AudioError):
-    """It is larger than MAX_UPLOAD_MB."""
+    """The upload is larger than MAX_UPLOAD_MB."""
 
     code = "upload_too_large"
 
 
 class ServiceError(DiaristError):
-    """Our fault, or the machine's: the same request may work later."""
+    """The service or the machine failed: the same request may succeed later."""
 
     code = "internal_error"
 
 
 class ConfigurationError(ServiceError, ValueError):
-    """A setting cannot be used."""
+    """A setting is invalid."""
 
     code = "invalid_configuration"
 
@@ -140,19 +140,19 @@ class ModelError(ServiceError):
 
 
 class ModelUnavailable(ModelError):
-    """A model could not be had from any of its sources."""
+    """A model could not be fetched from any of its sources."""
 
     code = "model_unavailable"
 
 
 class ModelCorrupt(ModelError, ValueError):
-    """A model file is not the one that the catalogue names."""
+    """A model file does not have the hash that the catalog states."""
 
     code = "model_corrupt"
 
 
 class DecoderFailed(ServiceError):
-    """The decoder's process died, or ran out of its time or memory."""
+    """The decoder process died, or exceeded its time or memory limit."""
 
     code = "decoder_failed"
 
@@ -164,7 +164,7 @@ class EngineUnavailable(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """Too many recordings wait already."""
+    """Too many recordings are already waiting."""
 
     code = "queue_full"
 
@@ -182,60 +182,60 @@ class StoreUnavailable(ServiceError):
 
 
 class MediaUnavailable(ServiceError):
-    """The store of recordings cannot be read or written."""
+    """The recording storage cannot be read or written."""
 
     code = "media_unavailable"
 
 
 class MediaMissing(MediaUnavailable, LookupError):
-    """What is asked for is not in the store of recordings: it was removed, or never was there."""
+    """The requested object is not in the recording storage: it was deleted, or was never stored."""
 
     code = "media_missing"
 
 
 class UrlUnreachable(ServiceError):
-    """The server of a URL does not answer, answers too slowly, or fails."""
+    """The server of a URL does not respond, responds too slowly, or fails."""
 
     code = "url_unreachable"
 
 
 class JobFailed(ServiceError):
-    """The work failed in a way that no other error names."""
+    """The work failed in a way that no other error describes."""
 
     code = "job_failed"
 
 
 class Unauthorized(DiaristError):
-    """It takes an API key, and there is none, or one that is not valid."""
+    """An API key is required, and it is missing or invalid."""
 
     code = "unauthorized"
 
 
 class JobNotFound(DiaristError, LookupError):
-    """There is no such job."""
+    """There is no job with the given ID."""
 
     code = "job_not_found"
 
 
 class JobNotDone(DiaristError):
-    """A job has not ended, and what is asked for is there at its end."""
+    """A job has not ended yet, and the request needs its result."""
 
     code = "job_not_done"
 
 
 class JobEnded(DiaristError):
-    """A job has ended, and can no longer be stopped."""
+    """A job has ended and can no longer be canceled."""
 
     code = "job_ended"
 
 
 class JobCanceled(DiaristError):
-    """A job was canceled, and has no result."""
+    """A job was canceled and has no result."""
 
     code = "job_canceled"
 
 
 class Cancelled(DiaristError):
-    """Somebody stopped the work."""
+    """The work was stopped on request."""
 
     code = "cancelled"

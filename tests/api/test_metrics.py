@@ -65,11 +65,11 @@ def make_app(read: Callable[[], metrics_snapshot.MetricsSnapshot]) -> APIFlask:
 
     @app.get("/v1/jobs/<job_id>")
     def get(job_id: str) -> str:
-        return tracing.current() or "untraced"
+        return tracing.current_traceparent() or "untraced"
 
     @app.post("/v1/jobs")
     def post() -> tuple[str, int]:
-        return tracing.current() or "untraced", 202
+        return tracing.current_traceparent() or "untraced", 202
 
     @app.post("/fail")
     def fail() -> str:
@@ -429,7 +429,7 @@ class TestTraces:
     @pytest.fixture
     def collector(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         pytest.importorskip("opentelemetry.sdk")
-        monkeypatch.setattr(tracing, "BATCH_S", 0.05)
+        monkeypatch.setattr(tracing, "EXPORT_INTERVAL_S", 0.05)
         with collecting() as collector:
             tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=collector.url), "api")
             yield collector

@@ -115,7 +115,7 @@ def test_a_job_that_fails_says_of_what_kind(start, collector):
 
 
 def test_stages_are_spans(collector, monkeypatch):
-    monkeypatch.setattr(tracing, "BATCH_S", 0.05)
+    monkeypatch.setattr(tracing, "EXPORT_INTERVAL_S", 0.05)
     tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=collector.url), "worker")
     meter = ProgressMeter(lambda *_: None)
     with tracing.span("job"):

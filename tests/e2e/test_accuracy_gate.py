@@ -18,9 +18,10 @@ import soundfile
 
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
+from diarist.evaluation.hypotheses import Hypothesis, from_transcript
 from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import Score, pool, score
-from diarist.evaluation.segments import Answer, Segment, answer_of
+from diarist.evaluation.segments import Segment
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -69,7 +70,7 @@ def sample(engine: Engine, path: Path, rttm: Path) -> Score:
         path, engine, TranscribeOptions(language="en"), lambda _stage, _done: None, DecodeLimits.of(settings)
     )
     said = tuple(Segment(Span(start, end), speaker, text) for speaker, start, end, text in CALL)
-    return score(Reference("sample", recordings.read_rttm(rttm), said), answer_of(transcript))
+    return score(Reference("sample", recordings.read_rttm(rttm), said), from_transcript(transcript))
 
 
 def _read(path: Path) -> Audio:
@@ -80,7 +81,7 @@ def _read(path: Path) -> Audio:
 def diarized(engine: Engine, conversation: recordings.Conversation) -> Score:
     found = engine.diarizer.diarize(_read(conversation.path), SpeakerHints(), lambda _stage, _done: None)
     return score(
-        Reference(conversation.path.stem, conversation.turns), Answer(found.turns, duration=conversation.duration)
+        Reference(conversation.path.stem, conversation.turns), Hypothesis(found.turns, duration=conversation.duration)
     )
 
 

@@ -37,7 +37,7 @@ def test_samples_on_disk_give_the_same_transcript(engine, sample_recording, tmp_
         return transcribe(sample_recording, engine, TranscribeOptions(), lambda *_: None, limits)
 
     from_memory = read()
-    monkeypatch.setattr(decoding, "MOST_IN_MEMORY_S", 1.0)
+    monkeypatch.setattr(decoding, "MAX_IN_MEMORY_S", 1.0)
     from_disk = read()
     assert from_disk.utterances == from_memory.utterances
     assert from_disk.diarization.turns == from_memory.diarization.turns
@@ -100,7 +100,7 @@ class Repeated:
         spans = [Span(start, start + duration) for start, duration in dict.fromkeys(worker_slots)]
         heard = normalise(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
         known = dict(zip(dict.fromkeys(worker_slots), heard, strict=True))
-        alike = np.stack([known[place] for place in worker_slots])  # (windows, voices)
+        alike = np.stack([known[write_frames] for write_frames in worker_slots])  # (windows, voices)
         who, share = alike.argmax(axis=1), alike.max(axis=1, keepdims=True)
         rest = normalise(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
         return share * self._voices[who] + np.sqrt(1 - share**2) * rest

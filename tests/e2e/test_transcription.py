@@ -22,7 +22,7 @@ import soundfile
 from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
-from diarist.formats import conversation
+from diarist.formats import json_format
 from diarist.pipeline.sections import sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
@@ -359,7 +359,7 @@ class TestNobody:
         samples = level * np.random.default_rng(0).standard_normal(12 * SAMPLE_RATE).clip(-4, 4)
         transcript = read(write(tmp_path, samples))
         assert transcript.utterances == ()
-        assert json.loads(conversation.render(transcript)) == {"conversation": []}
+        assert json.loads(json_format.render(transcript)) == {"conversation": []}
 
     def test_hardly_any_recording(self, read, sample_recording, tmp_path):
         at = 15 * SAMPLE_RATE

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting in the environment and no ``.env``, whatever this machine has."""
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove all settings from the environment and provide a folder without ``.env``."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -38,7 +38,7 @@ def dotenv(tmp_path: Path) -> Callable[[str], None]:
     return lambda text: (tmp_path / ".env").write_text(text, encoding="utf-8") and None
 
 
-def test_the_files_that_describe_the_settings_are_what_make_settings_writes(describe_settings: ModuleType) -> None:
+def test_the_generated_files_are_up_to_date(describe_settings: ModuleType) -> None:
     for path, text in describe_settings.FILES.items():
         assert path.read_text(encoding="utf-8") == text(), f"run `make settings`: {path.name} is behind settings.py"
 
@@ -59,13 +59,13 @@ def test_the_example_with_everything_uncommented_gives_the_defaults(dotenv: Call
     assert load_settings() == defaults
 
 
-def test_a_new_kind_of_setting_must_be_given_words(describe_settings: ModuleType) -> None:
+def test_a_new_type_of_setting_must_be_described(describe_settings: ModuleType) -> None:
     class Odd(Settings):
         weights: complex = 0j
         """Not written anywhere."""
 
     with pytest.raises(TypeError, match="complex"):
-        describe_settings.takes(Odd.model_fields["weights"])
+        describe_settings.accepted_values(Odd.model_fields["weights"])
 
 
 def test_the_environment_comes_before_the_file_and_options_before_both(
@@ -104,14 +104,14 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, n
         load_settings()
 
 
-def test_all_faults_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_PORT", "-1")
     monkeypatch.setenv("LOG_FORMAT", "xml")
     with pytest.raises(ConfigurationError, match=r"FLASK_PORT: .*LOG_FORMAT: "):
         load_settings()
 
 
-def test_an_option_that_is_no_setting_is_a_mistake_of_ours() -> None:
+def test_an_unknown_setting_is_a_programming_error() -> None:
     with pytest.raises(TypeError, match="flask_prot"):
         load_settings(flask_prot=1)
 
@@ -122,7 +122,7 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
         load_settings()
 
 
-def test_the_home_folder_may_be_written_short(monkeypatch: pytest.MonkeyPatch, dotenv: Callable[[str], None]) -> None:
+def test_a_tilde_is_expanded_to_the_home_folder(monkeypatch: pytest.MonkeyPatch, dotenv: Callable[[str], None]) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     dotenv("MODEL_DIR=~/models\nMODEL_SOURCE_DIR=~/wheels\n")
     assert load_settings().model_dir == Path("/home/somebody/models")
@@ -137,7 +137,7 @@ def test_models_are_kept_in_the_cache_folder_of_the_user(monkeypatch: pytest.Mon
     assert load_settings().model_dir == Path("/caches/diarist")
 
 
-def test_settings_cannot_be_changed_behind_anybodys_back() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().flask_port = 1
 

@@ -70,7 +70,9 @@ def diarize(form: DiarizeForm) -> Response:
     service = runtime()
     form.check_details()
     filename = form.audio.filename or ""
-    order = Order(form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current())
+    order = Order(
+        form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
+    )
     job = service.jobs.submit(received(form.audio).path, order)
     with _own(service, job):
         _wait(service, job)

@@ -64,7 +64,7 @@ class Instrumentation:
             finally:
                 status = status or SERVER_ERROR
                 if span is not None:
-                    span.note(http_status=status)
+                    span.set_attributes(http_status=status)
                     if status >= SERVER_ERROR:
                         span.fail(str(status))
                 self._requests.labels(method, path, str(status)).inc()

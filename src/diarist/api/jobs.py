@@ -171,7 +171,7 @@ def _asked_by_headers() -> Order:
         owner=access.owner(),
         kind=JobKind.JOB,
         idempotency_key=key,
-        traceparent=tracing.current(),
+        traceparent=tracing.current_traceparent(),
     )
 
 

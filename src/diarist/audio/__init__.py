@@ -1,4 +1,4 @@
-"""Recordings to samples: any common audio or video file to 16 kHz float32, read in a process of its own."""
+"""Decoding of any common audio or video file to 16 kHz float32 samples, in a separate process."""
 
 from __future__ import annotations
 

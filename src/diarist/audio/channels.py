@@ -1,4 +1,4 @@
-"""Several channels to one, and channels that say the same."""
+"""Down-mixing of channels, and detection of duplicate channels."""
 
 from __future__ import annotations
 
@@ -9,77 +9,82 @@ from numpy.typing import NDArray
 
 from diarist.types import SAMPLE_RATE, Audio, Samples
 
-_CANCELS = 0.1
-"""Two channels of equal level cancel when their correlation is below -0.9: the mean then has this part of the energy
-that independent channels would leave in it."""
+_CANCELLATION_ENERGY = 0.1
+"""The minimum energy of the mean, relative to that of uncorrelated channels. Two channels of equal level have less if
+their correlation is below -0.9: they cancel."""
 
-_SAME_RESIDUAL = 1e-2
-"""What one channel may hold that the other does not, of its energy (-20 dB), second by second: less than any voice."""
+_DUPLICATE_RESIDUAL = 1e-2
+"""The maximum energy per second of the difference of two duplicate channels, relative to the energy of the louder one
+(-20 dB). Any voice has more."""
 
-_SAME_FLOOR = 1e-6
-"""Mean square below which a difference is noise (-60 dB of full scale)."""
+_DUPLICATE_NOISE_FLOOR = 1e-6
+"""The mean square below which a difference is noise (-60 dB of full scale)."""
 
 
 class DownMix:
-    """The mean of the channels; where they cancel, as in stereo with one side inverted, the loudest instead.
+    """Mixes channels to their mean, or uses the loudest if they cancel, as in stereo with one inverted side.
 
-    Decided block by block, so that a recording which cancels only in part keeps all of its voices.
+    The decision is made for each block, so that a recording that cancels only in part keeps all of its voices.
     """
 
     def __init__(self) -> None:
         self._energy: NDArray[np.float64] = np.zeros(0)
-        self.cancelled_samples = 0
-        """How many samples of the recording were taken from one channel."""
+        self.canceled_samples = 0
+        """The number of samples for which a single channel was used."""
 
     def mix(self, block: NDArray[np.float32]) -> Samples:
-        """Shape (samples, channels) in -1..1 to shape (samples,)."""
+        """Return the mix, shape (samples,), of a block of shape (samples, channels) with values in -1..1."""
         channels = block.shape[1]
         if channels == 1:
             return block[:, 0]
         mean: Samples = block.mean(axis=1, dtype=np.float32)
         energy = np.einsum("sc,sc->c", block, block).astype(np.float64)
         self._energy = energy if len(self._energy) != channels else self._energy + energy
-        if float(mean @ mean) >= _CANCELS * float(energy.sum()) / channels**2:
+        if float(mean @ mean) >= _CANCELLATION_ENERGY * float(energy.sum()) / channels**2:
             return mean
-        self.cancelled_samples += len(block)
-        # The loudest so far, not the loudest of this block: inverted twins of equal level must not take turns.
+        self.canceled_samples += len(block)
+        # The loudest channel so far, not of this block: the choice must not alternate between inverted channels of
+        # equal level.
         loudest: Samples = block[:, int(self._energy.argmax())]
         return loudest
 
 
-def same_content(one: Audio, other: Audio) -> bool:
-    """Whether two channels hold the same sound, at any level and polarity (dual mono)."""
-    if len(one.samples) != len(other.samples):
+def is_duplicate(first: Audio, second: Audio) -> bool:
+    """Return whether two channels contain the same sound, at any level and polarity (dual mono)."""
+    if len(first.samples) != len(second.samples):
         return False
-    energy, other_energy = _dot(one, one), _dot(other, other)
-    if not (energy and other_energy):
-        return energy == other_energy
-    gain = _dot(one, other) / energy
-    for a, b in zip(_seconds(one), _seconds(other), strict=True):
+    energy, second_energy = _dot(first, first), _dot(second, second)
+    if not (energy and second_energy):
+        return energy == second_energy
+    gain = _dot(first, second) / energy
+    for a, b in zip(_seconds(first), _seconds(second), strict=True):
         residual = b - np.float32(gain) * a
-        # Seen at the level of the louder channel, or a quiet copy would hide what the louder one holds beside it.
+        # The residual is scaled to the level of the louder channel. Otherwise a quiet copy would hide what only the
+        # louder one contains.
         scale = max(1.0, 1.0 / (gain * gain)) if gain else np.inf
-        if scale * float(residual @ residual) > _SAME_RESIDUAL * max(float(a @ a), float(b @ b)) + _SAME_FLOOR * len(a):
+        if scale * float(residual @ residual) > _DUPLICATE_RESIDUAL * max(
+            float(a @ a), float(b @ b)
+        ) + _DUPLICATE_NOISE_FLOOR * len(a):
             return False
     return True
 
 
-def distinct(channels: Sequence[Audio]) -> tuple[Audio, ...]:
-    """The channels in order, where several hold the same the loudest of them, in the place of the first."""
+def drop_duplicate_channels(channels: Sequence[Audio]) -> tuple[Audio, ...]:
+    """Return the channels in order, with the loudest of each group of duplicates in place of the first."""
     kept: list[Audio] = []
     for channel in channels:
-        place = next((i for i, earlier in enumerate(kept) if same_content(earlier, channel)), None)
-        if place is None:
+        index = next((i for i, earlier in enumerate(kept) if is_duplicate(earlier, channel)), None)
+        if index is None:
             kept.append(channel)
-        elif _dot(channel, channel) > _dot(kept[place], kept[place]):
-            kept[place] = channel
+        elif _dot(channel, channel) > _dot(kept[index], kept[index]):
+            kept[index] = channel
     return tuple(kept)
 
 
-def _dot(one: Audio, other: Audio) -> float:
-    return sum(float(a @ b) for a, b in zip(_seconds(one), _seconds(other), strict=True))
+def _dot(first: Audio, second: Audio) -> float:
+    return sum(float(a @ b) for a, b in zip(_seconds(first), _seconds(second), strict=True))
 
 
 def _seconds(audio: Audio) -> Iterator[Samples]:
-    """Second by second."""
-    return (audio.part(first, first + SAMPLE_RATE) for first in range(0, len(audio.samples), SAMPLE_RATE))
+    """Yield the samples in blocks of one second."""
+    return (audio.part(start, start + SAMPLE_RATE) for start in range(0, len(audio.samples), SAMPLE_RATE))

@@ -1,4 +1,4 @@
-"""The decoder's process seen from outside: started with limits, read with a deadline, always gone at the end."""
+"""The parent's side of the decoder process: it starts it with limits, reads it with a timeout, and ends it."""
 
 from __future__ import annotations
 
@@ -27,107 +27,107 @@ from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed
 
 log = logging.getLogger(__name__)
 
-_REFUSALS: dict[str, type[AudioError]] = {
+_AUDIO_ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
 }
-_TICK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 _MAX_JSON_BYTES = 65_536
-_HONEST_PART = 0.25
-"""A file below this part of the memory limit cannot need all of it: the largest that FFmpeg holds at once is a picture
-or an index, which lies in the file."""
+_MIN_SUSPECT_FRACTION = 0.25
+"""The minimum size of a file that may need the whole memory limit, as a fraction of the limit. A smaller file cannot:
+the largest objects that FFmpeg holds are pictures and indexes, which are in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The recording could be opened."""
+    """Reports that the recording was opened."""
 
     duration: float | None
-    """Seconds, stated or guessed; None where nothing is known."""
+    """The duration in seconds, stated or estimated; None if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Up to a second of sound."""
+    """Contains up to a second of sound."""
 
     samples: NDArray[np.float32]
-    """Shape (samples, channels) at 16 kHz; not checked in any way."""
+    """Shape (samples, channels) at 16 kHz. The values have not been validated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Up to a second that the recording leaves out, of all channels."""
+    """Represents up to a second that is missing in the recording, in all channels."""
 
     samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the process saw of the whole recording."""
+    """Summarizes the decoding of the whole recording."""
 
     format: str
-    """FFmpeg's name of the container."""
+    """The container, by FFmpeg's name."""
 
-    stated: float | None
-    """Seconds that the header gives the track."""
+    track_duration: float | None
+    """The duration of the audio track in seconds, if the header states it."""
 
-    stated_file: float | None
-    """Seconds that the header gives the longest track."""
+    file_duration: float | None
+    """The duration of the longest track in seconds, if the header states it."""
 
-    position: float
-    """Seconds that were decoded, with the gaps that were filled."""
+    decoded_duration: float
+    """The decoded duration in seconds, including the gaps that were filled."""
 
-    last: float
-    """Seconds up to the last time stamp of any track."""
+    last_timestamp: float
+    """The end of the last packet of any track in seconds."""
 
-    cut: bool
-    """Reading stopped at damage."""
+    truncated: bool
+    """Whether reading stopped at damage."""
 
-    last_byte: int
-    """Where in the file the last packet of any track begins."""
+    last_packet_offset: int
+    """The offset in the file of the last packet of any track."""
 
     packets: int
-    failed: int
-    """Packets that could not be decoded."""
+    failed_packets: int
+    """The number of packets that could not be decoded."""
 
-    good_bytes: int
-    """Size of the packets that could be decoded."""
+    decoded_bytes: int
+    """The total size of the packets that could be decoded."""
 
-    bytes: int | None
-    """What the packets should fill, in containers that are nothing but packets."""
+    expected_bytes: int | None
+    """The expected total size of the packets, for containers that consist only of packets."""
 
 
 Message: TypeAlias = Opened | Block | Silence | Report
 
 
 @contextmanager
-def messages(
+def decoder_messages(
     recording: int,
     header: Header,
     *,
     max_duration_s: float,
     timeout_s: float,
     memory_mb: int,
-    tick: Callable[[float], None],
+    on_progress: Callable[[float], None],
 ) -> Iterator[Iterator[Message]]:
-    """What a fresh process makes of the file open on the descriptor ``recording``, message by message.
+    """Start a decoder process for the file open on descriptor ``recording``, and yield its messages.
 
-    ``tick`` is called with the part that is done (0..1) about ten times a second, also while nothing arrives; what it
-    raises goes through. The process and its group are dead when the context ends, however it ends.
+    ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, even while no messages
+    arrive. Exceptions that it raises are passed on. The process and its process group are dead when the context ends.
 
     Raises:
-        AudioError: the process refused the recording.
-        DecoderFailed: the process died, or ran out of time or memory.
+        AudioError: The process rejected the recording.
+        DecoderFailed: The process died, or exceeded its time or memory limit.
     """
     libraries = importlib.util.find_spec("av")
     if libraries is None or libraries.origin is None:
-        raise DecoderFailed("PyAV is not installed: run `pip install diarist` again.")
+        raise DecoderFailed("PyAV is not installed. Run `pip install diarist` again.")
     request = {
         "parent": os.getpid(),
         "libraries": str(Path(libraries.origin).parents[1]),
         "kind": header.kind,
         "size_bytes": header.size_bytes,
         "tag_bytes": header.tag_bytes,
-        "counts_frames": header.counts_frames,
+        "states_length": header.states_length,
         "max_duration_s": max_duration_s,
         "memory_bytes": memory_mb * 2**20,
         "cpu_s": math.ceil(timeout_s) + 5,
@@ -135,13 +135,13 @@ def messages(
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", decoder_program.__file__, json.dumps(request)],
         stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
-        # An interpreter that was itself found through this variable cannot start without it.
+        # An interpreter whose libraries are found through this variable cannot start without it.
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
     )  # fmt: skip
     try:
-        yield _Reader(process, header.size_bytes, timeout_s, memory_mb, tick).read()
+        yield _Reader(process, header.size_bytes, timeout_s, memory_mb, on_progress).read()
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # not yet waited for, so the number is still its own
+        with suppress(ProcessLookupError, PermissionError):  # the ID cannot be reused before the process is waited for
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
@@ -155,7 +155,7 @@ class _Reader:
         size_bytes: int,
         timeout_s: float,
         memory_mb: int,
-        tick: Callable[[float], None],
+        on_progress: Callable[[float], None],
     ) -> None:
         assert process.stdout is not None
         self._process = process
@@ -166,81 +166,83 @@ class _Reader:
         self._size_bytes = size_bytes
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
-        self._tick = tick
-        self._ticked = 0.0
+        self._on_progress = on_progress
+        self._last_progress = 0.0
         self._done = 0.0
 
     def read(self) -> Iterator[Message]:
         while True:
-            kind, channels, length, done = decoder_program.MESSAGE.unpack(self._take(decoder_program.MESSAGE.size))
+            kind, channels, length, done = decoder_program.MESSAGE.unpack(
+                self._read_exactly(decoder_program.MESSAGE.size)
+            )
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
             if (
                 kind == b"S"
                 and 1 <= channels <= decoder_program.MAX_CHANNELS
                 and length <= decoder_program.BLOCK_SAMPLES
             ):
-                block = np.frombuffer(self._take(length * channels * 4), dtype=np.float32)
+                block = np.frombuffer(self._read_exactly(length * channels * 4), dtype=np.float32)
                 yield Block(block.reshape(length, channels))
             elif kind == b"Z" and length <= decoder_program.BLOCK_SAMPLES:
                 yield Silence(length)
             elif kind in {b"O", b"E", b"D"} and length <= _MAX_JSON_BYTES:
-                facts = json.loads(self._take(length))
+                fields = json.loads(self._read_exactly(length))
                 if kind == b"E":
-                    raise self._refusal(facts["code"], facts["message"])
+                    raise self._error_for(fields["code"], fields["message"])
                 if kind == b"D":
-                    yield Report(**facts)
+                    yield Report(**fields)
                     return
-                log.debug("decoding %s in %s", facts["codec"], facts["format"])
-                yield Opened(facts["duration"])
+                log.debug("Decoding %s in %s", fields["codec"], fields["format"])
+                yield Opened(fields["duration"])
             else:
-                raise DecoderFailed("The decoder gave an answer that makes no sense. Try another format, such as WAV.")
+                raise DecoderFailed("The decoder sent an invalid message. Try another format, such as WAV.")
 
-    def _take(self, size: int) -> bytearray:
-        taken = bytearray(size)
-        view = memoryview(taken)
+    def _read_exactly(self, size: int) -> bytearray:
+        received = bytearray(size)
+        view = memoryview(received)
         while view:
             now = time.monotonic()
-            if now >= self._ticked + _TICK_S:
-                self._ticked = now
-                self._tick(self._done)
+            if now >= self._last_progress + _POLL_INTERVAL_S:
+                self._last_progress = now
+                self._on_progress(self._done)
             if now >= self._deadline:
                 raise DecoderFailed(
                     f"Decoding took longer than {self._timeout_s:g} s (DECODE_TIMEOUT_S) and was stopped. Send a "
                     "shorter recording, or convert it to WAV first."
                 )
-            if self._poll.poll(min(self._deadline - now, _TICK_S) * 1000):
+            if self._poll.poll(min(self._deadline - now, _POLL_INTERVAL_S) * 1000):
                 count = os.readv(self._pipe, [view])
                 if count == 0:
-                    raise self._death()
+                    raise self._exit_error()
                 view = view[count:]
-        return taken
+        return received
 
-    def _refusal(self, code: str, message: str) -> AudioError | DecoderFailed:
-        if code in _REFUSALS:
-            return _REFUSALS[code](message)
-        if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _HONEST_PART:
+    def _error_for(self, code: str, message: str) -> AudioError | DecoderFailed:
+        if code in _AUDIO_ERRORS:
+            return _AUDIO_ERRORS[code](message)
+        if code == "memory" and self._size_bytes < self._memory_mb * 2**20 * _MIN_SUSPECT_FRACTION:
             return CorruptAudio(
-                f"Decoding it needs more than {self._memory_mb} MB of memory, which its size does not explain: its "
-                "header is damaged. Export it again, as WAV or FLAC."
+                f"Decoding the recording needs more than {self._memory_mb} MB of memory, which is implausible for its "
+                "size: its header is damaged. Export it again, as WAV or FLAC."
             )
         if code == "memory":
             return DecoderFailed(
-                f"Decoding needs more memory than the {self._memory_mb} MB that it may have (DECODE_MEMORY_MB). "
+                f"Decoding needs more memory than the limit of {self._memory_mb} MB (DECODE_MEMORY_MB). "
                 "Convert the recording to WAV or MP3 and send it again."
             )
-        log.error("the decoder failed: %r", message)
+        log.error("The decoder failed: %r", message)
         return DecoderFailed("The decoder failed on this recording. Convert it to WAV or FLAC and send it again.")
 
-    def _death(self) -> DecoderFailed:
+    def _exit_error(self) -> DecoderFailed:
         try:
             status = self._process.wait(timeout=max(0.1, min(5.0, self._deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
             status = 0
-        log.error("the decoder's process ended early with status %d", status)
+        log.error("The decoder process ended early with status %d", status)
         reason = f"was killed by signal {-status}" if status < 0 else f"ended early (status {status})"
         return DecoderFailed(f"The decoder {reason} on this recording. Convert it to WAV or FLAC and send it again.")
 
 
-def facts_of(report: Report) -> dict[str, Any]:
-    """For the log."""
+def report_fields(report: Report) -> dict[str, Any]:
+    """Return the fields of the report for the log."""
     return {name: getattr(report, name) for name in report.__slots__}

@@ -1,12 +1,12 @@
-"""The program of the decoder's process: reads the recording on its standard input, writes messages to its output.
+"""The program of the decoder process, which reads a recording on standard input and writes messages to its output.
 
-Everything that touches bytes of strangers happens here, under limits, where a crash harms nobody. It is run as a file
-(``python -I -S child.py REQUEST``) and needs the standard library and PyAV alone, so that it starts in a tenth of a
-second; the parent imports it only for the constants and the layout of the messages.
+All untrusted data is parsed here, under limits, where a crash does no harm. The program is run as a file (``python -I
+-S decoder_program.py REQUEST``) and needs only the standard library and PyAV, so that it starts in a tenth of a second.
+The parent imports it only for the constants and the layout of the messages.
 
-FFmpeg gets an open descriptor and the protocol ``fd`` and no other: a playlist that slips through the format list
-still cannot open anything. Only listed decoders run, all of them for audio; that list also binds FFmpeg's own probing,
-which would otherwise try video decoders.
+FFmpeg receives an open descriptor and only the protocol ``fd``, so that even a playlist that passes the format list
+cannot open any file. Only the listed decoders run, all of them for audio. The list also applies to FFmpeg's own
+probing, which would otherwise try video decoders.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 MESSAGE = struct.Struct("<cBIf")
-"""Header of a message: kind, number of channels, length, how much of the recording is done (0..1).
+"""The header of a message: kind, number of channels, length, and the fraction of the recording that is done (0..1).
 
-Kinds: ``O`` opened and ``D`` done (JSON of ``length`` bytes), ``E`` refused (JSON with ``code`` and ``message``), ``S``
-samples (``length`` samples of each channel, float32, channels interleaved), ``Z`` silence (``length`` samples)."""
+The kinds are ``O`` (opened) and ``D`` (done), with ``length`` bytes of JSON; ``E`` (rejected), with ``length`` bytes of
+JSON with ``code`` and ``message``; ``S`` (samples), with ``length`` float32 samples per channel, interleaved; and ``Z``
+(silence), ``length`` samples long."""
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
-"""Most samples of a channel in one message: one second."""
+"""The maximum number of samples per channel in one message: one second."""
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
-"""Sample rates in Hz that are accepted: from the poorest telephone to the best recorder."""
+"""The supported sample rates in Hz: from the poorest telephone to the best recorder."""
 
 MAX_CHANNELS = 16
-TOO_LONG_BY_S = 0.5
-"""What a recording may exceed its limit by: the padding of encoders."""
+DURATION_TOLERANCE_S = 0.5
+"""The time by which a recording may exceed the limit, to allow for the padding of encoders."""
 
 MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 MATROSKA = "matroska,webm"
 FORMATS = ("wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", "mp3", "aac", "amr", "ogg", "asf", "avi")
-"""Containers that are read, by FFmpeg's names, beside MP4 and Matroska. Nothing that can name another file."""
+"""The supported containers besides MP4 and Matroska, by FFmpeg's names. None of them can refer to another file."""
 
 DECODERS = frozenset(
     {
@@ -51,7 +52,7 @@ DECODERS = frozenset(
         *("pcm_u16le", "pcm_u24le", "pcm_u32le", "pcm_u16be", "pcm_u24be", "pcm_u32be"),
     }
 )
-"""Decoders that may run, by FFmpeg's names: what recorders, telephones and editors write, and sound alone."""
+"""The permitted decoders, by FFmpeg's names: those of recorders, telephones and editors, and only for audio."""
 
 OPEN_OPTIONS = {
     "protocol_whitelist": "fd",
@@ -60,50 +61,51 @@ OPEN_OPTIONS = {
     "fd": "0",
 }
 
-STATES_STREAM = frozenset({"wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", MOV, "avi"})
-"""Containers whose header gives the duration of the audio track itself, where it gives any."""
+TRACK_DURATION_FORMATS = frozenset({"wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", MOV, "avi"})
+"""Containers whose header may state the duration of the audio track."""
 
-STATES_FILE = frozenset({MATROSKA, "asf"})
-"""Containers whose header gives the duration of the longest track only."""
+FILE_DURATION_FORMATS = frozenset({MATROSKA, "asf"})
+"""Containers whose header states only the duration of the longest track."""
 
-KEEPS_TIME = frozenset({MOV, MATROSKA, "asf", "ogg", "flac"})
-"""Containers whose time stamps show where sound is missing; in all others they are made up while reading."""
+TIMESTAMPED_FORMATS = frozenset({MOV, MATROSKA, "asf", "ogg", "flac"})
+"""Containers whose timestamps show gaps. In all others FFmpeg generates the timestamps while it reads."""
 
-GAP_S = 0.2
-"""A gap in the time stamps this long is silence, so that words keep their times; shorter ones are rounding."""
+MIN_GAP_S = 0.2
+"""Gaps in the timestamps of more than this are filled with silence, so that words keep their times. Shorter ones are
+rounding errors."""
 
-LONGEST_GAP_S = 600.0
-"""A longer gap, where no header gives the end, is taken for a damaged time stamp."""
+MAX_GAP_S = 600.0
+"""If no header states the duration, a longer gap is considered a damaged timestamp."""
 
-RAW_STREAMS = frozenset({"mp3", "aac", "amr"})
-"""Containers that are nothing but packets: other bytes in them are damage."""
+RAW_STREAM_FORMATS = frozenset({"mp3", "aac", "amr"})
+"""Containers that consist only of packets, so that any other bytes are damage."""
 
 
-class Refused(Exception):
-    """The recording cannot be used; ``code`` is one of ``diarist.errors``."""
+class RecordingRejected(Exception):
+    """The recording cannot be used. ``code`` is the code of an error in ``diarist.errors``."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class Output:
-    """Writes messages; ``done`` is the part of the recording that they all carry, 0..1."""
+class MessageWriter:
+    """Writes messages. ``done`` is the fraction of the recording that is done (0..1), which every message contains."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.done = 0.0
 
-    def facts(self, kind: bytes, **facts: object) -> None:
-        body = json.dumps(facts).encode()
+    def write_json(self, kind: bytes, **fields: object) -> None:
+        body = json.dumps(fields).encode()
         self._write(kind, 0, len(body), body)
 
-    def samples(self, frame: Any) -> None:
+    def write_samples(self, frame: Any) -> None:
         channels = frame.layout.nb_channels
         size_bytes = frame.samples * channels * 4
         self._write(b"S", channels, frame.samples, memoryview(frame.planes[0])[:size_bytes])
 
-    def silence(self, samples: int) -> None:
+    def write_silence(self, samples: int) -> None:
         for start in range(0, samples, BLOCK_SAMPLES):
             self._write(b"Z", 0, min(BLOCK_SAMPLES, samples - start), b"")
 
@@ -114,11 +116,11 @@ class Output:
 
 
 class Resampler:
-    """Frames in, blocks of 16 kHz out, whatever the rate, the sample format and the layout change to on the way."""
+    """Resamples frames to blocks at 16 kHz, whatever their rate, sample format and layout change to."""
 
-    def __init__(self, av: Any, output: Output) -> None:
+    def __init__(self, av: Any, writer: MessageWriter) -> None:
         self._av = av
-        self._output = output
+        self._writer = writer
         self._format: tuple[str, str, int] | None = None
         self._resampler: Any = None
 
@@ -126,108 +128,116 @@ class Resampler:
         format_ = (frame.format.name, frame.layout.name, frame.sample_rate)
         if format_ != self._format:
             self.flush()
-            accept(frame.sample_rate, frame.layout.nb_channels)
+            check_supported(frame.sample_rate, frame.layout.nb_channels)
             self._format = format_
         if self._resampler is None:
             self._resampler = self._av.AudioResampler("flt", frame.layout, SAMPLE_RATE, BLOCK_SAMPLES)
-        # The filter would fill or cut by the time stamps it gets; that is decided in ``read``.
+        # The filter would pad or cut by timestamps. Gaps are handled by ``write_frames`` instead.
         frame.pts = None
         for block in self._resampler.resample(frame):
-            self._output.samples(block)
+            self._writer.write_samples(block)
 
     def flush(self) -> None:
         if self._resampler is not None:
             for block in self._resampler.resample(None):
-                self._output.samples(block)
+                self._writer.write_samples(block)
             self._resampler = None
 
 
-class Clock:
-    """Where in the recording the next sample belongs, and how much silence comes before it."""
+class Timeline:
+    """Tracks the position of the next sample in the recording, and the silence to insert before it."""
 
-    def __init__(self, origin: float | None, end: float | None, *, kept: bool) -> None:
+    def __init__(self, origin: float | None, end: float | None, *, timestamped: bool) -> None:
         self.position: float = 0.0
         self._shift = None if origin is None else -origin
         self._end = end
-        self._kept = kept
+        self._timestamped = timestamped
 
-    def gap(self, stamp: float | None) -> float:
-        """Seconds of silence before the frame stamped ``stamp``; jumps that make no sense move the origin."""
-        if stamp is None or not self._kept:
+    def gap(self, timestamp: float | None) -> float:
+        """Return the seconds of silence before the frame at ``timestamp``; an implausible jump moves the origin."""
+        if timestamp is None or not self._timestamped:
             return 0.0
         if self._shift is None:
-            self._shift = self.position - stamp
-        gap = stamp + self._shift - self.position
-        if abs(gap) <= GAP_S:
+            self._shift = self.position - timestamp
+        gap = timestamp + self._shift - self.position
+        if abs(gap) <= MIN_GAP_S:
             return 0.0
-        most = LONGEST_GAP_S if self._end is None else self._end + 1.0 - self.position
-        if 0 < gap <= most:
+        max_gap = MAX_GAP_S if self._end is None else self._end + 1.0 - self.position
+        if 0 < gap <= max_gap:
             return gap
         self._shift -= gap
         return 0.0
 
 
-def accept(rate: int, channels: int) -> None:
-    """Raises ``Refused`` where the sample rate (Hz) or the number of channels is outside what is read."""
+def check_supported(rate: int, channels: int) -> None:
+    """Raise ``RecordingRejected`` if the sample rate (Hz) or the number of channels is not supported."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise Refused(
+        raise RecordingRejected(
             "unsupported_audio",
-            f"Its sample rate is {rate:,} Hz; {MIN_RATE:,} to {MAX_RATE:,} Hz can be read. Convert it to 16,000 Hz.",
+            f"The sample rate is {rate:,} Hz, but only {MIN_RATE:,} to {MAX_RATE:,} Hz are supported. Convert the "
+            "recording to 16,000 Hz.",
         )
     if not 1 <= channels <= MAX_CHANNELS:
-        raise Refused(
+        raise RecordingRejected(
             "unsupported_audio",
-            f"It has {channels:,} channels; 1 to {MAX_CHANNELS} can be read. Mix it down to fewer.",
+            f"The recording has {channels:,} channels, but only 1 to {MAX_CHANNELS} are supported. Mix it down to "
+            "fewer channels.",
         )
 
 
 def open_recording(av: Any, kind: str | None) -> Any:
-    """The container on descriptor 0. Raises ``Refused``."""
+    """Open the container on descriptor 0, or raise ``RecordingRejected``."""
     try:
         return av.open("fd:", options=OPEN_OPTIONS, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
         if kind is None:
-            raise Refused(
+            raise RecordingRejected(
                 "not_audio",
-                "This is not an audio or video file that can be read. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM "
-                "or another common format; samples without a header must be given one first.",
+                "This is not a supported audio or video file. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM or "
+                "another common format. Raw samples without a header must be converted to one of them first.",
             ) from error
-        raise Refused(
+        raise RecordingRejected(
             "corrupt_audio",
-            f"This looks like {kind}, but its header is damaged or missing, as when a recording or a copy was cut "
-            "off. Export or copy it again.",
+            f"This looks like {kind}, but its header is damaged or missing, as if a recording or a copy was cut off. "
+            "Export or copy it again.",
         ) from error
 
 
 def choose_stream(av: Any, container: Any) -> Any:
-    """The default audio track, else the first, among those that can be decoded. Raises ``Refused``."""
+    """Return the default audio track, or else the first, of those that can be decoded.
+
+    Raises ``RecordingRejected`` if there is none.
+    """
     tracks = [stream for stream in container.streams if stream.type == "audio"]
     if not tracks:
-        raise Refused("not_audio", "There is no audio track in it. Send a recording with sound.")
-    known = [track for track in tracks if track.codec_context is not None and track.codec_context.name in DECODERS]
-    if not known:
+        raise RecordingRejected("not_audio", "The file has no audio track. Send a recording with sound.")
+    decodable = [track for track in tracks if track.codec_context is not None and track.codec_context.name in DECODERS]
+    if not decodable:
         names = ", ".join(sorted({track.codec_context.name for track in tracks if track.codec_context is not None}))
-        raise Refused(
+        raise RecordingRejected(
             "unsupported_audio",
-            f"Its sound is encoded in a way that is not read ({names or 'unknown'}). Convert it to WAV, FLAC or MP3.",
+            f"The audio codec is not supported ({names or 'unknown'}). Convert the recording to WAV, FLAC or MP3.",
         )
-    default = [track for track in known if track.disposition & av.stream.Disposition.default]
-    return (default or known)[0]
+    default = [track for track in decodable if track.disposition & av.stream.Disposition.default]
+    return (default or decodable)[0]
 
 
-def stated_duration(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Seconds that the header states: of the track, and of the longest track. None where it is silent or estimates."""
+def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return the stated durations in seconds, of the track and of the longest track.
+
+    A duration is None if the header does not state it, or if FFmpeg estimates it.
+    """
     name = container.format.name
-    if name in STATES_FILE:
+    if name in FILE_DURATION_FORMATS:
         return None, container.duration / 1e6 if container.duration else None
-    stated = request["counts_frames"] if name == "mp3" else name in STATES_STREAM
+    stated = request["states_length"] if name == "mp3" else name in TRACK_DURATION_FORMATS
     if not stated or not stream.duration or stream.duration < 0:
         return None, None
     seconds = float(stream.duration * stream.time_base)
     bytes_stated = seconds * (stream.codec_context.bit_rate or 0) / 8
-    # Writers that cannot go back leave the largest number there is, or 2^31: a stand-in, not a length.
+    # Writers that cannot seek back leave the largest number, or 2^31, as a placeholder.
     if (
         name in {"wav", "w64", "au", "aiff"}
         and bytes_stated >= 2**31 - 2**16
@@ -238,7 +248,7 @@ def stated_duration(container: Any, stream: Any, request: dict[str, Any]) -> tup
 
 
 def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
-    """All packets up to the end or the first damage, which is noted."""
+    """Yield all packets up to the end or the first damage, which sets ``report["truncated"]``."""
     demuxer = container.demux()
     while True:
         try:
@@ -248,58 +258,66 @@ def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError):
-            report["cut"] = True
+            report["truncated"] = True
             return
 
 
-def read(av: Any, output: Output, request: dict[str, Any]) -> None:
-    """Decode the recording on descriptor 0 to ``output``. Raises ``Refused`` and ``MemoryError``."""
+def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) -> None:
+    """Decode the recording on descriptor 0 to ``writer``, or raise ``RecordingRejected`` or ``MemoryError``."""
     max_duration_s, size_bytes = request["max_duration_s"], request["size_bytes"]
     with open_recording(av, request["kind"]) as container:
         stream = choose_stream(av, container)
         codec = stream.codec_context
         if codec.sample_rate:
-            accept(codec.sample_rate, codec.channels or 1)
-        stated, stated_file = stated_duration(container, stream, request)
-        expected = stated or stated_file
-        if expected is not None and expected > max_duration_s + TOO_LONG_BY_S:
-            raise too_long(max_duration_s)
+            check_supported(codec.sample_rate, codec.channels or 1)
+        track_duration, file_duration = stated_durations(container, stream, request)
+        expected = track_duration or file_duration
+        if expected is not None and expected > max_duration_s + DURATION_TOLERANCE_S:
+            raise duration_error(max_duration_s)
         guess = expected or (container.duration / 1e6 if container.duration else None)
-        output.facts(b"O", format=container.format.name, codec=codec.name, duration=guess)
+        writer.write_json(b"O", format=container.format.name, codec=codec.name, duration=guess)
 
-        # fmt: off
         report: dict[str, Any] = {
-            "format": container.format.name, "stated": stated, "stated_file": stated_file, "position": 0.0, "last": 0.0,
-            "cut": False, "last_byte": 0, "packets": 0, "failed": 0, "good_bytes": 0,
-            "bytes": size_bytes - request["tag_bytes"] if container.format.name in RAW_STREAMS else None,
+            "format": container.format.name,
+            "track_duration": track_duration,
+            "file_duration": file_duration,
+            "decoded_duration": 0.0,
+            "last_timestamp": 0.0,
+            "truncated": False,
+            "last_packet_offset": 0,
+            "packets": 0,
+            "failed_packets": 0,
+            "decoded_bytes": 0,
+            "expected_bytes": size_bytes - request["tag_bytes"]
+            if container.format.name in RAW_STREAM_FORMATS
+            else None,
         }
-        # fmt: on
         origin = None if container.start_time is None else container.start_time / 1e6
-        clock = Clock(origin, expected, kept=container.format.name in KEEPS_TIME)
-        resampler = Resampler(av, output)
+        timeline = Timeline(origin, expected, timestamped=container.format.name in TIMESTAMPED_FORMATS)
+        resampler = Resampler(av, writer)
         codec.thread_count = 1
         flushed = False
         for packet in packets(av, container, report):
             if packet.pts is not None and packet.time_base:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - (origin or 0.0)
-                report["last"] = max(report["last"], end)
-            report["last_byte"] = max(report["last_byte"], packet.pos or 0)
+                report["last_timestamp"] = max(report["last_timestamp"], end)
+            report["last_packet_offset"] = max(report["last_packet_offset"], packet.pos or 0)
             if packet.stream.index != stream.index:
                 continue
             flushed = packet.size == 0
-            frames = decoded(av, codec, packet, report)
-            output.done = clock.position / guess if guess else (packet.pos or 0) / max(size_bytes, 1)
-            place(frames, clock, resampler, output, max_duration_s)
+            frames = decode_packet(av, codec, packet, report)
+            writer.done = timeline.position / guess if guess else (packet.pos or 0) / max(size_bytes, 1)
+            write_frames(frames, timeline, resampler, writer, max_duration_s)
         if not flushed:
-            place(decoded(av, codec, None, report), clock, resampler, output, max_duration_s)
+            write_frames(decode_packet(av, codec, None, report), timeline, resampler, writer, max_duration_s)
         resampler.flush()
-        report["position"] = clock.position
-        output.done = 1.0
-        output.facts(b"D", **report)
+        report["decoded_duration"] = timeline.position
+        writer.done = 1.0
+        writer.write_json(b"D", **report)
 
 
-def decoded(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[Any]:
-    """The frames of a packet (None: what the decoder still holds); one that cannot be decoded is counted."""
+def decode_packet(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[Any]:
+    """Return the frames of a packet, or the remaining ones if it is None. Failed packets are counted in ``report``."""
     content = packet is not None and packet.size > 0
     report["packets"] += content
     try:
@@ -309,35 +327,39 @@ def decoded(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[An
     except EOFError:
         return []
     except (av.FFmpegError, ValueError):
-        report["failed"] += 1
+        report["failed_packets"] += 1
         return []
     if content:
-        report["good_bytes"] += packet.size
+        report["decoded_bytes"] += packet.size
     return frames
 
 
-def place(frames: list[Any], clock: Clock, resampler: Resampler, output: Output, max_duration_s: float) -> None:
-    """Hand frames on in their places, with silence where the recording has gaps."""
+def write_frames(
+    frames: list[Any], timeline: Timeline, resampler: Resampler, writer: MessageWriter, max_duration_s: float
+) -> None:
+    """Write frames at their positions, with silence in the gaps of the recording."""
     for frame in frames:
         if not frame.samples or not frame.sample_rate:
             continue
-        gap = clock.gap(frame.time)
-        if clock.position + gap > max_duration_s + TOO_LONG_BY_S:
-            raise too_long(max_duration_s)
+        gap = timeline.gap(frame.time)
+        if timeline.position + gap > max_duration_s + DURATION_TOLERANCE_S:
+            raise duration_error(max_duration_s)
         if gap:
             resampler.flush()
-            output.silence(round(gap * SAMPLE_RATE))
-        clock.position += gap + frame.samples / frame.sample_rate
+            writer.write_silence(round(gap * SAMPLE_RATE))
+        timeline.position += gap + frame.samples / frame.sample_rate
         resampler.push(frame)
 
 
-def too_long(max_duration_s: float) -> Refused:
-    """The refusal of a recording beyond the limit."""
-    return Refused("audio_too_long", f"It is longer than the {max_duration_s:,.0f} s that are accepted. Split it.")
+def duration_error(max_duration_s: float) -> RecordingRejected:
+    """Return the error for a recording that exceeds the limit."""
+    return RecordingRejected(
+        "audio_too_long", f"The recording is longer than the limit of {max_duration_s:,.0f} s. Split it."
+    )
 
 
-def bind(request: dict[str, Any]) -> None:
-    """Limits that hold from the first byte on, and the end of this process with its parent's."""
+def apply_limits(request: dict[str, Any]) -> None:
+    """Apply limits before any input is read, and end this process together with its parent."""
     import resource
     import signal
 
@@ -354,41 +376,41 @@ def bind(request: dict[str, Any]) -> None:
         (resource.RLIMIT_CPU, request["cpu_s"]),
     ):
         hard = resource.getrlimit(limit)[1]
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (least, least))
+        capped = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (capped, capped))
 
 
-def bind_memory(memory_bytes: int) -> None:
-    """Limit the address space to what the libraries take, and ``memory_bytes``. Linux alone counts it usefully."""
+def apply_memory_limit(memory_bytes: int) -> None:
+    """Limit the address space to what the libraries use plus ``memory_bytes``. Only Linux accounts for it usefully."""
     import resource
 
     if sys.platform == "linux":
         with open("/proc/self/statm", encoding="ascii") as counts:  # noqa: PTH123
-            taken = int(counts.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes, taken + memory_bytes))
+            used_bytes = int(counts.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + memory_bytes, used_bytes + memory_bytes))
 
 
 def main() -> None:
-    """Read the recording as the JSON in the first argument says."""
+    """Decode the recording as requested by the JSON in the first argument."""
     request = json.loads(sys.argv[1])
-    bind(request)
+    apply_limits(request)
     with os.fdopen(1, "wb") as stream:
-        output = Output(stream)
+        writer = MessageWriter(stream)
         try:
             sys.path.append(request["libraries"])
             import av
             import av.stream
 
-            bind_memory(request["memory_bytes"])
-            read(av, output, request)
+            apply_memory_limit(request["memory_bytes"])
+            decode_recording(av, writer, request)
         except BrokenPipeError:
-            os._exit(1)  # nobody listens any more, and closing the stream would fail again
+            os._exit(1)  # the parent has closed the pipe, and closing the stream would fail again
         except MemoryError:
-            output.facts(b"E", code="memory", message="")
-        except Refused as refused:
-            output.facts(b"E", code=refused.code, message=str(refused))
-        except Exception as error:  # noqa: BLE001  # told to the parent, which logs it
-            output.facts(b"E", code="decoder_failed", message=f"{type(error).__name__}: {error}")
+            writer.write_json(b"E", code="memory", message="")
+        except RecordingRejected as error:
+            writer.write_json(b"E", code=error.code, message=str(error))
+        except Exception as error:  # noqa: BLE001  # sent to the parent, which logs it
+            writer.write_json(b"E", code="decoder_failed", message=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

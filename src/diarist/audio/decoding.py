@@ -1,4 +1,4 @@
-"""A file to samples: what is accepted, what is refused, and with which words."""
+"""Decoding of a file to samples, with the rules for rejecting recordings and their error messages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.audio.channels import DownMix, distinct
-from diarist.audio.decoder_process import Block, Message, Opened, Report, Silence, facts_of, messages
-from diarist.audio.decoder_program import TOO_LONG_BY_S
+from diarist.audio.channels import DownMix, drop_duplicate_channels
+from diarist.audio.decoder_process import (
+    Block,
+    Message,
+    Opened,
+    Report,
+    Silence,
+    decoder_messages,
+    report_fields,
+)
+from diarist.audio.decoder_program import DURATION_TOLERANCE_S
 from diarist.audio.headers import Header
 from diarist.audio.samples import SampleBuffer
 from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
@@ -24,43 +32,46 @@ from diarist.types import SAMPLE_RATE, Audio, ChannelMode, Seconds
 
 log = logging.getLogger(__name__)
 
-SHORTEST_S = 0.01
-"""Less than this holds nothing that anybody could say; less than a frame of any model."""
+MIN_DURATION_S = 0.01
+"""The minimum duration: less contains no speech, and is shorter than a frame of any model."""
 
-_MISSING_S, _MISSING_PART = 1.0, 0.05
-"""A recording is cut off when it lacks both more than a second and more than a twentieth of what its header states."""
+_MAX_MISSING_S, _MAX_MISSING_FRACTION = 1.0, 0.05
+"""A recording is truncated if it lacks both more than a second and more than 5% of its stated duration."""
 
-_FAILED_PART = 0.1
-"""Part of the packets that may fail to decode."""
+_MAX_FAILED_FRACTION = 0.1
+"""The maximum fraction of packets that may fail to decode."""
 
-_FOREIGN_PART = 0.5
-"""Part of a file of bare packets that may be something else: beyond it, it was never such a file."""
+_MAX_FOREIGN_FRACTION = 0.5
+"""The maximum fraction of other bytes in a file of bare packets. With more, the file has another type."""
 
 _OGG_TAIL_BYTES = 2**17
-"""The last packet of Ogg begins at most two pages (of 64 kB) before the end; FFmpeg skips what it cannot chain."""
+"""The maximum distance of the last Ogg packet from the end: two pages of 64 kB. FFmpeg skips chained streams that it
+cannot decode."""
 
-_INVALID_PART = 0.05
-"""Part of the samples that may be no numbers."""
+_MAX_INVALID_FRACTION = 0.05
+"""The maximum fraction of samples that are NaN or infinite."""
 
-_SEPARATE_FACTOR = 2
-"""Separate channels together may last this many times as long as a mixed recording: each takes as long as one."""
+_SEPARATE_DURATION_FACTOR = 2
+"""The maximum total duration of separate channels, as a multiple of the limit of a mixed recording: each channel takes
+as much processing as one."""
 
 MAX_IN_MEMORY_S = 600.0
-"""The samples of a longer recording lie in a file: 38 MB are in memory at most, of all channels together."""
+"""The samples of longer recordings are stored in a file, so that at most 38 MB are in memory, for all channels
+together."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What decoding one recording may take."""
+    """The limits of decoding one recording."""
 
     max_duration_s: Seconds = 14_400.0
     timeout_s: Seconds = 600.0
     memory_mb: int = 2_048
-    """Address space of the decoder's process beyond its libraries; the samples are not in it."""
+    """The maximum address space of the decoder process beyond its libraries, not counting the samples."""
 
     folder: Path | None = None
-    """Where the samples of a long recording lie, in a file without a name; None is the system's folder for such
-    files."""
+    """The folder for the samples of a long recording, which are stored in an unlinked file. None is the system's folder
+    for temporary files."""
 
     @classmethod
     def of(cls, settings: Settings, folder: Path | None = None) -> DecodeLimits:
@@ -73,55 +84,54 @@ def decode(
     progress: Callable[[float], None] | None = None,
     channels: ChannelMode = "mix",
 ) -> tuple[Audio, ...]:
-    """The sound of an audio or video file: 16 kHz float32, finite, in -1..1.
+    """Return the audio of an audio or video file: 16 kHz, float32, finite, in -1..1.
 
-    ``mix`` gives one ``Audio``: the mean of the channels, or the loudest where they cancel. ``separate`` gives one for
-    each channel, less those that repeat another. Beyond ``MAX_IN_MEMORY_S`` the samples lie in a file that is mapped
-    into memory: read them by ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the part that is done, 0..1
-    and never falling, about ten times a second; what it raises (``Cancelled``) ends the decoder at once and goes
-    through.
+    ``mix`` returns one ``Audio``: the mean of the channels, or the loudest if they cancel. ``separate`` returns one for
+    each channel, without duplicates. Above ``MAX_IN_MEMORY_S`` the samples are in a memory-mapped file: read them by
+    ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the fraction that is done, 0..1 and never decreasing,
+    about ten times a second. An exception that it raises (``Cancelled``) ends the decoder at once and is passed on.
 
     Raises:
-        NotAudio: no audio in it, or not a container that is read.
-        EmptyAudio: nothing in it, or less than ``SHORTEST_S``.
-        CorruptAudio: damaged or cut off.
-        UnsupportedAudio: sample rate, number of channels or codec outside what is read.
-        AudioTooLong: longer than the limit.
-        DecoderFailed: the decoder died, or ran out of time or memory.
-        StorageFull: there is no room for the samples of a long recording.
-        OSError: the file cannot be opened.
+        NotAudio: The file contains no audio, or its container is not supported.
+        EmptyAudio: The file contains no samples, or less than ``MIN_DURATION_S``.
+        CorruptAudio: The file is damaged or truncated.
+        UnsupportedAudio: The sample rate, the number of channels or the codec is not supported.
+        AudioTooLong: The recording is longer than the limit.
+        DecoderFailed: The decoder died, or exceeded its time or memory limit.
+        StorageFull: There is not enough space for the samples of a long recording.
+        OSError: The file cannot be opened.
     """
-    told = progress or _nobody
-    # Not blocking: a named pipe would otherwise hang here.
+    on_progress = progress or _ignore_progress
+    # O_NONBLOCK: opening a named pipe would otherwise block.
     recording = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        facts = os.fstat(recording)
-        if not stat.S_ISREG(facts.st_mode):
-            raise NotAudio("This is not a file but a folder or a device. Give the recording itself.")
-        if facts.st_size == 0:
+        status = os.fstat(recording)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
+        if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
         header = Header.of(recording)
         with closing(_Collector(limits, channels)) as collector:
-            with messages(
+            with decoder_messages(
                 recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
-                memory_mb=limits.memory_mb, tick=told,
+                memory_mb=limits.memory_mb, on_progress=on_progress,
             ) as arriving:  # fmt: skip
                 for message in arriving:
                     collector.add(message)
             audio = collector.finish(header)
     finally:
         os.close(recording)
-    told(1.0)
+    on_progress(1.0)
     return audio
 
 
 class _Collector:
-    """Puts the messages of the decoder's process together."""
+    """Collects the messages of the decoder process."""
 
     def __init__(self, limits: DecodeLimits, channels: ChannelMode) -> None:
         self._limits = limits
         self._mode = channels
-        self._room_samples = 0
+        self._expected_samples = 0
         self._buffers: list[SampleBuffer] = []
         self._down_mix = DownMix()
         self._silent_samples = 0
@@ -134,7 +144,7 @@ class _Collector:
         match message:
             case Opened(duration):
                 expected = min(duration or 0.0, self._limits.max_duration_s)
-                self._room_samples = round(max(expected + 1.0, 0.0) * SAMPLE_RATE)
+                self._expected_samples = round(max(expected + 1.0, 0.0) * SAMPLE_RATE)
             case Block(samples):
                 self._sound(samples)
             case Silence(samples):
@@ -151,14 +161,16 @@ class _Collector:
         block = np.clip(block, -1.0, 1.0)
         tracks = block.shape[1] if self._mode == "separate" else 1
         if not self._buffers:
-            most = round(MAX_IN_MEMORY_S * SAMPLE_RATE) // tracks
-            self._buffers = [SampleBuffer(self._room_samples, most, self._limits.folder) for _ in range(tracks)]
+            max_in_memory = round(MAX_IN_MEMORY_S * SAMPLE_RATE) // tracks
+            self._buffers = [
+                SampleBuffer(self._expected_samples, max_in_memory, self._limits.folder) for _ in range(tracks)
+            ]
             for buffer in self._buffers:
                 buffer.append_silence(self._silent_samples)
         elif tracks != len(self._buffers):
             raise UnsupportedAudio(
-                "The number of channels changes within the recording, so that they cannot be told apart. Ask for "
-                "channels=mix, or convert it to one number of channels."
+                "The number of channels changes within the recording, so that it cannot be split into channels. Use "
+                "channels=mix, or convert it to a constant number of channels."
             )
         self._advance(len(block))
         if self._mode == "mix":
@@ -177,93 +189,98 @@ class _Collector:
     def _advance(self, samples: int) -> None:
         self._samples += samples
         tracks = len(self._buffers)
-        most = self._limits.max_duration_s
-        # A second beyond the limit of the process itself: its own refusal has the better reason.
-        if self._samples > (most + TOO_LONG_BY_S + 1.0) * SAMPLE_RATE:
-            raise AudioTooLong(f"It is longer than the {most:,.0f} s that are accepted. Split it.")
-        if tracks > _SEPARATE_FACTOR and self._samples * tracks > _SEPARATE_FACTOR * (most + 1.0) * SAMPLE_RATE:
+        limit_s = self._limits.max_duration_s
+        # One second more than the process itself allows, so that normally its own error is reported.
+        if self._samples > (limit_s + DURATION_TOLERANCE_S + 1.0) * SAMPLE_RATE:
+            raise AudioTooLong(f"The recording is longer than the limit of {limit_s:,.0f} s. Split it.")
+        if (
+            tracks > _SEPARATE_DURATION_FACTOR
+            and self._samples * tracks > _SEPARATE_DURATION_FACTOR * (limit_s + 1.0) * SAMPLE_RATE
+        ):
             raise AudioTooLong(
-                f"{tracks} separate channels may last {_SEPARATE_FACTOR * most / tracks:,.0f} s. Split the recording, "
-                "or ask for channels=mix."
+                f"{tracks} separate channels may last {_SEPARATE_DURATION_FACTOR * limit_s / tracks:,.0f} s. Split the "
+                "recording, or use channels=mix."
             )
 
     def finish(self, header: Header) -> tuple[Audio, ...]:
         report = self._report
         if report is None:
-            raise DecoderFailed("The decoder stopped without a word. Convert the recording to WAV and send it again.")
-        judge(report, header, decoded=bool(self._buffers))
-        if self._samples < SHORTEST_S * SAMPLE_RATE:
+            raise DecoderFailed("The decoder stopped without a report. Convert the recording to WAV and send it again.")
+        check_complete(report, header, decoded=bool(self._buffers))
+        if self._samples < MIN_DURATION_S * SAMPLE_RATE:
             raise EmptyAudio(
-                f"There is less than {SHORTEST_S * 1000:.0f} ms of sound in it: the recording failed or was cut to "
-                "nothing. Send one with speech."
+                f"The recording contains less than {MIN_DURATION_S * 1000:.0f} ms of sound: it failed or was cut too "
+                "short. Send one with speech."
             )
-        if self._invalid_values > _INVALID_PART * self._values:
+        if self._invalid_values > _MAX_INVALID_FRACTION * self._values:
             raise CorruptAudio(
-                f"{100 * self._invalid_values / self._values:.0f} % of its samples are not numbers (NaN or infinite). "
+                f"{100 * self._invalid_values / self._values:.0f} % of the samples are not numbers (NaN or infinite). "
                 "Export it again, as 16-bit WAV or FLAC."
             )
-        if report.failed or self._invalid_values or self._down_mix.cancelled_samples:
+        if report.failed_packets or self._invalid_values or self._down_mix.canceled_samples:
             log.warning(
-                "decoded with repairs: %s, samples that were no numbers: %d, seconds taken from the loudest channel "
-                "as the mix cancels: %.1f",
-                facts_of(report), self._invalid_values, self._down_mix.cancelled_samples / SAMPLE_RATE,
+                "Decoded with repairs: %s; %d samples were not numbers; the loudest channel was used for %.1f s, where "
+                "the channels cancel",
+                report_fields(report), self._invalid_values, self._down_mix.canceled_samples / SAMPLE_RATE,
             )  # fmt: skip
-        heard = [Audio(buffer.take()) for buffer in self._buffers]
-        return distinct(heard) if self._mode == "separate" else tuple(heard)
+        audio = [Audio(buffer.take()) for buffer in self._buffers]
+        return drop_duplicate_channels(audio) if self._mode == "separate" else tuple(audio)
 
     def close(self) -> None:
-        """Forget what was not finished."""
+        """Discard the samples that were not returned."""
         for buffer in self._buffers:
             buffer.close()
 
 
-def judge(report: Report, header: Header, *, decoded: bool) -> None:
-    """Refuse what is mostly damage or ends long before it should; silent loss is worse than an error.
+def check_complete(report: Report, header: Header, *, decoded: bool) -> None:
+    """Reject recordings that are mostly damaged or end too early, since silent loss is worse than an error.
 
     Raises:
-        EmptyAudio: there is no sound, and nothing is damaged.
-        CorruptAudio: there is too little of what there should be.
+        EmptyAudio: There is no sound, and nothing is damaged.
+        CorruptAudio: Too much of the recording is missing or damaged.
     """
-    damaged = report.failed > 0 or report.cut
+    damaged = report.failed_packets > 0 or report.truncated
     if not decoded:
         if damaged:
-            raise CorruptAudio("None of its sound can be decoded: the file is damaged. Export or copy it again.")
-        if _missing(report.stated, report.position) or _missing(report.stated_file, report.last):
-            raise CorruptAudio("Its sound is missing: the file was cut off after its header. Export or copy it again.")
-        raise EmptyAudio("There is no sound in it (0 s): the recording failed. Send one with speech.")
-    if report.failed > 1 and report.failed > _FAILED_PART * report.packets:
+            raise CorruptAudio("The audio cannot be decoded: the file is damaged. Export or copy it again.")
+        if _missing(report.track_duration, report.decoded_duration) or _missing(
+            report.file_duration, report.last_timestamp
+        ):
+            raise CorruptAudio("The audio is missing: the file was cut off after its header. Export or copy it again.")
+        raise EmptyAudio("The recording contains no sound (0 s): it failed. Send one with speech.")
+    if report.failed_packets > 1 and report.failed_packets > _MAX_FAILED_FRACTION * report.packets:
         raise CorruptAudio(
-            f"{report.failed:,} of its {report.packets:,} packets cannot be decoded: the file is damaged. Export or "
-            "copy it again."
+            f"{report.failed_packets:,} of {report.packets:,} packets cannot be decoded: the file is damaged. "
+            "Export or copy it again."
         )
-    if report.bytes is not None and report.good_bytes < (1 - _FOREIGN_PART) * report.bytes:
+    if report.expected_bytes is not None and report.decoded_bytes < (1 - _MAX_FOREIGN_FRACTION) * report.expected_bytes:
         raise CorruptAudio(
-            "Most of the file is not the audio that its first bytes promise: it is damaged, or samples without a "
-            "header. Export it again, as WAV or FLAC."
+            "Most of the file is not the kind of audio that its first bytes indicate: it is damaged, or contains raw "
+            "samples without a header. Export it again, as WAV or FLAC."
         )
-    unread = header.size_bytes - report.last_byte
-    if report.format == "ogg" and unread > max(_OGG_TAIL_BYTES, _MISSING_PART * header.size_bytes):
+    unread = header.size_bytes - report.last_packet_offset
+    if report.format == "ogg" and unread > max(_OGG_TAIL_BYTES, _MAX_MISSING_FRACTION * header.size_bytes):
         raise CorruptAudio(
-            f"After {report.position:.1f} s it changes to another codec, or is damaged, and the rest cannot be read. "
-            "Convert it to one WAV or FLAC file."
+            f"After {report.decoded_duration:.1f} s the recording changes to another codec, or is damaged, and the "
+            "rest cannot be read. Convert it to one WAV or FLAC file."
         )
-    # By the promised size of the file as many seconds as by that of what there is.
-    by_size = report.position * (header.promised_bytes or 0) / header.size_bytes
+    # The duration by the stated size, at the seconds per byte of the actual file.
+    duration_by_size = report.decoded_duration * (header.stated_bytes or 0) / header.size_bytes
     for stated, reached in (
-        (report.stated, report.position),
-        (report.stated_file, max(report.last, report.position)),
-        (by_size, report.position),
+        (report.track_duration, report.decoded_duration),
+        (report.file_duration, max(report.last_timestamp, report.decoded_duration)),
+        (duration_by_size, report.decoded_duration),
     ):
         if stated is not None and _missing(stated, reached):
             raise CorruptAudio(
-                f"It ends after {reached:.1f} s although its header states {stated:.1f} s: the file was cut off or is "
-                "damaged. Export or copy it again."
+                f"The recording ends after {reached:.1f} s, but its header states {stated:.1f} s: the file was cut off "
+                "or is damaged. Export or copy it again."
             )
 
 
 def _missing(stated: Seconds | None, reached: Seconds) -> bool:
-    return stated is not None and stated - reached > max(_MISSING_S, _MISSING_PART * stated)
+    return stated is not None and stated - reached > max(_MAX_MISSING_S, _MAX_MISSING_FRACTION * stated)
 
 
-def _nobody(_done: float) -> None:
+def _ignore_progress(_done: float) -> None:
     pass

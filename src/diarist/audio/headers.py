@@ -1,4 +1,4 @@
-"""What the first bytes of a file say that FFmpeg does not tell: what it was meant to be, and how long it should be."""
+"""The facts in file headers that FFmpeg does not report: the intended file type, and the stated size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"NIST_1A", "NIST SPHERE"),
 )  # fmt: skip
 
-_STAND_IN_BYTES = 2**31 - 2**16
-"""Writers that cannot go back leave a size from here on up (2^31, 2^32 - 1, 2^63 - 1), or 0: a stand-in."""
+_PLACEHOLDER_BYTES = 2**31 - 2**16
+"""Sizes from here on (2^31, 2^32 - 1, 2^63 - 1), and 0, are placeholders of writers that cannot seek back."""
 
 _MAX_CHUNKS = 20_000
 
@@ -25,35 +25,38 @@ _ASF_FILE_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x2
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first bytes of a recording."""
+    """The facts in the header of a recording."""
 
     kind: str | None
-    """What the file is meant to be, for people; None where nothing says it."""
+    """The name of the file type for messages; None if it is unknown."""
 
     size_bytes: int
     tag_bytes: int
-    """Size of the ID3v2 tag at the start."""
+    """The size of the ID3v2 tag at the start."""
 
-    counts_frames: bool
-    """Whether an MP3 file states its length (Xing, Info or VBRI header)."""
+    states_length: bool
+    """Whether an MP3 file states its length (in a Xing, Info or VBRI header)."""
 
-    promised_bytes: int | None
-    """How large the file should be, where its header says so."""
+    stated_bytes: int | None
+    """The size that the file should have, if its header states one."""
 
     @classmethod
     def of(cls, recording: int) -> Header:
-        """Read from the descriptor ``recording``, whose position stays."""
+        """Read the header from the file descriptor ``recording``, without changing its position."""
         head = os.pread(recording, 16, 0)
         kind = next((name for offset, magic, name in _MAGIC if head[offset:].startswith(magic)), None)
         tag = _tag_bytes(os.pread(recording, 10, 0))
         first = os.pread(recording, 8_192, tag)
         counts = any(name in first for name in (b"Xing", b"Info", b"VBRI"))
         size = os.fstat(recording).st_size
-        return cls(kind, size, tag, counts, _promised_bytes(recording, kind, size))
+        return cls(kind, size, tag, counts, _stated_bytes(recording, kind, size))
 
 
 def _tag_bytes(head: bytes) -> int:
-    """ID3v2.4, section 3.1: seven bits a byte, then the header itself and, where a flag says so, a footer."""
+    """Return the size of the tag, after ID3v2.4, section 3.1.
+
+    The size field has seven bits per byte. The tag also has a header and, if a flag is set, a footer.
+    """
     if len(head) < 10 or not head.startswith(b"ID3"):
         return 0
     size = 0
@@ -62,8 +65,8 @@ def _tag_bytes(head: bytes) -> int:
     return size + (20 if head[5] & 0x10 else 10)
 
 
-def _promised_bytes(recording: int, kind: str | None, size: int) -> int | None:
-    # FFmpeg cuts the durations of these to the size that it finds, so that a file cut in half looks whole.
+def _stated_bytes(recording: int, kind: str | None, size: int) -> int | None:
+    # FFmpeg limits the durations of these types by the real file size, so that a truncated file looks complete.
     if kind == "WAV":
         return _wav_bytes(recording, size)
     if kind == "W64":
@@ -73,17 +76,17 @@ def _promised_bytes(recording: int, kind: str | None, size: int) -> int | None:
     if kind == "WMA":
         head = os.pread(recording, 65_536, 0)
         at = head.find(_ASF_FILE_PROPERTIES)
-        if at >= 0 and len(head) >= at + 92 and not head[at + 88] & 1:  # broadcasts state no size
+        if at >= 0 and len(head) >= at + 92 and not head[at + 88] & 1:  # the broadcast flag: the size is not stated
             return _end(0, int.from_bytes(head[at + 40 : at + 48], "little"))
     return None
 
 
 def _end(start: int, length: int) -> int | None:
-    return start + length if 0 < length < _STAND_IN_BYTES else None
+    return start + length if 0 < length < _PLACEHOLDER_BYTES else None
 
 
 def _wav_bytes(recording: int, size: int) -> int | None:
-    """End of the sound by the sizes of RIFF and of its ``data`` chunk; the smaller, as nothing else matters here."""
+    """Return the end of the audio by the size of RIFF or of its ``data`` chunk, whichever is smaller."""
     riff = _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
     wide: int | None = None
     at = 12

@@ -1,4 +1,4 @@
-"""A growing row of samples that never holds two copies of itself, and of a long recording none in memory."""
+"""A growing buffer of samples, which never copies itself and keeps long recordings in a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from diarist.errors import StorageFull
 from diarist.scratch import disk_full, unnamed_file
 from diarist.types import SAMPLE_RATE, Samples
 
-_MIN_SAMPLES = 60 * SAMPLE_RATE
+_MIN_CAPACITY_SAMPLES = 60 * SAMPLE_RATE
 _BLOCK_SAMPLES = 60 * SAMPLE_RATE
-"""What is written of silence at a time."""
+"""The number of samples of silence that are written at a time."""
 
 _VALUE_BYTES = 4
 
@@ -24,32 +24,32 @@ _VALUE_BYTES = 4
 class SampleBuffer:
     """Mono float32 samples, appended block by block.
 
-    In memory, growing and trimming resize in place: for large rows the C library moves pages, it does not copy them.
-    Untouched room costs address space alone. Beyond ``most_in_memory`` samples all of them go to a file without a
-    name, which the system removes with the last that uses it, whatever happens to the process.
+    In memory, the buffer grows and shrinks in place: the C library moves the pages of large arrays instead of copying
+    them. Unused capacity costs only address space. With more than ``max_in_memory`` samples, all of them go to an
+    unlinked temporary file, which the system deletes when the last process that uses it ends.
 
     Args:
-        room_samples: how many will probably come.
-        most_in_memory: how many may lie in memory; None where all may.
-        folder: where the file is; None is the system's folder for such files.
+        expected_samples: The number of samples that are expected.
+        max_in_memory: The maximum number of samples in memory; None is no limit.
+        folder: The folder of the file; None is the system's folder for temporary files.
     """
 
-    def __init__(self, room_samples: int = 0, most_in_memory: int | None = None, folder: Path | None = None) -> None:
-        self._most_in_memory = most_in_memory
+    def __init__(self, expected_samples: int = 0, max_in_memory: int | None = None, folder: Path | None = None) -> None:
+        self._max_in_memory = max_in_memory
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._length = 0
-        fits = most_in_memory is None or room_samples <= most_in_memory
-        self._data: Samples = np.empty(max(room_samples, _MIN_SAMPLES) if fits else 0, dtype=np.float32)
+        fits = max_in_memory is None or expected_samples <= max_in_memory
+        self._data: Samples = np.empty(max(expected_samples, _MIN_CAPACITY_SAMPLES) if fits else 0, dtype=np.float32)
 
     def __len__(self) -> int:
         return self._length
 
     def append(self, samples: Samples) -> None:
-        """Add samples of shape (samples,).
+        """Append samples of shape (samples,).
 
         Raises:
-            StorageFull: there is no room for the file, or none can be made.
+            StorageFull: The disk is full, or the file cannot be created.
         """
         if self._in_memory(len(samples)):
             self._data[self._length : self._length + len(samples)] = samples
@@ -58,64 +58,64 @@ class SampleBuffer:
         self._length += len(samples)
 
     def append_silence(self, samples: int) -> None:
-        """The same, of zeros."""
+        """Append zeros."""
         for first in range(0, samples, _BLOCK_SAMPLES):
             self.append(np.zeros(min(_BLOCK_SAMPLES, samples - first), dtype=np.float32))
 
     def take(self) -> Samples:
-        """All samples, shape (samples,), mapped to be read only if in a file; the buffer is empty afterwards."""
+        """Return all samples, shape (samples,), and empty the buffer. Samples in a file are mapped read-only."""
         data, length, file = self._data, self._length, self._file
         self._data, self._length, self._file = np.empty(0, dtype=np.float32), 0, None
         if file is None:
             data.resize(length, refcheck=False)
             return data
-        with file, _room():  # the mapping holds on to the file
+        with file, _storage_errors():  # the mapping keeps the file open
             mapped = mmap.mmap(file.fileno(), length * _VALUE_BYTES, access=mmap.ACCESS_READ)
         return np.ndarray(length, dtype=np.float32, buffer=mapped)
 
     def close(self) -> None:
-        """Forget the samples; does nothing after ``take``."""
+        """Discard the samples. This does nothing after ``take``."""
         if self._file is not None:
             self._file.close()
         self._data, self._length, self._file = np.empty(0, dtype=np.float32), 0, None
 
     def _in_memory(self, more: int) -> bool:
-        """Whether that many more samples go to memory, where there is room for them then."""
+        """Return whether ``more`` samples go to memory, after making room for them."""
         if self._file is not None:
             return False
         needed = self._length + more
-        if self._most_in_memory is not None and needed > self._most_in_memory:
-            with _room():
-                # Not buffered: there is nothing left to write, and to fail, when it is closed.
+        if self._max_in_memory is not None and needed > self._max_in_memory:
+            with _storage_errors():
+                # The file is unbuffered, so that closing it cannot fail to write.
                 self._file = unnamed_file(self._folder)
             self._write(self._data[: self._length])
             self._data = np.empty(0, dtype=np.float32)
             return False
         if needed > len(self._data):
-            # No view of the row is ever handed out before it is complete, so none can dangle.
-            self._data.resize(max(needed, len(self._data) * 5 // 4, _MIN_SAMPLES), refcheck=False)
+            # No view of the array exists before ``take``, so that none can become invalid.
+            self._data.resize(max(needed, len(self._data) * 5 // 4, _MIN_CAPACITY_SAMPLES), refcheck=False)
         return True
 
     def _write(self, samples: Samples) -> None:
         assert self._file is not None
-        left = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
-        with _room():
-            while left:
-                left = left[self._file.write(left) :]
+        remaining = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
+        with _storage_errors():
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if disk_full(error):
             raise StorageFull(
-                "The disk ran full while the recording was decoded: a long one takes 230 MB an hour until it is done. "
-                "Free space where temporary files lie (for the service DATA_DIR, or TEMP_AUDIO_DIR where that is set; "
-                "else TMPDIR), and send it again."
+                "The disk became full while the recording was decoded. A long recording needs 230 MB per hour until "
+                "it is done. Free space in the folder for temporary files (DATA_DIR or, if it is set, TEMP_AUDIO_DIR "
+                "for the service, otherwise TMPDIR), and send the recording again."
             ) from error
         raise StorageFull(
-            f"The samples of a long recording cannot be kept in the folder for temporary files ({error}): make it "
-            "writable, or name another one by TEMP_AUDIO_DIR for the service, else by TMPDIR."
+            f"The samples of a long recording cannot be stored in the folder for temporary files ({error}). Make it "
+            "writable, or set another folder by TEMP_AUDIO_DIR for the service, otherwise by TMPDIR."
         ) from error

@@ -1,4 +1,4 @@
-"""The command line. Each command is imported when it is used, so that ``diarist --help`` answers at once."""
+"""The command line. Each command is imported when it is used, so that ``diarist --help`` is fast."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FAILED = 1
 USAGE = 2
 UNAVAILABLE = 3
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+"""128 + SIGINT, the convention of shells."""
 
 PIPE_CLOSED = 141
-"""128 + SIGPIPE: the reader of standard output has gone."""
+"""128 + SIGPIPE: the reader of standard output has closed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """Where a command is, and the line that ``diarist --help`` shows for it."""
+    """The location of a command, and its summary in ``diarist --help``."""
 
     module: str
     name: str
@@ -39,30 +39,30 @@ class LazyCommand:
 
 
 COMMANDS: Mapping[str, LazyCommand] = {
-    "transcribe": LazyCommand("diarist.cli.transcribe", "transcribe", "Say who said what, when, in recordings."),
+    "transcribe": LazyCommand("diarist.cli.transcribe", "transcribe", "Transcribe recordings and say who speaks when."),
     "evaluate": LazyCommand("diarist.cli.evaluate", "evaluate", "Score transcripts against references."),
     "serve": LazyCommand("diarist.cli.serve", "serve", "Start the HTTP service."),
-    "keys": LazyCommand("diarist.cli.keys", "keys", "Make, list and revoke API keys."),
+    "keys": LazyCommand("diarist.cli.keys", "keys", "Create, list and revoke API keys."),
     "worker": LazyCommand("diarist.cli.worker", "worker", "Start the workers of one machine of a fleet."),
-    "models": LazyCommand("diarist.cli.models", "models", "List, fetch and check the models."),
-    "doctor": LazyCommand("diarist.cli.doctor", "doctor", "Check this installation, and say what to do."),
+    "models": LazyCommand("diarist.cli.models", "models", "List, fetch and verify models."),
+    "doctor": LazyCommand("diarist.cli.doctor", "doctor", "Check this installation and say how to fix problems."),
 }
 
 
 def printable(text: str) -> str:
-    """``text`` without what could drive a terminal or break a line: names of files come from anywhere."""
+    """Return ``text`` with unprintable characters replaced: file names could otherwise control the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def exit_code(error: DiaristError) -> int:
-    """What the shell is told: the caller's options 2, no engine or models 3, anything else 1."""
+    """Return the exit code for an error: 2 for wrong options, 3 without engine or models, 1 for anything else."""
     if isinstance(error, ConfigurationError | InputError):
         return USAGE
     return UNAVAILABLE if isinstance(error, EngineUnavailable | ModelError) else FAILED
 
 
 class Diarist(click.Group):
-    """Loads commands on use and turns errors into one line and an exit code."""
+    """Loads commands when they are used, and turns errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -79,18 +79,18 @@ class Diarist(click.Group):
         try:
             return super().invoke(ctx)
         except DiaristError as error:
-            logging.getLogger(__name__).debug("the error in full", exc_info=error)
+            logging.getLogger(__name__).debug("traceback of the error", exc_info=error)
             click.echo(f"diarist: {printable(str(error))}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:
-            _leave_closed_pipe()
+            _exit_on_closed_pipe()
         except KeyboardInterrupt:
-            click.echo("diarist: stopped", err=True)
+            click.echo("diarist: interrupted", err=True)
             ctx.exit(INTERRUPTED)
 
 
-def _leave_closed_pipe() -> NoReturn:
-    # What is still buffered has no reader; without this the interpreter would complain of it at its own end.
+def _exit_on_closed_pipe() -> NoReturn:
+    # The buffered output has no reader. Without this the interpreter would report an error when it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(PIPE_CLOSED)
 
@@ -98,7 +98,7 @@ def _leave_closed_pipe() -> NoReturn:
 @click.group(cls=Diarist, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diarist", prog_name="diarist", message="%(prog)s %(version)s")
 def main() -> None:
-    """Who said what, when: a recording in, a transcript with speakers and times out.
+    """Transcribe recordings and say who speaks when.
 
-    Settings are read from the environment and from .env in this folder.
+    Settings are read from the environment and from .env in the current folder.
     """

@@ -1,4 +1,4 @@
-"""Options that choose the engine, for every command that loads one. The names are those of the settings' choices."""
+"""Options that choose the engine, for every command that loads one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import click
 
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
-# Written out: to read them from the settings would make every --help wait for pydantic.
+# The choices of the settings are repeated here because importing pydantic would slow down every --help.
 ENGINES = ("embedded", "nemo")
 DIARIZERS = ("embedded", "clustering", "sortformer", "auto", "onnx")
 RECOGNIZERS = ("whisper", "nemo", "onnx")
 
 
 def engine_options(command: ViewT) -> ViewT:
-    """Adds ``--engine``, ``--diarizer`` and ``--recognizer``; what is not given is None, and left to the settings."""
-    for name, known, what in (
-        ("recognizer", RECOGNIZERS, "what finds the words"),
-        ("diarizer", DIARIZERS, "what tells the speakers apart"),
-        ("engine", ENGINES, "what does the work"),
+    """Add ``--engine``, ``--diarizer`` and ``--recognizer``; None leaves the choice to the settings."""
+    for name, choices, purpose in (
+        ("recognizer", RECOGNIZERS, "Speech recognizer"),
+        ("diarizer", DIARIZERS, "Method that tells speakers apart"),
+        ("engine", ENGINES, "Engine that does the work"),
     ):
-        listed = f"{', '.join(known[:-1])} or {known[-1]}: {what}.  [{name.upper()}]"
-        command = click.option(f"--{name}", type=click.Choice(known), metavar="NAME", help=listed)(command)
+        help_text = f"{purpose}: {', '.join(choices[:-1])} or {choices[-1]}.  [{name.upper()}]"
+        command = click.option(f"--{name}", type=click.Choice(choices), metavar="NAME", help=help_text)(command)
     return command

@@ -1,4 +1,4 @@
-"""``diarist keys``: make, list and revoke API keys, in the store of a service that may be running."""
+"""``diarist keys``: create, list and revoke API keys in the job store, even while the service is running."""
 
 from __future__ import annotations
 
@@ -21,71 +21,73 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys.
+    """Create, list and revoke API keys.
 
-    They are kept in the job store (DATABASE_URL, or else SQLite in DATA_DIR): a service that runs on it knows them at
-    once. As soon as there is a key, nobody is let in without one; a key sees its own jobs and no other's.
+    Keys are stored in the job store (DATABASE_URL, or else SQLite in DATA_DIR), and a running service accepts them at
+    once. As soon as there is a key, every request needs one. A key gives access to its own jobs only.
     """
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--limit", metavar="N", type=int, help="Let it have N unfinished jobs at most.  [MAX_QUEUED_PER_KEY]")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, with the key in it.")
+@click.option(
+    "--limit", metavar="N", type=int, help="Maximum number of unfinished jobs of the key.  [MAX_QUEUED_PER_KEY]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object that includes the key.")
 def create(name: str, limit: int | None, as_json: bool) -> None:
-    """Make a key called NAME.
+    """Create a key called NAME.
 
-    The key goes to standard output, this once: only its hash is kept.
+    The key is printed to standard output. It cannot be shown again, because only its hash is stored.
     """
     from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
-    with _store() as (settings, database):
-        # Before the key: where this fails, there must be no key that nobody was told of.
+    with _open_store() as (settings, database):
+        # This comes first: if it fails, no key may exist that was never shown.
         master = webhook_master(settings, database)
         first = not KeyStore(database).any() and not settings.api_key
         key, token = KeyStore(database).create(name, limit)
-    signed_with = secret_for(master, key.id)
+    webhook_secret = secret_for(master, key.id)
     if as_json:
-        click.echo(json.dumps(_facts(key) | {"key": token, "webhook_secret": signed_with}, indent=2))
+        click.echo(json.dumps(_key_fields(key) | {"key": token, "webhook_secret": webhook_secret}, indent=2))
         return
     click.echo(token)
     click.echo(
-        f"\nThis is the key {name!r}. Keep it: it is not shown again. Send it with every request:\n\n"
-        f"    curl -H 'Authorization: Bearer {token}' http://{_shown(settings)}/v1/jobs\n\n"
-        f"Webhooks of its jobs are signed with {signed_with}",
+        f"\nThis is the key {name!r}. Store it safely: it is not shown again. Send it with every request:\n\n"
+        f"    curl -H 'Authorization: Bearer {token}' http://{_service_address(settings)}/v1/jobs\n\n"
+        f"Webhooks of its jobs are signed with the secret {webhook_secret}",
         err=True,
     )
     if first:
         click.echo(
-            "\nFrom now on nobody is let in without a key. FLASK_HOST counts once the service is started again.",
+            "\nFrom now on every request needs a key. FLASK_HOST takes effect when the service is restarted.",
             err=True,
         )
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def list_keys(as_json: bool) -> None:
-    """Show every key, without its secret."""
+    """List all keys, without their secrets."""
     from diarist.auth.keys import ENV_ID, ApiKey, KeyStore
 
-    with _store() as (settings, database):
+    with _open_store() as (settings, database):
         found = KeyStore(database).list()
     if settings.api_key:
         found = (*found, ApiKey(ENV_ID, "API_KEY"))
     if as_json:
-        click.echo(json.dumps({"keys": [_facts(key) for key in found]}, indent=2))
+        click.echo(json.dumps({"keys": [_key_fields(key) for key in found]}, indent=2))
         return
     if not found:
         click.echo(
-            "There are no keys: a service takes requests from this machine alone, and from everyone on it. "
-            "`diarist keys create NAME` makes one.",
+            "There are no keys: a service accepts requests only from this machine, from any of its users. "
+            "`diarist keys create NAME` creates a key.",
             err=True,
         )
         return
     width = max(len("NAME"), *(len(key.name) for key in found))
     line = f"{{:<12}}  {{:<{width}}}  {{:>7}}  {{:<20}}  {{:<20}}  {{}}"
-    click.echo(line.format("ID", "NAME", "LIMIT", "MADE", "USED", "STATE"))
+    click.echo(line.format("ID", "NAME", "LIMIT", "CREATED", "USED", "STATE"))
     for key in found:
         state = f"revoked {_time(key.revoked_at)}" if key.revoked_at else "valid"
         made = _time(key.created_at) if key.created_at else "by the settings"
@@ -96,37 +98,41 @@ def list_keys(as_json: bool) -> None:
 @keys.command()
 @click.argument("key", metavar="ID_OR_NAME")
 def revoke(key: str) -> None:
-    """Refuse a key from now on.
+    """Revoke a key.
 
-    A service that is running refuses it within a second. Its jobs go on, and stay until their time is over.
+    A running service rejects it within a second. Its jobs continue, and are kept until they expire.
     """
     from diarist.auth.keys import KeyStore
 
-    with _store() as (_, database):
+    with _open_store() as (_, database):
         revoked = KeyStore(database).revoke(key)
-        left = any(each.revoked_at is None for each in KeyStore(database).list())
-    click.echo(f"The key {revoked.name!r} ({revoked.id}) is refused from now on.")
-    if not left:
-        click.echo("It was the last one: nobody is let in until there is another, or API_KEY is set.", err=True)
+        any_valid = any(each.revoked_at is None for each in KeyStore(database).list())
+    click.echo(f"The key {revoked.name!r} ({revoked.id}) is revoked.")
+    if not any_valid:
+        click.echo(
+            "It was the last valid key: all requests are rejected until another key is created, or API_KEY is set.",
+            err=True,
+        )
 
 
 @keys.command("webhook-secret")
 @click.argument("key", metavar="[ID_OR_NAME]", required=False)
 def webhook_secret(key: str | None) -> None:
-    """Show what the webhooks of a key's jobs are signed with.
+    """Show the secret that signs the webhooks of a key's jobs.
 
-    Without ID_OR_NAME: those of jobs without a key, of a service that has none. `env` is the setting API_KEY.
+    Without ID_OR_NAME, the secret for jobs without a key is shown, of a service that has no keys. `env` is the key in
+    the setting API_KEY.
     """
     from diarist.auth.keys import KeyStore, webhook_master
     from diarist.outbound.webhooks import secret_for
 
-    with _store() as (settings, database):
+    with _open_store() as (settings, database):
         owner = _owner(KeyStore(database), key)
         click.echo(secret_for(webhook_master(settings, database), owner))
 
 
 @contextmanager
-def _store() -> Iterator[tuple[Settings, Database]]:
+def _open_store() -> Iterator[tuple[Settings, Database]]:
     from diarist.jobs.db.database import open_database
 
     settings = load_settings()
@@ -138,20 +144,24 @@ def _store() -> Iterator[tuple[Settings, Database]]:
 
 
 def _owner(store: KeyStore, key: str | None) -> str:
-    """Raises ``InvalidOption`` where there is no such key."""
+    """Return the ID of the key, or an empty string for None.
+
+    Raises:
+        InvalidOption: There is no such key.
+    """
     from diarist.auth.keys import ENV_ID
 
     if key is None or key == ENV_ID:
         return key or ""
-    # A name may have been used again: the key that is valid comes first.
+    # A name can be reused after revocation: a valid key comes first.
     found = sorted(store.list(), key=lambda each: (each.id != key, each.revoked_at is not None))
     for each in found:
         if key in (each.id, each.name):
             return each.id
-    raise InvalidOption(f"There is no key {key!r}. `diarist keys list` shows those that there are.")
+    raise InvalidOption(f"There is no key {key!r}. `diarist keys list` shows all keys.")
 
 
-def _facts(key: ApiKey) -> dict[str, object]:
+def _key_fields(key: ApiKey) -> dict[str, object]:
     times = {name: getattr(key, name) for name in ("created_at", "used_at", "revoked_at")}
     return {"id": key.id, "name": key.name, "job_limit": key.job_limit} | {
         name: None if at is None else at.isoformat(timespec="seconds") for name, at in times.items()
@@ -162,6 +172,6 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _shown(settings: Settings) -> str:
+def _service_address(settings: Settings) -> str:
     host = settings.flask_host if settings.flask_host not in ("0.0.0.0", "::", "") else "localhost"  # noqa: S104
     return f"[{host}]:{settings.flask_port}" if ":" in host else f"{host}:{settings.flask_port}"

@@ -1,4 +1,4 @@
-"""``diarist models``: what models there are, fetch them, check them, export those of NeMo."""
+"""``diarist models``: list, fetch and verify models, and export NeMo models to ONNX."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, fetch, check and export the models.
+    """List, fetch, verify and export models.
 
-    They are kept in MODEL_DIR (~/.cache/diarist unless set otherwise) and shared by all installations of a user.
+    Models are stored in MODEL_DIR (default: ~/.cache/diarist), which all installations of a user share.
     """
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def list_models(as_json: bool) -> None:
-    """Show every model: role, licence, size, whether it is here.
+    """Show every model with its role, license, size and state.
 
-    The state goes by the names and sizes of the files; `diarist models verify` reads them.
+    The state depends only on the names and sizes of the files; `diarist models verify` reads them.
     """
     from diarist.models import required
 
-    settings, store = _store()
+    settings, store = _open_store()
     needed = required(settings)
     if as_json:
         rows = [
@@ -54,7 +54,7 @@ def list_models(as_json: bool) -> None:
         click.echo(json.dumps({"models": rows, "folder": str(store.root)}, indent=2))
         return
     line = "{:<17} {:<13} {:<11} {:>8}  {}"
-    click.echo(line.format("NAME", "ROLE", "LICENCE", "SIZE", "STATE"))
+    click.echo(line.format("NAME", "ROLE", "LICENSE", "SIZE", "STATE"))
     for model in store.models.values():
         state = store.state(model.name) + ("" if model.name in needed else ", not needed")
         click.echo(line.format(model.name, model.role, model.licence, _megabytes(model.size_bytes), state))
@@ -62,16 +62,17 @@ def list_models(as_json: bool) -> None:
 
 @models.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Fetch every model in the list.")
-@click.option("--offline", is_flag=True, help="Use no network: only MODEL_SOURCE_DIR and installed packages.")
+@click.option("--all", "everything", is_flag=True, help="Fetch every model of the list.")
+@click.option("--offline", is_flag=True, help="Use only MODEL_SOURCE_DIR and installed packages, not the network.")
 def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
-    """Fetch models, and mend those that are damaged.
+    """Fetch models, and replace damaged ones.
 
-    Without a NAME: those that the settings need, NeMo's among them. What is here and whole is left alone.
+    Without a NAME, the models that the settings need are fetched, including NeMo models. Models that are complete are
+    not fetched again.
     """
-    settings, store = _store()
-    for name in _chosen(names, settings, store, everything=everything):
-        with _progress_of(name) as progress:
+    settings, store = _open_store()
+    for name in _selected(names, settings, store, everything=everything):
+        with _download_progress(name) as progress:
             path = store.pull(name, progress, offline=offline)
         click.echo(f"{name}: ready in {path}")
     if not names and not everything:
@@ -80,23 +81,23 @@ def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
 
 @models.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Check every model in the list.")
+@click.option("--all", "everything", is_flag=True, help="Verify every model of the list.")
 def verify(names: tuple[str, ...], everything: bool) -> None:
     """Read models and compare them with their known hashes.
 
-    Without a NAME: those that the settings need. The exit code is 1 when one is missing or damaged.
+    Without a NAME, the models that the settings need are verified. The exit code is 1 if a model is missing or damaged.
     """
-    settings, store = _store()
-    bad = False
-    for name in _chosen(names, settings, store, everything=everything):
+    settings, store = _open_store()
+    failed = False
+    for name in _selected(names, settings, store, everything=everything):
         try:
             path = store.verify(name)
         except ModelError as error:
-            bad = True
+            failed = True
             click.echo(f"{name}: {error}", err=True)
         else:
-            click.echo(f"{name}: whole, in {path}")
-    if bad:
+            click.echo(f"{name}: intact, in {path}")
+    if failed:
         sys.exit(1)
 
 
@@ -107,20 +108,20 @@ def verify(names: tuple[str, ...], everything: bool) -> None:
     "folder",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Make the model's folder in DIR.  [default: MODEL_DIR/exported]",
+    help="Create the model's folder in DIR.  [default: MODEL_DIR/exported]",
 )
-@click.option("--name", metavar="NAME", help="Call the folder NAME.  [default: as the model is called]")
+@click.option("--name", metavar="NAME", help="Name of the folder.  [default: the name of the model]")
 @click.option(
     "--quantize",
     type=click.Choice(["int8"]),
-    help="Store a recogniser's matrices in a byte a number: a third of the size, and not quite what NeMo says.",
+    help="Store the matrices of a recognizer as 8-bit integers: a third of the size, but slightly different results.",
 )
 def export(model: str, folder: Path | None, name: str | None, quantize: Literal["int8"] | None) -> None:
-    """Turn a NeMo model into ONNX files, which run without PyTorch.
+    """Export a NeMo model to ONNX files, which run without PyTorch.
 
-    NAME_OR_PATH is a CTC, RNN-T or TDT recogniser, a speaker model or a frame VAD: a name on the hub or in NVIDIA's
-    catalogue, or the path of a .nemo file. This takes NeMo; where the files are used (RECOGNIZER=onnx, DIARIZER=onnx)
-    it is not needed. A model of that name that was exported before is replaced.
+    NAME_OR_PATH is a CTC, RNN-T or TDT recognizer, a speaker model or a frame VAD: a name on the Hugging Face hub or in
+    NVIDIA's catalog, or the path of a .nemo file. The export needs NeMo; using the files (RECOGNIZER=onnx,
+    DIARIZER=onnx) does not. An earlier export of the same name is replaced.
     """
     settings = load_settings()
     try:
@@ -134,71 +135,71 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
         )
     except ImportError as error:
         raise EngineUnavailable(
-            f"The export needs NeMo, which is not installed here ({error}): `pip install -e '.[nemo]'`, or export on"
-            " another machine and copy the folder."
+            f"The export needs NeMo, which is not installed here ({error}): run `pip install -e '.[nemo]'`, or export"
+            " on another machine and copy the folder."
         ) from error
     click.echo(f"{path.name}: ready in {path}")
 
 
 def _pull_nemo(settings: Settings, *, offline: bool) -> None:
-    """NeMo's models that the settings name, into the caches of the hub and of NeMo; nothing is loaded."""
+    """Fetch the NeMo models of the settings into the caches of the hub and of NeMo, without loading them."""
     from diarist.engines.required_models import wanted
 
-    of_nemo = [model for model in wanted(settings) if not model.exported]
-    if not of_nemo:
+    nemo_models = [model for model in wanted(settings) if not model.exported]
+    if not nemo_models:
         return
     if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it
+        os.environ["HF_HUB_OFFLINE"] = "1"  # must be set before huggingface_hub is imported
     from diarist.engines.nemo.download import Reference, find
 
-    for model in of_nemo:
-        click.echo(f"{model.name}: looking for it", err=True)
+    for model in nemo_models:
+        click.echo(f"{model.name}: searching", err=True)
         try:
             path = find(Reference(model.reference, model.role, model.named_by), settings)
         except ImportError as error:
             raise EngineUnavailable(
-                f"{model.reference} is in NVIDIA's catalogue, which only NeMo can read, and NeMo is not installed here"
-                f" ({error}): `pip install -e '.[nemo]'`."
+                f"{model.reference} is in NVIDIA's catalog, which only NeMo can read, and NeMo is not installed here"
+                f" ({error}): run `pip install -e '.[nemo]'`."
             ) from error
         click.echo(f"{model.name}: ready in {path}")
 
 
-def _store() -> tuple[Settings, ModelStore]:
+def _open_store() -> tuple[Settings, ModelStore]:
     from diarist.models import ModelStore
 
     settings = load_settings()
     return settings, ModelStore.of(settings)
 
 
-def _chosen(names: tuple[str, ...], settings: Settings, store: ModelStore, *, everything: bool) -> tuple[str, ...]:
-    """What the user asked for, each once.
+def _selected(names: tuple[str, ...], settings: Settings, store: ModelStore, *, everything: bool) -> tuple[str, ...]:
+    """Return the names that the user chose, without duplicates.
 
     Raises:
-        InvalidOption: a name that no model has.
+        InvalidOption: There is no model of that name.
     """
     from diarist.models import required
 
     for name in names:
         if name not in store.models:
-            raise InvalidOption(f"There is no model {name!r}: there are {', '.join(store.models)}.")
+            raise InvalidOption(f"There is no model {name!r}. Choose one of {', '.join(store.models)}.")
     if everything:
         return tuple(store.models)
     return tuple(dict.fromkeys(names)) or required(settings)
 
 
 @contextmanager
-def _progress_of(name: str) -> Iterator[BytesProgress]:
-    """On standard error: a bar where that is a terminal, else one line; nothing if nothing is fetched."""
+def _download_progress(name: str) -> Iterator[BytesProgress]:
+    """Show the download on standard error: a bar on a terminal, otherwise one line if anything is fetched."""
     if not sys.stderr.isatty():
-        said = False
+        shown = False
 
-        def tell(_model: str, _done_bytes: int, total_bytes: int) -> None:
-            nonlocal said
-            if not said and total_bytes:
+        def show_once(_model: str, _done_bytes: int, total_bytes: int) -> None:
+            nonlocal shown
+            if not shown and total_bytes:
                 click.echo(f"{name}: fetching {_megabytes(total_bytes)}", err=True)
-                said = True
+                shown = True
 
-        yield tell
+        yield show_once
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

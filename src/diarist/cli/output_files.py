@@ -1,4 +1,4 @@
-"""Where transcripts go: what is planned before any work, and files that are written whole or not at all."""
+"""Planning of output files before any work starts, and writing each of them atomically."""
 
 from __future__ import annotations
 
@@ -21,100 +21,104 @@ STDIN = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A recording and where its transcript goes."""
+    """A recording to transcribe, with the outputs of its transcript."""
 
     recording: Path
-    """``STDIN`` is standard input."""
+    """The path of the recording; ``STDIN`` is standard input."""
 
     name: str
-    """What the files of its transcript are called, before the extension."""
+    """The name of the transcript files, without the extension."""
 
     outputs: tuple[tuple[Format, Path | None], ...]
     """Each format with its file; None is standard output."""
 
     @property
-    def shown(self) -> str:
-        """The recording as messages name it."""
+    def display_name(self) -> str:
+        """The name of the recording in messages."""
         return "standard input" if self.recording == STDIN else printable(str(self.recording))
 
 
 def plan(
     recordings: Sequence[Path], formats: Sequence[Format], folder: Path | None, *, replace: bool
 ) -> tuple[Task, ...]:
-    """Who goes where. One recording in one format without a folder goes to standard output; else all are files.
+    """Return a task for each recording, after checking that its outputs can be written.
+
+    One recording in one format without a folder goes to standard output. Otherwise all outputs are files.
 
     Args:
-        recordings: As the user named them.
-        formats: As the user chose them.
-        folder: Where files go; without one, the current folder. Made if it is not there.
-        replace: Files that are there already may be replaced.
+        recordings: The paths that the user gave.
+        formats: The formats that the user chose.
+        folder: The output folder, which is created if it does not exist; None is the current folder.
+        replace: Whether existing files may be replaced.
 
     Raises:
-        InvalidOption: a recording cannot be read, two would be written to one file, a file is there already, or the
-            folder cannot be used. Nothing has been written then.
+        InvalidOption: A recording cannot be read, two recordings have the same output file, an output file already
+            exists, or the folder cannot be used. In this case nothing has been written.
     """
     _check_readable(recordings)
     if folder is None and len(recordings) == len(formats) == 1:
         return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
-    into = folder or Path()
+    target = folder or Path()
     tasks = tuple(
         Task(
             recording,
             _name(recording),
-            tuple((each, into / f"{_name(recording)}.{each.extension}") for each in formats),
+            tuple((each, target / f"{_name(recording)}.{each.extension}") for each in formats),
         )
         for recording in recordings
     )
     _check_distinct(tasks)
-    _check_free(tasks, replace=replace)
-    _make_usable(into)
+    _check_not_existing(tasks, replace=replace)
+    _create_folder(target)
     return tasks
 
 
 def write(path: Path, text: str, *, replace: bool) -> None:
-    """Write ``text`` to ``path`` as UTF-8, in one step: whoever looks sees all of it or nothing.
+    """Write ``text`` to ``path`` as UTF-8 atomically: a reader sees the whole file or none.
 
     Raises:
-        OSError: it cannot be written; ``FileExistsError`` where it is there already and may not be replaced.
+        OSError: The file cannot be written; ``FileExistsError`` if it exists and may not be replaced.
     """
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
         if not replace and path.exists():
-            raise FileExistsError(f"{path} has appeared meanwhile: name another folder, or replace it with --force")
+            raise FileExistsError(
+                f"{path} was created in the meantime. Choose another folder, or replace it with --force"
+            )
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_out(text: str) -> None:
-    """Write ``text`` to standard output as UTF-8, whatever the locale says.
+def write_to_stdout(text: str) -> None:
+    """Write ``text`` to standard output as UTF-8, whatever the locale is.
 
     Raises:
-        BrokenPipeError: nobody reads on.
-        ServiceError: it cannot be written.
+        BrokenPipeError: The reader has closed standard output.
+        ServiceError: Standard output cannot be written.
     """
-    rest = memoryview(text.encode())
+    remaining = memoryview(text.encode())
     try:
-        # Under PYTHONUNBUFFERED this is a raw file, which may take less than it is given and says so only here.
-        while rest:
-            rest = rest[sys.stdout.buffer.write(rest) :]
+        # With PYTHONUNBUFFERED this is a raw file, which may write less than it is given.
+        while remaining:
+            remaining = remaining[sys.stdout.buffer.write(remaining) :]
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        # The rest of the buffer would fail again when the interpreter ends, with a message of its own.
+        # The interpreter would fail to flush the rest of the buffer when it exits, with a message of its own.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise ServiceError(f"standard output cannot be written: {error.strerror}") from error
 
 
 @contextmanager
 def regular_file(recording: Path) -> Iterator[Path]:
-    """The recording as a file that can be read from any point: standard input and pipes are copied, for a while.
+    """Yield the recording as a seekable file: standard input and pipes are copied to a temporary file.
 
     Raises:
-        OSError: it cannot be read, or there is no space for the copy.
+        OSError: The recording cannot be read, or there is not enough space for the copy.
     """
     if recording != STDIN and recording.is_file():
         yield recording
@@ -134,51 +138,51 @@ def _name(recording: Path) -> str:
 
 
 def _check_readable(recordings: Sequence[Path]) -> None:
-    faults = [fault for recording in recordings if (fault := _fault(recording))]
-    if faults:
-        raise InvalidOption("; ".join(faults))
+    problems = [problem for recording in recordings if (problem := _problem_with(recording))]
+    if problems:
+        raise InvalidOption("; ".join(problems))
 
 
-def _fault(recording: Path) -> str | None:
+def _problem_with(recording: Path) -> str | None:
     if recording == STDIN:
         return "standard input is a terminal: pipe a recording into it" if sys.stdin.isatty() else None
     if not recording.exists():
-        return f"{recording}: there is no such file"
+        return f"{recording}: no such file"
     if recording.is_dir():
-        return f"{recording} is a folder: name the recordings in it, for example {recording}/*.wav"
-    return None if os.access(recording, os.R_OK) else f"{recording}: you may not read this file"
+        return f"{recording} is a folder: give the recordings in it, for example {recording}/*.wav"
+    return None if os.access(recording, os.R_OK) else f"{recording}: permission denied"
 
 
 def _check_distinct(tasks: Sequence[Task]) -> None:
     seen: dict[str, Task] = {}
     for task in tasks:
-        # One folder for all, so equal names are equal files; on Windows case does not tell names apart.
+        # All outputs are in one folder, so equal names are equal files. On Windows, names are not case-sensitive.
         other = seen.setdefault(os.path.normcase(task.name), task)
         if other is not task:
             raise InvalidOption(
-                f"{other.shown} and {task.shown} would both be written to {task.outputs[0][1]}: "
-                "transcribe them one after the other, into two folders (--output)"
+                f"{other.display_name} and {task.display_name} would both be written to {task.outputs[0][1]}: "
+                "transcribe them separately, into two folders (--output)"
             )
 
 
-def _check_free(tasks: Sequence[Task], *, replace: bool) -> None:
+def _check_not_existing(tasks: Sequence[Task], *, replace: bool) -> None:
     outputs = [path for task in tasks for _, path in task.outputs if path]
     recordings = [task.recording for task in tasks if task.recording != STDIN]
     for path in outputs:
         if path.is_dir():
-            raise InvalidOption(f"{path} is a folder, where a transcript would be written")
+            raise InvalidOption(f"{path} is a folder, but a transcript would be written there")
         if path.exists() and any(path.samefile(recording) for recording in recordings):
-            raise InvalidOption(f"{path} is a recording itself: write into another folder (--output)")
-    taken = [str(path) for path in outputs if path.exists()]
-    if taken and not replace:
-        shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
-        raise InvalidOption(f"{shown}: there already; name another folder (--output), or replace with --force")
+            raise InvalidOption(f"{path} is a recording itself: choose another folder (--output)")
+    existing = [str(path) for path in outputs if path.exists()]
+    if existing and not replace:
+        shown = ", ".join(existing[:3]) + (f" and {len(existing) - 3} more" if len(existing) > 3 else "")
+        raise InvalidOption(f"{shown}: already exists; choose another folder (--output), or replace with --force")
 
 
-def _make_usable(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidOption(f"--output {folder} cannot be a folder: {error.strerror}") from error
+        raise InvalidOption(f"--output {folder} cannot be used as a folder: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidOption(f"you may not write into {folder}: name another folder (--output)")
+        raise InvalidOption(f"{folder} is not writable: choose another folder (--output)")

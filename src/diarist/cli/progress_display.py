@@ -1,4 +1,4 @@
-"""What is told of the work while it runs: a bar on a terminal, lines when asked for, else failures alone."""
+"""Progress on standard error: a bar on a terminal, lines with ``--verbose``, otherwise errors only."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 NAME_CHARS = 24
-"""Most of a recording's name that a bar shows."""
+"""The maximum number of characters of a recording's name in a bar."""
 
 
-class Reporter(Protocol):
-    """Tells the user how the work goes, on standard error."""
+class ProgressReporter(Protocol):
+    """Reports progress to the user on standard error."""
 
     def step(self, name: str) -> AbstractContextManager[Progress]:
-        """One recording, or the models: shown while the context lasts, as the progress that it gives is called."""
+        """Show the progress of one recording or model; the context yields the function that updates it."""
         ...
 
-    def note(self, message: str) -> None:
-        """Something worth knowing."""
+    def info(self, message: str) -> None:
+        """Show a message that is not an error."""
         ...
 
-    def fail(self, message: str) -> None:
-        """Something that went wrong: always shown."""
+    def error(self, message: str) -> None:
+        """Show an error message, regardless of the verbosity."""
         ...
 
 
-class Lines:
-    """For pipes, files and ``--verbose``: a line for each stage if ``verbose``, else failures alone."""
+class LineReporter:
+    """Reports progress in lines, for pipes and files: one per stage if ``verbose``, otherwise errors only."""
 
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
@@ -48,56 +48,56 @@ class Lines:
         def progress(stage: str, done: float) -> None:
             if stage not in stages:
                 stages.add(stage)
-                self.note(f"{name}: {stage} ({done:.0%})")
+                self.info(f"{name}: {stage} ({done:.0%})")
 
         yield progress
 
-    def note(self, message: str) -> None:
+    def info(self, message: str) -> None:
         if self._verbose:
             click.echo(message, err=True)
 
-    def fail(self, message: str) -> None:
+    def error(self, message: str) -> None:
         click.echo(f"diarist: {message}", err=True)
 
 
-class Bar:
-    """For terminals: the stage, how much is done, how long it took and how long it will take."""
+class BarReporter:
+    """Reports progress as a bar on a terminal, with the stage, the elapsed time and the remaining time."""
 
     def __init__(self, bar: rich.progress.Progress) -> None:
-        self._bar = bar
+        self._progress_bar = bar
 
     @contextmanager
     def step(self, name: str) -> Iterator[Progress]:
-        task = self._bar.add_task(_short(name), total=1.0, stage="")
+        task = self._progress_bar.add_task(_shortened(name), total=1.0, stage="")
         try:
-            yield lambda stage, done: self._bar.update(task, completed=done, stage=stage)
+            yield lambda stage, done: self._progress_bar.update(task, completed=done, stage=stage)
         finally:
-            self._bar.remove_task(task)
+            self._progress_bar.remove_task(task)
 
-    def note(self, message: str) -> None:
-        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+    def info(self, message: str) -> None:
+        self._progress_bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def fail(self, message: str) -> None:
-        self.note(f"diarist: {message}")
+    def error(self, message: str) -> None:
+        self.info(f"diarist: {message}")
 
 
 @contextmanager
-def reporter(*, verbose: bool) -> Iterator[Reporter]:
-    """The reporter that fits: a bar where standard error is a terminal and log lines would not tear it."""
+def progress_reporter(*, verbose: bool) -> Iterator[ProgressReporter]:
+    """Yield a bar if standard error is a terminal and no log lines would break it, or else lines."""
     if verbose or not sys.stderr.isatty():
-        yield Lines(verbose=verbose)
+        yield LineReporter(verbose=verbose)
         return
     with ExitStack() as stack:
-        yield Bar(stack.enter_context(_bar()))
+        yield BarReporter(stack.enter_context(_progress_bar()))
 
 
-def _short(name: str) -> str:
-    """The end of a path, in as many characters as leave room for the rest on a terminal of 80 columns."""
+def _shortened(name: str) -> str:
+    """Return the end of a path, short enough for a bar on a terminal of 80 columns."""
     last = name.rstrip("/").rpartition("/")[2] or name
     return last if len(last) <= NAME_CHARS else f"…{last[1 - NAME_CHARS :]}"
 
 
-def _bar() -> rich.progress.Progress:
+def _progress_bar() -> rich.progress.Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -117,6 +117,6 @@ def _bar() -> rich.progress.Progress:
         TextColumn("left", style="dim"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        transient=True,  # the result may go to the same terminal
+        transient=True,  # the transcript may go to the same terminal
         refresh_per_second=4,
     )

@@ -9,16 +9,18 @@ from diarist.settings import load_settings
 
 
 @click.command()
-@click.option("--host", help="Address to listen on; 0.0.0.0 is every network.  [FLASK_HOST, 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 is a free one.  [FLASK_PORT, 5000]")
+@click.option("--host", help="Address to listen on; 0.0.0.0 is all networks.  [FLASK_HOST, 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Port to listen on; 0 picks a free one.  [FLASK_PORT, 5000]"
+)
 @engine_options
 @click.option("--debug", is_flag=True, help="Log every request in detail.  [FLASK_DEBUG]")
 def serve(
     host: str | None, port: int | None, engine: str | None, diarizer: str | None, recognizer: str | None, debug: bool
 ) -> None:
-    """Start the HTTP service, and stop it with Ctrl-C.
+    """Start the HTTP service. Ctrl-C stops it.
 
-    Takes its settings from the environment and from .env in this folder; options come before both.
+    Settings are read from the environment and from .env in the current folder. Options take precedence over both.
     """
     from diarist.api import serving
 

@@ -1,4 +1,4 @@
-"""``diarist transcribe``: recordings in, transcripts out, by the same pipeline as the service's."""
+"""``diarist transcribe``: transcribe recordings with the same pipeline as the service."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, Model
 
 if TYPE_CHECKING:
     from diarist.cli.output_files import Task
-    from diarist.cli.progress_display import Reporter
+    from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
     from diarist.types import Progress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
-"""Transcribes one recording; the progress is that of the whole recording."""
+"""Transcribes one recording; the progress function receives the progress of the whole recording."""
 
-Prepare: TypeAlias = "Callable[[Settings, Reporter, bool], Transcriber]"
-"""Loads the engine, once for all recordings; the last argument forbids fetching models."""
+LoadTranscriber: TypeAlias = "Callable[[Settings, ProgressReporter, bool], Transcriber]"
+"""Loads the engine once for all recordings; the last argument forbids fetching models."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +44,24 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.command
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-f", "--format", "formats", default="txt", show_default=True, metavar="NAMES", callback=_formats,
-              help="json, txt, srt, vtt or rttm; several with commas between.")  # fmt: skip
+              help="json, txt, srt, vtt or rttm; several are separated by commas.")  # fmt: skip
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path),
-              help="Write files into this folder; it is made if need be.")  # fmt: skip
-@click.option("--force", "--overwrite", is_flag=True, help="Replace transcripts that are there already.")
-@click.option("--num-speakers", type=int, metavar="N", help="There are exactly so many speakers.")
-@click.option("--min-speakers", type=int, metavar="N", help="There are at least so many.")
-@click.option("--max-speakers", type=int, metavar="N", help="There are at most so many.")
-@click.option("--language", metavar="CODE", help="What is spoken, as en or de; detected if not given.")
+              help="Write files into this folder; it is created if it does not exist.")  # fmt: skip
+@click.option("--force", "--overwrite", is_flag=True, help="Replace existing transcripts.")
+@click.option("--num-speakers", type=int, metavar="N", help="Exact number of speakers.")
+@click.option("--min-speakers", type=int, metavar="N", help="Minimum number of speakers.")
+@click.option("--max-speakers", type=int, metavar="N", help="Maximum number of speakers.")
+@click.option("--language", metavar="CODE", help="Spoken language, such as en or de; detected if not given.")
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
 @engine_options
-@click.option("--offline", is_flag=True, help="Never fetch models: fail if one is missing.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell on standard error what is done, line by line.")
+@click.option("--offline", is_flag=True, help="Never fetch models; fail if one is missing.")
+@click.option("-v", "--verbose", is_flag=True, help="Report each stage in a line on standard error.")
 @click.pass_obj
 def transcribe(
-    prepare: Prepare | None,
+    load: LoadTranscriber | None,
     files: tuple[Path, ...],
     formats: tuple[Format, ...],
     output: Path | None,
@@ -79,43 +79,43 @@ def transcribe(
     offline: bool,
     verbose: bool,
 ) -> None:
-    """Say who said what, when, in recordings.
+    """Transcribe recordings and say who speaks when.
 
-    One FILE in one format goes to standard output. Several files or formats, or --output, give files named after
-    the recordings (meeting.json), in the current folder unless --output names another. A FILE that is - is read
-    from standard input.
+    The transcript of one FILE in one format goes to standard output. With several files or formats, or with
+    --output, transcripts are written to files that are named after the recordings (meeting.json), in the current
+    folder or in the folder that --output names. If FILE is -, it is read from standard input.
 
-    Exit codes: 0 all done, 1 some recording failed (the others are done), 2 wrong options, 3 no models or engine,
+    Exit codes: 0 all done, 1 some recordings failed (the others are done), 2 wrong options, 3 no models or engine,
     130 interrupted.
     """
     from diarist.cli.output_files import plan
-    from diarist.cli.progress_display import reporter
+    from diarist.cli.progress_display import progress_reporter
     from diarist.formats import Extras
     from diarist.settings import load_settings
     from diarist.types import SpeakerHints, TranscribeOptions
 
-    for asked, option in ((words, "--words"), (details, "--details")):
-        if asked and all(each.name != "json" for each in formats):
-            raise InvalidOption(f"{option} needs --format json: the other formats have no place for them")
+    for given, option in ((words, "--words"), (details, "--details")):
+        if given and all(each.name != "json" for each in formats):
+            raise InvalidOption(f"{option} needs --format json: the other formats cannot contain them")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
     options = TranscribeOptions(hints, language and language.lower(), "separate" if channels == "separate" else "mix")
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     tasks = plan(files, formats, output, replace=force)
-    log_to_stderr(verbose=verbose)
-    with signals_unwind(), reporter(verbose=verbose) as report:
-        transcriber = (prepare or prepare_engine)(settings, report, offline)
-        failures = work(tasks, options, transcriber, report, Extras(words, details), replace=force)
+    configure_logging(verbose=verbose)
+    with exit_on_signals(), progress_reporter(verbose=verbose) as report:
+        transcriber = (load or load_transcriber)(settings, report, offline)
+        failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details), replace=force)
     if failures:
         sys.exit(1)
 
 
-def prepare_engine(settings: Settings, report: Reporter, offline: bool) -> Transcriber:
-    """Fetch the models that are missing or damaged, unless ``offline``, and load the engine.
+def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:
+    """Fetch missing and damaged models, unless ``offline``, and load the engine.
 
     Raises:
-        ModelError: a model cannot be had.
-        EngineUnavailable: the engine cannot be loaded.
+        ModelError: A model cannot be fetched.
+        EngineUnavailable: The engine cannot be loaded.
     """
     from diarist.models import ModelStore, required
 
@@ -141,34 +141,34 @@ def _fetching(progress: Progress, _: str, done_bytes: int, total_bytes: int) -> 
     progress("fetching", done_bytes / total_bytes if total_bytes else 0.0)
 
 
-def work(
+def transcribe_all(
     tasks: Sequence[Task],
     options: TranscribeOptions,
     transcriber: Transcriber,
-    report: Reporter,
+    report: ProgressReporter,
     extras: Extras,
     *,
     replace: bool,
 ) -> int:
-    """Transcribe one recording after the other and write what comes out; the number of those that failed.
+    """Transcribe the recordings one after the other, write the transcripts, and return the number of failures.
 
     Raises:
-        InvalidOption: an option that no recording can be transcribed with.
-        ModelError, EngineUnavailable: no recording can be transcribed.
-        ServiceError: standard output cannot be written.
+        InvalidOption: An option is invalid for every recording.
+        ModelError, EngineUnavailable: No recording can be transcribed.
+        ServiceError: Standard output cannot be written.
     """
     failures = 0
     for task in tasks:
-        done = _transcribed(task, options, transcriber, report, extras)
-        if done is None or not _delivered(task, done[1], report, replace=replace):
+        result = _transcribe_one(task, options, transcriber, report, extras)
+        if result is None or not _write_outputs(task, result[1], report, replace=replace):
             failures += 1
         else:
-            report.note(f"{task.shown}: {summary(done[0])}")
+            report.info(f"{task.display_name}: {summary(result[0])}")
     return failures
 
 
 def summary(transcript: Transcript) -> str:
-    """What was heard, and by what, in one line."""
+    """Return one line about a transcript: duration, speakers, language, processing time and models."""
     speakers = len(transcript.speakers)
     language = f" in {transcript.language}" if transcript.language else ""
     took = sum(timing.seconds for timing in transcript.timings)
@@ -180,66 +180,70 @@ def summary(transcript: Transcript) -> str:
     )
 
 
-def _transcribed(
-    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: Reporter, extras: Extras
+def _transcribe_one(
+    task: Task, options: TranscribeOptions, transcriber: Transcriber, report: ProgressReporter, extras: Extras
 ) -> tuple[Transcript, list[str]] | None:
-    """The transcript, and its text in each of the task's formats; or None, said, where there is none."""
+    """Return the transcript and its text in each of the task's formats, or None after reporting a failure."""
     from diarist.cli.output_files import regular_file
 
     try:
-        with report.step(task.shown) as progress, regular_file(task.recording) as path:
+        with report.step(task.display_name) as progress, regular_file(task.recording) as path:
             transcript = transcriber(path, options, progress)
         return transcript, [each.render(transcript, task.name, extras) for each, _ in task.outputs]
     except (InvalidOption, ModelError, EngineUnavailable):
         raise
     except DiaristError as error:
-        _fail(task, str(error), error, report)
+        _report_failure(task, str(error), error, report)
     except OSError as error:
-        _fail(task, error.strerror or str(error), error, report)
-    except Exception as error:  # the other recordings are not to blame  # noqa: BLE001
-        _fail(task, f"this is a fault in diarist ({type(error).__name__}: {error}); -v shows where", error, report)
+        _report_failure(task, error.strerror or str(error), error, report)
+    except Exception as error:  # the other recordings may succeed  # noqa: BLE001
+        _report_failure(
+            task, f"this is a bug in diarist ({type(error).__name__}: {error}); -v shows where", error, report
+        )
     return None
 
 
-def _delivered(task: Task, texts: Sequence[str], report: Reporter, *, replace: bool) -> bool:
-    from diarist.cli.output_files import write, write_out
+def _write_outputs(task: Task, texts: Sequence[str], report: ProgressReporter, *, replace: bool) -> bool:
+    from diarist.cli.output_files import write, write_to_stdout
 
     for (_, path), text in zip(task.outputs, texts, strict=True):
         if path is None:
-            write_out(text)
+            write_to_stdout(text)
             continue
         try:
             write(path, text, replace=replace)
         except OSError as error:
-            _fail(task, f"{path} cannot be written: {error.strerror or error}", error, report)
+            _report_failure(task, f"{path} cannot be written: {error.strerror or error}", error, report)
             return False
-        report.note(f"{task.shown}: written to {path}")
+        report.info(f"{task.display_name}: written to {path}")
     return True
 
 
-def _fail(task: Task, message: str, error: Exception, report: Reporter) -> None:
+def _report_failure(task: Task, message: str, error: Exception, report: ProgressReporter) -> None:
     from diarist.cli import printable
 
-    logger.info("%s failed", task.shown, exc_info=error)
-    report.fail(f"{task.shown}: {printable(message)}")
+    logger.info("%s failed", task.display_name, exc_info=error)
+    report.error(f"{task.display_name}: {printable(message)}")
 
 
-def log_to_stderr(*, verbose: bool) -> None:
-    """Warnings of all, and what Diarist notes if ``verbose``."""
+def configure_logging(*, verbose: bool) -> None:
+    """Log warnings of all libraries, and Diarist's own information if ``verbose``."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("diarist").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 @contextmanager
-def signals_unwind() -> Iterator[None]:
-    """Let a polite kill, or a closed terminal, run the ``finally`` blocks that remove temporary files."""
+def exit_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into ``SystemExit``, so that ``finally`` blocks remove temporary files."""
 
-    def leave(number: int, _: object) -> None:
+    def exit_with(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
     numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-    # Under nohup SIGHUP is ignored, and stays so.
-    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    # nohup ignores SIGHUP, which must stay ignored.
+    before = {
+        number: signal.signal(number, exit_with) for number in numbers if signal.getsignal(number) == signal.SIG_DFL
+    }
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``diarist worker``: the workers of one machine of a fleet."""
+"""``diarist worker``: start the workers of one machine of a fleet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from diarist.settings import load_settings
 
 
 @click.command()
-@click.option("--queues", help="Queues to serve, with commas between them: any, cpu, gpu, embedded, nemo.  [QUEUES]")
-@click.option("--workers", type=click.IntRange(0, 64), help="Worker processes; 0 goes by the GPUs.  [WORKERS, 0]")
-@click.option("--drain", type=click.FloatRange(0, 86_400), help="Seconds to finish in when told to stop.  [DRAIN_S]")
+@click.option("--queues", help="Queues to serve, separated by commas: any, cpu, gpu, embedded, nemo.  [QUEUES]")
+@click.option(
+    "--workers", type=click.IntRange(0, 64), help="Number of worker processes; 0 depends on the GPUs.  [WORKERS, 0]"
+)
+@click.option(
+    "--drain", type=click.FloatRange(0, 86_400), help="Seconds to finish running jobs when told to stop.  [DRAIN_S]"
+)
 @engine_options
 def worker(
     queues: str | None,
@@ -22,11 +26,11 @@ def worker(
     diarizer: str | None,
     recognizer: str | None,
 ) -> None:
-    """Start the workers of this machine, and stop them with Ctrl-C.
+    """Start the workers of this machine. Ctrl-C stops them.
 
-    They take jobs from the store of DATABASE_URL, are woken over QUEUE_URL, and find recordings in MEDIA_URL: the same
-    three that the service has. When they are told to stop they finish what they have in hand, and what takes longer
-    than --drain is taken up by others. They log to the console.
+    Workers take jobs from the job store in DATABASE_URL, are woken through QUEUE_URL, and read recordings from
+    MEDIA_URL. The service must use the same three settings. When workers are told to stop, they finish their running
+    jobs; a job that takes longer than --drain is taken over by other workers. Logs go to the console.
     """
     from diarist.jobs.workers.node import run_workers
 
@@ -36,5 +40,5 @@ def worker(
     }  # fmt: skip
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings, to_file=False)
-    tracing.configure(settings, "workers")  # or each of them would find out by itself that it cannot
+    tracing.configure(settings, "workers")  # reports a tracing problem once, instead of once for each worker
     run_workers(settings)

@@ -1,1 +1,1 @@
-"""Looks an installation over, and says of each thing whether it is well and what to do where it is not."""
+"""Checks of an installation, with advice for every problem that they find."""

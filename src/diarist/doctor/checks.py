@@ -1,11 +1,11 @@
-"""All checks, in the order in which they are told."""
+"""The list of all checks, in the order in which they are reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from diarist.doctor import engine, machine, service, stores
-from diarist.doctor.findings import Check, Finding, run
+from diarist.doctor.findings import Check, Finding, run_concurrently
 from diarist.settings import Settings
 
 CHECKS: Mapping[str, Check] = {
@@ -32,5 +32,5 @@ CHECKS: Mapping[str, Check] = {
 
 
 def run_checks(settings: Settings) -> Iterator[tuple[str, Finding]]:
-    """What each check finds, by name; changes nothing but for files that are made and removed to see that it works."""
-    return run(CHECKS, settings)
+    """Yield the finding of each check, by name. The only changes are test files, which are deleted again."""
+    return run_concurrently(CHECKS, settings)

@@ -1,4 +1,4 @@
-"""What does the work: models, the libraries of the engine, and the decoder."""
+"""Checks of the models, the libraries of the engine, and the decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from diarist.doctor.findings import LIMIT_S, Finding, error, ok, warning
+from diarist.doctor.findings import CHECK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import ModelError
 from diarist.scratch import DOCTOR_PREFIX, process_folder
 from diarist.settings import Settings
@@ -28,60 +28,62 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "auto": NEMO,
     "nemo": NEMO,
 }
-"""By the name of a diarizer or recogniser."""
+"""The libraries that each diarizer and recognizer needs."""
 
 
 def check_models(settings: Settings) -> Finding:
-    """Whether the models that the settings need are there and whole: each is read."""
+    """Check that all models of the settings are present and intact, by reading them."""
     from diarist.engines.onnx import exported_model
     from diarist.engines.required_models import wanted
     from diarist.models import ModelStore, required
 
     store = ModelStore.of(settings)
-    whole, faults, unread = [], [], []
+    intact, problems, unverified = [], [], []
     for name in required(settings):
         try:
             store.verify(name)
-            whole.append(name)
-        except ModelError as fault:
-            faults.append(str(fault))
+            intact.append(name)
+        except ModelError as exc:
+            problems.append(str(exc))
     for model in wanted(settings):
         if not model.exported:
-            unread.append(model.name)
+            unverified.append(model.name)
             continue
         try:
             exported_model.locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
-            whole.append(model.name)
-        except ModelError as fault:
-            faults.append(str(fault))
-    if faults:
-        return error(" ".join(faults))
-    found = f"{', '.join(whole)}: there and whole" if whole else ""
-    if unread:
-        later = f"{', '.join(unread)}: NeMo's, fetched by `diarist models pull` or when the engine is loaded"
-        return ok("; ".join(filter(None, (found, later))))
-    return ok(found)
+            intact.append(model.name)
+        except ModelError as exc:
+            problems.append(str(exc))
+    if problems:
+        return error(" ".join(problems))
+    summary = f"{', '.join(intact)}: present and intact" if intact else ""
+    if unverified:
+        nemo_models = f"{', '.join(unverified)}: NeMo models, which `diarist models pull` or loading the engine fetches"
+        return ok("; ".join(filter(None, (summary, nemo_models))))
+    return ok(summary)
 
 
 def check_engine(settings: Settings) -> Finding:
-    """Whether the libraries of the engine can be loaded: in a process of their own, which they may take down."""
+    """Check that the libraries of the engine can be imported, in a separate process because they may crash it."""
     names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[settings.recognizer_name]))
-    found = f"{settings.engine} (diarizer {settings.diarizer_name}, recogniser {settings.recognizer_name})"
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {settings.recognizer_name})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],
-            capture_output=True, text=True, errors="replace", timeout=LIMIT_S - 5, check=False,
+            capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT_S - 5, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return warning(f"{found}: its libraries are not loaded after {LIMIT_S - 5:g} s, so every start takes long")
+        return warning(
+            f"{summary}: importing its libraries takes more than {CHECK_TIMEOUT_S - 5:g} s, so every start is slow"
+        )
     if process.returncode:
-        said = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
-        return error(f"{found}: its libraries cannot be loaded ({said}). {_advice(names)}")
-    return ok(f"{found}: its libraries can be loaded")
+        reason = (process.stderr.strip().splitlines() or [f"status {process.returncode}"])[-1]
+        return error(f"{summary}: its libraries cannot be imported ({reason}). {_advice(names)}")
+    return ok(f"{summary}: its libraries can be imported")
 
 
 def check_decoder(settings: Settings) -> Finding:
-    """Decode a second of sound as uploads are decoded."""
+    """Check that a second of sound can be decoded, in the same way as uploads."""
     from diarist.audio import DecodeLimits, decode
 
     with process_folder(DOCTOR_PREFIX) as folder:
@@ -89,13 +91,13 @@ def check_decoder(settings: Settings) -> Finding:
         _write_tone(path)
         (audio,) = decode(path, DecodeLimits.of(settings, folder))
     if abs(audio.duration - 1.0) > 0.01:
-        return error(f"a second of sound is {audio.duration:g} s once decoded: run `pip install diarist` again")
-    return ok("decodes a second of sound")
+        return error(f"a second of sound is {audio.duration:g} s long after decoding: run `pip install diarist` again")
+    return ok("a second of sound can be decoded")
 
 
 def _advice(names: tuple[str, ...]) -> str:
     if set(names) & set(NEMO):
-        return "Install what NeMo needs, `pip install 'diarist[nemo]'`, or set ENGINE to embedded"
+        return "Install NeMo with `pip install 'diarist[nemo]'`, or set ENGINE to embedded"
     return "Run `pip install diarist` again"
 
 

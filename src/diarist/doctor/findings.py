@@ -1,4 +1,4 @@
-"""What a check finds, and how many of them are run at once without one holding up the others."""
+"""Findings of checks, and running checks concurrently so that a slow one does not delay the others."""
 
 from __future__ import annotations
 
@@ -15,60 +15,65 @@ from diarist.types import Seconds
 
 Level = Literal["ok", "warning", "error"]
 
-NETWORK_S = 5.0
-"""How long another machine may take to answer."""
+NETWORK_TIMEOUT_S = 5.0
+"""The maximum time that another machine may take to respond."""
 
-LIMIT_S = 60.0
-"""How long any check may take: reading gigabytes of models, or importing PyTorch, is slow on a slow disk."""
+CHECK_TIMEOUT_S = 60.0
+"""The maximum time of any check. Reading gigabytes of models, or importing PyTorch, takes long on a slow disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found."""
+    """The result of a check."""
 
     level: Level
     message: str
-    """What is, and where that is not well, what to do."""
+    """The state, and what to do about it if it is not ok."""
 
 
 Check = Callable[[Settings], Finding]
 
 
 def ok(message: str) -> Finding:
-    """It is well."""
+    """Return a finding without a problem."""
     return Finding("ok", message)
 
 
 def warning(message: str) -> Finding:
-    """It works, or is not needed now, but somebody should know."""
+    """Return a finding that does not prevent anything from working now."""
     return Finding("warning", message)
 
 
 def error(message: str) -> Finding:
-    """It does not work."""
+    """Return a finding about something that does not work."""
     return Finding("error", message)
 
 
-def run(checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = LIMIT_S) -> Iterator[tuple[str, Finding]]:
-    """What each check finds, by name, in order. All run at once; those that are not done in time are left behind.
+def run_concurrently(
+    checks: Mapping[str, Check], settings: Settings, limit_s: Seconds = CHECK_TIMEOUT_S
+) -> Iterator[tuple[str, Finding]]:
+    """Yield the finding of each check, by name, in order. All checks run at the same time.
 
-    A check that fails by an error of any kind is a finding.
+    A check that raises an exception results in an error finding. A check that exceeds ``limit_s`` is abandoned.
     """
     deadline = monotonic() + limit_s
     results: dict[str, SimpleQueue[Finding]] = {name: SimpleQueue() for name in checks}
     for name, check in checks.items():
-        threading.Thread(target=_perform, args=(check, settings, results[name]), name=name, daemon=True).start()
+        threading.Thread(target=_run_check, args=(check, settings, results[name]), name=name, daemon=True).start()
     for name, result in results.items():
         try:
             yield name, result.get(timeout=max(deadline - monotonic(), 0.0))
         except Empty:
-            yield name, error(f"not done within {limit_s:g} s: whatever it asks is too slow, or does not answer")
+            yield (
+                name,
+                error(f"not finished after {limit_s:g} s: something that it depends on is slow or does not respond"),
+            )
 
 
-def _perform(check: Check, settings: Settings, result: SimpleQueue[Finding]) -> None:
+def _run_check(check: Check, settings: Settings, result: SimpleQueue[Finding]) -> None:
     try:
         result.put(check(settings))
-    except DiaristError as fault:
-        result.put(error(str(fault)))
-    except Exception as fault:  # noqa: BLE001 - whatever it is, it must not end the examination
-        result.put(error(f"this check failed itself, by {type(fault).__name__}: {fault}"))
+    except DiaristError as exc:
+        result.put(error(str(exc)))
+    except Exception as exc:  # noqa: BLE001 - no exception may stop the other checks
+        result.put(error(f"the check itself failed with {type(exc).__name__}: {exc}"))

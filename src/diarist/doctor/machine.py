@@ -1,4 +1,4 @@
-"""The machine: Python, the installed packages, cores, memory, and the folders of the settings."""
+"""Checks of Python, the installed packages, cores, memory, and the folders of the settings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from diarist.scratch import check_writable
 from diarist.settings import Settings
 
 MIN_MEMORY_MB = 1_500
-"""What a worker of the embedded engine takes at its most, with an hour of sound in hand."""
+"""The peak memory of a worker of the embedded engine with a recording of one hour."""
 
-MIN_MODEL_MB = 500
-"""What the models of the embedded engine take while they are fetched."""
+MIN_FREE_MODEL_MB = 500
+"""The disk space that the models of the embedded engine need while they are fetched."""
 
 
 def check_python(settings: Settings) -> Finding:  # noqa: ARG001
-    """The interpreter and its platform."""
-    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    """Check the Python interpreter and the platform."""
+    summary = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.implementation.name != "cpython":
-        return warning(f"{found}, by {sys.implementation.name}: Diarist is tested on CPython alone")
-    return ok(found)
+        return warning(f"{summary}, {sys.implementation.name}: Diarist is only tested on CPython")
+    return ok(summary)
 
 
 def check_packages(settings: Settings) -> Finding:
-    """What is installed, against what Diarist asks for: itself, and the extras that the settings make necessary."""
+    """Check that the requirements of Diarist, and of the extras that the settings need, are installed."""
     try:
         from packaging.requirements import Requirement
     except ImportError:
         return error("the package `packaging` is not installed: run `pip install diarist` again")
-    extras = tuple(_extras(settings))
-    faults, count = [], 0
+    extras = tuple(_required_extras(settings))
+    problems, count = [], 0
     for line in distribution("diarist").requires or ():
         needed = Requirement(line)
         if needed.marker and not any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
@@ -45,60 +45,63 @@ def check_packages(settings: Settings) -> Finding:
         try:
             installed = version(needed.name)
         except PackageNotFoundError:
-            faults.append(f"{needed.name} is not installed")
+            problems.append(f"{needed.name} is not installed")
             continue
         if not needed.specifier.contains(installed, prereleases=True):
-            faults.append(f"{needed.name} is {installed}, not {needed.specifier}")
-    if faults:
-        asked = f"[{','.join(extras)}]" if extras else ""
-        return error(f"{'; '.join(faults)}: run `pip install 'diarist{asked}'`")
-    of = f", with {' and '.join(extras)}" if extras else ""
-    return ok(f"Diarist {version('diarist')} and the {count} packages that it needs{of}")
+            problems.append(f"{needed.name} is version {installed}, not {needed.specifier}")
+    if problems:
+        extras_option = f"[{','.join(extras)}]" if extras else ""
+        return error(f"{'; '.join(problems)}: run `pip install 'diarist{extras_option}'`")
+    extras_text = f", including the extras {' and '.join(extras)}" if extras else ""
+    return ok(f"Diarist {version('diarist')} and its {count} required packages{extras_text}")
 
 
 def check_resources(settings: Settings) -> Finding:
-    """Cores that this process may use, and memory."""
+    """Check the cores that this process may use, and the memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory_mb = _memory_mb()
-    found = f"{cores} core{'s' * (cores > 1)}" + (f", {memory_mb} MB of memory" if memory_mb else "")
+    summary = f"{cores} core{'s' * (cores > 1)}" + (f", {memory_mb} MB of memory" if memory_mb else "")
     workers = max(settings.workers, 1)
     if memory_mb and memory_mb < workers * MIN_MEMORY_MB:
         return warning(
-            f"{found}: {workers} worker{'s' * (workers > 1)} may take {workers * MIN_MEMORY_MB} MB with an hour of "
-            "sound in hand. Add memory, or lower WORKERS or MAX_DURATION_S"
+            f"{summary}: {workers} worker{'s' * (workers > 1)} may need {workers * MIN_MEMORY_MB} MB for recordings of "
+            "one hour. Add memory, or lower WORKERS or MAX_DURATION_S"
         )
     if settings.cpu_threads * workers > cores:
-        return warning(f"{found}: CPU_THREADS ({settings.cpu_threads}) of each worker are more than there are cores")
-    return ok(found)
+        return warning(
+            f"{summary}: all workers together use more threads (CPU_THREADS is {settings.cpu_threads}) than there "
+            "are cores"
+        )
+    return ok(summary)
 
 
 def check_data_dir(settings: Settings) -> Finding:
-    """The folder of everything that is kept."""
-    return _folder(settings.data_dir, "DATA_DIR", settings.min_free_mb, "MIN_FREE_MB")
+    """Check the folder that the service stores its data in."""
+    return _check_folder(settings.data_dir, "DATA_DIR", settings.min_free_mb, "MIN_FREE_MB")
 
 
 def check_temp_dir(settings: Settings) -> Finding:
-    """Where uploads arrive."""
-    return _folder(settings.temp_dir, "TEMP_AUDIO_DIR", settings.min_free_mb, "MIN_FREE_MB")
+    """Check the folder for uploads that are being received."""
+    return _check_folder(settings.temp_dir, "TEMP_AUDIO_DIR", settings.min_free_mb, "MIN_FREE_MB")
 
 
 def check_log_file(settings: Settings) -> Finding:
-    """The log file and its folder."""
+    """Check the log file and its folder."""
     path = settings.log_file
     if path.exists() and not (path.is_file() and os.access(path, os.W_OK)):
-        return error(f"{path} cannot be written. Let this user own it, or set LOG_FILE to another place")
-    return _folder(path.parent, "the folder of LOG_FILE", 0, "")
+        return error(f"{path} cannot be written. Make this user its owner, or set LOG_FILE to another path")
+    return _check_folder(path.parent, "the folder of LOG_FILE", 0, "")
 
 
 def check_model_dir(settings: Settings) -> Finding:
-    """Where models are kept; it need not be writable once they are there."""
-    found = _folder(settings.model_dir, "MODEL_DIR", MIN_MODEL_MB, "")
-    if found.level == "error" and settings.model_dir.is_dir() and os.access(settings.model_dir, os.R_OK | os.X_OK):
-        return warning(f"{found.message}; that matters only where models have to be fetched")
-    return found
+    """Check the folder of the models, which need not be writable if they are already there."""
+    summary = _check_folder(settings.model_dir, "MODEL_DIR", MIN_FREE_MODEL_MB, "")
+    if summary.level == "error" and settings.model_dir.is_dir() and os.access(settings.model_dir, os.R_OK | os.X_OK):
+        return warning(f"{summary.message}; this only matters if models have to be fetched")
+    return summary
 
 
-def _extras(settings: Settings) -> Iterator[str]:
+def _required_extras(settings: Settings) -> Iterator[str]:
     if settings.database_url or settings.queue_url or settings.in_s3:
         yield "distributed"
     if settings.traces != "none":
@@ -107,24 +110,24 @@ def _extras(settings: Settings) -> Iterator[str]:
         yield "nemo"
 
 
-def _folder(path: Path, setting: str, least_mb: int, limit: str) -> Finding:
-    """Whether files can be made in a folder, or the folder itself, and how much room there is."""
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    advice = f"Let this user own it, or set {setting} to a folder that can be written"
+def _check_folder(path: Path, setting: str, min_free_mb: int, limit: str) -> Finding:
+    """Check that files can be created in a folder, or that the folder can be created, and the free space."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    advice = f"Make this user its owner, or set {setting} to a writable folder"
     try:
-        check_writable(there, 4_096)
-    except OSError as fault:
-        return error(f"{there} cannot be written ({fault.strerror}). {advice}")
-    free_mb = shutil.disk_usage(there).free // 2**20
-    found = f"{path}{'' if there == path.absolute() else ' (will be made)'}, {free_mb} MB free"
-    if free_mb < least_mb:
-        what = f"{least_mb} MB must stay so ({limit})" if limit else f"about {least_mb} MB are needed"
-        return error(f"{found}, and {what}. Free some space, or set {setting} to another disk")
-    return ok(found)
+        check_writable(existing, 4_096)
+    except OSError as exc:
+        return error(f"{existing} cannot be written ({exc.strerror}). {advice}")
+    free_mb = shutil.disk_usage(existing).free // 2**20
+    summary = f"{path}{'' if existing == path.absolute() else ' (will be created)'}, {free_mb} MB free"
+    if free_mb < min_free_mb:
+        requirement = f"{min_free_mb} MB must stay free ({limit})" if limit else f"about {min_free_mb} MB are needed"
+        return error(f"{summary}, and {requirement}. Free some space, or set {setting} to another disk")
+    return ok(summary)
 
 
 def _memory_mb() -> int | None:
-    """Of the machine, or of the container where that has less; None where it cannot be told."""
+    """Return the memory of the machine, or of the container if that has less; None if it is unknown."""
     try:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What runs: the service, its workers, and where its traces go."""
+"""Checks of the running service, its workers, and the trace collector."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from diarist import __version__
-from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
-from diarist.doctor.stores import kept
+from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
+from diarist.doctor.stores import open_existing_job_store
 from diarist.jobs.db import schema, serialization
 from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
-SILENT_S = 60.0
-"""Workers say how they are every 15 s; those with a job in hand, by renewing its lease."""
+REPORT_TIMEOUT_S = 60.0
+"""Workers report every 15 s. Workers with a running job renew its lease instead."""
 
 
 def check_service(settings: Settings) -> Finding:
-    """Whether a service answers where the settings say that it listens, and how it is."""
+    """Check that a service responds at the address of the settings, and its state."""
     if not settings.flask_port:
-        return ok("FLASK_PORT is 0, so a service listens on a free port that only its log names")
-    faults = []
+        return ok("FLASK_PORT is 0, so a service listens on a random free port, which its log names")
+    problems = []
     for host in _hosts(settings.flask_host):
-        where = f"http://{f'[{host}]' if ':' in host else host}:{settings.flask_port}"
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.flask_port}"
         try:
-            return _judge(where, _status(host, settings.flask_port))
+            return _evaluate_status(url, _status(host, settings.flask_port))
         except ConnectionRefusedError:
-            faults.append(f"nothing listens on {where}")
-        except (OSError, ValueError, http.client.HTTPException) as fault:
-            faults.append(f"{where} does not answer as Diarist does ({fault})")
-    return warning(f"{'; '.join(faults)}. Start it with `diarist serve`, if it is to run here")
+            problems.append(f"nothing listens on {url}")
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            problems.append(f"{url} does not respond like Diarist ({exc})")
+    return warning(f"{'; '.join(problems)}. If the service should run here, start it with `diarist serve`")
 
 
 def check_workers(settings: Settings) -> Finding:
-    """What the workers last said of themselves, all of a fleet, and when."""
-    with kept(settings) as database:
+    """Check the last reports of all workers of a fleet, and their age."""
+    with open_existing_job_store(settings) as database:
         if database is None:
-            return ok("none yet")
+            return ok("there are no workers yet")
         with database.reading() as connection:
             now = database.now(connection)
             rows = connection.execute(select(schema.workers).order_by(schema.workers.c.worker)).all()
@@ -53,49 +53,53 @@ def check_workers(settings: Settings) -> Finding:
             }
     if not rows:
         return warning(
-            "none has said anything: start `diarist serve`"
-            + (", and `diarist worker` on each machine that works" if settings.distributed else "")
+            "no worker has reported: start `diarist serve`"
+            + (", and `diarist worker` on each worker machine" if settings.distributed else "")
         )
-    silent = [
-        row.worker for row in rows if now - row.reported_at > timedelta(seconds=SILENT_S) and row.worker not in busy
+    unresponsive = [
+        row.worker
+        for row in rows
+        if now - row.reported_at > timedelta(seconds=REPORT_TIMEOUT_S) and row.worker not in busy
     ]
-    errors = dict.fromkeys(words for row in rows for words in serialization.load_texts(row.errors))
-    states = [row.state for row in rows if row.worker not in silent]
-    found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none at work"
+    errors = dict.fromkeys(message for row in rows for message in serialization.load_texts(row.errors))
+    states = [row.state for row in rows if row.worker not in unresponsive]
+    summary = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no active workers"
     if errors:
-        return error(f"{found}: {' '.join(errors)}")
-    if silent:
-        return warning(f"{found}; not heard of for {SILENT_S:.0f} s: {', '.join(silent)}. See their logs")
-    return ok(found)
+        return error(f"{summary}: {' '.join(errors)}")
+    if unresponsive:
+        return warning(
+            f"{summary}; no report for {REPORT_TIMEOUT_S:.0f} s from {', '.join(unresponsive)}. See their logs"
+        )
+    return ok(summary)
 
 
 def check_traces(settings: Settings) -> Finding:
-    """Whether something listens where traces are sent."""
+    """Check that a server listens at the address that traces are sent to."""
     if settings.traces == "none":
-        return ok("not sent (TRACES)")
+        return ok("not sent (TRACES is none)")
     address = urlsplit(settings.otlp_endpoint)
     if address.scheme not in ("http", "https") or not address.hostname:
-        return error(f"OTLP_ENDPOINT {settings.otlp_endpoint!r} is no URL such as http://127.0.0.1:4318")
+        return error(f"OTLP_ENDPOINT {settings.otlp_endpoint!r} is not a URL such as http://127.0.0.1:4318")
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
-        with socket.create_connection((address.hostname, port), timeout=NETWORK_S):
-            return ok(f"something listens on {address.hostname}:{port}")
-    except OSError as fault:
+        with socket.create_connection((address.hostname, port), timeout=NETWORK_TIMEOUT_S):
+            return ok(f"a server listens on {address.hostname}:{port}")
+    except OSError as exc:
         return error(
-            f"nothing answers on {address.hostname}:{port} ({fault}), so traces are lost. Start the collector, or "
+            f"nothing responds on {address.hostname}:{port} ({exc}), so traces are lost. Start the collector, or "
             "check OTLP_ENDPOINT"
         )
 
 
 def _hosts(host: str) -> tuple[str, ...]:
-    """Where a service with this FLASK_HOST may be found: without any key it is on this machine's own address."""
+    """Return the addresses to try: without any API key the service listens on the loopback address."""
     own = this_machine(host)
     everywhere = host in ("", "0.0.0.0", "::")  # noqa: S104
     return (host,) if on_this_machine(host) and host else (own,) if everywhere else (host, own)
 
 
 def _status(host: str, port: int) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(host, port, timeout=NETWORK_S)
+    connection = http.client.HTTPConnection(host, port, timeout=NETWORK_TIMEOUT_S)
     try:
         connection.request("GET", "/status")
         answer = connection.getresponse()
@@ -107,12 +111,12 @@ def _status(host: str, port: int) -> dict[str, Any]:
     return content
 
 
-def _judge(where: str, status: dict[str, Any]) -> Finding:
-    found = f"Diarist {status.get('version')} on {where}, {status.get('status')}"
+def _evaluate_status(url: str, status: dict[str, Any]) -> Finding:
+    summary = f"Diarist {status.get('version')} on {url}, {status.get('status')}"
     if status.get("status") == "error":
-        return error(f"{found}: {' '.join(map(str, status.get('errors', ())))}")
+        return error(f"{summary}: {' '.join(map(str, status.get('errors', ())))}")
     if status.get("version") != __version__:
-        return warning(f"{found}: installed is {__version__}. Start it again")
+        return warning(f"{summary}: version {__version__} is installed. Restart the service")
     if status.get("status") != "ready":
-        return warning(f"{found}: recordings wait until the models are loaded")
-    return ok(found)
+        return warning(f"{summary}: recordings wait until the models are loaded")
+    return ok(summary)

@@ -1,4 +1,4 @@
-"""What keeps things: job store, queue, recordings, and the keys and secrets in them."""
+"""Checks of the job store, the queue, the recording storage, and the keys and secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from sqlalchemy import Engine, func, select
 
 from diarist.auth.keys import KeyStore, checked_secret, configured_key
-from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
+from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
 from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
@@ -20,126 +20,136 @@ from diarist.jobs.db.schema import VERSION
 from diarist.loopback import on_this_machine
 from diarist.settings import Settings
 
-SLOW_S = 0.1
-"""A store that takes longer for one question is far away or busy."""
+MAX_LATENCY_S = 0.1
+"""A job store with a higher latency than this is distant or busy."""
 
-CLOCK_S = 2.0
-WRONG_CLOCK_S = 120.0
-"""Signatures of webhooks and of S3 are refused where clocks differ by minutes."""
+CLOCK_WARNING_S = 2.0
+CLOCK_ERROR_S = 120.0
+"""Webhook and S3 signatures are rejected if clocks differ by minutes."""
 
-TRIES = 3
+LATENCY_SAMPLES = 3
 
 
 def check_job_store(settings: Settings) -> Finding:
-    """Whether it opens, is whole, of a version that is known, and near."""
+    """Check that the job store can be opened, is intact and of a known version, and has a low latency."""
     if not settings.database_url:
         return _check_sqlite(settings.data_dir / FILE_NAME)
     with _server(settings) as engine:
         with engine.connect() as connection:
             state = read_state(connection)
-        took_s = min(_ask(engine) for _ in range(TRIES))
+        took_s = min(_round_trip_s(engine) for _ in range(LATENCY_SAMPLES))
         with engine.connect() as connection:
             release = connection.exec_driver_sql("SHOW server_version").scalar_one()
-        found = f"PostgreSQL {release}, {took_s * 1_000:.1f} ms away"
+        summary = f"PostgreSQL {release}, latency {took_s * 1_000:.1f} ms"
     if state.newer:
-        return error(newer_than_known(found, state))
-    if took_s > SLOW_S:
-        return warning(f"{found}: every step of every job waits for it. Put it nearer, or see what keeps it busy")
-    return ok(found + _what_a_start_does(state))
+        return error(newer_than_known(summary, state))
+    if took_s > MAX_LATENCY_S:
+        return warning(
+            f"{summary}: every step of every job waits for it. Move it closer, or find out what keeps it busy"
+        )
+    return ok(summary + _migration_notice(state))
 
 
 def check_clock(settings: Settings) -> Finding:
-    """This machine's clock against that of the job store, which counts."""
+    """Check the clock of this machine against that of the job store, which is decisive."""
     if not settings.database_url:
-        return ok("the job store goes by this machine's")
+        return ok("the job store uses the clock of this machine")
     with _server(settings) as engine, engine.connect() as connection:
         before = utc_now()
-        theirs = connection.execute(select(func.clock_timestamp())).scalar_one()
-        ours = before + (utc_now() - before) / 2
-    apart_s = abs((theirs - ours).total_seconds())
-    found = f"{apart_s:.1f} s from the job store's"
-    if apart_s > CLOCK_S:
-        say = error if apart_s > WRONG_CLOCK_S else warning
-        return say(f"{found}: webhooks and S3 refuse times that are minutes off. Let NTP set both clocks")
-    return ok(found)
+        store_time = connection.execute(select(func.clock_timestamp())).scalar_one()
+        local_time = before + (utc_now() - before) / 2
+    difference_s = abs((store_time - local_time).total_seconds())
+    summary = f"differs by {difference_s:.1f} s from the job store's"
+    if difference_s > CLOCK_WARNING_S:
+        level = error if difference_s > CLOCK_ERROR_S else warning
+        return level(f"{summary}: webhooks and S3 reject times that are minutes off. Synchronize both clocks by NTP")
+    return ok(summary)
 
 
 def check_queue(settings: Settings) -> Finding:
-    """Whether Redis answers, and keeps what it is told."""
+    """Check that Redis responds, and that it does not evict data."""
     if not settings.queue_url:
-        return ok("none: the service wakes workers of its own")
+        return ok("there is none: the service wakes its own workers")
     address = urlsplit(settings.queue_url)
     name = f"Redis at {address.hostname or address.path}"
     try:
-        release, policy = _ask_redis(settings.queue_url.replace("redis+socket://", "unix://", 1))
-    except Exception as fault:  # noqa: BLE001 - the classes are the library's, which may not be there to name them
-        if isinstance(fault, ImportError):
-            return error(f"QUEUE_URL takes more libraries ({fault}). Run `pip install 'diarist[distributed]'`")
-        said = str(fault).replace(address.password, "***") if address.password else str(fault)
+        release, policy = _query_redis(settings.queue_url.replace("redis+socket://", "unix://", 1))
+    except Exception as exc:  # noqa: BLE001 - the exception classes are in the redis package, which may not be installed
+        if isinstance(exc, ImportError):
+            return error(f"QUEUE_URL needs more packages ({exc}). Run `pip install 'diarist[distributed]'`")
+        reason = str(exc).replace(address.password, "***") if address.password else str(exc)
         return error(
-            f"{name} does not answer as it should ({said}). See that the server runs, and check host, port and "
+            f"{name} does not respond correctly ({reason}). Check that the server runs, and the host, port and "
             "password in QUEUE_URL"
         )
     if policy == "noeviction":
-        return ok(f"{name} ({release}) answers")
+        return ok(f"{name} ({release}) responds")
     if policy is None:
-        return warning(f"{name} ({release}) answers, but does not tell its maxmemory-policy: see that it is noeviction")
+        return warning(
+            f"{name} ({release}) responds, but does not reveal its maxmemory-policy. Make sure that it is noeviction"
+        )
     return error(
-        f"{name} may drop what it is told (maxmemory-policy {policy}), so that workers sleep on. Set it to "
+        f"{name} may evict messages (maxmemory-policy {policy}), so that workers are not woken. Set it to "
         "noeviction: `redis-cli config set maxmemory-policy noeviction`, and the same in redis.conf"
     )
 
 
 def check_media(settings: Settings) -> Finding:
-    """Write, read back and delete something where recordings lie."""
+    """Check that an object can be written to the recording storage, read back and deleted."""
     from diarist.jobs.media.opening import open_media
 
-    place = settings.media_url if settings.in_s3 else str(settings.media_dir)
+    location = settings.media_url if settings.in_s3 else str(settings.media_dir)
     if not settings.in_s3 and not settings.media_dir.exists() and not settings.media_url:
-        return ok(f"{place} (will be made)")
+        return ok(f"{location} (will be created)")
     with closing(open_media(settings)) as media:
         started = monotonic()
         media.probe()
         took_s = monotonic() - started
-    return ok(f"{place}: written, read and deleted in {took_s * 1_000:.0f} ms")
+    return ok(f"{location}: written, read and deleted in {took_s * 1_000:.0f} ms")
 
 
 def check_keys(settings: Settings) -> Finding:
-    """Who is let in, and from where."""
+    """Check who has access to the service, and from which networks."""
     by_setting = configured_key(settings) is not None
-    with kept(settings) as database:
+    with open_existing_job_store(settings) as database:
         keys = KeyStore(database).list() if database else ()
     valid = sum(key.revoked_at is None for key in keys) + by_setting
     local = on_this_machine(settings.flask_host)
     if keys and not valid:
-        return warning("all were revoked, so nobody is let in. Make one: `diarist keys create NAME`, or set API_KEY")
+        return warning(
+            "all keys are revoked, so every request is rejected. Create one: `diarist keys create NAME`, or set API_KEY"
+        )
     if not valid and not local:
         return warning(
-            f"there are none, so the service listens on this machine's own address and not on FLASK_HOST "
-            f"{settings.flask_host}. Make one: `diarist keys create NAME`, or set API_KEY"
+            f"there are no keys, so the service listens on the loopback address instead of FLASK_HOST "
+            f"{settings.flask_host}. Create one: `diarist keys create NAME`, or set API_KEY"
         )
     if not valid:
-        return ok("there are none: the service takes requests from this machine alone, and from everyone on it")
-    where = "this machine alone" if local else f"FLASK_HOST {settings.flask_host}"
+        return ok("there are no keys: the service accepts requests only from this machine, from any of its users")
+    where = "the loopback address" if local else f"FLASK_HOST {settings.flask_host}"
     return ok(f"{valid} valid; the service listens on {where}")
 
 
 def check_webhooks(settings: Settings) -> Finding:
-    """What webhooks are signed with, and where they may go."""
+    """Check the secret that signs webhooks, and the networks that they may be sent to."""
     from diarist.outbound.networks import parse_networks
 
     networks = parse_networks(settings.allowed_networks)
     checked_secret("WEBHOOK_SECRET", settings.webhook_secret)
-    signed = "signed by WEBHOOK_SECRET" if settings.webhook_secret else "signed by a secret that the job store keeps"
+    signed = (
+        "signed with WEBHOOK_SECRET"
+        if settings.webhook_secret
+        else "signed with a secret that is stored in the job store"
+    )
     return ok(f"{signed}; sent to public addresses{f' and {settings.allowed_networks}' if networks else ''}")
 
 
 @contextmanager
-def kept(settings: Settings) -> Iterator[Database | None]:
-    """The job store; None where it has not been made yet, or is an older Diarist's: to open it would change it.
+def open_existing_job_store(settings: Settings) -> Iterator[Database | None]:
+    """Yield the job store, or None if it does not exist yet or has an older version, which opening would upgrade.
 
     Raises:
-        StoreUnavailable: it cannot be read, or is a newer Diarist's.
+        StoreUnavailable: The job store cannot be read, or has a newer version than this Diarist supports.
     """
     if settings.database_url:
         with _server(settings) as engine, engine.connect() as connection:
@@ -156,25 +166,25 @@ def kept(settings: Settings) -> Iterator[Database | None]:
 
 def _check_sqlite(path: Path) -> Finding:
     if not path.exists():
-        return ok(f"SQLite in {path} (will be made)")
+        return ok(f"SQLite in {path} (will be created)")
     state = _sqlite_state(path)
     with closing(_open_sqlite(path)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
-    found = f"SQLite {sqlite3.sqlite_version} in {path}"
-    if faults:
+        problems = [row[0] for row in connection.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
+    summary = f"SQLite {sqlite3.sqlite_version} in {path}"
+    if problems:
         return error(
-            f"{found} is damaged ({'; '.join(faults)}). Stop the service, move the file away and start again: an empty "
-            "one is made"
+            f"{summary} is damaged ({'; '.join(problems)}). Stop the service, move the file away and restart it: an "
+            "empty job store is created"
         )
     if state.newer:
-        return error(newer_than_known(found, state))
-    return ok(found + _what_a_start_does(state))
+        return error(newer_than_known(summary, state))
+    return ok(summary + _migration_notice(state))
 
 
-def _what_a_start_does(state: SchemaState) -> str:
+def _migration_notice(state: SchemaState) -> str:
     if state.version is None:
-        return "; its tables will be made"
-    return "" if state.version == VERSION else "; its tables will be brought up to date"
+        return "; its tables will be created"
+    return "" if state.version == VERSION else "; its tables will be upgraded"
 
 
 def _sqlite_state(path: Path) -> SchemaState:
@@ -186,16 +196,16 @@ def _sqlite_state(path: Path) -> SchemaState:
             row = connection.execute("SELECT * FROM schema_version").fetchone()
             known = {} if row is None else dict(row)
             return SchemaState(known.get("version"), known.get("min_release"))
-    except sqlite3.Error as fault:
+    except sqlite3.Error as exc:
         raise StoreUnavailable(
-            f"The job store {path} cannot be read ({fault}). See that this user owns it; where it is damaged, stop the "
-            "service, move the file away and start again: an empty one is made."
-        ) from fault
+            f"The job store {path} cannot be read ({exc}). Make this user its owner. If it is damaged, stop the "
+            "service, move the file away and restart it: an empty job store is created."
+        ) from exc
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:
-    # Not as the service does, which would make it, and bring its tables up to date.
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_S)
+    # The service's own function would create the file and upgrade its tables.
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_TIMEOUT_S)
 
 
 @contextmanager
@@ -209,23 +219,23 @@ def _server(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _ask(engine: Engine) -> float:
+def _round_trip_s(engine: Engine) -> float:
     with engine.connect() as connection:
         started = monotonic()
         connection.exec_driver_sql("SELECT 1")
         return monotonic() - started
 
 
-def _ask_redis(url: str) -> tuple[str, str | None]:
-    """Its version, and what it does when its memory is full; None where it does not let us ask."""
+def _query_redis(url: str) -> tuple[str, str | None]:
+    """Return the version of Redis and its maxmemory-policy, which is None if Redis does not permit the query."""
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     client = redis.Redis.from_url(
         url,
-        socket_timeout=NETWORK_S,
-        socket_connect_timeout=NETWORK_S,
+        socket_timeout=NETWORK_TIMEOUT_S,
+        socket_connect_timeout=NETWORK_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )

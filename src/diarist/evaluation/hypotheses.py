@@ -1,74 +1,120 @@
-"""Answers that are there already, as files or from a running service."""
+"""Hypotheses: the transcripts that are scored, from Diarist itself, from files or from a running service."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from diarist.errors import InvalidOption
-from diarist.evaluation.segments import Answer, Segment
+from diarist.evaluation.segments import Segment, distribute
 from diarist.formats import rttm
-from diarist.types import Span, Turn
+from diarist.types import Seconds, Span, Transcript, Turn
 
 
-def from_files(folder: Path, name: str) -> Answer:
-    """What ``NAME.rttm`` and ``NAME.json`` of a folder say; either alone will do.
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """Represents the output of any system for one recording."""
 
-    Without an RTTM the turns are the JSON's segments; without a JSON no words are scored.
+    turns: tuple[Turn, ...]
+    """Who speaks when. Turns may overlap."""
+
+    segments: tuple[Segment, ...] | None = None
+    """What is said, in order of start. None if the system does not recognize words."""
+
+    words: tuple[Segment, ...] = ()
+    """The single words, in order of start. If there are none, the words of ``segments`` are spread over their time."""
+
+    duration: Seconds | None = None
+    """The duration of the recording, if it is known."""
+
+    took: Seconds = 0.0
+    """The processing time; 0 if it was not measured."""
+
+    @property
+    def timed_words(self) -> tuple[Segment, ...]:
+        """The words with their times, estimated from ``segments`` if ``words`` is empty."""
+        return self.words or distribute(self.segments or ())
+
+
+def from_transcript(transcript: Transcript, took: Seconds = 0.0) -> Hypothesis:
+    """Return the hypothesis for a transcript that Diarist made in ``took`` seconds."""
+    return Hypothesis(
+        transcript.diarization.turns,
+        tuple(Segment(each.span, each.speaker, each.text) for each in transcript.utterances),
+        tuple(Segment(word.span, word.speaker, word.text.strip()) for word in transcript.words),
+        transcript.duration,
+        took,
+    )
+
+
+def from_files(folder: Path, name: str) -> Hypothesis:
+    """Return the hypothesis in ``NAME.rttm`` and ``NAME.json`` of a folder. One of the two files is enough.
+
+    Without an RTTM file the turns are the segments of the JSON file. Without a JSON file no words are scored.
 
     Raises:
-        InvalidOption: neither is there, or one cannot be read; the message names the file.
+        InvalidOption: Neither file exists, or one cannot be read. The message names the file.
     """
-    turns, said = folder / f"{name}.rttm", folder / f"{name}.json"
-    if not turns.exists() and not said.exists():
-        raise InvalidOption(f"{folder} has neither {turns.name} nor {said.name}: transcribe to it with -f json,rttm")
+    rttm_path, json_path = folder / f"{name}.rttm", folder / f"{name}.json"
+    if not rttm_path.exists() and not json_path.exists():
+        raise InvalidOption(
+            f"{folder} has neither {rttm_path.name} nor {json_path.name}. Transcribe into this folder with -f json,rttm"
+        )
     return from_texts(
-        _read(turns) if turns.exists() else None, _read(said) if said.exists() else None, str(turns), str(said)
+        _read(rttm_path) if rttm_path.exists() else None,
+        _read(json_path) if json_path.exists() else None,
+        str(rttm_path),
+        str(json_path),
     )
 
 
 def from_texts(
-    turns: str | None, said: str | None, turns_from: str = "the RTTM", said_from: str = "the JSON", took: float = 0.0
-) -> Answer:
-    """An answer of the text of an RTTM, of Diarist's JSON, or of both.
+    rttm_text: str | None,
+    json_text: str | None,
+    rttm_source: str = "the RTTM",
+    json_source: str = "the JSON",
+    took: Seconds = 0.0,
+) -> Hypothesis:
+    """Return the hypothesis in the text of an RTTM file, of a Diarist JSON file, or of both.
 
     Raises:
-        InvalidOption: one cannot be read; the message says which, by what it is called here.
+        InvalidOption: One of the texts cannot be read. The message names it by ``rttm_source`` or ``json_source``.
     """
-    answer = Answer((), took=took) if said is None else _of_json(said, said_from, took)
-    if turns is None:
-        return answer
+    hypothesis = Hypothesis((), took=took) if json_text is None else _from_json(json_text, json_source, took)
+    if rttm_text is None:
+        return hypothesis
     try:
-        spoken = rttm.parse(turns)
+        turns = rttm.parse(rttm_text)
     except InvalidOption as error:
-        raise InvalidOption(f"{turns_from}: {error}") from error
-    return Answer(spoken, answer.stretches, answer.words, answer.duration, answer.took)
+        raise InvalidOption(f"{rttm_source}: {error}") from error
+    return Hypothesis(turns, hypothesis.segments, hypothesis.words, hypothesis.duration, hypothesis.took)
 
 
-def _of_json(text: str, source: str, took: float) -> Answer:
+def _from_json(text: str, source: str, took: Seconds) -> Hypothesis:
     try:
         document = json.loads(text)
-        rows = [(_stretch(row, str(row["speaker"])), row.get("words", ())) for row in document["conversation"]]
-        words = [_stretch(word, said.speaker) for said, each in rows for word in each]
+        rows = [(_segment(row, str(row["speaker"])), row.get("words", ())) for row in document["conversation"]]
+        words = [_segment(word, segment.speaker) for segment, its_words in rows for word in its_words]
         duration = document.get("duration")
         timings = sum(float(stage["seconds"]) for stage in document.get("timings", ()))
         duration = None if duration is None else float(duration)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidOption(
-            f"{source} is not an answer of diarist's ({type(error).__name__}: {error}): it needs conversation, a list"
-            " of objects with speaker, start_time, end_time and text"
+            f"{source} is not a JSON transcript of Diarist ({type(error).__name__}: {error}). It must contain"
+            " conversation, a list of objects with speaker, start_time, end_time and text"
         ) from error
-    stretches = tuple(said for said, _ in rows)
-    return Answer(
-        tuple(sorted(Turn(said.span, said.speaker) for said in stretches)),
-        stretches,
+    segments = tuple(segment for segment, _ in rows)
+    return Hypothesis(
+        tuple(sorted(Turn(segment.span, segment.speaker) for segment in segments)),
+        segments,
         tuple(sorted(words, key=lambda word: word.span)),
         duration,
         took or timings,
     )
 
 
-def _stretch(row: dict[str, object], speaker: str) -> Segment:
+def _segment(row: dict[str, object], speaker: str) -> Segment:
     start, end = float(str(row["start_time"])), float(str(row["end_time"]))
     return Segment(Span(start, end), speaker, str(row["text"]).strip())
 

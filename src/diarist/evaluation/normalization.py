@@ -1,4 +1,4 @@
-"""Texts made comparable: what differs only in spelling, case or punctuation is no error."""
+"""Text normalization before words are compared, so that spelling variants, case and punctuation are not errors."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Callable
 from functools import cache
 from typing import TypeAlias
 
-Normaliser: TypeAlias = Callable[[str], str]
-"""Makes of a text its words, in small letters with one space between."""
+Normalizer: TypeAlias = Callable[[str], str]
+"""Converts a text to its words in lower case, separated by single spaces."""
 
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
-"""Languages written without spaces between words: their characters are counted, as Whisper's authors do."""
+"""Languages that are written without spaces between words. Their characters are counted, as Whisper's authors do."""
 
 
 @cache
-def normaliser(language: str | None) -> Normaliser:
-    """The one for texts of this language (ISO 639-1); None: for any that puts spaces between words.
+def normalizer(language: str | None) -> Normalizer:
+    """Return the normalizer for texts of a language (ISO 639-1); None is any language with spaces between words.
 
-    Both are those of "Robust Speech Recognition via Large-Scale Weak Supervision" (Radford et al., 2022), appendix C.
+    Both normalizers are those of "Robust Speech Recognition via Large-Scale Weak Supervision" (Radford et al., 2022),
+    appendix C.
     """
     if language == "en":
         from whisper_normalizer.english import EnglishTextNormalizer
 
-        english: Normaliser = EnglishTextNormalizer()
+        english: Normalizer = EnglishTextNormalizer()
         return english
     from whisper_normalizer.basic import BasicTextNormalizer
 

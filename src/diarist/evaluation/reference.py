@@ -1,9 +1,9 @@
 """References: what was really said, by whom and when, read from the files beside a recording.
 
 ``meeting.rttm``
-    Who speaks when (RTTM). Without it the stretches of the STM are the turns; without both a recording is not scored.
+    Who speaks when (RTTM). Without it the segments of the STM are the turns; without both a recording is not scored.
 ``meeting.stm``
-    What is said (STM, a line a stretch: recording, channel, speaker, start, end, text; a field ``<...>`` before the
+    What is said (STM, a line a segment: recording, channel, speaker, start, end, text; a field ``<...>`` before the
     text and comments, ``;;``, are passed over). Without it no words are scored.
 ``meeting.uem``
     The parts that are scored (UEM, a line a part: recording, channel, start, end). Without it: all.
@@ -42,7 +42,7 @@ class Reference:
     turns: tuple[Turn, ...]
     """Who speaks when, in order of start."""
 
-    stretches: tuple[Segment, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
     """What is said, in order of start; None where nobody wrote it down."""
 
     words: tuple[Segment, ...] = ()
@@ -83,15 +83,15 @@ def read(path: Path) -> Reference:
     """
     name = path.name.removesuffix(".rttm")
     stm, uem, words = (path.with_name(f"{name}{ending}") for ending in (".stm", ".uem", ".words.json"))
-    stretches = _load(stm, parse_stm) if stm.exists() else None
-    if path.exists() or stretches is None:
+    segments = _load(stm, parse_stm) if stm.exists() else None
+    if path.exists() or segments is None:
         turns = _load(path, rttm.parse)
     else:
-        turns = tuple(Turn(each.span, each.speaker) for each in stretches)
+        turns = tuple(Turn(each.span, each.speaker) for each in segments)
     return Reference(
         name,
         turns,
-        stretches,
+        segments,
         _load(words, parse_words) if words.exists() else (),
         _load(uem, parse_uem) if uem.exists() else (),
         _recording(path, name),
@@ -99,20 +99,20 @@ def read(path: Path) -> Reference:
 
 
 def parse_stm(text: str) -> tuple[Segment, ...]:
-    """The stretches of an STM file, in order of start; those in which nothing is said count for nothing.
+    """The segments of an STM file, in order of start; those in which nothing is said count for nothing.
 
     Raises:
         InvalidOption: a line cannot be read; the message gives its number.
     """
-    stretches = []
+    segments = []
     for number, fields in _rows(text, 5, "STM"):
         span = _span(number, fields[3], fields[4], "STM")
         said = fields[5] if len(fields) > 5 else ""
         if said.startswith("<") and ">" in said:
             said = said.partition(">")[2]
         if fields[2] != "inter_segment_gap" and said.strip().lower() not in ("", "ignore_time_segment_in_scoring"):
-            stretches.append(Segment(span, fields[2], said.strip()))
-    return tuple(sorted(stretches, key=lambda stretch: stretch.span.start))
+            segments.append(Segment(span, fields[2], said.strip()))
+    return tuple(sorted(segments, key=lambda segment: segment.span.start))
 
 
 def parse_uem(text: str) -> tuple[Span, ...]:

@@ -1,7 +1,7 @@
 """Scores: an answer against its reference, as counts that can be pooled.
 
 Who spoke when: DER and JER of pyannote.metrics, overlap scored. What was said: WER, cpWER and tcpWER of meeteval, after
-the normaliser that came with Whisper (English, or the one for all languages). Both, where speakers change: see
+the normalizer that came with Whisper (English, or the one for all languages). Both, where speakers change: see
 ``Score.boundary_words``.
 """
 
@@ -16,9 +16,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from diarist.errors import ConfigurationError, InvalidOption
-from diarist.evaluation.normalization import Normaliser, normaliser
+from diarist.evaluation.hypotheses import Hypothesis
+from diarist.evaluation.normalization import Normalizer, normalizer
 from diarist.evaluation.reference import Reference
-from diarist.evaluation.segments import Answer, Segment
+from diarist.evaluation.segments import Segment
 from diarist.types import Diarization, Seconds, Span, Turn
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def require() -> None:
         ) from error
 
 
-def score(reference: Reference, answer: Answer, *, language: str | None = "en") -> Score:
+def score(reference: Reference, answer: Hypothesis, *, language: str | None = "en") -> Score:
     """Compare what a system says to what is so.
 
     Args:
@@ -198,12 +199,12 @@ def score(reference: Reference, answer: Answer, *, language: str | None = "en") 
         exact=int(len(reference.speakers) == len({turn.speaker for turn in answer.turns})),
     )
     told += _turns(reference.turns, answer.turns, parts)
-    if answer.stretches is None:
+    if answer.segments is None:
         return told
-    normal = normaliser(language)
-    heard = _within(answer.stretches, reference.scored)
-    if reference.stretches is not None:
-        told += _words(_within(reference.stretches, reference.scored), heard, normal)
+    normal = normalizer(language)
+    heard = _within(answer.segments, reference.scored)
+    if reference.segments is not None:
+        told += _words(_within(reference.segments, reference.scored), heard, normal)
     return told + _boundary(reference, answer, normal)
 
 
@@ -231,20 +232,20 @@ def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Spa
     )
 
 
-def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normaliser) -> Score:
+def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normalizer) -> Score:
     from meeteval.wer.wer.cp import cp_word_error_rate
     from meeteval.wer.wer.siso import siso_word_error_rate
     from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
 
     # meeteval's logger, which warns of single words that are drawn out
     logging.getLogger("preprocess").setLevel(logging.ERROR)
-    for whose, stretches in (("reference", said), ("answer", heard)):
-        if (speakers := len({stretch.speaker for stretch in stretches})) > MAX_SPEAKERS:
+    for whose, segments in (("reference", said), ("answer", heard)):
+        if (speakers := len({segment.speaker for segment in segments})) > MAX_SPEAKERS:
             raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
     plain = siso_word_error_rate(*(normal(" ".join(each.text for each in texts)) for texts in (said, heard)))
-    joint = cp_word_error_rate(*(_segments(_by_speaker(texts), normal) for texts in (said, heard)))
+    joint = cp_word_error_rate(*(_seglst(_by_speaker(texts), normal) for texts in (said, heard)))
     timed = time_constrained_minimum_permutation_word_error_rate(
-        _segments(said, normal), _segments(heard, normal), collar=WORD_COLLAR
+        _seglst(said, normal), _seglst(heard, normal), collar=WORD_COLLAR
     )
     return Score(
         words=plain.length,
@@ -256,10 +257,10 @@ def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normaliser
     )
 
 
-def _boundary(reference: Reference, answer: Answer, normal: Normaliser) -> Score:
+def _boundary(reference: Reference, answer: Hypothesis, normal: Normalizer) -> Score:
     changes = _changes(reference.turns)
     heard = _within(answer.timed_words, reference.scored)
-    if reference.stretches is None:
+    if reference.segments is None:
         judged = [
             (word.speaker, speaking)
             for word in heard
@@ -267,13 +268,13 @@ def _boundary(reference: Reference, answer: Answer, normal: Normaliser) -> Score
         ]
         names = _stand_for(reference.turns, answer.turns)
     else:
-        said = _within(reference.words or reference.stretches, reference.scored)
+        said = _within(reference.words or reference.segments, reference.scored)
         judged = [
             (guess.speaker, frozenset((truth.speaker,)))
             for truth, guess in _aligned(_tokens(said, normal), _tokens(heard, normal))
             if _near(changes, truth.span if reference.words else guess.span)
         ]
-        names = _stand_for(_as_turns(reference.stretches), answer.turns or _as_turns(answer.stretches or ()))
+        names = _stand_for(_as_turns(reference.segments), answer.turns or _as_turns(answer.segments or ()))
     wrong = sum(names.get(speaker) not in speaking for speaker, speaking in judged)
     return Score(boundary_words=len(judged), boundary_wrong=wrong)
 
@@ -331,46 +332,46 @@ def _annotation(turns: Iterable[Turn]) -> Annotation:
     return made
 
 
-def _as_turns(stretches: Iterable[Segment]) -> tuple[Turn, ...]:
-    return tuple(Turn(stretch.span, stretch.speaker) for stretch in stretches)
+def _as_turns(segments: Iterable[Segment]) -> tuple[Turn, ...]:
+    return tuple(Turn(segment.span, segment.speaker) for segment in segments)
 
 
-def _tokens(words: Iterable[Segment], normal: Normaliser) -> list[Token]:
+def _tokens(words: Iterable[Segment], normal: Normalizer) -> list[Token]:
     return [(token, word) for word in words for part in word.text.split() for token in normal(part).split()]
 
 
-def _by_speaker(stretches: Iterable[Segment]) -> list[Segment]:
-    """All that each speaker says as one stretch, for comparisons in which time is nothing."""
+def _by_speaker(segments: Iterable[Segment]) -> list[Segment]:
+    """All that each speaker says as one segment, for comparisons in which time is nothing."""
     texts: dict[str, list[str]] = {}
-    for stretch in stretches:
-        texts.setdefault(stretch.speaker, []).append(stretch.text)
+    for segment in segments:
+        texts.setdefault(segment.speaker, []).append(segment.text)
     return [Segment(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
 
 
-def _segments(stretches: Iterable[Segment], normal: Normaliser) -> SegLST:
+def _seglst(segments: Iterable[Segment], normal: Normalizer) -> SegLST:
     from meeteval.io.seglst import SegLST
 
     rows = [
         {
             "session_id": "recording",
-            "speaker": stretch.speaker,
-            "start_time": stretch.span.start,
-            "end_time": stretch.span.end,
+            "speaker": segment.speaker,
+            "start_time": segment.span.start,
+            "end_time": segment.span.end,
             "words": text,
         }
-        for stretch in stretches
-        if (text := normal(stretch.text))
+        for segment in segments
+        if (text := normal(segment.text))
     ]
     return SegLST(rows)
 
 
-def _within(stretches: Iterable[Segment], parts: Sequence[Span]) -> list[Segment]:
+def _within(segments: Iterable[Segment], parts: Sequence[Span]) -> list[Segment]:
     if not parts:
-        return list(stretches)
-    return [each for each in stretches if any(part.start <= each.span.middle <= part.end for part in parts)]
+        return list(segments)
+    return [each for each in segments if any(part.start <= each.span.middle <= part.end for part in parts)]
 
 
-def _end(reference: Reference, answer: Answer) -> Seconds:
+def _end(reference: Reference, answer: Hypothesis) -> Seconds:
     """Where the recording ends, as far as is known."""
     if answer.duration is not None:
         return answer.duration

@@ -11,13 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from diarist.errors import InvalidOption, JobFailed, ServiceError
-from diarist.evaluation.hypotheses import from_texts
-from diarist.evaluation.segments import Answer
+from diarist.evaluation.hypotheses import Hypothesis, from_texts
 
 CHUNK_BYTES = 1 << 20
 
 
-def ask(address: str, recording: Path, fields: Mapping[str, str]) -> Answer:
+def ask(address: str, recording: Path, fields: Mapping[str, str]) -> Hypothesis:
     """The service's answer, with its turns and its words.
 
     They come in two formats, so the recording is transcribed twice; what the answer took is the time of the second.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from diarist.errors import InvalidOption
-from diarist.formats import conversation, rttm, srt, txt, vtt
-from diarist.formats.conversation import Extras
+from diarist.formats import json_format, rttm, srt, txt, vtt
+from diarist.formats.json_format import Extras
 from diarist.types import Transcript
 
 __all__ = ["FORMATS", "Extras", "Format", "find", "render"]
@@ -36,7 +36,7 @@ def _by_name(*formats: Format) -> Mapping[str, Format]:
 
 
 FORMATS: Mapping[str, Format] = _by_name(
-    Format("json", "application/json", "json", lambda it, _, extras: conversation.render(it, extras)),
+    Format("json", "application/json", "json", lambda it, _, extras: json_format.render(it, extras)),
     Format("txt", "text/plain", "txt", lambda it, _, __: txt.render(it)),
     Format("srt", "application/x-subrip", "srt", lambda it, _, __: srt.render(it)),
     Format("vtt", "text/vtt", "vtt", lambda it, _, __: vtt.render(it)),

@@ -13,10 +13,10 @@ from diarist.types import Transcript, Utterance
 LINE_COLUMNS = 42
 """What broadcasters allow a line of Latin script; a wide (East Asian) character takes two columns."""
 
-LONGEST_MS = 7_000
+MAX_CUE_MS = 7_000
 """A cue stands no longer than this, as long as its words can be divided."""
 
-SHORTEST_MS = 1_000
+MIN_CUE_MS = 1_000
 """A cue stands this long where nothing follows sooner: a word of 0.2 s could not be read."""
 
 PAUSE_MS = 1_500
@@ -24,11 +24,11 @@ PAUSE_MS = 1_500
 
 _SENTENCE_ENDS = frozenset(".?!…。？！۔।")
 _CLAUSE_ENDS = frozenset(",;:、，；：،–—")
-_CLOSERS = "\"'”’»)]}」』"
+_CLOSING_MARKS = "\"'”’»)]}」』"
 
 # What a break costs by what it tears apart, and what each cue costs by itself: found by reading real transcripts.
 _AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
-_CUE, _BRIEF_CUE = 2.0, 3.0
+_CUE, _SHORT_CUE = 2.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _CueWord:
     """A word made safe to show."""
 
     text: str
     spaced: bool
-    """White space parts it from the piece before."""
+    """White space parts it from the word before."""
 
     start_ms: int
     end_ms: int
@@ -61,7 +61,7 @@ def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "
     """The whole transcript as cues, in order of start.
 
     Breaks fall between words, at the ends of sentences and clauses where there are any. A cue begins when its first
-    word does, and ends with its last one or ``SHORTEST_MS`` after its start, unless the next begins sooner.
+    word does, and ends with its last one or ``MIN_CUE_MS`` after its start, unless the next begins sooner.
 
     Args:
         transcript: May be empty.
@@ -73,85 +73,85 @@ def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "
     )
     last_ms = milliseconds(transcript.duration)
     until = [*(cue.start_ms for cue in cues[1:]), last_ms]
-    return tuple(_linger(cue, min(next_ms, last_ms)) for cue, next_ms in zip(cues, until, strict=False))
+    return tuple(_extend(cue, min(next_ms, last_ms)) for cue, next_ms in zip(cues, until, strict=False))
 
 
-def _linger(cue: Cue, until_ms: int) -> Cue:
+def _extend(cue: Cue, until_ms: int) -> Cue:
     # One millisecond at least: a cue that ends at its start is an error in WebVTT, and words may have no length.
-    wanted_ms = min(cue.start_ms + SHORTEST_MS, until_ms)
+    wanted_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
     return replace(cue, end_ms=max(cue.end_ms, wanted_ms, cue.start_ms + 1))
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
-    pieces = _pieces(utterance)
-    for first, end in _divide(pieces, _columns(prefix)):
-        chosen = pieces[first:end]
-        lines = _lay_out(chosen, _columns(prefix))
+    words = _cue_words(utterance)
+    for first, end in _split(words, _columns(prefix)):
+        chosen = words[first:end]
+        lines = _layout_lines(chosen, _columns(prefix))
         yield Cue(
             start_ms=chosen[0].start_ms,
-            end_ms=max(piece.end_ms for piece in chosen),
+            end_ms=max(word.end_ms for word in chosen),
             speaker=utterance.speaker,
             lines=(prefix + lines[0], *lines[1:]),
         )
 
 
-def _pieces(utterance: Utterance) -> list[_Piece]:
-    pieces: list[_Piece] = []
+def _cue_words(utterance: Utterance) -> list[_CueWord]:
+    words: list[_CueWord] = []
     spaced = False
     for word in utterance.words:
         text = one_line(word.text)
         spaced = spaced or word.text[:1].isspace()
         if not text:
             continue
-        pieces.append(_Piece(text, spaced, milliseconds(word.span.start), milliseconds(word.span.end), _columns(text)))
+        words.append(_CueWord(text, spaced, milliseconds(word.span.start), milliseconds(word.span.end), _columns(text)))
         spaced = word.text[-1].isspace()
-    return pieces
+    return words
 
 
-def _divide(pieces: Sequence[_Piece], prefix_columns: int) -> list[tuple[int, int]]:
+def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, int]]:
     """The cheapest division into cues that fit, as (first, end) indices: dynamic programming from the end."""
-    cost = [0.0] * (len(pieces) + 1)
-    chosen = [0] * len(pieces)
-    for first in reversed(range(len(pieces))):
+    cost = [0.0] * (len(words) + 1)
+    chosen = [0] * len(words)
+    for first in reversed(range(len(words))):
         cost[first] = float("inf")
-        for end in _ends(pieces, first, prefix_columns):
-            brief = pieces[end - 1].end_ms - pieces[first].start_ms < SHORTEST_MS
-            total = _CUE + (_BRIEF_CUE if brief else 0.0) + _tear(pieces, end) + cost[end]
+        for end in _possible_ends(words, first, prefix_columns):
+            short = words[end - 1].end_ms - words[first].start_ms < MIN_CUE_MS
+            total = _CUE + (_SHORT_CUE if short else 0.0) + _break_cost(words, end) + cost[end]
             if total <= cost[first]:
                 cost[first], chosen[first] = total, end
     cues = []
     first = 0
-    while first < len(pieces):
+    while first < len(words):
         cues.append((first, chosen[first]))
         first = chosen[first]
     return cues
 
 
-def _ends(pieces: Sequence[_Piece], first: int, prefix_columns: int) -> Iterator[int]:
-    """Where a cue that begins with piece ``first`` may end (exclusive): after that piece, then while all fits."""
-    line, used = 1, prefix_columns + pieces[first].columns
+def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -> Iterator[int]:
+    """Where a cue that begins with word ``first`` may end (exclusive): after that word, then while all fits."""
+    line, used = 1, prefix_columns + words[first].columns
     yield first + 1
-    for position in range(first + 1, len(pieces)):
-        piece = pieces[position]
-        if piece.start_ms - pieces[position - 1].end_ms >= PAUSE_MS:
+    for position in range(first + 1, len(words)):
+        word = words[position]
+        if word.start_ms - words[position - 1].end_ms >= PAUSE_MS:
             return
-        if piece.end_ms - pieces[first].start_ms > LONGEST_MS:
+        if word.end_ms - words[first].start_ms > MAX_CUE_MS:
             return
-        if used + piece.spaced + piece.columns <= LINE_COLUMNS:
-            used += piece.spaced + piece.columns
-        elif line == 1 and piece.columns <= LINE_COLUMNS:
-            line, used = 2, piece.columns
+        if used + word.spaced + word.columns <= LINE_COLUMNS:
+            used += word.spaced + word.columns
+        elif line == 1 and word.columns <= LINE_COLUMNS:
+            line, used = 2, word.columns
         else:
             return
         yield position + 1
 
 
-def _tear(pieces: Sequence[_Piece], position: int) -> float:
-    """What it costs to break before the piece at ``position``."""
-    if position in {0, len(pieces)}:
+def _break_cost(words: Sequence[_CueWord], position: int) -> float:
+    """What it costs to break before the word at ``position``."""
+    if position in {0, len(words)}:
         return 0.0
-    before, after = pieces[position - 1], pieces[position]
-    last = before.text.rstrip(_CLOSERS)[-1:]
+    before, after = words[position - 1], words[position]
+    last = before.text.rstrip(_CLOSING_MARKS)[-1:]
     if last in _SENTENCE_ENDS and (after.spaced or _wide(last)):
         return _AFTER_SENTENCE
     if last in _CLAUSE_ENDS and (after.spaced or _wide(last)):
@@ -161,27 +161,27 @@ def _tear(pieces: Sequence[_Piece], position: int) -> float:
     return _WITHIN_WORD
 
 
-def _lay_out(pieces: Sequence[_Piece], prefix_columns: int) -> tuple[str, ...]:
+def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, ...]:
     """One line where all fits in it, else two: broken where sense allows, and of like length."""
-    whole = prefix_columns + _width(pieces)
-    if whole <= LINE_COLUMNS or len(pieces) == 1:
-        return (_join(pieces),)
+    whole = prefix_columns + _width(words)
+    if whole <= LINE_COLUMNS or len(words) == 1:
+        return (_join(words),)
 
-    def ugliness(position: int) -> float:
-        upper, lower = prefix_columns + _width(pieces[:position]), _width(pieces[position:])
+    def layout_cost(position: int) -> float:
+        upper, lower = prefix_columns + _width(words[:position]), _width(words[position:])
         excess = max(0, upper - LINE_COLUMNS) + max(0, lower - LINE_COLUMNS)
-        return 100 * excess + 4 * _tear(pieces, position) + abs(upper - lower)
+        return 100 * excess + 4 * _break_cost(words, position) + abs(upper - lower)
 
-    middle = min(range(1, len(pieces)), key=ugliness)
-    return _join(pieces[:middle]), _join(pieces[middle:])
-
-
-def _width(pieces: Sequence[_Piece]) -> int:
-    return sum(piece.columns for piece in pieces) + sum(piece.spaced for piece in pieces[1:])
+    middle = min(range(1, len(words)), key=layout_cost)
+    return _join(words[:middle]), _join(words[middle:])
 
 
-def _join(pieces: Sequence[_Piece]) -> str:
-    return pieces[0].text + "".join(f" {piece.text}" if piece.spaced else piece.text for piece in pieces[1:])
+def _width(words: Sequence[_CueWord]) -> int:
+    return sum(word.columns for word in words) + sum(word.spaced for word in words[1:])
+
+
+def _join(words: Sequence[_CueWord]) -> str:
+    return words[0].text + "".join(f" {word.text}" if word.spaced else word.text for word in words[1:])
 
 
 def _columns(text: str) -> int:

@@ -1,1 +1,1 @@
-"""Logs, redaction of secrets, and traces."""
+"""Logging, redaction of secrets in logs, and tracing."""

@@ -1,8 +1,9 @@
-"""Logs of this process: console and rotating file, plain or JSON, with the ids that it belongs to on each line.
+"""Logging of this process to the console and a rotating file, as plain text or JSON.
 
-Only the service's own process writes the file. A worker process calls ``configure_worker``, which writes one JSON
-object a line to its stderr; the service reads those lines and hands each to ``relay``, so that rotation has one owner.
-Whatever a line is made of, it is one line (of JSON: one object), and secrets in it are masked.
+Each line carries the request, job, worker and trace IDs that it belongs to. Only the service's own process writes the
+file. A worker process calls ``configure_worker``, which writes one JSON object per line to its stderr. The service
+reads those lines and passes each to ``relay``, so that a single process rotates the file. Every record is a single line
+(for JSON a single object), and secrets in it are masked.
 """
 
 from __future__ import annotations
@@ -27,45 +28,45 @@ from diarist.observability.redaction import MASK, Redactor, names_secret
 from diarist.settings import Settings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Id of the request that is being answered; shown on every line that it causes."""
+"""The ID of the request that is being answered. It is added to every line that the request causes."""
 
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
-"""Id of the job that is being worked on."""
+"""The ID of the job that is being worked on."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""Id of the trace that this belongs to, 32 hexadecimal digits; ``diarist.observability.tracing`` sets it."""
+"""The ID of the current trace, 32 hexadecimal digits; ``diarist.observability.tracing`` sets it."""
 
-# What says where a line comes from: the attribute of its record, and its name in a plain line.
+# The context of a line: the attribute of its record, and its label in a plain line.
 _IDS = (("request_id", "request"), ("job_id", "job"), ("worker", "worker"), ("trace_id", "trace"))
 
 FILE_BYTES = 10 * 2**20
-OLD_FILES = 5
+BACKUP_FILES = 5
 
-# What could end a line, colour a terminal or turn the reading order: control characters, line and paragraph separators,
-# bidirectional overrides, and halves of surrogate pairs, which no file can hold.
+# Characters that could end a line, control a terminal or change the reading order: control characters, line and
+# paragraph separators and bidirectional overrides; and lone surrogates, which cannot be encoded as UTF-8.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# Libraries whose DEBUG lines would bury ours.
-_CHATTY = (
+# Libraries whose DEBUG lines would outnumber all others.
+_VERBOSE_LOGGERS = (
     "httpcore", "httpx", "huggingface_hub", "urllib3", "filelock", "faster_whisper",
     "amqp", "kombu", "celery", "redis", "botocore", "boto3", "s3transfer",
 )  # fmt: skip
 
-# Warns of every request that waits a moment for a thread. Callers beyond MAX_WAITING are refused, which is logged.
-_ALARMIST = ("waitress.queue",)
+# Warns about every request that waits briefly for a thread. Requests beyond MAX_WAITING are rejected, which is logged.
+_WARNING_LOGGERS = ("waitress.queue",)
 
 
 def escape(text: str) -> str:
-    r"""Text on one line of printable characters: a line break becomes ``\n``, an escape ``\x1b``.
+    r"""Return the text on one line of printable characters: a line break becomes ``\n``, an escape ``\x1b``.
 
-    A backslash that is there already stays as it is: the aim is that no line can be forged, not that it reads back.
+    Existing backslashes stay as they are: the aim is that no line can be forged, not that the text can be restored.
     """
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 @contextlib.contextmanager
-def about(*, request: str | None = None, job: str | None = None) -> Iterator[None]:
-    """Put these ids on every line that this thread logs within; one that is None stays as it is."""
+def log_context(*, request: str | None = None, job: str | None = None) -> Iterator[None]:
+    """Add these IDs to every line that this thread logs in the context. An ID that is None stays as it is."""
     given = [(variable, value) for variable, value in ((request_id, request), (job_id, job)) if value is not None]
     tokens = [(variable, variable.set(value)) for variable, value in given]
     try:
@@ -75,8 +76,8 @@ def about(*, request: str | None = None, job: str | None = None) -> Iterator[Non
             variable.reset(token)
 
 
-class _Context(logging.Filter):
-    """Puts all ids on a record, unless the record carries them already (``extra``, or relayed from a worker)."""
+class _ContextFilter(logging.Filter):
+    """Adds all IDs to a record, unless it already has them (from ``extra``, or relayed from a worker)."""
 
     def __init__(self, worker: str | None = None) -> None:
         super().__init__()
@@ -94,15 +95,15 @@ class _Context(logging.Filter):
                 setattr(record, name, value)
         try:
             record.getMessage()
-        except Exception:  # noqa: BLE001 - a line whose arguments do not fit is still a line
+        except Exception:  # noqa: BLE001 - a record whose arguments do not match its format is still logged
             record.msg, record.args = f"{record.msg} {record.args!r}", None
         return True
 
 
 class PlainFormatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123+00:00 INFO diarist.api [request=... job=...] words``.
+    """Formats lines like ``2026-01-31T12:00:00.123+00:00 INFO diarist.api [request=... job=...] message``.
 
-    The lines of a traceback follow, each after a ``|``: words in it cannot pass for a line of the log.
+    The lines of a traceback follow, each after a ``|``, so that no text in it can pass for a log line.
     """
 
     def __init__(self, mask: Redactor | None = None) -> None:
@@ -116,20 +117,20 @@ class PlainFormatter(logging.Formatter):
             for name, label in _IDS
             if (value := getattr(record, name, None)) is not None
         )
-        words = escape(self._mask(record.getMessage()))
-        line = f"{when} {record.levelname} {escape(record.name)}{f' [{ids}]' if ids else ''} {words}"
-        return "\n".join((line, *(f"    | {escape(part)}" for part in self._mask(_details(record)).splitlines())))
+        message = escape(self._mask(record.getMessage()))
+        line = f"{when} {record.levelname} {escape(record.name)}{f' [{ids}]' if ids else ''} {message}"
+        return "\n".join((line, *(f"    | {escape(part)}" for part in self._mask(_traceback(record)).splitlines())))
 
 
 class _JsonFormatter(JsonFormatter):
-    """One JSON object a line, in ASCII, so that nothing in it can break a line or a terminal."""
+    """Formats a record as one line with an ASCII JSON object, which cannot break a line or control a terminal."""
 
     def __init__(self, mask: Redactor) -> None:
         super().__init__("%(message)s", timestamp=True, json_ensure_ascii=True)
         self._mask = mask
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-        return {str(name): self._plain(str(name), value) for name, value in log_data.items() if value is not None}
+        return {str(name): self._json_value(str(name), value) for name, value in log_data.items() if value is not None}
 
     def add_fields(
         self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
@@ -139,11 +140,11 @@ class _JsonFormatter(JsonFormatter):
         log_data["logger"] = record.name
         log_data.pop("details", None)
         log_data.pop("stack_info", None)
-        if details := _details(record):
+        if details := _traceback(record):
             log_data["exc_info"] = details
 
-    def _plain(self, name: str, value: object, depth: int = 4) -> object:
-        """What every JSON reader takes (libraries log objects, and numbers that are none), without secrets."""
+    def _json_value(self, name: str, value: object, depth: int = 4) -> object:
+        """Return the value without secrets, as a type of JSON. Libraries log arbitrary objects, NaN and infinities."""
         if names_secret(name) and value:
             return MASK
         if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
@@ -151,14 +152,14 @@ class _JsonFormatter(JsonFormatter):
         if isinstance(value, datetime):
             return value.isoformat()
         if isinstance(value, Mapping) and depth:
-            return {str(key): self._plain(str(key), entry, depth - 1) for key, entry in value.items()}
+            return {str(key): self._json_value(str(key), entry, depth - 1) for key, entry in value.items()}
         if isinstance(value, list | tuple) and depth:
-            return [self._plain("", entry, depth - 1) for entry in value]
-        return self._mask(_text(value))
+            return [self._json_value("", entry, depth - 1) for entry in value]
+        return self._mask(_safe_str(value))
 
 
 class _RelayFormatter(logging.Formatter):
-    """A record as one JSON object a line, for ``relay`` in the process that owns the log."""
+    """Formats a record as one line with a JSON object, for ``relay`` in the process that owns the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(
@@ -168,7 +169,7 @@ class _RelayFormatter(logging.Formatter):
                 "level": record.levelno,
                 "logger": record.name,
                 "message": record.getMessage(),
-                "details": _details(record),
+                "details": _traceback(record),
                 **{name: getattr(record, name, None) for name, _ in _IDS},
             },
             default=str,
@@ -176,28 +177,29 @@ class _RelayFormatter(logging.Formatter):
 
 
 def configure(settings: Settings, *, to_file: bool = True) -> None:
-    """Log to the console (stderr) and to ``settings.log_file``; calling it again replaces what it set before.
+    """Log to the console (stderr) and to ``settings.log_file``. Another call replaces the previous configuration.
 
-    What ends a thread, or the process, is logged too. A log file that cannot be written costs a warning on the
-    console, not the service.
+    Exceptions that end a thread or the process are logged as well. If the log file cannot be written, a warning is
+    logged to the console and the service continues.
 
     Args:
-        settings: say how and how much is logged, and which secrets never are.
-        to_file: False where another process on this machine may write that file: two would rotate it at once.
+        settings: The format, the levels, the log file and the secrets to mask.
+        to_file: Whether to write the log file. False if another process on this machine may write it: both would rotate
+            it at the same time.
     """
     mask = Redactor.of(settings)
     formatter = PlainFormatter(mask) if settings.log_format == "plain" else _JsonFormatter(mask)
     console: logging.Handler = logging.StreamHandler(sys.stderr)
     _install(settings, console, formatter)
-    _catch_strays()
+    _install_exception_hooks()
     if not to_file:
         return
     try:
         settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=BACKUP_FILES, encoding="utf-8")
     except OSError as error:
         logging.getLogger(__name__).warning(
-            "The log file %s cannot be written (%s), so logs go to the console alone. Set LOG_FILE to another place.",
+            "The log file %s cannot be written (%s), so logs go only to the console. Set LOG_FILE to another path.",
             settings.log_file,
             error.strerror or error,
         )
@@ -206,19 +208,19 @@ def configure(settings: Settings, *, to_file: bool = True) -> None:
 
 
 def configure_worker(settings: Settings, worker: str | None = None) -> None:
-    """Log to stderr in the form that ``relay`` takes: for processes whose stderr the service reads.
+    """Log to stderr in the format of ``relay``, for processes whose stderr the service reads.
 
-    ``worker`` is the name of this process, which every line of it bears.
+    ``worker`` is the name of this process, which is added to every line.
     """
     _install(settings, logging.StreamHandler(sys.stderr), _RelayFormatter(), worker)
-    _catch_strays()
+    _install_exception_hooks()
 
 
 def relay(line: str, worker: str | None = None) -> None:
-    """Log a line of a worker's stderr as if it had been logged here.
+    """Log a line of a worker's stderr as if it had been logged in this process.
 
-    A line that is no record (native libraries print to stderr too) is logged as it stands, under ``diarist.worker``,
-    with the name of the worker where it is given.
+    A line that is not a record (native libraries also print to stderr) is logged unchanged under ``diarist.worker``,
+    with the name of the worker if it is given.
     """
     text = line.rstrip("\r\n")
     record = _parse(text)
@@ -232,7 +234,7 @@ def relay(line: str, worker: str | None = None) -> None:
 
 
 def _parse(text: str) -> logging.LogRecord | None:
-    """The record that ``_RelayFormatter`` wrote as ``text``; None where it is something else."""
+    """Return the record that ``_RelayFormatter`` wrote as ``text``, or None if the text is something else."""
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.get("diarist_log") != 1:
@@ -264,9 +266,9 @@ def _install(
     root.setLevel(settings.log_level)
     logging.getLogger("diarist").setLevel("DEBUG" if settings.flask_debug else settings.log_level)
     logging.getLogger("nemo_logger").setLevel(settings.nemo_log_level)
-    for name in _CHATTY:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    for name in _ALARMIST:
+    for name in _WARNING_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.ERROR, root.level))
     logging.captureWarnings(capture=True)
 
@@ -274,55 +276,57 @@ def _install(
 def _add(handler: logging.Handler, formatter: logging.Formatter, worker: str | None = None) -> None:
     handler.diarist = True  # type: ignore[attr-defined]
     handler.setFormatter(formatter)
-    handler.addFilter(_Context(worker))
+    handler.addFilter(_ContextFilter(worker))
     logging.getLogger().addHandler(handler)
 
 
-def _catch_strays() -> None:
-    """Log what nobody catches instead of printing it, which would be no line of the log.
+def _install_exception_hooks() -> None:
+    """Log uncaught exceptions instead of printing them, since printed tracebacks are not log lines.
 
-    Hooks that somebody else has set (a debugger, a test runner) stay.
+    Hooks that are already set, by a debugger or a test runner, stay in place.
     """
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _log_end
+        sys.excepthook = _log_uncaught
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _log_thread_end
+        threading.excepthook = _log_uncaught_in_thread
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _log_unraisable
 
 
-def _log_end(kind: type[BaseException], error: BaseException, where: Any) -> None:
+def _log_uncaught(kind: type[BaseException], error: BaseException, where: Any) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, where)
         return
-    logging.getLogger(__name__).critical("The process ends by an error", exc_info=(kind, error, where))
+    logging.getLogger(__name__).critical(
+        "The process ends because of an uncaught exception", exc_info=(kind, error, where)
+    )
 
 
-def _log_thread_end(stray: threading.ExceptHookArgs) -> None:
-    if stray.exc_type is SystemExit:
+def _log_uncaught_in_thread(exception: threading.ExceptHookArgs) -> None:
+    if exception.exc_type is SystemExit:
         return
     logging.getLogger(__name__).error(
-        "The thread %s ends by an error", stray.thread.name if stray.thread else "-",
-        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+        "The thread %s ends because of an uncaught exception", exception.thread.name if exception.thread else "-",
+        exc_info=(exception.exc_type, exception.exc_value or exception.exc_type(), exception.exc_traceback),
     )  # fmt: skip
 
 
-def _log_unraisable(stray: Any) -> None:
+def _log_unraisable(exception: Any) -> None:
     logging.getLogger(__name__).error(
-        "%s %r", stray.err_msg or "Exception ignored in", type(stray.object),
-        exc_info=(stray.exc_type, stray.exc_value or stray.exc_type(), stray.exc_traceback),
+        "%s %r", exception.err_msg or "Exception ignored in", type(exception.object),
+        exc_info=(exception.exc_type, exception.exc_value or exception.exc_type(), exception.exc_traceback),
     )  # fmt: skip
 
 
-def _text(value: object) -> str:
+def _safe_str(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - whatever an object does when it is written must not cost the line
+    except Exception:  # noqa: BLE001 - a failing __str__ must not suppress the line
         return f"<{type(value).__name__}>"
 
 
-def _details(record: logging.LogRecord) -> str:
-    """The traceback of a record, its own or one that was relayed; empty where it has none."""
+def _traceback(record: logging.LogRecord) -> str:
+    """Return the traceback of a record, its own or a relayed one; empty if it has none."""
     parts = [getattr(record, "details", "")]
     if record.exc_info and record.exc_info[0] is not None:
         parts.append("".join(traceback.format_exception(*record.exc_info)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diarist.audio import DecodeLimits, decode
-from diarist.audio.channels import DownMix, distinct, same_content
+from diarist.audio.channels import DownMix, drop_duplicate_channels, is_duplicate
 from diarist.audio.samples import SampleBuffer
 from diarist.types import Audio
 from support.audio_files import encode, loudest_hertz, pcm, rms, tone, tones, wav, write
@@ -29,7 +29,7 @@ def test_the_mix_is_the_mean():
 def test_the_loudest_channel_is_taken_where_the_mean_cancels(gain, cancels):
     down_mix = DownMix()
     mixed = down_mix.mix(np.stack([VOICE, np.float32(gain) * VOICE], axis=1))
-    assert bool(down_mix.cancelled_samples) is cancels
+    assert bool(down_mix.canceled_samples) is cancels
     assert rms(mixed) == pytest.approx(rms(VOICE) * (1.0 if cancels else (1 + gain) / 2), rel=1e-3)
 
 
@@ -43,7 +43,7 @@ def test_inverted_twins_do_not_take_turns():
 def test_silence_is_no_cancellation():
     down_mix = DownMix()
     assert not down_mix.mix(np.zeros((100, 2), dtype=np.float32)).any()
-    assert down_mix.cancelled_samples == 0
+    assert down_mix.canceled_samples == 0
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "libmp3lame"])
@@ -82,27 +82,27 @@ def test_dual_mono_is_one_channel(tmp_path, codec):
 
 def test_the_same_at_another_level_is_the_same_and_the_louder_is_kept():
     quiet = np.float32(0.25) * VOICE
-    assert same_content(Audio(VOICE), Audio(quiet))
-    assert same_content(Audio(quiet), Audio(VOICE))
-    assert same_content(Audio(VOICE), Audio(-VOICE))
+    assert is_duplicate(Audio(VOICE), Audio(quiet))
+    assert is_duplicate(Audio(quiet), Audio(VOICE))
+    assert is_duplicate(Audio(VOICE), Audio(-VOICE))
     channels = [Audio(quiet), Audio(VOICE), Audio(-quiet)]
-    assert distinct(channels) == (channels[1],)
+    assert drop_duplicate_channels(channels) == (channels[1],)
 
 
 def test_a_word_beside_the_crosstalk_makes_another_channel():
     crosstalk = np.float32(0.1) * VOICE
     crosstalk[20_000:23_000] += np.float32(0.05) * OTHER[20_000:23_000]
-    assert not same_content(Audio(VOICE), Audio(crosstalk))
-    assert not same_content(Audio(crosstalk), Audio(VOICE))
+    assert not is_duplicate(Audio(VOICE), Audio(crosstalk))
+    assert not is_duplicate(Audio(crosstalk), Audio(VOICE))
 
 
 def test_silence_repeats_silence_alone():
     nothing = np.zeros_like(VOICE)
-    assert same_content(Audio(nothing), Audio(nothing))
-    assert not same_content(Audio(VOICE), Audio(nothing))
-    assert not same_content(Audio(nothing), Audio(VOICE))
-    assert not same_content(Audio(VOICE), Audio(VOICE[:-1]))
-    assert not same_content(Audio(VOICE), Audio(OTHER))
+    assert is_duplicate(Audio(nothing), Audio(nothing))
+    assert not is_duplicate(Audio(VOICE), Audio(nothing))
+    assert not is_duplicate(Audio(nothing), Audio(VOICE))
+    assert not is_duplicate(Audio(VOICE), Audio(VOICE[:-1]))
+    assert not is_duplicate(Audio(VOICE), Audio(OTHER))
 
 
 def test_the_buffer_keeps_what_it_is_given():

@@ -10,8 +10,8 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode
 from diarist.audio.decoder_process import Report
-from diarist.audio.decoder_program import Clock
-from diarist.audio.decoding import judge
+from diarist.audio.decoder_program import Timeline
+from diarist.audio.decoding import check_complete
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio
 from support.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
@@ -147,64 +147,66 @@ def test_a_gap_in_the_time_stamps_becomes_silence(tmp_path):
 
 
 def test_time_stamps_that_make_no_sense_move_nothing():
-    clock = Clock(0.0, 60.0, kept=True)
-    stamps = [0.0, 1.0, 2.1, -900.0, -899.0, 1e9, 1e9 + 1]
-    assert [clock_step(clock, stamp) for stamp in stamps] == [0.0] * 7
+    clock = Timeline(0.0, 60.0, timestamped=True)
+    timestamps = [0.0, 1.0, 2.1, -900.0, -899.0, 1e9, 1e9 + 1]
+    assert [clock_step(clock, timestamp) for timestamp in timestamps] == [0.0] * 7
     assert clock_step(clock, 1e9 + 2 + 30) == pytest.approx(30.0)
-    unknown = Clock(None, None, kept=True)
+    unknown = Timeline(None, None, timestamped=True)
     assert clock_step(unknown, 5_000.0) == 0.0
     assert clock_step(unknown, 5_000.0 + 601 + 1) == 0.0
-    assert clock_step(Clock(0.0, 60.0, kept=False), 30.0) == 0.0
-    assert clock_step(Clock(0.0, 60.0, kept=True), None) == 0.0
+    assert clock_step(Timeline(0.0, 60.0, timestamped=False), 30.0) == 0.0
+    assert clock_step(Timeline(0.0, 60.0, timestamped=True), None) == 0.0
 
 
-def clock_step(clock, stamp):
-    gap = clock.gap(stamp)
+def clock_step(clock, timestamp):
+    gap = clock.gap(timestamp)
     clock.position += gap + 1.0
     return gap
 
 
-def report(**facts):
+def report(**fields):
     # fmt: off
-    plain = {"format": "wav", "stated": None, "stated_file": None, "position": 100.0, "last": 100.0, "cut": False,
-             "last_byte": 0, "packets": 100, "failed": 0, "good_bytes": 1_000, "bytes": None}
+    plain = {"format": "wav", "track_duration": None, "file_duration": None, "decoded_duration": 100.0,
+             "last_timestamp": 100.0, "truncated": False,
+             "last_packet_offset": 0, "packets": 100, "failed_packets": 0, "decoded_bytes": 1_000,
+             "expected_bytes": None}
     # fmt: on
-    return Report(**plain | facts)
+    return Report(**plain | fields)
 
 
-HEADER = Header("WAV", size_bytes=1_000, tag_bytes=0, counts_frames=False, promised_bytes=None)
+HEADER = Header("WAV", size_bytes=1_000, tag_bytes=0, states_length=False, stated_bytes=None)
 
 
 @pytest.mark.parametrize(
-    ("facts", "error"),
+    ("fields", "error"),
     [
-        ({"stated": 105.0}, None),
-        ({"stated": 106.0}, CorruptAudio),
-        ({"stated": 90.0}, None),
-        ({"position": 0.5, "stated": 1.4}, None),
-        ({"stated_file": 300.0, "last": 299.0}, None),
-        ({"stated_file": 300.0, "last": 100.0}, CorruptAudio),
-        ({"failed": 10}, None),
-        ({"failed": 11}, CorruptAudio),
-        ({"failed": 1, "packets": 2}, None),
-        ({"bytes": 1_900}, None),
-        ({"bytes": 2_100}, CorruptAudio),
+        ({"track_duration": 105.0}, None),
+        ({"track_duration": 106.0}, CorruptAudio),
+        ({"track_duration": 90.0}, None),
+        ({"decoded_duration": 0.5, "track_duration": 1.4}, None),
+        ({"file_duration": 300.0, "last_timestamp": 299.0}, None),
+        ({"file_duration": 300.0, "last_timestamp": 100.0}, CorruptAudio),
+        ({"failed_packets": 10}, None),
+        ({"failed_packets": 11}, CorruptAudio),
+        ({"failed_packets": 1, "packets": 2}, None),
+        ({"expected_bytes": 1_900}, None),
+        ({"expected_bytes": 2_100}, CorruptAudio),
     ],
 )
-def test_what_counts_as_damage(facts, error):
+def test_what_counts_as_damage(fields, error):
     if error is None:
-        judge(report(**facts), HEADER, decoded=True)
+        check_complete(report(**fields), HEADER, decoded=True)
     else:
         with pytest.raises(error):
-            judge(report(**facts), HEADER, decoded=True)
+            check_complete(report(**fields), HEADER, decoded=True)
 
 
 def test_nothing_decoded_is_damage_or_emptiness():
     with pytest.raises(EmptyAudio):
-        judge(report(position=0.0), HEADER, decoded=False)
-    for facts in ({"failed": 1}, {"cut": True}, {"stated": 10.0}):
+        check_complete(report(decoded_duration=0.0), HEADER, decoded=False)
+    for fields in ({"failed_packets": 1}, {"truncated": True}, {"track_duration": 10.0}):
         with pytest.raises(CorruptAudio):
-            judge(report(position=0.0, last=0.0, **facts), HEADER, decoded=False)
+            check_complete(report(decoded_duration=0.0, last_timestamp=0.0, **fields), HEADER, decoded=False)
 
 
 BASES = [

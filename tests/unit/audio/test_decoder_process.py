@@ -132,7 +132,7 @@ def test_a_crash_is_an_error_and_nothing_more(play, recording):
 
 
 def test_an_error_of_the_program_is_logged_and_not_shown(play, recording, caplog):
-    play("real['main'].__globals__['read'] = None\nreal['main']()")
+    play("real['main'].__globals__['decode_recording'] = None\nreal['main']()")
     with pytest.raises(DecoderFailed) as caught:
         decode(recording, LIMITS)
     assert "NoneType" not in str(caught.value)
@@ -160,7 +160,7 @@ def test_answers_of_a_taken_over_process_are_not_believed(play, recording, progr
 
 def test_a_process_that_never_stops_talking_hits_the_limit(play, recording):
     play("while True: send(b'Z', 0, 16000)")
-    with pytest.raises(Exception, match="longer than the 600 s"):
+    with pytest.raises(Exception, match="longer than the limit of 600 s"):
         decode(recording, LIMITS)
 
 
@@ -176,7 +176,7 @@ def test_memory_is_limited_and_its_lack_is_told(tmp_path):
 
 
 def test_a_small_file_that_asks_for_gigabytes_is_damaged(play, recording):
-    play("real['main'].__globals__['read'] = lambda *_: bytearray(2**31)\nreal['main']()")
+    play("real['main'].__globals__['decode_recording'] = lambda *_: bytearray(2**31)\nreal['main']()")
     with pytest.raises(CorruptAudio, match="more than 512 MB"):
         decode(recording, LIMITS)
 
@@ -185,7 +185,7 @@ def test_the_process_has_limits_and_no_environment(play, recording, monkeypatch)
     monkeypatch.setenv("DIARIST_SECRET", "hidden")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     play(
-        "real['bind'](request)\nreal['bind_memory'](request['memory_bytes'])\n"
+        "real['apply_limits'](request)\nreal['apply_memory_limit'](request['memory_bytes'])\n"
         "limits = {n: resource.getrlimit(getattr(resource, n))[0] for n in dir(resource) if n.startswith('RLIMIT_')}\n"
         "tell(json.dumps([dict(os.environ), limits, os.getpgrp() == os.getpid(), sys.argv,"
         " sorted(os.readlink('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd') if int(n) < 64 and"
@@ -210,7 +210,8 @@ def test_the_process_dies_with_its_parent(tmp_path, recording):
     script = tmp_path / "program.py"
     pid = tmp_path / "pid"
     script.write_text(
-        PRELUDE.format(real=REAL) + f"real['bind'](request)\nos.mkdir({str(pid)!r} + str(os.getpid()))\nsignal.pause()"
+        PRELUDE.format(real=REAL)
+        + f"real['apply_limits'](request)\nos.mkdir({str(pid)!r} + str(os.getpid()))\nsignal.pause()"
     )
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(script), str(recording)])
     try:

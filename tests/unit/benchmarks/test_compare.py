@@ -88,7 +88,7 @@ def test_words_of_another_go_to_the_speakers_of_the_turns():
     found = systems.answer(diarized, recognised, 4.0)
     assert [(word.text, word.speaker) for word in found.words] == [("hi", "a"), ("yes", "b")]
     assert found.took == 3.0
-    assert systems.answer(diarized, None, 4.0).stretches is None
+    assert systems.answer(diarized, None, 4.0).segments is None
 
 
 def test_words_in_a_row_are_joined_until_a_pause_or_another_speaker():

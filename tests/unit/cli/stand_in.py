@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 
 from diarist.cli import main
-from diarist.cli.progress_display import Reporter
+from diarist.cli.progress_display import ProgressReporter
 from diarist.cli.transcribe import Transcriber
 from diarist.errors import CorruptAudio, EngineUnavailable, InvalidOption, ModelUnavailable
 from diarist.settings import Settings
@@ -24,7 +24,7 @@ from diarist.types import Diarization, Progress, Span, Timing, TranscribeOptions
 
 
 class StandIn:
-    """Remembers what it was asked; ``prepare`` takes the place of the one that loads the engine."""
+    """Remembers what it was asked; ``load`` takes the place of the one that loads the engine."""
 
     def __init__(self, *, available: bool = True) -> None:
         self.available = available
@@ -33,7 +33,7 @@ class StandIn:
         self.settings: Settings | None = None
         self.asked: list[tuple[Path, TranscribeOptions]] = []
 
-    def prepare(self, settings: Settings, report: Reporter, offline: bool) -> Transcriber:
+    def load(self, settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:
         self.loads += 1
         self.offline = offline
         self.settings = settings
@@ -89,4 +89,4 @@ def transcript(*texts: str) -> Transcript:
 
 
 if __name__ == "__main__":
-    main(prog_name="diarist", obj=StandIn().prepare)
+    main(prog_name="diarist", obj=StandIn().load)

@@ -19,7 +19,7 @@ RTTM = "SPEAKER call 1 0 0.5 <NA> <NA> ann <NA> <NA>\n"
 
 def run(*args, engine=None):
     engine = engine or StandIn()
-    result = CliRunner().invoke(main, ["evaluate", *map(str, args)], obj=engine.prepare)
+    result = CliRunner().invoke(main, ["evaluate", *map(str, args)], obj=engine.load)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -113,15 +113,15 @@ def test_a_json_of_another_kind_is_named(folder, text):
     (made / "call.json").write_text(text)
     result = run(".", "--transcripts", "made")
     assert result.exit_code == 2
-    assert f"made{os.sep}call.json is not an answer of diarist's" in result.stderr
+    assert f"made{os.sep}call.json is not a JSON transcript of Diarist" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--service", "http://x", "--transcripts", "y"), "contradict"),
-        (("--transcripts", "y", "--engine", "nemo"), "for what is transcribed here"),
-        (("--transcripts", "y", "--known-speakers"), "cannot change transcripts"),
+        (("--service", "http://x", "--transcripts", "y"), "cannot be combined"),
+        (("--transcripts", "y", "--engine", "nemo"), "have no effect with --service or --transcripts"),
+        (("--transcripts", "y", "--known-speakers"), "has no effect with --transcripts"),
         (("--service", "localhost:5000"), "must be an address like"),
     ],
 )
@@ -138,7 +138,7 @@ def test_no_work_is_begun_without_references_or_recordings(folder):
     (folder / "call.rttm").write_text(RTTM)
     result = run(".", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
-    assert "put call.wav beside the reference" in result.stderr
+    assert "put call.wav into the folder of its reference" in result.stderr
 
 
 def test_a_service_that_is_not_there_is_said(folder):

@@ -87,7 +87,7 @@ def test_the_list_shows_all_but_the_secrets(data):
     assert token not in shown
     assert token[16:] not in shown
     head, web, revoked = shown.splitlines()
-    assert head.split() == ["ID", "NAME", "LIMIT", "MADE", "USED", "STATE"]
+    assert head.split() == ["ID", "NAME", "LIMIT", "CREATED", "USED", "STATE"]
     assert re.fullmatch(rf"{token[3:15]}  web +5  \S+Z  never +valid", web)
     assert re.search(r"a longer name +-  \S+Z  never +revoked \S+Z$", revoked)
     listed = json.loads(keys("list", "--json").stdout)["keys"]
@@ -113,11 +113,11 @@ def test_where_there_are_none_it_says_so(data):
 def test_revoking_by_name_and_by_id(data):
     first, second = (json.loads(keys("create", name, "--json").stdout) for name in ("web", "batch"))
     by_name = keys("revoke", "web")
-    assert by_name.stdout == f"The key 'web' ({first['id']}) is refused from now on.\n"
+    assert by_name.stdout == f"The key 'web' ({first['id']}) is revoked.\n"
     assert by_name.stderr == ""
     assert check(data, first["key"]) is None
     assert check(data, second["key"])
-    assert "last one" in keys("revoke", second["id"]).stderr
+    assert "last valid key" in keys("revoke", second["id"]).stderr
     assert check(data, second["key"]) is None
     assert keys("revoke", "web").exit_code == 0, "again is no fault"
 

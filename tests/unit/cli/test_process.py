@@ -40,7 +40,7 @@ def wait_for(condition, what, seconds=30):
 def test_help_lists_the_commands_with_a_line_each():
     result = run(*REAL, "--help")
     assert result.returncode == 0
-    for line in ("transcribe  Say who", "serve       Start", "models      List"):
+    for line in ("transcribe  Transcribe recordings", "serve       Start", "models      List"):
         assert line in result.stdout.decode()
 
 
@@ -123,7 +123,7 @@ def test_letters_arrive_whatever_the_locale(folder):
 
 @pytest.mark.parametrize(
     ("number", "code", "says"),
-    [(signal.SIGINT, 130, b"diarist: stopped\n"), (signal.SIGTERM, 143, b""), (signal.SIGHUP, 129, b"")],
+    [(signal.SIGINT, 130, b"diarist: interrupted\n"), (signal.SIGTERM, 143, b""), (signal.SIGHUP, 129, b"")],
 )
 def test_a_signal_ends_it_and_leaves_nothing_half_done(folder, number, code, says):
     spool = folder / "spool"
@@ -183,7 +183,7 @@ def test_a_terminal_gets_a_bar_and_standard_output_only_the_result(folder):
         shown = read_screen(screen, re.compile(rb"b\.wav.*diarizing.*50%.*0:00:0\d.*left"))
         assert b"a[red].wav: written to a[red].txt" in shown
         process.send_signal(signal.SIGINT)
-        assert b"diarist: stopped" in read_screen(screen)
+        assert b"diarist: interrupted" in read_screen(screen)
         assert process.wait(30) == 130
         assert process.stdout.read() == b""
     os.close(screen)

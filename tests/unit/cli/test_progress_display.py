@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from diarist.cli.progress_display import Bar, _bar
+from diarist.cli.progress_display import BarReporter, _progress_bar
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,9 @@ from diarist.cli.progress_display import Bar, _bar
     ],
 )
 def test_the_name_of_a_recording_leaves_room_for_the_times(name, shown):
-    progress = _bar()
+    progress = _progress_bar()
     screen = io.StringIO()
-    with Bar(progress).step(name) as report:
+    with BarReporter(progress).step(name) as report:
         report("segmentation", 0.25)
         Console(file=screen, width=80).print(progress.get_renderable())
     line = screen.getvalue().rstrip()

@@ -20,7 +20,7 @@ from unit.cli.stand_in import StandIn
 
 def run(*args, engine=None, stdin=None):
     engine = engine or StandIn()
-    result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.prepare, input=stdin)
+    result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.load, input=stdin)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -145,8 +145,8 @@ def test_serve_takes_the_same_choices(monkeypatch):
     ("args", "says"),
     [
         ((), "Missing argument 'FILE...'"),
-        (("absent.wav", "missing.wav"), "absent.wav: there is no such file; missing.wav: there is no such file"),
-        (("there",), "there is a folder: name the recordings in it"),
+        (("absent.wav", "missing.wav"), "absent.wav: no such file; missing.wav: no such file"),
+        (("there",), "there is a folder: give the recordings in it"),
         (("meeting.wav", "--format", "docx"), "must be one of json, txt, srt, vtt, rttm, not 'docx'"),
         (("meeting.wav", "--format", ""), "must be one of"),
         (("meeting.wav", "--words"), "--words needs --format json"),
@@ -160,8 +160,8 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
         (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
         (("-", "-", "-f", "json"), "would both be written to stdin.json"),
-        (("meeting.wav", "--output", "meeting.wav"), "--output meeting.wav cannot be a folder"),
-        (("meeting.wav", "--output", "taken"), "taken/meeting.txt: there already"),
+        (("meeting.wav", "--output", "meeting.wav"), "--output meeting.wav cannot be used as a folder"),
+        (("meeting.wav", "--output", "taken"), "taken/meeting.txt: already exists"),
         (("meeting.wav", "--output", "folders"), "folders/meeting.txt is a folder"),
         (("speech.txt", "--output", ".", "--force"), "speech.txt is a recording itself"),
         (("meeting.wav", "--frobnicate"), "No such option"),
@@ -201,7 +201,7 @@ def test_one_bad_recording_does_not_stop_the_others(folder):
     assert result.stdout == ""
     broken, fault = result.stderr.splitlines()
     assert broken == "diarist: a.wav: the recording ends\N{REPLACEMENT CHARACTER}after 2 of 9 s: copy it again"
-    assert fault == "diarist: b.wav: this is a fault in diarist (KeyError: 'lost'); -v shows where"
+    assert fault == "diarist: b.wav: this is a bug in diarist (KeyError: 'lost'); -v shows where"
     assert names(folder) == ["a.wav", "b.wav", "c.txt", "c.wav"]
 
 
@@ -218,7 +218,7 @@ def test_a_file_that_appears_while_the_work_runs_is_not_replaced(folder):
     recording(folder, "a.wav", f"occupy {folder / 'a.txt'}")
     result = run("a.wav", "-o", ".")
     assert result.exit_code == 1
-    assert "a.txt has appeared meanwhile" in result.stderr
+    assert "a.txt was created in the meantime" in result.stderr
     assert names(folder) == ["a.txt", "a.wav"]
 
 
@@ -248,7 +248,7 @@ def test_a_setting_that_cannot_be_used(folder, monkeypatch):
     engine = StandIn()
     result = run("meeting.wav", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
-    assert result.stderr.startswith("diarist: Settings cannot be used: MAX_DURATION_S: ")
+    assert result.stderr.startswith("diarist: Invalid settings: MAX_DURATION_S: ")
     assert result.stderr.count("\n") == 1
 
 

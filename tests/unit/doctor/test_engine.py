@@ -21,9 +21,11 @@ def test_a_second_of_sound_is_decoded(settings):
 
 
 def test_a_decoder_that_may_not_use_memory_is_an_error(settings):
-    from diarist.doctor.findings import run
+    from diarist.doctor.findings import run_concurrently
 
-    ((_, found),) = run({"decoder": engine.check_decoder}, settings.model_copy(update={"decode_timeout_s": 0.0}))
+    ((_, found),) = run_concurrently(
+        {"decoder": engine.check_decoder}, settings.model_copy(update={"decode_timeout_s": 0.0})
+    )
     assert found.level == "error"
     assert "DECODE_TIMEOUT_S" in found.message
 

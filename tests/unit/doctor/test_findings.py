@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from diarist.doctor.findings import Finding, ok, run
+from diarist.doctor.findings import Finding, ok, run_concurrently
 from diarist.errors import StoreUnavailable
 from diarist.settings import Settings
 
@@ -30,7 +30,7 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(settings):
         "three": raising(ZeroDivisionError("by nothing")),
         "four": lambda settings: ok("fine too"),
     }
-    found = dict(run(checks, settings))
+    found = dict(run_concurrently(checks, settings))
     assert list(found) == list(checks)
     assert found["one"] == Finding("ok", "fine")
     assert found["two"] == Finding("error", "Do this.")
@@ -47,7 +47,7 @@ def test_a_check_that_hangs_is_left_behind(settings):
         return ok("late")
 
     try:
-        found = dict(run({"slow": hang, "quick": lambda settings: ok("fine")}, settings, limit_s=0.2))
+        found = dict(run_concurrently({"slow": hang, "quick": lambda settings: ok("fine")}, settings, limit_s=0.2))
     finally:
         over.set()
     assert found["slow"].level == "error"
@@ -65,4 +65,4 @@ def test_checks_do_not_wait_for_each_other(settings):
         meet.wait()
         return ok("met")
 
-    assert [finding.message for _, finding in run({"a": check, "b": check}, settings)] == ["met", "met"]
+    assert [finding.message for _, finding in run_concurrently({"a": check, "b": check}, settings)] == ["met", "met"]

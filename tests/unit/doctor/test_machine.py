@@ -45,7 +45,7 @@ def test_a_package_that_is_missing_or_too_old_is_named(make, monkeypatch):
     found = machine.check_packages(make(queue_url="redis://localhost"))
     assert found.level == "error"
     assert "redis is not installed" in found.message
-    assert "flask is 0.1, not " in found.message
+    assert "flask is version 0.1, not " in found.message
     assert "pip install 'diarist[distributed]'" in found.message
     assert "redis" not in machine.check_packages(make()).message, "nobody needs it there"
 
@@ -67,7 +67,7 @@ def test_more_threads_than_cores_is_a_warning(make):
 def test_folders_that_are_not_there_yet_are_not_made(make, tmp_path):
     for check in (machine.check_data_dir, machine.check_temp_dir, machine.check_log_file, machine.check_model_dir):
         found = check(make())
-        assert (found.level, "will be made" in found.message) == ("ok", True), found
+        assert (found.level, "will be created" in found.message) == ("ok", True), found
     assert list(tmp_path.iterdir()) == []
 
 

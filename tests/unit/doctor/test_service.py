@@ -60,7 +60,7 @@ def serving(answer: bytes, status: int = 200):
         ({}, "ok", f"Diarist {__version__}"),
         ({"status": "loading"}, "warning", "wait until the models are loaded"),
         ({"status": "error", "errors": ["Do this."]}, "error", "Do this."),
-        ({"version": "0.0.1"}, "warning", "Start it again"),
+        ({"version": "0.0.1"}, "warning", "Restart the service"),
     ],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
@@ -78,7 +78,7 @@ def test_something_else_that_listens_is_told_of(make, answer, status):
     with serving(answer, status) as port:
         found = service.check_service(make(flask_port=port))
     assert found.level == "warning"
-    assert "does not answer as Diarist does" in found.message
+    assert "does not respond like Diarist" in found.message
 
 
 def test_no_service_is_a_warning(make):
@@ -91,7 +91,7 @@ def test_no_service_is_a_warning(make):
 
 
 def test_a_service_that_does_not_answer_is_not_waited_for(make, monkeypatch):
-    monkeypatch.setattr(service, "NETWORK_S", 0.1)
+    monkeypatch.setattr(service, "NETWORK_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = service.check_service(make(flask_port=listener.getsockname()[1]))
     assert (found.level, "timed out" in found.message) == ("warning", True)

@@ -12,7 +12,7 @@ import redis
 
 from diarist.auth.keys import KeyStore
 from diarist.doctor import stores
-from diarist.doctor.findings import run
+from diarist.doctor.findings import run_concurrently
 from diarist.jobs.db import schema
 from diarist.jobs.db.database import FILE_NAME, open_database
 from diarist.settings import Settings
@@ -33,7 +33,7 @@ def free_port():
 
 
 def finding(check, settings):
-    ((_, found),) = run({"check": check}, settings)
+    ((_, found),) = run_concurrently({"check": check}, settings)
     return found
 
 
@@ -61,7 +61,7 @@ class TestSqlite:
             connection.execute("UPDATE schema_version SET version = 1")
             connection.commit()
         found = finding(stores.check_job_store, make())
-        assert (found.level, "brought up to date" in found.message) == ("ok", True)
+        assert (found.level, "upgraded" in found.message) == ("ok", True)
         assert finding(stores.check_keys, make()).level == "ok"
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("SELECT version FROM schema_version").fetchone() == (1,)
@@ -87,7 +87,7 @@ class TestSqlite:
         path.write_bytes(content)
         found = finding(stores.check_job_store, make())
         assert found.level == "error"
-        assert "start again" in found.message
+        assert "restart it" in found.message
 
     def test_something_else_in_its_place_is_an_error(self, make):
         make().data_dir.mkdir()
@@ -104,18 +104,18 @@ class TestPostgres:
         for check in (stores.check_job_store, stores.check_clock, stores.check_keys):
             assert finding(check, make(database_url=url)).level == "ok"
         assert "PostgreSQL" in finding(stores.check_job_store, make(database_url=url)).message
-        assert "will be made" in finding(stores.check_job_store, make(database_url=url)).message
-        with stores.kept(make(database_url=url)) as database:
+        assert "will be created" in finding(stores.check_job_store, make(database_url=url)).message
+        with stores.open_existing_job_store(make(database_url=url)) as database:
             assert database is None
 
     def test_one_that_is_kept_in(self, make, postgres_server):
         settings = make(database_url=postgres_server.fresh_database())
         keep(settings, lambda database: KeyStore(database).create("web"))
-        assert "will be made" not in finding(stores.check_job_store, settings).message
+        assert "will be created" not in finding(stores.check_job_store, settings).message
         assert finding(stores.check_keys, settings).message.startswith("1 valid")
 
     def test_a_slow_one_is_a_warning(self, make, postgres_server, monkeypatch):
-        monkeypatch.setattr(stores, "SLOW_S", 0.0)
+        monkeypatch.setattr(stores, "MAX_LATENCY_S", 0.0)
         found = finding(stores.check_job_store, make(database_url=postgres_server.fresh_database()))
         assert found.level == "warning"
 
@@ -163,7 +163,7 @@ class TestQueue:
                 wrong = finding(stores.check_queue, make(queue_url=with_user.replace("w-p", "w-wrong-p")))
             finally:
                 client.acl_deluser("narrow")
-        assert (found.level, "does not tell" in found.message) == ("warning", True)
+        assert (found.level, "does not reveal" in found.message) == ("warning", True)
         assert wrong.level == "error"
         assert "narrow-wrong-password" not in wrong.message
 
@@ -205,9 +205,9 @@ class TestKeys:
     @pytest.mark.parametrize(
         ("settings", "level", "words"),
         [
-            ({}, "ok", "this machine alone"),
-            ({"flask_host": "0.0.0.0"}, "warning", "not on FLASK_HOST 0.0.0.0"),
-            ({"api_key": "k" * 20}, "ok", "1 valid; the service listens on this machine alone"),
+            ({}, "ok", "only from this machine"),
+            ({"flask_host": "0.0.0.0"}, "warning", "instead of FLASK_HOST 0.0.0.0"),
+            ({"api_key": "k" * 20}, "ok", "1 valid; the service listens on the loopback address"),
             ({"api_key": "k" * 20, "flask_host": "::"}, "ok", "1 valid; the service listens on FLASK_HOST ::"),
             ({"api_key": "short"}, "error", "API_KEY has 5 characters"),
         ],
@@ -223,7 +223,7 @@ class TestKeys:
         assert (found.level, found.message) == ("ok", "2 valid; the service listens on FLASK_HOST 0.0.0.0")
         keep(make(), lambda database: [KeyStore(database).revoke(name) for name in ("web", "batch")])
         found = finding(stores.check_keys, make(flask_host="0.0.0.0"))
-        assert (found.level, "nobody is let in" in found.message) == ("warning", True)
+        assert (found.level, "every request is rejected" in found.message) == ("warning", True)
 
     def test_webhooks(self, make):
         assert finding(stores.check_webhooks, make()).level == "ok"

@@ -23,10 +23,10 @@ def test_what_lies_beside_a_recording_belongs_to_it(tmp_path):
     call, other = find(tmp_path)
     assert (call.name, call.recording, call.speakers) == ("call", tmp_path / "call.WAV", ("ann",))
     assert call.turns[0] == Turn(Span(0.5, 2), "ann")
-    assert call.stretches == (Segment(Span(0.5, 2), "ann", "Hello, Bob."),)
+    assert call.segments == (Segment(Span(0.5, 2), "ann", "Hello, Bob."),)
     assert call.words == (Segment(Span(0.5, 1), "ann", "Hello"),)
     assert call.scored == (Span(0, 30),)
-    assert (other.name, other.recording, other.stretches, other.words, other.scored) == ("other", None, None, (), ())
+    assert (other.name, other.recording, other.segments, other.words, other.scored) == ("other", None, None, (), ())
 
 
 def test_an_stm_alone_gives_turns_and_words(tmp_path):
@@ -36,8 +36,8 @@ def test_an_stm_alone_gives_turns_and_words(tmp_path):
     first, second = find(tmp_path)
     assert (first.name, first.recording) == ("a", tmp_path / "a.wav")
     assert first.turns == (Turn(Span(0.5, 2), "ann"), Turn(Span(1.5, 3), "bob"))
-    assert [each.text for each in first.stretches] == ["Hello, Bob.", "Hello."]
-    assert (second.name, second.stretches) == ("b", None)
+    assert [each.text for each in first.segments] == ["Hello, Bob.", "Hello."]
+    assert (second.name, second.segments) == ("b", None)
 
 
 def test_what_an_stm_leaves_out_is_no_text():
@@ -45,7 +45,7 @@ def test_what_an_stm_leaves_out_is_no_text():
         "a 1 inter_segment_gap 0 1 <o,,>\na 1 bob 5 6 later\na 1 ann 2 3\n"
         "a 1 ann 1 2 IGNORE_TIME_SEGMENT_IN_SCORING\na 1 ann 4 5 <unk> now\n"
     )
-    assert [stretch.text for stretch in parse_stm(text)] == ["now", "later"]
+    assert [segment.text for segment in parse_stm(text)] == ["now", "later"]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def configured(tmp_path, monkeypatch):
             root.removeHandler(handler)
             handler.close()
     root.setLevel(level)
-    for name in ("diarist", "nemo_logger", *logs._CHATTY, *logs._ALARMIST):
+    for name in ("diarist", "nemo_logger", *logs._VERBOSE_LOGGERS, *logs._WARNING_LOGGERS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
     sys.excepthook, sys.unraisablehook = sys.__excepthook__, hooks[0]
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(configured, tmp_path):
 
 def test_the_file_is_rotated(configured, tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "FILE_BYTES", 2_000)
-    monkeypatch.setattr(logs, "OLD_FILES", 2)
+    monkeypatch.setattr(logs, "BACKUP_FILES", 2)
     configured(log_file=tmp_path / "service.log")
     for number in range(200):
         logging.getLogger("diarist.test").info("line %d", number)
@@ -387,7 +387,7 @@ def test_a_workers_name_and_trace_come_with_its_lines(configured, ids, monkeypat
 
 def test_about_names_what_a_thread_is_about(configured, ids):
     console = configured()
-    with logs.about(job="errand"):
+    with logs.log_context(job="errand"):
         logging.getLogger("diarist.test").info("within")
     logging.getLogger("diarist.test").info("after")
     within, after = console.getvalue().splitlines()

@@ -34,7 +34,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def tracing_on(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Collector:
-    monkeypatch.setattr(tracing, "BATCH_S", 0.05)
+    monkeypatch.setattr(tracing, "EXPORT_INTERVAL_S", 0.05)
     tracing.configure(Settings(_env_file=None, traces="otlp", otlp_endpoint=collector.url), "test", "here")
     return collector
 
@@ -47,9 +47,9 @@ from diarist.observability import tracing
 from diarist.settings import Settings
 tracing.configure(Settings(_env_file=None), "api")
 with tracing.span("job", size=1) as span:
-    span.note(more=1)
+    span.set_attributes(more=1)
     span.fail("x")
-    assert tracing.current() is None
+    assert tracing.current_traceparent() is None
 tracing.record("late", 0.0, 1.0)
 assert not {"opentelemetry", "requests"} & sys.modules.keys()
 """
@@ -57,26 +57,26 @@ assert not {"opentelemetry", "requests"} & sys.modules.keys()
 
     def test_a_trace_that_comes_goes_on_in_the_log_and_to_whoever_is_next(self) -> None:
         with tracing.span("job", parent=TRACEPARENT), tracing.span("stage"):
-            assert tracing.current() == TRACEPARENT
+            assert tracing.current_traceparent() == TRACEPARENT
             assert logs.trace_id.get() == TRACE
-        assert tracing.current() is None
+        assert tracing.current_traceparent() is None
         assert logs.trace_id.get() is None
 
     def test_a_later_version_is_handed_on_as_what_is_known_of_it(self) -> None:
         with tracing.span("job", parent=f"cc-{TRACE}-{PARENT}-01-{'more' * 100}"):
-            assert tracing.current() == TRACEPARENT
+            assert tracing.current_traceparent() == TRACEPARENT
 
     def test_work_that_belongs_to_none_is_not_taken_for_part_of_a_trace(self) -> None:
         with tracing.span("job", parent=TRACEPARENT):
             with tracing.span("another", parent=None):
-                assert tracing.current() is None
+                assert tracing.current_traceparent() is None
                 assert logs.trace_id.get() is None
-            assert tracing.current() == TRACEPARENT
+            assert tracing.current_traceparent() == TRACEPARENT
 
     def test_what_is_raised_goes_through(self) -> None:
         with pytest.raises(NotAudio), tracing.span("job", parent=TRACEPARENT):
             raise NotAudio
-        assert tracing.current() is None
+        assert tracing.current_traceparent() is None
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_what_is_a_traceparent(text: str | None, known: bool) -> None:
 def test_spans_arrive_with_what_they_are(tracing_on: Collector) -> None:
     before = time.time()
     with tracing.span("http", kind="server", http_method="POST", http_route="/v1/jobs") as span:
-        assert logs.trace_id.get() == tracing.trace_id_of(tracing.current())
+        assert logs.trace_id.get() == tracing.trace_id_of(tracing.current_traceparent())
         with tracing.span("store", size=3):
             pass
-        span.note(http_status=202)
-    assert tracing.current() is None
+        span.set_attributes(http_status=202)
+    assert tracing.current_traceparent() is None
     seen = tracing_on.wait_for("http", "store")
     http, store = seen["http"], seen["store"]
     assert http.attributes == {
@@ -126,9 +126,9 @@ def test_spans_arrive_with_what_they_are(tracing_on: Collector) -> None:
 def test_another_piece_of_work_in_between_has_a_trace_of_its_own(tracing_on: Collector) -> None:
     with tracing.span("long"):
         with tracing.span("let through", parent=None):
-            tracing.here().fail("not_audio")
-        tracing.here().note(size=1)
-    tracing.here().fail("of no effect")
+            tracing.current_span().fail("not_audio")
+        tracing.current_span().set_attributes(size=1)
+    tracing.current_span().fail("of no effect")
     seen = tracing_on.wait_for("long", "let through")
     assert seen["long"].trace_id != seen["let through"].trace_id
     assert (seen["long"].failed, seen["long"].attributes) == (False, {"diarist.size": 1})
@@ -145,7 +145,7 @@ def test_a_second_trace_is_another(tracing_on: Collector) -> None:
 
 def test_a_trace_goes_on_in_another_process(tracing_on: Collector) -> None:
     with tracing.span("http", parent=TRACEPARENT):
-        kept = tracing.current()
+        kept = tracing.current_traceparent()
     program = """
 import sys
 from diarist.observability import tracing
@@ -172,7 +172,7 @@ def test_a_thread_goes_on_with_what_it_is_handed(tracing_on: Collector) -> None:
             pass
 
     with tracing.span("http"):
-        thread = threading.Thread(target=work, args=(tracing.current(),))
+        thread = threading.Thread(target=work, args=(tracing.current_traceparent(),))
         thread.start()
         thread.join()
     seen = tracing_on.wait_for("http", "webhook")
@@ -181,7 +181,7 @@ def test_a_thread_goes_on_with_what_it_is_handed(tracing_on: Collector) -> None:
 
 def test_who_asks_for_no_samples_gets_none(tracing_on: Collector) -> None:
     with tracing.span("unseen", parent=f"00-{TRACE}-{PARENT}-00"):
-        assert tracing.current().endswith("-00")
+        assert tracing.current_traceparent().endswith("-00")
         assert logs.trace_id.get() == TRACE
     with tracing.span("seen"):
         pass

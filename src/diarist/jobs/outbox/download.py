@@ -81,7 +81,7 @@ class DownloadHandler:
             return
         try:
             with (
-                logs.about(request=job.order.request_id, job=job.id),
+                logs.log_context(request=job.order.request_id, job=job.id),
                 tracing.span(STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
                 self._private_file() as path,
             ):

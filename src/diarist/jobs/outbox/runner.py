@@ -187,7 +187,7 @@ class OutboxRunner:
     def _handle(self, running: _RunningTask) -> None:
         task = running.task
         try:
-            with logs.about(job=task.job_id):
+            with logs.log_context(job=task.job_id):
                 self._attempt(running)
         except Exception as error:  # noqa: BLE001 - this is the top of the thread
             if isinstance(error, Cancelled) and (self._stopping or running.canceled.is_set()):

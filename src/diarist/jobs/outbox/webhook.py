@@ -70,7 +70,7 @@ class WebhookHandler:
             return
         body = payload(job)
         with (
-            logs.about(request=job.order.request_id, job=job.id),
+            logs.log_context(request=job.order.request_id, job=job.id),
             tracing.span(
                 "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts
             ) as span,
@@ -86,7 +86,7 @@ class WebhookHandler:
                 tls=self._tls,
             )
             if result.status:
-                span.note(http_status=result.status)
+                span.set_attributes(http_status=result.status)
             if not result.ok:
                 span.fail(str(result.status or "unreachable"))
             self._record(task, job, result, last=result.status == HTTPStatus.GONE)

@@ -55,7 +55,7 @@ class ChunkRunner:
         started_at = self._processed_at = time.monotonic()
         progress = self._preemption.progress_of(None)
         with (
-            logs.about(request=task.request_id, job=task.job_id),
+            logs.log_context(request=task.request_id, job=task.job_id),
             tracing.span("chunk", parent=task.traceparent, kind="consumer", job_id=task.job_id, stage=task.chunk.stage),
             context.heartbeat.hold_lease(lambda *_: context.chunks.renew(task, context.worker, lease_s)),
         ):

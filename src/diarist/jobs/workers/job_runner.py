@@ -54,7 +54,7 @@ class JobRunner:
         if job is None:
             return False
         with (
-            logs.about(request=job.order.request_id, job=job.id),
+            logs.log_context(request=job.order.request_id, job=job.id),
             tracing.span(
                 "job", parent=job.order.traceparent, kind="consumer",
                 job_id=job.id, queue=job.order.queue, attempt=job.attempts,
@@ -112,18 +112,18 @@ class JobRunner:
         interrupted = context.channel.shutdown.is_set() and not isinstance(error, InputError)
         if interrupted and self._write_outcome(lambda: context.store.requeue(job.id, context.worker)):
             logger.info("Job requeued: the worker is shutting down")
-            tracing.here().note(given_back=True)
+            tracing.current_span().set_attributes(given_back=True)
             return
         if isinstance(error, Cancelled) or not context.heartbeat.still_held():
             logger.info("Job stopped: it was canceled, deleted or taken over")
-            tracing.here().note(canceled=True)
+            tracing.current_span().set_attributes(canceled=True)
             return
         if isinstance(error, InputError):
             logger.info("Job refused: %s: %s", error.code, error)
         else:
             logger.error("Job failed at attempt %d", job.attempts, exc_info=error)
         job_error = to_job_error(error, job)
-        tracing.here().fail(job_error.code)
+        tracing.current_span().fail(job_error.code)
         if isinstance(error, InputError):
             self._write_outcome(lambda: context.store.fail(job.id, context.worker, job_error))
             return

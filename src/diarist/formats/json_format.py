@@ -25,10 +25,10 @@ class Extras:
     """What is known of the recording, and of the work on it."""
 
 
-TEXT_ALONE = Extras()
+NO_EXTRAS = Extras()
 
 
-def render(transcript: Transcript, extras: Extras = TEXT_ALONE) -> str:
+def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
     """A JSON object with one segment a line, not ASCII-escaped.
 
     Keys of a segment: ``speaker``, ``start_time`` and ``end_time`` (seconds, whole milliseconds) and ``text``; with
@@ -51,9 +51,9 @@ def _details(transcript: Transcript) -> dict[str, Value]:
     return {
         "duration": _time(transcript.duration),
         "language": transcript.language,
-        "language_probability": None if probability is None else _share(probability),
+        "language_probability": None if probability is None else _round_probability(probability),
         "speakers": transcript.speakers,
-        "speakers_confidence": None if counted is None else _share(counted),
+        "speakers_confidence": None if counted is None else _round_probability(counted),
         "engine": transcript.engine,
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
@@ -98,8 +98,8 @@ def _word(word: Word, text: str) -> Member:
         "text": text,
         "start_time": _time(word.span.start),
         "end_time": _time(word.span.end),
-        "confidence": _share(word.confidence),
-        "speaker_confidence": _share(word.speaker_confidence),
+        "confidence": _round_probability(word.confidence),
+        "speaker_confidence": _round_probability(word.speaker_confidence),
     }
 
 
@@ -107,6 +107,6 @@ def _time(time: Seconds) -> float:
     return milliseconds(time) / 1000
 
 
-def _share(value: float) -> float | None:
+def _round_probability(value: float) -> float | None:
     """Rounded to what such numbers are worth; null where a model gave none, since JSON knows no NaN."""
     return round(float(value), 3) if math.isfinite(value) else None
