@@ -116,11 +116,11 @@ def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) 
 
 
 def recognizer_of(settings: Settings) -> Recognizer:
-    return registry.RECOGNIZERS["nemo"](settings).part
+    return registry.load_recognizer("nemo", settings).part
 
 
 def diarizer_of(name: str, settings: Settings) -> Diarizer:
-    return registry.DIARIZERS[name](settings).part
+    return registry.load_diarizer(name, settings).part
 
 
 def quietly(_stage: str, _done: float) -> None:

@@ -20,25 +20,25 @@ from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
 
 
 def embedded(request: pytest.FixtureRequest) -> Diarizer:
-    from diarist.engines.registry import DIARIZERS
+    from diarist.engines.registry import load_diarizer
 
     request.getfixturevalue("model_store")
-    return DIARIZERS["embedded"](load_settings()).part
+    return load_diarizer("embedded", load_settings()).part
 
 
 def on_nemo(name: str) -> Callable[[pytest.FixtureRequest], Diarizer]:
     def load(request: pytest.FixtureRequest) -> Diarizer:
-        from diarist.engines.registry import DIARIZERS
+        from diarist.engines.registry import load_diarizer
 
-        return DIARIZERS[name](request.getfixturevalue("nemo_settings")).part
+        return load_diarizer(name, request.getfixturevalue("nemo_settings")).part
 
     return load
 
 
 def on_onnx(request: pytest.FixtureRequest) -> Diarizer:
-    from diarist.engines.registry import DIARIZERS
+    from diarist.engines.registry import load_diarizer
 
-    return DIARIZERS["onnx"](request.getfixturevalue("exported_settings")).part
+    return load_diarizer("onnx", request.getfixturevalue("exported_settings")).part
 
 
 @dataclass(frozen=True, slots=True)
