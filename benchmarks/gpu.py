@@ -25,7 +25,7 @@ import numpy as np
 from diarist.engines import registry
 from diarist.protocols import Diarizer, Recognizer
 from diarist.settings import Settings, load_settings
-from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
+from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints, Stage
 from support import nemo_configuration
 from support import random_nemo_models as architectures
 
@@ -123,7 +123,7 @@ def diarizer_of(name: str, settings: Settings) -> Diarizer:
     return registry.load_diarizer(name, settings).part
 
 
-def quietly(_stage: str, _done: float) -> None:
+def quietly(_stage: Stage, _done: float) -> None:
     """Progress that tells nobody."""
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from diarist.evaluation.reference import Reference
     from diarist.evaluation.scoring import Score
     from diarist.evaluation.segments import Answer
-    from diarist.types import Progress
+    from diarist.types import Progress, StatusProgress
 
-Answering: TypeAlias = "Callable[[Reference, Progress], Answer]"
+Answering: TypeAlias = "Callable[[Reference, StatusProgress], Answer]"
 """Where the answer for one recording comes from."""
 
 
@@ -148,7 +148,7 @@ def _heard(
     return answer_of(transcript, time.perf_counter() - started)
 
 
-def _served(address: str, language: str | None, known: bool, reference: Reference, progress: Progress) -> Answer:
+def _served(address: str, language: str | None, known: bool, reference: Reference, progress: StatusProgress) -> Answer:
     from diarist.evaluation.service_client import ask
 
     assert reference.recording is not None
@@ -159,7 +159,7 @@ def _served(address: str, language: str | None, known: bool, reference: Referenc
     return ask(address, reference.recording, fields)
 
 
-def _stored(folder: Path, reference: Reference, progress: Progress) -> Answer:
+def _stored(folder: Path, reference: Reference, progress: StatusProgress) -> Answer:
     from diarist.evaluation.hypotheses import from_files
 
     progress("reading", 0.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from diarist.types import Progress
+from diarist.types import StatusProgress
 
 if TYPE_CHECKING:
     import rich.progress
@@ -22,7 +22,7 @@ NAME_CHARS = 24
 class Reporter(Protocol):
     """Tells the user how the work goes, on standard error."""
 
-    def step(self, name: str) -> AbstractContextManager[Progress]:
+    def step(self, name: str) -> AbstractContextManager[StatusProgress]:
         """One recording, or the models: shown while the context lasts, as the progress that it gives is called."""
         ...
 
@@ -42,7 +42,7 @@ class Lines:
         self._verbose = verbose
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[StatusProgress]:
         stages: set[str] = set()
 
         def progress(stage: str, done: float) -> None:
@@ -67,7 +67,7 @@ class Bar:
         self._bar = bar
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[StatusProgress]:
         task = self._bar.add_task(_short(name), total=1.0, stage="")
         try:
             yield lambda stage, done: self._bar.update(task, completed=done, stage=stage)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
-from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript, Utterance
+from diarist.types import ModelInfo, StatusProgress, TranscribeOptions, Transcript, Utterance
 
 NoteModels: TypeAlias = Callable[[tuple[ModelInfo, ...]], None]
 """Called with the models and their states whenever one changes."""
@@ -29,7 +29,7 @@ class Work(Protocol):
         path: Path,
         engine: Engine,
         options: TranscribeOptions,
-        progress: Progress,
+        progress: StatusProgress,
         settings: Settings,
         finalized: OnFinal,
         scatter: Scatter | None,
