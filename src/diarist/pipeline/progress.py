@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from diarist.observability import tracing
-from diarist.types import Progress, Seconds, Stage, TimedStage, Timing
+from diarist.types import Progress, Stage, TimedStage, Timing
 
 ItemT = TypeVar("ItemT")
 
@@ -24,9 +24,6 @@ WEIGHTS: Mapping[Stage, float] = {
 
 Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
 """
-
-DETECTION_S: Seconds = 16.0
-"""Finding out the language takes as long as recognising this much speech."""
 
 
 class ProgressMeter:
