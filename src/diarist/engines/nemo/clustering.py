@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diarist.clustering import Labels, SpeakerBounds, in_order, k_means, normalise
+from diarist.clustering import Labels, SpeakerBounds, k_means, l2_normalize, renumber
 from diarist.engines.fusion import Floats
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo.device import Runtime
@@ -85,7 +85,7 @@ class NemoClusterer:
     def label(self, scales: Sequence[Scale], bounds: SpeakerBounds) -> Labels:
         """A voice for each window of the last scale, int64 (windows,), numbered as they first appear."""
         count = len(scales[-1].unit)
-        least, most = min(bounds.least, count), min(self._most(bounds), count)
+        least, most = min(bounds.min_speakers, count), min(self._most(bounds), count)
         if most == 1:
             return np.zeros(count, dtype=np.int64)
         mixed = interpolated(scales)
@@ -94,14 +94,16 @@ class NemoClusterer:
             found = len(np.unique(labels))
             if not least <= found <= most:
                 labels = self._group(scales, mixed, max(least, min(found, most)), most)
-        return in_order(split(labels, mixed, least))
+        return renumber(split(labels, mixed, least))
 
     def _most(self, bounds: SpeakerBounds) -> int:
-        if bounds.most is not None:
-            return bounds.most
-        if bounds.least <= self._config.max_num_speakers:
+        if bounds.max_speakers is not None:
+            return bounds.max_speakers
+        if bounds.min_speakers <= self._config.max_num_speakers:
             return self._config.max_num_speakers
-        return min(2 * bounds.least, MAX_SPEAKERS)  # the caller knows of more than the configuration reckons with
+        return min(
+            2 * bounds.min_speakers, MAX_SPEAKERS
+        )  # the caller knows of more than the configuration reckons with
 
     def _group(self, scales: Sequence[Scale], mixed: Floats, exactly: int | None, most: int) -> Labels:
         if len(mixed) <= self._windows:
@@ -146,7 +148,7 @@ class NemoClusterer:
         # What stands between the voices goes to the nearest.
         left = np.flatnonzero(found < 0)
         present = np.unique(voice)
-        centres = normalise(np.stack([mixed[found == k].mean(axis=0) for k in present]))
+        centres = l2_normalize(np.stack([mixed[found == k].mean(axis=0) for k in present]))
         found[left] = present[(mixed[left] @ centres.T).argmax(axis=1)]
         return found
 
@@ -203,7 +205,7 @@ def interpolated(scales: Sequence[Scale]) -> Floats:
     mixed = np.zeros_like(base.unit)
     for scale in scales:
         mixed += np.float32(scale.weight) * scale.unit[nearest(scale, base)]
-    return normalise(mixed)
+    return l2_normalize(mixed)
 
 
 def split(labels: Labels, unit: Floats, least: int) -> Labels:
