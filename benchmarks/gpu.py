@@ -25,7 +25,7 @@ import numpy as np
 from diarist.engines import registry
 from diarist.protocols import Diarizer, Recognizer
 from diarist.settings import Settings, load_settings
-from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
+from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints, Stage
 from support import nemo_configuration
 from support import random_nemo_models as architectures
 
@@ -116,14 +116,14 @@ def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) 
 
 
 def recognizer_of(settings: Settings) -> Recognizer:
-    return registry.RECOGNIZERS["nemo"](settings).part
+    return registry.load_recognizer("nemo", settings).part
 
 
 def diarizer_of(name: str, settings: Settings) -> Diarizer:
-    return registry.DIARIZERS[name](settings).part
+    return registry.load_diarizer(name, settings).part
 
 
-def quietly(_stage: str, _done: float) -> None:
+def quietly(_stage: Stage, _done: float) -> None:
     """Progress that tells nobody."""
 
 

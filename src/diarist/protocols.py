@@ -58,6 +58,9 @@ class LanguageDetector(Protocol):
         ...
 
 
+LANGUAGE_DETECTION_COST_S: Seconds = 16.0
+"""Detecting the language takes as long as recognizing this much speech."""
+
 RECOGNITION_REACH: Seconds = 1.0
 """What a recogniser may hear around the speech that it is given."""
 

@@ -25,8 +25,18 @@ Samples: TypeAlias = NDArray[np.float32]
 SAMPLE_RATE = 16_000
 """Samples per second of everything behind the decoder."""
 
-Progress: TypeAlias = Callable[[str, float], None]
+Stage: TypeAlias = Literal["decode", "segmentation", "embedding", "clustering", "recognition", "attribution"]
+"""The stages that report progress, in the order in which they run."""
+
+TimedStage: TypeAlias = Literal["decode", "diarization", "recognition", "attribution"]
+"""The stages whose duration is measured. ``diarization`` covers ``segmentation``, ``embedding`` and ``clustering``,
+since not every diarizer has all three."""
+
+Progress: TypeAlias = Callable[[Stage, float], None]
 """Called as ``progress(stage, done)`` with ``done`` in 0..1 of that stage; raises ``Cancelled`` to stop the work."""
+
+StatusProgress: TypeAlias = Callable[[str, float], None]
+"""A ``Progress`` that also accepts states outside the pipeline, such as ``download`` or ``loading``."""
 
 ChannelMode: TypeAlias = Literal["mix", "separate"]
 
@@ -261,7 +271,7 @@ class Utterance:
 class Timing:
     """How long one stage took."""
 
-    stage: str
+    stage: TimedStage
     seconds: Seconds
 
 

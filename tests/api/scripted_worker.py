@@ -23,8 +23,8 @@ from diarist.settings import Settings
 from diarist.types import (
     Diarization,
     ModelInfo,
-    Progress,
     Span,
+    StatusProgress,
     Timing,
     TranscribeOptions,
     Transcript,
@@ -58,7 +58,7 @@ def transcribe(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
-    progress: Progress,
+    progress: StatusProgress,
     settings: Settings,
     finalized: OnFinal,
     scatter: Scatter | None,

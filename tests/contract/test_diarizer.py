@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,29 +17,29 @@ from diarist.engines.chunk_processing import chunk_of, perform
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Diarizer, DistributedDiarizer, Engine
 from diarist.settings import load_settings
-from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Turn
+from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Stage, Turn
 
 
 def embedded(request: pytest.FixtureRequest) -> Diarizer:
-    from diarist.engines.registry import DIARIZERS
+    from diarist.engines.registry import load_diarizer
 
     request.getfixturevalue("model_store")
-    return DIARIZERS["embedded"](load_settings()).part
+    return load_diarizer("embedded", load_settings()).part
 
 
 def on_nemo(name: str) -> Callable[[pytest.FixtureRequest], Diarizer]:
     def load(request: pytest.FixtureRequest) -> Diarizer:
-        from diarist.engines.registry import DIARIZERS
+        from diarist.engines.registry import load_diarizer
 
-        return DIARIZERS[name](request.getfixturevalue("nemo_settings")).part
+        return load_diarizer(name, request.getfixturevalue("nemo_settings")).part
 
     return load
 
 
 def on_onnx(request: pytest.FixtureRequest) -> Diarizer:
-    from diarist.engines.registry import DIARIZERS
+    from diarist.engines.registry import load_diarizer
 
-    return DIARIZERS["onnx"](request.getfixturevalue("exported_settings")).part
+    return load_diarizer("onnx", request.getfixturevalue("exported_settings")).part
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ def test_progress_never_falls_within_a_stage(diarizer, call):
     reports = defaultdict[str, list[float]](list)
     run(diarizer, call, lambda stage, done: reports[stage].append(done))
     assert reports
+    assert set(reports) <= set(get_args(Stage))
     for done in reports.values():
         assert done == sorted(done)
         assert 0 <= done[0] <= done[-1] <= 1

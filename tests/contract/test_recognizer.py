@@ -20,29 +20,29 @@ from support import recordings
 
 
 def whisper(request: pytest.FixtureRequest) -> Recognizer:
-    from diarist.engines.registry import RECOGNIZERS
+    from diarist.engines.registry import load_recognizer
 
     request.getfixturevalue("model_store")
-    return RECOGNIZERS["whisper"](load_settings()).part
+    return load_recognizer("whisper", load_settings()).part
 
 
 def on_nemo(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
     def load(request: pytest.FixtureRequest) -> Recognizer:
-        from diarist.engines.registry import RECOGNIZERS
+        from diarist.engines.registry import load_recognizer
 
         path = request.getfixturevalue("nemo_models")[model]
         settings = request.getfixturevalue("nemo_settings")
-        return RECOGNIZERS["nemo"](settings.model_copy(update={"nemo_asr_model": str(path)})).part
+        return load_recognizer("nemo", settings.model_copy(update={"nemo_asr_model": str(path)})).part
 
     return load
 
 
 def on_onnx(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
     def load(request: pytest.FixtureRequest) -> Recognizer:
-        from diarist.engines.registry import RECOGNIZERS
+        from diarist.engines.registry import load_recognizer
 
         settings = request.getfixturevalue("exported_settings")
-        return RECOGNIZERS["onnx"](settings.model_copy(update={"onnx_asr_model": model})).part
+        return load_recognizer("onnx", settings.model_copy(update={"onnx_asr_model": model})).part
 
     return load
 

@@ -21,8 +21,8 @@ from diarist.settings import Settings
 from diarist.types import (
     Diarization,
     ModelInfo,
-    Progress,
     Span,
+    StatusProgress,
     Timing,
     TranscribeOptions,
     Transcript,
@@ -43,7 +43,7 @@ def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
-    progress: Progress,
+    progress: StatusProgress,
     settings: Settings,
     finalized: OnFinal,
     scatter: Scatter | None,

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from diarist.audio import DecodeLimits, decode, decoding
-from diarist.clustering import normalise
+from diarist.clustering import l2_normalize
 from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
 from diarist.engines.embedded.segmentation import FIELD_SAMPLES, FRAME_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
@@ -98,11 +98,11 @@ class Repeated:
     def embed(self, audio, windows, progress):
         worker_slots = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
         spans = [Span(start, start + duration) for start, duration in dict.fromkeys(worker_slots)]
-        heard = normalise(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
+        heard = l2_normalize(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
         known = dict(zip(dict.fromkeys(worker_slots), heard, strict=True))
         alike = np.stack([known[write_frames] for write_frames in worker_slots])  # (windows, voices)
         who, share = alike.argmax(axis=1), alike.max(axis=1, keepdims=True)
-        rest = normalise(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
+        rest = l2_normalize(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
         return share * self._voices[who] + np.sqrt(1 - share**2) * rest
 
 

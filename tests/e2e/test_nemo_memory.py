@@ -16,7 +16,7 @@ LIMIT_BYTES = 3_000_000_000
 PROGRAM = """
 import resource, sys
 import soundfile, numpy as np
-from diarist.engines.registry import DIARIZERS, RECOGNIZERS
+from diarist.engines.registry import load_diarizer, load_recognizer
 from diarist.settings import load_settings
 from diarist.types import Audio, Span, SpeakerHints
 
@@ -26,10 +26,10 @@ assert audio.duration > 1_799
 speech = [Span(float(at), float(at) + 9.5) for at in range(0, 1_790, 10)]
 quiet = lambda stage, done: None
 for model in sys.argv[2:]:
-    recognizer = RECOGNIZERS["nemo"](load_settings(nemo_asr_model=model)).part
+    recognizer = load_recognizer("nemo", load_settings(nemo_asr_model=model)).part
     print(len(recognizer.recognize(audio, speech, None, quiet).words), end=" ")
 for name in ("sortformer", "clustering"):
-    diarizer = DIARIZERS[name](load_settings()).part
+    diarizer = load_diarizer(name, load_settings()).part
     found = diarizer.diarize(audio, SpeakerHints(num_speakers=2), quiet)
     print(max(turn.span.end for turn in found.turns), end=" ")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))

@@ -88,7 +88,7 @@ TRANSCRIPT = Transcript(
     language="de",
     language_probability=0.98,
     engine="test",
-    timings=(Timing("decode", 0.1), Timing("diarize", 1 / 7)),
+    timings=(Timing("decode", 0.1), Timing("diarization", 1 / 7)),
 )  # fmt: skip
 
 

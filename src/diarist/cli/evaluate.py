@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from diarist.evaluation.hypotheses import Hypothesis
     from diarist.evaluation.reference import Reference
     from diarist.evaluation.scoring import Score
-    from diarist.types import Progress
+    from diarist.types import StatusProgress
 
-HypothesisSource: TypeAlias = "Callable[[Reference, Progress], Hypothesis]"
+HypothesisSource: TypeAlias = "Callable[[Reference, StatusProgress], Hypothesis]"
 """Returns the hypothesis for one reference."""
 
 
@@ -143,7 +143,7 @@ def _load_transcriber(
 
 
 def _transcribe_here(
-    transcriber: Transcriber, language: str | None, known: bool, reference: Reference, progress: Progress
+    transcriber: Transcriber, language: str | None, known: bool, reference: Reference, progress: StatusProgress
 ) -> Hypothesis:
     from diarist.evaluation.hypotheses import from_transcript
     from diarist.types import SpeakerHints, TranscribeOptions
@@ -156,7 +156,7 @@ def _transcribe_here(
 
 
 def _ask_service(
-    address: str, language: str | None, known: bool, reference: Reference, progress: Progress
+    address: str, language: str | None, known: bool, reference: Reference, progress: StatusProgress
 ) -> Hypothesis:
     from diarist.evaluation.service_client import ask
 
@@ -168,7 +168,7 @@ def _ask_service(
     return ask(address, reference.recording, fields)
 
 
-def _read_transcripts(folder: Path, reference: Reference, progress: Progress) -> Hypothesis:
+def _read_transcripts(folder: Path, reference: Reference, progress: StatusProgress) -> Hypothesis:
     from diarist.evaluation.hypotheses import from_files
 
     progress("reading", 0.0)

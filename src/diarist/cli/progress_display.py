@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, lines with ``--verbose``, otherwise errors only."""
+"""StatusProgress on standard error: a bar on a terminal, lines with ``--verbose``, otherwise errors only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from diarist.types import Progress
+from diarist.types import StatusProgress
 
 if TYPE_CHECKING:
     import rich.progress
@@ -22,7 +22,7 @@ NAME_CHARS = 24
 class ProgressReporter(Protocol):
     """Reports progress to the user on standard error."""
 
-    def step(self, name: str) -> AbstractContextManager[Progress]:
+    def step(self, name: str) -> AbstractContextManager[StatusProgress]:
         """Show the progress of one recording or model; the context yields the function that updates it."""
         ...
 
@@ -42,7 +42,7 @@ class LineReporter:
         self._verbose = verbose
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[StatusProgress]:
         stages: set[str] = set()
 
         def progress(stage: str, done: float) -> None:
@@ -67,7 +67,7 @@ class BarReporter:
         self._progress_bar = bar
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Progress]:
+    def step(self, name: str) -> Iterator[StatusProgress]:
         task = self._progress_bar.add_task(_shortened(name), total=1.0, stage="")
         try:
             yield lambda stage, done: self._progress_bar.update(task, completed=done, stage=stage)

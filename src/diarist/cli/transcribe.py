@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
-    from diarist.types import Progress, TranscribeOptions, Transcript
+    from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
 """Transcribes one recording; the progress function receives the progress of the whole recording."""
@@ -137,7 +137,7 @@ def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool
     return lambda path, options, progress: run_pipeline(path, engine, options, progress, limits)
 
 
-def _fetching(progress: Progress, _: str, done_bytes: int, total_bytes: int) -> None:
+def _fetching(progress: StatusProgress, _: str, done_bytes: int, total_bytes: int) -> None:
     progress("fetching", done_bytes / total_bytes if total_bytes else 0.0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import normalise
+from diarist.clustering import l2_normalize
 from diarist.types import Diarization, Seconds, Span, SpeakerActivity, Turn, relabel
 
 Floats = NDArray[np.float32]
@@ -86,7 +86,7 @@ def voice_evidence(grid: Grid, frames: int, windows: Sequence[Window], similarit
 def centroids(unit: Floats, labels: NDArray[np.int64], weights: Floats) -> Floats:
     """The mean voice of each label, unit rows (voices, values); ``weights`` (windows,) counts longer windows more."""
     voices = int(labels.max()) + 1
-    return normalise(np.stack([(unit[labels == k] * weights[labels == k, None]).sum(axis=0) for k in range(voices)]))
+    return l2_normalize(np.stack([(unit[labels == k] * weights[labels == k, None]).sum(axis=0) for k in range(voices)]))
 
 
 def median_smooth(values: Floats, frames: int) -> Floats:

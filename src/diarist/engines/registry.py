@@ -1,109 +1,76 @@
-"""What there is to choose from, by name. A new diarizer or recogniser is one row here.
+"""The diarizers and recognizers by the name that the settings use. Adding one takes a row in these tables.
 
-A diarizer and a recogniser make an engine, whichever they are: ``ENGINE`` says which two are meant, ``DIARIZER`` and
-``RECOGNIZER`` replace either.
+Any diarizer can be combined with any recognizer: ``ENGINE`` selects a default pair, and ``DIARIZER`` and
+``RECOGNIZER`` override either of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
 from diarist.errors import EngineUnavailable
 from diarist.protocols import Diarizer, Engine, Loaded, Recognizer
 from diarist.settings import Settings
 
-T = TypeVar("T")
-
 NEMO_LIBRARIES = ("torch", "nemo", "omegaconf", "lightning", "sentencepiece")
 
-
-def _embedded_diarizer(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.embedded import load_diarizer
-
-    return load_diarizer(settings)
-
-
-def _onnx_diarizer(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.onnx.diarizer import load
-
-    return load(settings)
-
-
-def _clustering(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.nemo.clustering import load
-
-    return load(settings)
-
-
-def _sortformer(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.nemo.sortformer import load
-
-    return load(settings)
-
-
-def _auto(settings: Settings) -> Loaded[Diarizer]:
-    from diarist.engines.nemo.auto_diarizer import load
-
-    return load(settings)
-
-
-def _whisper(settings: Settings) -> Loaded[Recognizer]:
-    from diarist.engines.embedded import load_recognizer
-
-    return load_recognizer(settings)
-
-
-def _onnx_recognizer(settings: Settings) -> Loaded[Recognizer]:
-    from diarist.engines.onnx.recognizer import load
-
-    return load(settings)
-
-
-def _nemo_recognizer(settings: Settings) -> Loaded[Recognizer]:
-    from diarist.engines.nemo.recognizer import load
-
-    return load(settings)
-
-
-DIARIZERS: Mapping[str, Callable[[Settings], Loaded[Diarizer]]] = {
-    "embedded": _embedded_diarizer,
-    "clustering": _clustering,
-    "sortformer": _sortformer,
-    "auto": _auto,
-    "onnx": _onnx_diarizer,
+DIARIZERS: Mapping[str, str] = {
+    "embedded": "diarist.engines.embedded:load_diarizer",
+    "clustering": "diarist.engines.nemo.clustering:load",
+    "sortformer": "diarist.engines.nemo.sortformer:load",
+    "auto": "diarist.engines.nemo.auto_diarizer:load",
+    "onnx": "diarist.engines.onnx.diarizer:load",
 }
-RECOGNIZERS: Mapping[str, Callable[[Settings], Loaded[Recognizer]]] = {
-    "whisper": _whisper,
-    "nemo": _nemo_recognizer,
-    "onnx": _onnx_recognizer,
+"""Import paths (``module:function``) of functions that take ``Settings`` and return ``Loaded[Diarizer]``.
+
+A module is imported when its diarizer is chosen, because it imports large libraries.
+"""
+
+RECOGNIZERS: Mapping[str, str] = {
+    "whisper": "diarist.engines.embedded:load_recognizer",
+    "nemo": "diarist.engines.nemo.recognizer:load",
+    "onnx": "diarist.engines.onnx.recognizer:load",
 }
-"""Each imports its libraries when it is called, not before."""
+"""Import paths of functions that take ``Settings`` and return ``Loaded[Recognizer]``."""
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The configured engine, loaded from models that are there or that it fetches.
+    """Load the configured engine. Models that are missing are downloaded where the settings allow it.
 
     Raises:
-        ModelError: a model is missing, damaged, or not what it is taken for.
-        ConfigurationError: a configuration file cannot be used.
-        EngineUnavailable: its libraries cannot be used on this machine.
+        ModelError: A model is missing, damaged, or of the wrong kind.
+        ConfigurationError: A configuration file cannot be used.
+        EngineUnavailable: The engine's libraries cannot be used on this machine.
     """
-    diarizer = _load("diarizer", DIARIZERS, settings.diarizer_name, settings)
-    recognizer = _load("recognizer", RECOGNIZERS, settings.recognizer_name, settings)
+    diarizer = load_diarizer(settings.diarizer_name, settings)
+    recognizer = load_recognizer(settings.recognizer_name, settings)
     device = next((part.device for part in (diarizer, recognizer) if part.device != "cpu"), "cpu")
     models = tuple(dict.fromkeys((*diarizer.models, *recognizer.models)))
     return Engine(settings.engine, diarizer.part, recognizer.part, models, device)
 
 
-def _load(kind: str, loaders: Mapping[str, Callable[[Settings], T]], name: str, settings: Settings) -> T:
+def load_diarizer(name: str, settings: Settings) -> Loaded[Diarizer]:
+    """Load a diarizer of ``DIARIZERS``. Raises the same errors as ``load_engine``."""
+    diarizer: Loaded[Diarizer] = _load("diarizer", name, DIARIZERS[name], settings)
+    return diarizer
+
+
+def load_recognizer(name: str, settings: Settings) -> Loaded[Recognizer]:
+    """Load a recognizer of ``RECOGNIZERS``. Raises the same errors as ``load_engine``."""
+    recognizer: Loaded[Recognizer] = _load("recognizer", name, RECOGNIZERS[name], settings)
+    return recognizer
+
+
+def _load(kind: str, name: str, import_path: str, settings: Settings) -> Any:
     try:
-        return loaders[name](settings)
+        return pkgutil.resolve_name(import_path)(settings)
     except ImportError as error:
         advice = (
-            f"Install what NeMo needs, `pip install -e '.[nemo]'` (docs/nemo.md tells which PyTorch), or set"
-            f" {kind.upper()} to another one."
+            "Install the libraries that NeMo needs with `pip install -e '.[nemo]'` (docs/nemo.md says which PyTorch),"
+            f" or set {kind.upper()} to another one."
             if (error.name or "").partition(".")[0] in NEMO_LIBRARIES
-            else "Run `make setup`, or `pip install` Diarist again."
+            else "Run `make setup`, or install Diarist again with `pip install`."
         )
         raise EngineUnavailable(f"The {kind} {name} cannot be loaded: {error}. {advice}") from error

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
 from diarist.observability import tracing
-from diarist.types import Progress, Seconds, Timing
+from diarist.types import Progress, Stage, TimedStage, Timing
 
 ItemT = TypeVar("ItemT")
 
-WEIGHTS = {
+WEIGHTS: Mapping[Stage, float] = {
     "decode": 0.02,
     "segmentation": 0.22,
     "embedding": 0.16,
@@ -25,9 +25,6 @@ WEIGHTS = {
 Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
 """
 
-DETECTION_S: Seconds = 16.0
-"""Finding out the language takes as long as recognising this much speech."""
-
 
 class ProgressMeter:
     """Makes one fraction that never falls of the stages' own, and notes how long each took."""
@@ -37,7 +34,7 @@ class ProgressMeter:
         self._done = 0.0
         self._channel, self._channels = 0, 1
         self._weights = WEIGHTS
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[TimedStage, float] = {}
 
     def share(self, channel: int, channels: int) -> None:
         """The stages that follow are those of one of several channels."""
@@ -51,7 +48,7 @@ class ProgressMeter:
         """
         self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * share}
 
-    def note(self, stage: str, done: float) -> None:
+    def note(self, stage: Stage, done: float) -> None:
         """A stage is done to this part of it, 0..1."""
         names = list(self._weights)
         before = sum(self._weights[name] for name in names[: names.index(stage)])
@@ -62,7 +59,7 @@ class ProgressMeter:
         self._done = max(self._done, whole)
         self._progress(stage, self._done)
 
-    def part(self, stage: str, before: float, after: float) -> Progress:
+    def part(self, stage: Stage, before: float, after: float) -> Progress:
         """For a piece of a stage that is done to ``before`` when the piece begins, and to ``after`` at its end."""
         return lambda _, done: self.note(stage, before + (after - before) * min(max(done, 0.0), 1.0))
 
@@ -71,7 +68,7 @@ class ProgressMeter:
         self._progress("attribution", 1.0)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: TimedStage) -> Iterator[None]:
         """What is done within takes that stage's time."""
         started = time.perf_counter()
         try:
@@ -80,7 +77,7 @@ class ProgressMeter:
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
 
-    def each(self, stage: str, items: Iterator[ItemT]) -> Iterator[ItemT]:
+    def each(self, stage: TimedStage, items: Iterator[ItemT]) -> Iterator[ItemT]:
         """The same items; making them takes that stage's time, and what is done with them does not."""
         while True:
             with self.timed(stage):

@@ -16,9 +16,16 @@ from diarist.errors import InvalidOption
 from diarist.pipeline.attribution import Attribution, speech_of
 from diarist.pipeline.calibration import count_probability
 from diarist.pipeline.finalization import OnFinal, UtteranceFinalizer
-from diarist.pipeline.progress import DETECTION_S, ProgressMeter
+from diarist.pipeline.progress import ProgressMeter
 from diarist.pipeline.sections import Section, sections
-from diarist.protocols import DistributedDiarizer, Engine, LanguageDetector, Scatter, ScatterChunks
+from diarist.protocols import (
+    LANGUAGE_DETECTION_COST_S,
+    DistributedDiarizer,
+    Engine,
+    LanguageDetector,
+    Scatter,
+    ScatterChunks,
+)
 from diarist.types import (
     Audio,
     Diarization,
@@ -160,7 +167,7 @@ def _recognize(
     unknown = language is None and len(recognizer.languages) > 1
     costs = [section.spoken for section in read]
     if costs and unknown:
-        costs[0] += DETECTION_S
+        costs[0] += LANGUAGE_DETECTION_COST_S
     before = [0.0, *accumulate(costs)]
     total = before[-1] or 1.0
     meter.spoken(total / audio.duration)

@@ -44,8 +44,8 @@ class StandIn:
     def transcribe(self, path: Path, options: TranscribeOptions, progress: Progress) -> Transcript:
         command, _, argument = path.read_text(encoding="utf-8").partition(" ")
         self.asked.append((path, options))
-        progress("decoding", 0.1)
-        progress("diarizing", 0.5)
+        progress("decode", 0.1)
+        progress("segmentation", 0.5)
         match command:
             case "say":
                 return transcript(argument)

@@ -180,7 +180,7 @@ def test_a_terminal_gets_a_bar_and_standard_output_only_the_result(folder):
         (*STAND_IN, "transcribe", "a[red].wav", "b.wav"), stdout=subprocess.PIPE, stderr=terminal, env=environment
     ) as process:
         os.close(terminal)
-        shown = read_screen(screen, re.compile(rb"b\.wav.*diarizing.*50%.*0:00:0\d.*left"))
+        shown = read_screen(screen, re.compile(rb"b\.wav.*segmentation.*50%.*0:00:0\d.*left"))
         assert b"a[red].wav: written to a[red].txt" in shown
         process.send_signal(signal.SIGINT)
         assert b"diarist: interrupted" in read_screen(screen)

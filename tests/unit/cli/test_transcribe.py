@@ -277,5 +277,5 @@ def test_verbose_tells_the_stages_and_where_a_fault_lies(folder, caplog):
     recording(folder, "b.wav")
     result = run("a.wav", "b.wav", "-v")
     done = "b.wav: 1.0 s, 1 speaker in en; took 1.8 s by guess and model on cpu\n"
-    assert f"b.wav: diarizing (50%)\nb.wav: written to b.txt\n{done}" in result.stderr
+    assert f"b.wav: segmentation (50%)\nb.wav: written to b.txt\n{done}" in result.stderr
     assert any(record.exc_info and record.exc_info[0] is KeyError for record in caplog.records)

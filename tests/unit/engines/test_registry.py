@@ -1,9 +1,12 @@
-"""Which engine is loaded, and what is said when it cannot be."""
+"""Tests of which engine is loaded, and of the errors when it cannot be loaded."""
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -29,6 +32,31 @@ def test_everything_that_can_be_set_has_a_loader():
         assert settings.recognizer_name in registry.RECOGNIZERS
 
 
+@pytest.mark.parametrize(
+    "import_path",
+    [
+        pytest.param(path, marks=pytest.mark.nemo if ".nemo." in path else ())
+        for path in (*registry.DIARIZERS.values(), *registry.RECOGNIZERS.values())
+    ],
+)
+def test_every_import_path_leads_to_a_function_that_takes_settings(request, import_path):
+    if ".nemo." in import_path:
+        request.getfixturevalue("nemo_models")
+    assert pkgutil.resolve_name(import_path).__annotations__["settings"] == "Settings"
+
+
+@pytest.fixture
+def register(monkeypatch) -> Callable[..., None]:
+    """Replace a table of the registry by one with these loaders."""
+
+    def replace(table: str, **loaders: Callable[[Settings], object]) -> None:
+        module = f"loaders_of_{table.lower()}"
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**loaders))
+        monkeypatch.setattr(registry, table, {name: f"{module}:{name}" for name in loaders})
+
+    return replace
+
+
 def loader(name, role, device="cpu"):
     return lambda _settings: Loaded(name, (ModelInfo(f"model of {name}", role, "MIT"),), device)
 
@@ -42,36 +70,41 @@ def loader(name, role, device="cpu"):
         ({"engine": "nemo", "recognizer": "whisper", "diarizer": "sortformer"}, "sortformer", "whisper"),
     ],
 )
-def test_diarizer_and_recogniser_are_chosen_apart(monkeypatch, chosen, diarizer, recognizer):
+def test_diarizer_and_recognizer_are_chosen_independently(register, chosen, diarizer, recognizer):
     for table, role in (("DIARIZERS", "diarization"), ("RECOGNIZERS", "recognition")):
-        loaders = {name: loader(name, role) for name in getattr(registry, table)}
-        monkeypatch.setattr(registry, table, loaders)
+        register(table, **{name: loader(name, role) for name in getattr(registry, table)})
     engine = registry.load_engine(load_settings(**chosen))
     assert (engine.diarizer, engine.recognizer) == (diarizer, recognizer)
     assert [model.name for model in engine.models] == [f"model of {diarizer}", f"model of {recognizer}"]
     assert engine.name == chosen.get("engine", "embedded")
 
 
-def test_the_device_is_the_gpu_where_either_has_one(monkeypatch):
-    monkeypatch.setattr(registry, "DIARIZERS", {"embedded": loader("d", "diarization")})
-    monkeypatch.setattr(registry, "RECOGNIZERS", {"nemo": loader("r", "recognition", "cuda:0")})
+def test_the_device_is_the_gpu_where_either_has_one(register):
+    register("DIARIZERS", embedded=loader("d", "diarization"))
+    register("RECOGNIZERS", nemo=loader("r", "recognition", "cuda:0"))
     assert registry.load_engine(load_settings(recognizer="nemo")).device == "cuda:0"
 
 
 @pytest.mark.parametrize(
     ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install -e '\.\[nemo\]'")]
 )
-def test_a_library_that_is_missing_is_named_with_what_to_do(monkeypatch, module, advice):
+def test_a_missing_library_is_named_with_what_to_do(register, module, advice):
     def load(_settings):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(registry, "DIARIZERS", {"embedded": load})
+    register("DIARIZERS", embedded=load)
     with pytest.raises(EngineUnavailable, match=rf"diarizer embedded.*{module}.*{advice}") as raised:
         registry.load_engine(load_settings())
     assert isinstance(raised.value.__cause__, ImportError)
 
 
-def test_models_that_are_not_there_are_named(tmp_path):
+def test_a_library_that_is_missing_on_import_is_named_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(registry, "DIARIZERS", {"embedded": "no_such_library.diarizer:load"})
+    with pytest.raises(EngineUnavailable, match=r"diarizer embedded.*no_such_library.*make setup"):
+        registry.load_engine(load_settings())
+
+
+def test_missing_models_are_named(tmp_path):
     with pytest.raises(ModelUnavailable, match=r"diarist models pull"):
         registry.load_engine(load_settings(model_dir=tmp_path))
 

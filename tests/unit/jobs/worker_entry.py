@@ -22,8 +22,8 @@ from diarist.settings import Settings
 from diarist.types import (
     Diarization,
     ModelInfo,
-    Progress,
     Span,
+    StatusProgress,
     Timing,
     TranscribeOptions,
     Transcript,
@@ -85,7 +85,7 @@ def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
-    progress: Progress,
+    progress: StatusProgress,
     settings: Settings,
     finalized: OnFinal,
     scatter: Scatter | None,

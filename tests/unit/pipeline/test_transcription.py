@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from diarist.types import (
     Span,
     SpeakerActivity,
     SpeakerHints,
+    Stage,
     TranscribeOptions,
     Turn,
     Word,
@@ -159,6 +161,7 @@ def test_every_stage_is_reported_and_their_shares_are_a_whole(recording, engine)
     reports = Reports()
     run(recording(TALK), engine, reports)
     assert {stage for stage, _ in reports.calls} == set(WEIGHTS)
+    assert set(WEIGHTS) == set(get_args(Stage))
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
 
 

@@ -10,7 +10,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import SPECTRAL_LIMIT, WINDOW_S, SpeakerBounds, Windows, cluster, expected_similarity, normalise
+from diarist.clustering import (
+    REFERENCE_WINDOW_S,
+    SPECTRAL_MAX_WINDOWS,
+    EmbeddedWindows,
+    SpeakerBounds,
+    cluster,
+    expected_similarity,
+    l2_normalize,
+)
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
@@ -99,20 +107,20 @@ class EmbeddedDiarizer:
         runs = [Span(GRID.time(first), GRID.time(stop)) for first, stop in frames]
         windows, brief = self._windows(runs, audio.duration)
         spans = [window.span for window in (*windows, *brief)]
-        unit = normalise(embed(audio, spans, progress))
+        unit = l2_normalize(embed(audio, spans, progress))
         least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
-        heard = local_speakers.heard_together(segmentation, windows) if len(windows) <= SPECTRAL_LIMIT else None
-        located = Windows(unit[: len(windows)], start, end, np.array([window.run for window in windows]), heard)
+        heard = local_speakers.heard_together(segmentation, windows) if len(windows) <= SPECTRAL_MAX_WINDOWS else None
+        located = EmbeddedWindows(unit[: len(windows)], start, end, np.array([window.run for window in windows]), heard)
         labels = cluster(located, SpeakerBounds(least, most))
         progress("clustering", 1.0)
         voices = centroids(located.unit, labels, (end - start).astype(np.float32))
         # A short window is less like its own voice than a long one, and yet it is as much of it.
-        whole = located.same_voice()
+        whole = located.same_speaker_similarity()
         lengths = np.array([span.duration for span in spans])
-        expected = (expected_similarity(lengths, whole) / expected_similarity(np.array([WINDOW_S]), whole)).astype(
-            np.float32
-        )
+        expected = (
+            expected_similarity(lengths, whole) / expected_similarity(np.array([REFERENCE_WINDOW_S]), whole)
+        ).astype(np.float32)
         similarity = (unit @ voices.T) / expected[:, None]
         evidence = voice_evidence(GRID, len(count), (*windows, *brief), similarity)
         score = local_speakers.local_to_global(segmentation, evidence)

@@ -27,7 +27,7 @@ from diarist.engines.chunking import pack
 from diarist.engines.embedded.parallel import Relay, Streams, in_order
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.errors import InvalidOption
-from diarist.pipeline.progress import DETECTION_S
+from diarist.protocols import LANGUAGE_DETECTION_COST_S
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
 
 PREPENDED = "\"'“¿([{-"
@@ -99,7 +99,11 @@ class WhisperRecognizer:
         progress("recognition", 0.0)
         chunks = pack(speech, self._decoding.longest, self._decoding.pause)
         detects = language is None and len(self.languages) > 1
-        first = DETECTION_S / (DETECTION_S + sum(span.duration for span in speech)) if detects else 0.0
+        first = (
+            LANGUAGE_DETECTION_COST_S / (LANGUAGE_DETECTION_COST_S + sum(span.duration for span in speech))
+            if detects
+            else 0.0
+        )
         language, probability = self._language(audio, speech, language)
         progress("recognition", 0.95 * first)
         tokenizer = self._tokenizer(language)

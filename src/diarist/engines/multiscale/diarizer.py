@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.clustering import Labels, SpeakerBounds, normalise
+from diarist.clustering import Labels, SpeakerBounds, l2_normalize
 from diarist.engines.fusion import (
     Floats,
     Grid,
@@ -152,11 +152,11 @@ class MultiscaleDiarizer:
         score = self._score(windows, scales, voices, label)
         count = score.shape[1]
         speaker = np.where(spoken, score.argmax(axis=1), -1)
-        speaker = keep_voices(speaker, label, min(bounds.least, count))
+        speaker = keep_voices(speaker, label, min(bounds.min_speakers, count))
         turns = turns_of(speaker[:, None] == np.arange(count), GRID, audio.duration, 0.0, 0.0)
         activity = posterior(score, spoken.astype(np.int64), self._recipe.sharpness)
         weights = [scale.weight for scale in scales]
-        mean = normalise(np.average(np.stack(voices), axis=0, weights=weights).astype(np.float32))
+        mean = l2_normalize(np.average(np.stack(voices), axis=0, weights=weights).astype(np.float32))
         return diarization_of(turns, mean, activity, GRID, self._name)
 
     def _speech(self, audio: Audio, progress: Progress) -> tuple[Span, ...]:
@@ -176,7 +176,7 @@ class MultiscaleDiarizer:
         # A stretch shorter than several scales' windows is the same window in each: heard once.
         spans = tuple(dict.fromkeys(window.span for own in windows for window in own))
         at = {span: row for row, span in enumerate(spans)}
-        unit = normalise(np.nan_to_num(self._encoder.embed(audio, spans, progress), posinf=0.0, neginf=0.0))
+        unit = l2_normalize(np.nan_to_num(self._encoder.embed(audio, spans, progress), posinf=0.0, neginf=0.0))
         scales: list[Scale] = []
         for part, own in zip(parts, windows, strict=True):
             start, end = np.array([(window.span.start, window.span.end) for window in own]).T
@@ -232,7 +232,7 @@ def voice_shares(scale: Scale, base: Scale, labels: Labels) -> Floats:
 
 def centroids_of(scale: Scale, shares: Floats) -> Floats:
     """The mean voice of each label at a scale, unit rows (voices, values)."""
-    return normalise(shares.T @ scale.unit)
+    return l2_normalize(shares.T @ scale.unit)
 
 
 def nearest_label(windows: Sequence[Window], labels: Labels, frames: int) -> Labels:

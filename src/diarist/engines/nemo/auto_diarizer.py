@@ -10,7 +10,7 @@ from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.sortformer import load_sortformer
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
-from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
+from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class AutoDiarizer:
 def _scale_progress(progress: Progress, start: float, stop: float) -> Progress:
     """Return a progress that maps the stage ``segmentation`` to ``start``..``stop`` and passes other stages on."""
 
-    def report(stage: str, done: float) -> None:
+    def report(stage: Stage, done: float) -> None:
         progress(stage, start + (stop - start) * done if stage == "segmentation" else done)
 
     return report

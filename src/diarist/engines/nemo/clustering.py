@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diarist.clustering import Labels, SpeakerBounds, in_order, k_means, normalise
+from diarist.clustering import Labels, SpeakerBounds, k_means, l2_normalize, renumber
 from diarist.engines.fusion import Floats
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo.device import Runtime
@@ -93,7 +93,7 @@ class NemoClusterer:
     def label(self, scales: Sequence[Scale], bounds: SpeakerBounds) -> Labels:
         """Return a speaker for each window of the last scale, int64 (windows,), numbered in order of appearance."""
         count = len(scales[-1].unit)
-        min_speakers, max_speakers = min(bounds.least, count), min(self._max_speakers(bounds), count)
+        min_speakers, max_speakers = min(bounds.min_speakers, count), min(self._max_speakers(bounds), count)
         if max_speakers == 1:
             return np.zeros(count, dtype=np.int64)
         combined = combine_scales(scales)
@@ -104,14 +104,14 @@ class NemoClusterer:
             found = len(np.unique(labels))
             if not min_speakers <= found <= max_speakers:
                 labels = self._cluster(scales, combined, max(min_speakers, min(found, max_speakers)), max_speakers)
-        return in_order(split_largest_cluster(labels, combined, min_speakers))
+        return renumber(split_largest_cluster(labels, combined, min_speakers))
 
     def _max_speakers(self, bounds: SpeakerBounds) -> int:
-        if bounds.most is not None:
-            return bounds.most
-        if bounds.least <= self._config.max_num_speakers:
+        if bounds.max_speakers is not None:
+            return bounds.max_speakers
+        if bounds.min_speakers <= self._config.max_num_speakers:
             return self._config.max_num_speakers
-        return min(2 * bounds.least, MAX_SPEAKERS)  # the caller asks for more than the configuration allows for
+        return min(2 * bounds.min_speakers, MAX_SPEAKERS)  # the caller asks for more than the configuration allows for
 
     def _cluster(
         self, scales: Sequence[Scale], combined: Floats, num_speakers: int | None, max_speakers: int
@@ -163,7 +163,7 @@ class NemoClusterer:
         # Windows between the speakers, which no centroid represents, are assigned to the nearest speaker.
         unassigned = np.flatnonzero(speakers < 0)
         present = np.unique(speaker)
-        means = normalise(np.stack([combined[speakers == k].mean(axis=0) for k in present]))
+        means = l2_normalize(np.stack([combined[speakers == k].mean(axis=0) for k in present]))
         speakers[unassigned] = present[(combined[unassigned] @ means.T).argmax(axis=1)]
         return speakers
 
@@ -221,7 +221,7 @@ def combine_scales(scales: Sequence[Scale]) -> Floats:
     combined = np.zeros_like(base.unit)
     for scale in scales:
         combined += np.float32(scale.weight) * scale.unit[nearest(scale, base)]
-    return normalise(combined)
+    return l2_normalize(combined)
 
 
 def split_largest_cluster(labels: Labels, unit: Floats, min_speakers: int) -> Labels:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from diarist.clustering import Labels, SpeakerBounds, Windows, cluster, normalise
+from diarist.clustering import EmbeddedWindows, Labels, SpeakerBounds, cluster, l2_normalize
 from diarist.engines.fusion import Grid
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
@@ -181,4 +181,4 @@ class OwnClusterer:
             fused += np.float32(scale.weight) * scale.unit[near]
             start, end = np.minimum(start, scale.start[near]), np.maximum(end, scale.end[near])
         run = np.concatenate([[0], np.cumsum(base.start[1:] > np.maximum.accumulate(base.end)[:-1] + JOINED)])
-        return cluster(Windows(normalise(fused), np.maximum.accumulate(start), end, run, None), bounds)
+        return cluster(EmbeddedWindows(l2_normalize(fused), np.maximum.accumulate(start), end, run, None), bounds)

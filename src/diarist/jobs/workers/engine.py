@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from diarist.errors import ConfigurationError
 from diarist.protocols import Engine, Scatter
 from diarist.settings import Settings
-from diarist.types import ModelInfo, Progress, TranscribeOptions, Transcript, Utterance
+from diarist.types import ModelInfo, StatusProgress, TranscribeOptions, Transcript, Utterance
 
 if TYPE_CHECKING:
     from diarist.models import ModelStore
@@ -49,7 +49,7 @@ class TranscribeFile(Protocol):
         path: Path,
         engine: Engine,
         options: TranscribeOptions,
-        progress: Progress,
+        progress: StatusProgress,
         settings: Settings,
         finalized: OnFinal,
         scatter: Scatter | None,
@@ -110,7 +110,7 @@ def transcribe_file(
     path: Path,
     engine: Engine,
     options: TranscribeOptions,
-    progress: Progress,
+    progress: StatusProgress,
     settings: Settings,
     finalized: OnFinal,
     scatter: Scatter | None,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from diarist.errors import ServiceError
 from diarist.jobs.model import Job, JobKind
 from diarist.jobs.workers.context import POLL_S, WorkerContext
-from diarist.types import Progress
+from diarist.types import StatusProgress
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Preemption:
         self._polled_at = 0.0
         self._poll_from = 0.0
 
-    def progress_of(self, job: Job | None) -> Progress:
+    def progress_of(self, job: Job | None) -> StatusProgress:
         """Return the progress callback of a job that starts now, or of a chunk of another worker's job (None).
 
         The callback reports the progress and runs a waiting request first. It raises ``Cancelled`` if the job was

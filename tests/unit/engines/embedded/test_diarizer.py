@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diarist.clustering import expected_similarity, normalise
+from diarist.clustering import expected_similarity, l2_normalize
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer, Recipe
 from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
 from diarist.types import Audio, Span, SpeakerHints
@@ -42,7 +42,7 @@ class Voices:
         for window in windows:
             speaker = max(self._turns, key=lambda turn: turn[0].overlap(window))[1]
             scatter = np.sqrt(1 / expected_similarity(np.array([window.duration]), 0.6)[0] - 1)
-            noise = normalise(self._rng.standard_normal((1, VALUES)).astype(np.float32))[0]
+            noise = l2_normalize(self._rng.standard_normal((1, VALUES)).astype(np.float32))[0]
             rows.append(self._voices[speaker] + scatter * noise)
         return np.array(rows, dtype=np.float32)
 

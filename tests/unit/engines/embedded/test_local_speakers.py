@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -197,3 +198,25 @@ def test_memory_is_that_of_the_frames_not_of_the_windows():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < (columns + 2) * 8 * said.frames + 1_000_000
+
+
+score_matrices = st.tuples(st.integers(0, 4), st.integers(0, 6)).flatmap(
+    lambda shape: hnp.arrays(np.float32, shape, elements=st.floats(-4, 4, width=32))
+)
+
+
+@given(score_matrices)
+@patient
+def test_assignment_is_optimal(score):
+    rows, columns = score.shape
+    found = assign(score)
+    taken = [column for column in found if column >= 0]
+    assert len(found) == rows
+    assert len(set(taken)) == len(taken) == min(rows, columns)
+    if rows <= columns:
+        possible = (tuple(zip(range(rows), order)) for order in itertools.permutations(range(columns), rows))  # noqa: B905
+    else:
+        possible = (tuple(zip(order, range(columns))) for order in itertools.permutations(range(rows), columns))  # noqa: B905
+    best = max(sum(float(score[row, column]) for row, column in pairs) for pairs in possible)
+    total = sum(float(score[row, column]) for row, column in enumerate(found) if column >= 0)
+    assert total == pytest.approx(best, abs=1e-5)

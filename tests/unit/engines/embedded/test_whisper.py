@@ -18,7 +18,7 @@ from diarist.engines.embedded.whisper import (
     passed_over,
     shorten,
 )
-from diarist.pipeline.progress import DETECTION_S
+from diarist.protocols import LANGUAGE_DETECTION_COST_S
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
 from support.ratios import growth
 from support.strategies import patient
@@ -179,9 +179,9 @@ class Wordless(WhisperRecognizer):
         return []
 
 
-@pytest.mark.parametrize("spoken", [DETECTION_S, 3 * DETECTION_S])
+@pytest.mark.parametrize("spoken", [LANGUAGE_DETECTION_COST_S, 3 * LANGUAGE_DETECTION_COST_S])
 def test_finding_out_the_language_is_as_much_work_as_the_pipeline_takes_it_for(spoken):
     told: list[float] = []
     audio = Audio(np.zeros(round(100 * SAMPLE_RATE), dtype=np.float32))
     Wordless().recognize(audio, (Span(1.0, 1.0 + spoken),), None, lambda _, done: told.append(done))
-    assert told[1] / 0.95 == pytest.approx(DETECTION_S / (DETECTION_S + spoken))
+    assert told[1] / 0.95 == pytest.approx(LANGUAGE_DETECTION_COST_S / (LANGUAGE_DETECTION_COST_S + spoken))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.clustering import in_order, k_means
+from diarist.clustering import k_means, renumber
 from diarist.engines.fusion import Grid, Window
 from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.multiscale.diarizer import (
@@ -67,9 +67,9 @@ class Loudest:
 
     def label(self, scales, bounds):
         self.scales, self.bounds = scales, bounds
-        labels = in_order(scales[-1].unit.argmax(axis=1))
+        labels = renumber(scales[-1].unit.argmax(axis=1))
         found = bounds.clip(int(labels.max()) + 1, len(labels))
-        return labels if found == labels.max() + 1 else in_order(k_means(scales[-1].unit, found))
+        return labels if found == labels.max() + 1 else renumber(k_means(scales[-1].unit, found))
 
 
 def conversation(*said):
@@ -209,7 +209,7 @@ def test_the_clusterer_gets_unit_rows_in_order_and_the_hints():
     clusterer = Loudest()
     diarizer = MultiscaleDiarizer(LoudFrames(), Levels(), clusterer, CONFIG, "x")
     diarizer.diarize(conversation((0.1, 3), (0, 1), (0.2, 2)), SpeakerHints(min_speakers=2), lambda *_: None)
-    assert (clusterer.bounds.least, clusterer.bounds.most) == (2, None)
+    assert (clusterer.bounds.min_speakers, clusterer.bounds.max_speakers) == (2, None)
     assert [len(scale.unit) for scale in clusterer.scales] == [5, 8, 18]
     for scale in clusterer.scales:
         assert np.linalg.norm(scale.unit, axis=1) == pytest.approx(np.ones(len(scale.unit)), abs=1e-5)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import yaml
 
-from diarist.clustering import SpeakerBounds, in_order, normalise
+from diarist.clustering import SpeakerBounds, l2_normalize, renumber
 from diarist.engines.multiscale.diarizer import Scale
 from diarist.engines.nemo_yaml.diar_infer_config import ClusteringConfig
 from diarist.errors import Cancelled
@@ -49,9 +49,9 @@ def conversation(speakers, seconds, *, scatter=0.7, turn=6.0, seed=0, values=64)
         start = np.arange(max(1, int(seconds / shift))) * shift
         who = ((start + shift) // turn).astype(np.int64) % speakers
         noise = rng.standard_normal((len(start), values)) * scatter
-        unit = normalise((voices[who] + noise).astype(np.float32))
+        unit = l2_normalize((voices[who] + noise).astype(np.float32))
         scales.append(Scale(unit, start, start + 2 * shift))
-    return tuple(scales), in_order(who)
+    return tuple(scales), renumber(who)
 
 
 def agreement(labels, truth):
@@ -83,7 +83,7 @@ def test_an_exact_number_is_met(clusterer, wanted):
     scales, _ = conversation(3, 60)
     labels = clusterer.label(scales, SpeakerBounds(wanted, wanted))
     assert sorted(set(labels.tolist())) == list(range(wanted))
-    assert np.array_equal(labels, in_order(labels))
+    assert np.array_equal(labels, renumber(labels))
 
 
 @pytest.mark.parametrize("windows", range(1, 12))
@@ -108,7 +108,7 @@ def test_the_least_and_the_most_are_kept(clusterer, least, most, seconds):
 def test_windows_that_are_all_alike_or_nothing(clusterer):
     scales, _ = conversation(2, 30)
     for unit in (np.ones, np.zeros):
-        same = tuple(replace(scale, unit=normalise(unit(scale.unit.shape, dtype=np.float32))) for scale in scales)
+        same = tuple(replace(scale, unit=l2_normalize(unit(scale.unit.shape, dtype=np.float32))) for scale in scales)
         for wanted in (1, 2, 5):
             assert len(np.unique(clusterer.label(same, SpeakerBounds(wanted, wanted)))) == wanted
         assert len(clusterer.label(same, SpeakerBounds())) == len(scales[-1].unit)
@@ -127,7 +127,7 @@ def test_windows_are_matched_across_scales_as_nemo_matches_them():
         [torch.from_numpy(scale.unit) for scale in weighted],
         [torch.from_numpy(np.stack([scale.start, scale.end], axis=1).astype(np.float32)) for scale in weighted],
     )
-    assert combine_scales(weighted) == pytest.approx(normalise(theirs.numpy()), abs=1e-5)
+    assert combine_scales(weighted) == pytest.approx(l2_normalize(theirs.numpy()), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def nemo_labels(scales, **options):
         max_num_speakers=8,
         **options,
     )
-    return in_order(labels.numpy())
+    return renumber(labels.numpy())
 
 
 def test_labels_are_those_that_nemo_gives(clusterer):

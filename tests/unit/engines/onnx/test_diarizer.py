@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diarist.clustering import SpeakerBounds, normalise
+from diarist.clustering import SpeakerBounds, l2_normalize
 from diarist.engines.multiscale.diarizer import Scale
 from diarist.engines.onnx.diarizer import OwnClusterer
 
@@ -13,13 +13,13 @@ from diarist.engines.onnx.diarizer import OwnClusterer
 def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
     """Two voices in turns, heard in windows of several lengths: the shorter, the noisier."""
     rng = np.random.default_rng(seed)
-    voices = normalise(rng.standard_normal((2, 64)).astype(np.float32))
+    voices = l2_normalize(rng.standard_normal((2, 64)).astype(np.float32))
     made = []
     for length in lengths:
         start = np.arange(0.0, seconds - length, length / 2)
         who = ((start + length / 2) // turn).astype(int) % 2
         heard = voices[who] + rng.standard_normal((len(start), 64)).astype(np.float32) * 0.05 / length
-        made.append(Scale(normalise(heard), start, start + length))
+        made.append(Scale(l2_normalize(heard), start, start + length))
     return made, ((made[-1].start + 0.25) // turn).astype(int) % 2
 
 
@@ -46,7 +46,7 @@ def test_one_window_is_one_voice():
 def test_a_scale_without_weight_changes_nothing():
     heard, _ = scales(lengths=(1.5, 0.5))
     noise = np.random.default_rng(5).standard_normal(heard[0].unit.shape).astype(np.float32)
-    muted = [Scale(normalise(noise), heard[0].start, heard[0].end, 0.0), heard[1]]
+    muted = [Scale(l2_normalize(noise), heard[0].start, heard[0].end, 0.0), heard[1]]
     silent = [Scale(np.zeros_like(noise), heard[0].start, heard[0].end, 1.0), heard[1]]
     for bounds in (SpeakerBounds(), SpeakerBounds(2, 2)):
         assert np.array_equal(OwnClusterer().label(muted, bounds), OwnClusterer().label(silent, bounds))

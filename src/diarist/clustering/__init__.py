@@ -1,0 +1,26 @@
+"""Clustering of speaker embeddings in numpy: how many speakers there are, and which window belongs to whom."""
+
+from diarist.clustering.embeddings import (
+    REFERENCE_WINDOW_S,
+    EmbeddedWindows,
+    Labels,
+    SpeakerBounds,
+    expected_similarity,
+    l2_normalize,
+    renumber,
+)
+from diarist.clustering.speakers import SPECTRAL_MAX_WINDOWS, cluster
+from diarist.clustering.spectral import k_means
+
+__all__ = [
+    "REFERENCE_WINDOW_S",
+    "SPECTRAL_MAX_WINDOWS",
+    "EmbeddedWindows",
+    "Labels",
+    "SpeakerBounds",
+    "cluster",
+    "expected_similarity",
+    "k_means",
+    "l2_normalize",
+    "renumber",
+]
