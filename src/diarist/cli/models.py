@@ -138,9 +138,9 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
 
 def _pull_nemo(settings: Settings, *, offline: bool) -> None:
     """NeMo's models that the settings name, into the caches of the hub and of NeMo; nothing is loaded."""
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
 
-    of_nemo = [model for model in wanted(settings) if not model.exported]
+    of_nemo = [model for model in required_models(settings) if not model.exported]
     if not of_nemo:
         return
     if offline:

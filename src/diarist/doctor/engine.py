@@ -34,7 +34,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 def check_models(settings: Settings) -> Finding:
     """Whether the models that the settings need are there and whole: each is read."""
     from diarist.engines.onnx import exported_model
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
     from diarist.models import ModelStore, required
 
     store = ModelStore.of(settings)
@@ -45,7 +45,7 @@ def check_models(settings: Settings) -> Finding:
             whole.append(name)
         except ModelError as fault:
             faults.append(str(fault))
-    for model in wanted(settings):
+    for model in required_models(settings):
         if not model.exported:
             unread.append(model.name)
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diarist.engines.fusion import Floats, Grid, diarization_of
+from diarist.engines.fusion import Floats, Grid, build_diarization
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
 from diarist.types import Diarization, Seconds, Span, Turn
 
@@ -49,7 +49,7 @@ class TurnFinder:
             found |= self._missing(probability, found, least - len(found))
         turns = [Turn(span, str(column)) for column, spans in found.items() for span in spans]
         voices = np.zeros((probability.shape[1], 0), dtype=np.float32)
-        return diarization_of(turns, voices, probability, Grid(self.step), diarizer)
+        return build_diarization(turns, voices, probability, Grid(self.step), diarizer)
 
     def _speakers(self, probability: Floats, columns: range | list[int], rule: Binarization) -> dict[int, Spans]:
         """The stretches of each column that has any."""

@@ -49,11 +49,11 @@ def other_models(settings: Settings) -> tuple[ModelInfo, ...]:
     Without those of a configuration file that cannot be read, which the engine then says itself.
     """
     from diarist.engines.nemo import published_models
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
 
     found: list[ModelInfo] = []
     with contextlib.suppress(ConfigurationError):
-        for model in wanted(settings):
+        for model in required_models(settings):
             found.append(ModelInfo(model.name, model.role, published_models.licence(model.reference), "loading"))  # noqa: PERF401 - what came before an error counts
     return tuple(dict.fromkeys(found))
 
