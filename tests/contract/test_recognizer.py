@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.chunk_processing import perform, read_recognition, recognition_of
+from diarist.engines.chunk_processing import parse_recognition, perform, recognition_chunk
 from diarist.errors import Cancelled, InvalidOption
 from diarist.pipeline.attribution import speech_of
 from diarist.protocols import Engine, Recognizer
@@ -250,13 +250,13 @@ def another(request: pytest.FixtureRequest, chosen: Implementation) -> Recognize
 def test_what_another_reads_from_its_own_part_of_the_recording_is_the_same(recognizer, another, call, speech):
     """So nothing is read that lies further from the speech than is allowed."""
     middle = speech[len(speech) // 3 : -1]
-    chunk = recognition_of(call, middle, "en")
+    chunk = recognition_chunk(call, middle, "en")
     assert chunk.first_sample > SAMPLE_RATE
     assert chunk.stop_sample < len(call.samples)
     piece = Audio(call.samples[chunk.first_sample : chunk.stop_sample].copy())
     reports: list[tuple[str, float]] = []
     found = perform(Engine("contract", Mute(), another, ()), piece, chunk, lambda *report: reports.append(report))
-    assert read_recognition(found) == run(recognizer, call, middle, "en")
+    assert parse_recognition(found) == run(recognizer, call, middle, "en")
     assert reports[-1] == ("recognition", 1.0)
 
 

@@ -143,9 +143,9 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
 
 def _pull_nemo(settings: Settings, *, offline: bool) -> None:
     """Fetch the NeMo models of the settings into the caches of the hub and of NeMo, without loading them."""
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
 
-    nemo_models = [model for model in wanted(settings) if not model.exported]
+    nemo_models = [model for model in required_models(settings) if not model.exported]
     if not nemo_models:
         return
     if offline:

@@ -34,7 +34,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 def check_models(settings: Settings) -> Finding:
     """Check that all models of the settings are present and intact, by reading them."""
     from diarist.engines.onnx import exported_model
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
     from diarist.models import ModelStore, required
 
     store = ModelStore.of(settings)
@@ -45,7 +45,7 @@ def check_models(settings: Settings) -> Finding:
             intact.append(name)
         except ModelError as exc:
             problems.append(str(exc))
-    for model in wanted(settings):
+    for model in required_models(settings):
         if not model.exported:
             unverified.append(model.name)
             continue

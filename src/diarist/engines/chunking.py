@@ -1,4 +1,4 @@
-"""Where speech is cut for the recogniser: at its longest pauses, into pieces of a length that it likes."""
+"""Speech in chunks for the recognizer: it is cut at its longest pauses, into chunks of a suitable length."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from itertools import pairwise
 from diarist.types import Seconds, Span
 
 
-def pack(speech: Sequence[Span], longest: Seconds, pause: Seconds) -> tuple[Span, ...]:
-    """Join neighbouring speech into chunks of at most ``longest``; a pause of ``pause`` or more always parts them.
+def pack(speech: Sequence[Span], max_length: Seconds, max_pause: Seconds) -> tuple[Span, ...]:
+    """Join neighboring speech into chunks of at most ``max_length``.
 
-    Where more speech than ``longest`` goes on without such a pause, it is parted at its longest pause that leaves
-    neither side tiny, and speech without any pause is cut evenly.
+    Longer speech is split at its longest pause that leaves neither side tiny, and speech without any pause is split
+    evenly.
 
     Args:
-        speech: ordered, disjoint spans.
+        speech: Ordered, disjoint spans.
+        max_length: The maximum length of a chunk.
+        max_pause: A pause of this length or more always ends a chunk.
     """
     groups: list[list[Span]] = []
     for span in speech:
-        if groups and span.start - groups[-1][-1].end < pause:
+        if groups and span.start - groups[-1][-1].end < max_pause:
             groups[-1].append(span)
         else:
             groups.append([span])
-    return tuple(chunk for group in groups for chunk in _part(group, longest))
+    return tuple(chunk for group in groups for chunk in _split(group, max_length))
 
 
-def _part(group: list[Span], longest: Seconds) -> list[Span]:
+def _split(group: list[Span], max_length: Seconds) -> list[Span]:
     chunks: list[Span] = []
-    waiting = [group]  # the earliest last; hours without a long pause would be too deep for recursion
-    while waiting:
-        group = waiting.pop()
+    pending = [group]  # a stack, earliest on top; hours without a long pause would exceed the recursion limit
+    while pending:
+        group = pending.pop()
         whole = Span(group[0].start, group[-1].end)
-        if whole.duration <= longest:
+        if whole.duration <= max_length:
             chunks.append(whole)
         elif len(group) == 1:
-            pieces = int(-(-whole.duration // longest))
-            edges = [whole.start + whole.duration * i / pieces for i in range(pieces + 1)]
+            parts = int(-(-whole.duration // max_length))
+            edges = [whole.start + whole.duration * i / parts for i in range(parts + 1)]
             chunks += [Span(a, b) for a, b in pairwise(edges)]
         else:
-            at = _best_pause(group, longest)
-            waiting += [group[at:], group[:at]]
+            at = _best_pause(group, max_length)
+            pending += [group[at:], group[:at]]
     return chunks
 
 
-def _best_pause(group: list[Span], longest: Seconds) -> int:
-    """The number of the span after the pause at which the group is best parted."""
+def _best_pause(group: list[Span], max_length: Seconds) -> int:
+    """Return the index of the span after the pause at which the group is best split."""
     whole = Span(group[0].start, group[-1].end)
 
-    def worth(at: int) -> tuple[Seconds, Seconds]:
-        # a long pause is a good place; one near an end of the group leaves a scrap, which the recogniser reads badly;
-        # of pauses that are alike to the millisecond the one nearest the middle
+    def score(at: int) -> tuple[Seconds, Seconds]:
+        # A long pause is good. One near an end of the group leaves a short chunk, which the recognizer reads badly. Of
+        # pauses that are equal to the millisecond, the one nearest the middle is chosen.
         shorter = min(group[at - 1].end - whole.start, whole.end - group[at].start)
         length = group[at].start - group[at - 1].end
-        return round(length * min(1.0, shorter / (longest / 3)), 3), shorter
+        return round(length * min(1.0, shorter / (max_length / 3)), 3), shorter
 
-    return max(range(1, len(group)), key=worth)
+    return max(range(1, len(group)), key=score)

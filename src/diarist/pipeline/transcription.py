@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from diarist.audio import DecodeLimits, decode
-from diarist.engines.chunk_processing import done_elsewhere, read_recognition, recognition_of
+from diarist.engines.chunk_processing import parse_recognition, recognition_chunk, run_distributed
 from diarist.errors import InvalidOption
 from diarist.pipeline.attribution import Attribution, speech_of
 from diarist.pipeline.calibration import count_probability
@@ -200,11 +200,11 @@ def _recognize_elsewhere(
     scatter: ScatterChunks,
     progress: Progress,
 ) -> Generator[Recognition, None, None]:
-    chunks = [recognition_of(audio, section.speech, language) for section in read]
+    chunks = [recognition_chunk(audio, section.speech, language) for section in read]
     costs = [section.spoken for section in read]
-    with closing(done_elsewhere(chunks, costs, scatter, progress)) as results:
+    with closing(run_distributed(chunks, costs, scatter, progress)) as results:
         for section, result in zip(read, results, strict=True):
-            yield _within(read_recognition(result), section)
+            yield _within(parse_recognition(result), section)
 
 
 def _within(found: Recognition, section: Section) -> Recognition:

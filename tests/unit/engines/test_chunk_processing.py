@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from diarist.engines.chunk_processing import (
     chunk_of,
-    done_elsewhere,
     dump_arrays,
     load_arrays,
+    parse_recognition,
     perform,
-    read_recognition,
-    recognition_of,
+    recognition_chunk,
+    run_distributed,
 )
 from diarist.errors import Cancelled
 from diarist.protocols import Chunk, DistributedDiarizer, Engine
@@ -72,14 +72,14 @@ words = st.builds(
 @patient
 def test_what_was_recognised_elsewhere_comes_back_to_the_bit(found, language, probability):
     said = Recognition(tuple(found), language, probability)
-    chunk = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
-    assert read_recognition(perform(engine(Recorder(said)), piece(chunk), chunk, ignore)) == said
+    chunk = recognition_chunk(WHOLE, (Span(3.0, 4.0),), None)
+    assert parse_recognition(perform(engine(Recorder(said)), piece(chunk), chunk, ignore)) == said
 
 
 def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece():
     recorder = Recorder()
     speech = (Span(3.1, 4.7), Span(0.1 + 0.2 + 5, 6.0))
-    chunk = recognition_of(WHOLE, speech, "de")
+    chunk = recognition_chunk(WHOLE, speech, "de")
     assert (chunk.first_sample, chunk.stop_sample) == (round(2.1 * SAMPLE_RATE), 7 * SAMPLE_RATE)
     reports = []
     perform(engine(recorder), piece(chunk), chunk, lambda *report: reports.append(report))
@@ -104,7 +104,7 @@ def test_a_chunk_reads_nothing_that_is_not_there(first, stop, expected):
 
 
 def test_a_piece_of_another_length_is_refused():
-    chunk = recognition_of(WHOLE, (Span(3.0, 4.0),), None)
+    chunk = recognition_chunk(WHOLE, (Span(3.0, 4.0),), None)
     with pytest.raises(ValueError, match="32000 to 80000 came with 47999"):
         perform(engine(), Audio(piece(chunk).samples[1:]), chunk, ignore)
 
@@ -153,7 +153,7 @@ def test_progress_goes_by_what_chunks_cost_and_never_falls():
         progress(1, 0.0)
         yield from (chunk.work for chunk in given_chunks)
 
-    done = done_elsewhere(chunks(3), [1.0, 1.0, 2.0], scatter, lambda *report: reports.append(report))
+    done = run_distributed(chunks(3), [1.0, 1.0, 2.0], scatter, lambda *report: reports.append(report))
     assert list(done) == [b"0", b"1", b"2"]
     assert {stage for stage, _ in reports} == {"embedding"}
     shares = [share for _, share in reports]
@@ -171,7 +171,7 @@ def test_who_leaves_early_leaves_nobody_waiting():
         finally:
             closed.append(True)
 
-    results = done_elsewhere(chunks(3), [1.0] * 3, scatter, ignore)
+    results = run_distributed(chunks(3), [1.0] * 3, scatter, ignore)
     assert next(results) == b"0"
     results.close()
     assert closed == [True]
@@ -180,7 +180,7 @@ def test_who_leaves_early_leaves_nobody_waiting():
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        list(done_elsewhere(chunks(3), [1.0] * 3, scatter, stop))
+        list(run_distributed(chunks(3), [1.0] * 3, scatter, stop))
     assert closed == [True, True]
 
 
@@ -189,10 +189,10 @@ def test_fewer_results_than_chunks_are_an_error():
         yield b"0"
 
     with pytest.raises(ValueError, match="of 2 portions only 1"):
-        list(done_elsewhere(chunks(2), [1.0] * 2, scatter, ignore))
+        list(run_distributed(chunks(2), [1.0] * 2, scatter, ignore))
 
 
 def test_chunks_are_what_they_are_made_of():
     (chunk,) = chunks(1)
     assert chunk == replace(chunk) != replace(chunk, work=b"1")
-    assert recognition_of(WHOLE, (Span(3.0, 4.0),), None).work.isascii()
+    assert recognition_chunk(WHOLE, (Span(3.0, 4.0),), None).work.isascii()

@@ -1,9 +1,9 @@
-"""What works straight after ``pip install``: on the CPU, without PyTorch."""
+"""The default engine: it works after ``pip install`` alone, on the CPU and without PyTorch."""
 
 from __future__ import annotations
 
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
-from diarist.engines.embedded.parallel import Streams
+from diarist.engines.embedded.parallel import Parallelism
 from diarist.engines.embedded.segmentation import Segmenter
 from diarist.engines.embedded.segmentation_network import SegmentationNetwork
 from diarist.engines.embedded.speaker_embedding import Embedder
@@ -17,27 +17,27 @@ __all__ = ["load_diarizer", "load_recognizer"]
 
 
 def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
-    """Segmentation and embeddings, from the model store.
+    """Load the segmentation and the embedding model from the model store.
 
     Raises:
-        ModelError: a model is missing or damaged.
+        ModelError: A model is missing or damaged.
     """
     store = ModelStore.of(settings)
     names = ("segmentation-3.0", "campplus")
     segmentation, embedding = (store.locate(name) for name in names)
-    streams = Streams.of(settings.threads)
+    parallelism = Parallelism.of(settings.threads)
     diarizer = EmbeddedDiarizer(
-        Segmenter(SegmentationNetwork(segmentation, streams.threads), streams=streams.count),
-        Embedder(open_graph(embedding, streams.threads), streams=streams.count),
+        Segmenter(SegmentationNetwork(segmentation, parallelism.threads), workers=parallelism.workers),
+        Embedder(open_graph(embedding, parallelism.threads), workers=parallelism.workers),
     )
     return Loaded(diarizer, tuple(store.info(name) for name in names))
 
 
 def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
-    """Whisper, from the model store.
+    """Load Whisper from the model store.
 
     Raises:
-        ModelError: it is missing or damaged.
+        ModelError: The model is missing or damaged.
     """
     store = ModelStore.of(settings)
     name = f"whisper-{settings.whisper_model}"

@@ -24,14 +24,14 @@ from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
 from diarist.engines.fusion import (
     Window,
+    build_diarization,
     centroids,
-    cut,
-    diarization_of,
-    median_smooth,
-    posterior,
-    strongest,
-    turns_of,
-    voice_evidence,
+    median_filter,
+    sliding_windows,
+    speaker_posterior,
+    spread_over_frames,
+    top_speakers,
+    turns_from_frames,
 )
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHints
@@ -43,44 +43,44 @@ Embed: TypeAlias = Callable[[Audio, Sequence[Span], Progress], NDArray[np.float3
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The numbers of the pipeline. What each one was worth is told in ``docs/accuracy.md``."""
+class DiarizerConfig:
+    """The parameters of the pipeline. ``docs/accuracy.md`` gives the effect of each of them."""
 
     window: Seconds = 1.5
-    """Length of an embedding's window."""
+    """The length of an embedding's window."""
 
     shift: Seconds = 0.75
-    """From one embedding's window to the next."""
+    """The step from one embedding's window to the next."""
 
-    least: Seconds = 0.8
-    """Shorter speech by one speaker says nothing of who there is: it is not clustered."""
+    min_clustered: Seconds = 0.8
+    """Shorter speech by one speaker is not clustered: it says nothing about how many speakers there are."""
 
-    briefest: Seconds = 0.2
-    """Shorter speech by one speaker does not even say which of them it is: there is no embedding of it."""
+    min_embedded: Seconds = 0.2
+    """Shorter speech by one speaker is not embedded: it does not even say which of the speakers it is."""
 
-    voice_weight: float = 4.0
-    """Weight of a frame's similarity to a voice against its activity in the segmentation."""
+    similarity_weight: float = 4.0
+    """The weight of a frame's similarity to a speaker, relative to its activity in the segmentation."""
 
     sharpness: float = 2.0
-    """What a difference of 1 in the fused score is worth, in nats."""
+    """The weight of a difference of 1 in the fused score, in nats."""
 
     smooth_frames: int = 31
-    """Median filter over the fused scores: half a second."""
+    """The length of the median filter over the fused scores: half a second."""
 
-    fill: Seconds = 0.4
+    min_pause: Seconds = 0.4
     """A shorter pause of one speaker is part of the turn."""
 
-    shortest_turn: Seconds = 0.1
-    """A shorter turn is taken for noise."""
+    min_turn: Seconds = 0.1
+    """A shorter turn is dropped as noise."""
 
 
 class EmbeddedDiarizer:
-    """Diarization on the CPU, without PyTorch. Keeps no state between calls."""
+    """Diarization on the CPU, without PyTorch. It keeps no state between calls."""
 
-    def __init__(self, segmenter: Segmenter, embedder: Embedder, recipe: Recipe = Recipe()) -> None:
+    def __init__(self, segmenter: Segmenter, embedder: Embedder, config: DiarizerConfig = DiarizerConfig()) -> None:
         self._segmenter = segmenter
         self._embedder = embedder
-        self._recipe = recipe
+        self._config = config
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
         return self._diarize(audio, hints, progress, self._segmenter.segment, self._embedder.embed)
@@ -98,48 +98,53 @@ class EmbeddedDiarizer:
     def _diarize(
         self, audio: Audio, hints: SpeakerHints, progress: Progress, segment: Segment, embed: Embed
     ) -> Diarization:
-        recipe = self._recipe
+        config = self._config
         segmentation = segment(audio, progress)
         count = local_speakers.speaker_count(segmentation)
         if not count.any():
             return Diarization(diarizer=NAME)
         frames = local_speakers.single_speaker_runs(count, local_speakers.change_points(segmentation))
         runs = [Span(GRID.time(first), GRID.time(stop)) for first, stop in frames]
-        windows, brief = self._windows(runs, audio.duration)
-        spans = [window.span for window in (*windows, *brief)]
+        windows, short = self._windows(runs, audio.duration)
+        spans = [window.span for window in (*windows, *short)]
         unit = l2_normalize(embed(audio, spans, progress))
-        least, most = hints.bounds()
         start, end = np.array([(window.span.start, window.span.end) for window in windows]).T
-        heard = local_speakers.heard_together(segmentation, windows) if len(windows) <= SPECTRAL_MAX_WINDOWS else None
-        located = EmbeddedWindows(unit[: len(windows)], start, end, np.array([window.run for window in windows]), heard)
-        labels = cluster(located, SpeakerBounds(least, most))
+        agreement = (
+            local_speakers.speaker_agreement(segmentation, windows) if len(windows) <= SPECTRAL_MAX_WINDOWS else None
+        )
+        run = np.array([window.run for window in windows])
+        embedded = EmbeddedWindows(unit[: len(windows)], start, end, run, agreement)
+        labels = cluster(embedded, SpeakerBounds(*hints.bounds()))
         progress("clustering", 1.0)
-        voices = centroids(located.unit, labels, (end - start).astype(np.float32))
-        # A short window is less like its own voice than a long one, and yet it is as much of it.
-        whole = located.same_speaker_similarity()
+        speakers = centroids(embedded.unit, labels, (end - start).astype(np.float32))
+        # A short window is less similar to its own speaker than a long one, and yet belongs to them just as much.
+        reference = embedded.same_speaker_similarity()
         lengths = np.array([span.duration for span in spans])
         expected = (
-            expected_similarity(lengths, whole) / expected_similarity(np.array([REFERENCE_WINDOW_S]), whole)
+            expected_similarity(lengths, reference) / expected_similarity(np.array([REFERENCE_WINDOW_S]), reference)
         ).astype(np.float32)
-        similarity = (unit @ voices.T) / expected[:, None]
-        evidence = voice_evidence(GRID, len(count), (*windows, *brief), similarity)
-        score = local_speakers.local_to_global(segmentation, evidence)
-        del segmentation  # hours of it are larger than all that follows
-        evidence *= recipe.voice_weight
-        score += evidence
-        smooth = median_smooth(score, recipe.smooth_frames)
-        alone = ~smooth.any(axis=1)  # speech that is shorter than the silence around it: the median is of silence
-        smooth[alone] = score[alone]
-        active = strongest(smooth, np.minimum(count, len(voices)))
-        turns = turns_of(active, GRID, audio.duration, recipe.fill, recipe.shortest_turn)
-        return diarization_of(turns, voices, posterior(smooth, count, recipe.sharpness), GRID, NAME)
+        similarity = spread_over_frames(GRID, len(count), (*windows, *short), (unit @ speakers.T) / expected[:, None])
+        score = local_speakers.local_to_global(segmentation, similarity)
+        del segmentation  # that of hours is larger than everything that follows
+        similarity *= config.similarity_weight
+        score += similarity
+        smooth = median_filter(score, config.smooth_frames)
+        removed = ~smooth.any(axis=1)  # speech that is shorter than the silence around it, so that the median is zero
+        smooth[removed] = score[removed]
+        active = top_speakers(smooth, np.minimum(count, len(speakers)))
+        turns = turns_from_frames(active, GRID, audio.duration, config.min_pause, config.min_turn)
+        return build_diarization(turns, speakers, speaker_posterior(smooth, count, config.sharpness), GRID, NAME)
 
     def _windows(self, runs: Sequence[Span], duration: Seconds) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
-        """What is clustered, at least one window, and what is too brief for that but still sounds like somebody."""
-        recipe = self._recipe
-        windows = cut(runs, recipe.window, recipe.shift, recipe.least)
+        """Return the windows that are clustered, at least one, and the short ones that are only embedded."""
+        config = self._config
+        windows = sliding_windows(runs, config.window, config.shift, config.min_clustered)
         if not windows:
-            everything = Window(Span(0.0, duration), 0)  # nothing but overlap
-            return cut(runs, recipe.window, recipe.shift, 0.0) or (everything,), ()
-        brief = (Window(span, run) for run, span in enumerate(runs) if recipe.briefest <= span.duration < recipe.least)
-        return windows, tuple(brief)
+            everything = Window(Span(0.0, duration), 0)  # for a recording with nothing but overlap
+            return sliding_windows(runs, config.window, config.shift, 0.0) or (everything,), ()
+        short = (
+            Window(span, run)
+            for run, span in enumerate(runs)
+            if config.min_embedded <= span.duration < config.min_clustered
+        )
+        return windows, tuple(short)

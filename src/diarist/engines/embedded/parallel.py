@@ -1,7 +1,7 @@
-"""Work on several cores at once, in order: each core reads a piece of its own.
+"""Parallel work on several cores whose results come in the order of the tasks.
 
-Two sessions of one thread each get more out of two cores than one session of two, whose threads wait for each other
-after every operator.
+Two ONNX sessions with one thread each get more out of two cores than one session with two threads, which wait for each
+other after every operator.
 """
 
 from __future__ import annotations
@@ -17,52 +17,53 @@ from typing import Any, TypeVar
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
 
-MAX = 8
-"""Streams have buffers of their own; more threads than this are given to the operators of each."""
+MAX_WORKERS = 8
+"""Each worker needs buffers of its own. Any further threads go to the operators of each worker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
-    """How many threads are divided."""
+class Parallelism:
+    """A division of threads into workers that run at the same time."""
 
-    count: int
-    """Pieces that are worked on at once."""
+    workers: int
+    """The number of tasks that are processed at once."""
 
     threads: int
-    """Threads of each."""
+    """The number of threads of each worker."""
 
     @classmethod
-    def of(cls, threads: int, most: int = MAX) -> Streams:
-        count = max(1, min(threads, most))
-        return cls(count, max(1, threads // count))
+    def of(cls, threads: int, max_workers: int = MAX_WORKERS) -> Parallelism:
+        """Divide this number of threads."""
+        workers = max(1, min(threads, max_workers))
+        return cls(workers, max(1, threads // workers))
 
 
 class Abandoned(Exception):
-    """Raised in a stream that nobody waits for any more: it ends, and nobody sees it."""
+    """Raised in a worker thread whose result is no longer needed, to end it. It never leaves the pool."""
 
 
-class Relay:
-    """Carries what streams report to the thread that waits for them: progress is told by one thread, and may raise.
+class ProgressRelay:
+    """Passes the progress of worker threads to the thread that waits for them, where the callback may raise.
 
     Args:
-        report: called in the thread that made the relay, while ``in_order`` waits there.
+        report: Called with a task and its progress in the thread that made the relay, while ``map_in_order`` waits.
     """
 
     def __init__(self, report: Callable[[int, float], None]) -> None:
         self._report = report
         self._owner = threading.get_ident()
         self._posts: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
-        self._left = False
+        self._closed = False
 
     def post(self, task: int, done: float) -> None:
-        """Report that a part of a task is done (0..1), from any thread.
+        """Report from any thread that a share of a task is done (0..1).
 
         Raises:
-            Abandoned: nobody waits for this stream any more.
+            Abandoned: The relay is closed.
         """
         if threading.get_ident() == self._owner:
             self._report(task, done)
-        elif self._left:
+        elif self._closed:
             raise Abandoned
         else:
             self._posts.put((task, done))
@@ -74,22 +75,23 @@ class Relay:
             if post is not None:
                 self._report(*post)
 
-    def leave(self) -> None:
-        """Streams that post from now on are ended."""
-        self._left = True
+    def close(self) -> None:
+        """End the workers that post from now on."""
+        self._closed = True
 
 
-def in_order(
-    work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], streams: int, relay: Relay | None = None
+def map_in_order(
+    function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], workers: int, relay: ProgressRelay | None = None
 ) -> Generator[ResultT, None, None]:
-    """What ``work`` makes of each task, in the order of the tasks, ``streams`` of them at once.
+    """Yield the result of ``function`` for each task, in the order of the tasks, with several workers at once.
 
-    Results come in the caller's thread, and at most twice as many tasks as there are streams wait for it. Close the
-    generator (``contextlib.closing``) to leave early: what has not begun is dropped, what has is waited for, to its end
-    or until it next reports to the relay. What ``work`` raises comes out in its task's place.
+    Results are yielded in the caller's thread, and at most twice as many tasks as there are workers wait for it. Close
+    the generator (``contextlib.closing``) to stop early: tasks that have not started are dropped, and those that have
+    are waited for, until they end or next report to the relay. An exception of ``function`` is raised in its task's
+    place.
     """
-    if streams == 1:
-        yield from map(work, tasks)
+    if workers == 1:
+        yield from map(function, tasks)
         return
 
     def result(future: Future[ResultT]) -> ResultT:
@@ -97,17 +99,17 @@ def in_order(
             relay.wait(future)
         return future.result()
 
-    with ThreadPoolExecutor(streams, thread_name_prefix="stream") as pool:
-        waiting: deque[Future[ResultT]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
+        pending: deque[Future[ResultT]] = deque()
         try:
             for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > 2 * streams:
-                    yield result(waiting.popleft())
-            while waiting:
-                yield result(waiting.popleft())
+                pending.append(pool.submit(function, task))
+                if len(pending) > 2 * workers:
+                    yield result(pending.popleft())
+            while pending:
+                yield result(pending.popleft())
         finally:
             if relay is not None:
-                relay.leave()
-            for future in waiting:
+                relay.close()
+            for future in pending:
                 future.cancel()

@@ -1,7 +1,7 @@
-"""Whisper's features as faster-whisper computes them, without waking the threads of the linear algebra library.
+"""Whisper's features as faster-whisper computes them, without using the threads of the linear algebra library.
 
-That library divides large products among threads of its own, which then wait for more work without sleeping: on two
-cores they take a seventh of what recognition takes in all.
+That library divides large products among threads of its own, which then busy-wait for more work: on two cores they take
+a seventh of the time of the whole recognition.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from diarist.types import Samples
 
-FRAMES_AT_ONCE = 16
-"""80 bands x 201 frequencies x 16 frames: OpenBLAS divides products from 2^18 on."""
+FRAMES_PER_PRODUCT = 16
+"""80 bands x 201 frequencies x 16 frames: OpenBLAS uses several threads for products from 2^18 on."""
 
 
 def log_mel(extractor: FeatureExtractor, samples: Samples) -> NDArray[np.float32]:
-    """Logarithmic mel spectrum, (bands, samples / 160), of at least one frame."""
+    """Return the logarithmic mel spectrum, (bands, samples / 160), of at least one frame."""
     window = np.hanning(extractor.n_fft + 1)[:-1].astype(np.float32)
     spectrum = extractor.stft(samples, extractor.n_fft, extractor.hop_length, window=window, return_complex=True)
     power = np.abs(spectrum[..., :-1].astype(np.complex64)) ** 2  # (frequencies, frames)
     frames = power.shape[1]
-    filled = np.pad(power.T, ((0, -frames % FRAMES_AT_ONCE), (0, 0)))
-    groups = filled.reshape(-1, FRAMES_AT_ONCE, filled.shape[1]) @ extractor.mel_filters.T
-    bands = groups.reshape(len(filled), -1)[:frames].T
+    padded = np.pad(power.T, ((0, -frames % FRAMES_PER_PRODUCT), (0, 0)))
+    groups = padded.reshape(-1, FRAMES_PER_PRODUCT, padded.shape[1]) @ extractor.mel_filters.T
+    bands = groups.reshape(len(padded), -1)[:frames].T
     logarithm = np.log10(np.maximum(bands, 1e-10))
     scaled: NDArray[np.float32] = ((np.maximum(logarithm, logarithm.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
     return np.ascontiguousarray(scaled)

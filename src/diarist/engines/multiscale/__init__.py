@@ -1,1 +1,1 @@
-"""Diarization by clustering speaker embeddings at several window lengths, with any networks."""
+"""Diarization by clustering speaker embeddings of several window lengths, for any networks."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from diarist.engines.nemo.canary import CanaryDecoder
-from diarist.engines.word_timestamps import LETTER, Token, Vocabulary
+from diarist.engines.word_timestamps import LETTER_DURATION_S, Token, Vocabulary
 from diarist.errors import ConfigurationError
 from diarist.types import Seconds
 
@@ -84,7 +84,7 @@ class CtcDecoder:
     Graves et al., "Connectionist temporal classification" (2006).
     """
 
-    letter_duration = LETTER
+    letter_duration = LETTER_DURATION_S
     languages: tuple[str, ...] = ()
     default_language: str | None = None
 
@@ -150,7 +150,7 @@ class TransducerDecoder:
         model.change_decoding_strategy(_greedy_decoding_config(model.cfg.decoding), verbose=False)
         model.eval()  # the new decoding strategy added modules
         self._durations = torch.tensor(list(model.decoding.durations or ()), dtype=torch.long)
-        self.letter_duration = LETTER if len(self._durations) == 0 else 0.0
+        self.letter_duration = LETTER_DURATION_S if len(self._durations) == 0 else 0.0
 
     def decode(self, signal: torch.Tensor, lengths: torch.Tensor, language: str | None) -> list[list[Token]]:
         prompt = {}

@@ -22,7 +22,7 @@ from diarist.engines.nemo import archive, export_formats, published_models, safe
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel, load_model
 from diarist.engines.onnx import exported_model
-from diarist.engines.onnx.exported_model import Exported, Quantization
+from diarist.engines.onnx.exported_model import ExportedModel, Quantization
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
 from diarist.scratch import EXPORT_PREFIX, REPLACED_PREFIX, staging_folder
 from diarist.settings import Settings
@@ -84,7 +84,7 @@ def export(request: ExportRequest, settings: Settings, report: Callable[[str], N
                     loaded.model, kind, request.reference, staging, request.quantization, report
                 )
             report("describing")
-            description = Exported(
+            description = ExportedModel(
                 name, kind, _source(request.reference), loaded.info.licence, loaded.languages, properties.frame_step,
                 properties.features, request.quantization, exported_model.describe(staging), version("diarist"),
             )  # fmt: skip

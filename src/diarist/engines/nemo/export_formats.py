@@ -212,7 +212,7 @@ def _write_own_features(context: _ExportContext) -> Floats:
     featurizer = context.model.preprocessor.featurizer
     arrays = {"window": featurizer.window.numpy(), "filters": featurizer.fb[0].numpy()}
     np.savez(context.folder / ARRAYS, **arrays)
-    actual = MelFeatures(context.features, **arrays).of(context.signal)
+    actual = MelFeatures(context.features, **arrays).normalized(context.signal)
     features, length = context.nemo_features()
     if (
         int(length[0]) != len(actual)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diarist.engines.fusion import Floats, Grid, diarization_of
+from diarist.engines.fusion import Floats, Grid, build_diarization
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
 from diarist.types import Diarization, Seconds, Span, Turn
 
@@ -51,7 +51,7 @@ class TurnFinder:
             found |= self._find_more_speakers(probability, found, min_speakers - len(found))
         turns = [Turn(span, str(column)) for column, spans in found.items() for span in spans]
         embeddings = np.zeros((probability.shape[1], 0), dtype=np.float32)
-        return diarization_of(turns, embeddings, probability, Grid(self.frame_step), diarizer)
+        return build_diarization(turns, embeddings, probability, Grid(self.frame_step), diarizer)
 
     def _find_spans(
         self, probability: Floats, columns: range | list[int], binarization: Binarization

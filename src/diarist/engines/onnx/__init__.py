@@ -1,1 +1,1 @@
-"""NeMo models that were exported to ONNX, run on the CPU without PyTorch."""
+"""The engine for NeMo models that were exported to ONNX: it runs on the CPU without PyTorch."""

@@ -1,4 +1,4 @@
-"""Diarization with NeMo models that were exported to ONNX: a frame VAD and a speaker model, clustered by our own."""
+"""Diarization with NeMo models that were exported to ONNX: a frame VAD, a speaker model, and Diarist's clustering."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from diarist.types import SAMPLE_RATE, Audio, Progress, Samples, Seconds, Span
 NAME = "onnx"
 
 VAD_KINDS: tuple[Kind, ...] = ("frame_vad",)
-VOICE_KINDS: tuple[Kind, ...] = ("speaker",)
+SPEAKER_KINDS: tuple[Kind, ...] = ("speaker",)
 
 GRAPH = "model.onnx"
 
-SHORTEST: Seconds = 0.2
-"""A shorter window is filled up by repetition: the network needs some frames for its statistics."""
+MIN_WINDOW_S: Seconds = 0.2
+"""A shorter window is padded by repetition: the network needs some frames for its statistics."""
 
-JOINED: Seconds = 0.01
-"""Windows with less than this between them belong to one stretch of speech."""
+MAX_RUN_GAP_S: Seconds = 0.01
+"""Windows that are less than this apart belong to the same run of speech."""
 
 
 def load(settings: Settings) -> Loaded[Diarizer]:
-    """The exported models of ``ONNX_VAD_MODEL`` and ``ONNX_SPEAKER_MODEL``, set up by ``DIAR_CONFIG``.
+    """Load the exported models of ``ONNX_VAD_MODEL`` and ``ONNX_SPEAKER_MODEL``, configured by ``DIAR_CONFIG``.
 
     Raises:
-        ModelUnavailable: one of them is not there, or of another kind.
-        ModelCorrupt: a file of it is not the one that was exported.
-        ConfigurationError: the configuration cannot be used.
+        ModelUnavailable: A model does not exist, or has another kind.
+        ModelCorrupt: A file of a model is not the one that was exported.
+        ConfigurationError: The configuration cannot be used.
     """
     config = read_config(settings)
     vad_folder, vad = locate(settings, settings.onnx_vad_model, VAD_KINDS, "ONNX_VAD_MODEL")
-    voice_folder, voice = locate(settings, settings.onnx_speaker_model, VOICE_KINDS, "ONNX_SPEAKER_MODEL")
+    speaker_folder, speaker = locate(settings, settings.onnx_speaker_model, SPEAKER_KINDS, "ONNX_SPEAKER_MODEL")
     detector = OnnxSpeechDetector(
-        _open(vad_folder, settings.threads), MelFeatures.beside(vad_folder, vad.features), vad.frame_step
+        _open(vad_folder, settings.threads), MelFeatures.load(vad_folder, vad.features), vad.frame_step
     )
     encoder = OnnxSpeakerEncoder(
-        _open(voice_folder, settings.threads), MelFeatures.beside(voice_folder, voice.features)
+        _open(speaker_folder, settings.threads), MelFeatures.load(speaker_folder, speaker.features)
     )
-    return Loaded(MultiscaleDiarizer(detector, encoder, OwnClusterer(), config, NAME), (vad.info, voice.info))
+    return Loaded(MultiscaleDiarizer(detector, encoder, EmbeddingClusterer(), config, NAME), (vad.info, speaker.info))
 
 
 def _open(folder: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return open_graph(folder / GRAPH, threads)
-    except Exception as error:  # the hash is right, so it is of another onnxruntime
+    except Exception as error:  # the hash is right, so the onnxruntime version differs
         raise ModelCorrupt(
-            f"The exported model in {folder} cannot be opened ({error}): export it again with `diarist models export`"
-            " of this version of Diarist."
+            f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
+            " `diarist models export` of this version of Diarist."
         ) from error
 
 
@@ -68,12 +68,12 @@ class OnnxSpeechDetector:
     """A frame VAD over a recording of any length.
 
     Args:
-        session: the graph: ``audio_signal`` (1, mels, frames) to scores (1, frames, 2) of no speech and speech.
-        features: what it hears.
-        step: from one frame of its scores to the next.
-        block: frames of scores at a time; bounds the memory.
-        context: frames heard before and after a block, which makes the scores those of the whole: more than the network
-            sees.
+        session: The graph, from ``audio_signal`` (1, mels, frames) to scores (1, frames, 2) of no speech and speech.
+        features: The features of the model.
+        step: The time from one frame of its scores to the next.
+        block: The number of frames that are scored at once; it limits the memory.
+        context: The number of frames that are added before and after a block. It is larger than the network's receptive
+            field, so that the scores are the same as without blocks.
     """
 
     def __init__(
@@ -100,34 +100,34 @@ class OnnxSpeechDetector:
         if len(samples) < hop:
             samples = np.pad(samples, (0, hop - len(samples)))
         rows = self._features.frames(len(samples))
-        mean, distribute = self._features.statistics(samples)
+        mean, spread = self._features.statistics(samples)
         frames = -(-rows // self._stride)
-        found = np.empty(frames, dtype=np.float32)
+        probability = np.empty(frames, dtype=np.float32)
         for first in range(0, frames, self._block):
             stop = min(first + self._block, frames)
             start = max(0, first - self._context)
             end = min((stop + self._context) * self._stride, rows)
-            heard = (self._features.raw(samples, start * self._stride, end) - mean) / distribute  # (rows, mels)
-            scores = self._session.run(None, {"audio_signal": np.ascontiguousarray(heard.T)[None]})[0][0]  # (frames, 2)
-            found[first:stop] = _speech(scores[first - start : stop - start])
+            block = (self._features.raw(samples, start * self._stride, end) - mean) / spread  # (rows, mels)
+            scores = self._session.run(None, {"audio_signal": np.ascontiguousarray(block.T)[None]})[0][0]  # (frames, 2)
+            probability[first:stop] = _speech_probability(scores[first - start : stop - start])
             progress("segmentation", stop / frames)
-        return found
+        return probability
 
 
-def _speech(scores: Floats) -> Floats:
-    """The probability of the second of two classes, (frames,)."""
-    likely: Floats = 1 / (1 + np.exp(np.clip(scores[:, 0] - scores[:, 1], -80, 80)))
-    return likely
+def _speech_probability(scores: Floats) -> Floats:
+    """Return the softmax probability of the second of two classes, (frames,)."""
+    probability: Floats = 1 / (1 + np.exp(np.clip(scores[:, 0] - scores[:, 1], -80, 80)))
+    return probability
 
 
 class OnnxSpeakerEncoder:
     """A speaker model over windows of a recording.
 
     Args:
-        session: the graph: ``audio_signal`` (batch, mels, frames) and, in most, ``length`` (batch,) to embeddings
-            (batch, values).
-        features: what it hears.
-        batch: windows of one length at a time.
+        session: The graph, from ``audio_signal`` (batch, mels, frames) and, in most models, ``length`` (batch,) to
+            embeddings (batch, values).
+        features: The features of the model.
+        batch: The number of windows of one length per batch.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, features: MelFeatures, batch: int = 16) -> None:
@@ -137,39 +137,39 @@ class OnnxSpeakerEncoder:
         self._batch = batch
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
-        """One embedding a window, float32 (windows, values).
+        """Return one embedding per window, float32 (windows, values).
 
-        Each window is heard for itself, as NeMo does. Those of different lengths are never in one batch: the exported
-        network hears what is filled up.
+        Features are computed for each window separately, as in NeMo. Windows of different lengths are never in one
+        batch, since the exported network does not mask padding.
         """
         by_frames: dict[int, list[int]] = {}
         for index, window in enumerate(windows):
             by_frames.setdefault(self._features.frames(len(self._cut(audio, window))), []).append(index)
-        found = np.zeros((len(windows), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
+        embeddings = np.zeros((len(windows), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
         done = 0
         for frames, indices in sorted(by_frames.items()):
             for at in range(0, len(indices), self._batch):
                 members = indices[at : at + self._batch]
-                heard = np.stack([self._features.of(self._cut(audio, windows[i])).T for i in members])
-                inputs = {"audio_signal": heard, "length": np.full(len(members), frames)}
-                found[members] = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
+                features = np.stack([self._features.normalized(self._cut(audio, windows[i])).T for i in members])
+                inputs = {"audio_signal": features, "length": np.full(len(members), frames)}
+                embeddings[members] = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
                 done += len(members)
                 progress("embedding", done / len(windows))
-        return found
+        return embeddings
 
     def _cut(self, audio: Audio, window: Span) -> Samples:
         samples = audio.cut(window).samples
-        least = round(SHORTEST * SAMPLE_RATE)
-        if len(samples) >= least:
+        min_samples = round(MIN_WINDOW_S * SAMPLE_RATE)
+        if len(samples) >= min_samples:
             return samples
-        return np.resize(samples, least) if len(samples) else np.zeros(least, dtype=np.float32)
+        return np.resize(samples, min_samples) if len(samples) else np.zeros(min_samples, dtype=np.float32)
 
 
-class OwnClusterer:
-    """The embedded engine's clustering over voices heard at several scales.
+class EmbeddingClusterer:
+    """The embedded engine's clustering over embeddings of several scales.
 
-    A window of the base scale gets the weighted mean of its own voice and those of the longer windows around it. What
-    it is said to have heard is all that those windows cover, for windows that share sound are alike whoever speaks.
+    A window of the base scale gets the weighted mean of its own embedding and those of the longer windows around it.
+    Its span is extended to all that those windows cover, since windows that share sound are similar whoever speaks.
     """
 
     def label(self, scales: Sequence[Scale], bounds: SpeakerBounds) -> Labels:
@@ -180,5 +180,5 @@ class OwnClusterer:
             near = nearest(scale, base)
             fused += np.float32(scale.weight) * scale.unit[near]
             start, end = np.minimum(start, scale.start[near]), np.maximum(end, scale.end[near])
-        run = np.concatenate([[0], np.cumsum(base.start[1:] > np.maximum.accumulate(base.end)[:-1] + JOINED)])
+        run = np.concatenate([[0], np.cumsum(base.start[1:] > np.maximum.accumulate(base.end)[:-1] + MAX_RUN_GAP_S)])
         return cluster(EmbeddedWindows(l2_normalize(fused), np.maximum.accumulate(start), end, run, None), bounds)

@@ -1,6 +1,6 @@
-"""Models that ``diarist models export`` wrote: where they lie, what they are, whether they are whole.
+"""Models that ``diarist models export`` wrote: their location, their description, and the check of their files.
 
-A folder each: the ONNX graphs with their weights, and ``diarist.json``, which says what they are and how to use them.
+Each model is a folder with the ONNX graphs, their weights, and ``diarist.json``, which describes the model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Kind = Literal["ctc", "rnnt", "tdt", "speaker", "frame_vad"]
 Quantization = Literal["int8"]
 
 FOLDER = "exported"
-"""In MODEL_DIR."""
+"""The folder in MODEL_DIR."""
 
 MANIFEST = "diarist.json"
 LAYOUT = 1
-"""Counted up whenever a folder of before can no longer be used."""
+"""The version of the layout; it is increased when older folders can no longer be used."""
 
 ROLES: Mapping[Kind, str] = {
     "ctc": "recognition",
@@ -39,7 +39,7 @@ ROLES: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """A file of the model."""
+    """A file of an exported model."""
 
     name: str
     size_bytes: int
@@ -47,95 +47,95 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What ``diarist.json`` says."""
+class ExportedModel:
+    """The description of an exported model in ``diarist.json``."""
 
     name: str
     kind: Kind
     source: str
-    """What the user exported: a name on the hub or in the catalogue, or the name of a ``.nemo`` file."""
+    """The model that was exported: a name on the hub or in the catalogue, or the name of a ``.nemo`` file."""
 
     licence: str
     languages: tuple[str, ...]
-    """ISO 639-1; empty where it is not known, and for models that know no words."""
+    """ISO 639-1 codes; empty where the languages are unknown, and for models that recognize no words."""
 
     frame_step: Seconds
-    """From one frame of the output to the next; 0 for speaker models, which have none."""
+    """The time from one frame of the output to the next; 0 for speaker models, which have no frames."""
 
     features: FeatureSettings
     quantization: Quantization | None
     files: tuple[ExportedFile, ...]
     diarist: str
-    """The version of Diarist that wrote it."""
+    """The version of Diarist that wrote the folder."""
 
     layout: int = LAYOUT
 
     @property
     def info(self) -> ModelInfo:
-        """As shown to users."""
+        """The model as it is shown to users."""
         return ModelInfo(self.name, ROLES[self.kind], self.licence)
 
 
 def folder_of(settings: Settings, reference: str) -> Path:
-    """The folder that is meant: one in MODEL_DIR by its name, or any by its path."""
+    """Return the folder of a model: one in MODEL_DIR by its name, or any folder by its path."""
     path = Path(reference).expanduser()
     if path.is_absolute() or os.sep in reference:
         return path
     return settings.model_dir / FOLDER / reference
 
 
-def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting: str) -> tuple[Path, Exported]:
-    """The folder of an exported model and what it says of itself, with every file compared to its hash.
+def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting: str) -> tuple[Path, ExportedModel]:
+    """Return the folder of an exported model and its description, after comparing every file with its hash.
 
     Args:
-        settings: where models are kept.
-        reference: what the user calls it: a name, or the path of its folder.
-        kinds: what it may be.
-        setting: where the user said so, for messages.
+        settings: The settings with the folder of models.
+        reference: The name of the model, or the path of its folder.
+        kinds: The kinds that are allowed.
+        setting: The setting that names the model, for error messages.
 
     Raises:
-        ModelUnavailable: it is not there, or is not of these kinds.
-        ModelCorrupt: a file is missing or not the one that was exported, or the description cannot be read.
+        ModelUnavailable: The model does not exist, or has another kind.
+        ModelCorrupt: A file is missing or is not the one that was exported, or the description cannot be read.
     """
     folder = folder_of(settings, reference)
     if not (folder / MANIFEST).is_file():
         raise ModelUnavailable(
-            f"There is no exported model {reference!r} ({folder}). Where NeMo is installed run `diarist models export"
-            f" NAME_OR_PATH`, copy the folder here if that is another machine, and let {setting} name it."
+            f"There is no exported model {reference!r} ({folder}). Run `diarist models export NAME_OR_PATH` where NeMo"
+            f" is installed, copy the folder to this machine if needed, and set {setting} to its name or path."
         )
     exported = read(folder)
     if exported.kind not in kinds:
         raise ModelUnavailable(
             f"The exported model {reference!r} is a model for {ROLES[exported.kind]} ({exported.kind});"
-            f" {setting} needs one of the kind {' or '.join(kinds)}."
+            f" {setting} needs a model of the kind {' or '.join(kinds)}."
         )
     for file in exported.files:
         _check(folder / file.name, file)
     return folder, exported
 
 
-def read(folder: Path) -> Exported:
-    """What ``diarist.json`` in ``folder`` says; the files are not looked at.
+def read(folder: Path) -> ExportedModel:
+    """Read ``diarist.json`` in ``folder``; the other files are not checked.
 
     Raises:
-        ModelCorrupt: it cannot be read, or is of another layout.
+        ModelCorrupt: It cannot be read, or has another layout.
     """
     path = folder / MANIFEST
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelCorrupt(
-            f"{path} cannot be used ({error}): export the model again with `diarist models export`."
+            f"{path} cannot be used ({error}). Export the model again with `diarist models export`."
         ) from error
 
 
-def write(folder: Path, exported: Exported) -> None:
+def write(folder: Path, exported: ExportedModel) -> None:
     """Write ``diarist.json``."""
     (folder / MANIFEST).write_text(json.dumps(asdict(exported), indent=2) + "\n", encoding="utf-8")
 
 
 def describe(folder: Path) -> tuple[ExportedFile, ...]:
-    """All files in ``folder`` with their sizes and hashes, by name."""
+    """Return all files in ``folder`` with their sizes and hashes, sorted by name."""
     return tuple(
         ExportedFile(path.name, path.stat().st_size, sha256_of(path))
         for path in sorted(folder.iterdir())
@@ -143,30 +143,30 @@ def describe(folder: Path) -> tuple[ExportedFile, ...]:
     )
 
 
-def _parse(content: Mapping[str, Any]) -> Exported:
+def _parse(content: Mapping[str, Any]) -> ExportedModel:
     if content["layout"] != LAYOUT:
-        raise ValueError(f"its layout is {content['layout']}, this version of Diarist reads {LAYOUT}")
+        raise ValueError(f"its layout is {content['layout']}, and this version of Diarist reads {LAYOUT}")
     if content["kind"] not in get_args(Kind):
         raise ValueError(f"there is no kind {content['kind']!r}")
     files = tuple(ExportedFile(**file) for file in content["files"])
-    if any(Path(file.name).name != file.name for file in files):  # nothing outside the folder is read
-        raise ValueError("a file of it is not in its folder")
+    if any(Path(file.name).name != file.name for file in files):  # never read anything outside the folder
+        raise ValueError("one of its files is not in its folder")
     parts = {
         "files": files,
         "languages": tuple(content["languages"]),
         "features": FeatureSettings(**content["features"]),
     }
-    return Exported(**{**content, **parts})
+    return ExportedModel(**{**content, **parts})
 
 
 def _check(path: Path, file: ExportedFile) -> None:
-    advice = "export the model again with `diarist models export`, or copy the folder again"
+    advice = "Export the model again with `diarist models export`, or copy the folder again."
     try:
         size_bytes = path.stat().st_size
-        whole = size_bytes == file.size_bytes and sha256_of(path) == file.sha256
+        intact = size_bytes == file.size_bytes and sha256_of(path) == file.sha256
     except FileNotFoundError as error:
-        raise ModelCorrupt(f"{path} is missing: {advice}.") from error
+        raise ModelCorrupt(f"{path} is missing. {advice}") from error
     except OSError as error:
-        raise ModelUnavailable(f"{path} cannot be read ({error.strerror}): see to its permissions.") from error
-    if not whole:
-        raise ModelCorrupt(f"{path} is not the file that was exported (its size or SHA-256 differs): {advice}.")
+        raise ModelUnavailable(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+    if not intact:
+        raise ModelCorrupt(f"{path} is not the file that was exported (its size or SHA-256 differs). {advice}")

@@ -1,7 +1,8 @@
-"""Log-mel features as NeMo computes them, in numpy: what exported models hear.
+"""Log-mel features as NeMo computes them, in numpy: the input of exported models.
 
-The settings, the window and the mel filters are those of the model, kept at export. Of NeMo's preprocessor this leaves
-out what is of use in training alone (dither, narrow-band augmentation) and the padding of the last frames.
+The settings, the window and the mel filters are those of the model; the export stores them. The parts of NeMo's
+preprocessor that are used only in training (dither, narrow-band augmentation) and the padding of the last frames are
+left out.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ ARRAYS = "features.npz"
 """The file beside an exported model that holds its window and mel filters."""
 
 BLOCK_FRAMES = 6_000
-"""A minute: bounds what the spectra of a long recording take."""
+"""One minute: limits the memory of the spectra of a long recording."""
 
-SPREAD_FLOOR = 1e-5
-"""Added to a feature's standard deviation, as NeMo does: silence has none."""
+STD_EPSILON = 1e-5
+"""A constant that is added to a feature's standard deviation, as in NeMo: that of silence is zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSettings:
-    """The numbers of a mel spectrogram. The names are those of NeMo's preprocessor, units apart."""
+    """The parameters of a mel spectrogram. Apart from units, the names are those of NeMo's preprocessor."""
 
     sample_rate: int
     mels: int
@@ -40,13 +41,13 @@ class FeatureSettings:
     window_samples: int
     hop_samples: int
     preemphasis: float
-    """0 for none."""
+    """The preemphasis coefficient; 0 for none."""
 
     power: float
-    """Of the magnitude: 2 for energies."""
+    """The exponent of the magnitude: 2 for energies."""
 
     guard: Literal["add", "clamp"]
-    """How the logarithm of 0 is avoided."""
+    """How a logarithm of 0 is avoided."""
 
     guard_value: float
     normalize: Normalization
@@ -57,12 +58,12 @@ class FeatureSettings:
 
 
 class MelFeatures:
-    """Turns samples into log-mel features.
+    """Computes log-mel features of samples.
 
     Args:
-        settings: what to compute.
-        window: shape (window_samples,).
-        filters: energy of each mel band from the spectrum, shape (mels, n_fft // 2 + 1).
+        settings: The parameters of the spectrogram.
+        window: The window function, (window_samples,).
+        filters: The mel filters, (mels, n_fft // 2 + 1).
     """
 
     def __init__(self, settings: FeatureSettings, window: Floats, filters: Floats) -> None:
@@ -70,17 +71,17 @@ class MelFeatures:
         if window.shape != (settings.window_samples,) or filters.shape != (settings.mels, bins):
             raise ValueError(f"window {window.shape} and filters {filters.shape} do not fit the settings")
         self.settings = settings
-        before = (settings.n_fft - settings.window_samples) // 2  # centred, as torch.stft does
+        before = (settings.n_fft - settings.window_samples) // 2  # centered, as in torch.stft
         self._window = np.zeros(settings.n_fft, dtype=np.float32)
         self._window[before : before + settings.window_samples] = window
         self._filters = np.ascontiguousarray(filters.T, dtype=np.float32)
 
     @classmethod
-    def beside(cls, folder: Path, settings: FeatureSettings) -> MelFeatures:
-        """Those of an exported model.
+    def load(cls, folder: Path, settings: FeatureSettings) -> MelFeatures:
+        """Load the window and the filters of an exported model.
 
         Raises:
-            ModelCorrupt: their file cannot be read, or does not fit the settings.
+            ModelCorrupt: Their file cannot be read, or does not fit the settings.
         """
         path = folder / ARRAYS
         try:
@@ -88,64 +89,67 @@ class MelFeatures:
                 return cls(settings, arrays["window"], arrays["filters"])
         except (OSError, ValueError, KeyError) as error:
             raise ModelCorrupt(
-                f"{path} cannot be used ({error}): export the model again with `diarist models export`."
+                f"{path} cannot be used ({error}). Export the model again with `diarist models export`."
             ) from error
 
     def frames(self, samples: int) -> int:
-        """How many frames so many samples have."""
+        """Return the number of frames of this number of samples."""
         return samples // self.settings.hop_samples
 
     def raw(self, samples: Samples, first: int, stop: int) -> Floats:
-        """Frames ``first`` to ``stop`` of the recording, not normalised: float32 (frames, mels).
+        """Return frames ``first`` to before ``stop`` of the recording without normalization, float32 (frames, mels).
 
-        A frame is the same whichever others are asked for: what lies outside the recording is silence, and what lies
-        outside the asked frames is heard.
+        A frame does not depend on which others are requested: samples outside the requested frames are used, and those
+        outside the recording are zero.
         """
         s = self.settings
         if stop <= first:
             return np.zeros((0, s.mels), dtype=np.float32)
         start, end = first * s.hop_samples - s.n_fft // 2, (stop - 1) * s.hop_samples + s.n_fft // 2
-        piece = Audio(samples).part(start, end)
+        part = Audio(samples).part(start, end)
         if s.preemphasis:
             before = samples[start - 1] if start > 0 else np.float32(0.0)
-            piece = piece - np.float32(s.preemphasis) * np.concatenate([[before], piece[:-1]]).astype(np.float32)
-        piece = np.pad(piece, (max(-start, 0), max(end - max(len(samples), start), 0)))
+            part = part - np.float32(s.preemphasis) * np.concatenate([[before], part[:-1]]).astype(np.float32)
+        part = np.pad(part, (max(-start, 0), max(end - max(len(samples), start), 0)))
         blocks: list[Floats] = []
         for at in range(0, stop - first, BLOCK_FRAMES):
             rows = min(BLOCK_FRAMES, stop - first - at)
-            part = piece[at * s.hop_samples : (at + rows - 1) * s.hop_samples + s.n_fft]
-            strided = np.lib.stride_tricks.sliding_window_view(part, s.n_fft)[:: s.hop_samples]  # (rows, n_fft)
+            block = part[at * s.hop_samples : (at + rows - 1) * s.hop_samples + s.n_fft]
+            strided = np.lib.stride_tricks.sliding_window_view(block, s.n_fft)[:: s.hop_samples]  # (rows, n_fft)
             magnitude = np.abs(np.fft.rfft(strided * self._window, axis=1))
             energy = (magnitude**s.power).astype(np.float32) @ self._filters  # (rows, mels)
             guarded = energy + s.guard_value if s.guard == "add" else np.maximum(energy, s.guard_value)
             blocks.append(np.log(guarded, dtype=np.float32))
         return np.concatenate(blocks)
 
-    def of(self, samples: Samples) -> Floats:
-        """All frames of a few seconds, normalised as the model wants them: float32 (frames, mels)."""
+    def normalized(self, samples: Samples) -> Floats:
+        """Return all frames of a few seconds, normalized as the model requires: float32 (frames, mels)."""
         features = self.raw(samples, 0, self.frames(len(samples)))
-        mean, distribute = self._statistics([features], len(features))
-        return (features - mean) / distribute
+        mean, std = self._statistics([features], len(features))
+        return (features - mean) / std
 
     def statistics(self, samples: Samples) -> tuple[Floats, Floats]:
-        """The mean and spread to normalise a recording's frames by, each float32 (mels,): 0 and 1 for no change."""
+        """Return the mean and standard deviation for normalizing a recording's frames, each float32 (mels,).
+
+        They are 0 and 1 if the model does not normalize.
+        """
         frames = self.frames(len(samples))
         edges = [(at, min(at + BLOCK_FRAMES, frames)) for at in range(0, frames, BLOCK_FRAMES)]
-        return self._statistics(_Again(lambda: (self.raw(samples, *edge) for edge in edges)), frames)
+        return self._statistics(_Reiterable(lambda: (self.raw(samples, *edge) for edge in edges)), frames)
 
     def _statistics(self, blocks: Iterable[Floats], frames: int) -> tuple[Floats, Floats]:
-        """As NeMo has them; ``blocks`` is gone through twice."""
+        """Return the mean and standard deviation as NeMo computes them; ``blocks`` is iterated twice."""
         mels = self.settings.mels
         if self.settings.normalize == "none" or frames == 0:
             return np.zeros(mels, dtype=np.float32), np.ones(mels, dtype=np.float32)
         mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / frames
         squares = sum(((block - mean) ** 2).sum(axis=0) for block in blocks)
-        distribute = np.sqrt(squares / max(frames - 1, 1)) + SPREAD_FLOOR
-        return np.asarray(mean, dtype=np.float32), np.asarray(distribute, dtype=np.float32)
+        std = np.sqrt(squares / max(frames - 1, 1)) + STD_EPSILON
+        return np.asarray(mean, dtype=np.float32), np.asarray(std, dtype=np.float32)
 
 
-class _Again(Iterable[Floats]):
-    """What can be gone through again, because it is made anew each time."""
+class _Reiterable(Iterable[Floats]):
+    """An iterable that calls a function for a new iterator each time."""
 
     def __init__(self, make: Callable[[], Iterator[Floats]]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""How ONNX graphs are run: on the CPU, with a bounded number of threads and no growing memory arena."""
+"""ONNX Runtime sessions on the CPU, with a limited number of threads and without a growing memory arena."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnxruntime
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Options of a session with ``threads`` threads."""
+    """Return the options of a session with this number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -18,5 +18,5 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU with ``threads`` threads."""
+    """Open a graph on the CPU with this number of threads."""
     return onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])

@@ -78,11 +78,11 @@ def uncataloged_models(settings: Settings) -> tuple[ModelInfo, ...]:
     left out; loading the engine reports that error itself.
     """
     from diarist.engines.nemo import published_models
-    from diarist.engines.required_models import wanted
+    from diarist.engines.required_models import required_models
 
     found: list[ModelInfo] = []
     with contextlib.suppress(ConfigurationError):
-        for model in wanted(settings):
+        for model in required_models(settings):
             found.append(ModelInfo(model.name, model.role, published_models.licence(model.reference), "loading"))  # noqa: PERF401 - models found before the error count
     return tuple(dict.fromkeys(found))
 

@@ -109,7 +109,7 @@ def test_tokens_and_their_times_are_those_of_nemo(name, folders, nemo, call):
     assert len(tokens) > 50
     assert all(0 < token.confidence <= 1 for token in tokens)
     if described.kind != "ctc":
-        assert [token.piece for token in tokens] == said.y_sequence.tolist()
+        assert [token.id for token in tokens] == said.y_sequence.tolist()
 
 
 @pytest.mark.parametrize("name", RECOGNIZERS)

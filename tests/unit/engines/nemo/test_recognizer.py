@@ -146,7 +146,7 @@ def test_a_ctc_word_starts_with_its_own_first_frame(recognizers, call):
     decoder = recognizer._decoder
     audio = call.cut(Span(14.2, 18.2))
     (tokens,) = recognizer._decode([audio.samples], None)
-    opening = [token for token in tokens if decoder.vocabulary._pieces[token.piece].opens]
+    opening = [token for token in tokens if decoder.vocabulary._entries[token.id].starts_word]
     starts = [word.span.start for word in run(recognizer, audio, (Span(0.0, audio.duration),)).words]
     assert len(starts) > 3
     assert set(starts[1:]) <= {token.start for token in opening}
