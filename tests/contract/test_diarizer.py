@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.chunk_processing import chunk_of, perform
+from diarist.engines.chunk_processing import make_chunk, perform
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Diarizer, DistributedDiarizer, Engine
 from diarist.settings import load_settings
@@ -305,7 +305,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
         assert not chosen.spreads
         with pytest.raises(ValueError, match="cannot do segmentation"):
             perform(
-                engine_of(diarizer), call, chunk_of("segmentation", call, 0, len(call.samples), {}), lambda *_: None
+                engine_of(diarizer), call, make_chunk("segmentation", call, 0, len(call.samples), {}), lambda *_: None
             )
         return
     assert chosen.spreads

@@ -13,7 +13,7 @@ from diarist.audio import DecodeLimits, decode, decoding
 from diarist.clustering import l2_normalize
 from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
-from diarist.engines.embedded.segmentation import FIELD_SAMPLES, FRAME_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
+from diarist.engines.embedded.segmentation import FRAME_SAMPLES, RECEPTIVE_FIELD_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
 from diarist.engines.registry import load_engine
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
@@ -89,7 +89,7 @@ class Repeated:
         windows = 1 + -(-(len(audio.samples) - WINDOW_SAMPLES) // (STEP_FRAMES * FRAME_SAMPLES))
         rows = np.arange(windows) % self._windows
         starts = np.arange(windows) * STEP_FRAMES
-        frames = round((len(audio.samples) - FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5)
+        frames = round((len(audio.samples) - RECEPTIVE_FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5)
         return replace(
             heard, activity=heard.activity[rows], classes=heard.classes[rows], starts=starts,
             frames=min(frames, int(starts[-1]) + WINDOW_FRAMES),

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.chunk_processing import (
-    chunk_of,
     dump_arrays,
     load_arrays,
+    make_chunk,
     parse_recognition,
     perform,
     recognition_chunk,
@@ -99,7 +99,7 @@ def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece
     [(-5, 10, (0, 10)), (3, 10**9, (3, 320_000)), (10**9, 2 * 10**9, (320_000, 320_000)), (7, 3, (7, 7))],
 )
 def test_a_chunk_reads_nothing_that_is_not_there(first, stop, expected):
-    chunk = chunk_of("embedding", WHOLE, first, stop, {})
+    chunk = make_chunk("embedding", WHOLE, first, stop, {})
     assert (chunk.first_sample, chunk.stop_sample) == expected
 
 
@@ -112,7 +112,7 @@ def test_a_piece_of_another_length_is_refused():
 @pytest.mark.parametrize("stage", ["segmentation", "embedding"])
 def test_an_engine_that_cannot_do_a_chunk_says_so(stage):
     with pytest.raises(ValueError, match=f"tried cannot do {stage}"):
-        perform(engine(), WHOLE, chunk_of(stage, WHOLE, 0, 10**9, {}), ignore)
+        perform(engine(), WHOLE, make_chunk(stage, WHOLE, 0, 10**9, {}), ignore)
 
 
 def test_a_diarizer_that_can_is_given_the_chunk():
@@ -124,7 +124,7 @@ def test_a_diarizer_that_can_is_given_the_chunk():
             return f"{chunk.stage} of {audio.duration} s".encode()
 
     assert not isinstance(OneForAll(), DistributedDiarizer)
-    chunk = chunk_of("embedding", WHOLE, 10, 20, {})
+    chunk = make_chunk("embedding", WHOLE, 10, 20, {})
     assert perform(engine(diarizer=Spread()), piece(chunk), chunk, ignore) == b"embedding of 20.0 s"
 
 

@@ -12,11 +12,11 @@ from diarist.engines.fusion import (
     Grid,
     Window,
     centroids,
-    cut,
-    median_smooth,
-    posterior,
-    strongest,
-    voice_evidence,
+    median_filter,
+    sliding_windows,
+    speaker_posterior,
+    spread_over_frames,
+    top_speakers,
 )
 from diarist.types import Span
 from support.strategies import patient
@@ -26,7 +26,7 @@ GRID = Grid(0.016875, 0.0225)
 
 def test_the_posterior_is_silent_in_silence_and_shares_overlap():
     score = np.array([[3.0, 0.0, -1.0], [3.0, 3.0, -9.0], [1.0, 0.5, 0.0]], dtype=np.float32)
-    shares = posterior(score, np.array([0, 2, 1]), sharpness=2.0)
+    shares = speaker_posterior(score, np.array([0, 2, 1]), sharpness=2.0)
     assert shares[0].tolist() == [0, 0, 0]
     assert shares[1] == pytest.approx([1, 1, 0], abs=1e-4)
     assert shares[2].sum() == pytest.approx(1.0)
@@ -47,7 +47,7 @@ def spoken_runs(draw):
 @patient
 def test_windows_cover_every_run_that_is_long_enough(runs):
     length, shift, least = 1.5, 0.75, 0.8
-    windows = cut(runs, length, shift, least)
+    windows = sliding_windows(runs, length, shift, least)
     for run, span in enumerate(runs):
         own = [window.span for window in windows if window.run == run]
         if span.duration < least:
@@ -59,13 +59,13 @@ def test_windows_cover_every_run_that_is_long_enough(runs):
         assert (gaps <= shift + 1e-9).all()
         assert (gaps > 0).all()
     assert [window.run for window in windows] == sorted(window.run for window in windows)
-    assert len(cut(runs, length, shift, 0.0)) >= max(len(windows), len(runs))
+    assert len(sliding_windows(runs, length, shift, 0.0)) >= max(len(windows), len(runs))
 
 
 def test_evidence_is_the_mean_over_covering_windows_and_zero_elsewhere():
     windows = (Window(Span(GRID.time(10), GRID.time(20)), 0), Window(Span(GRID.time(15), GRID.time(30)), 0))
     similarity = np.array([[0.8, 0.2], [0.4, 0.6]], dtype=np.float32)
-    found = voice_evidence(GRID, 40, windows, similarity)
+    found = spread_over_frames(GRID, 40, windows, similarity)
     assert found[:10].tolist() == found[30:].tolist() == [[0.0, 0.0]] * 10
     assert found[12] == pytest.approx([0.8, 0.2])
     assert found[17] == pytest.approx([0.6, 0.4])
@@ -74,7 +74,7 @@ def test_evidence_is_the_mean_over_covering_windows_and_zero_elsewhere():
 
 def test_a_window_beyond_the_grid_does_no_harm():
     window = Window(Span(GRID.time(5), GRID.time(90)), 0)
-    found = voice_evidence(GRID, 8, (window,), np.array([[0.5]], dtype=np.float32))
+    found = spread_over_frames(GRID, 8, (window,), np.array([[0.5]], dtype=np.float32))
     assert found[:, 0].tolist() == [0.0] * 5 + [0.5] * 3
 
 
@@ -90,7 +90,7 @@ def test_a_voice_is_the_weighted_mean_of_its_windows():
 )
 @patient
 def test_the_running_median_is_the_naive_one(values, frames):
-    smooth = median_smooth(values, frames)
+    smooth = median_filter(values, frames)
     assert smooth.shape == values.shape
     half = frames // 2
     for i in range(len(values)):
@@ -100,9 +100,9 @@ def test_the_running_median_is_the_naive_one(values, frames):
 
 def test_the_running_median_has_no_seams_between_blocks():
     values = np.random.default_rng(0).random((40_100, 1), dtype=np.float32)
-    smooth = median_smooth(values, 31)
+    smooth = median_filter(values, 31)
     for first in (19_900, 39_900):
-        stretch = median_smooth(values[first : first + 200], 31)
+        stretch = median_filter(values[first : first + 200], 31)
         assert np.array_equal(smooth[first + 15 : first + 185], stretch[15:-15])
 
 
@@ -114,7 +114,7 @@ def test_the_running_median_has_no_seams_between_blocks():
 def test_the_strongest_are_as_many_as_counted_and_above_all_others(score, data):
     voices = score.shape[1]
     count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, voices)))
-    active = strongest(score, count)
+    active = top_speakers(score, count)
     assert active.sum(axis=1).tolist() == count.tolist()
     for row, on in zip(score, active, strict=True):
         if on.any() and not on.all():
@@ -122,8 +122,8 @@ def test_the_strongest_are_as_many_as_counted_and_above_all_others(score, data):
 
 
 def test_times_of_runs_are_those_of_their_frames():
-    (window,) = cut([Span(GRID.time(100), GRID.time(160))], 1.5, 0.75, 0.5)
-    assert GRID.at(window.span.start) == 100
+    (window,) = sliding_windows([Span(GRID.time(100), GRID.time(160))], 1.5, 0.75, 0.5)
+    assert GRID.frame_at(window.span.start) == 100
     assert window.span.duration == pytest.approx(60 * GRID.step)
 
 
@@ -132,7 +132,7 @@ def test_what_is_done_in_blocks_has_no_seams():
     score = random.random((45_000, 5), dtype=np.float32)
     count = random.integers(0, 4, 45_000)
     rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")
-    assert np.array_equal(strongest(score, count), rank < count[:, None])
+    assert np.array_equal(top_speakers(score, count), rank < count[:, None])
     likely = np.exp(2.0 * (score - score.max(axis=1, keepdims=True)))
     shares = np.minimum(1.0, count[:, None] * likely / likely.sum(axis=1, keepdims=True)).astype(np.float32)
-    assert np.array_equal(posterior(score, count, 2.0), shares)
+    assert np.array_equal(speaker_posterior(score, count, 2.0), shares)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.recognition_windows import Cutting, windows
+from diarist.engines.recognition_windows import WindowConfig, windows
 from diarist.types import SAMPLE_RATE, Audio, Span
 
 
@@ -59,15 +59,15 @@ def test_silence_is_cut_in_its_middle():
     st.lists(st.floats(0.01, 9.0), max_size=24),
     st.floats(0.2, 40.0),
 )
-def test_windows_are_disjoint_and_hold_all_speech(lengths, longest):
+def test_windows_are_disjoint_and_hold_all_speech(lengths, max_speech):
     edges = np.cumsum(lengths)
     speech = [Span(float(start), float(end)) for start, end in zip(edges[:-1:2], edges[1::2], strict=False)]
     audio = noise(float(edges[-1]) if lengths else 1.0)
-    cutting = Cutting(longest=longest)
-    found = windows(audio, speech, cutting)
+    config = WindowConfig(max_speech=max_speech)
+    found = windows(audio, speech, config)
     assert all(before.end <= after.start for before, after in pairwise(found))
     assert all(0.0 <= window.start < window.end <= audio.duration for window in found)
-    assert all(window.duration <= longest + 2 * (cutting.margin + cutting.search) + 1e-6 for window in found)
+    assert all(window.duration <= max_speech + 2 * (config.margin + config.search) + 1e-6 for window in found)
     for span in speech:
         inside = span.clamp(0.0, audio.duration)
         assert sum(window.overlap(inside) for window in found) == pytest.approx(inside.duration)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diarist.clustering import expected_similarity, l2_normalize
-from diarist.engines.embedded.diarizer import EmbeddedDiarizer, Recipe
-from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
+from diarist.engines.embedded.diarizer import DiarizerConfig, EmbeddedDiarizer
+from diarist.engines.embedded.segmentation import GRID, POWERSET, POWERSET_CLASSES, WINDOW_FRAMES, Segmentation
 from diarist.types import Audio, Span, SpeakerHints
 
 VALUES = 192
@@ -19,8 +19,8 @@ class Heard:
     def __init__(self, speech, local):
         classes = np.zeros((1, WINDOW_FRAMES), dtype=np.uint8)
         for span, speaker in zip(speech, local, strict=True):
-            classes[0, GRID.at(span.start) : GRID.at(span.end)] = CLASSES.index((speaker,))
-        self._found = Segmentation(MEMBERS[classes], classes, np.zeros(1, dtype=np.int64), WINDOW_FRAMES)
+            classes[0, GRID.frame_at(span.start) : GRID.frame_at(span.end)] = POWERSET_CLASSES.index((speaker,))
+        self._found = Segmentation(POWERSET[classes], classes, np.zeros(1, dtype=np.int64), WINDOW_FRAMES)
 
     def segment(self, audio, progress):
         return self._found
@@ -78,7 +78,7 @@ def test_a_word_alone_is_no_speaker_of_its_own():
 def test_what_is_too_brief_to_say_anything_goes_by_the_segmentation():
     brief = Span(8.0, 8.15)
     found, asked = diarize([QUESTION, ANSWER, brief], [0, 1, 1], [0, 1, 0])
-    assert min(span.duration for span in asked) >= Recipe().briefest
+    assert min(span.duration for span in asked) >= DiarizerConfig().min_embedded
     assert speaker_of(found, brief) == speaker_of(found, ANSWER)
 
 

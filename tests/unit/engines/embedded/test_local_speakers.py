@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as hnp
 from diarist.engines.embedded.local_speakers import (
     assign,
     change_points,
-    heard_together,
     local_to_global,
     single_speaker_runs,
+    speaker_agreement,
     speaker_count,
 )
-from diarist.engines.embedded.segmentation import CLASSES, GRID, MEMBERS, WINDOW_FRAMES, Segmentation
+from diarist.engines.embedded.segmentation import GRID, POWERSET, POWERSET_CLASSES, WINDOW_FRAMES, Segmentation
 from diarist.engines.fusion import Window
 from diarist.types import Span
 from support.strategies import patient
@@ -39,8 +39,8 @@ def heard(timeline, permutations=None):
         names = permutations[i % len(permutations)] if permutations else (0, 1, 2)
         for frame in range(WINDOW_FRAMES):
             local = tuple(sorted(names[who] for who in timeline[start + frame]))
-            classes[i, frame] = CLASSES.index(local)
-    return Segmentation(MEMBERS[classes], classes, starts, len(timeline))
+            classes[i, frame] = POWERSET_CLASSES.index(local)
+    return Segmentation(POWERSET[classes], classes, starts, len(timeline))
 
 
 def timeline(*parts):
@@ -66,20 +66,20 @@ def window(first, stop):
 
 def test_windows_are_heard_together_or_apart_whatever_their_names():
     windows = [window(60, 180), window(220, 320), window(370, 490), window(570, 690)]  # 0, 1, 1, 0
-    said = heard_together(heard(TALK, [(0, 1, 2), (2, 0, 1), (1, 2, 0)]), windows)
+    said = speaker_agreement(heard(TALK, [(0, 1, 2), (2, 0, 1), (1, 2, 0)]), windows)
     assert np.array_equal(said, said.T)
     assert np.allclose(said, [[1, -1, -1, 0], [-1, 1, 1, -1], [-1, 1, 1, -1], [0, -1, -1, 1]])  # 60 to 690: over 10 s
 
 
 def test_what_is_silent_or_never_within_ten_seconds_is_not_judged():
     silent, spoken = window(5, 35), window(60, 180)
-    assert heard_together(heard(TALK), [silent, spoken])[0].tolist() == [0, 0]
+    assert speaker_agreement(heard(TALK), [silent, spoken])[0].tolist() == [0, 0]
 
 
 def test_where_windows_disagree_the_count_is_their_mean_rounded():
     classes = np.zeros((3, WINDOW_FRAMES), dtype=np.uint8)
     classes[0] = classes[1] = 4  # two speakers
-    made = Segmentation(MEMBERS[classes], classes, np.zeros(3, dtype=np.int64), WINDOW_FRAMES)
+    made = Segmentation(POWERSET[classes], classes, np.zeros(3, dtype=np.int64), WINDOW_FRAMES)
     assert set(speaker_count(made).tolist()) == {1}
 
 
@@ -154,7 +154,7 @@ def test_who_is_only_heard_in_overlap_still_gets_a_voice():
 
 def at_random(windows):
     random = np.random.default_rng(windows)
-    classes = random.integers(0, len(CLASSES), (windows, 31)).repeat(19, axis=1).astype(np.uint8)
+    classes = random.integers(0, len(POWERSET_CLASSES), (windows, 31)).repeat(19, axis=1).astype(np.uint8)
     activity = random.random((windows, WINDOW_FRAMES, 3), dtype=np.float32)
     starts = np.arange(windows) * STEP
     return Segmentation(activity, classes, starts, int(starts[-1]) + WINDOW_FRAMES - 20)
@@ -164,7 +164,7 @@ def at_once(said, evidence):
     """``local_to_global`` of all windows at once."""
     voices = evidence.shape[1]
     padded = np.concatenate([evidence, np.zeros((20, voices), dtype=np.float32)])
-    members = MEMBERS[said.classes]  # (windows, 589, 3)
+    members = POWERSET[said.classes]  # (windows, 589, 3)
     solo = members * (members.sum(axis=2, keepdims=True) == 1)
     weights = np.where(solo.sum(axis=1, keepdims=True) > 0, solo, members)
     renamed = np.zeros((len(members), WINDOW_FRAMES, voices), dtype=np.float32)

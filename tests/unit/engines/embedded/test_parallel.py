@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from diarist.engines.embedded.parallel import MAX, Relay, Streams, in_order
+from diarist.engines.embedded.parallel import MAX_WORKERS, Parallelism, ProgressRelay, map_in_order
 from diarist.errors import Cancelled
 
 WAIT_S = 30
@@ -19,8 +19,8 @@ def streaming():
 
 @pytest.mark.parametrize("streams", [1, 2, 7])
 @pytest.mark.parametrize("count", [0, 1, 40])
-def test_results_come_in_the_order_of_the_tasks(streams, count):
-    assert list(in_order(lambda task: task * task, range(count), streams)) == [task * task for task in range(count)]
+def test_results_come_in_the_order_of_the_tasks(workers, count):
+    assert list(map_in_order(lambda task: task * task, range(count), workers)) == [task * task for task in range(count)]
     assert not streaming()
 
 
@@ -34,16 +34,16 @@ def test_the_first_is_waited_for_though_the_second_is_done():
             second_done.set()
         return task
 
-    assert list(in_order(work, range(2), 2)) == [0, 1]
+    assert list(map_in_order(work, range(2), 2)) == [0, 1]
 
 
 def test_two_are_worked_on_at_once():
     both = threading.Barrier(2, timeout=WAIT_S)
-    assert len(list(in_order(lambda _: both.wait(), range(2), 2))) == 2
+    assert len(list(map_in_order(lambda _: both.wait(), range(2), 2))) == 2
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_a_failure_comes_out_in_its_place_and_ends_the_rest(streams):
+def test_a_failure_comes_out_in_its_place_and_ends_the_rest(workers):
     done = []
 
     def work(task):
@@ -53,7 +53,7 @@ def test_a_failure_comes_out_in_its_place_and_ends_the_rest(streams):
         return task
 
     results = []
-    with pytest.raises(KeyError), closing(in_order(work, range(1000), streams)) as found:
+    with pytest.raises(KeyError), closing(map_in_order(work, range(1000), workers)) as found:
         results.extend(found)
     assert results == [] or results == [0, 1, 2]
     assert len(done) < 20
@@ -61,11 +61,11 @@ def test_a_failure_comes_out_in_its_place_and_ends_the_rest(streams):
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_what_has_not_begun_is_dropped_when_the_caller_leaves(streams):
+def test_what_has_not_begun_is_dropped_when_the_caller_leaves(workers):
     begun = []
-    with closing(in_order(begun.append, range(1000), streams)) as found:
+    with closing(map_in_order(begun.append, range(1000), workers)) as found:
         next(found)
-    assert len(begun) <= 2 * streams + 1
+    assert len(begun) <= 2 * workers + 1
     assert not streaming()
 
 
@@ -77,45 +77,47 @@ def test_no_more_tasks_are_taken_than_are_worked_on_or_wait():
             taken.append(task)
             yield task
 
-    with closing(in_order(lambda task: task, tasks(), 3)) as found:
+    with closing(map_in_order(lambda task: task, tasks(), 3)) as found:
         for count, _ in enumerate(found, 1):
             assert len(taken) <= count + 2 * 3
 
 
-@pytest.mark.parametrize(("threads", "count", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (16, MAX, 2), (64, MAX, 8)])
+@pytest.mark.parametrize(
+    ("threads", "count", "each"), [(1, 1, 1), (2, 2, 1), (8, 8, 1), (16, MAX_WORKERS, 2), (64, MAX_WORKERS, 8)]
+)
 def test_threads_are_divided(threads, count, each):
-    assert Streams.of(threads) == Streams(count, each)
+    assert Parallelism.of(threads) == Parallelism(count, each)
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_reports_of_streams_come_in_the_thread_that_waits(streams):
+def test_reports_of_streams_come_in_the_thread_that_waits(workers):
     heard = []
-    relay = Relay(lambda task, done: heard.append((task, done, threading.get_ident())))
+    relay = ProgressRelay(lambda task, done: heard.append((task, done, threading.get_ident())))
 
     def work(task):
         relay.post(task, 0.5)
         relay.post(task, 1.0)
 
-    list(in_order(work, range(5), streams, relay))
+    list(map_in_order(work, range(5), workers, relay))
     assert {thread for *_, thread in heard} == {threading.get_ident()}
     assert sorted(report[:2] for report in heard) == [(task, done) for task in range(5) for done in (0.5, 1.0)]
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_what_a_report_raises_ends_all_streams_at_their_next_report(streams):
+def test_what_a_report_raises_ends_all_streams_at_their_next_report(workers):
     posts = []
 
     def stop(*_):
         raise Cancelled
 
-    relay = Relay(stop)
+    relay = ProgressRelay(stop)
 
     def work(task):
         for _ in range(1_000_000):
             posts.append(task)
             relay.post(task, 0.5)
 
-    with pytest.raises(Cancelled), closing(in_order(work, range(100), streams, relay)) as found:
+    with pytest.raises(Cancelled), closing(map_in_order(work, range(100), workers, relay)) as found:
         list(found)
     assert set(posts) <= {0, 1}
     assert not streaming()

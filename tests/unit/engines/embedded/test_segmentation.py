@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from diarist.engines.chunk_processing import dump_arrays
 from diarist.engines.embedded.segmentation import (
-    CLASSES,
-    FIELD_SAMPLES,
     FRAME_SAMPLES,
     GRID,
     LOCAL_SPEAKERS,
-    MEMBERS,
+    POWERSET,
+    POWERSET_CLASSES,
+    RECEPTIVE_FIELD_SAMPLES,
     WINDOW_FRAMES,
     WINDOW_SAMPLES,
     Segmentation,
@@ -33,7 +33,7 @@ class Network:
     def __init__(self):
         self.batches = []
 
-    def hear(self, samples):
+    def filter(self, samples):
         assert samples.dtype == np.float32
         return samples
 
@@ -41,16 +41,16 @@ class Network:
         assert length == WINDOW_SAMPLES
         samples = np.stack([heard[start : start + length] for start in starts])
         self.batches.append(samples)
-        centres = FIELD_SAMPLES // 2 + FRAME_SAMPLES * np.arange(WINDOW_FRAMES)
+        centres = RECEPTIVE_FIELD_SAMPLES // 2 + FRAME_SAMPLES * np.arange(WINDOW_FRAMES)
         named = np.rint(samples[:, centres] * 10).astype(int)
-        scores = np.full((*named.shape, len(CLASSES)), 0.01)
+        scores = np.full((*named.shape, len(POWERSET_CLASSES)), 0.01)
         np.put_along_axis(scores, named[..., None], 0.94, axis=2)
         return np.log(scores).astype(np.float32)
 
 
-def segment(samples, batch=16, progress=lambda *_: None, streams=1):
+def segment(samples, batch=16, progress=lambda *_: None, workers=1):
     network = Network()
-    found = Segmenter(network, STEP_FRAMES, batch, streams).segment(Audio(samples), progress)
+    found = Segmenter(network, STEP_FRAMES, batch, workers).segment(Audio(samples), progress)
     return found, np.concatenate(network.batches)
 
 
@@ -77,7 +77,7 @@ def test_windows_lie_on_the_grid_and_cover_the_recording(length):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_frames_are_those_whose_centre_is_in_the_recording(length):
     found, _ = segment(np.zeros(length, dtype=np.float32))
-    centred = sum(FIELD_SAMPLES / 2 + FRAME_SAMPLES * i < length for i in range(length // FRAME_SAMPLES + 1))
+    centred = sum(RECEPTIVE_FIELD_SAMPLES / 2 + FRAME_SAMPLES * i < length for i in range(length // FRAME_SAMPLES + 1))
     assert found.frames == max(1, min(centred, int(found.starts[-1]) + WINDOW_FRAMES))
     # what the windows cannot reach at the very end is shorter than any word
     assert centred - found.frames <= 3
@@ -94,10 +94,10 @@ def test_batches_make_no_difference():
 
 
 @pytest.mark.parametrize("streams", [2, 5])
-def test_streams_make_no_difference(streams):
+def test_streams_make_no_difference(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 900_000).astype(np.float32)
     one, windows = segment(samples, batch=4)
-    many, same = segment(samples, batch=4, streams=streams)
+    many, same = segment(samples, batch=4, workers=workers)
     assert sorted(window[0] for window in windows) == sorted(window[0] for window in same)
     assert np.array_equal(one.activity, many.activity)
     assert np.array_equal(one.classes, many.classes)
@@ -123,12 +123,12 @@ def elsewhere(model, length, order=reversed):
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_windows_that_are_read_elsewhere_are_the_same(streams):
+def test_windows_that_are_read_elsewhere_are_the_same(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 5_000_000).astype(np.float32)
     network, other = Network(), Network()
     alone = Segmenter(network, STEP_FRAMES, 5).segment(Audio(samples), lambda *_: None)
     reports = []
-    counted, scatter = elsewhere(Segmenter(other, STEP_FRAMES, 5, streams), samples)
+    counted, scatter = elsewhere(Segmenter(other, STEP_FRAMES, 5, workers), samples)
     ours = Network()
     together = Segmenter(ours, STEP_FRAMES, 5).distribute(
         Audio(samples), lambda *report: reports.append(report), scatter
@@ -166,7 +166,7 @@ def test_all_windows_name_a_moment_by_the_same_frame():
     samples = np.zeros(600_000, dtype=np.float32)
     samples[200_000:350_000] = 0.2  # class 2: the second speaker alone
     found, _ = segment(samples)
-    spoken = found.overlap_add(MEMBERS[found.classes], LOCAL_SPEAKERS)
+    spoken = found.overlap_add(POWERSET[found.classes], LOCAL_SPEAKERS)
     assert spoken.shape == (found.frames, LOCAL_SPEAKERS)
     heard = np.flatnonzero(spoken[:, 1])
     assert np.array_equal(spoken[heard, 1], np.ones(len(heard)))  # no window disagrees
@@ -178,7 +178,7 @@ def test_all_windows_name_a_moment_by_the_same_frame():
 def test_probabilities_of_classes_add_up_to_those_of_speakers():
     samples = np.full(WINDOW_SAMPLES, 0.5, dtype=np.float32)  # class 5: the first and the third
     found, _ = segment(samples)
-    assert (found.classes == CLASSES.index((0, 2))).all()
+    assert (found.classes == POWERSET_CLASSES.index((0, 2))).all()
     # 0.94 for the class itself, 0.01 for each other one that holds the speaker
     assert found.activity[0, 0] == pytest.approx([0.96, 0.03, 0.96], abs=1e-5)
 
@@ -194,9 +194,9 @@ def test_progress_rises_to_one_and_what_it_raises_goes_through():
     def stop(*_):
         raise Cancelled
 
-    for streams in (1, 2):
+    for workers in (1, 2):
         with pytest.raises(Cancelled):
-            segment(np.zeros(800_000, dtype=np.float32), progress=stop, streams=streams)
+            segment(np.zeros(800_000, dtype=np.float32), progress=stop, workers=workers)
 
 
 @given(st.integers(1, 6), st.integers(1, 120), st.integers(1, 3), st.integers(0, 99))
@@ -225,17 +225,19 @@ def test_overlap_add_is_the_mean_over_windows(windows, step, columns, seed):
 @given(st.integers(0, 2_000_000))
 @patient
 def test_frames_and_times_are_inverse(frame):
-    assert GRID.at(GRID.time(frame)) == frame
+    assert GRID.frame_at(GRID.time(frame)) == frame
     assert GRID.time(frame + 1) - GRID.time(frame) == pytest.approx(GRID.step, abs=1e-6)
 
 
 def test_a_frame_is_named_by_the_step_around_its_centre():
-    centre = FIELD_SAMPLES / 2 / SAMPLE_RATE
+    centre = RECEPTIVE_FIELD_SAMPLES / 2 / SAMPLE_RATE
     assert (GRID.time(0) + GRID.time(1)) / 2 == pytest.approx(centre)
-    assert GRID.at(0.0) == GRID.at(-3.0) == 0
+    assert GRID.frame_at(0.0) == GRID.frame_at(-3.0) == 0
 
 
 def test_the_classes_are_the_powerset_up_to_two():
-    assert len(set(CLASSES)) == len(CLASSES)
-    assert MEMBERS.sum(axis=1).tolist() == [len(members) for members in CLASSES]
-    assert all(MEMBERS[c, k] == (k in members) for c, members in enumerate(CLASSES) for k in range(LOCAL_SPEAKERS))
+    assert len(set(POWERSET_CLASSES)) == len(POWERSET_CLASSES)
+    assert POWERSET.sum(axis=1).tolist() == [len(members) for members in POWERSET_CLASSES]
+    assert all(
+        POWERSET[c, k] == (k in members) for c, members in enumerate(POWERSET_CLASSES) for k in range(LOCAL_SPEAKERS)
+    )

@@ -33,7 +33,7 @@ def whole(graph, samples):
 
 def parted(graph, samples):
     network = SegmentationNetwork(graph, 1)
-    return np.exp(network.score(network.hear(samples), STARTS, WINDOW_SAMPLES))
+    return np.exp(network.score(network.filter(samples), STARTS, WINDOW_SAMPLES))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from diarist.engines.chunk_processing import dump_arrays
-from diarist.engines.embedded.speaker_embedding import GROUP_WINDOWS, MELS, SHIFT, VALUES, Embedder, filterbanks
+from diarist.engines.embedded.speaker_embedding import (
+    EMBEDDING_VALUES,
+    GROUP_WINDOWS,
+    HOP_S,
+    MELS,
+    Embedder,
+    filterbanks,
+)
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span
 
@@ -43,7 +50,7 @@ def test_too_little_for_a_row(samples):
     audio = noise(samples / SAMPLE_RATE)
     assert filterbanks(audio).shape == (0, MELS)
     found = Embedder(Network()).embed(audio, [Span(0, 0.01)], ignore)
-    assert found.shape == (1, VALUES)
+    assert found.shape == (1, EMBEDDING_VALUES)
     assert not found.any()
 
 
@@ -61,7 +68,7 @@ class Network:
         batch = inputs["features"]
         assert batch.dtype == np.float32
         self.shapes.append(batch.shape)
-        found = np.zeros((len(batch), VALUES), dtype=np.float32)
+        found = np.zeros((len(batch), EMBEDDING_VALUES), dtype=np.float32)
         found[:, 0] = batch.shape[1]
         found[:, 1] = np.abs(batch).mean(axis=(1, 2))
         found[:, 2] = np.abs(batch.mean(axis=1)).max(axis=1)
@@ -76,10 +83,10 @@ def test_every_window_gets_its_own_row_whatever_the_batch():
     rows = filterbanks(audio)
     one = Embedder(Network(), batch=1).embed(audio, WINDOWS, ignore)
     many = Embedder(Network(), batch=4).embed(audio, WINDOWS, ignore)
-    assert one.shape == (len(WINDOWS), VALUES)
+    assert one.shape == (len(WINDOWS), EMBEDDING_VALUES)
     assert many == pytest.approx(one, abs=1e-5)
     for window, found in zip(WINDOWS, many, strict=True):
-        own = rows[round(window.start / SHIFT) : round(window.end / SHIFT)]
+        own = rows[round(window.start / HOP_S) : round(window.end / HOP_S)]
         assert found[0] == len(own)
         assert found[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
         assert found[2] == pytest.approx(0, abs=1e-4)  # each window's own mean is taken from it
@@ -89,7 +96,7 @@ def test_streams_make_no_difference():
     audio = noise(60)
     windows = [Span(at, at + (1.5 if round(at) % 3 else 1.1)) for at in np.arange(0, 58, 0.5)]
     one = Embedder(Network(), batch=4).embed(audio, windows, ignore)
-    many = Embedder(Network(), batch=4, streams=3).embed(audio, windows, ignore)
+    many = Embedder(Network(), batch=4, workers=3).embed(audio, windows, ignore)
     assert np.array_equal(one, many)
 
 
@@ -117,10 +124,10 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_windows_that_are_heard_elsewhere_are_the_same(streams):
+def test_windows_that_are_heard_elsewhere_are_the_same(workers):
     audio, network, other, reports = noise(241), Network(), Network(), []
     alone = Embedder(network).embed(audio, MANY, ignore)
-    scatter = Elsewhere(audio, Embedder(other, streams=streams))
+    scatter = Elsewhere(audio, Embedder(other, workers=workers))
     ours = Network()
     together = Embedder(ours).distribute(audio, MANY, lambda *report: reports.append(report), scatter)
     assert np.array_equal(together, alone)
@@ -142,7 +149,7 @@ def test_few_windows_are_heard_here(windows):
 
 def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
     def scatter(chunks, progress):
-        yield from (dump_arrays(embeddings=np.zeros((1, VALUES), np.float32)) for _ in chunks)
+        yield from (dump_arrays(embeddings=np.zeros((1, EMBEDDING_VALUES), np.float32)) for _ in chunks)
 
     with pytest.raises(ValueError, match=r"\(1, 192\) for 192"):
         Embedder(Network()).distribute(noise(241), MANY, ignore, scatter)
@@ -156,7 +163,7 @@ def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():
 
 
 def test_no_windows():
-    assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, VALUES)
+    assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, EMBEDDING_VALUES)
 
 
 def test_progress_rises_to_one_and_what_it_raises_goes_through():
@@ -169,9 +176,9 @@ def test_progress_rises_to_one_and_what_it_raises_goes_through():
     def stop(*_):
         raise Cancelled
 
-    for streams in (1, 2):
+    for workers in (1, 2):
         with pytest.raises(Cancelled):
-            Embedder(Network(), streams=streams).embed(noise(10), WINDOWS, stop)
+            Embedder(Network(), workers=workers).embed(noise(10), WINDOWS, stop)
 
 
 def test_windows_across_minutes_and_out_of_order_get_their_own_rows():
@@ -180,7 +187,7 @@ def test_windows_across_minutes_and_out_of_order_get_their_own_rows():
     rows = filterbanks(audio)
     found = Embedder(Network()).embed(audio, windows, ignore)
     for window, embedding in zip(windows, found, strict=True):
-        own = rows[round(window.start / SHIFT) : round(window.end / SHIFT)]
+        own = rows[round(window.start / HOP_S) : round(window.end / HOP_S)]
         assert embedding[0] == len(own)
         assert embedding[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
 

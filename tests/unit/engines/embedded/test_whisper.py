@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.embedded.whisper import (
-    Decoding,
+    DecodingOptions,
     WhisperRecognizer,
-    _loops,
-    by_length,
-    by_start,
-    passed_over,
-    shorten,
+    _is_repetitive,
+    batch_by_length,
+    clamp_word_duration,
+    sort_words,
+    uncovered_speech,
 )
 from diarist.protocols import LANGUAGE_DETECTION_COST_S
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
@@ -49,34 +49,34 @@ def heard(draw):
 def test_a_gap_in_speech_is_looked_at_again_and_a_pause_is_not():
     speech = (Span(0, 6), Span(10, 12))
     words = [word(0, 0.5), word(0.6, 1.0), word(4.5, 5.5), word(10, 12)]
-    assert passed_over((Span(0, 12),), speech, words, MIN) == (Span(1.0, 4.5),)
+    assert uncovered_speech((Span(0, 12),), speech, words, MIN) == (Span(1.0, 4.5),)
 
 
 def test_speech_before_the_first_word_and_after_the_last_is_looked_at():
-    assert passed_over((Span(0, 9),), (Span(0, 9),), [word(4, 5)], MIN) == (Span(0, 4), Span(5, 9))
+    assert uncovered_speech((Span(0, 9),), (Span(0, 9),), [word(4, 5)], MIN) == (Span(0, 4), Span(5, 9))
 
 
 def test_a_short_gap_is_left():
-    assert passed_over((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], MIN) == ()
+    assert uncovered_speech((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], MIN) == ()
 
 
 def test_a_chunk_without_words_is_believed():
     chunks = (Span(0, 5), Span(10, 15))
-    assert passed_over(chunks, chunks, [word(0, 1)], MIN) == (Span(1, 5),)
-    assert passed_over(chunks, chunks, [], MIN) == ()
+    assert uncovered_speech(chunks, chunks, [word(0, 1)], MIN) == (Span(1, 5),)
+    assert uncovered_speech(chunks, chunks, [], MIN) == ()
 
 
 def test_a_word_without_length_is_not_read_a_second_time():
-    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], MIN) == ()
+    assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], MIN) == ()
 
 
 def test_a_word_without_length_at_the_very_start_counts():
-    assert passed_over((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], MIN) == (Span(0, 2),)
+    assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], MIN) == (Span(0, 2),)
 
 
 def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
     speech = (Span(0, 2), Span(2.5, 4))
-    assert passed_over((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], MIN) == ()
+    assert uncovered_speech((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], MIN) == ()
 
 
 @given(heard())
@@ -84,7 +84,7 @@ def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
 def test_what_was_passed_over_is_wordless_speech_by_start(case):
     speech, words = case
     chunks = (Span(0, 100),)
-    gaps = passed_over(chunks, speech, words, MIN)
+    gaps = uncovered_speech(chunks, speech, words, MIN)
     assert all(gap.duration >= MIN for gap in gaps)
     assert all(before.end <= after.start for before, after in pairwise(gaps))
     for gap in gaps:
@@ -110,7 +110,7 @@ def test_the_second_look_grows_with_the_words_and_no_faster():
         )
 
     def look(case) -> None:
-        assert passed_over(*case, MIN) == ()
+        assert uncovered_speech(*case, MIN) == ()
 
     assert growth(look, hours(140), hours(560)) < 8
 
@@ -120,7 +120,7 @@ def test_the_second_look_grows_with_the_words_and_no_faster():
     [(" so", 0.3, 0.3), (" so", 5.0, 0.7), (" unbelievable", 5.0, 1.2), (" so", 0.0, 0.0), (" 12345678", 0.75, 0.75)],
 )
 def test_a_word_lasts_no_longer_than_it_takes_to_say(text, length, expected):
-    short = shorten(word(3.0, 3.0 + length, text), 0.7)
+    short = clamp_word_duration(word(3.0, 3.0 + length, text), 0.7)
     assert (short.text, short.confidence, short.span.start) == (text, 0.8, 3.0)
     assert short.span.duration == pytest.approx(expected)
 
@@ -129,30 +129,30 @@ def test_a_word_lasts_no_longer_than_it_takes_to_say(text, length, expected):
 @patient
 def test_words_come_by_start_and_lie_in_the_recording(spans, duration):
     words = [word(start, start + length, f" {i}") for i, (start, length) in enumerate(spans)]
-    ordered = by_start(words, duration)
+    ordered = sort_words(words, duration)
     assert sorted(w.text for w in ordered) == sorted(w.text for w in words)
     assert all(0 <= w.span.start <= w.span.end <= duration for w in ordered)
     assert all(a.span.start <= b.span.start for a, b in pairwise(ordered))
 
 
 def test_a_loop_is_told_from_speech():
-    assert _loops(" thank you very much" * 20, 2.4)
-    assert not _loops("It was a bright cold day in April, and the clocks were striking thirteen.", 2.4)
-    assert not _loops("", 2.4)
+    assert _is_repetitive(" thank you very much" * 20, 2.4)
+    assert not _is_repetitive("It was a bright cold day in April, and the clocks were striking thirteen.", 2.4)
+    assert not _is_repetitive("", 2.4)
 
 
 def test_a_sentence_said_twice_is_a_loop_and_a_phrase_said_twice_is_not():
     sentence = "it was a bright cold day in April"
-    assert _loops(f"And then {sentence}. {sentence.capitalize()}, and", 2.4)
-    assert not _loops(f"{sentence} and {sentence}", 2.4)
-    assert not _loops("it was a bright it was a bright cold day", 2.4)
+    assert _is_repetitive(f"And then {sentence}. {sentence.capitalize()}, and", 2.4)
+    assert not _is_repetitive(f"{sentence} and {sentence}", 2.4)
+    assert not _is_repetitive("it was a bright it was a bright cold day", 2.4)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 16))), st.integers(1, 9))
 @patient
 def test_batches_hold_every_piece_once_the_longer_ones_first(spans, most):
     pieces = [Span(start, start + length) for start, length in spans]
-    batches = by_length(pieces, most)
+    batches = batch_by_length(pieces, most)
     ordered = [piece for batch in batches for piece in batch]
     assert sorted(ordered) == sorted(pieces)
     assert all(a.duration >= b.duration for a, b in pairwise(ordered))
@@ -167,7 +167,7 @@ class Wordless(WhisperRecognizer):
     languages = ("de", "en")
 
     def __init__(self) -> None:
-        self._decoding = Decoding()
+        self._decoding = DecodingOptions()
 
     def _tokenizer(self, language):
         return None

@@ -17,10 +17,10 @@ from diarist.engines.multiscale.diarizer import (
     GRID,
     MultiscaleDiarizer,
     Scale,
-    keep_voices,
     nearest,
     nearest_label,
-    silent,
+    restore_speakers,
+    silent_frames,
 )
 from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig, ScaleConfig, SpeakerEmbeddingsConfig, VadConfig
 from diarist.errors import Cancelled
@@ -56,7 +56,7 @@ class Levels:
         self.asked.append(tuple(windows))
         rows = []
         for done, window in enumerate(windows, start=1):
-            samples = audio.cut(window).samples[:, None]
+            samples = audio.sliding_windows(window).samples[:, None]
             rows.append(np.isclose(samples, PITCHES).sum(axis=0) + 1e-3)
             progress("embedding", done / len(windows))
         return np.array(rows, dtype=np.float32)
@@ -143,8 +143,8 @@ def test_digital_silence_is_silent_whatever_the_model_takes_it_for():
 def test_which_frames_are_silent():
     samples = np.zeros(1_000, dtype=np.float32)
     samples[[159, 480]] = 1e-4
-    assert silent(Audio(samples), Grid(0.01), 6).tolist() == [False, True, True, False, True, True]
-    assert silent(Audio(samples), Grid(0.01, -0.01), 7).tolist() == [True, False, True, True, False, True, True]
+    assert silent_frames(Audio(samples), Grid(0.01), 6).tolist() == [False, True, True, False, True, True]
+    assert silent_frames(Audio(samples), Grid(0.01, -0.01), 7).tolist() == [True, False, True, True, False, True, True]
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.011, 0.02, 0.1, 0.49, 0.51, 1.2])
@@ -256,17 +256,17 @@ def test_the_nearest_window_is_the_naive_one(scales):
 def test_a_frame_has_the_label_of_its_nearest_window_of_the_same_stretch():
     windows = [Window(Span(0.0, 0.5), 0), Window(Span(0.25, 0.75), 0), Window(Span(0.8, 0.84), 1)]
     found = nearest_label(windows, np.array([4, 5, 6]), 50)
-    middle = GRID.at(0.375)
+    middle = GRID.frame_at(0.375)
     assert found[:middle].tolist() == [4] * middle
-    assert found[middle : GRID.at(0.75)].tolist() == [5] * (GRID.at(0.75) - middle)
-    assert found[GRID.at(0.8) : GRID.at(0.84)].tolist() == [6, 6]
-    assert (found[GRID.at(0.84) :] == -1).all()
+    assert found[middle : GRID.frame_at(0.75)].tolist() == [5] * (GRID.frame_at(0.75) - middle)
+    assert found[GRID.frame_at(0.8) : GRID.frame_at(0.84)].tolist() == [6, 6]
+    assert (found[GRID.frame_at(0.84) :] == -1).all()
 
 
 def test_voices_that_smoothing_took_come_back_only_where_they_are_asked_for():
     label = np.array([-1, 0, 0, 1, 0, 0, 2, -1])
     smooth = np.array([-1, 0, 0, 0, 0, 0, 2, -1])
-    assert keep_voices(smooth, label, 2).tolist() == smooth.tolist()
-    assert keep_voices(smooth, label, 3).tolist() == label.tolist()
+    assert restore_speakers(smooth, label, 2).tolist() == smooth.tolist()
+    assert restore_speakers(smooth, label, 3).tolist() == label.tolist()
     swapped = np.array([-1, 0, 0, 2, 0, 0, 0, -1])  # 2 is left where 1 was: giving 1 back takes it
-    assert keep_voices(swapped, label, 3).tolist() == label.tolist()
+    assert restore_speakers(swapped, label, 3).tolist() == label.tolist()

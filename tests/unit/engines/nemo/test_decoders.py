@@ -15,7 +15,7 @@ def collapse_frames(pieces, sure=None):
 
     sure = np.linspace(0.1, 0.9, len(pieces)) if sure is None else sure
     found = collapse_frames(np.array(pieces, dtype=np.int64), np.array(sure, dtype=np.float32), BLANK, 0.5)
-    return [(token.piece, token.start, token.end, round(token.confidence, 6)) for token in found]
+    return [(token.id, token.start, token.end, round(token.confidence, 6)) for token in found]
 
 
 def test_repetitions_are_one_and_blanks_part_them():

@@ -65,7 +65,7 @@ def nemo(nemo_models, settings):
 
 def opened(folder):
     described = exported_model.read(folder)
-    return open_graph(folder / "model.onnx", 1), MelFeatures.beside(folder, described.features), described
+    return open_graph(folder / "model.onnx", 1), MelFeatures.load(folder, described.features), described
 
 
 def quiet(_stage, _done):
@@ -82,7 +82,7 @@ def heard_by_nemo(model, samples):
 @pytest.mark.parametrize("name", [*RECOGNIZERS, *OTHERS])
 def test_features_are_those_of_nemo(name, folders, nemo, call):
     described = exported_model.read(folders[name])
-    own = MelFeatures.beside(folders[name], described.features).of(call.samples)
+    own = MelFeatures.load(folders[name], described.features).normalized(call.samples)
     wanted, length = heard_by_nemo(nemo(name), call.samples)
     assert len(own) == int(length[0]) == 3_000
     apart = np.abs(own.T - wanted[0, :, : len(own)].numpy())

@@ -7,7 +7,7 @@ import pytest
 
 from diarist.clustering import SpeakerBounds, l2_normalize
 from diarist.engines.multiscale.diarizer import Scale
-from diarist.engines.onnx.diarizer import OwnClusterer
+from diarist.engines.onnx.diarizer import EmbeddingClusterer
 
 
 def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
@@ -25,7 +25,7 @@ def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
 
 def test_each_window_of_the_shortest_scale_gets_its_voice():
     heard, who = scales()
-    labels = OwnClusterer().label(heard, SpeakerBounds())
+    labels = EmbeddingClusterer().label(heard, SpeakerBounds())
     assert labels.dtype == np.int64
     assert labels.shape == who.shape
     assert set(labels) == {0, 1}
@@ -35,12 +35,12 @@ def test_each_window_of_the_shortest_scale_gets_its_voice():
 @pytest.mark.parametrize("wanted", [1, 2, 3])
 def test_an_exact_number_is_met(wanted):
     heard, _ = scales()
-    assert len(set(OwnClusterer().label(heard, SpeakerBounds(wanted, wanted)))) == wanted
+    assert len(set(EmbeddingClusterer().label(heard, SpeakerBounds(wanted, wanted)))) == wanted
 
 
 def test_one_window_is_one_voice():
     one = Scale(np.eye(1, 8, dtype=np.float32), np.array([1.0]), np.array([1.4]))
-    assert OwnClusterer().label([one, one], SpeakerBounds()).tolist() == [0]
+    assert EmbeddingClusterer().label([one, one], SpeakerBounds()).tolist() == [0]
 
 
 def test_a_scale_without_weight_changes_nothing():
@@ -49,4 +49,4 @@ def test_a_scale_without_weight_changes_nothing():
     muted = [Scale(l2_normalize(noise), heard[0].start, heard[0].end, 0.0), heard[1]]
     silent = [Scale(np.zeros_like(noise), heard[0].start, heard[0].end, 1.0), heard[1]]
     for bounds in (SpeakerBounds(), SpeakerBounds(2, 2)):
-        assert np.array_equal(OwnClusterer().label(muted, bounds), OwnClusterer().label(silent, bounds))
+        assert np.array_equal(EmbeddingClusterer().label(muted, bounds), EmbeddingClusterer().label(silent, bounds))

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from diarist.engines.onnx import diarizer, exported_model, recognizer
-from diarist.engines.onnx.exported_model import Exported
+from diarist.engines.onnx.exported_model import ExportedModel
 from diarist.engines.onnx.mel_features import FeatureSettings
 from diarist.errors import ModelCorrupt, ModelUnavailable
 from diarist.settings import load_settings
@@ -31,7 +31,7 @@ def folder(tmp_path):
     (folder / "vocab.txt").write_bytes(b"a 0\n<blk> 1\n")
     files = exported_model.describe(folder)
     exported_model.write(
-        folder, Exported("mine", "ctc", "x.nemo", "CC-BY-4.0", ("en", "de"), 0.08, FEATURES, None, files, "1.0")
+        folder, ExportedModel("mine", "ctc", "x.nemo", "CC-BY-4.0", ("en", "de"), 0.08, FEATURES, None, files, "1.0")
     )
     return folder
 

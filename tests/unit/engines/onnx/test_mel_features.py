@@ -41,7 +41,7 @@ def test_they_are_what_the_definition_says():
     wanted = directly(mel, samples)
     assert np.abs(mel.raw(samples, 0, 100) - wanted).max() < 1e-4
     normal = (wanted - wanted.mean(axis=0)) / (wanted.std(axis=0, ddof=1) + 1e-5)
-    assert np.abs(mel.of(samples) - normal).max() < 1e-3
+    assert np.abs(mel.normalized(samples) - normal).max() < 1e-3
 
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 7), (1, 3), (37, 61), (90, 100), (5, 5)])
@@ -61,20 +61,20 @@ def test_long_recordings_go_by_blocks_and_give_the_same(monkeypatch):
 
 def test_without_normalisation_nothing_is_changed():
     mel, samples = features(normalize="none"), noise(4_000)
-    assert np.array_equal(mel.of(samples), mel.raw(samples, 0, 25))
+    assert np.array_equal(mel.normalized(samples), mel.raw(samples, 0, 25))
 
 
 @pytest.mark.parametrize("samples", [0, 1, 159, 160, 161, 320])
 def test_short_and_silent_recordings_have_finite_features(samples):
     for audio in (np.zeros(samples, dtype=np.float32), noise(samples)):
-        found = features().of(audio)
+        found = features().normalized(audio)
         assert found.shape == (samples // 160, 20)
         assert found.dtype == np.float32
         assert np.isfinite(found).all()
 
 
 def test_a_clamped_logarithm():
-    found = features(guard="clamp", guard_value=1e-3, normalize="none").of(np.zeros(1_600, dtype=np.float32))
+    found = features(guard="clamp", guard_value=1e-3, normalize="none").normalized(np.zeros(1_600, dtype=np.float32))
     assert np.allclose(found, np.log(1e-3))
 
 

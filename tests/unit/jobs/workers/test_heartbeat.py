@@ -41,7 +41,7 @@ class Bench:
         self.shutdown = threading.Event()
         self.overdue = threading.Event()
         self.heartbeat = Heartbeat(
-            self.store, "w", settings, self._alive, self._report, self.shutdown, self.overdue.set
+            self.store, "w", settings, self._send_alive, self._report, self.shutdown, self.overdue.set
         )
 
     def _send_alive(self) -> None:

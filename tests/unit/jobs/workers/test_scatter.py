@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from diarist.engines.chunk_processing import chunk_of, perform
+from diarist.engines.chunk_processing import make_chunk, perform
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
@@ -72,7 +72,7 @@ def scatter_of(environment, own: Engine, worker: str = "holder") -> StoreScatter
 
 def chunks_of(audio: Audio):
     return [
-        chunk_of(
+        make_chunk(
             "recognition", audio, n * 10 * SAMPLE_RATE, (n + 1) * 10 * SAMPLE_RATE,
             {"language": "en", "speech": [[n * 10.0, n * 10.0 + 9.5]]},
         )
