@@ -112,7 +112,7 @@ def test_a_folder_that_is_a_file_is_told_with_what_to_do(tmp_path):
         lambda: media.read_part(job_id, "a"),
         lambda: media.remove(job_id),
     ):
-        with pytest.raises(MediaUnavailable, match="DATA_DIR|has to own it"):
+        with pytest.raises(MediaUnavailable, match=r"DATA_DIR|has to own it"):
             call()
 
 
