@@ -83,7 +83,7 @@ def disk_full_errors(activity: str, setting: str) -> Iterator[None]:
 def storage_full(activity: str, setting: str) -> StorageFull:
     """Return the error of a disk that ran full; the arguments are those of ``disk_full_errors``."""
     return StorageFull(
-        f"The disk ran full while {activity}. Try again later; whoever runs the service can free space in {setting}."
+        f"The disk ran full while {activity}. Try again later; the operator of the service can free space in {setting}."
     )
 
 
@@ -99,8 +99,8 @@ def check_free_space(folder: Path, size_bytes: int, min_free_bytes: int, setting
     if free_bytes < size_bytes + min_free_bytes:
         raise StorageFull(
             f"The service has too little disk space for this recording ({free_bytes // 2**20} MB are free, and "
-            f"{min_free_bytes // 2**20} MB must stay free). Try again later; whoever runs the service can free space "
-            f"in {setting} or lower MIN_FREE_MB."
+            f"{min_free_bytes // 2**20} MB must stay free). Try again later; the operator of the service can free "
+            f"space in {setting} or lower MIN_FREE_MB."
         )
 
 

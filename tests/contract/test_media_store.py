@@ -398,7 +398,7 @@ def test_nothing_of_the_callers_names_a_part(media, job_id):
             with pytest.raises(ValueError, match="not a valid name of a part"):
                 call(name)
     for first, stop in ((-1, 3), (3, 2)):
-        with pytest.raises(ValueError, match="no range"):
+        with pytest.raises(ValueError, match="not a range"):
             media.read_part_range(job_id, "a", first, stop)
     assert media.part_names(job_id) == frozenset()
 

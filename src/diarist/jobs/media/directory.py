@@ -55,7 +55,7 @@ class DirectoryMedia:
         target = self.recording(job_id)
         with self._translated_errors():
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            target.parent.mkdir(exist_ok=True, mode=0o700)
+            _make_folder(target.parent)
         try:
             return (
                 self._move(upload, target, limit_bytes)
@@ -80,7 +80,7 @@ class DirectoryMedia:
         with self._translated_errors():
             if not recording.is_file():
                 raise self._no_recording(job_id)
-            target.parent.mkdir(exist_ok=True, mode=0o700)
+            _make_folder(target.parent)
             with self._partial(recording.parent) as partial:
                 if isinstance(source, Path):
                     shutil.copyfile(source, partial)
@@ -252,6 +252,12 @@ class DirectoryMedia:
             f"The recording of job {job_id} is not in {self._root} on this machine: it was removed, or MEDIA_URL is "
             "not a folder that all machines share."
         )
+
+
+def _make_folder(path: Path) -> None:
+    # Not mkdir(exist_ok=True): that raises FileExistsError if the folder is removed before it checks what exists.
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
 
 
 def _incomplete_in(folder: Path, older_than: datetime) -> list[Path]:

@@ -112,7 +112,7 @@ def test_a_folder_that_is_a_file_is_told_with_what_to_do(tmp_path):
         lambda: media.read_part(job_id, "a"),
         lambda: media.remove(job_id),
     ):
-        with pytest.raises(MediaUnavailable, match=r"its owner"):
+        with pytest.raises(MediaUnavailable, match=r"DATA_DIR|has to own it"):
             call()
 
 
@@ -165,3 +165,17 @@ def test_ids_are_fit_for_urls_and_never_the_same():
     ids = {new_job_id() for _ in range(1_000)}
     assert len(ids) == 1_000
     assert all(len(job_id) == 22 for job_id in ids)
+
+
+def test_a_job_that_is_removed_while_its_folder_is_made_is_missing(media, monkeypatch):
+    job_id = kept(media)
+
+    def remove_instead(path: Path, *_: object) -> None:
+        """The folder exists when it is to be made, and no longer exists right afterwards."""
+        media.remove(job_id)
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+    monkeypatch.setattr(os, "mkdir", remove_instead)
+    with pytest.raises(MediaMissing):
+        media.store_part(job_id, "a", b"x")
+    assert left(media) == []
