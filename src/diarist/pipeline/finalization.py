@@ -23,7 +23,7 @@ class UtteranceFinalizer:
 
     Args:
         channels: how many there are; speakers of different channels are different people.
-        settled: is told of what is final.
+        finalized: is told of what is final.
     """
 
     def __init__(self, channels: int, finalized: OnFinal | None = None) -> None:

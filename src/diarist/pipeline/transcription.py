@@ -60,7 +60,7 @@ def transcribe(
         progress: called with the stage's name and the part of the whole that is done, 0..1, never falling; what it
             raises (``Cancelled``) ends the work and goes through.
         limits: what decoding may take.
-        settled: called with utterances as soon as nothing can change them any more; one call after the other they are
+        finalized: called with utterances as soon as nothing can change them any more; one call after the other they are
             ``Transcript.utterances``. Of separate channels none is settled before the last channel is read.
         scatter: has other machines do portions of the work. The transcript is the same.
 

@@ -162,7 +162,7 @@ class OutboxStore:
         """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
 
         Args:
-            errand: of the webhook.
+            task: of the webhook.
             result: what became of it.
             retry_s: until the next attempt; None where there is none any more.
 
