@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## let ruff rewrite what it can
 	$(venv_python) -m ruff format .
 
 # About 90 seconds on 2 cores. What is missing on this machine is skipped, even where CI is set.
-FAST := not (models or nemo or bench or servers or shared or slow)
+FAST := not (models or nemo or bench or servers or shared or slow or timing)
 
 test-fast: $(VENV)/.dev ## the tests that need no models, PyTorch, NeMo or servers: under two minutes
 	CI= $(venv_python) -m pytest -m "$(FAST)" --hypothesis-profile fast $(ARGS)

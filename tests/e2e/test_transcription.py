@@ -317,7 +317,7 @@ class TestMeeting:
     @pytest.fixture(autouse=True)
     def _short_sections(self, monkeypatch):
         monkeypatch.setattr("diarist.pipeline.transcription.sections", partial(sections, length=20.0))
-        monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 3)
+        monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 3)
         monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 
     def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):

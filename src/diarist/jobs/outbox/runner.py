@@ -176,13 +176,9 @@ class OutboxRunner:
         running = _RunningTask(task)
         thread = threading.Thread(target=self._handle, args=(running,), name=f"outbox-{task.kind}", daemon=True)
         with self._changed:
-            self._running[thread] = running
-        try:
+            # Started under the lock: whoever cancels the task joins its thread.
             thread.start()
-        except RuntimeError:  # the system has no more threads; the lease will expire
-            with self._changed:
-                del self._running[thread]
-            raise
+            self._running[thread] = running
 
     def _handle(self, running: _RunningTask) -> None:
         task = running.task

@@ -89,7 +89,7 @@ def expected_results(audio: Audio) -> list[bytes]:
 
 def test_a_short_recording_is_not_distributed(environment):
     assert scatter_of(environment, engine()).accept([Audio(np.zeros(59 * SAMPLE_RATE, dtype=np.float32))]) is False
-    assert environment[2].parts(environment[3].id) == frozenset()
+    assert environment[2].part_names(environment[3].id) == frozenset()
 
 
 def test_without_helpers_the_holder_processes_all_chunks_in_order(environment):
