@@ -308,7 +308,7 @@ class TestTallies:
             # The first attempt of each: what comes again has waited before.
             (stored_metrics.JOB_WAIT_SECONDS, ()): 3.0,
             (stored_metrics.STAGE_SECONDS, ("decode",)): 1.0,
-            (stored_metrics.STAGE_SECONDS, ("diarize",)): 1.0,
+            (stored_metrics.STAGE_SECONDS, ("diarization",)): 1.0,
             (stored_metrics.REAL_TIME_FACTOR, ()): 1.0,
         }
 
