@@ -17,7 +17,7 @@ def streaming():
     return [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
 
 
-@pytest.mark.parametrize("streams", [1, 2, 7])
+@pytest.mark.parametrize("workers", [1, 2, 7])
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_results_come_in_the_order_of_the_tasks(workers, count):
     assert list(map_in_order(lambda task: task * task, range(count), workers)) == [task * task for task in range(count)]
@@ -42,7 +42,7 @@ def test_two_are_worked_on_at_once():
     assert len(list(map_in_order(lambda _: both.wait(), range(2), 2))) == 2
 
 
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_comes_out_in_its_place_and_ends_the_rest(workers):
     done = []
 
@@ -60,7 +60,7 @@ def test_a_failure_comes_out_in_its_place_and_ends_the_rest(workers):
     assert not streaming()
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_what_has_not_begun_is_dropped_when_the_caller_leaves(workers):
     begun = []
     with closing(map_in_order(begun.append, range(1000), workers)) as found:
@@ -89,7 +89,7 @@ def test_threads_are_divided(threads, count, each):
     assert Parallelism.of(threads) == Parallelism(count, each)
 
 
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_reports_of_streams_come_in_the_thread_that_waits(workers):
     heard = []
     relay = ProgressRelay(lambda task, done: heard.append((task, done, threading.get_ident())))
@@ -103,7 +103,7 @@ def test_reports_of_streams_come_in_the_thread_that_waits(workers):
     assert sorted(report[:2] for report in heard) == [(task, done) for task in range(5) for done in (0.5, 1.0)]
 
 
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_report_raises_ends_all_streams_at_their_next_report(workers):
     posts = []
 

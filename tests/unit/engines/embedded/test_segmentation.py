@@ -93,7 +93,7 @@ def test_batches_make_no_difference():
     assert np.array_equal(one.classes, many.classes)
 
 
-@pytest.mark.parametrize("streams", [2, 5])
+@pytest.mark.parametrize("workers", [2, 5])
 def test_streams_make_no_difference(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 900_000).astype(np.float32)
     one, windows = segment(samples, batch=4)
@@ -122,7 +122,7 @@ def elsewhere(model, length, order=reversed):
     return counted, scatter
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_windows_that_are_read_elsewhere_are_the_same(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 5_000_000).astype(np.float32)
     network, other = Network(), Network()

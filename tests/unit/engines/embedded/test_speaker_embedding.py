@@ -123,7 +123,7 @@ class Elsewhere:
         yield from (results[index] for index in range(len(chunks)))
 
 
-@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_windows_that_are_heard_elsewhere_are_the_same(workers):
     audio, network, other, reports = noise(241), Network(), Network(), []
     alone = Embedder(network).embed(audio, MANY, ignore)
