@@ -151,7 +151,7 @@ def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
     def scatter(chunks, progress):
         yield from (dump_arrays(embeddings=np.zeros((1, EMBEDDING_VALUES), np.float32)) for _ in chunks)
 
-    with pytest.raises(ValueError, match=r"\(1, 192\) for 192"):
+    with pytest.raises(ValueError, match=r"\(1, 192\), expected 192"):
         Embedder(Network()).distribute(noise(241), MANY, ignore, scatter)
 
 

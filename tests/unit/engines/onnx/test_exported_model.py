@@ -96,7 +96,7 @@ def test_a_description_that_cannot_be_right_is_refused(change, folder, settings)
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"null"])
 def test_a_description_that_is_none_is_refused(content, folder, settings):
     (folder / "diarist.json").write_bytes(content)
-    with pytest.raises(ModelCorrupt, match="export the model again"):
+    with pytest.raises(ModelCorrupt, match="Export the model again"):
         located(settings)
 
 
@@ -106,7 +106,7 @@ def test_whole_files_that_are_no_model_are_refused_with_what_to_do(folder, setti
     np.savez(folder / "features.npz", window=np.ones(400, np.float32), filters=np.ones((80, 257), np.float32))
     (folder / "config.json").write_text("{}")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
-    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*export it again"):
+    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*Export it again"):
         recognizer.load(settings)
     (folder / "features.npz").write_bytes(b"no arrays")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
