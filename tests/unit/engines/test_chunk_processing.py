@@ -188,7 +188,7 @@ def test_fewer_results_than_chunks_are_an_error():
     def scatter(given_chunks, progress):
         yield b"0"
 
-    with pytest.raises(ValueError, match="of 2 portions only 1"):
+    with pytest.raises(ValueError, match="only 1 of 2 chunks"):
         list(run_distributed(chunks(2), [1.0] * 2, scatter, ignore))
 
 

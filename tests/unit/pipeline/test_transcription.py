@@ -626,5 +626,5 @@ def test_what_the_listener_raises_ends_the_work_of_others(meeting):
 
 @in_short_sections
 def test_a_chunk_that_never_comes_back_is_no_silence(meeting):
-    with pytest.raises(ValueError, match="of 3 portions only 2"):
+    with pytest.raises(ValueError, match="only 2 of 3 chunks"):
         distribute(meeting, Scripted(), Elsewhere(Scripted(), left_out=1))

@@ -167,7 +167,8 @@ class Wordless(WhisperRecognizer):
     languages = ("de", "en")
 
     def __init__(self) -> None:
-        self._decoding = DecodingOptions()
+        self._options = DecodingOptions()
+        self._workers = 1
 
     def _tokenizer(self, language):
         return None
@@ -175,7 +176,7 @@ class Wordless(WhisperRecognizer):
     def detect(self, audio, speech):
         return "de", 0.9
 
-    def _read(self, audio, chunks, tokenizer, report):
+    def _transcribe(self, audio, chunks, tokenizer, report):
         return []
 
 
