@@ -310,7 +310,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
         return
     assert chosen.spreads
     # smaller portions than usual, so that half a minute has some
-    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 1)
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     alone = run(diarizer, call)
     scatter, reports = Elsewhere(call, another), defaultdict[str, list[float]](list)
@@ -332,7 +332,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
 def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, monkeypatch, stop_at):
     if not isinstance(diarizer, DistributedDiarizer):
         return
-    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_SEGMENTS", 1)
+    monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     scatter = Elsewhere(call, another)
 
