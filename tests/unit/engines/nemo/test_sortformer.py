@@ -408,7 +408,7 @@ def test_a_model_with_another_number_of_speakers(tmp_path, call):
     path = tmp_path / "six.nemo"
     random_nemo_models.sortformer(speakers=6).save_to(str(path))
     diarizer = make(path)
-    assert diarizer.speakers == 6
+    assert diarizer.max_speakers == 6
     assert len(run(diarizer, call, num_speakers=6).speakers) == 6
 
 
