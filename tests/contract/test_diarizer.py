@@ -1,4 +1,4 @@
-"""What every ``Diarizer`` must do. A new implementation adds a line to ``IMPLEMENTATIONS``."""
+"""What every ``Diarizer`` must do. A new implementation adds a row to ``IMPLEMENTATIONS``."""
 
 from __future__ import annotations
 

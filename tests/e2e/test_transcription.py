@@ -23,7 +23,7 @@ from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
 from diarist.formats import json_format
-from diarist.pipeline.sections import sections
+from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -286,7 +286,7 @@ class TestConversation:
 
 
 class Elsewhere:
-    """Has portions done by another engine, out of order, each from its own samples alone."""
+    """Has chunks processed by another engine out of order, each with only the samples that it reads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -312,21 +312,23 @@ class Elsewhere:
 
 @pytest.mark.models
 class TestMeeting:
-    """A minute and a half, cut into sections and portions that are as short."""
+    """A recording of a minute and a half, split into sections and chunks that are short in proportion."""
 
     @pytest.fixture(autouse=True)
     def _short_sections(self, monkeypatch):
-        monkeypatch.setattr("diarist.pipeline.transcription.sections", partial(sections, length=20.0))
+        monkeypatch.setattr(
+            "diarist.pipeline.transcription.split_into_sections", partial(split_into_sections, length=20.0)
+        )
         monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 3)
         monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 
-    def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):
+    def test_utterances_become_final_one_by_one_and_other_machines_give_the_same(self, engine, make_conversation):
         made = make_conversation(4, 4, seed=3)
         finalized: list[tuple[Utterance, ...]] = []
         reports: list[float] = []
         alone = transcribe(
             made.path, engine, TranscribeOptions(), lambda _, done: reports.append(done), DecodeLimits(),
-            finalized=finalized.append,
+            on_final=finalized.append,
         )  # fmt: skip
         check(alone)
         assert len(finalized) > 2
@@ -338,7 +340,7 @@ class TestMeeting:
         again: list[tuple[Utterance, ...]] = []
         together = transcribe(
             made.path, engine, TranscribeOptions(), lambda *_: None, DecodeLimits(),
-            finalized=again.append, scatter=scatter,
+            on_final=again.append, scatter=scatter,
         )  # fmt: skip
         assert {stage for stage in scatter.stages if scatter.stages.count(stage) > 1} == {
             "segmentation", "embedding", "recognition",

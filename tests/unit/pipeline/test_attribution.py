@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, decode, speech_of, weigh
+from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, merged_speech, speaker_evidence, viterbi
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from support import strategies
 from support.ratios import growth
@@ -80,11 +80,11 @@ def test_every_word_is_there_once_in_order_and_has_one_known_speaker(words, diar
 @given(recognized(), diarizations())
 @patient
 def test_neighbouring_utterances_are_parted_for_a_reason(words, diarization):
-    handover = SwitchCosts()
-    for before, after in itertools.pairwise(attribute(words, diarization, handover)):
+    switch_costs = SwitchCosts()
+    for before, after in itertools.pairwise(attribute(words, diarization, switch_costs)):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
-        assert before.speaker != after.speaker or pause >= handover.break_s or length > handover.longest
+        assert before.speaker != after.speaker or pause >= switch_costs.break_s or length > switch_costs.max_utterance_s
 
 
 @given(recognized(), diarizations().filter(lambda diarization: diarization.turns))
@@ -92,7 +92,7 @@ def test_neighbouring_utterances_are_parted_for_a_reason(words, diarization):
 def test_evidence_is_a_distribution(words, diarization):
     if not words:
         return
-    evidence = weigh(words, diarization)
+    evidence = speaker_evidence(words, diarization)
     assert evidence.shape == (len(words), len(diarization.speakers))
     assert (evidence > 0).all()
     assert evidence.sum(axis=1) == pytest.approx(1.0)
@@ -116,7 +116,7 @@ def test_the_path_is_the_best_of_all(lattice):
         moves = sum(cost for cost, (a, b) in zip(costs, itertools.pairwise(path), strict=True) if a != b)
         return sum(evidence[i, k] for i, k in enumerate(path)) - moves
 
-    path, _, _ = decode(evidence, costs)
+    path, _, _ = viterbi(evidence, costs)
     assert score(path.tolist()) == pytest.approx(max(map(score, itertools.product(range(voices), repeat=count))))
 
 
@@ -132,13 +132,13 @@ def test_the_posterior_is_the_sum_over_all_paths(lattice):
             weight *= (a == b) + np.exp(-cost) / voices  # stays, or changes to anybody
         for i, k in enumerate(path):
             expected[i, k] += weight
-    _, posterior, _ = decode(evidence, costs)
+    _, posterior, _ = viterbi(evidence, costs)
     assert posterior.sum(axis=1) == pytest.approx(1.0)
     assert posterior == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-9)
 
 
 def test_equal_evidence_leaves_the_floor_where_it_is():
-    path, _, _ = decode(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
+    path, _, _ = viterbi(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
     assert len(set(path.tolist())) == 1
 
 
@@ -231,7 +231,7 @@ def test_a_long_pause_begins_a_new_utterance():
 
 
 def test_a_long_utterance_ends_with_its_sentence():
-    longest = SwitchCosts().longest
+    longest = SwitchCosts().max_utterance_s
     count = round(longest / 0.5) + 10
     words = said(" ".join(["word"] * count + ["end."] + ["next"] * 3), 0.0, each=0.5)
     utterances = attribute(words, of(turn(0.0, 1000.0, A)))
@@ -262,10 +262,10 @@ def test_the_work_grows_with_the_words_and_no_faster():
 
 @given(strategies.turns(), st.floats(0, 2))
 @patient
-def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, join_s):
-    spans = speech_of(turns, join_s)
+def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, min_gap):
+    spans = merged_speech(turns, min_gap)
     for before, after in itertools.pairwise(spans):
-        assert after.start - before.end >= join_s
+        assert after.start - before.end >= min_gap
     for spoken in turns:
         assert any(span.start <= spoken.span.start and spoken.span.end <= span.end for span in spans)
     edges = {edge for spoken in turns for edge in (spoken.span.start, spoken.span.end)}
@@ -274,8 +274,8 @@ def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, join_s):
 
 def test_speech_bridges_short_gaps_only():
     turns = (turn(0, 1, A), turn(0.5, 3, B), turn(1.5, 2, A), turn(3.1, 4, A), turn(5, 6, B))
-    assert speech_of(turns) == (Span(0, 4), Span(5, 6))
-    assert speech_of(()) == ()
+    assert merged_speech(turns) == (Span(0, 4), Span(5, 6))
+    assert merged_speech(()) == ()
 
 
 def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():
@@ -310,16 +310,16 @@ def test_words_in_sections_are_all_there_in_order_and_parted_for_a_reason(made, 
     found = [word for utterance in utterances for word in utterance.words]
     assert [RecognizedWord(word.text, word.span, word.confidence) for word in found] == words
     assert all(0.0 <= word.speaker_confidence <= 1.0 + 1e-9 for word in found)
-    handover = SwitchCosts()
+    switch_costs = SwitchCosts()
     for before, after in itertools.pairwise(utterances):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
-        assert before.speaker != after.speaker or pause >= handover.break_s or length > handover.longest
+        assert before.speaker != after.speaker or pause >= switch_costs.break_s or length > switch_costs.max_utterance_s
 
 
 @given(sectioned(), sectioned(), diarizations())
 @patient
-def test_what_is_settled_does_not_go_by_what_follows(made, other, diarization):
+def test_final_utterances_do_not_depend_on_later_words(made, other, diarization):
     words, edges = made
     later = words[-1].span.start if words else 0.0
     others = [replace(word, span=word.span.shift(later)) for word in other[0]]

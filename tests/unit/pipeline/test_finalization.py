@@ -38,7 +38,7 @@ def channels(draw):
 
 
 def finalize(spoken):
-    """As the pipeline does it; also how many utterances were settled before the last section was there."""
+    """Do what the pipeline does; also return how many utterances were final before the last section."""
     calls: list[tuple[Utterance, ...]] = []
     finalizer = UtteranceFinalizer(len(spoken), calls.append)
     for channel, (diarization, parts) in enumerate(spoken):
@@ -53,7 +53,7 @@ def finalize(spoken):
 
 @given(channels())
 @patient
-def test_what_was_settled_is_what_there_is(spoken):
+def test_all_final_utterances_are_the_transcript(spoken):
     calls, finalizer, _ = finalize(spoken)
     assert all(calls)
     assert tuple(utterance for call in calls for utterance in call) == finalizer.utterances

@@ -16,7 +16,7 @@ from diarist.engines.chunk_processing import perform
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.pipeline import transcription
 from diarist.pipeline.progress import WEIGHTS
-from diarist.pipeline.sections import sections
+from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.types import (
@@ -175,7 +175,7 @@ def test_the_engine_is_asked_what_the_caller_asked(recording, engine):
 
 
 def test_an_unknown_language_is_refused_before_any_work(recording, engine):
-    with pytest.raises(InvalidOption, match=r"'xx' .* de, en"):
+    with pytest.raises(InvalidOption, match=r"'xx', only: de, en"):
         run(recording(TALK), engine, language="xx")
     assert engine.asked == []
 
@@ -344,7 +344,7 @@ def long_talk(*tones, seconds=180.0):
 @pytest.fixture
 def _short_sections(monkeypatch):
     """So that recordings are short, too."""
-    monkeypatch.setattr(transcription, "sections", partial(sections, length=36.0))
+    monkeypatch.setattr(transcription, "split_into_sections", partial(split_into_sections, length=36.0))
 
 
 in_short_sections = pytest.mark.usefixtures("_short_sections")
@@ -431,7 +431,7 @@ def test_sections_share_the_progress_by_their_speech(meeting):
 
 @in_short_sections
 @pytest.mark.parametrize("channels", ["mix", "separate"])
-def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting, channels):
+def test_utterances_become_final_while_the_work_goes_on(meeting, separate_meeting, channels):
     engine, calls = InSections(), []
 
     def finalized(utterances):
@@ -439,7 +439,7 @@ def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting
 
     path = meeting if channels == "mix" else separate_meeting
     options = TranscribeOptions(channels=channels)
-    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, finalized=finalized)
+    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, on_final=finalized)
     assert tuple(utterance for _, utterances in calls for utterance in utterances) == transcript.utterances
     assert all(utterances for _, utterances in calls)
     last = len(engine.sections)
@@ -457,7 +457,7 @@ def test_what_the_listener_raises_ends_the_work(meeting):
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, finalized=finalized)
+        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, on_final=finalized)
     assert len(engine.sections) == 1
 
 
@@ -481,7 +481,7 @@ def test_no_word_of_a_section_comes_after_those_of_the_next(meeting):
 
 @dataclass
 class Elsewhere:
-    """Has portions done by another engine, in an order of its own, from the samples that they name alone."""
+    """Has chunks processed by another engine in random order, each with only the samples that it reads."""
 
     engine: Scripted
     accepts: bool = True
@@ -512,7 +512,7 @@ class Elsewhere:
 def distribute(path, engine, scatter, progress=None, finalized=None, **options):
     return transcribe(
         path, engine.engine, TranscribeOptions(**options), progress or Reports(), LIMITS,
-        finalized=finalized, scatter=scatter,
+        on_final=finalized, scatter=scatter,
     )  # fmt: skip
 
 
