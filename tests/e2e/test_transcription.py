@@ -1,4 +1,4 @@
-"""Recordings in, transcripts out, with the real models: who spoke when, and what they said.
+"""Tests of the whole pipeline with the real models: who spoke when, and what was said.
 
 Bounds leave room for other machines and for tuning; what is really reached is told in ``docs/accuracy.md``.
 """
@@ -54,11 +54,11 @@ CALL = (
     ("Sheila", "what can I say"),
     ("Diane", "Oh I don't hear that in New Jersey now"),
 )
-"""What is said in the sample, in order."""
+"""The words of the sample, in order."""
 
 
 class Deaf:
-    """A recogniser for tests that are about turns alone: the words take most of the time."""
+    """A recognizer without words for tests of turns alone: recognition takes most of the time."""
 
     languages = ()
 
@@ -88,7 +88,7 @@ def heard(read, sample_recording) -> Transcript:
 
 
 def check(transcript: Transcript) -> None:
-    """What holds for every transcript."""
+    """Check what holds for every transcript."""
     starts = [utterance.span.start for utterance in transcript.utterances]
     assert starts == sorted(starts)
     for utterance in transcript.utterances:
@@ -102,7 +102,9 @@ def check(transcript: Transcript) -> None:
 
 
 def diarization_error(reference: Sequence[Turn], found: Sequence[Turn], duration: float, collar: float = 0.0) -> float:
-    """Missed, false and confused speech against all speech, in frames of 10 ms, with the best naming; overlap counts.
+    """Return missed, false and confused speech as a share of all speech, with the best mapping of speakers.
+
+    Frames are 10 ms long, and overlap counts.
 
     Args:
         collar: seconds on each side of the reference's edges that are not scored.
@@ -137,7 +139,7 @@ def tokens(text: str) -> list[str]:
 
 
 def word_errors(reference: Sequence[str], found: Sequence[str]) -> int:
-    """Substitutions, insertions and deletions (Levenshtein)."""
+    """Return the number of substitutions, insertions and deletions (Levenshtein)."""
     row = list(range(len(found) + 1))
     for i, word in enumerate(reference, start=1):
         before, row = row, [i]
@@ -152,7 +154,7 @@ def word_error_rate(transcript: Transcript) -> float:
 
 
 def attributed_error_rate(transcript: Transcript) -> float:
-    """Word errors speaker by speaker, with the best naming (cpWER)."""
+    """Return the word error rate of concatenated speakers, with the best mapping of speakers (cpWER)."""
     truth = {who: [w for name, text in CALL if name == who for w in tokens(text)] for who in ("Diane", "Sheila")}
     said = [
         tokens("".join(word.text for word in transcript.words if word.speaker == speaker))
@@ -179,7 +181,7 @@ def test_the_error_measures_are_right():
 
 @pytest.mark.models
 class TestCall:
-    """30 s of two people on a telephone."""
+    """A call of 30 s between two people on a telephone."""
 
     def test_who_spoke_when(self, heard, sample_rttm):
         assert heard.speakers == ("SPEAKER_00", "SPEAKER_01")
@@ -248,7 +250,7 @@ class TestCall:
 
 @pytest.mark.models
 class TestConversation:
-    """Voices of meetings in one recording, with exact ground truth."""
+    """Speakers of meetings in one recording, with exact ground truth."""
 
     @pytest.mark.parametrize(("speakers", "pieces", "seed"), [(2, None, 1), (3, 4, 2), (4, 4, 3)])
     def test_everybody_is_found_with_their_turns(self, read, make_conversation, speakers, pieces, seed):
@@ -260,7 +262,7 @@ class TestConversation:
 
     @pytest.mark.parametrize(("speakers", "seed"), [(3, 5), (4, 3)])
     def test_a_number_that_is_given_joins_one_voice_from_two_rooms(self, read, make_conversation, speakers, seed):
-        """With all of their pieces the third voice comes from two meetings, which sound like two people."""
+        """With all of their excerpts the third speaker comes from two meetings, which sound like two people."""
         made = make_conversation(speakers, seed=seed)
         found = read(made.path, words=False, hints=SpeakerHints(num_speakers=speakers))
         assert len(found.speakers) == speakers

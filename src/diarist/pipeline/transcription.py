@@ -71,7 +71,7 @@ def transcribe(
     supported = engine.recognizer.languages
     if options.language is not None and supported and options.language not in supported:
         raise InvalidOption(
-            f"This model does not support the language {options.language!r}, only: {', '.join(supported)}"
+            f"This model does not support the language {options.language!r}; it supports {', '.join(supported)}."
         )
     meter = ProgressMeter(progress)
     with meter.timed("decode"):

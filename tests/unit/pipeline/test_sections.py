@@ -1,4 +1,4 @@
-"""Sections are made of whole speech, cut at pauses, even where that is possible."""
+"""Tests of sections: they contain whole spans of speech, are split at pauses, and are even where that is possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.strategies import patient
 
 
 def speech(*lengths_and_pauses, start=1.0):
-    """Spans from their lengths and, between them, the pauses."""
+    """Return spans from their lengths and the pauses between them."""
     spans, at = [], start
     for length, pause in zip(lengths_and_pauses[::2], (*lengths_and_pauses[1::2], 0.0), strict=True):
         spans.append(Span(at, at + length))
@@ -52,7 +52,7 @@ def test_all_speech_is_in_one_section_and_they_leave_no_gap(talk, length):
 
 @given(talks(), st.sampled_from((5.0, 20.0, 100.0)))
 @patient
-def test_where_the_cuts_are_goes_by_the_speech_alone(talk, length):
+def test_the_boundaries_depend_on_the_speech_alone(talk, length):
     spans, duration = talk
     assert split_into_sections(spans, duration, length) == split_into_sections(list(spans), duration, length)
     moved = split_into_sections(spans, duration + 100, length)
@@ -72,27 +72,27 @@ def test_no_speech_has_no_sections():
 
 
 @pytest.mark.parametrize("count", [82, 108, 147, 300, 720])
-def test_sections_are_as_long_as_wanted(count):
+def test_sections_have_the_desired_length(count):
     found = split_into_sections(regular(count), 5_000.0)
     wanted = count * 5.0 / SECTION_SPEECH_S
     assert len(found) == (round(wanted) if wanted < 3.5 else 2 * round(wanted / 2)) > 1
     assert all(0.6 * SECTION_SPEECH_S < section.speech_duration < 1.4 * SECTION_SPEECH_S for section in found)
 
 
-def test_a_longer_pause_near_the_place_is_preferred():
+def test_a_longer_pause_near_the_even_position_is_preferred():
     spans = speech(*[5.0, 0.3] * 5, 5.0, 1.4, 5.0, *[0.3, 5.0] * 3)
     first, second = split_into_sections(spans, 60.0, 25.0)
     assert (len(first.speech), len(second.speech)) == (6, 4)
     assert first.bounds.end == second.bounds.start == pytest.approx(first.speech[-1].end + 0.7)
 
 
-def test_a_long_pause_far_from_the_place_is_not():
+def test_a_long_pause_far_from_the_even_position_is_not_used():
     spans = speech(5.0, 9.0, 5.0, *[0.3, 5.0] * 8)
     first, _ = split_into_sections(spans, 90.0, 25.0)
     assert len(first.speech) == 5
 
 
-def test_of_pauses_that_are_long_enough_the_nearest_is_taken():
+def test_the_nearest_of_long_enough_pauses_is_used():
     spans = speech(*[5.0, 1.6] * 4, 5.0, 9.0, *[5.0, 1.6] * 4, 5.0)
     first, _ = split_into_sections(spans, 90.0, 25.0)
     assert len(first.speech) == 5
