@@ -160,7 +160,7 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
 
 
 def canary(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs words and times, as in Canary."""
+    """Return an ``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs words and times."""
     from nemo.collections.asr.models import EncDecMultiTaskModel
 
     tokenizers = {

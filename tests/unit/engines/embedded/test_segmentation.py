@@ -104,7 +104,7 @@ def test_workers_make_no_difference(workers):
 
 
 def elsewhere(model, length, order=reversed):
-    """Return a list of chunk counts, and a ``scatter`` that processes chunks by ``model`` from the samples they read."""
+    """Return a list of chunk counts, and a ``scatter`` that processes chunks by ``model`` from their own samples."""
     counted = []
 
     def scatter(chunks, progress):
