@@ -16,7 +16,8 @@ from typing import Protocol
 import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, UploadTooLarge
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.directory import MediaStore, open_media
+from diarist.jobs.model import new_job_id
 from diarist.settings import Settings, load_settings
 
 ROOMY = 2**31

@@ -19,8 +19,7 @@ from diarist.jobs.db.outbox import Delivery, OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
 from diarist.outbound.webhooks import Delivered
 from support.job_stores import START, Clock
 

@@ -15,8 +15,7 @@ from diarist.jobs.db import postgres, schema, stored_metrics
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
 from diarist.types import Diarization, Span, SpeakerActivity, Timing, Transcript, Turn, Utterance, Word
 
 START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)

@@ -31,8 +31,7 @@ from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
+from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order, new_job_id
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from diarist.types import ModelInfo, Seconds, Timing, TranscribeOptions, Utterance
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def new_job_id() -> str:
+    """Return a new job ID: 128 random bits as 22 URL-safe characters."""
+    return secrets.token_urlsafe(16)
+
+
+def is_job_id(text: str) -> bool:
+    """Return whether a text has the form of a job ID."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def check_job_id(text: str) -> str:
+    """Return the text if it has the form of a job ID, or raise ``ValueError``."""
+    if not is_job_id(text):
+        raise ValueError(f"{text!r} is not a job ID")
+    return text
 
 
 class JobState(StrEnum):

@@ -23,7 +23,7 @@ from diarist.jobs.db.outbox import Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
+from diarist.jobs.media.directory import MediaStore, open_media
 from diarist.jobs.model import (
     ANY_QUEUE,
     Job,
@@ -35,6 +35,7 @@ from diarist.jobs.model import (
     Limits,
     Order,
     PoolStatus,
+    new_job_id,
 )
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner

@@ -24,8 +24,8 @@ from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import MediaStore, new_job_id, open_media
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.media.directory import MediaStore, open_media
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
 from diarist.jobs.outbox import download
 from diarist.jobs.retention import Sweeper, Swept
 from diarist.jobs.workers import scatter
@@ -139,7 +139,8 @@ import sys
 from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
-from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.media.directory import open_media
+from diarist.jobs.model import new_job_id
 from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
 import numpy as np

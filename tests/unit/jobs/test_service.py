@@ -12,8 +12,8 @@ import pytest
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport, new_job_id
 from diarist.jobs.service import JobService
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, StorageFull, UploadTooLarge
+from diarist.jobs.model import check_job_id, is_job_id
 from diarist.scratch import disk_full
 from diarist.settings import Settings
 
@@ -28,7 +29,6 @@ CHUNK_BYTES = 2**20
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
 _PROBE = ".probe-"
-_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _PART = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}(\.[a-z0-9]{1,8})?")
 
 
@@ -119,23 +119,6 @@ def open_media(settings: Settings) -> MediaStore:
     from diarist.jobs.media.s3 import open_s3
 
     return open_s3(settings, min_free_bytes)
-
-
-def new_job_id() -> str:
-    """128 random bits, URL-safe: 22 characters."""
-    return secrets.token_urlsafe(16)
-
-
-def is_job_id(name: str) -> bool:
-    """Whether a job can be called that."""
-    return _ID.fullmatch(name) is not None
-
-
-def check_job_id(job_id: str) -> str:
-    """The id, if it is one. Raises ``ValueError``."""
-    if not is_job_id(job_id):
-        raise ValueError(f"{job_id!r} is no job id")
-    return job_id
 
 
 def check_part_name(name: str) -> str:

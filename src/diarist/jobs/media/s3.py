@@ -21,13 +21,12 @@ from diarist.jobs.media.directory import (
     PARTS,
     RECORDING,
     check_disk,
-    check_job_id,
     check_part_name,
     check_range,
     check_size,
-    is_job_id,
 )
 from diarist.jobs.media.s3_errors import GONE, code_of, explained
+from diarist.jobs.model import check_job_id, is_job_id
 from diarist.scratch import disk_full
 from diarist.settings import Settings
 

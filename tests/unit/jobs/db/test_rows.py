@@ -7,8 +7,7 @@ from sqlalchemy import insert, select
 
 from diarist.jobs.db.rows import COLUMNS, job_of, values_of
 from diarist.jobs.db.schema import jobs
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
 from diarist.types import SpeakerHints, Timing, TranscribeOptions
 from support.job_stores import START, Clock, open_sqlite_store
 

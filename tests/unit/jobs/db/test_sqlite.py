@@ -19,8 +19,7 @@ from diarist.jobs.db import sqlite as sqlite_module
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
 
 
 def new_job(filename: str = "talk.wav") -> Job:

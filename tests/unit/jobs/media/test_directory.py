@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, StorageFull
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
+from diarist.jobs.media.directory import DirectoryMedia, open_media
+from diarist.jobs.model import new_job_id
 from diarist.settings import load_settings
 
 
@@ -157,9 +158,3 @@ def test_other_things_in_the_folder_are_no_jobs_and_left_alone(media):
     before = left(media)
     assert media.clean(datetime.now(UTC) + timedelta(days=1)) == 0
     assert left(media) == before
-
-
-def test_ids_are_fit_for_urls_and_never_the_same():
-    ids = {new_job_id() for _ in range(1_000)}
-    assert len(ids) == 1_000
-    assert all(len(job_id) == 22 for job_id in ids)

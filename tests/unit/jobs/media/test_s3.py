@@ -17,9 +17,10 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from botocore.response import StreamingBody
 
 from diarist.errors import Cancelled, ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.directory import new_job_id, open_media
+from diarist.jobs.media.directory import open_media
 from diarist.jobs.media.s3 import TRIES
 from diarist.jobs.media.s3_errors import explained
+from diarist.jobs.model import new_job_id
 from diarist.settings import load_settings
 from support.servers import S3Server
 

@@ -16,8 +16,8 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.db.outbox_rows import FETCH
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id, open_media
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.media.directory import DirectoryMedia, open_media
+from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
 from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
 from diarist.settings import Settings
 from support.job_stores import Clock, tasks_of

@@ -20,8 +20,7 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.outbox_rows import WEBHOOK
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.directory import new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
 from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.outbound.webhooks import RETRY_DELAYS_S, secret_for
 from diarist.types import Diarization, Span, Transcript, Utterance, Word

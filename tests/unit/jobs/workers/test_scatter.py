@@ -17,8 +17,8 @@ from diarist.engines.chunk_processing import chunk_of, perform
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.directory import DirectoryMedia, new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.media.directory import DirectoryMedia
+from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
 from diarist.jobs.workers.scatter import StoreScatter, process_chunk, result_name, samples_name, signature
 from diarist.protocols import Engine
 from diarist.types import SAMPLE_RATE, Audio, ModelInfo, Recognition, RecognizedWord, Span
