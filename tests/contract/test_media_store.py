@@ -383,7 +383,7 @@ def test_nothing_but_an_id_names_a_job(house, media):
     ]
     for name in ("..", ".", "../../etc", "a/b", "", "x" * 21, "x" * 23, "é" * 22, "x" * 21 + "\n", "x" * 21 + "/"):
         for call in calls:
-            with pytest.raises(ValueError, match="no job id"):
+            with pytest.raises(ValueError, match="not a job ID"):
                 call(name)
     assert house.left() == set()
 

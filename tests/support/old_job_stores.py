@@ -14,12 +14,13 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, create_engine, inspect, select, text
 
-from diarist.auth.keys import KeyStore, webhook_master
 from diarist.errors import JobNotFound
 from diarist.jobs.db import metrics_snapshot, postgres, schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
+from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobEvent, JobFilter
 from diarist.settings import load_settings
@@ -90,7 +91,7 @@ class OldStore:
 
 def described(database: Database) -> dict[str, Any]:
     """What the stores on a database answer for the jobs of the fixture, in the form of ``EXPECTED``."""
-    store, keys, tasks = SqlJobStore(database), KeyStore(database), OutboxStore(database)
+    store, keys, tasks = SqlJobStore(database), ApiKeyStore(database), OutboxStore(database)
     ids: Mapping[str, str] = EXPECTED["ids"]
     shown = metrics_snapshot.read(database)
     said = {

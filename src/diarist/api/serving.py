@@ -13,8 +13,8 @@ from diarist.api.data_dir_lock import lock_data_dir
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import KeyStore
 from diarist.errors import ConfigurationError
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database
 from diarist.jobs.service import JobService, open_service
 from diarist.observability import logs, tracing
@@ -41,7 +41,7 @@ def serve(settings: Settings, open_jobs: Callable[[Settings], JobService] = open
         stack.enter_context(lock_data_dir(settings.data_dir))
         database = open_database(settings)
         stack.callback(database.close)
-        keys = KeyCache(settings, KeyStore(database))
+        keys = KeyCache(settings, ApiKeyStore(database))
         settings = access.listening(settings, keys)
         jobs = open_jobs(settings)
         server = Server(create_app(settings, jobs, keys), settings)

@@ -6,8 +6,10 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Collection
+from typing import Protocol
 
-from diarist.auth.keys import ENV_ID, USED_EVERY_S, ApiKey, KeySnapshot, KeyStore, configured_key
+from diarist.auth.keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
 from diarist.background_refresh import Recent
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings
@@ -27,6 +29,18 @@ PATIENCE_S = 5.0
 """How long a request waits for the store."""
 
 _UNREADABLE = "The API keys cannot be looked up at the moment, so nobody is let in. Try again later."
+
+
+class KeyStore(Protocol):
+    """Where a ``KeyCache`` reads the API keys from. Both methods raise ``StoreUnavailable`` if the store fails."""
+
+    def snapshot(self) -> KeySnapshot:
+        """Return all keys with the hashes of their secrets."""
+        ...
+
+    def record_use(self, ids: Collection[str]) -> None:
+        """Record that keys were used just now."""
+        ...
 
 
 class KeyCache:
@@ -86,7 +100,7 @@ class KeyCache:
         """Write down that it was used, once a minute at the most, while the request goes on."""
         with self._noting:
             now = time.monotonic()
-            if now - self._noted.get(key.id, float("-inf")) < USED_EVERY_S:
+            if now - self._noted.get(key.id, float("-inf")) < USE_RESOLUTION_S:
                 return
             self._noted[key.id] = now
         threading.Thread(target=_write_down, args=(store, key.id), name="key-used", daemon=True).start()
@@ -94,7 +108,7 @@ class KeyCache:
 
 def _read(store: KeyStore) -> KeySnapshot:
     try:
-        return store.known()
+        return store.snapshot()
     except ServiceError as error:
         logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
         raise StoreUnavailable(_UNREADABLE) from error
@@ -102,7 +116,7 @@ def _read(store: KeyStore) -> KeySnapshot:
 
 def _write_down(store: KeyStore, key_id: str) -> None:
     try:
-        store.note_used((key_id,))
+        store.record_use((key_id,))
     except ServiceError as error:
         logger.warning("It cannot be noted when an API key was last used: %s", error)
 

@@ -15,7 +15,8 @@ from diarist.errors import InvalidOption
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diarist.auth.keys import ApiKey, KeyStore
+    from diarist.auth.keys import ApiKey
+    from diarist.jobs.db.api_keys import ApiKeyStore
     from diarist.jobs.db.database import Database
 
 
@@ -37,14 +38,15 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 
     The key goes to standard output, this once: only its hash is kept.
     """
-    from diarist.auth.keys import KeyStore, webhook_master
+    from diarist.jobs.db.api_keys import ApiKeyStore
+    from diarist.jobs.db.secrets import webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _store() as (settings, database):
         # Before the key: where this fails, there must be no key that nobody was told of.
         master = webhook_master(settings, database)
-        first = not KeyStore(database).any() and not settings.api_key
-        key, token = KeyStore(database).create(name, limit)
+        first = not ApiKeyStore(database).any_exist() and not settings.api_key
+        key, token = ApiKeyStore(database).create(name, limit)
     signed_with = secret_for(master, key.id)
     if as_json:
         click.echo(json.dumps(_facts(key) | {"key": token, "webhook_secret": signed_with}, indent=2))
@@ -67,10 +69,11 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object instead of a table.")
 def list_keys(as_json: bool) -> None:
     """Show every key, without its secret."""
-    from diarist.auth.keys import ENV_ID, ApiKey, KeyStore
+    from diarist.auth.keys import ENV_ID, ApiKey
+    from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _store() as (settings, database):
-        found = KeyStore(database).list()
+        found = ApiKeyStore(database).list()
     if settings.api_key:
         found = (*found, ApiKey(ENV_ID, "API_KEY"))
     if as_json:
@@ -100,11 +103,11 @@ def revoke(key: str) -> None:
 
     A service that is running refuses it within a second. Its jobs go on, and stay until their time is over.
     """
-    from diarist.auth.keys import KeyStore
+    from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _store() as (_, database):
-        revoked = KeyStore(database).revoke(key)
-        left = any(each.revoked_at is None for each in KeyStore(database).list())
+        revoked = ApiKeyStore(database).revoke(key)
+        left = any(each.revoked_at is None for each in ApiKeyStore(database).list())
     click.echo(f"The key {revoked.name!r} ({revoked.id}) is refused from now on.")
     if not left:
         click.echo("It was the last one: nobody is let in until there is another, or API_KEY is set.", err=True)
@@ -117,11 +120,12 @@ def webhook_secret(key: str | None) -> None:
 
     Without ID_OR_NAME: those of jobs without a key, of a service that has none. `env` is the setting API_KEY.
     """
-    from diarist.auth.keys import KeyStore, webhook_master
+    from diarist.jobs.db.api_keys import ApiKeyStore
+    from diarist.jobs.db.secrets import webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _store() as (settings, database):
-        owner = _owner(KeyStore(database), key)
+        owner = _owner(ApiKeyStore(database), key)
         click.echo(secret_for(webhook_master(settings, database), owner))
 
 
@@ -137,7 +141,7 @@ def _store() -> Iterator[tuple[Settings, Database]]:
         database.close()
 
 
-def _owner(store: KeyStore, key: str | None) -> str:
+def _owner(store: ApiKeyStore, key: str | None) -> str:
     """Raises ``InvalidOption`` where there is no such key."""
     from diarist.auth.keys import ENV_ID
 

@@ -9,12 +9,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
-
 from diarist import __version__
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.doctor.stores import kept
-from diarist.jobs.db import schema, serialization
+from diarist.jobs.db import worker_reports
 from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
@@ -45,22 +43,20 @@ def check_workers(settings: Settings) -> Finding:
             return ok("none yet")
         with database.reading() as connection:
             now = database.now(connection)
-            rows = connection.execute(select(schema.workers).order_by(schema.workers.c.worker)).all()
-            busy = {
-                name
-                for table in (schema.jobs, schema.chunks)
-                for name in connection.execute(select(table.c.worker).where(table.c.lease_until > now)).scalars()
-            }
-    if not rows:
+            reports = sorted(worker_reports.read(connection), key=lambda report: report.worker)
+            busy = worker_reports.leaseholders(connection, now)
+    if not reports:
         return warning(
             "none has said anything: start `diarist serve`"
             + (", and `diarist worker` on each machine that works" if settings.distributed else "")
         )
     silent = [
-        row.worker for row in rows if now - row.reported_at > timedelta(seconds=SILENT_S) and row.worker not in busy
+        report.worker
+        for report in reports
+        if now - report.reported_at > timedelta(seconds=SILENT_S) and report.worker not in busy
     ]
-    errors = dict.fromkeys(words for row in rows for words in serialization.load_texts(row.errors))
-    states = [row.state for row in rows if row.worker not in silent]
+    errors = dict.fromkeys(message for report in reports for message in report.errors)
+    states = [report.state for report in reports if report.worker not in silent]
     found = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none at work"
     if errors:
         return error(f"{found}: {' '.join(errors)}")

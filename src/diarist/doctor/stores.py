@@ -9,13 +9,13 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
-from sqlalchemy import Engine, func, select
-
-from diarist.auth.keys import KeyStore, checked_secret, configured_key
+from diarist.auth.keys import checked_secret, configured_key
 from diarist.doctor.findings import NETWORK_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
-from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
+from diarist.jobs.db.migrations.state import SchemaState, newer_than_known
+from diarist.jobs.db.postgres_server import postgres_server
 from diarist.jobs.db.schema import VERSION
 from diarist.loopback import on_this_machine
 from diarist.settings import Settings
@@ -34,12 +34,10 @@ def check_job_store(settings: Settings) -> Finding:
     """Whether it opens, is whole, of a version that is known, and near."""
     if not settings.database_url:
         return _check_sqlite(settings.data_dir / FILE_NAME)
-    with _server(settings) as engine:
-        with engine.connect() as connection:
-            state = read_state(connection)
-        took_s = min(_ask(engine) for _ in range(TRIES))
-        with engine.connect() as connection:
-            release = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    with postgres_server(settings.database_url) as server:
+        state = server.schema_state()
+        took_s = min(server.round_trip_s() for _ in range(TRIES))
+        release = server.version()
         found = f"PostgreSQL {release}, {took_s * 1_000:.1f} ms away"
     if state.newer:
         return error(newer_than_known(found, state))
@@ -52,9 +50,9 @@ def check_clock(settings: Settings) -> Finding:
     """This machine's clock against that of the job store, which counts."""
     if not settings.database_url:
         return ok("the job store goes by this machine's")
-    with _server(settings) as engine, engine.connect() as connection:
+    with postgres_server(settings.database_url) as server:
         before = utc_now()
-        theirs = connection.execute(select(func.clock_timestamp())).scalar_one()
+        theirs = server.time()
         ours = before + (utc_now() - before) / 2
     apart_s = abs((theirs - ours).total_seconds())
     found = f"{apart_s:.1f} s from the job store's"
@@ -108,7 +106,7 @@ def check_keys(settings: Settings) -> Finding:
     """Who is let in, and from where."""
     by_setting = configured_key(settings) is not None
     with kept(settings) as database:
-        keys = KeyStore(database).list() if database else ()
+        keys = ApiKeyStore(database).list() if database else ()
     valid = sum(key.revoked_at is None for key in keys) + by_setting
     local = on_this_machine(settings.flask_host)
     if keys and not valid:
@@ -142,8 +140,8 @@ def kept(settings: Settings) -> Iterator[Database | None]:
         StoreUnavailable: it cannot be read, or is a newer Diarist's.
     """
     if settings.database_url:
-        with _server(settings) as engine, engine.connect() as connection:
-            state = read_state(connection)
+        with postgres_server(settings.database_url) as server:
+            state = server.schema_state()
     else:
         path = settings.data_dir / FILE_NAME
         state = _sqlite_state(path) if path.exists() else SchemaState()
@@ -196,24 +194,6 @@ def _sqlite_state(path: Path) -> SchemaState:
 def _open_sqlite(path: Path) -> sqlite3.Connection:
     # Not as the service does, which would make it, and bring its tables up to date.
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_S)
-
-
-@contextmanager
-def _server(settings: Settings) -> Iterator[Engine]:
-    from diarist.jobs.db.postgres import open_postgres
-
-    engine = open_postgres(settings.database_url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-def _ask(engine: Engine) -> float:
-    with engine.connect() as connection:
-        started = monotonic()
-        connection.exec_driver_sql("SELECT 1")
-        return monotonic() - started
 
 
 def _ask_redis(url: str) -> tuple[str, str | None]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.auth.keys import webhook_master
 from diarist.background_refresh import Recent
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
 from diarist.jobs.completion import CompletionNotifier
@@ -21,6 +20,7 @@ from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
 from diarist.jobs.db.outbox import Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
+from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
 from diarist.jobs.media.directory import MediaStore, open_media

@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diarist.auth import key_cache
+from diarist.auth import key_cache, keys
 from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import ENV_ID, KeySnapshot, KeyStore
+from diarist.auth.keys import ENV_ID, KeySnapshot
 from diarist.errors import ConfigurationError, StoreUnavailable
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.settings import Settings
 
 
-class Counting(KeyStore):
+class Counting(ApiKeyStore):
     """The real store, with a count of looks, and a gate that holds them up."""
 
     def __init__(self, database: Database) -> None:
@@ -29,16 +30,16 @@ class Counting(KeyStore):
         self.noted = threading.Event()
         self.notes = 0
 
-    def known(self) -> KeySnapshot:
+    def snapshot(self) -> KeySnapshot:
         self.looks += 1
         assert self.open.wait(30)
         if self.broken:
             raise StoreUnavailable("The job store /secret/place is broken.")
-        return super().known()
+        return super().snapshot()
 
-    def note_used(self, ids) -> None:
+    def record_use(self, ids) -> None:
         self.notes += 1
-        super().note_used(ids)
+        super().record_use(ids)
         self.noted.set()
 
 
@@ -201,4 +202,4 @@ def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
         assert ring.check(token)
         assert store.noted.wait(20)
         store.noted.clear()
-        time_goes(key_cache.USED_EVERY_S)
+        time_goes(keys.USE_RESOLUTION_S)

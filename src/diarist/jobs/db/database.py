@@ -14,7 +14,7 @@ from diarist.errors import ConfigurationError, ServiceError
 from diarist.jobs.db import sqlite
 from diarist.jobs.db.migrations.locks import changing_schema, reading_schema
 from diarist.jobs.db.migrations.state import SchemaState, check_state, read_state
-from diarist.jobs.db.schema import VERSION
+from diarist.jobs.db.schema import VERSION, schema_version
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,14 @@ def open_database(settings: Settings) -> Database:
     from diarist.jobs.db import postgres
 
     return Database(postgres.open_postgres(settings.database_url), explain=postgres.explain)
+
+
+def serialize_writers(connection: Connection) -> None:
+    """Block other transactions that call this until the current one ends, so that it can read and then insert safely.
+
+    SQLite's own lock already ensures that.
+    """
+    connection.execute(select(schema_version.c.version).with_for_update())
 
 
 class Database:

@@ -26,10 +26,10 @@ from diarist.jobs.db import (
     stored_metrics,
     worker_reports,
 )
-from diarist.jobs.db.database import Database, open_database
+from diarist.jobs.db.database import Database, open_database, serialize_writers
 from diarist.jobs.db.quotas import UNFINISHED, by_key, check_fingerprint, check_limits
 from diarist.jobs.db.rows import COLUMNS, in_batches, job_of, jobs_of, values_of
-from diarist.jobs.db.schema import events, jobs, labels, outbox_tasks, owners, schema_version, transcripts
+from diarist.jobs.db.schema import events, jobs, labels, outbox_tasks, owners, transcripts
 from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, append_event, change, emit_side_effects
 from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import (
@@ -80,7 +80,7 @@ class SqlJobStore:
                 job = replace(job, caller_lease_until=now + timedelta(seconds=caller_lease_s))
             if limits is not None or order.idempotency_key is not None:
                 # One at a time, or two could both be the last that is allowed.
-                connection.execute(select(schema_version.c.version).with_for_update()).all()
+                serialize_writers(connection)
             if order.idempotency_key is not None:
                 earlier = by_key(connection, order.owner, order.idempotency_key)
                 if earlier is not None:

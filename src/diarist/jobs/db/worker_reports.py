@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, select
 
 from diarist.jobs.db import serialization
-from diarist.jobs.db.schema import workers
+from diarist.jobs.db.schema import chunks, jobs, workers
 from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import WorkerReport
 
@@ -44,6 +44,15 @@ def read(connection: Connection, since: datetime | None = None) -> tuple[WorkerR
         )
         for row in connection.execute(wanted)
     )  # fmt: skip
+
+
+def leaseholders(connection: Connection, now: datetime) -> frozenset[str]:
+    """Return the names of all workers that hold a job or a chunk under a lease at this moment."""
+    return frozenset(
+        name
+        for table in (jobs, chunks)
+        for name in connection.execute(select(table.c.worker).where(table.c.lease_until > now)).scalars()
+    )
 
 
 def forget(connection: Connection, worker: str) -> None:

@@ -32,7 +32,7 @@ class WebhookHandler:
         settings: how long a receiver may take, networks that are allowed.
         store: where the jobs are.
         errands: where the errands are, and where each attempt is kept.
-        master: what the secret of each owner is derived from (``keys.webhook_master``).
+        master: what the secret of each owner is derived from (``db.secrets.webhook_master``).
         delays_s: until each attempt, from the one before; the last one is the last.
         resolve: what names mean.
         tls: whose certificates are trusted; None is the system's and certifi's.

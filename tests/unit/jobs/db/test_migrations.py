@@ -14,8 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Text, select, text
 
 from diarist import __version__
-from diarist.auth.keys import KeyStore
 from diarist.jobs.db import schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.migrations.locks import changing_schema
@@ -228,7 +228,7 @@ class TestUpgrade:
         assert len(set(tasks)) == len(EXPECTED["outbox_tasks"]) + 1
 
     def test_keys_are_checked(self, store):
-        keys = KeyStore(store.database)
+        keys = ApiKeyStore(store.database)
         assert keys.check(EXPECTED["tokens"]["web"]).name == "web"
         assert keys.check(EXPECTED["tokens"]["batch jobs"]).name == "batch jobs"
         assert keys.check(EXPECTED["tokens"]["old"]) is None, "it was revoked"
