@@ -140,7 +140,7 @@ def test_a_fault_shows_nothing_of_the_inside(post):
 def test_a_recording_that_kills_the_worker_is_an_error_and_the_next_one_works(post):
     answer = post(content=script(crash=True))
     assert (answer.status_code, answer.get_json()["code"]) == (500, "job_failed")
-    assert "died" in answer.get_json()["error"]
+    assert "crashed" in answer.get_json()["error"]
     assert post(content=script()).status_code == 200
 
 

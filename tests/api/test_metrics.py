@@ -19,7 +19,7 @@ from sqlalchemy import insert, select, update
 from api.wire import FORM, recording
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
-from diarist.jobs.db import metrics_snapshot, schema, stored_metrics
+from diarist.jobs.db import metrics_snapshot, metrics_storage, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.db.rows import values_of
@@ -178,12 +178,12 @@ class TestStore:
     def test_samples(self, client: FlaskClient, store: SqlJobStore) -> None:
         with store.database.writing() as connection:
             for seconds in (0.2, 5.0, 20_000.0):
-                stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, seconds, stage="recognition")
-            stored_metrics.observe(connection, stored_metrics.REAL_TIME_FACTOR, 0.25)
-            stored_metrics.observe(connection, stored_metrics.MODEL_LOAD_SECONDS, 2.5)
+                metrics_storage.observe(connection, metrics_storage.STAGE_SECONDS, seconds, stage="recognition")
+            metrics_storage.observe(connection, metrics_storage.REAL_TIME_FACTOR, 0.25)
+            metrics_storage.observe(connection, metrics_storage.MODEL_LOAD_SECONDS, 2.5)
             for outcome in ("delivered", "delivered", "given_up"):
-                stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
-            stored_metrics.count(connection, stored_metrics.WORKER_RESTARTS)
+                metrics_storage.count(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.count(connection, metrics_storage.WORKER_RESTARTS)
         seen = scrape(client)
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.1") == 0
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.3") == 1
@@ -386,7 +386,7 @@ class TestNames:
     def exported(self, client: FlaskClient, store: SqlJobStore) -> dict[str, set[str]]:
         """Labels by name, of a service in which each thing happened once."""
         with store.database.writing() as connection:
-            stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, 1.0, stage="decode")
+            metrics_storage.observe(connection, metrics_storage.STAGE_SECONDS, 1.0, stage="decode")
         client.post("/v1/jobs")
         found: dict[str, set[str]] = {}
         for name, labels in scrape(client):

@@ -287,7 +287,7 @@ def test_two_processes_never_claim_one_job_twice(place, store):
         subprocess.Popen(
             [sys.executable, __file__, place.kind, place.address, f"p{number}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))},
         )
         for number in range(2)
     ]  # fmt: skip

@@ -17,8 +17,9 @@ from sqlalchemy import update
 from diarist.errors import IdempotencyConflict, QueueFull
 from diarist.jobs.db import schema
 from diarist.jobs.db.chunks import ChunkStore
-from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.leases import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY
+from diarist.jobs.db.outbox import FETCH, WEBHOOK
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
 from diarist.protocols import Chunk
 from support.job_stores import (
@@ -283,7 +284,7 @@ class TestFaults:
             assert store.get(job).worker_crashes == death
         failed = store.get(job)
         assert (failed.state, failed.error.code) == (JobState.FAILED, "job_failed")
-        assert "died 3 times" in failed.error.message
+        assert "crashed 3 times" in failed.error.message
         assert "log" in failed.error.message
 
     def test_a_service_that_dies_is_not_the_jobs_fault_until_it_died_many_times(self, store, clock):

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Table, insert, select
 
 from diarist.errors import InvalidOption, JobNotFound
-from diarist.jobs.db import schema, stored_metrics, transitions
+from diarist.jobs.db import metrics_storage, schema, transitions
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.outbox import WEBHOOK
 from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
 from diarist.types import ModelInfo
 from support.job_stores import (
@@ -263,7 +263,7 @@ class TestDeletion:
         with ThreadPoolExecutor(1) as pool:
             with store.database.writing() as connection:
                 moment = store.database.now(connection)
-                transitions.change(connection, moment, transitions.CANCEL, schema.jobs.c.id == job.id)
+                transitions.apply_transition(connection, moment, transitions.CANCEL, schema.jobs.c.id == job.id)
                 deleting = pool.submit(store.delete, job.id)
                 waits_for_a_lock(store)
             deleting.result(20)
@@ -302,29 +302,29 @@ class TestTallies:
             store.release("w", ATTEMPTS)
         assert store.get(lost).state is JobState.FAILED
         assert counted(store) == {
-            (stored_metrics.JOBS_ENDED, ("succeeded",)): 1.0,
-            (stored_metrics.JOBS_ENDED, ("failed",)): 2.0,
-            (stored_metrics.JOBS_ENDED, ("canceled",)): 1.0,
+            (metrics_storage.JOBS_ENDED, ("succeeded",)): 1.0,
+            (metrics_storage.JOBS_ENDED, ("failed",)): 2.0,
+            (metrics_storage.JOBS_ENDED, ("canceled",)): 1.0,
             # The first attempt of each: what comes again has waited before.
-            (stored_metrics.JOB_WAIT_SECONDS, ()): 3.0,
-            (stored_metrics.STAGE_SECONDS, ("decode",)): 1.0,
-            (stored_metrics.STAGE_SECONDS, ("diarize",)): 1.0,
-            (stored_metrics.REAL_TIME_FACTOR, ()): 1.0,
+            (metrics_storage.JOB_WAIT_SECONDS, ()): 3.0,
+            (metrics_storage.STAGE_SECONDS, ("decode",)): 1.0,
+            (metrics_storage.STAGE_SECONDS, ("diarize",)): 1.0,
+            (metrics_storage.REAL_TIME_FACTOR, ()): 1.0,
         }
 
     def test_what_others_count(self, store):
         for _ in range(3):
-            store.count(stored_metrics.WORKER_RESTARTS)
-        store.observe(stored_metrics.MODEL_LOAD_SECONDS, 2.5)
+            store.count(metrics_storage.WORKER_RESTARTS)
+        store.observe(metrics_storage.MODEL_LOAD_SECONDS, 2.5)
         assert counted(store) == {
-            (stored_metrics.WORKER_RESTARTS, ()): 3.0,
-            (stored_metrics.MODEL_LOAD_SECONDS, ()): 1.0,
+            (metrics_storage.WORKER_RESTARTS, ()): 3.0,
+            (metrics_storage.MODEL_LOAD_SECONDS, ()): 1.0,
         }
 
     def test_none_is_lost_where_eight_count_at_once(self, store):
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: store.count(stored_metrics.WORKER_RESTARTS), range(80)))
-        assert counted(store) == {(stored_metrics.WORKER_RESTARTS, ()): 80.0}
+            list(pool.map(lambda _: store.count(metrics_storage.WORKER_RESTARTS), range(80)))
+        assert counted(store) == {(metrics_storage.WORKER_RESTARTS, ()): 80.0}
 
 
 def test_a_job_and_what_it_was_asked_for_come_back_whole(store):

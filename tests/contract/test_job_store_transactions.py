@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from diarist.errors import DiaristError, StoreUnavailable
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
@@ -92,8 +92,8 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
     "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
     "reports": (lambda s, *_: s.reports(60.0),),
-    "count": (lambda s, *_: s.count(stored_metrics.WORKER_RESTARTS),),
-    "observe": (lambda s, *_: s.observe(stored_metrics.MODEL_LOAD_SECONDS, 1.0),),
+    "count": (lambda s, *_: s.count(metrics_storage.WORKER_RESTARTS),),
+    "observe": (lambda s, *_: s.observe(metrics_storage.MODEL_LOAD_SECONDS, 1.0),),
 }
 """Ways to call each method of the protocol with a queued job and one that the worker ``w`` holds."""
 
@@ -169,7 +169,7 @@ def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, job
     assert store.get(held.id).state is end
     assert states_told(store, held.id) == ["queued", "running", end.value]
     assert (
-        len(tasks_of(store, held.id)) == counted(store).get((stored_metrics.JOBS_ENDED, ("failed",)), 0) == int(failed)
+        len(tasks_of(store, held.id)) == counted(store).get((metrics_storage.JOBS_ENDED, ("failed",)), 0) == int(failed)
     )
     store.cancel(queued.id)
     clock.advance(10.0)

@@ -12,11 +12,10 @@ import pytest
 from sqlalchemy import func, select
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import Delivery, OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, Delivery, OutboxStore, OutboxTask
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
@@ -95,9 +94,9 @@ def count(database: Database, table) -> int:
 
 def outcomes(database: Database) -> dict[str, float]:
     with database.reading() as connection:
-        found = stored_metrics.read(connection)
+        found = metrics_storage.read(connection)
     return {
-        dict(each.labels)["outcome"]: each.count for each in found if each.metric == stored_metrics.WEBHOOK_DELIVERIES
+        dict(each.labels)["outcome"]: each.count for each in found if each.metric == metrics_storage.WEBHOOK_DELIVERIES
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import delete, func, select
 
-from diarist.jobs.db import postgres, schema, stored_metrics
+from diarist.jobs.db import metrics_storage, postgres, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
@@ -127,7 +127,7 @@ def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
     with store.database.reading() as connection:
         return {
             (sample.metric, tuple(value for _, value in sample.labels)): sample.count
-            for sample in stored_metrics.read(connection)
+            for sample in metrics_storage.read(connection)
         }
 
 

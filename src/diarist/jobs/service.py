@@ -14,11 +14,11 @@ from typing import BinaryIO
 from diarist.background_refresh import Recent
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
 from diarist.jobs.completion import CompletionNotifier
-from diarist.jobs.db import metrics_snapshot, outbox_rows
+from diarist.jobs.db import metrics_snapshot
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
-from diarist.jobs.db.outbox import Delivery, OutboxStore
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, Delivery, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
@@ -98,12 +98,10 @@ class JobService:
         self._runner = OutboxRunner(
             self._outbox,
             {
-                outbox_rows.FETCH: DownloadHandler(
+                FETCH: DownloadHandler(
                     settings, store, self._media, self._outbox, self._queue.notify, note=store.update_progress
                 ),
-                outbox_rows.WEBHOOK: WebhookHandler(
-                    settings, store, self._outbox, webhook_master(settings, self._database)
-                ),
+                WEBHOOK: WebhookHandler(settings, store, self._outbox, webhook_master(settings, self._database)),
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)

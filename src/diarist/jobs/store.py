@@ -186,9 +186,9 @@ class JobStore(Protocol):
         ...
 
     def count(self, metric: str, **labels: str) -> None:
-        """Something that is counted (``diarist.jobs.db.stored_metrics``) happened once more."""
+        """Something that is counted (``diarist.jobs.db.metrics_storage``) happened once more."""
         ...
 
     def observe(self, metric: str, value: float, **labels: str) -> None:
-        """One more value of something that is measured (``diarist.jobs.db.stored_metrics``)."""
+        """One more value of something that is measured (``diarist.jobs.db.metrics_storage``)."""
         ...

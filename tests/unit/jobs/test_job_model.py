@@ -20,8 +20,9 @@ from hypothesis.stateful import (
 )
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.leases import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY
+from diarist.jobs.db.outbox import WEBHOOK
 from diarist.jobs.model import JobError, JobKind, JobState
 from support.job_stores import (
     ATTEMPTS,

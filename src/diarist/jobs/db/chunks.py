@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, or_, select, update
 
-from diarist.jobs.db import chunk_rows
-from diarist.jobs.db.database import Database
-from diarist.jobs.db.quotas import UNFINISHED
+from diarist.jobs.db.database import Database, upsert
+from diarist.jobs.db.job_queries import UNFINISHED
 from diarist.jobs.db.schema import chunks, jobs
-from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import JobState
 from diarist.protocols import Chunk, ChunkStage
 from diarist.types import Seconds
@@ -151,7 +149,30 @@ class ChunkStore:
     def give_back(self, worker: str) -> None:
         """What this worker has in hand may be taken by others."""
         with self._database.writing() as connection:
-            chunk_rows.free(connection, worker, died=False)
+            release_chunks(connection, worker, crashed=False)
+
+
+def release_chunks(connection: Connection, worker: str, *, crashed: bool, job_id: str | None = None) -> None:
+    """Let other workers claim the chunks that a worker holds, of one job or of all jobs.
+
+    A transaction that also locks the job must do that first, so that no two transactions wait for each other.
+
+    Args:
+        connection: The connection with the transaction.
+        worker: The worker that holds the chunks.
+        crashed: Whether this counts as a crash of the worker.
+        job_id: The job; None means all jobs.
+    """
+    held = update(chunks).where(chunks.c.worker == worker, ~chunks.c.done)
+    if job_id is not None:
+        held = held.where(chunks.c.job_id == job_id)
+    worker_crashes = chunks.c.worker_crashes + (1 if crashed else 0)
+    connection.execute(held.values(worker=None, lease_until=None, worker_crashes=worker_crashes))
+
+
+def delete_chunks(connection: Connection, job_id: str) -> None:
+    """Delete all chunks of a job."""
+    connection.execute(delete(chunks).where(chunks.c.job_id == job_id))
 
 
 def _digest(engine: str, channel: int, chunk: Chunk) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import SQLAlchemyError
 
 from diarist.errors import ConfigurationError, ServiceError
@@ -54,6 +57,17 @@ def serialize_writers(connection: Connection) -> None:
     SQLite's own lock already ensures that.
     """
     connection.execute(select(schema_version.c.version).with_for_update())
+
+
+def upsert(connection: Connection, table: Table, values: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Insert a row, or apply ``changes`` to the row with the same primary key (none: leave it)."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite_dialect
+    statement = dialect.insert(table).values(**values)
+    key = list(table.primary_key.columns)
+    if changes:
+        connection.execute(statement.on_conflict_do_update(index_elements=key, set_=dict(changes)))
+    else:
+        connection.execute(statement.on_conflict_do_nothing(index_elements=key))
 
 
 class Database:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
 
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
+from diarist.jobs.db.metrics_storage import MetricSample
 from diarist.jobs.db.schema import jobs, workers
-from diarist.jobs.db.stored_metrics import MetricSample
 from diarist.jobs.model import QUEUES, STATES, JobState, QueueStats
 from diarist.types import Seconds
 
@@ -59,7 +59,7 @@ def read(database: Database, fresh_s: Seconds | None = None) -> MetricsSnapshot:
         if fresh_s is not None:
             known = known.where(workers.c.reported_at > now - timedelta(seconds=fresh_s))
         pool = connection.execute(known).all()
-        counted = stored_metrics.read(connection)
+        counted = metrics_storage.read(connection)
     names = (*QUEUES, *sorted(found.keys() - set(QUEUES)))
     return MetricsSnapshot(
         at=now,

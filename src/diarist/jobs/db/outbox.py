@@ -1,6 +1,6 @@
 """What the service has still to do for jobs outside of itself, and who does it: recordings to fetch, webhooks to send.
 
-An errand is made in the transaction of what it follows from (``task_rows``), so that none is forgotten. Any number of
+An errand is made in the transaction of what it follows from (``add_task``), so that none is forgotten. Any number of
 processes take errands, each under a lease; one that is done is removed, and what became of webhooks is kept with their
 job. Every method is one transaction and raises ``StoreUnavailable`` where the database cannot be read or written.
 
@@ -10,18 +10,25 @@ Rows are locked in the order errand, job, as deleting a job does it: so that no 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db import outbox_rows, stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.outbound.webhooks import Delivered
 from diarist.types import Seconds
+
+FETCH = "fetch"
+"""Download the recording from its URL."""
+
+WEBHOOK = "webhook"
+"""Notify the caller's server of the end of the job."""
 
 DELIVERED = "delivered"
 RETRIED = "retried"
@@ -39,7 +46,7 @@ class OutboxTask:
 
     job_id: str
     kind: str
-    """``task_rows.FETCH`` or ``task_rows.WEBHOOK``."""
+    """``FETCH`` or ``WEBHOOK``."""
 
     attempts: int
     """How often it was begun, this time included; without those that were handed back, or ended with their process."""
@@ -178,7 +185,7 @@ class OutboxStore:
                 ours = _again(connection, task, now + timedelta(seconds=retry_s))
             if not ours:
                 return False
-            stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.count(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
             if connection.execute(select(jobs.c.number).where(jobs.c.id == task.job_id).with_for_update()).scalar():
                 of_job = deliveries.c.job_id == task.job_id
                 last = connection.execute(select(func.max(deliveries.c.attempt)).where(of_job)).scalar() or 0
@@ -227,7 +234,7 @@ class OutboxStore:
                 return False
             if connection.execute(select(exists().where(_webhook_of(job_id)))).scalar_one():
                 return True
-            new_id = outbox_rows.add(connection, job_id, outbox_rows.WEBHOOK, {"event": f"job.{job.state}"}, now)
+            new_id = add_task(connection, job_id, WEBHOOK, {"event": f"job.{job.state}"}, now)
             last = select(deliveries.c.task_id).where(deliveries.c.job_id == job_id)
             earlier = connection.execute(last.order_by(deliveries.c.number.desc()).limit(1)).scalar()
             if earlier is not None:
@@ -240,6 +247,17 @@ class OutboxStore:
             connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))
 
 
+def add_task(connection: Connection, job_id: str, kind: str, body: Mapping[str, object], due_at: datetime) -> str:
+    """Add a task in the transaction of the change that causes it, and return its ID, which nobody can guess."""
+    task_id = secrets.token_urlsafe(16)
+    connection.execute(
+        insert(outbox_tasks).values(
+            id=task_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0
+        )
+    )
+    return task_id
+
+
 def _due(now: datetime, kinds: Collection[str]) -> ColumnElement[bool]:
     return and_(outbox_tasks.c.kind.in_(list(kinds)), outbox_tasks.c.runner.is_(None), outbox_tasks.c.due_at <= now)
 
@@ -250,7 +268,7 @@ def _held(task: OutboxTask) -> ColumnElement[bool]:
 
 
 def _webhook_of(job_id: str) -> ColumnElement[bool]:
-    return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == outbox_rows.WEBHOOK)
+    return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == WEBHOOK)
 
 
 def _again(connection: Connection, task: OutboxTask, due_at: datetime) -> bool:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, func, select
 
 from diarist.errors import IdempotencyConflict, QueueFull
-from diarist.jobs.db.rows import COLUMNS, jobs_of
+from diarist.jobs.db.job_queries import UNFINISHED
 from diarist.jobs.db.schema import jobs
-from diarist.jobs.model import Job, JobKind, JobState, Limits
-
-UNFINISHED = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-
-
-def by_key(connection: Connection, owner: str, idempotency_key: str) -> Job | None:
-    """The job that an owner made with this key."""
-    where = and_(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key)
-    row = connection.execute(select(*COLUMNS).where(where)).one_or_none()
-    return None if row is None else jobs_of(connection, (row,))[0]
+from diarist.jobs.model import Job, JobKind, Limits
 
 
 def check_fingerprint(earlier: Job, fingerprint: str) -> Job:

@@ -4,7 +4,7 @@
 
     queued ──CLAIM──▶ running ──FINISH──▶ succeeded
       ▲                  │
-      └──GIVE_BACK───────┤
+      └──REQUEUE───────┤
                          ├──FAIL──▶ failed        (from queued too: a recording that cannot be fetched)
                          └──CANCEL──▶ canceled    (from queued too)
 
@@ -13,15 +13,16 @@ The three on the right are final: nothing leads out of them but deletion.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, update
 
-from diarist.jobs.db import chunk_rows, outbox_rows, stored_metrics
-from diarist.jobs.db.schema import events, jobs
+from diarist.jobs.db import job_events, metrics_storage
+from diarist.jobs.db.chunks import delete_chunks
+from diarist.jobs.db.outbox import WEBHOOK, add_task
+from diarist.jobs.db.schema import jobs
 from diarist.jobs.model import JobKind, JobState
 
 
@@ -35,16 +36,16 @@ class Transition:
 
 
 CLAIM = Transition("claim", (JobState.QUEUED,), JobState.RUNNING)
-GIVE_BACK = Transition("give back", (JobState.RUNNING,), JobState.QUEUED)
+REQUEUE = Transition("give back", (JobState.RUNNING,), JobState.QUEUED)
 FINISH = Transition("finish", (JobState.RUNNING,), JobState.SUCCEEDED)
 FAIL = Transition("fail", (JobState.QUEUED, JobState.RUNNING), JobState.FAILED)
 CANCEL = Transition("cancel", (JobState.QUEUED, JobState.RUNNING), JobState.CANCELED)
-TRANSITIONS = (CLAIM, GIVE_BACK, FINISH, FAIL, CANCEL)
+TRANSITIONS = (CLAIM, REQUEUE, FINISH, FAIL, CANCEL)
 
 Rows = tuple[Row[*tuple[Any, ...]], ...]
 
 
-def change(
+def apply_transition(
     connection: Connection, now: datetime, transition: Transition, where: ColumnElement[bool], **values: object
 ) -> Rows:
     """Take the jobs that ``where`` holds for, and that are in a state that the transition begins in, to its target.
@@ -71,23 +72,12 @@ def emit_side_effects(
 ) -> None:
     """What follows from a job's being in a new state."""
     if kind is JobKind.JOB:
-        append_event(connection, now, job_id, "state", {"state": state})
+        job_events.append_state(connection, now, job_id, state)
     if state.ended:
-        chunk_rows.forget(connection, job_id)
-        stored_metrics.count(connection, stored_metrics.JOBS_ENDED, state=state)
+        delete_chunks(connection, job_id)
+        metrics_storage.count(connection, metrics_storage.JOBS_ENDED, state=state)
         if webhook_url is not None:
-            outbox_rows.add(connection, job_id, outbox_rows.WEBHOOK, {"event": f"job.{state}"}, now)
-
-
-def append_event(connection: Connection, now: datetime, job_id: str, kind: str, body: dict[str, object]) -> None:
-    """Keep an event of a job, whose row the caller's transaction has locked: so that numbers do not tie."""
-    last = select(func.coalesce(func.max(events.c.number), 0)).where(events.c.job_id == job_id)
-    number = connection.execute(last).scalar_one() + 1
-    connection.execute(
-        insert(events).values(
-            job_id=job_id, number=number, kind=kind, at=now, body=json.dumps(body, separators=(",", ":"))
-        )
-    )
+            add_task(connection, job_id, WEBHOOK, {"event": f"job.{state}"}, now)
 
 
 def _meanwhile(target: JobState, now: datetime) -> dict[str, object]:

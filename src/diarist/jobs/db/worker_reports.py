@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, select
 
 from diarist.jobs.db import serialization
+from diarist.jobs.db.database import upsert
 from diarist.jobs.db.schema import chunks, jobs, workers
-from diarist.jobs.db.upsert import upsert
 from diarist.jobs.model import WorkerReport
 
 FORGOTTEN_S = 3_600.0

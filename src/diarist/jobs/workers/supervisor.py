@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from diarist.errors import ServiceError
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.model import WorkerReport
 from diarist.jobs.store import JobStore
@@ -213,7 +213,7 @@ class Supervisor:
 
     def _count_restart(self) -> None:
         with contextlib.suppress(ServiceError):
-            self._store.count(stored_metrics.WORKER_RESTARTS)
+            self._store.count(metrics_storage.WORKER_RESTARTS)
 
     def _watch_for_silence(self) -> None:
         lease_s = self._settings.job_lease_s

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from diarist.errors import Cancelled, DiaristError, InputError, JobNotFound, MediaMissing, ServiceError
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore, open_store
@@ -384,7 +384,7 @@ class _Worker:
 
     def _count_load(self, took_s: float) -> None:
         with contextlib.suppress(ServiceError):
-            self._store.observe(stored_metrics.MODEL_LOAD_SECONDS, took_s)
+            self._store.observe(metrics_storage.MODEL_LOAD_SECONDS, took_s)
 
 
 def queues_of(engine: Engine, settings: Settings) -> tuple[str, ...]:

@@ -21,8 +21,7 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.migrations.locks import changing_schema
 from diarist.jobs.db.migrations.state import REVISION_TABLE, SchemaState, revision_of
 from diarist.jobs.db.migrations.upgrading import scripts, upgrade
-from diarist.jobs.db.outbox import OutboxStore
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore
 from diarist.jobs.model import JobKind, JobState
 from diarist.outbound.webhooks import Delivered
 from support.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming

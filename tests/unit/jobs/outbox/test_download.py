@@ -13,8 +13,7 @@ import pytest
 from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH
+from diarist.jobs.db.outbox import FETCH, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import DirectoryMedia, open_media
 from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id

@@ -11,8 +11,7 @@ import pytest
 from diarist.errors import Cancelled, StoreUnavailable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
 from diarist.jobs.outbox.runner import MAX_CRASHES, OutboxRunner

@@ -17,8 +17,7 @@ from standardwebhooks import Webhook
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.outbox import WEBHOOK, OutboxStore
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, new_job_id
 from diarist.jobs.outbox.webhook import WebhookHandler

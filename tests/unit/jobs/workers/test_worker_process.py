@@ -118,7 +118,7 @@ def test_a_recording_that_kills_every_worker_fails_with_the_reason(bench):
     job = bench.submit("die 100")
     failed = bench.service.wait(job.id, WAIT_S)
     assert (failed.state, failed.attempts) == (JobState.FAILED, 3)
-    with pytest.raises(JobFailed, match="died 3 times"):
+    with pytest.raises(JobFailed, match="crashed 3 times"):
         bench.service.result(job.id)
     after = bench.submit("say on")
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from diarist.jobs.db.database import upsert
 from diarist.jobs.db.schema import metrics
-from diarist.jobs.db.upsert import upsert
 
 STAGE_SECONDS = "stage_seconds"
 REAL_TIME_FACTOR = "real_time_factor"
