@@ -34,7 +34,7 @@ DELIVERED = "delivered"
 RETRIED = "retried"
 GIVEN_UP = "given_up"
 
-_CRASHES = "deaths"
+_CRASHES = "crashes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from contextlib import closing
@@ -266,6 +267,22 @@ class TestUpgrade:
 def _delivery_rows(store: SqlJobStore):
     with store.database.reading() as connection:
         return connection.execute(select(schema.deliveries).order_by(schema.deliveries.c.number)).all()
+
+
+def test_the_crashes_of_runners_stay_counted(old_database, clock):
+    other = """'{"event": "job.failed", "note": "deaths"}'"""
+    old_database.execute(
+        f"""UPDATE errands SET body = '{{"event": "job.canceled", "deaths": 2}}' WHERE job_id = '{IDS["canceled"]}';"""
+        f"""UPDATE errands SET body = {other} WHERE job_id = '{IDS["failed"]}'"""
+    )
+    with closing(old_database.open(clock)) as database:
+        tasks = OutboxStore(database)
+        assert tasks.claim("first", LEASE_S, (WEBHOOK,)).worker_crashes == 2
+        clock.advance(LEASE_S + 1)
+        assert tasks.claim("second", LEASE_S, (WEBHOOK,)).worker_crashes == 3
+    bodies = {row["job_id"]: json.loads(row["body"]) for row in old_database.rows()["outbox_tasks"]}
+    assert bodies[IDS["canceled"]] == {"event": "job.canceled", "crashes": 3}
+    assert bodies[IDS["failed"]] == {"event": "job.failed", "note": "deaths"}
 
 
 class TestOlder:
