@@ -18,26 +18,26 @@ ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[ValueT]):
+class CachedValue(Generic[ValueT]):
     """A value that was read, and when."""
 
     value: ValueT
-    asked_at: Seconds
+    started_at: Seconds
     """When the reading began, by ``time.monotonic``: what changed after that may be missing."""
 
     @property
     def age_s(self) -> Seconds:
-        return time.monotonic() - self.asked_at
+        return time.monotonic() - self.started_at
 
 
 @dataclass(slots=True)
 class _Attempt:
-    asked_at: Seconds
+    started_at: Seconds
     ended_at: Seconds | None = None
     error: Exception | None = None
 
 
-class Recent(Generic[ValueT]):
+class RefreshingValue(Generic[ValueT]):
     """Reads a value for any number of threads. Safe to call from any thread.
 
     The value is read by a thread that lives for one reading, one at a time, so that a store that does not answer holds
@@ -56,21 +56,21 @@ class Recent(Generic[ValueT]):
         self._news = threading.Condition()
         self._current: _Attempt | None = None
         self._failed: _Attempt | None = None
-        self._last: Reading[ValueT] | None = None
+        self._last: CachedValue[ValueT] | None = None
         self._unanswered_since: Seconds | None = None
 
     @property
-    def last(self) -> Reading[ValueT] | None:
+    def last(self) -> CachedValue[ValueT] | None:
         """The last reading that succeeded."""
         return self._last
 
     @property
-    def silent_s(self) -> Seconds:
+    def failing_s(self) -> Seconds:
         """How long the value has been asked for in vain; 0 where the last reading succeeded."""
         with self._news:
             return 0.0 if self._unanswered_since is None else time.monotonic() - self._unanswered_since
 
-    def get(self, max_age_s: Seconds, patience_s: Seconds) -> Reading[ValueT] | None:
+    def get(self, max_age_s: Seconds, patience_s: Seconds) -> CachedValue[ValueT] | None:
         """Return a reading that began at most ``max_age_s`` seconds ago, or later.
 
         Whoever comes while a reading has taken longer than ``patience_s`` already does not wait at all.
@@ -84,16 +84,16 @@ class Recent(Generic[ValueT]):
         with self._news:
             now = time.monotonic()
             wanted, deadline = now - max_age_s, now + patience_s
-            while self._last is None or self._last.asked_at < wanted:
+            while self._last is None or self._last.started_at < wanted:
                 attempt = self._just_failed() or self._begin()
-                left_s = min(deadline, attempt.asked_at + patience_s) - time.monotonic()
+                left_s = min(deadline, attempt.started_at + patience_s) - time.monotonic()
                 if not self._news.wait_for(lambda attempt=attempt: attempt.ended_at is not None, left_s):  # type: ignore[misc]
                     return None
                 if attempt.error is not None:
                     raise attempt.error
             return self._last
 
-    def renew(self) -> None:
+    def refresh(self) -> None:
         """Have the value read now, unless it is being read. Does not wait for it."""
         with self._news:
             self._begin()
@@ -110,13 +110,13 @@ class Recent(Generic[ValueT]):
             threading.Thread(target=self._run, args=(attempt,), name=self._name, daemon=True).start()
             self._current = attempt
             if self._unanswered_since is None:
-                self._unanswered_since = attempt.asked_at
+                self._unanswered_since = attempt.started_at
         return self._current
 
     def _run(self, attempt: _Attempt) -> None:
-        reading: Reading[ValueT] | None = None
+        reading: CachedValue[ValueT] | None = None
         try:
-            reading = Reading(self._read(), attempt.asked_at)
+            reading = CachedValue(self._read(), attempt.started_at)
         except ServiceError as error:
             attempt.error = error
         except Exception as error:

@@ -25,7 +25,7 @@ from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, WorkerReport
 from diarist.observability import tracing
 from diarist.settings import Settings
 from support.ratios import ratio
@@ -107,8 +107,8 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
 
 
-def job(number: int, **order: object) -> Job:
-    return Job(f"job-{number}", JobState.QUEUED, Order(kind=JobKind.JOB, **order), NOW)
+def job(number: int, **spec: object) -> Job:
+    return Job(f"job-{number}", JobState.QUEUED, JobSpec(kind=JobKind.JOB, **spec), NOW)
 
 
 class TestStore:
@@ -166,7 +166,7 @@ class TestStore:
 
     def test_workers(self, store: SqlJobStore, clock: Clock) -> None:
         for name, state, later_s in (("d", "ready", 80), ("b", "ready", 10), ("a", "ready", 0), ("c", "error", 0)):
-            store.report(WorkerReport(name, 1, state, (), (), NOW))
+            store.save_worker_report(WorkerReport(name, 1, state, (), (), NOW))
             clock.now += timedelta(seconds=later_s)
         all_ = make_app(lambda: metrics_snapshot.read(store.database)).test_client()
         fresh = make_app(lambda: metrics_snapshot.read(store.database, 60)).test_client()
@@ -182,8 +182,8 @@ class TestStore:
             metrics_storage.observe(connection, metrics_storage.REAL_TIME_FACTOR, 0.25)
             metrics_storage.observe(connection, metrics_storage.MODEL_LOAD_SECONDS, 2.5)
             for outcome in ("delivered", "delivered", "given_up"):
-                metrics_storage.count(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
-            metrics_storage.count(connection, metrics_storage.WORKER_RESTARTS)
+                metrics_storage.increment(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.increment(connection, metrics_storage.WORKER_RESTARTS)
         seen = scrape(client)
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.1") == 0
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.3") == 1
@@ -252,8 +252,8 @@ def test_a_fleets_store_tells_the_same(postgres_server: PostgresServer) -> None:
         store.create(replace(job(1, queue="gpu"), created_at=datetime.now(UTC) - timedelta(seconds=40)))
         store.create(job(2))
         store.claim("worker", 30, 3, ("any",))
-        store.report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
-        store.report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC)))
+        store.save_worker_report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
+        store.save_worker_report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC)))
         with store.database.writing() as connection:
             long_ago = store.database.now(connection) - timedelta(seconds=90)
             workers = schema.workers

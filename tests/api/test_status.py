@@ -20,7 +20,7 @@ from diarist.api import create_app
 from diarist.api.runtime import StatusCache
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import Job, JobState, Order, PoolStatus, WorkerReport
+from diarist.jobs.model import Job, JobSpec, JobState, PoolStatus, WorkerReport
 from diarist.jobs.service import JobService
 from diarist.types import ModelInfo
 
@@ -79,7 +79,7 @@ def test_not_all_loaded(settings, jobs, changes, ready):
 
 def test_one_worker_of_several_that_is_ready_is_enough(settings, jobs):
     now = datetime.now(UTC)
-    pool = PoolStatus.of(
+    pool = PoolStatus.from_reports(
         (
             WorkerReport("a", 1, "error", (), ("No disk.",), now),
             WorkerReport("b", 2, "ready", (ModelInfo("m", "vad", "MIT"),), (), now, "cuda:1 (a card)"),
@@ -216,8 +216,10 @@ def on_postgres(postgres_server, settings):
     fleet = settings.model_copy(update={"database_url": postgres_server.fresh_database()})
     store = open_store(fleet)
     service = JobService(fleet, store, COMMAND)
-    store.report(WorkerReport("w", 1, "ready", (ModelInfo("m", "vad", "MIT"),), (), datetime.now(UTC), "cpu"))
-    store.create(Job("a-job", JobState.QUEUED, Order(), datetime.now(UTC), ready=True))
+    store.save_worker_report(
+        WorkerReport("w", 1, "ready", (ModelInfo("m", "vad", "MIT"),), (), datetime.now(UTC), "cpu")
+    )
+    store.create(Job("a-job", JobState.QUEUED, JobSpec(), datetime.now(UTC), ready=True))
     yield fleet, service
     service.stop()
     for thread in threading.enumerate():

@@ -36,12 +36,12 @@ HOOK = "https://example.com/hook"
 
 
 def texts(store: SqlJobStore, job_id: str) -> list[tuple[int, str]]:
-    found = (event for event in store.events(job_id) if event.utterance is not None)
+    found = (event for event in store.list_events(job_id) if event.utterance is not None)
     return [(event.index, event.utterance.text) for event in found]
 
 
 def numbers(store: SqlJobStore, job_id: str) -> list[int]:
-    return [event.number for event in store.events(job_id)]
+    return [event.number for event in store.list_events(job_id)]
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ class TestUtterances:
         store.claim("w", LEASE_S, ATTEMPTS)
         assert store.finalize(request.id, "w", 0, [utterance("one")]) is True
         store.finish(request.id, "w", TRANSCRIPT)
-        assert store.events(request.id) == ()
+        assert store.list_events(request.id) == ()
 
     def test_they_come_back_as_they_were_given(self, store, running):
         store.finalize(running, "w", 0, TRANSCRIPT.utterances)
-        assert tuple(event.utterance for event in store.events(running, 2)) == TRANSCRIPT.utterances
+        assert tuple(event.utterance for event in store.list_events(running, 2)) == TRANSCRIPT.utterances
 
 
 class TestEvents:
@@ -91,11 +91,14 @@ class TestEvents:
         store.finalize(running, "w", 0, [utterance(f"u{number}") for number in range(7)])
         store.finish(running, "w", TRANSCRIPT)
         assert numbers(store, running) == list(range(1, 11))
-        assert [event.number for event in store.events(running, 4)] == [5, 6, 7, 8, 9, 10]
-        assert [event.number for event in store.events(running, 4, 3)] == [5, 6, 7]
-        assert store.events(running, 10) == store.events("nowhere") == ()
-        assert store.events(running)[0].at == START
-        assert (store.events(running)[-1].state, store.events(running)[-1].at) == (JobState.SUCCEEDED, clock.now)
+        assert [event.number for event in store.list_events(running, 4)] == [5, 6, 7, 8, 9, 10]
+        assert [event.number for event in store.list_events(running, 4, 3)] == [5, 6, 7]
+        assert store.list_events(running, 10) == store.list_events("nowhere") == ()
+        assert store.list_events(running)[0].at == START
+        assert (store.list_events(running)[-1].state, store.list_events(running)[-1].at) == (
+            JobState.SUCCEEDED,
+            clock.now,
+        )
 
     def test_numbers_have_no_holes_whoever_writes_at_once(self, store):
         """One settles, others renew, cancel and look: of one job."""
@@ -178,29 +181,29 @@ class TestPages:
     def test_newest_first_with_no_job_twice_or_lost_where_times_are_equal(self, store):
         jobs = [store.create(new_job(created_at=START + timedelta(seconds=n // 4))).id for n in range(11)]
         store.create(new_job(kind=JobKind.REQUEST))
-        whole = self.ids(store.page(JobFilter(), 100))
+        whole = self.ids(store.list_jobs(JobFilter(), 100))
         assert sorted(whole) == sorted(jobs)
         assert [jobs.index(each) // 4 for each in whole] == [2] * 3 + [1] * 4 + [0] * 4
         found, cursor = [], None
         while True:
-            page = store.page(JobFilter(), 3, cursor)
+            page = store.list_jobs(JobFilter(), 3, cursor)
             assert len(page.jobs) <= 3
             found += self.ids(page)
             cursor = page.cursor
             if cursor is None:
                 break
         assert found == whole
-        assert store.page(JobFilter(), 11).cursor is None
+        assert store.list_jobs(JobFilter(), 11).cursor is None
 
     def test_a_page_goes_on_where_jobs_were_deleted_or_came(self, store):
         for number in range(6):
             store.create(new_job(created_at=START + timedelta(seconds=number // 2)))
-        whole = self.ids(store.page(JobFilter(), 100))
-        first = store.page(JobFilter(), 3)
+        whole = self.ids(store.list_jobs(JobFilter(), 100))
+        first = store.list_jobs(JobFilter(), 3)
         store.delete(whole[2])
         store.delete(whole[3])
         store.create(new_job(created_at=START + timedelta(minutes=1)))
-        assert self.ids(store.page(JobFilter(), 100, first.cursor)) == whole[4:]
+        assert self.ids(store.list_jobs(JobFilter(), 100, first.cursor)) == whole[4:]
 
     def test_filters(self, store):
         a = store.create(new_job(owner="a", labels=(("team", "sales"), ("week", "1")))).id
@@ -219,16 +222,16 @@ class TestPages:
             (JobFilter(created_before=START + timedelta(hours=1)), {a, b}),
             (JobFilter(owner="a", labels=(("team", "sales"),), created_before=START), set()),
         ):
-            assert set(self.ids(store.page(wanted, 100))) == found, wanted
-        assert store.page(JobFilter(owner="a"), 1).jobs[0].order.labels == (("week", "sales"),)
-        assert store.get(a).order.labels == (("team", "sales"), ("week", "1"))
+            assert set(self.ids(store.list_jobs(wanted, 100))) == found, wanted
+        assert store.list_jobs(JobFilter(owner="a"), 1).jobs[0].spec.labels == (("week", "sales"),)
+        assert store.get(a).spec.labels == (("team", "sales"), ("week", "1"))
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "ÿ", "bm9uZQ", "aW5mIGE", "bmFuIGE", "MSAA", "MSBhAGI", "=", "A" * 9_999, "\0"]
     )
     def test_a_cursor_that_is_none(self, store, cursor):
         with pytest.raises(InvalidOption, match="next_cursor"):
-            store.page(JobFilter(), 10, cursor)
+            store.list_jobs(JobFilter(), 10, cursor)
 
 
 class TestDeletion:
@@ -279,13 +282,13 @@ class TestDeletion:
         store.cancel(second)
         clock.advance(10)
         store.cancel(first)
-        assert store.ended_before(clock.now) == (second,)
+        assert store.list_ended_before(clock.now) == (second,)
         clock.advance(1)
-        assert store.ended_before(clock.now) == (first, second)
+        assert store.list_ended_before(clock.now) == (first, second)
         everyone = {first, second, third, "of nobody"}
-        assert store.known(everyone) == {first, second, third}
-        assert store.known(everyone, ended=True) == {first, second}
-        assert [job.id for job in store.unfinished()] == [third]
+        assert store.filter_existing(everyone) == {first, second, third}
+        assert store.filter_existing(everyone, ended=True) == {first, second}
+        assert [job.id for job in store.list_unfinished()] == [third]
 
 
 class TestTallies:
@@ -314,8 +317,8 @@ class TestTallies:
 
     def test_what_others_count(self, store):
         for _ in range(3):
-            store.count(metrics_storage.WORKER_RESTARTS)
-        store.observe(metrics_storage.MODEL_LOAD_SECONDS, 2.5)
+            store.increment_metric(metrics_storage.WORKER_RESTARTS)
+        store.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, 2.5)
         assert counted(store) == {
             (metrics_storage.WORKER_RESTARTS, ()): 3.0,
             (metrics_storage.MODEL_LOAD_SECONDS, ()): 1.0,
@@ -323,7 +326,7 @@ class TestTallies:
 
     def test_none_is_lost_where_eight_count_at_once(self, store):
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: store.count(metrics_storage.WORKER_RESTARTS), range(80)))
+            list(pool.map(lambda _: store.increment_metric(metrics_storage.WORKER_RESTARTS), range(80)))
         assert counted(store) == {(metrics_storage.WORKER_RESTARTS, ()): 80.0}
 
 
@@ -358,8 +361,8 @@ def test_the_models_of_workers_come_back(store, clock):
         "w", 7, "ready", (ModelInfo("campplus", "embedding", "Apache-2.0", "ready"),), ("ü",), clock.now, "cuda:0",
         ("any", "gpu"),
     )  # fmt: skip
-    store.report(report)
-    assert store.reports() == (report,)
+    store.save_worker_report(report)
+    assert store.list_worker_reports() == (report,)
 
 
 def some_row(table: Table, job_id: str) -> dict[str, object]:
@@ -387,7 +390,7 @@ def test_utterances_that_were_not_settled_before_the_end_are_told_with_it(store)
     store.claim("w", LEASE_S, ATTEMPTS)
     store.finalize(job.id, "w", 0, TRANSCRIPT.utterances[:1])
     store.finish(job.id, "w", TRANSCRIPT)
-    events = store.events(job.id)
+    events = store.list_events(job.id)
     assert [event.kind for event in events] == ["state", "state", "utterance", "utterance", "state"]
     assert tuple(event.utterance for event in events if event.utterance is not None) == TRANSCRIPT.utterances
     assert store.get(job.id).finalized == 2

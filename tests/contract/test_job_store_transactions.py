@@ -45,8 +45,8 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     ),
     "check_limits": (lambda s, *_: s.check_limits("", LIMITS), lambda s, *_: s.check_limits("", Limits(1, 1))),
     "get": (lambda s, queued, _: s.get(queued.id), lambda s, *_: s.get("nobody")),
-    "page": (lambda s, *_: s.page(JobFilter(owner=""), 1),),
-    "by_key": (lambda s, *_: s.by_key("", "k"),),
+    "list_jobs": (lambda s, *_: s.list_jobs(JobFilter(owner=""), 1),),
+    "find_by_idempotency_key": (lambda s, *_: s.find_by_idempotency_key("", "k"),),
     "attach_recording": (lambda s, queued, _: s.attach_recording(queued.id, 10, "talk.wav"),),
     "update_progress": (lambda s, queued, _: s.update_progress(queued.id, "download", 0.5),),
     "reject": (lambda s, *_: s.reject(s.create(new_job(ready=False)).id, ERROR),),
@@ -79,21 +79,21 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "extend_caller_lease": (lambda s, queued, _: s.extend_caller_lease(queued.id, 60.0),),
     "cancel": (lambda s, queued, _: s.cancel(queued.id), lambda s, *_: s.cancel("nobody")),
     "delete": (lambda s, queued, _: s.delete(queued.id),),
-    "transcript": (lambda s, queued, _: s.transcript(queued.id),),
-    "events": (lambda s, queued, _: s.events(queued.id),),
-    "waiting": (lambda s, *_: s.waiting(JobKind.JOB),),
-    "positions": (lambda s, *_: s.positions(),),
-    "counts": (lambda s, *_: s.counts(),),
-    "unfinished": (lambda s, *_: s.unfinished(),),
-    "requests": (lambda s, *_: s.requests(),),
-    "known": (lambda s, *_: s.known([f"{number}" for number in range(2_000)]),),
-    "abandoned_requests": (lambda s, *_: s.abandoned_requests(),),
-    "ended_before": (lambda s, *_: s.ended_before(START + timedelta(days=1), with_recording=True),),
-    "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
-    "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
-    "reports": (lambda s, *_: s.reports(60.0),),
-    "count": (lambda s, *_: s.count(metrics_storage.WORKER_RESTARTS),),
-    "observe": (lambda s, *_: s.observe(metrics_storage.MODEL_LOAD_SECONDS, 1.0),),
+    "get_transcript": (lambda s, queued, _: s.get_transcript(queued.id),),
+    "list_events": (lambda s, queued, _: s.list_events(queued.id),),
+    "count_unfinished": (lambda s, *_: s.count_unfinished(JobKind.JOB),),
+    "queue_positions": (lambda s, *_: s.queue_positions(),),
+    "count_by_state": (lambda s, *_: s.count_by_state(),),
+    "list_unfinished": (lambda s, *_: s.list_unfinished(),),
+    "list_requests": (lambda s, *_: s.list_requests(),),
+    "filter_existing": (lambda s, *_: s.filter_existing([f"{number}" for number in range(2_000)]),),
+    "list_abandoned_requests": (lambda s, *_: s.list_abandoned_requests(),),
+    "list_ended_before": (lambda s, *_: s.list_ended_before(START + timedelta(days=1), with_recording=True),),
+    "mark_recording_removed": (lambda s, queued, _: s.mark_recording_removed(queued.id),),
+    "save_worker_report": (lambda s, *_: s.save_worker_report(WorkerReport("w", 1, "ready", (), (), START)),),
+    "list_worker_reports": (lambda s, *_: s.list_worker_reports(60.0),),
+    "increment_metric": (lambda s, *_: s.increment_metric(metrics_storage.WORKER_RESTARTS),),
+    "observe_metric": (lambda s, *_: s.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, 1.0),),
 }
 """Ways to call each method of the protocol with a queued job and one that the worker ``w`` holds."""
 
@@ -152,7 +152,7 @@ def test_every_method_is_one_transaction(store, jobs, transactions, name, number
 def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, jobs, transactions, attempts):
     chunks = ChunkStore(store.database)
     queued, held = jobs
-    chunks.post(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
+    chunks.add(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
     assert chunks.claim("w", LEASE_S, "signature") is not None
     before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)
 

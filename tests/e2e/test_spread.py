@@ -18,7 +18,7 @@ import soundfile
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import JobKind, JobState, Order
+from diarist.jobs.model import JobKind, JobSpec, JobState
 from diarist.jobs.service import JobService
 from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
@@ -113,7 +113,7 @@ def same(found: Transcript, expected: Transcript) -> None:
 def test_two_workers_make_of_a_recording_what_one_machine_does(fleet, meeting, alone, tmp_path):
     service, workers = fleet
     with meeting.open("rb") as recording:
-        job = service.submit(recording, Order(kind=JobKind.JOB))
+        job = service.submit(recording, JobSpec(kind=JobKind.JOB))
     assert service.wait(job.id, DONE_S).state is JobState.SUCCEEDED
     same(service.result(job.id), alone)
     assert service.partial(job.id) == alone.utterances
@@ -126,7 +126,7 @@ def test_two_workers_make_of_a_recording_what_one_machine_does(fleet, meeting, a
 def test_when_the_one_that_holds_it_is_killed_the_other_goes_on_from_what_is_done(fleet, meeting, alone):
     service, workers = fleet
     with meeting.open("rb") as recording:
-        job = service.submit(recording, Order(kind=JobKind.JOB))
+        job = service.submit(recording, JobSpec(kind=JobKind.JOB))
     until(lambda: service.get(job.id).stage in ("embedding", "recognition"), DONE_S)
     holder = next(worker for worker in workers if worker.said("Job claimed"))
     _kill_all(holder.process)

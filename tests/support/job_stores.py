@@ -15,7 +15,7 @@ from diarist.jobs.db import metrics_storage, postgres, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.types import Diarization, Span, SpeakerActivity, Timing, Transcript, Turn, Utterance, Word
 
 START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -57,15 +57,15 @@ class WorkerSlot:
         return OPENERS[self.kind](self.address, clock)
 
 
-ORDER_FIELDS = tuple(field.name for field in fields(Order))
+SPEC_FIELDS = tuple(field.name for field in fields(JobSpec))
 
 
 def new_job(**changes: Any) -> Job:
     """A job as callers make it; what is an order's goes to the order."""
-    order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
-    order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})
-    job = Job(id=new_job_id(), state=JobState.QUEUED, order=order, created_at=START, size_bytes=10)
-    return replace(job, **{name: value for name, value in changes.items() if name not in ORDER_FIELDS})
+    spec = JobSpec(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
+    spec = replace(spec, **{name: value for name, value in changes.items() if name in SPEC_FIELDS})
+    job = Job(id=new_job_id(), state=JobState.QUEUED, spec=spec, created_at=START, size_bytes=10)
+    return replace(job, **{name: value for name, value in changes.items() if name not in SPEC_FIELDS})
 
 
 TRANSCRIPT = Transcript(
@@ -138,4 +138,4 @@ def job_count(store: SqlJobStore) -> int:
 
 def states_told(store: SqlJobStore, job_id: str) -> list[str]:
     """The states of a job in its events, in order."""
-    return [event.state.value for event in store.events(job_id) if event.state is not None]
+    return [event.state.value for event in store.list_events(job_id) if event.state is not None]

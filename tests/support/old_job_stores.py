@@ -98,23 +98,23 @@ def described(database: Database) -> dict[str, Any]:
         "now": EXPECTED["now"],
         "ids": ids,
         "jobs": {name: _job(store.get(job_id)) for name, job_id in ids.items()},
-        "events": {name: [_event(event) for event in store.events(job_id)] for name, job_id in ids.items()},
+        "events": {name: [_event(event) for event in store.list_events(job_id)] for name, job_id in ids.items()},
         "transcripts": {name: found for name, job_id in ids.items() if (found := _transcript_of(store, job_id))},
         "deliveries": {
             name: [
                 [each.attempt, _seconds(each.at), each.status, each.error, each.took_s, _seconds(each.next_at)]
-                for each in tasks.deliveries(job_id)
+                for each in tasks.list_deliveries(job_id)
             ]
             for name, job_id in ids.items()
         },
         "outbox_tasks": _outbox_tasks(database),
         "chunks": _chunks(database),
-        "page": [job.id for job in store.page(JobFilter(), 100).jobs],
-        "page_of_case_1234": [job.id for job in store.page(JobFilter(labels=(("case", "1234"),)), 100).jobs],
-        "unfinished": [job.id for job in store.unfinished()],
-        "requests": store.requests(),
-        "positions": store.positions(),
-        "counts": store.counts(),
+        "page": [job.id for job in store.list_jobs(JobFilter(), 100).jobs],
+        "page_of_case_1234": [job.id for job in store.list_jobs(JobFilter(labels=(("case", "1234"),)), 100).jobs],
+        "unfinished": [job.id for job in store.list_unfinished()],
+        "requests": store.list_requests(),
+        "positions": store.queue_positions(),
+        "counts": store.count_by_state(),
         "queues": [[queue.queue, queue.depth, _seconds(queue.oldest_at)] for queue in shown.queues],
         "workers": _workers(store),
         "metrics": [
@@ -150,30 +150,30 @@ def _seconds(at: datetime | None) -> float | None:
 
 
 def _job(job: Job) -> dict[str, Any]:
-    order, hints = job.order, job.order.options.hints
+    spec, hints = job.spec, job.spec.options.hints
     return {
         "id": job.id,
         "state": job.state,
-        "kind": order.kind,
-        "owner": order.owner,
-        "queue": order.queue,
-        "priority": order.priority,
+        "kind": spec.kind,
+        "owner": spec.owner,
+        "queue": spec.queue,
+        "priority": spec.priority,
         "options": {
             "num_speakers": hints.num_speakers,
             "min_speakers": hints.min_speakers,
             "max_speakers": hints.max_speakers,
-            "language": order.options.language,
-            "channels": order.options.channels,
+            "language": spec.options.language,
+            "channels": spec.options.channels,
         },
-        "labels": order.labels,
-        "filename": order.filename,
+        "labels": spec.labels,
+        "filename": spec.filename,
         "size_bytes": job.size_bytes,
-        "request_id": order.request_id,
-        "webhook_url": order.webhook_url,
-        "source_url": order.source_url,
-        "idempotency_key": order.idempotency_key,
-        "fingerprint": order.fingerprint,
-        "traceparent": order.traceparent,
+        "request_id": spec.request_id,
+        "webhook_url": spec.webhook_url,
+        "source_url": spec.source_url,
+        "idempotency_key": spec.idempotency_key,
+        "fingerprint": spec.fingerprint,
+        "traceparent": spec.traceparent,
         "created_at": _seconds(job.created_at),
         "ready": job.ready,
         "recording": job.recording,
@@ -216,7 +216,7 @@ def _event(event: JobEvent) -> dict[str, Any]:
 
 def _transcript_of(store: SqlJobStore, job_id: str) -> dict[str, Any] | None:
     try:
-        return _transcript(store.transcript(job_id))
+        return _transcript(store.get_transcript(job_id))
     except JobNotFound:
         return None
 
@@ -296,5 +296,5 @@ def _workers(store: SqlJobStore) -> list[dict[str, Any]]:
             "device": report.device,
             "queues": report.queues,
         }
-        for report in store.reports()
+        for report in store.list_worker_reports()
     ]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import StoreUnavailable
 
 PATIENCE_S = 20.0
@@ -44,20 +44,20 @@ def source():
 
 
 def test_a_reading_is_shared_until_it_is_too_old(source):
-    recent = Recent("numbers", source)
+    recent = RefreshingValue("numbers", source)
     assert recent.last is None
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: recent.get(FOREVER_S, PATIENCE_S).value, range(100)))
     assert set(got) == {1}
     assert recent.get(0.0, PATIENCE_S).value == 2
     assert recent.last.value == 2
-    assert recent.silent_s == 0
+    assert recent.failing_s == 0
 
 
 def test_a_reading_that_began_before_it_was_asked_for_may_lack_what_is_new(source):
-    recent = Recent("numbers", source)
+    recent = RefreshingValue("numbers", source)
     source.open.clear()
-    recent.renew()
+    recent.refresh()
     assert source.begun.wait(20)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(recent.get, 0.0, PATIENCE_S)
@@ -66,7 +66,7 @@ def test_a_reading_that_began_before_it_was_asked_for_may_lack_what_is_new(sourc
 
 
 def test_a_source_that_hangs_is_asked_once_and_holds_up_nobody(source):
-    recent = Recent("numbers", source)
+    recent = RefreshingValue("numbers", source)
     assert recent.get(0.0, PATIENCE_S).value == 1
     source.open.clear()
     assert recent.get(0.0, 0.01) is None
@@ -74,14 +74,14 @@ def test_a_source_that_hangs_is_asked_once_and_holds_up_nobody(source):
         assert recent.get(0.0, 0.01) is None
     assert source.reads == 2
     assert recent.last.value == 1
-    assert recent.silent_s > 0
+    assert recent.failing_s > 0
     source.open.set()
     assert recent.get(0.0, PATIENCE_S).value > 1
-    assert recent.silent_s == 0
+    assert recent.failing_s == 0
 
 
 def test_what_is_raised_is_raised_to_everyone_who_waits(source):
-    recent = Recent("numbers", source)
+    recent = RefreshingValue("numbers", source)
     source.open.clear()
     source.error = StoreUnavailable("It is away.")
     with ThreadPoolExecutor(8) as pool:
@@ -91,14 +91,14 @@ def test_what_is_raised_is_raised_to_everyone_who_waits(source):
         for each in waiting:
             with pytest.raises(StoreUnavailable, match="away"):
                 each.result(20)
-    assert recent.silent_s > 0
+    assert recent.failing_s > 0
     source.error = None
     assert recent.get(FOREVER_S, PATIENCE_S) is not None
-    assert recent.silent_s == 0
+    assert recent.failing_s == 0
 
 
 def test_a_fault_counts_for_a_while_where_that_is_asked(source):
-    recent = Recent("numbers", source, retry_s=FOREVER_S)
+    recent = RefreshingValue("numbers", source, retry_s=FOREVER_S)
     source.error = StoreUnavailable("It is away.")
     for _ in range(5):
         with pytest.raises(StoreUnavailable):
@@ -107,7 +107,7 @@ def test_a_fault_counts_for_a_while_where_that_is_asked(source):
 
 
 def test_a_fault_of_the_program_is_logged_even_where_nobody_waits(source, caplog):
-    recent = Recent("numbers", source)
+    recent = RefreshingValue("numbers", source)
     source.open.clear()
     source.error = ZeroDivisionError("oh")
     assert recent.get(0.0, 0.01) is None

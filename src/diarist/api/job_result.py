@@ -45,7 +45,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     if not job.state.ended and not query.partial:
         return _not_done(job)
     transcript = jobs.result(job.id) if job.state.ended else so_far(jobs.partial(job.id), runtime().settings.engine)
-    response = rendered(transcript, query, recording=job.order.filename, filename=job.id)
+    response = rendered(transcript, query, recording=job.spec.filename, filename=job.id)
     if not job.state.ended:
         response.headers["Diarist-Partial"] = "true"
     return response

@@ -31,7 +31,7 @@ from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
-from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order, new_job_id
+from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
@@ -59,22 +59,22 @@ def create() -> Response:
     """
     service = runtime()
     service.check_going_on()
-    order = _asked_by_headers()
+    spec = _asked_by_headers()
     if request.mimetype != JSON:
         check_head(request)
-    full = _check_room(service, order)
+    full = _check_room(service, spec)
     form, upload = _body()
-    order = _complete(service, order, form, upload)
-    earlier = _earlier(service, order)
+    spec = _complete(service, spec, form, upload)
+    earlier = _earlier(service, spec)
     if earlier is not None:
         return _made(service, earlier, repeated=True)
     if full is not None:
         raise full
     limit, job_id = access.limit(), new_job_id()
     if upload is None:
-        job = service.jobs.submit_url(order, limit, job_id)
+        job = service.jobs.submit_url(spec, limit, job_id)
     else:
-        job = service.jobs.submit(received(upload).path, order, limit, job_id)
+        job = service.jobs.submit(received(upload).path, spec, limit, job_id)
     # Two requests with one key may get this far together; then the second one has the first one's job.
     return _made(service, job, repeated=job.id != job_id)
 
@@ -159,12 +159,12 @@ def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
     return response
 
 
-def _asked_by_headers() -> Order:
+def _asked_by_headers() -> JobSpec:
     """What is known of an order before its body is read. Raises ``InvalidOption``."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
-    return Order(
+    return JobSpec(
         request_id=current_request_id(),
         owner=access.owner(),
         kind=JobKind.JOB,
@@ -173,7 +173,7 @@ def _asked_by_headers() -> Order:
     )
 
 
-def _check_room(service: Runtime, order: Order) -> QueueFull | None:
+def _check_room(service: Runtime, spec: JobSpec) -> QueueFull | None:
     """Refuse what there is no room for; a queue that is full is no reason yet where the job may have been made before.
 
     Raises:
@@ -181,9 +181,9 @@ def _check_room(service: Runtime, order: Order) -> QueueFull | None:
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_room(request.content_length or 0, order, access.limit())
+        service.jobs.check_room(request.content_length or 0, spec, access.limit())
     except QueueFull as error:
-        if order.idempotency_key is None:
+        if spec.idempotency_key is None:
             raise
         return error
     return None
@@ -211,9 +211,9 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
     return form, next(iter(files.values()), None)
 
 
-def _complete(service: Runtime, order: Order, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> Order:
-    order = replace(
-        order,
+def _complete(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> JobSpec:
+    spec = replace(
+        spec,
         options=form.options(),
         filename=(upload.filename or "") if upload else "",
         queue=form.queue,
@@ -222,10 +222,10 @@ def _complete(service: Runtime, order: Order, form: NewJob | NewJobByUrl, upload
         webhook_url=_checked(service, form.webhook_url, "webhook_url"),
         source_url=_checked(service, form.url, "url"),
     )
-    if order.idempotency_key is None:
-        return order
+    if spec.idempotency_key is None:
+        return spec
     digest = received(upload).digest if upload else None
-    return replace(order, fingerprint=fingerprint(order, digest.hexdigest() if digest else ""))
+    return replace(spec, fingerprint=fingerprint(spec, digest.hexdigest() if digest else ""))
 
 
 def _checked(service: Runtime, url: str | None, name: str) -> str | None:
@@ -237,7 +237,7 @@ def _checked(service: Runtime, url: str | None, name: str) -> str | None:
         raise InvalidField(str(error), name) from error
 
 
-def _earlier(service: Runtime, order: Order) -> Job | None:
-    if order.idempotency_key is None:
+def _earlier(service: Runtime, spec: JobSpec) -> Job | None:
+    if spec.idempotency_key is None:
         return None
-    return service.jobs.repeated(order.owner, order.idempotency_key, order.fingerprint)
+    return service.jobs.repeated(spec.owner, spec.idempotency_key, spec.fingerprint)

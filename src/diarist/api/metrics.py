@@ -18,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 from diarist import __version__
 from diarist.api.instrumentation import Instrumentation
 from diarist.api.openapi import Document
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError
 from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
@@ -108,7 +108,7 @@ class _Stored:
     """What the job store knows, read when it is asked for."""
 
     def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
-        self._metrics_snapshot = Recent("metrics", read, MAX_AGE_S)
+        self._metrics_snapshot = RefreshingValue("metrics", read, MAX_AGE_S)
 
     def collect(self) -> Iterator[Metric]:
         metrics_snapshot = self._recent()

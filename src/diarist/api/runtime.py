@@ -10,11 +10,11 @@ from typing import BinaryIO, Protocol
 
 from flask import current_app
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
 from diarist.jobs.db.outbox import Delivery
-from diarist.jobs.model import Job, JobEvent, JobFilter, JobPage, Order, PoolStatus
+from diarist.jobs.model import Job, JobEvent, JobFilter, JobPage, JobSpec, PoolStatus
 from diarist.settings import Settings
 from diarist.types import Seconds, Transcript, Utterance
 
@@ -33,12 +33,12 @@ class Jobs(Protocol):
     otherwise.
     """
 
-    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
+    def check_room(self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None) -> None:
         """Refuse an upload of about this size before it is read. Raises ``QueueFull`` or ``StorageFull``."""
         ...
 
     def submit(
-        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
+        self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
     ) -> Job:
         """Take a recording on; a file is moved.
 
@@ -52,7 +52,7 @@ class Jobs(Protocol):
         """
         ...
 
-    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
+    def submit_url(self, spec: JobSpec, limit: int | None = None, job_id: str | None = None) -> Job:
         """Take an order on whose recording is fetched from its ``source_url``. Raises as ``submit`` does."""
         ...
 
@@ -149,7 +149,7 @@ class StatusCache:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._glances = Recent("status", self._read, self.MAX_AGE_S)
+        self._glances = RefreshingValue("status", self._read, self.MAX_AGE_S)
 
     def look(self) -> ServiceStatus:
         """How the service is now or was ``MAX_AGE_S`` ago, or what was last known where the store does not answer.
@@ -160,7 +160,7 @@ class StatusCache:
             reading = self._glances.get(self.MAX_AGE_S, self.PATIENCE_S)
         except ServiceError as error:
             return self._without_store(str(error))
-        silent_s = 0.0 if reading is not None else self._glances.silent_s
+        silent_s = 0.0 if reading is not None else self._glances.failing_s
         if silent_s > self.SILENT_S:
             return self._without_store(
                 f"The job store has not answered for {silent_s:.0f} s. See whether the database is up and its disk "
@@ -180,7 +180,7 @@ class StatusCache:
         """What is known, if only a moment old."""
         last = self._glances.last
         if last is None:
-            return ServiceStatus(PoolStatus.of(()), 0, 0, store_answers=False, age_s=None)
+            return ServiceStatus(PoolStatus.from_reports(()), 0, 0, store_answers=False, age_s=None)
         return replace(last.value, age_s=last.age_s)
 
     def _without_store(self, why: str) -> ServiceStatus:

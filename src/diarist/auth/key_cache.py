@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from diarist.auth.keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings
 
@@ -56,7 +56,7 @@ class KeyCache:
     def __init__(self, settings: Settings, store: KeyStore | None) -> None:
         self._configured = configured_key(settings)
         self._store = store
-        self._known = None if store is None else Recent("keys", lambda: _read(store))
+        self._known = None if store is None else RefreshingValue("keys", lambda: _read(store))
         self._noting = threading.Lock()
         self._noted: dict[str, float] = {}
         self._locked = self._configured is not None
@@ -93,7 +93,7 @@ class KeyCache:
         if reading is None:
             raise StoreUnavailable(_UNREADABLE)
         if reading.age_s > RENEWED_S:
-            self._known.renew()
+            self._known.refresh()
         return reading.value
 
     def _note(self, store: KeyStore, key: ApiKey) -> None:

@@ -15,7 +15,7 @@ def to_job_error(error: Exception, job: Job) -> JobError:
     return JobError(
         JobFailed.code,
         "The recording could not be processed because of a fault in the service. Whoever runs the service finds the "
-        f"details in its log under request {job.order.request_id}.",
+        f"details in its log under request {job.spec.request_id}.",
     )
 
 

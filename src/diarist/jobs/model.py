@@ -78,7 +78,7 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class JobSpec:
     """What a caller asks for, beside the recording."""
 
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
@@ -121,7 +121,7 @@ class Job:
     """Cannot be guessed: 128 random bits, URL-safe."""
 
     state: JobState
-    order: Order
+    spec: JobSpec
     created_at: datetime
     size_bytes: int = 0
     """Of the recording; 0 until it is there."""
@@ -225,7 +225,7 @@ class QueueStats:
     """When the one that has waited longest was created."""
 
 
-STATES = ("ready", "loading", "error")
+WORKER_STATES = ("ready", "loading", "error")
 """Of a worker, best first."""
 
 
@@ -265,10 +265,10 @@ class PoolStatus:
     """In order of their places."""
 
     @classmethod
-    def of(cls, reports: Iterable[WorkerReport]) -> PoolStatus:
+    def from_reports(cls, reports: Iterable[WorkerReport]) -> PoolStatus:
         """Of the reports of all workers; ``loading`` where there is none yet."""
         workers = tuple(sorted(reports, key=lambda report: report.worker))
-        state = min((report.state for report in workers), key=STATES.index, default="loading")
+        state = min((report.state for report in workers), key=WORKER_STATES.index, default="loading")
         models = (report.models for report in workers if report.state == state)
         errors = dict.fromkeys(error for report in workers for error in report.errors)
         return cls(state, next(filter(None, models), ()), tuple(errors), workers)

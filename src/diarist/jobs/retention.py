@@ -131,9 +131,9 @@ class Sweeper:
 
         def remove(job_id: str) -> None:
             self._media.remove(job_id)
-            self._store.forget_recording(job_id)
+            self._store.mark_recording_removed(job_id)
 
-        return self._each(self._store.ended_before(before, with_recording=True), remove)
+        return self._each(self._store.list_ended_before(before, with_recording=True), remove)
 
     def _sweep_jobs(self, now: datetime | None) -> int:
         before = self._now(now) - timedelta(seconds=self._settings.retain_result_s)
@@ -142,7 +142,7 @@ class Sweeper:
             self._media.remove(job_id)
             self._store.delete(job_id)
 
-        return self._each(self._store.ended_before(before), remove)
+        return self._each(self._store.list_ended_before(before), remove)
 
     def _sweep_requests(self) -> int:
         def remove(job_id: str) -> None:
@@ -150,12 +150,12 @@ class Sweeper:
             self._store.delete(job_id)
             self._media.remove(job_id)
 
-        return self._each(self._store.abandoned_requests(), remove)
+        return self._each(self._store.list_abandoned_requests(), remove)
 
     def _sweep_strays(self, now: datetime) -> int:
         """Recordings whose jobs are gone, once they were seen so for RETAIN_TEMP_S: until then they may be arriving."""
         found = self._media.job_ids()  # before the jobs: one that comes in between is known
-        strays = found - self._store.known(found)
+        strays = found - self._store.filter_existing(found)
         self._strays = {job_id: self._strays.get(job_id, now) for job_id in strays}
         old = tuple(job_id for job_id, since in self._strays.items() if now - since >= self._retain_temp)
         return self._each(old, self._media.remove)
@@ -163,7 +163,7 @@ class Sweeper:
     def _sweep_parts(self) -> int:
         """What was made for others of the recordings of jobs that have ended without the worker that removes it."""
         found = self._media.job_ids(with_parts=True)
-        return self._each(self._store.known(found, ended=True), self._media.remove_parts)
+        return self._each(self._store.filter_existing(found, ended=True), self._media.remove_parts)
 
     def _sweep_temp(self, before: datetime) -> int:
         settings = self._settings

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, QueueFull, ServiceError, StoreUnavailable
 from diarist.jobs.completion import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot
@@ -31,9 +31,9 @@ from diarist.jobs.model import (
     JobFilter,
     JobKind,
     JobPage,
+    JobSpec,
     JobState,
     Limits,
-    Order,
     PoolStatus,
     new_job_id,
 )
@@ -109,7 +109,7 @@ class JobService:
         self._arriving = 0
         self._counting = threading.Lock()
         self._stopped = False
-        self._positions = Recent("positions", store.positions)
+        self._positions = RefreshingValue("positions", store.queue_positions)
         self._caller_leases: dict[str, float] = {}
 
     def start(self) -> None:
@@ -133,8 +133,8 @@ class JobService:
             self._pool.stop(timeout)
         self._queue.close()
 
-    def check_room(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
-        """Refuse an upload of about ``size_bytes`` before it is read; ``order`` is what is known of it by then.
+    def check_room(self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None) -> None:
+        """Refuse an upload of about ``size_bytes`` before it is read; ``spec`` is what is known of it by then.
 
         ``limit`` is as for ``submit``.
 
@@ -142,15 +142,15 @@ class JobService:
             QueueFull: as many recordings wait as may.
             StorageFull: the disk has too little space.
         """
-        if order is not None and order.kind is JobKind.JOB:
-            self._store.check_limits(order.owner, self._limits(limit))
+        if spec is not None and spec.kind is JobKind.JOB:
+            self._store.check_limits(spec.owner, self._limits(limit))
         else:
             with self._in_turn():
                 self._check_waiting()
         self._media.check_room(size_bytes)
 
     def submit(
-        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
+        self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
     ) -> Job:
         """Take a recording: a stream, copied from where it stands, or a file, moved away from where it is.
 
@@ -166,17 +166,17 @@ class JobService:
         """
         job_id = job_id or new_job_id()
         with ExitStack() as place:
-            self._take_place(order, place)
+            self._take_place(spec, place)
             try:
                 self._media.check_room(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.keep(job_id, recording, self._settings.upload_limit_bytes)
-                if order.kind is JobKind.REQUEST:
+                if spec.kind is JobKind.REQUEST:
                     with self._in_turn():
                         # In one step: between the two it would be counted twice, and others refused for it.
-                        job = self._create(job_id, order, size_bytes, limit)
+                        job = self._create(job_id, spec, size_bytes, limit)
                         place.close()
                 else:
-                    job = self._create(job_id, order, size_bytes, limit)
+                    job = self._create(job_id, spec, size_bytes, limit)
             except _PerhapsKept:
                 raise  # the recording stays for now: where there is no job of it, a sweep removes it
             except BaseException:
@@ -186,19 +186,19 @@ class JobService:
             self._remove_media(job_id)
             return job
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._queue.notify(order.queue)
+        self._queue.notify(spec.queue)
         return job
 
-    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
-        """Take a recording that is still to be fetched from ``order.source_url``. Raises as ``submit``."""
-        job = self._create(job_id or new_job_id(), order, None, limit)
+    def submit_url(self, spec: JobSpec, limit: int | None = None, job_id: str | None = None) -> Job:
+        """Take a recording that is still to be fetched from ``spec.source_url``. Raises as ``submit``."""
+        job = self._create(job_id or new_job_id(), spec, None, limit)
         logger.info("Job queued, to be fetched", extra={"job_id": job.id})
         self._runner.wake()
         return job
 
     def repeated(self, owner: str, idempotency_key: str, fingerprint: str) -> Job | None:
         """The job that the owner made with this key before. Raises ``IdempotencyConflict`` where it was another."""
-        job = self._store.by_key(owner, idempotency_key)
+        job = self._store.find_by_idempotency_key(owner, idempotency_key)
         return None if job is None else check_fingerprint(job, fingerprint)
 
     def get(self, job_id: str, owner: str | None = None) -> Job:
@@ -208,19 +208,19 @@ class JobService:
             JobNotFound: there is none, or it is another owner's, or no job but a request.
         """
         job = self._store.get(job_id)
-        if owner is not None and (job.order.owner != owner or job.order.kind is not JobKind.JOB):
+        if owner is not None and (job.spec.owner != owner or job.spec.kind is not JobKind.JOB):
             raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
         return job
 
     def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
         """Jobs, newest first. Raises ``InvalidOption`` for a cursor that is none."""
-        return self._store.page(wanted, limit, cursor)
+        return self._store.list_jobs(wanted, limit, cursor)
 
     def position(self, job_id: str) -> int | None:
         """The place of a job that waited a moment ago, 1 for the next; None where it does not wait any more."""
         now = time.monotonic()
         reading = self._positions.get(POSITIONS_AGE_S, PATIENCE_S)
-        if reading is not None and job_id not in reading.value and reading.asked_at < now:
+        if reading is not None and job_id not in reading.value and reading.started_at < now:
             reading = self._positions.get(0.0, PATIENCE_S)
         if reading is None:
             raise StoreUnavailable(_SILENT)
@@ -235,13 +235,13 @@ class JobService:
 
     def events(self, job_id: str, after: int = 0) -> tuple[JobEvent, ...]:
         """What happened to a job after the event with this number."""
-        return self._store.events(job_id, after)
+        return self._store.list_events(job_id, after)
 
     def partial(self, job_id: str) -> tuple[Utterance, ...]:
         """The utterances that are final so far."""
         found: list[Utterance] = []
         after = 0
-        while page := self._store.events(job_id, after):
+        while page := self._store.list_events(job_id, after):
             found += [event.utterance for event in page if event.utterance is not None]
             after = page[-1].number
         return tuple(found)
@@ -275,12 +275,12 @@ class JobService:
             raise Cancelled("The job was canceled.")
         if job.state is not JobState.SUCCEEDED:
             raise ServiceError("The job has not ended yet. Wait for it first.")
-        return self._store.transcript(job_id)
+        return self._store.get_transcript(job_id)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job that has not ended; the work on it stops within two seconds. Raises ``JobNotFound``."""
         job = self._store.cancel(job_id)
-        self._queue.notify(job.order.queue)
+        self._queue.notify(job.spec.queue)
         self._completion.notify()
         self._runner.wake()
         return job
@@ -302,17 +302,17 @@ class JobService:
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to tell the caller's server of the end, oldest first."""
-        return self._outbox.deliveries(job_id)
+        return self._outbox.list_deliveries(job_id)
 
     def counts(self) -> tuple[int, int]:
         """How many jobs wait, and how many are being worked on."""
-        states = self._store.counts()
+        states = self._store.count_by_state()
         return states[JobState.QUEUED], states[JobState.RUNNING]
 
     def report(self) -> PoolStatus:
         """What the workers last said of themselves; ``loading`` before any said anything. Never raises."""
         try:
-            return PoolStatus.of(self._store.reports(STALE_S))
+            return PoolStatus.from_reports(self._store.list_worker_reports(STALE_S))
         except ServiceError as error:
             return PoolStatus("error", (), (str(error),))
 
@@ -320,15 +320,15 @@ class JobService:
         """What the metrics are made of, as of now. Raises ``StoreUnavailable``."""
         return metrics_snapshot.read(self._database, STALE_S)
 
-    def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
+    def _create(self, job_id: str, spec: JobSpec, size_bytes: int | None, limit: int | None) -> Job:
         now = utc_now()
         job = Job(
-            id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)), created_at=now,
+            id=job_id, state=JobState.QUEUED, spec=replace(spec, filename=_storable(spec.filename)), created_at=now,
             size_bytes=size_bytes or 0, ready=size_bytes is not None, recording=size_bytes is not None,
             stage="queued" if size_bytes is not None else "download",
         )  # fmt: skip
         try:
-            if order.kind is JobKind.JOB:
+            if spec.kind is JobKind.JOB:
                 return self._store.create(job, self._limits(limit))
             return self._store.create(job, caller_lease_s=CALLER_LEASE_S)
         except StoreUnavailable as error:
@@ -352,12 +352,12 @@ class JobService:
             self._store.extend_caller_lease(job.id, CALLER_LEASE_S)
             self._caller_leases[job.id] = now
 
-    def _take_place(self, order: Order, place: ExitStack) -> None:
+    def _take_place(self, spec: JobSpec, place: ExitStack) -> None:
         """Hold a place for a request while its recording arrives; ``place`` gives it free.
 
         Jobs are counted by the store alone, in the transaction that keeps them: there is room for many.
         """
-        if order.kind is JobKind.JOB:
+        if spec.kind is JobKind.JOB:
             return
         with self._in_turn():
             self._check_waiting()
@@ -382,7 +382,7 @@ class JobService:
 
     def _check_waiting(self) -> None:
         most = self._settings.max_waiting
-        if self._store.waiting(JobKind.REQUEST) + self._arriving >= most:
+        if self._store.count_unfinished(JobKind.REQUEST) + self._arriving >= most:
             raise QueueFull(
                 f"{most} recordings wait already, the most that this service holds. Send yours again in a minute; "
                 "whoever runs it can raise MAX_WAITING."
@@ -396,7 +396,7 @@ class JobService:
 
     def _is_job(self, job_id: str) -> bool:
         try:
-            return self._store.get(job_id).order.kind is JobKind.JOB
+            return self._store.get(job_id).spec.kind is JobKind.JOB
         except JobNotFound:
             return False
 

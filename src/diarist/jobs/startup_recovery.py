@@ -19,15 +19,15 @@ def recover_jobs(settings: Settings, store: JobStore, media: MediaStore) -> None
     Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
     workers said. The log says how much there was.
     """
-    holders = {job.worker for job in store.unfinished() if job.worker is not None}
-    for worker in sorted(holders.union(report.worker for report in store.reports())):
+    holders = {job.worker for job in store.list_unfinished() if job.worker is not None}
+    for worker in sorted(holders.union(report.worker for report in store.list_worker_reports())):
         store.release(worker, settings.job_attempts, service_crash=True)
-    gone = store.requests()
+    gone = store.list_requests()
     for job_id in gone:
         store.delete(job_id)
-    kept = store.unfinished()
+    kept = store.list_unfinished()
     found = media.job_ids()
-    strays = found - store.known(found)
+    strays = found - store.filter_existing(found)
     for job_id in strays:
         try:
             media.remove(job_id)

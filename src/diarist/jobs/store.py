@@ -45,11 +45,11 @@ class JobStore(Protocol):
         """Raises ``JobNotFound``."""
         ...
 
-    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+    def list_jobs(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
         """Jobs (``JobKind.JOB``), newest first. Raises ``InvalidOption`` for a cursor that is none."""
         ...
 
-    def by_key(self, owner: str, idempotency_key: str) -> Job | None:
+    def find_by_idempotency_key(self, owner: str, idempotency_key: str) -> Job | None:
         """The job that the owner made with this idempotency key."""
         ...
 
@@ -133,62 +133,62 @@ class JobStore(Protocol):
         """Forget it and all that belongs to it. No error where it is not there."""
         ...
 
-    def transcript(self, job_id: str) -> Transcript:
+    def get_transcript(self, job_id: str) -> Transcript:
         """Raises ``JobNotFound`` where there is none."""
         ...
 
-    def events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
+    def list_events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
         """What happened after the event with the number ``after``, in order."""
         ...
 
-    def waiting(self, kind: JobKind) -> int:
+    def count_unfinished(self, kind: JobKind) -> int:
         """How many jobs of this kind are queued or running."""
         ...
 
-    def positions(self) -> Mapping[str, int]:
+    def queue_positions(self) -> Mapping[str, int]:
         """The place of each queued job in the line, 1 for the next; in the order in which ``claim`` takes them."""
         ...
 
-    def counts(self) -> Mapping[JobState, int]:
+    def count_by_state(self) -> Mapping[JobState, int]:
         """How many jobs are in each state, of either kind."""
         ...
 
-    def unfinished(self) -> tuple[Job, ...]:
+    def list_unfinished(self) -> tuple[Job, ...]:
         """All jobs queued or running, oldest first."""
         ...
 
-    def requests(self) -> tuple[str, ...]:
+    def list_requests(self) -> tuple[str, ...]:
         """The ids of all requests, oldest first."""
         ...
 
-    def known(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
+    def filter_existing(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
         """Those of them that there are jobs of; with ``ended``, jobs that have ended."""
         ...
 
-    def abandoned_requests(self) -> tuple[str, ...]:
+    def list_abandoned_requests(self) -> tuple[str, ...]:
         """The ids of requests whose caller has gone with the process that spoke to it."""
         ...
 
-    def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
+    def list_ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
         """The ids of jobs that ended before; of those alone that still have their recording, where that is asked."""
         ...
 
-    def forget_recording(self, job_id: str) -> None:
+    def mark_recording_removed(self, job_id: str) -> None:
         """Note that the recording was removed."""
         ...
 
-    def report(self, report: WorkerReport) -> None:
+    def save_worker_report(self, report: WorkerReport) -> None:
         """Keep what a worker says of itself; the store says when that was."""
         ...
 
-    def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
+    def list_worker_reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
         """What workers last said, newest first; what is older than ``fresh_s`` is left out."""
         ...
 
-    def count(self, metric: str, **labels: str) -> None:
+    def increment_metric(self, metric: str, **labels: str) -> None:
         """Something that is counted (``diarist.jobs.db.metrics_storage``) happened once more."""
         ...
 
-    def observe(self, metric: str, value: float, **labels: str) -> None:
+    def observe_metric(self, metric: str, value: float, **labels: str) -> None:
         """One more value of something that is measured (``diarist.jobs.db.metrics_storage``)."""
         ...

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from diarist.jobs.db.job_store import SqlJobStore, open_store
-from diarist.jobs.model import Job, Order
+from diarist.jobs.model import Job, JobSpec
 from diarist.jobs.service import JobService
 from diarist.settings import Settings, load_settings
 from support.old_job_stores import OldStore
@@ -75,7 +75,7 @@ class Bench:
 
     def submit(self, orders: str, filename: str = "talk.wav", **asked: Any) -> Job:
         """A request, unless ``kind`` says otherwise."""
-        return self.service.submit(io.BytesIO(orders.encode()), Order(filename=filename, request_id="r-1", **asked))
+        return self.service.submit(io.BytesIO(orders.encode()), JobSpec(filename=filename, request_id="r-1", **asked))
 
     def tell(self, name: str) -> None:
         (self.folder / name).touch()

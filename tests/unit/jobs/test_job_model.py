@@ -353,7 +353,7 @@ class LifeOfJobs(RuleBasedStateMachine):
     @invariant()
     def events_tell_what_the_model_saw(self) -> None:
         for name, known in self.jobs.items():
-            events = self.store.events(name)
+            events = self.store.list_events(name)
             assert [event.number for event in events] == list(range(1, len(events) + 1))
             told = [event.state.value if event.state is not None else str(event.index) for event in events]
             assert told == (known.told if known.kind is JobKind.JOB else [])
@@ -382,8 +382,10 @@ class LifeOfJobs(RuleBasedStateMachine):
             job = self.store.get(name)
             assert job.state.ended, f"{name} waits for ever: {job}"
             assert not known.state.ended or job.state is known.state, "what has ended has changed"
-            if job.order.kind is JobKind.JOB:
-                ends = [event for event in self.store.events(name) if event.state is not None and event.state.ended]
+            if job.spec.kind is JobKind.JOB:
+                ends = [
+                    event for event in self.store.list_events(name) if event.state is not None and event.state.ended
+                ]
                 assert len(ends) == 1
 
 

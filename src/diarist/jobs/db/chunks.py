@@ -46,7 +46,7 @@ class ChunkStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def post(self, job_id: str, engine: str, queue: str, channel: int, wanted: Sequence[Chunk]) -> tuple[str, ...]:
+    def add(self, job_id: str, engine: str, queue: str, channel: int, wanted: Sequence[Chunk]) -> tuple[str, ...]:
         """Have portions done by whoever has the same engine; those that were posted before stay as they are.
 
         Of a job that nobody works on any more none are posted: nobody would remove them.
@@ -130,7 +130,7 @@ class ChunkStore:
             )
         return renewed.rowcount > 0
 
-    def done(self, task: Task, worker: str) -> bool:
+    def complete(self, task: Task, worker: str) -> bool:
         """Its result is kept. False: it is not this worker's any more; whoever does it again finds the same."""
         with self._database.writing() as connection:
             noted = connection.execute(
@@ -146,7 +146,7 @@ class ChunkStore:
         with self._database.reading() as connection:
             return {row.digest: ChunkState(row.done, row.worker_crashes) for row in connection.execute(wanted)}
 
-    def give_back(self, worker: str) -> None:
+    def release(self, worker: str) -> None:
         """What this worker has in hand may be taken by others."""
         with self._database.writing() as connection:
             release_chunks(connection, worker, crashed=False)

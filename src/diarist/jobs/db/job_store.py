@@ -61,27 +61,27 @@ class SqlJobStore:
         self.database.close()
 
     def create(self, job: Job, limits: Limits | None = None, caller_lease_s: Seconds | None = None) -> Job:
-        order = job.order
+        spec = job.spec
         with self.database.writing() as connection:
             now = self.database.now(connection)
             if caller_lease_s is not None:
                 job = replace(job, caller_lease_until=now + timedelta(seconds=caller_lease_s))
-            if limits is not None or order.idempotency_key is not None:
+            if limits is not None or spec.idempotency_key is not None:
                 # One at a time, or two could both be the last that is allowed.
                 serialize_writers(connection)
-            if order.idempotency_key is not None:
-                earlier = job_queries.find_by_idempotency_key(connection, order.owner, order.idempotency_key)
+            if spec.idempotency_key is not None:
+                earlier = job_queries.find_by_idempotency_key(connection, spec.owner, spec.idempotency_key)
                 if earlier is not None:
-                    return check_fingerprint(earlier, order.fingerprint)
+                    return check_fingerprint(earlier, spec.fingerprint)
             if limits is not None:
-                check_limits(connection, order.owner, limits)
+                check_limits(connection, spec.owner, limits)
             connection.execute(insert(jobs).values(values_of(job)))
-            if order.labels:
-                rows = [{"job_id": job.id, "name": name, "value": value} for name, value in order.labels]
+            if spec.labels:
+                rows = [{"job_id": job.id, "name": name, "value": value} for name, value in spec.labels]
                 connection.execute(insert(labels), rows)
-            upsert(connection, owners, {"owner": order.owner, "turn": 0}, {})
-            emit_side_effects(connection, now, job.id, order.kind, job.state, order.webhook_url)
-            if order.source_url is not None:
+            upsert(connection, owners, {"owner": spec.owner, "turn": 0}, {})
+            emit_side_effects(connection, now, job.id, spec.kind, job.state, spec.webhook_url)
+            if spec.source_url is not None:
                 add_task(connection, job.id, FETCH, {}, now)
         return job
 
@@ -93,13 +93,13 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_queries.get_job(connection, job_id)
 
-    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+    def list_jobs(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
         with self.database.reading() as connection:
             rows = connection.execute(pagination.page(wanted, limit + 1, cursor)).all()
             found = jobs_of(connection, rows[:limit])
         return JobPage(found, pagination.cursor_after(found[-1]) if len(rows) > limit else None)
 
-    def by_key(self, owner: str, idempotency_key: str) -> Job | None:
+    def find_by_idempotency_key(self, owner: str, idempotency_key: str) -> Job | None:
         with self.database.reading() as connection:
             return job_queries.find_by_idempotency_key(connection, owner, idempotency_key)
 
@@ -138,7 +138,7 @@ class SqlJobStore:
             if not taken:
                 return None
             job = job_queries.get_job(connection, taken[0].id)
-            scheduling.record_turn(connection, job.order.owner)
+            scheduling.record_turn(connection, job.spec.owner)
             if job.attempts == 1:
                 metrics_storage.observe(
                     connection, metrics_storage.JOB_WAIT_SECONDS, max((now - job.created_at).total_seconds(), 0.0)
@@ -230,7 +230,7 @@ class SqlJobStore:
             released = release_jobs(connection, now, held, attempts, service_crash=service_crash)
             if worker is not None:
                 release_chunks(connection, worker, crashed=not service_crash)
-                worker_reports.forget(connection, worker)
+                worker_reports.delete_report(connection, worker)
         return released
 
     def extend_caller_lease(self, job_id: str, caller_lease_s: Seconds) -> None:
@@ -253,7 +253,7 @@ class SqlJobStore:
             )
             connection.execute(delete(outbox_tasks).where(outbox_tasks.c.number.in_(late)))
 
-    def transcript(self, job_id: str) -> Transcript:
+    def get_transcript(self, job_id: str) -> Transcript:
         with self.database.reading() as connection:
             text = connection.execute(
                 select(transcripts.c.transcript).where(transcripts.c.job_id == job_id)
@@ -262,59 +262,59 @@ class SqlJobStore:
             raise JobNotFound(f"There is no transcript of a job {job_id!r}: it is unknown, not done, or was deleted.")
         return serialization.load_transcript(text)
 
-    def events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
+    def list_events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
         with self.database.reading() as connection:
             return job_events.list_events(connection, job_id, after, limit)
 
-    def waiting(self, kind: JobKind) -> int:
+    def count_unfinished(self, kind: JobKind) -> int:
         with self.database.reading() as connection:
             return job_queries.count_unfinished(connection, kind)
 
-    def positions(self) -> Mapping[str, int]:
+    def queue_positions(self) -> Mapping[str, int]:
         with self.database.reading() as connection:
             return scheduling.positions(connection)
 
-    def counts(self) -> Mapping[JobState, int]:
+    def count_by_state(self) -> Mapping[JobState, int]:
         with self.database.reading() as connection:
             return job_queries.count_by_state(connection)
 
-    def unfinished(self) -> tuple[Job, ...]:
+    def list_unfinished(self) -> tuple[Job, ...]:
         with self.database.reading() as connection:
             return job_queries.list_unfinished(connection)
 
-    def requests(self) -> tuple[str, ...]:
+    def list_requests(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
             return job_queries.list_requests(connection)
 
-    def known(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
+    def filter_existing(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
         with self.database.reading() as connection:
             return job_queries.filter_existing(connection, job_ids, ended=ended)
 
-    def abandoned_requests(self) -> tuple[str, ...]:
+    def list_abandoned_requests(self) -> tuple[str, ...]:
         with self.database.reading() as connection:
             return job_queries.list_abandoned_requests(connection, self.database.now(connection))
 
-    def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
+    def list_ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
         with self.database.reading() as connection:
             return job_queries.list_ended_before(connection, moment, with_recording=with_recording)
 
-    def forget_recording(self, job_id: str) -> None:
+    def mark_recording_removed(self, job_id: str) -> None:
         self._update(jobs.c.id == job_id, recording=False)
 
-    def report(self, report: WorkerReport) -> None:
+    def save_worker_report(self, report: WorkerReport) -> None:
         with self.database.writing() as connection:
-            worker_reports.keep(connection, report, self.database.now(connection))
+            worker_reports.save(connection, report, self.database.now(connection))
 
-    def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
+    def list_worker_reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
         with self.database.reading() as connection:
             since = None if fresh_s is None else self.database.now(connection) - timedelta(seconds=fresh_s)
             return worker_reports.read(connection, since)
 
-    def count(self, metric: str, **labels: str) -> None:
+    def increment_metric(self, metric: str, **labels: str) -> None:
         with self.database.writing() as connection:
-            metrics_storage.count(connection, metric, **labels)
+            metrics_storage.increment(connection, metric, **labels)
 
-    def observe(self, metric: str, value: float, **labels: str) -> None:
+    def observe_metric(self, metric: str, value: float, **labels: str) -> None:
         with self.database.writing() as connection:
             metrics_storage.observe(connection, metric, value, **labels)
 

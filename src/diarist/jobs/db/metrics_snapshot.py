@@ -12,7 +12,7 @@ from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.metrics_storage import MetricSample
 from diarist.jobs.db.schema import jobs, workers
-from diarist.jobs.model import QUEUES, STATES, JobState, QueueStats
+from diarist.jobs.model import QUEUES, WORKER_STATES, JobState, QueueStats
 from diarist.types import Seconds
 
 
@@ -68,6 +68,6 @@ def read(database: Database, fresh_s: Seconds | None = None) -> MetricsSnapshot:
             QueueStats(name, found[name].depth, found[name].oldest_at) if name in found else QueueStats(name, 0, None)
             for name in names
         ),
-        workers=dict.fromkeys(STATES, 0) | {row.state: row.many for row in pool},
+        workers=dict.fromkeys(WORKER_STATES, 0) | {row.state: row.many for row in pool},
         samples=counted,
     )

@@ -50,7 +50,7 @@ class MetricSample:
     """How many values were at most as large as each of ``BOUNDS``; empty for a counter."""
 
 
-def count(connection: Connection, metric: str, **labels: str) -> None:
+def increment(connection: Connection, metric: str, **labels: str) -> None:
     """It happened once more."""
     _add(connection, metric, _dump(labels), _COUNT, 1.0)
 

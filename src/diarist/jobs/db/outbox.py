@@ -87,7 +87,7 @@ class OutboxStore:
         self._database = database
 
     def claim(
-        self, runner: str, lease_s: Seconds, kinds: Collection[str], passing_over: Collection[str] = ()
+        self, runner: str, lease_s: Seconds, kinds: Collection[str], exclude_owners: Collection[str] = ()
     ) -> OutboxTask | None:
         """Take the errand of one of ``kinds`` that is due longest; None where none is.
 
@@ -105,7 +105,7 @@ class OutboxStore:
             following = (
                 select(outbox_tasks.c.number)
                 .outerjoin(jobs, jobs.c.id == outbox_tasks.c.job_id)
-                .where(_due(now, kinds), or_(jobs.c.owner.is_(None), jobs.c.owner.not_in(list(passing_over))))
+                .where(_due(now, kinds), or_(jobs.c.owner.is_(None), jobs.c.owner.not_in(list(exclude_owners))))
                 .order_by(outbox_tasks.c.due_at, outbox_tasks.c.number)
                 .limit(1)
                 .with_for_update(skip_locked=True, of=outbox_tasks)
@@ -144,12 +144,12 @@ class OutboxStore:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
             return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(lease_until=until)).rowcount)
 
-    def done(self, task: OutboxTask) -> bool:
+    def complete(self, task: OutboxTask) -> bool:
         """It need not be done any more, for whatever reason. False: it was not the runner's."""
         with self._database.writing() as connection:
             return bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
 
-    def again(self, task: OutboxTask, delay_s: Seconds) -> bool:
+    def reschedule(self, task: OutboxTask, delay_s: Seconds) -> bool:
         """It has to be tried again in ``delay_s``. False: it was not the runner's."""
         with self._database.writing() as connection:
             return _again(connection, task, self._database.now(connection) + timedelta(seconds=delay_s))
@@ -165,7 +165,7 @@ class OutboxStore:
         with self._database.writing() as connection:
             return _release(connection, outbox_tasks.c.runner.is_not(None))
 
-    def note_delivery(self, task: OutboxTask, result: Delivered, retry_s: Seconds | None = None) -> bool:
+    def record_delivery(self, task: OutboxTask, result: Delivered, retry_s: Seconds | None = None) -> bool:
         """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
 
         Args:
@@ -185,7 +185,7 @@ class OutboxStore:
                 ours = _again(connection, task, now + timedelta(seconds=retry_s))
             if not ours:
                 return False
-            metrics_storage.count(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.increment(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
             if connection.execute(select(jobs.c.number).where(jobs.c.id == task.job_id).with_for_update()).scalar():
                 of_job = deliveries.c.job_id == task.job_id
                 last = connection.execute(select(func.max(deliveries.c.attempt)).where(of_job)).scalar() or 0
@@ -198,7 +198,7 @@ class OutboxStore:
                 )  # fmt: skip
         return True
 
-    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
+    def list_deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """All attempts to deliver the webhook of a job, oldest first."""
         of_job = select(deliveries).where(deliveries.c.job_id == job_id).order_by(deliveries.c.number)
         due = select(outbox_tasks.c.due_at).where(_webhook_of(job_id))
@@ -241,7 +241,7 @@ class OutboxStore:
                 connection.execute(update(outbox_tasks).where(outbox_tasks.c.id == new_id).values(id=earlier))
         return True
 
-    def forget(self, job_id: str) -> None:
+    def delete_tasks(self, job_id: str) -> None:
         """Do nothing more for a job. What was delivered goes with the job itself."""
         with self._database.writing() as connection:
             connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))

@@ -12,7 +12,7 @@ from diarist.jobs.model import Job, JobKind, Limits
 
 def check_fingerprint(earlier: Job, fingerprint: str) -> Job:
     """The earlier job, where it was the same order. Raises ``IdempotencyConflict``."""
-    if earlier.order.fingerprint != fingerprint:
+    if earlier.spec.fingerprint != fingerprint:
         raise IdempotencyConflict(
             "This Idempotency-Key came before with another recording or other options. Use a new key for a new job; "
             "send exactly the same request to learn of the earlier one."

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, select
 
 from diarist.jobs.db import serialization
 from diarist.jobs.db.schema import jobs, labels
-from diarist.jobs.model import Job, JobError, Order
+from diarist.jobs.model import Job, JobError, JobSpec
 
 ASKED_AT_ONCE = 500
 """Ids in one statement: databases take some ten thousand values at the most."""
@@ -26,23 +26,23 @@ def in_batches(job_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 def values_of(job: Job) -> dict[str, object]:
     """The row of a job, without its labels, which have a table of their own."""
-    order = job.order
+    spec = job.spec
     return {
         "id": job.id,
         "state": job.state,
-        "kind": order.kind,
-        "owner": order.owner,
-        "queue": order.queue,
-        "priority": order.priority,
-        "options": serialization.dump_options(order.options),
-        "filename": order.filename,
+        "kind": spec.kind,
+        "owner": spec.owner,
+        "queue": spec.queue,
+        "priority": spec.priority,
+        "options": serialization.dump_options(spec.options),
+        "filename": spec.filename,
         "size_bytes": job.size_bytes,
-        "request_id": order.request_id,
-        "webhook_url": order.webhook_url,
-        "source_url": order.source_url,
-        "idempotency_key": order.idempotency_key,
-        "fingerprint": order.fingerprint,
-        "traceparent": order.traceparent,
+        "request_id": spec.request_id,
+        "webhook_url": spec.webhook_url,
+        "source_url": spec.source_url,
+        "idempotency_key": spec.idempotency_key,
+        "fingerprint": spec.fingerprint,
+        "traceparent": spec.traceparent,
         "created_at": job.created_at,
         "ready": job.ready,
         "recording": job.recording,
@@ -70,7 +70,7 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
     return Job(
         id=row.id,
         state=row.state,
-        order=Order(
+        spec=JobSpec(
             options=serialization.load_options(row.options),
             filename=row.filename,
             request_id=row.request_id,

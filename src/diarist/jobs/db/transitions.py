@@ -75,7 +75,7 @@ def emit_side_effects(
         job_events.append_state(connection, now, job_id, state)
     if state.ended:
         delete_chunks(connection, job_id)
-        metrics_storage.count(connection, metrics_storage.JOBS_ENDED, state=state)
+        metrics_storage.increment(connection, metrics_storage.JOBS_ENDED, state=state)
         if webhook_url is not None:
             add_task(connection, job_id, WEBHOOK, {"event": f"job.{state}"}, now)
 

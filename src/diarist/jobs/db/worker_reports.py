@@ -15,7 +15,7 @@ FORGOTTEN_S = 3_600.0
 """What a worker said that has said nothing since is forgotten after so long."""
 
 
-def keep(connection: Connection, report: WorkerReport, now: datetime) -> None:
+def save(connection: Connection, report: WorkerReport, now: datetime) -> None:
     """Keep a report in place of the worker's last one; ``now`` is when it was made."""
     values = {
         "pid": report.pid,
@@ -55,6 +55,6 @@ def leaseholders(connection: Connection, now: datetime) -> frozenset[str]:
     )
 
 
-def forget(connection: Connection, worker: str) -> None:
+def delete_report(connection: Connection, worker: str) -> None:
     """It is gone."""
     connection.execute(delete(workers).where(workers.c.worker == worker))

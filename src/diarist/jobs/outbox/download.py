@@ -86,13 +86,13 @@ class DownloadHandler:
             return
         try:
             with (
-                logs.about(request=job.order.request_id, job=job.id),
-                tracing.span(STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
+                logs.about(request=job.spec.request_id, job=job.id),
+                tracing.span(STAGE, parent=job.spec.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
                 self._private_file() as path,
             ):
                 fetched = self._fetch(job, path, check)
                 self._keep(job, path, fetched, check)
-            self._outbox.done(task)
+            self._outbox.complete(task)
         except _Unwanted:
             self._clear(task)
         except InputError as error:
@@ -122,7 +122,7 @@ class DownloadHandler:
         return job if job.state is JobState.QUEUED and not job.ready else None
 
     def _fetch(self, job: Job, path: Path, check: Callable[[], None]) -> Fetched:
-        if job.order.source_url is None:
+        if job.spec.source_url is None:
             raise JobFailed("The job has no URL to fetch its recording from. Send the recording again.")
         settings = self._settings
         known_bytes: int | None = None
@@ -139,7 +139,7 @@ class DownloadHandler:
 
         self._check_room(0)
         return fetch(
-            job.order.source_url,
+            job.spec.source_url,
             path,
             limit_bytes=settings.upload_limit_bytes,
             timeout_s=settings.download_timeout_s,
@@ -162,7 +162,7 @@ class DownloadHandler:
         if not self._store.attach_recording(job.id, size_bytes, fetched.filename):
             raise _Unwanted
         logger.info("Recording fetched: %d bytes", size_bytes, extra={"job_id": job.id})
-        self._notify(job.order.queue)
+        self._notify(job.spec.queue)
 
     def _check_wanted(self, job_id: str, check: Callable[[], None]) -> None:
         check()
@@ -188,7 +188,7 @@ class DownloadHandler:
             job = None
         if job is None or (job.state.ended and not job.ready):
             self._media.remove(task.job_id)
-        self._outbox.done(task)
+        self._outbox.complete(task)
 
     def _refuse(self, task: OutboxTask, error: JobError) -> None:
         if not self._outbox.renew(task, LEASE_S):
@@ -207,7 +207,7 @@ class DownloadHandler:
             "The recording could not be fetched (%s); tried again in %.1f s",
             error.code, delay_s, extra={"job_id": task.job_id},
         )  # fmt: skip
-        self._outbox.again(task, delay_s)
+        self._outbox.reschedule(task, delay_s)
 
     @contextmanager
     def _private_file(self) -> Iterator[Path]:

@@ -101,8 +101,8 @@ class StoreScatter:
         return True
 
     def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
-        order = self._job.order
-        digests = self._chunks.post(self._job.id, self._signature, order.queue, channel, chunks)
+        spec = self._job.spec
+        digests = self._chunks.add(self._job.id, self._signature, spec.queue, channel, chunks)
         indices = {digest: index for index, digest in enumerate(digests)}
         done: set[int] = set()
         for wanted, digest in enumerate(digests):
@@ -119,7 +119,7 @@ class StoreScatter:
                     continue
                 index = indices.get(task.digest)
                 if index is None:  # of an earlier attempt that was begun otherwise: nobody waits for it
-                    self._chunks.done(task, self._worker)
+                    self._chunks.complete(task, self._worker)
                     continue
                 self._do(task, index, progress)
                 done.add(index)
@@ -154,7 +154,7 @@ class StoreScatter:
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part * 0.99))
         self._media.keep_part(task.job_id, result_name(task.digest), result)
-        self._chunks.done(task, self._worker)
+        self._chunks.complete(task, self._worker)
         progress(index)
 
     def _result(self, digest: str) -> bytes | None:

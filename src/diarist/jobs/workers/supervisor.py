@@ -184,7 +184,7 @@ class Supervisor:
         name = f"{socket.gethostname()}-{self._slot.number:02d}-{secrets.token_hex(4)}"
         errors = () if fault is None else (fault,)
         try:
-            self._store.report(
+            self._store.save_worker_report(
                 WorkerReport(name, os.getpid(), "loading" if fault is None else "error", (), errors, utc_now())
             )
         except ServiceError as error:
@@ -213,7 +213,7 @@ class Supervisor:
 
     def _count_restart(self) -> None:
         with contextlib.suppress(ServiceError):
-            self._store.count(metrics_storage.WORKER_RESTARTS)
+            self._store.increment_metric(metrics_storage.WORKER_RESTARTS)
 
     def _watch_for_silence(self) -> None:
         lease_s = self._settings.job_lease_s

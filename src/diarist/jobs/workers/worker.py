@@ -121,7 +121,7 @@ class _Worker:
         if self._said is None or time.monotonic() - self._reported_at < REPORT_EVERY_S:
             return
         self._reported_at = time.monotonic()
-        self._store.report(replace(self._said, reported_at=utc_now()))
+        self._store.save_worker_report(replace(self._said, reported_at=utc_now()))
 
     def give_up(self) -> None:
         """End the process, with the jobs in hand given back: nobody knows how long native code would still take."""
@@ -129,7 +129,7 @@ class _Worker:
             with contextlib.suppress(ServiceError):
                 self._store.requeue(job.id, self._name)
         with contextlib.suppress(ServiceError):
-            self._chunks.give_back(self._name)
+            self._chunks.release(self._name)
         end_process()
 
     def load(self, load_engine: LoadEngine, retry_s: float) -> Engine | None:
@@ -194,10 +194,10 @@ class _Worker:
         if job is None:
             return False
         with (
-            logs.about(request=job.order.request_id, job=job.id),
+            logs.about(request=job.spec.request_id, job=job.id),
             tracing.span(
-                "job", parent=job.order.traceparent, kind="consumer",
-                job_id=job.id, queue=job.order.queue, attempt=job.attempts,
+                "job", parent=job.spec.traceparent, kind="consumer",
+                job_id=job.id, queue=job.spec.queue, attempt=job.attempts,
             ),
         ):  # fmt: skip
             tracing.record("wait", job.created_at.timestamp(), utc_now().timestamp())
@@ -231,17 +231,17 @@ class _Worker:
             try:
                 with self._heartbeat.working():
                     process_chunk(task, engine, self._media, progress)
-                self._chunks.done(task, self._name)
+                self._chunks.complete(task, self._name)
             except Cancelled:
                 logger.info("Portion dropped: nobody waits for it any more")
-                self._chunks.give_back(self._name)
+                self._chunks.release(self._name)
             except Exception as error:
                 # Who holds the job does it then, and says what is wrong with it.
                 if isinstance(error, MediaMissing):
                     logger.warning("Portion dropped: the job is over, or MEDIA_URL is not one place for all machines")
                 else:
                     logger.exception("Portion failed")
-                self._chunks.give_back(self._name)
+                self._chunks.release(self._name)
                 self._supervisor.leave.wait(STORE_RETRY_S)
             else:
                 self._helped_at = time.monotonic()
@@ -274,7 +274,7 @@ class _Worker:
         now = time.monotonic()
         if stage == "decode" or self._heartbeat.depth >= MAX_AT_ONCE or self._leaves() or now < self._look_from:
             return False
-        if job is not None and job.order.kind is JobKind.REQUEST and now - started < LONG_S:
+        if job is not None and job.spec.kind is JobKind.REQUEST and now - started < LONG_S:
             return False
         if not self._supervisor.wake.is_set() and now - self._looked_at < POLL_S:
             return False
@@ -310,7 +310,7 @@ class _Worker:
                     self._media.local(job.id, lambda: self._heartbeat.progress("download", 0.0)) as recording,
                 ):
                     transcript = self._work(
-                        recording, engine, job.order.options, progress, self._settings, finalized,
+                        recording, engine, job.spec.options, progress, self._settings, finalized,
                         self._scatter(job, engine),
                     )  # fmt: skip
                 kept = self._retry_write(lambda: self._store.finish(job.id, self._name, transcript))
@@ -376,7 +376,7 @@ class _Worker:
         self._reported_at = time.monotonic()
         self._said = WorkerReport(self._name, os.getpid(), state, models, errors, utc_now(), device, self._queues)
         try:
-            self._store.report(self._said)
+            self._store.save_worker_report(self._said)
         except ServiceError as error:
             # It is said again with the next sign of life.
             self._reported_at -= REPORT_EVERY_S
@@ -384,7 +384,7 @@ class _Worker:
 
     def _count_load(self, took_s: float) -> None:
         with contextlib.suppress(ServiceError):
-            self._store.observe(metrics_storage.MODEL_LOAD_SECONDS, took_s)
+            self._store.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, took_s)
 
 
 def queues_of(engine: Engine, settings: Settings) -> tuple[str, ...]:

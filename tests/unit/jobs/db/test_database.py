@@ -106,7 +106,7 @@ def test_tables_of_the_first_diarist_make_way(tmp_path):
             connection.execute(text(statement))
     engine.dispose()
     store = SqlJobStore(Database(open_sqlite(path), Clock()))
-    assert store.unfinished() == ()
+    assert store.list_unfinished() == ()
     job = store.create(new_job())
     assert store.get(job.id) == job
     with store.database.reading() as connection:

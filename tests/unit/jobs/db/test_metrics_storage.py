@@ -21,7 +21,7 @@ def test_nothing_was_counted(connection):
 
 def test_a_counter_has_no_buckets_and_labels_make_another(connection):
     for state in ("failed", "succeeded", "failed"):
-        metrics_storage.count(connection, metrics_storage.JOBS_ENDED, state=state)
+        metrics_storage.increment(connection, metrics_storage.JOBS_ENDED, state=state)
     assert metrics_storage.read(connection) == (
         MetricSample(metrics_storage.JOBS_ENDED, (("state", "failed"),), 2.0),
         MetricSample(metrics_storage.JOBS_ENDED, (("state", "succeeded"),), 1.0),

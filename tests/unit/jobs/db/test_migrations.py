@@ -176,10 +176,10 @@ class TestUpgrade:
             assert store.finalize(job.id, "new", 0, TRANSCRIPT.utterances[:1])
             assert store.renew(job.id, "new", LEASE_S, "recognition", 0.5)
             assert store.finish(job.id, "new", TRANSCRIPT)
-            assert store.transcript(job.id).utterances == TRANSCRIPT.utterances
+            assert store.get_transcript(job.id).utterances == TRANSCRIPT.utterances
             assert store.get(job.id).finalized == len(TRANSCRIPT.utterances)
         assert job.id == IDS["high"], "after the request"
-        events = store.events(IDS["high"], after=len(EXPECTED["events"]["high"]))
+        events = store.list_events(IDS["high"], after=len(EXPECTED["events"]["high"]))
         assert [event.number for event in events] == [2, 3, 4, 5]
         assert [event.state for event in events if event.state] == [JobState.RUNNING, JobState.SUCCEEDED]
 
@@ -210,7 +210,7 @@ class TestUpgrade:
         for _ in range(2):
             free = chunks.claim("new", LEASE_S, "embedded whisper-base", ("gpu",))
             assert free.job_id == IDS["long"]
-            assert chunks.done(free, "new")
+            assert chunks.complete(free, "new")
         assert chunks.claim("new", LEASE_S, "embedded whisper-base") is None, "the last one is in hand"
 
     def test_idempotency_keys_are_known(self, store):
@@ -240,8 +240,8 @@ class TestUpgrade:
         assert tasks.claim("new", LEASE_S, (FETCH,)) is None, "the other one is in hand"
         webhook = tasks.claim("new", LEASE_S, (WEBHOOK,))
         assert webhook.job_id == IDS["canceled"]
-        assert tasks.note_delivery(webhook, Delivered(200, 0.5))
-        assert [each.status for each in tasks.deliveries(IDS["canceled"])] == [200]
+        assert tasks.record_delivery(webhook, Delivered(200, 0.5))
+        assert [each.status for each in tasks.list_deliveries(IDS["canceled"])] == [200]
         clock.advance(3_600.0)
         assert tasks.claim("new", LEASE_S, (WEBHOOK,)).job_id == IDS["failed"]
         lapsed = tasks.claim("new", LEASE_S, (FETCH,))
@@ -261,7 +261,7 @@ class TestUpgrade:
             assert rows_naming(store, job_id)
             store.delete(job_id)
             assert rows_naming(store, job_id) == {}
-        assert store.waiting(JobKind.JOB) == 0
+        assert store.count_unfinished(JobKind.JOB) == 0
 
 
 def _delivery_rows(store: SqlJobStore):
@@ -300,7 +300,7 @@ class TestOlder:
         with caplog.at_level(logging.INFO):
             store = SqlJobStore(empty_database.open())
         assert f"from schema version {version} to 3" in caplog.text
-        assert store.unfinished() == store.reports() == ()
+        assert store.list_unfinished() == store.list_worker_reports() == ()
         job = store.create(new_job())
         store.close()
         with closing(empty_database.open()) as database:

@@ -69,7 +69,7 @@ def test_of_a_request_nothing_is_told(store):
     job_id = put(store, JobState.QUEUED, kind=JobKind.REQUEST)
     with store.database.writing() as connection:
         assert len(apply_transition(connection, START, CANCEL, jobs.c.id == job_id)) == 1
-    assert store.events(job_id) == ()
+    assert store.list_events(job_id) == ()
 
 
 def test_all_or_nothing(store):
@@ -83,4 +83,4 @@ def test_all_or_nothing(store):
     with pytest.raises(RuntimeError):
         interrupted()
     assert store.get(job_id).state is JobState.QUEUED
-    assert store.events(job_id) == ()
+    assert store.list_events(job_id) == ()

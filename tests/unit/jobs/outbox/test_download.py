@@ -16,7 +16,7 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import FETCH, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import DirectoryMedia, open_media
-from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.outbox.download import TEMP_PREFIX, DownloadHandler
 from diarist.settings import Settings
 from support.job_stores import Clock, tasks_of
@@ -36,8 +36,8 @@ class Bench:
     announced: list[str] = field(default_factory=list)
     notes: list[tuple[str, str, float]] = field(default_factory=list)
 
-    def job(self, url: str | None, **order: object) -> Job:
-        asked = Order(kind=JobKind.JOB, request_id="r-1", source_url=url, **order)
+    def job(self, url: str | None, **spec: object) -> Job:
+        asked = JobSpec(kind=JobKind.JOB, request_id="r-1", source_url=url, **spec)
         job = Job(new_job_id(), JobState.QUEUED, asked, self.clock.now, ready=False, recording=False)
         return self.store.create(job)
 
@@ -101,7 +101,7 @@ def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
     assert bench.store.claim("w", 30.0, 3) is None, "not before the recording is there"
     bench.run()
     claimed = bench.store.claim("w", 30.0, 3)
-    assert (claimed.id, claimed.size_bytes, claimed.order.filename) == (job.id, len(RECORDING), "Monday call.mp3")
+    assert (claimed.id, claimed.size_bytes, claimed.spec.filename) == (job.id, len(RECORDING), "Monday call.mp3")
     assert claimed.recording
     with bench.media.local(job.id) as path:
         assert path.read_bytes() == RECORDING
@@ -151,7 +151,7 @@ def test_the_callers_own_file_name_stays(bench, site):
     site.plan = [Answer(body=RECORDING)]
     job = bench.job(site.url("/x.mp3"), filename="mine.mp3")
     bench.run()
-    assert bench.store.get(job.id).order.filename == "mine.mp3"
+    assert bench.store.get(job.id).spec.filename == "mine.mp3"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_nothing_is_asked_for_where_nobody_waits(bench, site, state):
         bench.store.attach_recording(job.id, 1, "x")
     bench.handler.run(task, lambda: None)
     assert site.asked == []
-    assert bench.outbox.done(task) is False, "it is done"
+    assert bench.outbox.complete(task) is False, "it is done"
     assert bool(bench.in_media) == (state == "there")
 
 
@@ -437,8 +437,8 @@ def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(mak
     try:
         store, outbox, media = SqlJobStore(database), OutboxStore(database), open_media(settings)
         site.plan = [Answer(body=RECORDING, gate=threading.Event()), Answer(body=RECORDING)]
-        order = Order(kind=JobKind.JOB, source_url=site.url("/x"))
-        job = Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC), ready=False, recording=False)
+        spec = JobSpec(kind=JobKind.JOB, source_url=site.url("/x"))
+        job = Job(new_job_id(), JobState.QUEUED, spec, datetime.now(UTC), ready=False, recording=False)
         store.create(job)
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(settings.data_dir)])
         try:

@@ -18,7 +18,7 @@ from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import DirectoryMedia
-from diarist.jobs.model import Job, JobKind, JobState, Order, new_job_id
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.workers.scatter import StoreScatter, process_chunk, result_name, samples_name, signature
 from diarist.protocols import Engine
 from diarist.types import SAMPLE_RATE, Audio, ModelInfo, Recognition, RecognizedWord, Span
@@ -55,7 +55,7 @@ def setting(make_settings):
     settings = make_settings(spread_min_s=60.0)
     store = open_store(settings)
     media = DirectoryMedia(settings.media_dir)
-    job = Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC))
+    job = Job(new_job_id(), JobState.QUEUED, JobSpec(kind=JobKind.JOB), datetime.now(UTC))
     media.keep(job.id, BytesIO(b"a recording"), 100)
     store.create(job)
     store.claim("holder", 30.0, 3)
@@ -110,7 +110,7 @@ def test_what_others_do_is_taken_as_it_is(setting):
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
+    chunks.add(job.id, signature(own), "any", 0, wanted(audio))
     ready, over = threading.Event(), threading.Event()
 
     def help_along() -> None:
@@ -118,7 +118,7 @@ def test_what_others_do_is_taken_as_it_is(setting):
             task = chunks.claim("helper", 30.0, signature(helper))
             if task is not None:
                 process_chunk(task, helper, media, silent)
-                assert chunks.done(task, "helper")
+                assert chunks.complete(task, "helper")
             if len(helper.recognizer.asked) >= 3:
                 ready.set()
 
@@ -138,12 +138,12 @@ def test_what_others_have_done_is_handed_on_before_more_is_begun(setting):
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio))
+    chunks.add(job.id, signature(own), "any", 0, wanted(audio))
     first, second = (chunks.claim("helper", 30.0, signature(helper)) for _ in range(2))
     results = scatter(0, wanted(audio), note)
     for task in (first, second):
         process_chunk(task, helper, media, silent)
-        chunks.done(task, "helper")
+        chunks.complete(task, "helper")
     assert [next(results), next(results)] == alone(audio)[:2]
     assert own.recognizer.asked == []
     assert next(results) == alone(audio)[2]
@@ -185,7 +185,7 @@ def test_a_chunk_that_kills_its_workers_fails_the_job_with_the_reason(setting):
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
+    chunks.add(job.id, signature(own), "any", 0, wanted(audio)[:1])
     for number in range(3):
         assert chunks.claim(f"w{number}", 30.0, signature(own)) is not None
         store.release(f"w{number}", 3)
@@ -200,7 +200,7 @@ def test_a_canceled_job_ends_while_it_waits_for_others(setting):
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(setting, own)
     scatter.accept([audio])
-    chunks.post(job.id, signature(own), "any", 0, wanted(audio)[:1])
+    chunks.add(job.id, signature(own), "any", 0, wanted(audio)[:1])
     assert chunks.claim("slow helper", 30.0, signature(own)) is not None
 
     def lost(index: int, done: float = 1.0) -> None:

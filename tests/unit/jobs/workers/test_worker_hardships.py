@@ -53,7 +53,7 @@ def test_a_chunk_that_fails_is_given_back_and_its_helper_lives_on(make_bench, un
     media.keep_part(job.id, samples_name(0), b"")
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
     fails = Chunk("recognition", 0, 0, 0, b"no portion of ours")
-    chunks.post(job.id, signature(engine), "any", 0, [fails])
+    chunks.add(job.id, signature(engine), "any", 0, [fails])
 
     def failures() -> int:
         return sum(record.getMessage() == "Portion failed" for record in caplog.records)
@@ -147,7 +147,7 @@ def test_a_helper_does_not_ask_again_and_again_for_what_is_not_there(make_bench,
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
     engine = Engine("orders", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    chunks.post(job.id, signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
+    chunks.add(job.id, signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:
         return sum("not one place for all" in record.getMessage() for record in caplog.records)

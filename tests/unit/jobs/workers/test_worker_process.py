@@ -257,7 +257,7 @@ def test_a_worker_that_dies_while_it_loads_is_shown_until_one_is_ready(make_benc
     (bench.folder / "die-while-loading").unlink()
     bench.until_ready()
     assert bench.service.report().errors == ()
-    assert len(bench.store.reports()) == 1
+    assert len(bench.store.list_worker_reports()) == 1
 
 
 def test_a_worker_that_cannot_be_started_is_shown(settings, until):

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from diarist.errors import JobFailed, NotAudio
-from diarist.jobs.model import JobKind, JobState, Order
+from diarist.jobs.model import JobKind, JobSpec, JobState
 from diarist.jobs.workers.worker import LONG_S
 
 pytestmark = pytest.mark.slow
@@ -173,9 +173,9 @@ def test_a_worker_that_is_drained_finishes_what_it_has_in_hand_and_begins_nothin
 
 
 def test_a_recording_of_a_repeated_order_is_kept_once(bench):
-    order = Order(kind=JobKind.JOB, idempotency_key="k", fingerprint="f")
-    first = bench.service.submit(io.BytesIO(b"wait go"), order)
-    second = bench.service.submit(io.BytesIO(b"wait go"), order)
+    spec = JobSpec(kind=JobKind.JOB, idempotency_key="k", fingerprint="f")
+    first = bench.service.submit(io.BytesIO(b"wait go"), spec)
+    second = bench.service.submit(io.BytesIO(b"wait go"), spec)
     assert second.id == first.id
     assert [entry.name for entry in bench.settings.media_dir.iterdir()] == [first.id]
     bench.tell("go")
