@@ -171,7 +171,7 @@ def test_a_result_that_was_lost_is_made_again(setting):
     _, store, _, job, audio = setting
     scatter = scatter_of(setting, engine())
     scatter.accept([audio])
-    digests = ChunkStore(store.database).post(job.id, signature(engine()), "any", 0, wanted(audio))
+    digests = ChunkStore(store.database).add(job.id, signature(engine()), "any", 0, wanted(audio))
     results = scatter(0, wanted(audio), note)
     found = [next(results)]
     for path in setting[0].media_dir.rglob(f"*{result_name(digests[1])}*"):
