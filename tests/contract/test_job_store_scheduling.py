@@ -430,7 +430,7 @@ def test_a_job_whose_recording_is_there_is_refused_by_nobody(store):
 
 
 def test_as_many_jobs_as_there_are_can_be_asked_for_at_once(store, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.db.rows.ASKED_AT_ONCE", 2)
+    monkeypatch.setattr("diarist.jobs.db.rows.MAX_IDS_PER_QUERY", 2)
     ids = created(store, *(new_job(labels=(("number", str(number)),)) for number in range(5)))
     assert [job.spec.labels for job in store.list_unfinished()] == [(("number", str(number)),) for number in range(5)]
     assert store.filter_existing([*ids, "of nobody"]) == frozenset(ids)

@@ -209,7 +209,7 @@ class JobService:
         """
         job = self._store.get(job_id)
         if owner is not None and (job.spec.owner != owner or job.spec.kind is not JobKind.JOB):
-            raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+            raise JobNotFound(f"There is no job {job_id!r}: it never existed, or it was deleted.")
         return job
 
     def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:

@@ -210,7 +210,7 @@ def test_a_start_takes_up_the_jobs_of_an_earlier_run_and_keeps_their_results(set
     assert store.get(failed).error == JobError("job_failed", "why")
     assert media.job_ids() == {done, failed, begun}
     assert store.list_worker_reports() == ()
-    assert "2 jobs of an earlier run are taken up again" in caplog.text
+    assert "Resuming 2 jobs of an earlier run" in caplog.text
     store.close()
 
 

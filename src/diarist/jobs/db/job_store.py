@@ -52,7 +52,7 @@ def open_store(settings: Settings) -> SqlJobStore:
 
 
 class SqlJobStore:
-    """A ``JobStore`` on a ``Database``."""
+    """A ``JobStore`` in a ``Database``."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -67,7 +67,7 @@ class SqlJobStore:
             if caller_lease_s is not None:
                 job = replace(job, caller_lease_until=now + timedelta(seconds=caller_lease_s))
             if limits is not None or spec.idempotency_key is not None:
-                # One at a time, or two could both be the last that is allowed.
+                # Without this lock, two transactions could both add the last job that is allowed.
                 serialize_writers(connection)
             if spec.idempotency_key is not None:
                 earlier = job_queries.find_by_idempotency_key(connection, spec.owner, spec.idempotency_key)
@@ -93,51 +93,57 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_queries.get_job(connection, job_id)
 
-    def list_jobs(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+    def list_jobs(self, job_filter: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
         with self.database.reading() as connection:
-            rows = connection.execute(pagination.page(wanted, limit + 1, cursor)).all()
-            found = jobs_of(connection, rows[:limit])
-        return JobPage(found, pagination.cursor_after(found[-1]) if len(rows) > limit else None)
+            rows = connection.execute(pagination.page_query(job_filter, limit + 1, cursor)).all()
+            page = jobs_of(connection, rows[:limit])
+        return JobPage(page, pagination.cursor_after(page[-1]) if len(rows) > limit else None)
 
     def find_by_idempotency_key(self, owner: str, idempotency_key: str) -> Job | None:
         with self.database.reading() as connection:
             return job_queries.find_by_idempotency_key(connection, owner, idempotency_key)
 
     def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
-        waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
-        named = case((jobs.c.filename == "", filename), else_=jobs.c.filename)
+        is_queued = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
+        new_filename = case((jobs.c.filename == "", filename), else_=jobs.c.filename)
         return self._update(
-            waits, ready=True, recording=True, stage="queued", progress=0.0, size_bytes=size_bytes, filename=named
+            is_queued,
+            ready=True,
+            recording=True,
+            stage="queued",
+            progress=0.0,
+            size_bytes=size_bytes,
+            filename=new_filename,
         )
 
     def update_progress(self, job_id: str, stage: str, progress: float) -> None:
-        waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
-        self._update(waits, stage=stage, progress=progress)
+        is_queued = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
+        self._update(is_queued, stage=stage, progress=progress)
 
     def reject(self, job_id: str, error: JobError) -> bool:
         with self.database.writing() as connection:
-            waits = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
-            return fail_jobs(connection, self.database.now(connection), waits, error)
+            is_queued = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
+            return fail_jobs(connection, self.database.now(connection), is_queued, error)
 
     def claim(
         self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
     ) -> Job | None:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            lapsed = lease_expired(now)
+            expired = lease_expired(now)
             if requests_only:
-                # It lives, as it shows by asking: a store or a machine that was away for a while took nothing from it.
-                lapsed = and_(lapsed, jobs.c.worker != worker)
-            # A row that somebody has locked is no reason for all others to wait.
-            release_jobs(connection, now, lapsed, attempts, service_crash=False, skip_locked=True)
-            following = scheduling.next_number(now, queues, requests_only=requests_only)
-            taken = apply_transition(
-                connection, now, CLAIM, jobs.c.number == following, worker=worker,
+                # This worker is alive, so its lease expired only because the store or the machine was not available.
+                expired = and_(expired, jobs.c.worker != worker)
+            # A row that another transaction has locked must not block all workers.
+            release_jobs(connection, now, expired, attempts, service_crash=False, skip_locked=True)
+            next_number = scheduling.next_number(now, queues, requests_only=requests_only)
+            claimed = apply_transition(
+                connection, now, CLAIM, jobs.c.number == next_number, worker=worker,
                 lease_until=now + timedelta(seconds=lease_s), attempts=jobs.c.attempts + 1,
             )  # fmt: skip
-            if not taken:
+            if not claimed:
                 return None
-            job = job_queries.get_job(connection, taken[0].id)
+            job = job_queries.get_job(connection, claimed[0].id)
             scheduling.record_turn(connection, job.spec.owner)
             if job.attempts == 1:
                 metrics_storage.observe(
@@ -161,8 +167,8 @@ class SqlJobStore:
 
     def finalize(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
         with self.database.writing() as connection:
-            held = select(jobs.c.finalized, jobs.c.kind).where(held_by(job_id, worker)).with_for_update()
-            row = connection.execute(held).one_or_none()
+            query = select(jobs.c.finalized, jobs.c.kind).where(held_by(job_id, worker)).with_for_update()
+            row = connection.execute(query).one_or_none()
             if row is None:
                 return False
             last = first + len(utterances)
@@ -178,13 +184,13 @@ class SqlJobStore:
         text = serialization.dump_transcript(transcript)
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            held = select(jobs.c.finalized, jobs.c.kind).where(held_by(job_id, worker)).with_for_update()
-            row = connection.execute(held).one_or_none()
+            query = select(jobs.c.finalized, jobs.c.kind).where(held_by(job_id, worker)).with_for_update()
+            row = connection.execute(query).one_or_none()
             if row is None:
                 return False
             if row.kind is JobKind.JOB:
-                unsettled = transcript.utterances[row.finalized :]
-                job_events.append_utterances(connection, now, job_id, unsettled, row.finalized)
+                remaining = transcript.utterances[row.finalized :]
+                job_events.append_utterances(connection, now, job_id, remaining, row.finalized)
             apply_transition(
                 connection, now, FINISH, held_by(job_id, worker), stage="done", progress=1.0,
                 finalized=len(transcript.utterances), duration=transcript.duration,
@@ -203,11 +209,11 @@ class SqlJobStore:
             return fail_jobs(connection, self.database.now(connection), held_by(job_id, worker), error)
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
-        faults = jobs.c.attempts - jobs.c.worker_crashes - jobs.c.service_crashes
-        again = and_(held_by(job_id, worker), faults < attempts, jobs.c.kind == JobKind.JOB)
+        errors = jobs.c.attempts - jobs.c.worker_crashes - jobs.c.service_crashes
+        can_retry = and_(held_by(job_id, worker), errors < attempts, jobs.c.kind == JobKind.JOB)
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            if apply_transition(connection, now, REQUEUE, again, not_before=now + timedelta(seconds=delay_s)):
+            if apply_transition(connection, now, REQUEUE, can_retry, not_before=now + timedelta(seconds=delay_s)):
                 release_chunks(connection, worker, crashed=False, job_id=job_id)
                 return True
             return fail_jobs(connection, now, held_by(job_id, worker), error)
@@ -215,19 +221,16 @@ class SqlJobStore:
     def requeue(self, job_id: str, worker: str) -> bool:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            given = apply_transition(connection, now, REQUEUE, held_by(job_id, worker), attempts=jobs.c.attempts - 1)
+            requeued = apply_transition(connection, now, REQUEUE, held_by(job_id, worker), attempts=jobs.c.attempts - 1)
             release_chunks(connection, worker, crashed=False)
-            return bool(given)
+            return bool(requeued)
 
     def release(self, worker: str | None, attempts: int, *, service_crash: bool = False) -> tuple[str, ...]:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            held = (
-                lease_expired(now)
-                if worker is None
-                else and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
-            )
-            released = release_jobs(connection, now, held, attempts, service_crash=service_crash)
+            is_held = and_(jobs.c.state == JobState.RUNNING, jobs.c.worker == worker)
+            where = lease_expired(now) if worker is None else is_held
+            released = release_jobs(connection, now, where, attempts, service_crash=service_crash)
             if worker is not None:
                 release_chunks(connection, worker, crashed=not service_crash)
                 worker_reports.delete_report(connection, worker)
@@ -247,11 +250,10 @@ class SqlJobStore:
         with self.database.writing() as connection:
             connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
-            # What came of an end in between. Whoever holds one already finds the job gone, and forgets it.
-            late = (
-                select(outbox_tasks.c.number).where(outbox_tasks.c.job_id == job_id).with_for_update(skip_locked=True)
-            )
-            connection.execute(delete(outbox_tasks).where(outbox_tasks.c.number.in_(late)))
+            # Tasks that were added when the job ended in between. A runner that holds one finds no job, and deletes it.
+            tasks = select(outbox_tasks.c.number).where(outbox_tasks.c.job_id == job_id)
+            unlocked = tasks.with_for_update(skip_locked=True)
+            connection.execute(delete(outbox_tasks).where(outbox_tasks.c.number.in_(unlocked)))
 
     def get_transcript(self, job_id: str) -> Transcript:
         with self.database.reading() as connection:
@@ -259,7 +261,9 @@ class SqlJobStore:
                 select(transcripts.c.transcript).where(transcripts.c.job_id == job_id)
             ).scalar_one_or_none()
         if text is None:
-            raise JobNotFound(f"There is no transcript of a job {job_id!r}: it is unknown, not done, or was deleted.")
+            raise JobNotFound(
+                f"There is no transcript of a job {job_id!r}: it does not exist, has not succeeded, or was deleted."
+            )
         return serialization.load_transcript(text)
 
     def list_events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:

@@ -229,7 +229,7 @@ class OutboxStore:
             wanted = select(jobs.c.state, jobs.c.webhook_url).where(jobs.c.id == job_id).with_for_update()
             job = connection.execute(wanted).one_or_none()
             if job is None:
-                raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+                raise JobNotFound(f"There is no job {job_id!r}: it never existed, or it was deleted.")
             if job.webhook_url is None or not job.state.ended:
                 return False
             if connection.execute(select(exists().where(_webhook_of(job_id)))).scalar_one():

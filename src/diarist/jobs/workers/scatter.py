@@ -15,7 +15,7 @@ import numpy as np
 from diarist import __version__
 from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing, StorageFull
-from diarist.jobs.db.chunks import ChunkStore, Task
+from diarist.jobs.db.chunks import ChunkStore, ChunkTask
 from diarist.jobs.media.directory import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Chunk, ChunkProgress, Engine
@@ -149,7 +149,7 @@ class StoreScatter:
             progress(index)
         return bool(found)
 
-    def _do(self, task: Task, index: int, progress: ChunkProgress) -> None:
+    def _do(self, task: ChunkTask, index: int, progress: ChunkProgress) -> None:
         chunk = task.chunk
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, part: progress(index, part * 0.99))
@@ -192,7 +192,7 @@ class StoreScatter:
             ) from error
 
 
-def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
+def process_chunk(task: ChunkTask, engine: Engine, media: MediaStore, progress: Progress) -> None:
     """Do a portion of a job that another worker holds, and keep its result where that one finds it.
 
     Raises:
