@@ -516,7 +516,7 @@ def test_a_sweep_erases_what_somebody_else_deleted(bench):
 
 
 def test_while_somebody_reads_deleted_words_stay_and_go_the_next_time(bench, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.MAX_WAIT_S", 0.05)
     job = bench.succeeded(WORDS)
     with bench.database.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM jobs").all()
@@ -566,7 +566,7 @@ def test_others_wait_for_a_lock_as_long_as_before(bench):
 def test_a_log_that_cannot_be_folded_is_told_of(bench, caplog, monkeypatch):
     bench.succeeded(WORDS)
     other = Database(open_sqlite(bench.settings.data_dir / "jobs.sqlite3"))
-    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.MAX_WAIT_S", 0.05)
     try:
         with other.writing(), caplog.at_level(logging.WARNING, logger="diarist"):
             assert erase_deleted(bench.database) is False

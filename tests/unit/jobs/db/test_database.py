@@ -63,7 +63,7 @@ def open_again(request, tmp_path):
 def test_a_store_of_a_newer_diarist_is_left_alone(open_again):
     with open_again().writing() as connection:
         connection.execute(update(schema_version).values(version=schema.VERSION + 1))
-    with pytest.raises(StoreUnavailable, match=rf"version {schema.VERSION + 1}.*knows {schema.VERSION}"):
+    with pytest.raises(StoreUnavailable, match=rf"version {schema.VERSION + 1}.*supports version {schema.VERSION}"):
         open_again()
     gc.collect()  # a connection that is left open says so
 
