@@ -1,4 +1,4 @@
-"""Portions of long recordings, over every kind of database that keeps jobs."""
+"""The contract of the store of chunks, with every kind of database."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_what_is_done_stays_done_when_it_is_posted_again(chunks, job):
     assert [state.done for state in map(chunks.states(job.id).get, digests)] == [True, False, False]
 
 
-def test_a_chunk_whose_worker_is_silent_is_offered_again_and_counted_as_a_death(chunks, store, job, clock):
+def test_a_chunk_whose_worker_is_silent_is_offered_again_and_counted_as_a_crash(chunks, store, job, clock):
     (digest, *_) = chunks.add(job.id, ENGINE, "any", 0, WANTED[:1])
     lost = chunks.claim("dead", LEASE_S, ENGINE)
     clock.advance(LEASE_S - 1)
@@ -76,7 +76,7 @@ def test_a_chunk_whose_worker_is_silent_is_offered_again_and_counted_as_a_death(
     assert chunks.renew(taken, "w", LEASE_S) is True
 
 
-def test_the_death_of_a_worker_frees_its_chunks_at_once(chunks, store, job):
+def test_the_crash_of_a_worker_frees_its_chunks_at_once(chunks, store, job):
     (digest, *_) = chunks.add(job.id, ENGINE, "any", 0, WANTED[:1])
     chunks.claim("w", LEASE_S, ENGINE)
     assert store.release("w", ATTEMPTS) == ()

@@ -1,4 +1,4 @@
-"""What every ``JobStore`` must do with one job on its way, from any number of threads and processes."""
+"""The contract of ``JobStore``: the life of one job, with any number of threads and processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
-from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, WorkerSlot, new_job
+from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, StoreLocation, new_job
 
 
 def test_a_job_comes_back_as_it_was_given(store):
@@ -301,7 +301,7 @@ def test_two_processes_never_claim_one_job_twice(place, store):
 
 
 if __name__ == "__main__":
-    mine = WorkerSlot(sys.argv[1], sys.argv[2]).open(Clock())
+    mine = StoreLocation(sys.argv[1], sys.argv[2]).open(Clock())
     print("open", flush=True)  # noqa: T201
     sys.stdin.readline()
     print(json.dumps(claim_all(mine, sys.argv[3])))  # noqa: T201

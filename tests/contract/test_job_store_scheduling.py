@@ -1,4 +1,4 @@
-"""Who is next, who may come in at all, and what becomes of jobs whose workers die: of every ``JobStore``."""
+"""The contract of ``JobStore``: the order of claims, limits, and jobs whose workers crash."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.job_stores import (
     clear,
     job_count,
     new_job,
-    states_told,
+    recorded_states,
     tasks_of,
 )
 
@@ -38,7 +38,7 @@ HIGH, LOW = 1, -1
 
 
 def claimed_in_order(store: SqlJobStore, *queues: str, requests_only: bool = False) -> list[str]:
-    """The ids of all jobs as one worker gets them."""
+    """Return the IDs of all jobs in the order in which one worker claims them."""
     found: list[str] = []
     while (job := store.claim("w", 3_600.0, ATTEMPTS, queues, requests_only=requests_only)) is not None:
         found.append(job.id)
@@ -50,7 +50,7 @@ def created(store: SqlJobStore, *jobs: Job) -> list[str]:
 
 
 def at_once(calls: list[Callable[[], object]]) -> list[object]:
-    """What each call returns or raises, all begun together."""
+    """Return what each call returns or raises, when all of them start together."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], object]) -> object:
@@ -147,9 +147,9 @@ class TestWhoIsNext:
             store.create(new_job(owner=owner, priority=priority, kind=kind))
         for _ in range(before):
             store.claim("w", 3_600.0, ATTEMPTS)
-        worker_slots = store.queue_positions()
-        assert sorted(worker_slots, key=worker_slots.__getitem__) == claimed_in_order(store)
-        assert sorted(worker_slots.values()) == list(range(1, len(worker_slots) + 1))
+        positions = store.queue_positions()
+        assert sorted(positions, key=positions.__getitem__) == claimed_in_order(store)
+        assert sorted(positions.values()) == list(range(1, len(positions) + 1))
         assert store.queue_positions() == {}
 
     def test_those_who_still_wait_for_their_recording_have_a_place_too(self, store):
@@ -260,7 +260,7 @@ class TestRecordings:
         failed = store.get(job.id)
         assert (failed.state, failed.error) == (JobState.FAILED, JobError("url_unusable", "It answers 404."))
         assert failed.ended_at == clock.now
-        assert states_told(store, job.id) == ["queued", "failed"]
+        assert recorded_states(store, job.id) == ["queued", "failed"]
         assert [kind for kind, _ in tasks_of(store, job.id)] == [WEBHOOK]
         assert store.reject(job.id, JobError("url_unusable", "Again.")) is False
 
@@ -276,18 +276,18 @@ class TestRecordings:
 
 
 class TestFaults:
-    def test_three_deaths_fail_a_job_with_words(self, store):
+    def test_three_crashes_fail_a_job_with_a_message(self, store):
         (job,) = created(store, new_job())
-        for death in range(1, ATTEMPTS + 1):
-            assert store.claim(f"w{death}", LEASE_S, ATTEMPTS) is not None
-            assert store.release(f"w{death}", ATTEMPTS) == (job,)
-            assert store.get(job).worker_crashes == death
+        for crash in range(1, ATTEMPTS + 1):
+            assert store.claim(f"w{crash}", LEASE_S, ATTEMPTS) is not None
+            assert store.release(f"w{crash}", ATTEMPTS) == (job,)
+            assert store.get(job).worker_crashes == crash
         failed = store.get(job)
         assert (failed.state, failed.error.code) == (JobState.FAILED, "job_failed")
         assert "crashed 3 times" in failed.error.message
         assert "log" in failed.error.message
 
-    def test_a_service_that_dies_is_not_the_jobs_fault_until_it_died_many_times(self, store, clock):
+    def test_a_service_that_crashes_fails_a_job_only_after_many_times(self, store, clock):
         (job,) = created(store, new_job())
         for times in range(1, MAX_SERVICE_CRASHES + 1):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None, times
@@ -300,7 +300,7 @@ class TestFaults:
         assert back.state is JobState.FAILED
         assert f"{MAX_SERVICE_CRASHES} times" in back.error.message
 
-    def test_deaths_and_interruptions_are_counted_apart(self, store, clock):
+    def test_crashes_of_workers_and_of_the_service_are_counted_separately(self, store, clock):
         (job,) = created(store, new_job())
         for service_crash in (False, True, False, True):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None
@@ -405,7 +405,7 @@ def test_who_looks_for_a_request_in_the_middle_of_a_job_does_not_take_itself_for
     assert (store.get(job_id).state, store.get(job_id).worker_crashes) == (JobState.QUEUED, 1)
 
 
-def test_deaths_use_up_no_retries(store, clock):
+def test_crashes_use_up_no_retries(store, clock):
     """Each of them is counted by itself: workers, the service, and faults."""
     (job_id,) = created(store, new_job())
     for number in range(ATTEMPTS + 2):

@@ -1,4 +1,4 @@
-"""What is kept of a job: events, utterances, pages, errands, counts, and that nothing is once it is deleted."""
+"""The contract of ``JobStore``: events, utterances, pages, tasks, and metrics; deleted jobs leave no rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from support.job_stores import (
     LEASE_S,
     START,
     TRANSCRIPT,
-    WorkerSlot,
-    counted,
+    StoreLocation,
     job_count,
+    metric_counts,
     new_job,
+    recorded_states,
     rows_naming,
-    states_told,
     tasks_of,
     utterance,
 )
@@ -46,7 +46,7 @@ def numbers(store: SqlJobStore, job_id: str) -> list[int]:
 
 @pytest.fixture
 def running(store):
-    """A job in the hands of worker ``w``."""
+    """A job that worker ``w`` holds."""
     job = store.create(new_job())
     store.claim("w", LEASE_S, ATTEMPTS)
     return job.id
@@ -63,7 +63,7 @@ class TestUtterances:
         assert texts(store, running) == [(0, "one"), (1, "two"), (2, "three")]
         assert store.get(running).finalized == 3
         assert numbers(store, running) == list(range(1, 8))
-        assert states_told(store, running) == ["queued", "running", "queued", "running"]
+        assert recorded_states(store, running) == ["queued", "running", "queued", "running"]
 
     def test_only_of_the_worker_that_holds_the_job(self, store, running):
         assert store.finalize(running, "v", 0, [utterance("stolen")]) is False
@@ -126,7 +126,7 @@ class TestEvents:
         assert kept >= 9
         assert texts(store, job.id) == [(index, str(index)) for index in range(kept)]
         assert numbers(store, job.id) == list(range(1, kept + 4))
-        assert states_told(store, job.id) == ["queued", "running", "canceled"]
+        assert recorded_states(store, job.id) == ["queued", "running", "canceled"]
 
     def test_one_end_alone_is_told_whoever_ends_it_at_once(self, store):
         for _ in range(5):
@@ -141,7 +141,7 @@ class TestEvents:
             with ThreadPoolExecutor(3) as pool:
                 for future in [pool.submit(lambda end=end, b=barrier: (b.wait(20), end())) for end in ends]:
                     future.result(60)
-            told = states_told(store, job.id)
+            told = recorded_states(store, job.id)
             assert len(told) == 3, told
             assert told[-1] == store.get(job.id).state.value
             assert tasks_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
@@ -304,7 +304,7 @@ class TestTallies:
             store.claim("w", LEASE_S, ATTEMPTS)
             store.release("w", ATTEMPTS)
         assert store.get(lost).state is JobState.FAILED
-        assert counted(store) == {
+        assert metric_counts(store) == {
             (metrics_storage.JOBS_ENDED, ("succeeded",)): 1.0,
             (metrics_storage.JOBS_ENDED, ("failed",)): 2.0,
             (metrics_storage.JOBS_ENDED, ("canceled",)): 1.0,
@@ -319,7 +319,7 @@ class TestTallies:
         for _ in range(3):
             store.increment_metric(metrics_storage.WORKER_RESTARTS)
         store.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, 2.5)
-        assert counted(store) == {
+        assert metric_counts(store) == {
             (metrics_storage.WORKER_RESTARTS, ()): 3.0,
             (metrics_storage.MODEL_LOAD_SECONDS, ()): 1.0,
         }
@@ -327,7 +327,7 @@ class TestTallies:
     def test_none_is_lost_where_eight_count_at_once(self, store):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: store.increment_metric(metrics_storage.WORKER_RESTARTS), range(80)))
-        assert counted(store) == {(metrics_storage.WORKER_RESTARTS, ()): 80.0}
+        assert metric_counts(store) == {(metrics_storage.WORKER_RESTARTS, ()): 80.0}
 
 
 def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
@@ -345,7 +345,7 @@ def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def test_four_who_open_at_once_make_one_store(kind, tmp_path, clock, request):
     address = str(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_server").fresh_database()
-    place = WorkerSlot(kind, address)
+    place = StoreLocation(kind, address)
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: place.open(clock), range(4)))
     job = opened[0].create(new_job())

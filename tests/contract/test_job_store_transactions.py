@@ -1,4 +1,4 @@
-"""Every method of a job store is one transaction: whoever is killed in one leaves all of it done, or nothing."""
+"""Every method of a job store is one transaction: a crash leaves either the whole change or none of it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from support.job_stores import (
     LEASE_S,
     START,
     TRANSCRIPT,
-    counted,
+    metric_counts,
     new_job,
+    recorded_states,
     rows_naming,
-    states_told,
     tasks_of,
     utterance,
 )
@@ -154,25 +154,27 @@ def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, job
     queued, held = jobs
     chunks.add(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
     assert chunks.claim("w", LEASE_S, "signature") is not None
-    before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)
+    before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), metric_counts(store)
 
     transactions.fail_at_commit = True
     with pytest.raises(StoreUnavailable):
         store.retry(held.id, "w", ERROR, attempts, 10.0)
     transactions.fail_at_commit = False
-    assert (store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)) == before
+    assert (store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), metric_counts(store)) == before
 
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is True
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is False
     failed = attempts == 1
     end = JobState.FAILED if failed else JobState.QUEUED
     assert store.get(held.id).state is end
-    assert states_told(store, held.id) == ["queued", "running", end.value]
+    assert recorded_states(store, held.id) == ["queued", "running", end.value]
     assert (
-        len(tasks_of(store, held.id)) == counted(store).get((metrics_storage.JOBS_ENDED, ("failed",)), 0) == int(failed)
+        len(tasks_of(store, held.id))
+        == metric_counts(store).get((metrics_storage.JOBS_ENDED, ("failed",)), 0)
+        == int(failed)
     )
     store.cancel(queued.id)
     clock.advance(10.0)
     taken = store.claim("v", LEASE_S, ATTEMPTS)
     assert (taken is None) == failed
-    assert (chunks.claim("v", LEASE_S, "signature") is None) == failed, "the portion is free, or gone with its job"
+    assert (chunks.claim("v", LEASE_S, "signature") is None) == failed, "the chunk is free, or gone with its job"

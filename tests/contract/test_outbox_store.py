@@ -1,4 +1,4 @@
-"""What the store of errands must do, over every database that jobs can be kept in."""
+"""The contract of the outbox, with every kind of database."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_many_callers_never_get_the_same_one(store, task_store, open_again, cloc
     assert set(taken) == made
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_death_and_not_as_an_attempt(store, task_store, clock):
+def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_crash_and_not_as_an_attempt(store, task_store, clock):
     to_fetch(store)
     first = task_store.claim("a", LEASE_S, BOTH)
     clock.advance(LEASE_S - 1)

@@ -1,4 +1,4 @@
-"""The job store of schema version 3 in ``tests/fixtures/schema_3``, and what the store of today answers for it."""
+"""The job store of schema version 3 in ``tests/fixtures/schema_3``, and what the current store returns for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from diarist.types import Transcript, Utterance
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema_3"
 
 EXPECTED: Mapping[str, Any] = json.loads((FIXTURE / "expected.json").read_text("ascii"))
-"""What the store of then answered, in the words of ``described``."""
+"""What the old store returned, in the format of ``described``."""
 
 NOW = datetime.fromtimestamp(EXPECTED["now"], UTC)
 """The time of the last change in the fixture."""
@@ -39,16 +39,16 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class OldStore:
-    """A database that this release has not opened yet."""
+    """A database that the current release has not opened yet."""
 
     kind: str
-    """``sqlite`` or ``postgres``."""
+    """Either ``sqlite`` or ``postgres``."""
 
     address: str
     """The path of the file, or the URL."""
 
     def execute(self, script: str) -> None:
-        """Run SQL statements as any other program would."""
+        """Run SQL statements without Diarist."""
         if self.kind == "sqlite":
             with closing(sqlite3.connect(self.address)) as connection:
                 connection.executescript(script)
@@ -62,13 +62,13 @@ class OldStore:
         return self
 
     def open(self, clock: Clock | None = lambda: NOW) -> Database:
-        """Open it as the service does."""
+        """Open the database as the service does."""
         if self.kind == "sqlite":
             return Database(open_sqlite(Path(self.address)), clock)
         return Database(postgres.open_postgres(self.address), clock, postgres.explain)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """All rows of all tables, by table, as they are in the database."""
+        """Return all rows of all tables, by table, as they are in the database."""
         with self.reading() as connection:
             return {
                 name: sorted(
@@ -79,7 +79,7 @@ class OldStore:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection of any other program's."""
+        """Open a connection without Diarist."""
         url = f"sqlite:///{self.address}" if self.kind == "sqlite" else self.address.replace(":", "+psycopg:", 1)
         engine = create_engine(url)
         try:
@@ -90,7 +90,7 @@ class OldStore:
 
 
 def described(database: Database) -> dict[str, Any]:
-    """What the stores on a database answer for the jobs of the fixture, in the form of ``EXPECTED``."""
+    """Return what the stores in a database return for the jobs of the fixture, in the format of ``EXPECTED``."""
     store, keys, tasks = SqlJobStore(database), ApiKeyStore(database), OutboxStore(database)
     ids: Mapping[str, str] = EXPECTED["ids"]
     shown = metrics_snapshot.read(database)

@@ -1,4 +1,4 @@
-"""The life of jobs as a model: whatever workers and callers do, in any order, the store and the model tell the same."""
+"""A stateful model of jobs: whatever workers and callers do, in any order, the store agrees with the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.job_stores import (
     LEASE_S,
     TRANSCRIPT,
     Clock,
-    WorkerSlot,
+    StoreLocation,
     clear,
     new_job,
     rows_naming,
@@ -390,7 +390,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
 
 @contextmanager
-def machine(place: WorkerSlot) -> Iterator[type[LifeOfJobs]]:
+def machine(place: StoreLocation) -> Iterator[type[LifeOfJobs]]:
     shared_clock = Clock()
     opened = place.open(shared_clock)
 
@@ -406,7 +406,7 @@ def machine(place: WorkerSlot) -> Iterator[type[LifeOfJobs]]:
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_sqlite():
-    with tempfile.TemporaryDirectory() as folder, machine(WorkerSlot("sqlite", folder)) as life:
+    with tempfile.TemporaryDirectory() as folder, machine(StoreLocation("sqlite", folder)) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=40, stateful_step_count=50, deadline=None, database=None)
         )
@@ -414,7 +414,7 @@ def test_the_life_of_jobs_in_sqlite():
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_postgresql(postgres_server):
-    with machine(WorkerSlot("postgres", postgres_server.fresh_database())) as life:
+    with machine(StoreLocation("postgres", postgres_server.fresh_database())) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=10, stateful_step_count=40, deadline=None, database=None)
         )

@@ -1,4 +1,4 @@
-"""API keys in a real database: SQLite, and PostgreSQL for what differs there: how two take turns."""
+"""API keys in a real database: SQLite, and PostgreSQL for concurrent transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upgrades of the job store: every row is kept, and what works in a new store works in an upgraded one."""
+"""Upgrades of the job store: every row is kept, and an upgraded store works like a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a real server: what is asked of every connection, and what each thing that goes wrong is called."""
+"""PostgreSQL on a real server: the settings of connections, and the messages for errors."""
 
 from __future__ import annotations
 

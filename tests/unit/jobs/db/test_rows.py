@@ -11,13 +11,13 @@ from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_jo
 from diarist.types import SpeakerHints, Timing, TranscribeOptions
 from support.job_stores import START, Clock, open_sqlite_store
 
-ORDER = JobSpec(
+SPEC = JobSpec(
     options=TranscribeOptions(SpeakerHints(num_speakers=2), "de"), filename="a.wav", request_id="r", owner="o",
     kind=JobKind.JOB, queue="gpu", priority=1, labels=(("a", "b"),), webhook_url="https://a/", source_url="https://b/",
     idempotency_key="k", fingerprint="f", traceparent="00-1-2-3",
 )  # fmt: skip
 WHOLE = Job(
-    id=new_job_id(), state=JobState.FAILED, spec=ORDER, created_at=START, size_bytes=2**40, ready=False,
+    id=new_job_id(), state=JobState.FAILED, spec=SPEC, created_at=START, size_bytes=2**40, ready=False,
     recording=False, stage="decode", progress=1 / 3, attempts=2, worker_crashes=1, service_crashes=4,
     not_before=START + timedelta(1), worker="w", lease_until=START + timedelta(2),
     caller_lease_until=START + timedelta(3),

@@ -35,6 +35,6 @@ def test_a_long_line_is_told_in_one_go(tmp_path):
     store = open_sqlite_store(str(tmp_path), Clock())
     with store.database.writing() as connection:
         connection.execute(jobs.insert(), [values_of(new_job(owner=f"o{number % 100}")) for number in range(10_000)])
-    worker_slots = store.queue_positions()
-    assert sorted(worker_slots.values()) == list(range(1, 10_001))
+    positions = store.queue_positions()
+    assert sorted(positions.values()) == list(range(1, 10_001))
     store.close()

@@ -1,4 +1,4 @@
-"""Job stores that cannot be used or need no upgrade: what is said of them, and that nothing is changed."""
+"""Job stores that cannot be used, or need no upgrade: their messages, and that nothing is changed."""
 
 from __future__ import annotations
 

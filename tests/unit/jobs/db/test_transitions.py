@@ -6,7 +6,7 @@ from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, REQUEUE, TRANSITIONS, apply_transition
 from diarist.jobs.model import JobKind, JobState
-from support.job_stores import START, Clock, new_job, open_sqlite_store, states_told
+from support.job_stores import START, Clock, new_job, open_sqlite_store, recorded_states
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_job_goes_the_ways_that_there_are_and_no_other(store):
             goes = state in transition.sources
             assert [row.id for row in changed] == ([job_id] if goes else []), (transition.name, state)
             assert store.get(job_id).state is (transition.target if goes else state)
-            assert states_told(store, job_id) == ([transition.target.value] if goes else [])
+            assert recorded_states(store, job_id) == ([transition.target.value] if goes else [])
 
 
 def test_no_way_leads_out_of_an_end_and_an_end_can_be_reached_from_everywhere():
