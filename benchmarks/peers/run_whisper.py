@@ -15,7 +15,7 @@ from typing import Any
 import exchange
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-from diarist.engines.embedded.whisper import Decoding
+from diarist.engines.embedded.whisper import DecodingOptions
 from diarist.models import ModelStore
 from diarist.settings import load_settings
 
@@ -24,11 +24,15 @@ Start = Callable[[str], Iterable[Any]]
 
 
 def load(task: exchange.Task) -> exchange.Hear:
-    pipeline, decoding = BatchedInferencePipeline(open_model(task)), Decoding()
+    pipeline, options = BatchedInferencePipeline(open_model(task)), DecodingOptions()
 
     def start(recording: str) -> Iterable[Any]:
         return pipeline.transcribe(
-            recording, language=task.language, beam_size=decoding.beam, batch_size=decoding.batch, word_timestamps=True
+            recording,
+            language=task.language,
+            beam_size=options.beam_size,
+            batch_size=options.batch_size,
+            word_timestamps=True,
         )[0]
 
     return hearing(start)

@@ -8,11 +8,11 @@ from typing import Any
 import exchange
 from run_whisper import hearing, open_model
 
-from diarist.engines.embedded.whisper import Decoding
+from diarist.engines.embedded.whisper import DecodingOptions
 
 
 def load(task: exchange.Task) -> exchange.Hear:
-    model, beam = open_model(task), Decoding().beam
+    model, beam = open_model(task), DecodingOptions().beam_size
 
     def start(recording: str) -> Iterable[Any]:
         return model.transcribe(recording, language=task.language, beam_size=beam, word_timestamps=True)[0]

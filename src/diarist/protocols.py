@@ -1,4 +1,4 @@
-"""The seams: what a diarizer, a recogniser and an engine are, whoever makes them."""
+"""The interfaces of diarizers, recognizers and engines."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PartT_co = TypeVar("PartT_co", covariant=True)
 
 
 class Diarizer(Protocol):
-    """Says who spoke when."""
+    """Finds who spoke when."""
 
     def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        """Find the turns.
+        """Return the turns of a recording.
 
-        Deterministic; keeps no state between calls. Silence gives a diarization without turns. Where the hints give an
-        exact number of speakers, that many labels come back if the speech can be divided so. Labels are
-        ``SPEAKER_00``, ``SPEAKER_01`` ... in the order in which they first speak. ``progress`` is called with stages
-        whose ``done`` never falls.
+        The result is deterministic, and no state is kept between calls. Silence gives a diarization without turns. If
+        the hints give an exact number of speakers, the result has that number of speakers if the speech can be divided
+        among them. The labels are ``SPEAKER_00``, ``SPEAKER_01`` ... in the order in which the speakers first speak.
+        Within a stage, the ``done`` that ``progress`` is called with never falls.
 
         Raises:
             Cancelled: ``progress`` raised it.
@@ -29,32 +29,35 @@ class Diarizer(Protocol):
 
 
 class Recognizer(Protocol):
-    """Says what was said."""
+    """Finds what was said."""
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages that it knows, ISO 639-1, in order; empty where the model does not say: it then takes any."""
+        """The supported languages as sorted ISO 639-1 codes.
+
+        It is empty if the model does not list its languages; any language is then accepted.
+        """
         ...
 
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
-        """Find the words within ``speech`` (ordered, disjoint spans that hold speech).
+        """Return the words within ``speech`` (ordered, disjoint spans that contain speech).
 
-        Word spans lie within the recording, in order of start. No speech gives no words. Nothing is read that lies more
-        than ``RECOGNITION_REACH`` before the first or after the last of ``speech``.
+        The spans of words are within the recording, in order of start. No speech gives no words. No samples are read
+        more than ``RECOGNITION_REACH`` before the first or after the last span of ``speech``.
 
         Raises:
             Cancelled: ``progress`` raised it.
-            InvalidOption: the model does not know ``language``.
+            InvalidOption: The model does not support ``language``.
         """
         ...
 
 
 @runtime_checkable
 class LanguageDetector(Protocol):
-    """A recogniser that can say what language it hears without finding the words."""
+    """A recognizer that can detect the language without recognizing the words."""
 
     def detect(self, audio: Audio, speech: Sequence[Span]) -> tuple[str, float]:
-        """The language and its probability, as ``recognize`` would find them for the same speech (not empty)."""
+        """Return the language and its probability, as ``recognize`` does for the same speech (not empty)."""
         ...
 
 
@@ -62,7 +65,7 @@ LANGUAGE_DETECTION_COST_S: Seconds = 16.0
 """Detecting the language takes as long as recognizing this much speech."""
 
 RECOGNITION_REACH: Seconds = 1.0
-"""What a recogniser may hear around the speech that it is given."""
+"""How far around the given speech a recognizer may read, in seconds."""
 
 ChunkStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
 
@@ -149,21 +152,21 @@ class DistributedDiarizer(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded(Generic[PartT_co]):
-    """A diarizer or a recogniser, with what it is made of."""
+    """A loaded diarizer or recognizer, with its models."""
 
     part: PartT_co
     models: tuple[ModelInfo, ...]
     device: str = "cpu"
-    """What it runs on: ``cpu``, or a GPU by its number and name."""
+    """The device that it runs on: ``cpu``, or the number and name of a GPU."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """A diarizer and a recogniser, loaded."""
+    """A loaded diarizer and a loaded recognizer."""
 
     name: str
     diarizer: Diarizer
     recognizer: Recognizer
     models: tuple[ModelInfo, ...]
     device: str = "cpu"
-    """What it runs on: ``cpu``, or a GPU by its number and name."""
+    """The device that it runs on: ``cpu``, or the number and name of a GPU."""

@@ -1,6 +1,6 @@
-"""The facts that the steps hand to each other: spans, words, turns, transcripts. Immutable, no I/O.
+"""The data that the steps exchange: spans, words, turns, transcripts. They are immutable and do no I/O.
 
-Times are seconds as ``float`` from the start of the recording. Any other unit is in the name.
+Times are in seconds, as ``float``, from the start of the recording. Any other unit is in the name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Seconds: TypeAlias = float
 Samples: TypeAlias = NDArray[np.float32]
 
 SAMPLE_RATE = 16_000
-"""Samples per second of everything behind the decoder."""
+"""The samples per second of all decoded audio."""
 
 Stage: TypeAlias = Literal["decode", "segmentation", "embedding", "clustering", "recognition", "attribution"]
 """The stages that report progress, in the order in which they run."""
@@ -41,12 +41,16 @@ StatusProgress: TypeAlias = Callable[[str, float], None]
 ChannelMode: TypeAlias = Literal["mix", "separate"]
 
 MAX_SPEAKERS = 100
-"""The most speakers that a hint may ask for."""
+"""The maximum number of speakers that a hint may request."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A stretch of time. Ordered by start, then end; refuses an end before its start and values that are not finite."""
+    """An interval of time. Spans are ordered by start, then by end.
+
+    Raises:
+        ValueError: The end is before the start, or a value is not finite.
+    """
 
     start: Seconds
     end: Seconds
@@ -66,18 +70,18 @@ class Span:
         return (self.start + self.end) / 2
 
     def overlap(self, other: Span) -> Seconds:
-        """Seconds that both spans cover; 0 where they only touch or lie apart."""
+        """Return the seconds that both spans cover; 0 if they only touch or are apart."""
         return max(0.0, min(self.end, other.end) - max(self.start, other.start))
 
     def gap(self, other: Span) -> Seconds:
-        """Seconds between the two spans; 0 where they touch or overlap."""
+        """Return the seconds between the two spans; 0 if they touch or overlap."""
         return max(0.0, max(self.start, other.start) - min(self.end, other.end))
 
     def shift(self, by: Seconds) -> Span:
         return Span(self.start + by, self.end + by)
 
     def clamp(self, start: Seconds, end: Seconds) -> Span:
-        """The nearest span that lies within ``start`` and ``end``."""
+        """Return the nearest span within ``start`` and ``end``."""
         return Span(min(max(self.start, start), end), min(max(self.end, start), end))
 
 
@@ -85,8 +89,8 @@ class Span:
 class Audio:
     """Mono audio: float32 samples of shape (samples,) in -1..1.
 
-    Those of a long recording lie in a file that is mapped into memory. What is taken of it by ``part`` or ``cut`` costs
-    its own size alone; what is read of ``samples`` itself stays in memory until the next of these.
+    The samples of a long recording are in a file that is mapped into memory. ``part`` and ``cut`` take only the memory
+    of what they return; what is read from ``samples`` directly stays in memory until the next such call.
     """
 
     samples: Samples
@@ -102,24 +106,24 @@ class Audio:
         return len(self.samples) / self.rate
 
     def cut(self, span: Span) -> Audio:
-        """The part within ``span``, clipped to what there is: a view, or a copy where the samples lie in a file."""
+        """Return the part within ``span``, clipped to the audio: a view, or a copy if the samples are in a file."""
         return Audio(self.part(round(span.start * self.rate), round(span.end * self.rate)), self.rate)
 
     def part(self, first: int, stop: int) -> Samples:
-        """The samples from ``first`` to before ``stop``, clipped to what there is: a view, or a copy as in ``cut``."""
-        piece = self.samples[max(first, 0) : max(stop, 0)]
+        """Return the samples from ``first`` to before ``stop``, clipped to the audio: a view or copy as in ``cut``."""
+        part = self.samples[max(first, 0) : max(stop, 0)]
         mapped: object = self.samples.base
         if not isinstance(mapped, mmap.mmap):
-            return piece
-        copied = piece.copy()
-        if hasattr(mmap, "MADV_DONTNEED"):  # else each page that was ever read would count as this process's memory
+            return part
+        copied = part.copy()
+        if hasattr(mmap, "MADV_DONTNEED"):  # otherwise every page that was read counts as memory of this process
             mapped.madvise(mmap.MADV_DONTNEED)
         return copied
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Turn:
-    """One speaker speaking without a pause that counts. Turns of different speakers may overlap."""
+    """Continuous speech of one speaker, apart from short pauses. Turns of different speakers may overlap."""
 
     span: Span
     speaker: str
@@ -127,23 +131,23 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakerActivity:
-    """How sure the diarizer is, frame by frame, that each speaker speaks."""
+    """The score of each speaker in each frame: how certain the diarizer is that they speak."""
 
     scores: NDArray[np.float32]
-    """Shape (frames, speakers), 0..1; columns in the order of ``Diarization.speakers``."""
+    """Shape (frames, speakers), 0..1; the columns are in the order of ``Diarization.speakers``."""
 
     step: Seconds
-    """Time from one frame to the next; frame ``i`` covers ``step`` seconds from ``start + i * step``."""
+    """The time from one frame to the next; frame ``i`` covers ``step`` seconds from ``start + i * step``."""
 
     start: Seconds = 0.0
-    """Where frame 0 starts."""
+    """The start of frame 0."""
 
     def mean(self, span: Span) -> NDArray[np.float32]:
-        """The mean score of each speaker over the frames that ``span`` touches (at least one), shape (speakers,)."""
+        """Return the mean score of each speaker over the frames that ``span`` touches (at least one), (speakers,)."""
         frames = len(self.scores)
         if frames == 0:
             return np.zeros(self.scores.shape[1], dtype=np.float32)
-        # a thousandth of a frame either way: 0.3 / 0.1 is a hair below 3
+        # a tolerance of a thousandth of a frame, since 0.3 / 0.1 is slightly below 3
         first = min(max(math.floor((span.start - self.start) / self.step + 1e-3), 0), frames - 1)
         last = min(max(math.ceil((span.end - self.start) / self.step - 1e-3), first + 1), frames)
         mean: NDArray[np.float32] = self.scores[first:last].mean(axis=0, dtype=np.float32)
@@ -152,35 +156,35 @@ class SpeakerActivity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diarization:
-    """Who spoke when."""
+    """Who spoke when: the turns of a recording."""
 
     turns: tuple[Turn, ...] = ()
-    """In order of start; turns of different speakers may overlap, those of one speaker do not."""
+    """Turns in order of start. Turns of different speakers may overlap, those of one speaker do not."""
 
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
-    """One voice per row, shape (speakers, values), in the order of ``speakers``; without values where the diarizer
-    knows no voices."""
+    """The embedding of each speaker, shape (speakers, values), in the order of ``speakers``. There are no values if the
+    diarizer has no embeddings."""
 
     activity: SpeakerActivity | None = None
-    """Frame-level evidence, where the diarizer has it."""
+    """The scores of frames, if the diarizer has them."""
 
     diarizer: str = ""
-    """The name of the diarizer that found it."""
+    """The name of the diarizer."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Labels in the order in which they first speak."""
+        """The labels of the speakers in the order in which they first speak."""
         return tuple(dict.fromkeys(turn.speaker for turn in self.turns))
 
     def exclusive(self) -> tuple[Turn, ...]:
-        """Turns without overlap: where several speak, the one who began to speak last keeps the floor until done.
+        """Return turns without overlap: while several speak, the turn that started last is kept until its end.
 
-        Of those who began at the same moment the one with the shorter turn comes first, so that both are heard.
+        Of turns that start at the same time the shorter one comes first, so that both are kept.
         """
         edges = sorted({edge for turn in self.turns for edge in (turn.span.start, turn.span.end)})
         pending = deque(sorted(turn for turn in self.turns if turn.span.duration > 0))
-        speaking: list[tuple[Seconds, Seconds, str]] = []  # heap of (-start, end, speaker): the first has the floor
-        joined: list[Turn] = []
+        speaking: list[tuple[Seconds, Seconds, str]] = []  # a heap of (-start, end, speaker), whose first entry is kept
+        merged: list[Turn] = []
         for start, end in pairwise(edges):
             while pending and pending[0].span.start <= start:
                 turn = pending.popleft()
@@ -190,57 +194,57 @@ class Diarization:
             if not speaking:
                 continue
             speaker = speaking[0][2]
-            if joined and joined[-1].speaker == speaker and joined[-1].span.end == start:
-                joined[-1] = Turn(Span(joined[-1].span.start, end), speaker)
+            if merged and merged[-1].speaker == speaker and merged[-1].span.end == start:
+                merged[-1] = Turn(Span(merged[-1].span.start, end), speaker)
             else:
-                joined.append(Turn(Span(start, end), speaker))
-        return tuple(joined)
+                merged.append(Turn(Span(start, end), speaker))
+        return tuple(merged)
 
 
 @dataclass(frozen=True, slots=True)
 class RecognizedWord:
-    """A word as the recogniser gives it: no speaker yet."""
+    """A word of the recognizer, without a speaker."""
 
     text: str
-    """As written, with the white space before it where the language has any: texts joined give the sentence."""
+    """The text with the white space before it, if the language has any: joined texts give the sentence."""
 
     span: Span
     confidence: float
-    """The recogniser's probability, 0..1."""
+    """The probability of the recognizer, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was said."""
+    """The recognized words of speech."""
 
     words: tuple[RecognizedWord, ...] = ()
-    """In order of start."""
+    """Words in order of start."""
 
     language: str | None = None
-    """ISO 639-1, or None where nothing was said."""
+    """The ISO 639-1 code of the language, or None if nothing was said."""
 
     language_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word with its one speaker."""
+    """A word with its speaker."""
 
     text: str
-    """As written, with the white space before it: texts joined give the sentence."""
+    """The text with the white space before it: joined texts give the sentence."""
 
     span: Span
     speaker: str
     confidence: float
-    """The recogniser's probability, 0..1."""
+    """The probability of the recognizer, 0..1."""
 
     speaker_confidence: float
-    """The probability that it is this speaker's, 0..1: of many words with 0.9, about nine in ten are."""
+    """The probability that the speaker is right, 0..1: of many words with 0.9, about nine in ten are right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """Words that one speaker says in one go. Never empty."""
+    """Consecutive words of one speaker, at least one."""
 
     words: tuple[Word, ...]
 
@@ -263,13 +267,13 @@ class Utterance:
         return "".join(word.text for word in self.words).strip()
 
     def renamed(self, speaker: str) -> Utterance:
-        """The same words, said by ``speaker``."""
+        """Return the same words with another speaker."""
         return Utterance(tuple(replace(word, speaker=speaker) for word in self.words))
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long one stage took."""
+    """The duration of one stage."""
 
     stage: TimedStage
     seconds: Seconds
@@ -277,27 +281,27 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Transcript:
-    """Who said what, when."""
+    """Who said what and when: the result of the pipeline."""
 
     utterances: tuple[Utterance, ...]
-    """In order of start."""
+    """Utterances in order of start."""
 
     diarization: Diarization
     duration: Seconds
-    """Of the decoded recording."""
+    """The duration of the decoded recording."""
 
     language: str | None
     language_probability: float | None
     engine: str
     timings: tuple[Timing, ...]
     recognizer: str = ""
-    """The model that found the words."""
+    """The model that recognized the words."""
 
     device: str = "cpu"
-    """What the engine ran on."""
+    """The device that the engine ran on."""
 
     speakers_confidence: float | None = None
-    """The probability that exactly this many people speak, 0..1; None where the number was given, or nobody can say."""
+    """The probability that the number of speakers is right, 0..1; None if the number was given, or if it is unknown."""
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -305,16 +309,16 @@ class Transcript:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Labels of all who speak, in the order of their words; those of whom no word was recognised come last."""
+        """The labels of all speakers in the order of their words; speakers without a recognized word come last."""
         return tuple(dict.fromkeys((*(u.speaker for u in self.utterances), *self.diarization.speakers)))
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakerHints:
-    """What the caller knows of the number of speakers; all may be unknown.
+    """What the caller knows about the number of speakers; any of it may be unknown.
 
     Raises:
-        InvalidOption: not a whole number from 1 to ``MAX_SPEAKERS``, or one that contradicts another.
+        InvalidOption: A value is not a whole number from 1 to ``MAX_SPEAKERS``, or contradicts another one.
     """
 
     num_speakers: int | None = None
@@ -328,48 +332,50 @@ class SpeakerHints:
             if value is not None and not (whole and 1 <= value <= MAX_SPEAKERS):
                 raise InvalidOption(f"{name} must be a whole number from 1 to {MAX_SPEAKERS}, not {value!r}")
         if self.num_speakers is not None:
-            if not self.least <= self.num_speakers <= self.most:
-                raise InvalidOption("num_speakers contradicts min_speakers or max_speakers: give one or the other")
-        elif self.least > self.most:
+            if not self._lower <= self.num_speakers <= self._upper:
+                raise InvalidOption(
+                    "num_speakers contradicts min_speakers or max_speakers: give either the number or the bounds"
+                )
+        elif self._lower > self._upper:
             raise InvalidOption(f"min_speakers ({self.min_speakers}) is above max_speakers ({self.max_speakers})")
 
     @property
-    def least(self) -> int:
+    def _lower(self) -> int:
         return self.min_speakers or 1
 
     @property
-    def most(self) -> int:
+    def _upper(self) -> int:
         return self.max_speakers or MAX_SPEAKERS
 
     def bounds(self) -> tuple[int, int | None]:
-        """The least number of speakers, and the most where one is known."""
+        """Return the minimum number of speakers, and the maximum if it is known."""
         if self.num_speakers is not None:
             return self.num_speakers, self.num_speakers
-        return self.least, self.max_speakers
+        return self._lower, self.max_speakers
 
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What a caller may ask of the pipeline."""
+    """The options of a transcription."""
 
     hints: SpeakerHints = SpeakerHints()
     language: str | None = None
-    """ISO 639-1 of the words, or None to detect it."""
+    """The ISO 639-1 code of the language, or None to detect it."""
 
     channels: ChannelMode = "mix"
-    """``mix``: all channels as one; ``separate``: each channel is one speaker (calls with a party a channel).
+    """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel.
 
-    Separate channels leave nothing to guess, so hints beside them are refused with ``InvalidOption``.
+    Separate channels give the number of speakers, so ``InvalidOption`` is raised if there are hints as well.
     """
 
     def __post_init__(self) -> None:
         if self.channels == "separate" and self.hints != SpeakerHints():
-            raise InvalidOption("channels=separate makes each channel one speaker: leave the numbers of speakers out")
+            raise InvalidOption("channels=separate makes each channel one speaker: leave out the numbers of speakers")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model as shown to users."""
+    """A model as it is shown to users."""
 
     name: str
     role: str
@@ -380,7 +386,7 @@ class ModelInfo:
 
 
 def relabel(turns: Iterable[Turn]) -> tuple[dict[str, str], tuple[Turn, ...]]:
-    """Old to new names, and the turns in order with speakers named ``SPEAKER_00`` ... as they first speak."""
+    """Name speakers ``SPEAKER_00`` ... as they first speak; return old to new names, and the turns in order."""
     ordered = sorted(turns)
     names = {old: f"SPEAKER_{i:02d}" for i, old in enumerate(dict.fromkeys(turn.speaker for turn in ordered))}
     return names, tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in ordered))

@@ -121,6 +121,6 @@ def test_stages_are_spans(collector, monkeypatch):
     with tracing.span("job"):
         with meter.timed("decode"):
             pass
-        assert list(meter.each("recognition", iter("ab"))) == ["a", "b"]
+        assert list(meter.timed_items("recognition", iter("ab"))) == ["a", "b"]
     seen = collector.wait_for("job", "decode", "recognition")
     assert seen["decode"].parent_id == seen["recognition"].parent_id == seen["job"].span_id

@@ -1,4 +1,4 @@
-"""What every ``Diarizer`` must do. A new implementation adds a line to ``IMPLEMENTATIONS``."""
+"""What every ``Diarizer`` must do. A new implementation adds a row to ``IMPLEMENTATIONS``."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def on_onnx(request: pytest.FixtureRequest) -> Diarizer:
 class Implementation:
     load: Callable[[pytest.FixtureRequest], Diarizer]
     trained: bool = False
-    """Whether what it says means anything: models that the tests make have random weights."""
+    """Whether its output has a meaning: models that the tests make have random weights."""
 
     most: int | None = None
-    """The most speakers that it can tell apart."""
+    """The maximum number of speakers that it can distinguish."""
 
     voices: bool = True
-    """Whether it knows what speakers sound like."""
+    """Whether it computes speaker embeddings."""
 
     spreads: bool = False
-    """Whether other machines can help it."""
+    """Whether other machines can process chunks of its work."""
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
@@ -86,7 +86,7 @@ def diarizer(request: pytest.FixtureRequest, chosen: Implementation) -> Diarizer
 @pytest.fixture
 def trained(chosen: Implementation) -> None:
     if not chosen.trained:
-        pytest.skip("its weights are random: what it says means nothing")
+        pytest.skip("its weights are random, so its output has no meaning")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def run(diarizer: Diarizer, audio: Audio, progress=lambda _stage, _done: None, *
 
 
 def check(diarization: Diarization, duration: float) -> None:
-    """All that holds for any recording."""
+    """Check what holds for any recording."""
     turns = diarization.turns
     assert list(turns) == sorted(turns)
     assert diarization.speakers == tuple(f"SPEAKER_{i:02d}" for i in range(len(diarization.speakers)))
@@ -156,7 +156,7 @@ def test_a_recording_of_any_length_is_diarized(diarizer, call, seconds):
 
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("level", [1e-4, 0.01, 0.3, 3.0])
-def test_noise_is_not_taken_for_a_crowd(diarizer, level):
+def test_noise_has_at_most_one_speaker(diarizer, level):
     audio = noise(12.0, level)
     diarization = run(diarizer, audio)
     check(diarization, audio.duration)
@@ -196,7 +196,7 @@ def test_one_speaker_is_one_column(diarizer, call):
     assert sum(turn.span.duration for turn in turns) > 15
 
 
-def test_the_most_and_the_least_are_kept(diarizer, chosen, call):
+def test_the_bounds_on_speakers_are_kept(diarizer, chosen, call):
     assert len(run(diarizer, call, max_speakers=1).speakers) == 1
     found = len(run(diarizer, call, min_speakers=1, max_speakers=2).speakers)
     assert found == 2 if chosen.trained else found <= 2
@@ -215,7 +215,7 @@ def test_more_speakers_than_speech_can_be_divided_among(diarizer, chosen, call):
 
 
 @pytest.mark.usefixtures("trained")
-def test_voices_are_told_apart_by_their_embeddings(diarizer, call):
+def test_embeddings_distinguish_the_speakers(diarizer, call):
     first, second = run(diarizer, call, num_speakers=2).embeddings
     cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
     assert cosine < 0.9
@@ -231,7 +231,7 @@ def test_progress_never_falls_within_a_stage(diarizer, call):
         assert 0 <= done[0] <= done[-1] <= 1
 
 
-def test_cancelled_goes_through_from_every_stage_and_leaves_nothing(diarizer, diarized, call):
+def test_cancelled_is_propagated_from_every_stage_and_leaves_nothing(diarizer, diarized, call):
     stages: dict[str, None] = {}
     run(diarizer, call, lambda stage, _done: stages.setdefault(stage))
     for stop_at in stages:
@@ -257,7 +257,7 @@ def test_the_recording_is_left_as_it_was(diarizer, call):
 
 @pytest.fixture(scope="module")
 def another(request: pytest.FixtureRequest, chosen: Implementation) -> Diarizer:
-    """The same, loaded once more: that of another machine."""
+    """Load the same implementation again, as another machine does."""
     return chosen.load(request)
 
 
@@ -266,7 +266,7 @@ def engine_of(diarizer: Diarizer) -> Engine:
 
 
 class Deaf:
-    """A recogniser: there has to be one."""
+    """A recognizer that is never called: an engine needs one."""
 
     languages = ()
 
@@ -276,7 +276,7 @@ class Deaf:
 
 @dataclass
 class Elsewhere:
-    """Has portions done by another diarizer, out of order, each from its own samples alone."""
+    """Has chunks processed by another diarizer out of order, each with only the samples that it reads."""
 
     audio: Audio
     diarizer: Diarizer
@@ -300,7 +300,7 @@ class Elsewhere:
         yield from (results[index] for index in range(len(chunks)))
 
 
-def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, monkeypatch):
+def test_distributed_work_gives_the_same(diarizer, chosen, another, call, monkeypatch):
     if not isinstance(diarizer, DistributedDiarizer):
         assert not chosen.spreads
         with pytest.raises(ValueError, match="cannot do segmentation"):
@@ -309,7 +309,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
             )
         return
     assert chosen.spreads
-    # smaller portions than usual, so that half a minute has some
+    # smaller chunks than usual, so that half a minute has several
     monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
     alone = run(diarizer, call)
@@ -329,7 +329,7 @@ def test_what_others_did_a_part_of_is_the_same(diarizer, chosen, another, call, 
 
 
 @pytest.mark.parametrize("stop_at", ["segmentation", "embedding"])
-def test_cancelled_goes_through_whoever_does_the_work(diarizer, another, call, monkeypatch, stop_at):
+def test_cancelled_is_propagated_from_distributed_work(diarizer, another, call, monkeypatch, stop_at):
     if not isinstance(diarizer, DistributedDiarizer):
         return
     monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)

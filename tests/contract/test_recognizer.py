@@ -1,4 +1,4 @@
-"""What every ``Recognizer`` must do. A new implementation adds a line to ``IMPLEMENTATIONS``."""
+"""What every ``Recognizer`` must do. A new implementation adds a row to ``IMPLEMENTATIONS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import soundfile
 
 from diarist.engines.chunk_processing import parse_recognition, perform, recognition_chunk
 from diarist.errors import Cancelled, InvalidOption
-from diarist.pipeline.attribution import speech_of
+from diarist.pipeline.attribution import merged_speech
 from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
@@ -51,7 +51,7 @@ def on_onnx(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
 class Implementation:
     load: Callable[[pytest.FixtureRequest], Recognizer]
     trained: bool = False
-    """Whether what it says means anything: models that the tests make have random weights."""
+    """Whether its output has a meaning: models that the tests make have random weights."""
 
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
@@ -80,7 +80,7 @@ def recognizer(request: pytest.FixtureRequest, chosen: Implementation) -> Recogn
 @pytest.fixture
 def trained(chosen: Implementation) -> None:
     if not chosen.trained:
-        pytest.skip("its weights are random: what it says means nothing")
+        pytest.skip("its weights are random, so its output has no meaning")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def call(sample_recording) -> Audio:
 
 @pytest.fixture(scope="module")
 def speech(sample_rttm) -> tuple[Span, ...]:
-    return speech_of(recordings.read_rttm(sample_rttm))
+    return merged_speech(recordings.read_rttm(sample_rttm))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def run(recognizer, audio, speech, language=None, progress=lambda _stage, _done:
 
 
 def check(recognition: Recognition, duration: float) -> None:
-    """All that holds for any recording."""
+    """Check what holds for any recording."""
     words = recognition.words
     assert all(0 <= word.span.start <= word.span.end <= duration for word in words)
     assert {type(edge) for word in words for edge in (word.span.start, word.span.end, word.confidence)} <= {float}
@@ -136,7 +136,7 @@ def test_words_are_those_that_are_said(recognized):
 
 
 def test_words_lie_where_they_are_said(recognized, speech):
-    """Half a second of grace, for the ends of words are soft."""
+    """There is a tolerance of half a second, since the ends of words are not exact."""
     grown = [Span(max(span.start - 0.5, 0), span.end + 0.5) for span in speech]
     inside = [any(span.start <= word.span.middle <= span.end for span in grown) for word in recognized.words]
     assert np.mean(inside) > 0.95
@@ -182,7 +182,7 @@ def test_an_unknown_language_is_refused_with_those_that_are_known(recognizer, ca
             run(recognizer, call, (Span(14, 18),), language)
 
 
-def test_what_was_taken_for_speech_and_is_none_does_no_harm(recognizer):
+def test_speech_spans_without_speech_do_no_harm(recognizer):
     rng = np.random.default_rng(0)
     time = np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE
     music = sum(np.sin(2 * np.pi * hertz * time) * (np.sin(2 * np.pi * 2 * time) > 0) for hertz in (220, 277, 330)) / 4
@@ -200,7 +200,7 @@ def test_the_shortest_recordings_are_read(recognizer, call, seconds):
     check(run(recognizer, audio, (Span(0.0, audio.duration),), "en"), audio.duration)
 
 
-def test_a_stretch_longer_than_the_model_hears_at_once(recognizer, chosen, call):
+def test_speech_longer_than_the_models_window(recognizer, chosen, call):
     audio = Audio(np.concatenate([call.samples[14 * SAMPLE_RATE :], call.samples[14 * SAMPLE_RATE :]]))
     assert audio.duration > 30
     recognition = run(recognizer, audio, (Span(0.0, audio.duration),), "en")
@@ -220,7 +220,7 @@ def test_speech_at_the_very_end_is_kept_within(recognizer, call):
     assert recognition.words
 
 
-def test_progress_never_falls_and_what_it_raises_goes_through(recognizer, call, speech):
+def test_progress_never_falls_and_its_exceptions_are_propagated(recognizer, call, speech):
     reports: list[tuple[str, float]] = []
     run(recognizer, call, speech, "en", lambda *report: reports.append(report))
     assert {stage for stage, _ in reports} == {"recognition"}
@@ -243,12 +243,12 @@ def test_it_says_which_languages_it_knows(recognizer, call, speech):
 
 @pytest.fixture(scope="module")
 def another(request: pytest.FixtureRequest, chosen: Implementation) -> Recognizer:
-    """The same, loaded once more: that of another machine."""
+    """Load the same implementation again, as another machine does."""
     return chosen.load(request)
 
 
-def test_what_another_reads_from_its_own_part_of_the_recording_is_the_same(recognizer, another, call, speech):
-    """So nothing is read that lies further from the speech than is allowed."""
+def test_a_chunk_that_another_machine_recognizes_is_the_same(recognizer, another, call, speech):
+    """No samples are read further from the speech than ``RECOGNITION_REACH``."""
     middle = speech[len(speech) // 3 : -1]
     chunk = recognition_chunk(call, middle, "en")
     assert chunk.first_sample > SAMPLE_RATE
@@ -261,7 +261,7 @@ def test_what_another_reads_from_its_own_part_of_the_recording_is_the_same(recog
 
 
 class Mute:
-    """A diarizer: there has to be one."""
+    """A diarizer that is never called: an engine needs one."""
 
     def diarize(self, audio, hints, progress):
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Accuracy may not get worse unnoticed: pooled DER and cpWER against the figures recorded beside this file.
+"""Regression tests of accuracy: pooled DER and cpWER compared with the figures that are recorded beside this file.
 
 ``python -m pytest tests/e2e/test_accuracy_gate.py`` compares; with ``RECORD_ACCURACY=1`` in the environment
 (``make accuracy``) it writes ``accuracy.json`` anew, which is to be looked at and committed with what changed it.
@@ -31,8 +31,8 @@ from support import recordings
 RECORD = Path(__file__).with_name("accuracy.json")
 
 MARGIN = {"der": 0.01, "der_collar": 0.01, "cpwer": 0.03, "exact": 0}
-"""By how much a figure may be worse than recorded: a point of DER; 3 of cpWER, for 87 words are few and a word more or
-less on another machine is 1.1; no conversation in which the number of speakers comes out wrong that came out right."""
+"""How much worse than recorded a figure may be: one point of DER; three of cpWER, since one of the 87 words, which may
+differ on another machine, is 1.1; and no additional conversation with a wrong number of speakers."""
 
 CALL = (
     ("Diane", 6.7, 7.2, "Hello"),
@@ -46,7 +46,7 @@ CALL = (
     ("Sheila", 24.1, 28.4, "At least you know they all call me a Yankee down here so what can I say"),
     ("Diane", 28.4, 30.0, "Oh I don't hear that in New Jersey now"),
 )
-"""What is said in the sample, and about when."""
+"""The words of the sample, and their approximate times."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def engine(model_store) -> Engine:
 
 
 def conversations(voices: Mapping[str, tuple[Audio, ...]], folder: Path) -> list[recordings.Conversation]:
-    """Two short ones of two, one of three, one of four; the same every time, byte for byte."""
+    """Return two short conversations of two, one of three and one of four people, always the same to the byte."""
     casts = (("two", 2, 4), ("other-two", 2, 6), ("three", 3, 6), ("four", 4, None))
     made = []
     for seed, (name, speakers, pieces) in enumerate(casts):

@@ -1,4 +1,4 @@
-"""What is done to a recording on its way does not change who is in it, and where nobody speaks nothing is made up."""
+"""Tests that alterations of a recording do not change its speakers, and that sound without speech has no words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.models
 
 
 class Deaf:
-    """A recogniser for tests that are about speakers alone: the words take most of the time."""
+    """A recognizer without words for tests of speakers alone: recognition takes most of the time."""
 
     languages = ()
 
@@ -55,7 +55,7 @@ def count(engine):
 
 @pytest.fixture(scope="module")
 def sounds(voices, sample_recording, tmp_path_factory):
-    """Name to samples: a telephone call, two women, two men (of like voices), a woman and a man alone."""
+    """Return samples by name: a telephone call, two women, two men with similar voices, a woman and a man alone."""
     folder = tmp_path_factory.mktemp("sounds")
     woman, man, other_woman, other_man = recordings.VOICES
 
@@ -155,7 +155,7 @@ def test_minutes_of_noise_around_a_call_add_nobody_and_no_words(read, sounds, tm
     assert all(spoken.start <= word.span.start <= word.span.end <= spoken.end for word in transcript.words)
 
 
-def test_a_language_other_than_english_is_found_and_written(read, shared_data):
+def test_a_language_other_than_english_is_detected_and_recognized(read, shared_data):
     transcript = read(shared_data / "awkward" / "chinese.flac")
     assert transcript.language == "zh"
     assert transcript.language_probability is not None

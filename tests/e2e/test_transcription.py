@@ -1,4 +1,4 @@
-"""Recordings in, transcripts out, with the real models: who spoke when, and what they said.
+"""Tests of the whole pipeline with the real models: who spoke when, and what was said.
 
 Bounds leave room for other machines and for tuning; what is really reached is told in ``docs/accuracy.md``.
 """
@@ -23,7 +23,7 @@ from diarist.audio import DecodeLimits
 from diarist.engines.chunk_processing import perform
 from diarist.engines.registry import load_engine
 from diarist.formats import json_format
-from diarist.pipeline.sections import sections
+from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -54,11 +54,11 @@ CALL = (
     ("Sheila", "what can I say"),
     ("Diane", "Oh I don't hear that in New Jersey now"),
 )
-"""What is said in the sample, in order."""
+"""The words of the sample, in order."""
 
 
 class Deaf:
-    """A recogniser for tests that are about turns alone: the words take most of the time."""
+    """A recognizer without words for tests of turns alone: recognition takes most of the time."""
 
     languages = ()
 
@@ -88,7 +88,7 @@ def heard(read, sample_recording) -> Transcript:
 
 
 def check(transcript: Transcript) -> None:
-    """What holds for every transcript."""
+    """Check what holds for every transcript."""
     starts = [utterance.span.start for utterance in transcript.utterances]
     assert starts == sorted(starts)
     for utterance in transcript.utterances:
@@ -102,7 +102,9 @@ def check(transcript: Transcript) -> None:
 
 
 def diarization_error(reference: Sequence[Turn], found: Sequence[Turn], duration: float, collar: float = 0.0) -> float:
-    """Missed, false and confused speech against all speech, in frames of 10 ms, with the best naming; overlap counts.
+    """Return missed, false and confused speech as a share of all speech, with the best mapping of speakers.
+
+    Frames are 10 ms long, and overlap counts.
 
     Args:
         collar: seconds on each side of the reference's edges that are not scored.
@@ -137,7 +139,7 @@ def tokens(text: str) -> list[str]:
 
 
 def word_errors(reference: Sequence[str], found: Sequence[str]) -> int:
-    """Substitutions, insertions and deletions (Levenshtein)."""
+    """Return the number of substitutions, insertions and deletions (Levenshtein)."""
     row = list(range(len(found) + 1))
     for i, word in enumerate(reference, start=1):
         before, row = row, [i]
@@ -152,7 +154,7 @@ def word_error_rate(transcript: Transcript) -> float:
 
 
 def attributed_error_rate(transcript: Transcript) -> float:
-    """Word errors speaker by speaker, with the best naming (cpWER)."""
+    """Return the word error rate of concatenated speakers, with the best mapping of speakers (cpWER)."""
     truth = {who: [w for name, text in CALL if name == who for w in tokens(text)] for who in ("Diane", "Sheila")}
     said = [
         tokens("".join(word.text for word in transcript.words if word.speaker == speaker))
@@ -179,7 +181,7 @@ def test_the_error_measures_are_right():
 
 @pytest.mark.models
 class TestCall:
-    """30 s of two people on a telephone."""
+    """A call of 30 s between two people on a telephone."""
 
     def test_who_spoke_when(self, heard, sample_rttm):
         assert heard.speakers == ("SPEAKER_00", "SPEAKER_01")
@@ -248,7 +250,7 @@ class TestCall:
 
 @pytest.mark.models
 class TestConversation:
-    """Voices of meetings in one recording, with exact ground truth."""
+    """Speakers of meetings in one recording, with exact ground truth."""
 
     @pytest.mark.parametrize(("speakers", "pieces", "seed"), [(2, None, 1), (3, 4, 2), (4, 4, 3)])
     def test_everybody_is_found_with_their_turns(self, read, make_conversation, speakers, pieces, seed):
@@ -260,7 +262,7 @@ class TestConversation:
 
     @pytest.mark.parametrize(("speakers", "seed"), [(3, 5), (4, 3)])
     def test_a_number_that_is_given_joins_one_voice_from_two_rooms(self, read, make_conversation, speakers, seed):
-        """With all of their pieces the third voice comes from two meetings, which sound like two people."""
+        """With all of their excerpts the third speaker comes from two meetings, which sound like two people."""
         made = make_conversation(speakers, seed=seed)
         found = read(made.path, words=False, hints=SpeakerHints(num_speakers=speakers))
         assert len(found.speakers) == speakers
@@ -286,7 +288,7 @@ class TestConversation:
 
 
 class Elsewhere:
-    """Has portions done by another engine, out of order, each from its own samples alone."""
+    """Has chunks processed by another engine out of order, each with only the samples that it reads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -312,21 +314,23 @@ class Elsewhere:
 
 @pytest.mark.models
 class TestMeeting:
-    """A minute and a half, cut into sections and portions that are as short."""
+    """A recording of a minute and a half, split into sections and chunks that are short in proportion."""
 
     @pytest.fixture(autouse=True)
     def _short_sections(self, monkeypatch):
-        monkeypatch.setattr("diarist.pipeline.transcription.sections", partial(sections, length=20.0))
+        monkeypatch.setattr(
+            "diarist.pipeline.transcription.split_into_sections", partial(split_into_sections, length=20.0)
+        )
         monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 3)
         monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 40)
 
-    def test_it_is_settled_bit_by_bit_and_others_make_the_same_of_it(self, engine, make_conversation):
+    def test_utterances_become_final_one_by_one_and_other_machines_give_the_same(self, engine, make_conversation):
         made = make_conversation(4, 4, seed=3)
         finalized: list[tuple[Utterance, ...]] = []
         reports: list[float] = []
         alone = transcribe(
             made.path, engine, TranscribeOptions(), lambda _, done: reports.append(done), DecodeLimits(),
-            finalized=finalized.append,
+            on_final=finalized.append,
         )  # fmt: skip
         check(alone)
         assert len(finalized) > 2
@@ -338,7 +342,7 @@ class TestMeeting:
         again: list[tuple[Utterance, ...]] = []
         together = transcribe(
             made.path, engine, TranscribeOptions(), lambda *_: None, DecodeLimits(),
-            finalized=again.append, scatter=scatter,
+            on_final=again.append, scatter=scatter,
         )  # fmt: skip
         assert {stage for stage in scatter.stages if scatter.stages.count(stage) > 1} == {
             "segmentation", "embedding", "recognition",

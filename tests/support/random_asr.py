@@ -1,4 +1,4 @@
-"""Recognisers with random weights that say many different things, as those with learned ones do."""
+"""Recognizers with random weights whose output is as varied as that of trained ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 RATE = 16_000
 
 BLANK = {"ctc": 0.65, "rnnt": 0.65, "tdt": 0.3}
-"""The share of steps that say nothing, so that there are some three pieces a second, as in speech. A TDT model leaps
-over most frames in which nothing is said."""
+"""The share of steps with a blank, so that there are about three tokens per second, as in speech. A TDT model skips
+most frames without speech."""
 
 OPENINGS = 0.45
-"""The share of pieces that begin a word."""
+"""The share of tokens that start a word."""
 
 CONTRAST = 3.0
-"""By how much the logits of a piece differ from frame to frame, in nats: some frames are sure of it, others not."""
+"""The standard deviation of a token's logits between frames, in nats: the certainty of frames varies."""
 
 
 def talkative(model: Any) -> Any:
-    """The recogniser, with output layers that say many different things.
+    """Return the recognizer, with output layers whose output is varied.
 
-    Random weights say one thing for ever. Here every piece is made about equally likely over a few seconds of babble,
-    the differences between frames are made large, and blank is what ``BLANK`` of the frames say.
+    A model with random weights repeats one token. Here all tokens are made about equally likely over a few seconds of
+    babble, the differences between frames are made large, and the share ``BLANK`` of the frames gives a blank.
     """
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(1)
@@ -41,7 +41,7 @@ def talkative(model: Any) -> Any:
 
 
 def babble() -> Any:
-    """Eight seconds of syllables and pauses, no two alike, (1, samples)."""
+    """Return eight seconds of distinct syllables and pauses, (1, samples)."""
     syllables = []
     for _ in range(60):
         length = int(RATE * (0.06 + 0.15 * torch.rand(1)))
@@ -56,13 +56,13 @@ def babble() -> Any:
 
 
 def _level_joint(model: Any, encoded: Any) -> None:
-    """The joint network goes by what it hears more than by what it has said, or it would say that again and again."""
+    """Weight the encoder above the prediction network, which otherwise makes the model repeat itself."""
     joint, extra = model.joint, model.joint.num_extra_outputs
     blank = joint.num_classes_with_blank - extra - 1
     said = torch.randint(0, blank, (1, 40))
     predicted, *_ = model.decoder.predict(said, None, add_sos=True, batch_size=1)
-    _standardise(joint.enc, joint.enc(encoded.transpose(1, 2))[0], 1.5)
-    _standardise(joint.pred, joint.pred(predicted)[0], 0.1)
+    _standardize(joint.enc, joint.enc(encoded.transpose(1, 2))[0], 1.5)
+    _standardize(joint.pred, joint.pred(predicted)[0], 0.1)
     frames, words = joint.enc(encoded.transpose(1, 2)), joint.pred(predicted)
     hidden = joint.joint_net[:-1](frames.unsqueeze(2) + words.unsqueeze(1)).flatten(0, 2)  # (frames x words, values)
     layer = joint.joint_net[-1]
@@ -76,8 +76,8 @@ def _pieces(model: Any) -> list[str]:
 
 
 def _level(layer: Any, logits: Any, blank_share: float, pieces: Sequence[str]) -> None:
-    """Make the layer that gave ``logits`` (frames, pieces, then blank, then durations) say all pieces."""
-    level = _standardise(layer, logits, CONTRAST)
+    """Let the layer that gave ``logits`` (frames, tokens, then blank, then durations) output all tokens."""
+    level = _standardize(layer, logits, CONTRAST)
     blank = len(pieces)
     never = torch.tensor([10 * CONTRAST * (piece == "<unk>") for piece in pieces])
     level[:, :blank] -= never
@@ -90,8 +90,8 @@ def _level(layer: Any, logits: Any, blank_share: float, pieces: Sequence[str]) -
     layer.bias[blank] += torch.quantile(wins, blank_share)
 
 
-def _standardise(layer: Any, outputs: Any, deviation: float) -> Any:
-    """Change the layer that gave ``outputs`` (frames, values) to give them with mean 0 and ``deviation``."""
+def _standardize(layer: Any, outputs: Any, deviation: float) -> Any:
+    """Change the layer that gave ``outputs`` (frames, values) so that they have mean 0 and this standard deviation."""
     mean, scale = outputs.mean(dim=0), deviation / (outputs.std(dim=0) + 1e-6)
     layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
     layer.bias.sub_(mean).mul_(scale)

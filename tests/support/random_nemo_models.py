@@ -1,7 +1,7 @@
-"""NeMo models with random weights, of the real architectures and of any size: for tests and for timings.
+"""NeMo models with random weights, with the real architectures in any size, for tests and for benchmarks.
 
-What they say means nothing; what is called, how long it takes and how much memory it needs is real. Published weights
-are not needed, and none are made: the same seed gives the same model.
+Their output has no meaning, but the calls, the time and the memory are real. No published weights are needed or made;
+the same seed gives the same model.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ ALPHABET = "etaoinshrdlcumwfgypbvkjxqz"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is small in tests and as published in timings."""
+    """The dimensions of a model: small in tests, and as published in benchmarks."""
 
     width: int = 32
-    """Of the Conformer."""
+    """The width of the Conformer."""
 
     layers: int = 2
     heads: int = 4
     mels: int = 80
     channels: int = 32
-    """Of the subsampling."""
+    """The channels of the subsampling."""
 
     prediction: int = 32
-    """Width of the transducer's prediction and joint networks."""
+    """The width of the transducer's prediction and joint networks."""
 
     prediction_layers: int = 1
     pieces: int = 40
-    """Of the tokenizer."""
+    """The size of the tokenizer's vocabulary."""
 
     diarizer_width: int = 32
-    """Of Sortformer's Transformer."""
+    """The width of Sortformer's Transformer."""
 
     diarizer_layers: int = 2
     filters: int = 32
-    """Of the speaker and VAD models."""
+    """The channels of the speaker and VAD models."""
 
     embedding: int = 32
 
@@ -53,20 +53,20 @@ TINY = Size()
 PARAKEET_06B = Size(
     width=1024, layers=24, heads=8, mels=128, channels=256, prediction=640, prediction_layers=2, pieces=8192
 )
-"""``nvidia/parakeet-tdt-0.6b-v3``, as its configuration says."""
+"""The size of ``nvidia/parakeet-tdt-0.6b-v3``, as in its configuration."""
 
 SORTFORMER_4SPK = Size(width=512, layers=17, heads=8, mels=128, channels=256, diarizer_width=192, diarizer_layers=18)
-"""``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
+"""The size of ``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
 
 TITANET_LARGE = Size(filters=1024, embedding=192)
-"""``titanet_large``."""
+"""The size of ``titanet_large``."""
 
 MARBLENET = Size(filters=128)
-"""The VAD models."""
+"""The size of the VAD models."""
 
 
 def tokenizer(folder: Path, pieces: int = TINY.pieces) -> Path:
-    """A SentencePiece tokenizer of ``pieces`` pieces in ``folder``, learned from words that are made up."""
+    """Train a SentencePiece tokenizer of ``pieces`` tokens in ``folder`` on invented words."""
     rng = random.Random(0)
     weights = [2.0 ** -(place / 6) for place in range(len(ALPHABET))]
     count = max(2_000, pieces * 8)
@@ -92,7 +92,7 @@ def _sentence_piece(folder: Path, lines: Iterable[str], pieces: int, **options: 
 
 
 def ctc(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
+    """Return an ``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
     from nemo.collections.asr.models import EncDecCTCModelBPE
 
     decoder: dict[str, object] = {
@@ -103,7 +103,7 @@ def ctc(folder: Path, size: Size = TINY) -> Any:
 
 
 def character_ctc(size: Size = TINY) -> Any:
-    """``EncDecCTCModel``: a convolutional encoder with characters, as Citrinet's and QuartzNet's relatives are."""
+    """Return an ``EncDecCTCModel``: a convolutional encoder with characters, like QuartzNet."""
     from nemo.collections.asr.models import EncDecCTCModel
 
     labels = [" ", *sorted(ALPHABET), "'"]
@@ -119,14 +119,14 @@ def character_ctc(size: Size = TINY) -> Any:
 
 
 def rnnt(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecRNNTBPEModel``: a FastConformer transducer."""
+    """Return an ``EncDecRNNTBPEModel``: a FastConformer transducer."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
     return _talkative(_build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **_transducer(size)}))
 
 
 def tdt(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecRNNTBPEModel`` with durations: what Parakeet TDT is."""
+    """Return an ``EncDecRNNTBPEModel`` with durations, like Parakeet TDT."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
     durations = [0, 1, 2, 3, 4]
@@ -142,7 +142,7 @@ def tdt(folder: Path, size: Size = TINY) -> Any:
 
 
 def hybrid(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
+    """Return an ``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
 
     head: dict[str, object] = {
@@ -160,7 +160,7 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
 
 
 def canary(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecMultiTaskModel``: a FastConformer and a Transformer that writes words and times, as Canary flash does."""
+    """Return an ``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs words and times."""
     from nemo.collections.asr.models import EncDecMultiTaskModel
 
     tokenizers = {
@@ -207,7 +207,7 @@ def canary(folder: Path, size: Size = TINY) -> Any:
 
 
 def _special_tokens(folder: Path) -> Path:
-    """The pieces that Canary's prompts are made of, and those that it writes times with."""
+    """Return the special tokens of Canary's prompts and times."""
     switches = [f"<|{no}{what}|>" for what in ("pnc", "itn", "timestamp", "diarize") for no in ("", "no")]
     marks = ("nospeech", "endoftext", "startoftranscript", "startofcontext", "emo:undefined", "en", "de")
     symbols = ["<pad>", *(f"<|{mark}|>" for mark in marks), *switches, *(f"<|{frame}|>" for frame in range(400))]
@@ -215,7 +215,7 @@ def _special_tokens(folder: Path) -> Path:
 
 
 def speaker(size: Size = TINY) -> Any:
-    """``EncDecSpeakerLabelModel``: what TitaNet is."""
+    """Return an ``EncDecSpeakerLabelModel``, like TitaNet."""
     from nemo.collections.asr.models import EncDecSpeakerLabelModel
 
     wide = size.filters * 3
@@ -238,7 +238,7 @@ def speaker(size: Size = TINY) -> Any:
 
 
 def frame_vad(size: Size = TINY) -> Any:
-    """``EncDecFrameClassificationModel``: MarbleNet that tells speech in every frame of 20 ms."""
+    """Return an ``EncDecFrameClassificationModel``: MarbleNet that detects speech in every frame of 20 ms."""
     from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
 
     parts = {**_vad(size), "preprocessor": _mel(80, normalize="None")}
@@ -254,7 +254,7 @@ def frame_vad(size: Size = TINY) -> Any:
 
 
 def segment_vad(size: Size = TINY) -> Any:
-    """``EncDecClassificationModel``: MarbleNet that tells speech in a window of 0.63 s."""
+    """Return an ``EncDecClassificationModel``: MarbleNet that detects speech in a window of 0.63 s."""
     from nemo.collections.asr.models import EncDecClassificationModel
 
     mfcc = {
@@ -270,7 +270,7 @@ def segment_vad(size: Size = TINY) -> Any:
 
 
 def sortformer(size: Size = TINY, *, streaming: bool = True, speakers: int = 4) -> Any:
-    """``SortformerEncLabelModel``: end-to-end diarization."""
+    """Return a ``SortformerEncLabelModel``: end-to-end diarization."""
     from nemo.collections.asr.models import SortformerEncLabelModel
 
     data = {"manifest_filepath": None, "sample_rate": RATE, "batch_size": 1, "num_spks": speakers,
@@ -319,7 +319,7 @@ def _talkative(model: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NeMo warns of every part of a configuration that is only needed for training."""
+    """Suppress NeMo's warnings about parts of a configuration that are only needed for training."""
     import logging
 
     from nemo.utils import logging as nemo_logging

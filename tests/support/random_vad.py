@@ -1,4 +1,4 @@
-"""VAD models with random weights that tell sound from silence, as those with learned ones tell speech."""
+"""VAD models with random weights that detect sound, as trained ones detect speech."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from support.random_asr import RATE, babble
 
 SURE = 3.0
-"""Log-odds of speech where it is loud, and against it where it is silent."""
+"""The log-odds of speech in loud frames, and against it in silent ones."""
 
 
 def discerning(model: Any) -> Any:
-    """The frame VAD, with an output layer that was fitted to the loudness of some seconds of babble."""
+    """Return the frame VAD, with an output layer that is fitted to the loudness of some seconds of babble."""
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(2)
         sound = babble()

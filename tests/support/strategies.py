@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what the steps hand to each other, ordinary and hostile."""
+"""Hypothesis strategies for the data that the steps exchange, both ordinary and hostile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOSTILE_TEXTS = (
     "{\\an8}",
     "x" * 100,
 )
-"""What has broken writers and readers of these formats."""
+"""Texts that have broken writers and readers of these formats."""
 
 PLAIN_TEXTS = (
     "Hello",
@@ -51,10 +51,11 @@ PLAIN_TEXTS = (
 )
 
 _characters = st.integers(0, 0x1FFFF).filter(lambda point: not 0xD800 <= point < 0xE000).map(chr)
-"""Any but surrogates. Not ``st.characters``: its table takes a second to build on a fresh clone, which is an error."""
+"""All characters except surrogates. ``st.characters`` is avoided, because building its table takes a second on a fresh
+clone, which Hypothesis reports as an error."""
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For tests that share a small machine with others."""
+"""The settings of tests that share a small machine with others."""
 
 speaker_labels = st.integers(0, 4).map("SPEAKER_{:02d}".format)
 
@@ -65,7 +66,7 @@ def confidences() -> st.SearchStrategy[float]:
 
 @st.composite
 def word_texts(draw: st.DrawFn) -> str:
-    """A word as recognisers write it, mostly with the white space before it; now and then anything at all."""
+    """Draw a word as recognizers write it, mostly with the white space before it, or sometimes any text."""
     text = draw(st.sampled_from(PLAIN_TEXTS) | st.sampled_from(HOSTILE_TEXTS) | st.text(_characters, max_size=12))
     return draw(st.sampled_from((" ", " ", ""))) + text
 
@@ -81,7 +82,7 @@ def _edges(draw: st.DrawFn, count: int, start: float) -> list[float]:
 
 @st.composite
 def utterances(draw: st.DrawFn, start: float = 0.0, speaker: str | None = None, max_words: int = 8) -> Utterance:
-    """Words of one speaker in order, none overlapping, some without length, not before ``start``."""
+    """Draw words of one speaker in order, without overlap, some without duration, not before ``start``."""
     count = draw(st.integers(1, max_words))
     speaker = speaker or draw(speaker_labels)
     edges = _edges(draw, 2 * count, start)
@@ -95,7 +96,7 @@ def utterances(draw: st.DrawFn, start: float = 0.0, speaker: str | None = None, 
 
 @st.composite
 def turns(draw: st.DrawFn, max_turns: int = 5) -> tuple[Turn, ...]:
-    """Turns in order of start; those of different speakers overlap, those of one do not."""
+    """Draw turns in order of start; turns of different speakers may overlap, turns of one speaker do not."""
     found: list[Turn] = []
     for speaker in range(draw(st.integers(0, 4))):
         edges = _edges(draw, 2 * draw(st.integers(1, max_turns)), 0.0)
@@ -105,7 +106,7 @@ def turns(draw: st.DrawFn, max_turns: int = 5) -> tuple[Turn, ...]:
 
 @st.composite
 def transcripts(draw: st.DrawFn, max_utterances: int = 5) -> Transcript:
-    """Utterances in order of start, those of different speakers overlapping now and then, beside free turns."""
+    """Draw a transcript: utterances in order of start, some of which overlap, and independent turns."""
     said: list[Utterance] = []
     free_from: dict[str, float] = {}
     start = 0.0

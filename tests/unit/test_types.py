@@ -40,7 +40,7 @@ def word(text: str, start: float, end: float, speaker: str = "A") -> Word:
 
 @st.composite
 def diarizations(draw: st.DrawFn) -> Diarization:
-    """Turns on a grid of whole seconds, so that edges often coincide; those of one speaker do not overlap."""
+    """Draw turns on a grid of whole seconds, so that edges often coincide; turns of one speaker do not overlap."""
     turns = []
     for speaker in "ABCD":
         times = sorted(draw(st.sets(st.integers(0, LAST_SECOND), max_size=8)))
@@ -54,7 +54,7 @@ class TestSpan:
         assert (span.duration, span.middle) == (2.5, 2.75)
 
     @pytest.mark.parametrize("bad", [(2.0, 1.0), (float("nan"), 1.0), (0.0, float("inf")), (-float("inf"), 0.0)])
-    def test_refuses_what_is_no_stretch_of_time(self, bad: tuple[float, float]) -> None:
+    def test_refuses_what_is_no_interval(self, bad: tuple[float, float]) -> None:
         with pytest.raises(ValueError, match="span"):
             Span(*bad)
 
@@ -125,7 +125,7 @@ class TestSpeakerActivity:
 
 
 class TestExclusive:
-    def test_who_breaks_in_keeps_the_floor_until_done(self) -> None:
+    def test_the_turn_that_started_last_is_kept_until_its_end(self) -> None:
         diarization = Diarization((turn(0, 10, "A"), turn(4, 6, "B"), turn(9, 12, "C")))
         assert diarization.exclusive() == (
             turn(0, 4, "A"),
@@ -134,7 +134,7 @@ class TestExclusive:
             turn(9, 12, "C"),
         )
 
-    def test_two_who_begin_together_are_both_heard(self) -> None:
+    def test_turns_that_start_together_are_both_kept(self) -> None:
         assert Diarization((turn(0, 2, "B"), turn(0, 9, "A"))).exclusive() == (turn(0, 2, "B"), turn(2, 9, "A"))
 
     def test_nothing_gives_nothing(self) -> None:
@@ -213,7 +213,7 @@ class TestUtterance:
             Utterance((word("a", 0, 1, "A"), word("b", 1, 2, "B")))
 
 
-def test_a_transcript_names_speakers_of_whom_no_word_was_recognised() -> None:
+def test_a_transcript_names_speakers_without_a_word_that_was_recognized() -> None:
     diarization = Diarization((turn(0, 1, "A"), turn(1, 2, "B")))
     transcript = Transcript(
         utterances=(Utterance((word("a", 0, 1),)),),

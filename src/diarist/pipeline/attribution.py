@@ -1,13 +1,13 @@
-"""Words and turns to utterances: each word gets exactly one speaker.
+"""Attribution of words to speakers, and of words to utterances: each word gets exactly one speaker.
 
-Every word is weighed against every speaker: how much of it the speaker's turns cover, and how active the speaker is in
-its frames. A path through all words is then found (Viterbi) on which a change of speaker costs something, and less
-after a pause or the end of a sentence: that is where people hand over, and a lone word between two of one speaker's
-rarely is another's. On ties the current speaker keeps the floor. How sure each word's speaker is comes from the same
-path's posterior, scaled to what it proved to be worth; it decides nothing.
+Every word is compared with every speaker: how much of it the speaker's turns cover, and how active the speaker is in
+its frames. The Viterbi algorithm then finds a path through all words on which a change of speaker has a cost. The cost
+is lower after a pause or the end of a sentence, since that is where speakers change, and a single word between two of
+another speaker rarely is somebody else's. On ties the current speaker goes on. The confidence of each word's speaker is
+the calibrated posterior of the same path; it does not affect the path.
 
-Words may come in sections, as they are recognised. A section's words are settled with it: those that follow start from
-what was decided, and change none of it. Sections end at pauses, where what comes after says little of who spoke before.
+Words may come in sections, as they are recognized. A section's speakers are final: later words start from what was
+decided, and change none of it. Sections end at pauses, where later words say little about earlier speakers.
 """
 
 from __future__ import annotations
@@ -26,119 +26,121 @@ Floats = NDArray[np.float64]
 
 SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "…")
 CLAUSE_ENDS = (",", ";", ":", "、", "，", "；", "：")
+CLOSING_MARKS = "\"'”’)] "
+"""Characters that may follow the end of a sentence or a clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchCosts:
-    """What a change of speaker between two words costs, in nats, and where utterances break."""
+    """The costs of a change of speaker between two words, in nats, and the limits of utterances."""
 
     within: float = 1.5
-    """Within a phrase."""
+    """The cost within a phrase."""
 
     clause: float = 0.7
-    """After a comma."""
+    """The cost after a comma."""
 
     sentence: float = 0.1
-    """After the end of a sentence."""
+    """The cost after the end of a sentence."""
 
     pause: float = 0.3
-    """After a pause of ``pause_s`` or more within a sentence."""
+    """The cost after a pause of ``pause_s`` or more within a sentence."""
 
     pause_s: Seconds = 0.4
 
     break_s: Seconds = 1.0
-    """A longer pause ends the utterance."""
+    """A pause of this length ends the utterance."""
 
-    longest: Seconds = 30.0
+    max_utterance_s: Seconds = 30.0
     """A longer utterance ends with its sentence."""
 
 
 def attribute(
-    words: Sequence[RecognizedWord], diarization: Diarization, handover: SwitchCosts = SwitchCosts()
+    words: Sequence[RecognizedWord], diarization: Diarization, switch_costs: SwitchCosts = SwitchCosts()
 ) -> tuple[Utterance, ...]:
-    """Give each word its speaker and join words to utterances.
+    """Assign a speaker to each word, and group words into utterances.
 
     Args:
-        words: in order of start.
-        diarization: turns in order of start; without any, all words are ``SPEAKER_00``'s.
-        handover: what a change of speaker costs.
+        words: Words in order of start.
+        diarization: Turns in order of start; without any, all words belong to ``SPEAKER_00``.
+        switch_costs: The costs of a change of speaker.
 
     Returns:
-        Utterances in order of start, which hold every word exactly once.
+        Utterances in order of start, which contain every word exactly once.
     """
-    whole = Attribution(diarization, handover)
-    return (*whole.add(words), *whole.finish())
+    attribution = Attribution(diarization, switch_costs)
+    return (*attribution.add(words), *attribution.finish())
 
 
 class Attribution:
-    """Gives words their speakers section by section.
+    """Assigns speakers to words section by section.
 
     Args:
-        diarization: turns in order of start; without any, all words are ``SPEAKER_00``'s.
-        handover: what a change of speaker costs.
+        diarization: Turns in order of start; without any, all words belong to ``SPEAKER_00``.
+        switch_costs: The costs of a change of speaker.
     """
 
-    def __init__(self, diarization: Diarization, handover: SwitchCosts = SwitchCosts()) -> None:
+    def __init__(self, diarization: Diarization, switch_costs: SwitchCosts = SwitchCosts()) -> None:
         self._diarization = diarization
-        self._handover = handover
+        self._switch_costs = switch_costs
         self._open: list[Word] = []
         self._last: tuple[RecognizedWord, ViterbiState] | None = None
 
     @property
     def open_since(self) -> Seconds | None:
-        """Where the utterance starts that the next words may still be part of; None where there is none."""
+        """The start of the utterance that the next words may still belong to; None if there is none."""
         return self._open[0].span.start if self._open else None
 
     def add(self, words: Sequence[RecognizedWord]) -> tuple[Utterance, ...]:
-        """The utterances that end within a section.
+        """Return the utterances that end within a section.
 
         Args:
-            words: of the section, in order of start, none of them starting before one of an earlier section.
+            words: The words of the section in order of start; none starts before a word of an earlier section.
         """
         if not words:
             return ()
         speakers = self._diarization.speakers or ("SPEAKER_00",)
-        evidence = weigh(words, self._diarization) if self._diarization.turns else np.ones((len(words), 1))
-        costs = np.array([_cost(a, b, self._handover) for a, b in itertools.pairwise(words)])
-        entry = None
+        evidence = speaker_evidence(words, self._diarization) if self._diarization.turns else np.ones((len(words), 1))
+        costs = np.array([_switch_cost(a, b, self._switch_costs) for a, b in itertools.pairwise(words)])
+        initial = None
         if self._last is not None:
-            last, standing = self._last
-            entry = standing.after(_cost(last, words[0], self._handover))
-        path, posterior, standing = decode(np.log(evidence), costs, entry)
-        self._last = words[-1], standing
+            last, state = self._last
+            initial = state.after(_switch_cost(last, words[0], self._switch_costs))
+        path, posterior, state = viterbi(np.log(evidence), costs, initial)
+        self._last = words[-1], state
         contested = _contested(words, path, self._diarization)
-        sure = speaker_probability(posterior[np.arange(len(words)), path], contested)
-        finalized: list[Utterance] = []
-        for word, k, probable in zip(words, path, sure, strict=True):
-            named = Word(word.text, word.span, speakers[k], word.confidence, float(probable))
-            if self._open and _breaks(self._open, named, self._handover):
-                finalized.append(Utterance(tuple(self._open)))
+        confidences = speaker_probability(posterior[np.arange(len(words)), path], contested)
+        ended: list[Utterance] = []
+        for word, k, confidence in zip(words, path, confidences, strict=True):
+            attributed = Word(word.text, word.span, speakers[k], word.confidence, float(confidence))
+            if self._open and _starts_utterance(self._open, attributed, self._switch_costs):
+                ended.append(Utterance(tuple(self._open)))
                 self._open = []
-            self._open.append(named)
-        return tuple(finalized)
+            self._open.append(attributed)
+        return tuple(ended)
 
     def finish(self) -> tuple[Utterance, ...]:
-        """The last utterance: no more words come."""
+        """Return the last utterance, if there is one, when no more words follow."""
         last, self._open = self._open, []
         return (Utterance(tuple(last)),) if last else ()
 
 
-def weigh(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
-    """How well each word fits each speaker: (words, speakers), positive, rows sum to 1."""
+def speaker_evidence(words: Sequence[RecognizedWord], diarization: Diarization) -> Floats:
+    """Return how well each word fits each speaker: (words, speakers), positive, rows sum to 1."""
     speakers = diarization.speakers
     column = {speaker: k for k, speaker in enumerate(speakers)}
-    covered = np.zeros((len(words), len(speakers)))
+    coverage = np.zeros((len(words), len(speakers)))
     distance = np.full((len(words), len(speakers)), np.inf)
     for k in range(len(speakers)):
         spans = [turn.span for turn in diarization.turns if column[turn.speaker] == k]
-        covered[:, k], distance[:, k] = _cover([word.span for word in words], spans)
-    near = np.exp(-np.minimum(distance, 50.0) / 0.25)  # a word in a gap leans to the nearest turn
-    score = covered + 0.1 * near
+        coverage[:, k], distance[:, k] = _coverage([word.span for word in words], spans)
+    proximity = np.exp(-np.minimum(distance, 50.0) / 0.25)  # a word in a gap prefers the nearest turn
+    score = coverage + 0.1 * proximity
     if diarization.activity is not None:
         score = score + np.stack([diarization.activity.mean(word.span) for word in words])
     score = score + 0.02
-    fit: Floats = score / score.sum(axis=1, keepdims=True)
-    return fit
+    evidence: Floats = score / score.sum(axis=1, keepdims=True)
+    return evidence
 
 
 def _contested(words: Sequence[RecognizedWord], path: NDArray[np.int64], diarization: Diarization) -> Floats:
@@ -147,13 +149,13 @@ def _contested(words: Sequence[RecognizedWord], path: NDArray[np.int64], diariza
     return contested_share(np.stack([diarization.activity.mean(word.span) for word in words]), path)
 
 
-def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats]:
-    """The share of each word that the turns (disjoint, in order) cover, and its distance to the nearest of them."""
+def _coverage(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats]:
+    """Return the share of each word that the turns (disjoint, in order) cover, and its distance to the nearest turn."""
     starts = np.array([turn.start for turn in turns])
     ends = np.array([turn.end for turn in turns])
     before = np.concatenate([[0.0], np.cumsum(ends - starts)])
     start = np.array([word.start for word in words])
-    end = np.array([max(word.end, word.start + 0.02) for word in words])  # a word without length still stands somewhere
+    end = np.array([max(word.end, word.start + 0.02) for word in words])  # a word of no duration still has a position
 
     def spoken_until(time: Floats) -> Floats:
         at = np.searchsorted(starts, time, side="right")
@@ -169,48 +171,48 @@ def _cover(words: Sequence[Span], turns: Sequence[Span]) -> tuple[Floats, Floats
     return covered, np.maximum(np.minimum(to_previous, to_next), 0.0)
 
 
-def _cost(word: RecognizedWord, following: RecognizedWord, handover: SwitchCosts) -> float:
-    text = word.text.rstrip("\"'”’)] ")
+def _switch_cost(word: RecognizedWord, following: RecognizedWord, costs: SwitchCosts) -> float:
+    text = word.text.rstrip(CLOSING_MARKS)
     if text.endswith(SENTENCE_ENDS):
-        return handover.sentence
-    if following.span.start - word.span.end >= handover.pause_s:
-        return handover.pause
-    return handover.clause if text.endswith(CLAUSE_ENDS) else handover.within
+        return costs.sentence
+    if following.span.start - word.span.end >= costs.pause_s:
+        return costs.pause
+    return costs.clause if text.endswith(CLAUSE_ENDS) else costs.within
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViterbiState:
-    """What is known of the speaker before a word is heard: log scores, float64 (speakers,)."""
+    """Log scores of the speakers at one position between two words, float64 (speakers,)."""
 
     best: Floats
-    """Of the best path that ends with each speaker."""
+    """The score of the best path that ends with each speaker."""
 
     forward: Floats
-    """Summed over all paths."""
+    """The log sum of the scores of all such paths."""
 
     def after(self, cost: float) -> ViterbiState:
-        """As it is for the next word, where a change of speaker costs ``cost`` nats."""
-        return ViterbiState(np.maximum(self.best, self.best.max() - cost), _mix(self.forward, cost))
+        """Return the state for the next word, where a change of speaker costs ``cost`` nats."""
+        return ViterbiState(np.maximum(self.best, self.best.max() - cost), _transition(self.forward, cost))
 
 
-def decode(
-    evidence: Floats, costs: Floats, entry: ViterbiState | None = None
+def viterbi(
+    evidence: Floats, costs: Floats, initial: ViterbiState | None = None
 ) -> tuple[NDArray[np.int64], Floats, ViterbiState]:
-    """The best path of speakers, and each word's posterior over speakers.
+    """Return the best path of speakers, each word's posterior over speakers, and the state after the last word.
 
     Args:
-        evidence: log, (words, speakers).
-        costs: of a change of speaker after each word but the last, (words - 1,), in nats.
-        entry: what the words before, whose speakers are decided, mean for the first of these.
+        evidence: Log scores, (words, speakers).
+        costs: The cost of a change of speaker after each word except the last, (words - 1,), in nats.
+        initial: The state before the first word, which follows from earlier words whose speakers are decided.
 
     Returns:
-        int64 (words,); (words, speakers) with rows that sum to 1; and how things stand after the last word, whose
-        speaker is then decided.
+        int64 (words,); (words, speakers) with rows that sum to 1; and the state after the last word, whose speaker is
+        then decided.
     """
     count, speakers = evidence.shape
     best, forward = evidence[0].copy(), evidence[0].copy()
-    if entry is not None:
-        best, forward = best + entry.best, forward + entry.forward
+    if initial is not None:
+        best, forward = best + initial.best, forward + initial.forward
     origin = np.tile(np.arange(speakers), (count, 1))
     forwards = [forward]
     for i in range(1, count):
@@ -218,7 +220,7 @@ def decode(
         stay, change = best, best[top] - costs[i - 1]
         origin[i] = np.where(stay >= change, np.arange(speakers), top)
         best = np.maximum(stay, change) + evidence[i]
-        forward = _mix(forward, costs[i - 1]) + evidence[i]
+        forward = _transition(forward, costs[i - 1]) + evidence[i]
         forwards.append(forward)
     backward = np.zeros(speakers)
     posterior = np.empty_like(evidence)
@@ -226,7 +228,7 @@ def decode(
     path[-1] = int(np.argmax(best))
     for i in range(count - 1, -1, -1):
         if i < count - 1:
-            backward = _mix(backward + evidence[i + 1], costs[i])
+            backward = _transition(backward + evidence[i + 1], costs[i])
             path[i] = origin[i + 1, path[i + 1]]
         joint = forwards[i] + backward
         posterior[i] = np.exp(joint - np.logaddexp.reduce(joint))
@@ -234,25 +236,26 @@ def decode(
     return path, posterior, ViterbiState(decided, forward - np.logaddexp.reduce(forward))
 
 
-def _mix(score: Floats, cost: float) -> Floats:
-    """Log-sum over staying and over a change from any speaker."""
+def _transition(score: Floats, cost: float) -> Floats:
+    """Return the log sum over staying with a speaker and over a change from any speaker."""
     total: Floats = np.logaddexp(score, np.logaddexp.reduce(score) - cost - np.log(len(score)))
     return total
 
 
-def _breaks(group: list[Word], word: Word, handover: SwitchCosts) -> bool:
-    last = group[-1]
-    if word.speaker != last.speaker or word.span.start - last.span.end >= handover.break_s:
+def _starts_utterance(utterance: Sequence[Word], word: Word, costs: SwitchCosts) -> bool:
+    """Return whether a word starts a new utterance after the given one."""
+    last = utterance[-1]
+    if word.speaker != last.speaker or word.span.start - last.span.end >= costs.break_s:
         return True
-    long = word.span.end - group[0].span.start > handover.longest
-    return long and last.text.rstrip("\"'”’)] ").endswith(SENTENCE_ENDS)
+    long = word.span.end - utterance[0].span.start > costs.max_utterance_s
+    return long and last.text.rstrip(CLOSING_MARKS).endswith(SENTENCE_ENDS)
 
 
-def speech_of(turns: Sequence[Turn], join_s: Seconds = 0.2) -> tuple[Span, ...]:
-    """Where anybody speaks: ordered, disjoint spans; gaps shorter than ``join_s`` are closed."""
+def merged_speech(turns: Sequence[Turn], min_gap: Seconds = 0.2) -> tuple[Span, ...]:
+    """Return the time in which anybody speaks: ordered, disjoint spans; gaps shorter than ``min_gap`` are closed."""
     spans: list[Span] = []
     for turn in turns:
-        if spans and turn.span.start - spans[-1].end < join_s:
+        if spans and turn.span.start - spans[-1].end < min_gap:
             spans[-1] = Span(spans[-1].start, max(spans[-1].end, turn.span.end))
         else:
             spans.append(turn.span)

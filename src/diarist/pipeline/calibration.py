@@ -1,8 +1,8 @@
-"""How sure the answer is: scores to probabilities that come true as often as they say.
+"""Calibration of confidences: scores are mapped to probabilities that are right as often as they say.
 
-Two logistic maps with few constants, fitted on recordings whose speakers are known; ``docs/accuracy.md`` tells on
-which, and how well they hold on others. The first is Platt's scaling of a posterior's log-odds ("Probabilistic outputs
-for support vector machines", 1999).
+Two logistic functions with few constants, fitted on recordings whose speakers are known. ``docs/accuracy.md`` says
+which recordings, and how well the functions hold on others. The first is Platt's scaling of a posterior's log-odds
+("Probabilistic outputs for support vector machines", 1999).
 """
 
 from __future__ import annotations
@@ -18,61 +18,62 @@ from diarist.types import Diarization, SpeakerActivity
 Floats = NDArray[np.float64]
 
 CALIBRATED_DIARIZER = "embedded"
-"""The one diarizer whose numbers of speakers were held against the truth often enough to say how sure they are."""
+"""The one diarizer whose numbers of speakers were compared with the truth often enough to be calibrated."""
 
-AUDIBLE = 0.05
+SPEECH_ACTIVITY = 0.05
 """Frames in which no speaker's activity is above this are silence."""
 
-CONTESTED = 0.7
-"""A frame is contested while its first speaker has a smaller share than this of all speakers' activity."""
+CONTESTED_SHARE = 0.7
+"""A frame is contested if its most active speaker has a smaller share than this of the activity of all speakers."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordScaling:
-    """From the posterior that a word is a speaker's to the probability of it: a logistic function of two things."""
+    """Maps the posterior of a word's speaker to a probability: a logistic function of two features."""
 
     constant: float = 0.934
     log_odds: float = 0.552
-    """Of the posterior's log-odds: evidence of neighbouring words is not as independent as the posterior takes it."""
+    """The weight of the posterior's log-odds. It is below 1 because the evidence of neighboring words is not as
+    independent as the posterior assumes."""
 
     contested: float = -2.294
-    """Of the next speaker's share of the activity in the word's frames, 0..1."""
+    """The weight of the next speaker's share of the activity in the word's frames, 0..1."""
 
-    most: float = 8.0
-    """Log-odds beyond this (either way) are worth no more."""
+    max_log_odds: float = 8.0
+    """The limit of the log-odds in either direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountScaling:
-    """From the share of contested frames to the probability of the count: a logistic function of its logarithm."""
+    """Maps the share of contested frames to the probability of the count: a logistic function of its logarithm."""
 
     constant: float = -1.466
     log_contested: float = -1.076
-    least: float = 0.01
-    """Added to the share: there is no logarithm of nothing."""
+    offset: float = 0.01
+    """Added to the share, since zero has no logarithm."""
 
 
 def speaker_probability(posterior: Floats, contested: Floats, scaling: WordScaling = WordScaling()) -> Floats:
-    """How probable it is that each word is its speaker's, (words,), within 0..1.
+    """Return the probability that each word is its speaker's, (words,), 0..1.
 
     Args:
-        posterior: of each word's speaker among all speakers, 0..1, (words,).
-        contested: as ``contested_share`` gives it, (words,).
-        scaling: the fitted constants.
+        posterior: The posterior of each word's speaker among all speakers, 0..1, (words,).
+        contested: The result of ``contested_share``, (words,).
+        scaling: The fitted constants.
     """
-    tiny = math.exp(-scaling.most) / 2
-    certain = np.clip(posterior, tiny, 1 - tiny)
-    log_odds = np.clip(np.log(certain) - np.log1p(-certain), -scaling.most, scaling.most)
-    probable: Floats = _logistic(scaling.constant + scaling.log_odds * log_odds + scaling.contested * contested)
-    return probable
+    epsilon = math.exp(-scaling.max_log_odds) / 2
+    clipped = np.clip(posterior, epsilon, 1 - epsilon)
+    log_odds = np.clip(np.log(clipped) - np.log1p(-clipped), -scaling.max_log_odds, scaling.max_log_odds)
+    probability: Floats = _logistic(scaling.constant + scaling.log_odds * log_odds + scaling.contested * contested)
+    return probability
 
 
 def contested_share(activity: Floats, speaker: NDArray[np.int64]) -> Floats:
-    """How much of the activity of a word's speaker and the strongest other is the other's, 0..1, (words,).
+    """Return the strongest other speaker's share of the activity of that speaker and the word's own, 0..1, (words,).
 
     Args:
-        activity: of each speaker in each word's frames, 0..1, (words, speakers).
-        speaker: the column of each word's speaker, (words,).
+        activity: The activity of each speaker in each word's frames, 0..1, (words, speakers).
+        speaker: The column of each word's speaker, (words,).
     """
     words = np.arange(len(speaker))
     own = activity[words, speaker].astype(np.float64)
@@ -84,34 +85,34 @@ def contested_share(activity: Floats, speaker: NDArray[np.int64]) -> Floats:
 
 
 def count_probability(diarization: Diarization, scaling: CountScaling = CountScaling()) -> float | None:
-    """How probable it is that exactly as many people speak as were found, 0..1.
+    """Return the probability that the number of speakers is right, 0..1.
 
-    Voices that were joined, or split, leave frames behind that could be one speaker's as well as another's: the more of
-    them, the less sure. Nothing else that was tried (the likeness of the voices, how long the quietest speaks, how many
-    there are) told more on recordings that it was not fitted on.
+    Speakers that were merged or split leave frames that could belong to one speaker as well as to another: the more of
+    these there are, the less certain is the count. No other feature that was tried (the similarity of the embeddings,
+    the speech of the quietest speaker, the number of speakers) improved it on recordings that it was not fitted on.
 
     Returns:
-        None where nobody speaks, or of a diarizer that this was not fitted for, or one without frame activity.
+        None if nobody speaks, if the function was not fitted for the diarizer, or if there is no frame activity.
     """
     activity = diarization.activity
     if activity is None or not diarization.turns or diarization.diarizer != CALIBRATED_DIARIZER:
         return None
-    share = math.log(contested_frames(activity) + scaling.least)
+    share = math.log(contested_frames(activity) + scaling.offset)
     return float(_logistic(np.float64(scaling.constant + scaling.log_contested * share)))
 
 
 def contested_frames(activity: SpeakerActivity) -> float:
-    """The share of frames with speech of which no speaker has ``CONTESTED``, 0..1; overlap is among them."""
+    """Return the share of speech frames in which no speaker has ``CONTESTED_SHARE``, 0..1; it includes overlap."""
     if activity.scores.size == 0:
         return 0.0
-    first = activity.scores.max(axis=1)
-    speech = first > AUDIBLE
+    strongest = activity.scores.max(axis=1)
+    speech = strongest > SPEECH_ACTIVITY
     if not speech.any():
         return 0.0
     total = activity.scores.sum(axis=1)
-    return float((first[speech] < CONTESTED * total[speech]).mean())
+    return float((strongest[speech] < CONTESTED_SHARE * total[speech]).mean())
 
 
 def _logistic(value: Floats | np.float64) -> Floats:
-    probable: Floats = 1.0 / (1.0 + np.exp(-value))
-    return probable
+    probability: Floats = 1.0 / (1.0 + np.exp(-value))
+    return probability

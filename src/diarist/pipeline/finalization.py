@@ -1,7 +1,7 @@
-"""Utterances in the order of the transcript, each handed on as soon as nothing that is still to come can change it.
+"""Utterances in the order of the transcript, each of them released as soon as nothing that follows can change it.
 
-A speaker's final name goes by whose words come first, and the words of several channels are one conversation: both are
-known of an utterance once all that comes before it is there.
+A speaker's final name depends on whose words come first, and the words of several channels form one conversation. Both
+are known for an utterance once everything before it is known.
 """
 
 from __future__ import annotations
@@ -15,76 +15,76 @@ import numpy as np
 from diarist.types import Diarization, Seconds, Utterance
 
 OnFinal: TypeAlias = Callable[[tuple[Utterance, ...]], None]
-"""Called with utterances that are final, in order, each of them once; what it raises ends the work."""
+"""Called with utterances that are final, in order, each of them once. An exception that it raises ends the work."""
 
 
 class UtteranceFinalizer:
     """Collects the utterances of one channel after the other.
 
     Args:
-        channels: how many there are; speakers of different channels are different people.
-        finalized: is told of what is final.
+        channels: The number of channels; speakers of different channels are different people.
+        on_final: Called with the utterances that are final.
     """
 
-    def __init__(self, channels: int, finalized: OnFinal | None = None) -> None:
+    def __init__(self, channels: int, on_final: OnFinal | None = None) -> None:
         self._channels = channels
-        self._finalized = finalized
-        self._waiting: list[Utterance] = []
+        self._on_final = on_final
+        self._pending: list[Utterance] = []
         self._final: list[Utterance] = []
         self._names: dict[str, str] = {}
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """All that is final."""
+        """All utterances that are final."""
         return tuple(self._final)
 
     def add(self, channel: int, utterances: Sequence[Utterance], until: Seconds | None) -> None:
-        """The next utterances of a channel, in order of start.
+        """Add the next utterances of a channel, in order of start.
 
         Args:
-            channel: its number; channels come in order.
-            utterances: those that will not change.
-            until: no later utterance of this channel starts before this; None where there is none.
+            channel: The index of the channel; channels come in order.
+            utterances: Utterances that will not change.
+            until: No later utterance of this channel starts before this time; None if there is no later utterance.
         """
         if self._channels == 1:
             self._release(utterances)
             return
-        self._waiting += [utterance.renamed(self._key(channel, utterance.speaker)) for utterance in utterances]
+        self._pending += [utterance.renamed(self._key(channel, utterance.speaker)) for utterance in utterances]
         if channel < self._channels - 1:
             return
-        ordered = sorted(self._waiting, key=lambda utterance: utterance.span)
+        ordered = sorted(self._pending, key=lambda utterance: utterance.span)
         first = len(ordered) if until is None else sum(utterance.span.start < until for utterance in ordered)
-        self._waiting = ordered[first:]
+        self._pending = ordered[first:]
         self._release(ordered[:first])
 
-    def finish(self, parts: Sequence[Diarization]) -> Diarization:
-        """The diarization of all channels, with the names that the utterances have.
+    def finish(self, channels: Sequence[Diarization]) -> Diarization:
+        """Return the diarization of all channels, with the speaker names of the utterances.
 
-        Speakers of whom no word was understood come last.
+        Speakers without a recognized word come last.
         """
-        joined = parts[0] if len(parts) == 1 else self._joined(parts)
-        names = {speaker: self._name(speaker) for speaker in joined.speakers}
-        turns = tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in joined.turns))
-        rows = {names[old]: row for row, old in enumerate(joined.speakers)}
-        embeddings = joined.embeddings[[rows[name] for name in Diarization(turns).speakers]]
-        return Diarization(turns, embeddings, diarizer=joined.diarizer)
+        combined = channels[0] if len(channels) == 1 else self._combined(channels)
+        names = {speaker: self._name(speaker) for speaker in combined.speakers}
+        turns = tuple(sorted(replace(turn, speaker=names[turn.speaker]) for turn in combined.turns))
+        rows = {names[old]: row for row, old in enumerate(combined.speakers)}
+        embeddings = combined.embeddings[[rows[name] for name in Diarization(turns).speakers]]
+        return Diarization(turns, embeddings, diarizer=combined.diarizer)
 
-    def _joined(self, parts: Sequence[Diarization]) -> Diarization:
+    def _combined(self, channels: Sequence[Diarization]) -> Diarization:
         turns = tuple(
             sorted(
                 replace(turn, speaker=self._key(channel, turn.speaker))
-                for channel, part in enumerate(parts)
-                for turn in part.turns
+                for channel, diarization in enumerate(channels)
+                for turn in diarization.turns
             )
         )
-        voices = {
-            self._key(channel, speaker): voice
-            for channel, part in enumerate(parts)
-            for speaker, voice in zip(part.speakers, part.embeddings, strict=True)
+        by_speaker = {
+            self._key(channel, speaker): embedding
+            for channel, diarization in enumerate(channels)
+            for speaker, embedding in zip(diarization.speakers, diarization.embeddings, strict=True)
         }
         speakers = Diarization(turns).speakers
-        embeddings = np.stack([voices[key] for key in speakers]) if speakers else np.zeros((0, 0), dtype=np.float32)
-        return Diarization(turns, embeddings, diarizer=parts[0].diarizer)
+        embeddings = np.stack([by_speaker[key] for key in speakers]) if speakers else np.zeros((0, 0), dtype=np.float32)
+        return Diarization(turns, embeddings, diarizer=channels[0].diarizer)
 
     @staticmethod
     def _key(channel: int, speaker: str) -> str:
@@ -96,5 +96,5 @@ class UtteranceFinalizer:
     def _release(self, utterances: Sequence[Utterance]) -> None:
         final = tuple(utterance.renamed(self._name(utterance.speaker)) for utterance in utterances)
         self._final += final
-        if final and self._finalized is not None:
-            self._finalized(final)
+        if final and self._on_final is not None:
+            self._on_final(final)

@@ -1,4 +1,4 @@
-"""How far the work on a recording is, as one fraction, and how long each of its stages took."""
+"""The progress of the work on a recording as one fraction, and the duration of each stage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WEIGHTS: Mapping[Stage, float] = {
     "recognition": 0.58,
     "attribution": 0.01,
 }
-"""Share of the time that each stage takes where somebody speaks all the time: what makes progress move evenly.
+"""The share of each stage in the total time if somebody speaks all the time. It makes the progress even.
 
 Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
 """
 
 
 class ProgressMeter:
-    """Makes one fraction that never falls of the stages' own, and notes how long each took."""
+    """Combines the progress of the stages into one fraction that never falls, and measures the time of each stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -36,40 +36,40 @@ class ProgressMeter:
         self._weights = WEIGHTS
         self._seconds: dict[TimedStage, float] = {}
 
-    def share(self, channel: int, channels: int) -> None:
-        """The stages that follow are those of one of several channels."""
+    def start_channel(self, channel: int, channels: int) -> None:
+        """Count the following stages as those of one of several channels."""
         self._channel, self._channels = channel, channels
         self._weights = WEIGHTS
 
-    def spoken(self, share: float) -> None:
-        """The part of the recording in which somebody speaks, once it is known: nothing else is recognised.
+    def set_speech_share(self, share: float) -> None:
+        """Set the share of the recording that is recognized: the speech, once it is known.
 
-        Above 1 where finding out the language adds to it.
+        The share can exceed 1, because the cost of language detection is added to it.
         """
         self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * share}
 
-    def note(self, stage: Stage, done: float) -> None:
-        """A stage is done to this part of it, 0..1."""
+    def report(self, stage: Stage, done: float) -> None:
+        """Report that this share of a stage is done, 0..1."""
         names = list(self._weights)
         before = sum(self._weights[name] for name in names[: names.index(stage)])
-        whole = (before + self._weights[stage] * min(max(done, 0.0), 1.0)) / sum(self._weights.values())
+        total = (before + self._weights[stage] * min(max(done, 0.0), 1.0)) / sum(self._weights.values())
         if self._channels > 1 and stage not in ("decode", "attribution"):
             first, last = WEIGHTS["decode"], 1.0 - WEIGHTS["attribution"]
-            whole = first + (self._channel * (last - first) + whole - first) / self._channels
-        self._done = max(self._done, whole)
+            total = first + (self._channel * (last - first) + total - first) / self._channels
+        self._done = max(self._done, total)
         self._progress(stage, self._done)
 
-    def part(self, stage: Stage, before: float, after: float) -> Progress:
-        """For a piece of a stage that is done to ``before`` when the piece begins, and to ``after`` at its end."""
-        return lambda _, done: self.note(stage, before + (after - before) * min(max(done, 0.0), 1.0))
+    def subrange(self, stage: Stage, start: float, end: float) -> Progress:
+        """Return a callback for a part of a stage, which covers the stage's progress from ``start`` to ``end``."""
+        return lambda _, done: self.report(stage, start + (end - start) * min(max(done, 0.0), 1.0))
 
     def finish(self) -> None:
-        """All is done."""
+        """Report that everything is done."""
         self._progress("attribution", 1.0)
 
     @contextmanager
     def timed(self, stage: TimedStage) -> Iterator[None]:
-        """What is done within takes that stage's time."""
+        """Add the duration of the context to the stage."""
         started = time.perf_counter()
         try:
             with tracing.span(stage):
@@ -77,8 +77,8 @@ class ProgressMeter:
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
 
-    def each(self, stage: TimedStage, items: Iterator[ItemT]) -> Iterator[ItemT]:
-        """The same items; making them takes that stage's time, and what is done with them does not."""
+    def timed_items(self, stage: TimedStage, items: Iterator[ItemT]) -> Iterator[ItemT]:
+        """Yield the items, and add the time to produce them to the stage, but not the time to consume them."""
         while True:
             with self.timed(stage):
                 try:

@@ -1,7 +1,7 @@
-"""Where a long recording is cut for the recogniser: into sections, at pauses, each of which is read by itself.
+"""Sections of a long recording for the recognizer: it is split at pauses, and each section is recognized by itself.
 
-Their words are there one section after the other, and several machines can read them at once. Where the cuts are goes
-by the speech alone, never by who reads it.
+The words become available section by section, and several machines can recognize sections at once. The boundaries
+depend on the speech alone, never on who recognizes the sections.
 """
 
 from __future__ import annotations
@@ -12,51 +12,55 @@ from itertools import accumulate, pairwise
 
 from diarist.types import Seconds, Span
 
-LENGTH: Seconds = 270.0
-"""Speech in a section, about. Shorter ones take a recogniser longer in all, for it has fewer chunks of like length to
-read at once: Whisper takes 2 % longer for ten minutes in sections of this length than in one piece, with 180 s it takes
-9 %. Longer ones keep who waits for words waiting, and are too few to keep several machines busy."""
+SECTION_SPEECH_S: Seconds = 270.0
+"""The approximate speech in a section. Shorter sections take a recognizer longer in total, because it has fewer chunks
+of similar length to process at once: Whisper takes 2 % longer for ten minutes in sections of this length than in one
+piece, and 9 % longer with 180 s. With longer sections, callers wait longer for words, and there are too few sections
+for several machines."""
 
-FEW = 4
-"""Fewer sections than this are as many as their length asks for."""
+MIN_EVEN_COUNT = 4
+"""From this number of sections on, their number is even."""
 
-REACH = 0.2
-"""How far from where it is wanted a cut may be for the sake of a longer pause, as a share of the section."""
+MAX_SHIFT = 0.2
+"""The maximum distance of a boundary from its even position in favor of a longer pause, as a share of the section."""
 
-ENOUGH: Seconds = 1.5
-"""No pause is better than this: an utterance has ended by then, and even sections are ready at the same time."""
+MAX_PAUSE_S: Seconds = 1.5
+"""Longer pauses are no better: an utterance has ended by then, and even sections are complete at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A stretch of the recording, and where somebody speaks in it."""
+    """A part of the recording with its speech."""
 
     speech: tuple[Span, ...]
     """Ordered, disjoint spans; at least one."""
 
-    within: Span
-    """From the middle of the pause before it to the middle of the one after it. Sections leave no gap."""
+    bounds: Span
+    """The time from the middle of the pause before the section to the middle of the one after it. There are no gaps
+    between sections."""
 
     @property
-    def spoken(self) -> Seconds:
-        """How much speech there is in it."""
+    def speech_duration(self) -> Seconds:
+        """The sum of the durations of its speech."""
         return sum(span.duration for span in self.speech)
 
 
-def sections(speech: Sequence[Span], duration: Seconds, length: Seconds = LENGTH) -> tuple[Section, ...]:
-    """Sections of about ``length`` seconds of speech, as even as its pauses allow.
+def split_into_sections(
+    speech: Sequence[Span], duration: Seconds, length: Seconds = SECTION_SPEECH_S
+) -> tuple[Section, ...]:
+    """Return sections of about ``length`` seconds of speech, as even as the pauses allow.
 
-    Speech without a pause is never cut, so that a section may be longer; speech of less than half as much again as
+    Speech without a pause is never split, so that a section may be longer. Less speech than one and a half times
     ``length`` is one section.
 
     Args:
-        speech: ordered, disjoint spans with pauses between them.
-        duration: of the recording.
-        length: wanted of a section, in seconds of speech.
+        speech: Ordered, disjoint spans with pauses between them.
+        duration: The duration of the recording.
+        length: The desired speech in a section.
     """
     if not speech:
         return ()
-    edges = [0, *_cuts(speech, length), len(speech)]
+    edges = [0, *_boundaries(speech, length), len(speech)]
     middles = [(speech[at - 1].end + speech[at].start) / 2 for at in edges[1:-1]]
     bounds = pairwise([0.0, *middles, duration])
     return tuple(
@@ -65,32 +69,32 @@ def sections(speech: Sequence[Span], duration: Seconds, length: Seconds = LENGTH
     )
 
 
-def _cuts(speech: Sequence[Span], length: Seconds) -> list[int]:
-    """The numbers of the spans that begin a section, but for the first."""
+def _boundaries(speech: Sequence[Span], length: Seconds) -> list[int]:
+    """Return the indices of the spans that start a section, except the first."""
     before = [0.0, *accumulate(span.duration for span in speech)]
     total = before[-1]
-    count = _count(total, length)
-    reach = REACH * total / count
-    cuts: list[int] = []
-    for wanted in (total * number / count for number in range(1, count)):
-        pauses = range(cuts[-1] + 1 if cuts else 1, len(speech))
+    count = _section_count(total, length)
+    max_shift = MAX_SHIFT * total / count
+    boundaries: list[int] = []
+    for even in (total * number / count for number in range(1, count)):
+        pauses = range(boundaries[-1] + 1 if boundaries else 1, len(speech))
         if not pauses:
             break
-        near = [at for at in pauses if abs(before[at] - wanted) <= reach]
+        near = [at for at in pauses if abs(before[at] - even) <= max_shift]
         if near:
-            cuts.append(max(near, key=lambda at: _worth(speech, at, abs(before[at] - wanted) / reach)))
+            boundaries.append(max(near, key=lambda at: _pause_score(speech, at, abs(before[at] - even) / max_shift)))
         else:
-            cuts.append(min(pauses, key=lambda at: abs(before[at] - wanted)))
-    return cuts
+            boundaries.append(min(pauses, key=lambda at: abs(before[at] - even)))
+    return boundaries
 
 
-def _count(total: Seconds, length: Seconds) -> int:
-    """How many sections: an even number where there are many, so that two machines or four have the same to do."""
+def _section_count(total: Seconds, length: Seconds) -> int:
+    """Return the number of sections: an even number if there are many, so that two or four machines have equal work."""
     count = max(1, round(total / length))
-    return count if count < FEW else 2 * round(total / (2 * length))
+    return count if count < MIN_EVEN_COUNT else 2 * round(total / (2 * length))
 
 
-def _worth(speech: Sequence[Span], at: int, away: float) -> tuple[Seconds, float]:
-    """A longer pause is better, and of two that are alike to the millisecond the one that is nearer."""
-    pause = min(speech[at].start - speech[at - 1].end, ENOUGH)
-    return round(pause * (1 - away / 2), 3), -away
+def _pause_score(speech: Sequence[Span], at: int, shift: float) -> tuple[Seconds, float]:
+    """Prefer the longer pause, and of two that are equal to the millisecond the one that is nearer."""
+    pause = min(speech[at].start - speech[at - 1].end, MAX_PAUSE_S)
+    return round(pause * (1 - shift / 2), 3), -shift

@@ -1,4 +1,4 @@
-"""A recording in, a transcript out. The service, its worker and the command line all call this."""
+"""The pipeline from a recording to a transcript. The service, its workers and the command line all call it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TypeAlias
 from diarist.audio import DecodeLimits, decode
 from diarist.engines.chunk_processing import parse_recognition, recognition_chunk, run_distributed
 from diarist.errors import InvalidOption
-from diarist.pipeline.attribution import Attribution, speech_of
+from diarist.pipeline.attribution import Attribution, merged_speech
 from diarist.pipeline.calibration import count_probability
 from diarist.pipeline.finalization import OnFinal, UtteranceFinalizer
 from diarist.pipeline.progress import ProgressMeter
-from diarist.pipeline.sections import Section, sections
+from diarist.pipeline.sections import Section, split_into_sections
 from diarist.protocols import (
     LANGUAGE_DETECTION_COST_S,
     DistributedDiarizer,
@@ -48,82 +48,87 @@ def transcribe(
     progress: Progress,
     limits: DecodeLimits,
     *,
-    finalized: OnFinal | None = None,
+    on_final: OnFinal | None = None,
     scatter: Scatter | None = None,
 ) -> Transcript:
-    """Who said what, when.
+    """Transcribe a recording: recognize its words, and who says them.
 
     Args:
-        path: an audio or video file of any kind that is read.
-        engine: loaded.
-        options: what the caller asks for.
-        progress: called with the stage's name and the part of the whole that is done, 0..1, never falling; what it
-            raises (``Cancelled``) ends the work and goes through.
-        limits: what decoding may take.
-        finalized: called with utterances as soon as nothing can change them any more; one call after the other they are
-            ``Transcript.utterances``. Of separate channels none is settled before the last channel is read.
-        scatter: has other machines do portions of the work. The transcript is the same.
+        path: An audio or video file in any supported format.
+        engine: The loaded engine.
+        options: The options of the caller.
+        progress: Called with the name of the stage and the share of the whole work that is done, 0..1, never falling.
+            An exception that it raises, such as ``Cancelled``, ends the work and is propagated.
+        limits: The limits of the decoder.
+        on_final: Called with utterances as soon as nothing can change them any more. All calls together give
+            ``Transcript.utterances``. Utterances of separate channels are not final before the last channel.
+        scatter: Has other machines process chunks of the work. The transcript is the same.
 
     Raises:
-        InputError: the recording or an option cannot be used.
-        DecoderFailed: the decoder died, or ran out of time or memory.
+        InputError: The recording or an option cannot be used.
+        DecoderFailed: The decoder crashed, or ran out of time or memory.
     """
-    known = engine.recognizer.languages
-    if options.language is not None and known and options.language not in known:
-        raise InvalidOption(f"language {options.language!r} is not one that this model knows: {', '.join(known)}")
+    supported = engine.recognizer.languages
+    if options.language is not None and supported and options.language not in supported:
+        raise InvalidOption(
+            f"This model does not support the language {options.language!r}; it supports {', '.join(supported)}."
+        )
     meter = ProgressMeter(progress)
     with meter.timed("decode"):
-        channels = decode(path, limits, lambda done: meter.note("decode", done), options.channels)
+        channels = decode(path, limits, lambda done: meter.report("decode", done), options.channels)
         distribute = scatter if scatter is not None and scatter.accept(channels) else None
     duration = max(audio.duration for audio in channels)
     hints = options.hints if options.channels == "mix" else SpeakerHints(num_speakers=1)
-    finalizer = UtteranceFinalizer(len(channels), finalized)
-    parts: list[Diarization] = []
-    heard: list[_Heard] = []
+    finalizer = UtteranceFinalizer(len(channels), on_final)
+    diarizations: list[Diarization] = []
+    summaries: list[_ChannelSummary] = []
     for index, audio in enumerate(channels):
-        meter.share(index, len(channels))
-        others = None if distribute is None else partial(distribute, index)
+        meter.start_channel(index, len(channels))
+        scatter_chunks = None if distribute is None else partial(distribute, index)
         with meter.timed("diarization"):
-            diarization = _diarize(audio, engine, hints, meter.note, others)
-        read = sections(speech_of(diarization.turns), audio.duration)
-        with closing(_recognize(audio, engine, read, options.language, meter, others)) as recognitions:
-            found = zip(read, meter.each("recognition", recognitions), strict=True)
-            heard.append(_attribute(found, Attribution(diarization), partial(finalizer.add, index), meter))
-        parts.append(diarization)
+            diarization = _diarize(audio, engine, hints, meter.report, scatter_chunks)
+        sections = split_into_sections(merged_speech(diarization.turns), audio.duration)
+        with closing(_recognize(audio, engine, sections, options.language, meter, scatter_chunks)) as recognitions:
+            recognized = zip(sections, meter.timed_items("recognition", recognitions), strict=True)
+            summaries.append(_attribute(recognized, Attribution(diarization), partial(finalizer.add, index), meter))
+        diarizations.append(diarization)
     with meter.timed("attribution"):
-        diarization = finalizer.finish(parts)
-    most_said = max(heard, key=lambda said: said.words)
-    least, most = hints.bounds()
-    counted = None if least == most else count_probability(parts[0])
+        diarization = finalizer.finish(diarizations)
+    main = max(summaries, key=lambda summary: summary.words)
+    min_speakers, max_speakers = hints.bounds()
+    speakers_confidence = None if min_speakers == max_speakers else count_probability(diarizations[0])
     meter.finish()
     return Transcript(
         utterances=finalizer.utterances,
         diarization=diarization,
         duration=duration,
-        language=most_said.language,
-        language_probability=most_said.language_probability,
+        language=main.language,
+        language_probability=main.language_probability,
         engine=engine.name,
         timings=meter.timings,
         recognizer=next((model.name for model in engine.models if model.role == "recognition"), ""),
         device=engine.device,
-        speakers_confidence=counted,
+        speakers_confidence=speakers_confidence,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """What the sections of a channel add up to."""
+class _ChannelSummary:
+    """The number of words and the language of the sections of a channel so far."""
 
     words: int = 0
     language: str | None = None
     language_probability: float | None = None
 
-    def then(self, section: Recognition) -> _Heard:
-        """With one more section. The language is that of the first words, or else of the first section."""
+    def extended(self, section: Recognition) -> _ChannelSummary:
+        """Return the summary with one more section.
+
+        The language is that of the first words, or of the first section if there are no words.
+        """
         words = self.words + len(section.words)
         if self.words or (self.language is not None and not section.words):
             return replace(self, words=words)
-        return _Heard(words, section.language, section.language_probability)
+        return _ChannelSummary(words, section.language, section.language_probability)
 
 
 def _diarize(
@@ -135,80 +140,83 @@ def _diarize(
 
 
 def _attribute(
-    found: Iterable[tuple[Section, Recognition]], attribution: Attribution, finalize: _Finalize, meter: ProgressMeter
-) -> _Heard:
-    """Hand on who said what of a channel, section by section; what was heard in all of it."""
-    heard = _Heard()
-    for section, recognition in found:
-        heard = heard.then(recognition)
+    recognized: Iterable[tuple[Section, Recognition]],
+    attribution: Attribution,
+    finalize: _Finalize,
+    meter: ProgressMeter,
+) -> _ChannelSummary:
+    """Pass the utterances of a channel on, section by section, and return a summary of all sections."""
+    summary = _ChannelSummary()
+    for section, recognition in recognized:
+        summary = summary.extended(recognition)
         with meter.timed("attribution"):
             utterances = attribution.add(recognition.words)
             since = attribution.open_since
-            finalize(utterances, section.within.end if since is None else min(since, section.within.end))
+            finalize(utterances, section.bounds.end if since is None else min(since, section.bounds.end))
     with meter.timed("attribution"):
         finalize(attribution.finish(), None)
-    return heard
+    return summary
 
 
 def _recognize(
     audio: Audio,
     engine: Engine,
-    read: Sequence[Section],
+    sections: Sequence[Section],
     language: str | None,
     meter: ProgressMeter,
     scatter: ScatterChunks | None,
 ) -> Generator[Recognition, None, None]:
-    """What was said in each section, in order.
+    """Yield the recognition of each section, in order.
 
-    Until there are words, each section is asked for its language; from then on it is known. Only sections whose
-    language is known are read elsewhere: where it can be had without the words, that is all of them.
+    The language is detected in each section until there are words, and then stays the same. Only sections whose
+    language is known are distributed: all of them if the recognizer can detect it without recognizing words.
     """
     recognizer = engine.recognizer
     unknown = language is None and len(recognizer.languages) > 1
-    costs = [section.spoken for section in read]
+    costs = [section.speech_duration for section in sections]
     if costs and unknown:
         costs[0] += LANGUAGE_DETECTION_COST_S
     before = [0.0, *accumulate(costs)]
     total = before[-1] or 1.0
-    meter.spoken(total / audio.duration)
-    for number, section in enumerate(read):
+    meter.set_speech_share(total / audio.duration)
+    for number, section in enumerate(sections):
         probability: float | None = None
-        if scatter is not None and number < len(read) - 1:
+        if scatter is not None and number < len(sections) - 1:
             if unknown and isinstance(recognizer, LanguageDetector):
                 language, probability = recognizer.detect(audio, section.speech)
             if language is not None or not unknown:
-                rest = meter.part("recognition", before[number] / total, 1.0)
-                with closing(_recognize_elsewhere(audio, read[number:], language, scatter, rest)) as results:
-                    found = next(results)
-                    yield found if probability is None else replace(found, language_probability=probability)
-                    if not unknown or found.words:
+                progress = meter.subrange("recognition", before[number] / total, 1.0)
+                with closing(_recognize_distributed(audio, sections[number:], language, scatter, progress)) as results:
+                    first = next(results)
+                    yield first if probability is None else replace(first, language_probability=probability)
+                    if not unknown or first.words:
                         yield from results
                         return
                 language = None
                 continue
-        progress = meter.part("recognition", before[number] / total, before[number + 1] / total)
-        found = recognizer.recognize(audio, section.speech, language, progress)
-        if unknown and found.words:
-            language, unknown = found.language, False
-        yield _within(found, section)
+        progress = meter.subrange("recognition", before[number] / total, before[number + 1] / total)
+        recognition = recognizer.recognize(audio, section.speech, language, progress)
+        if unknown and recognition.words:
+            language, unknown = recognition.language, False
+        yield _clamped(recognition, section)
 
 
-def _recognize_elsewhere(
+def _recognize_distributed(
     audio: Audio,
-    read: Sequence[Section],
+    sections: Sequence[Section],
     language: str | None,
     scatter: ScatterChunks,
     progress: Progress,
 ) -> Generator[Recognition, None, None]:
-    chunks = [recognition_chunk(audio, section.speech, language) for section in read]
-    costs = [section.spoken for section in read]
+    chunks = [recognition_chunk(audio, section.speech, language) for section in sections]
+    costs = [section.speech_duration for section in sections]
     with closing(run_distributed(chunks, costs, scatter, progress)) as results:
-        for section, result in zip(read, results, strict=True):
-            yield _within(parse_recognition(result), section)
+        for section, result in zip(sections, results, strict=True):
+            yield _clamped(parse_recognition(result), section)
 
 
-def _within(found: Recognition, section: Section) -> Recognition:
-    """No word goes beyond the pauses around its section: those of the next one come after it."""
-    bounds = section.within
-    words = (replace(word, span=word.span.clamp(bounds.start, bounds.end)) for word in found.words)
-    return replace(found, words=tuple(words))
+def _clamped(recognition: Recognition, section: Section) -> Recognition:
+    """Clamp words to the bounds of their section, so that those of the next section come after them."""
+    bounds = section.bounds
+    words = (replace(word, span=word.span.clamp(bounds.start, bounds.end)) for word in recognition.words)
+    return replace(recognition, words=tuple(words))

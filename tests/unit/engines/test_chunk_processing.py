@@ -1,4 +1,4 @@
-"""What portions are written as, and that nothing of them is lost or done by the wrong engine."""
+"""Tests of the format of chunks, and that only the right engine processes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHOLE = Audio(np.linspace(-1, 1, 20 * SAMPLE_RATE, dtype=np.float32))
 
 
 class Recorder:
-    """A recogniser that keeps what it is asked."""
+    """A recognizer that records its arguments."""
 
     languages = ("en",)
 
@@ -42,7 +42,7 @@ class Recorder:
 
 
 class OneForAll:
-    """A diarizer that cannot be spread."""
+    """A diarizer that does not support chunks."""
 
     def diarize(self, audio, hints, progress):
         raise NotImplementedError
@@ -70,13 +70,13 @@ words = st.builds(
 
 @given(st.lists(words, max_size=5), st.sampled_from((None, "en", "ja")), st.none() | strategies.confidences())
 @patient
-def test_what_was_recognised_elsewhere_comes_back_to_the_bit(found, language, probability):
+def test_a_recognition_is_serialized_exactly(found, language, probability):
     said = Recognition(tuple(found), language, probability)
     chunk = recognition_chunk(WHOLE, (Span(3.0, 4.0),), None)
     assert parse_recognition(perform(engine(Recorder(said)), piece(chunk), chunk, ignore)) == said
 
 
-def test_the_recogniser_is_asked_in_the_times_of_the_channel_and_hears_the_piece():
+def test_the_recognizer_gets_the_times_of_the_channel_and_the_samples_of_the_chunk():
     recorder = Recorder()
     speech = (Span(3.1, 4.7), Span(0.1 + 0.2 + 5, 6.0))
     chunk = recognition_chunk(WHOLE, speech, "de")
@@ -103,7 +103,7 @@ def test_a_chunk_reads_nothing_that_is_not_there(first, stop, expected):
     assert (chunk.first_sample, chunk.stop_sample) == expected
 
 
-def test_a_piece_of_another_length_is_refused():
+def test_samples_of_another_length_are_rejected():
     chunk = recognition_chunk(WHOLE, (Span(3.0, 4.0),), None)
     with pytest.raises(ValueError, match="32000 to 80000 came with 47999"):
         perform(engine(), Audio(piece(chunk).samples[1:]), chunk, ignore)
@@ -128,7 +128,7 @@ def test_a_diarizer_that_can_is_given_the_chunk():
     assert perform(engine(diarizer=Spread()), piece(chunk), chunk, ignore) == b"embedding of 20.0 s"
 
 
-def test_arrays_come_back_to_the_bit_and_no_object_does():
+def test_arrays_are_serialized_exactly_and_objects_are_rejected():
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3) / 7, "b": np.array([], dtype=np.uint8)}
     back = load_arrays(dump_arrays(**arrays))
     assert back.keys() == arrays.keys()
@@ -142,7 +142,7 @@ def chunks(count):
     return [Chunk("embedding", 0, 1, 1, str(number).encode()) for number in range(count)]
 
 
-def test_progress_goes_by_what_chunks_cost_and_never_falls():
+def test_progress_is_weighted_by_cost_and_never_falls():
     reports = []
 
     def scatter(given_chunks, progress):
@@ -162,7 +162,7 @@ def test_progress_goes_by_what_chunks_cost_and_never_falls():
     assert shares[-1] == 1.0
 
 
-def test_who_leaves_early_leaves_nobody_waiting():
+def test_an_early_stop_closes_the_scatter():
     closed = []
 
     def scatter(given_chunks, progress):

@@ -1,4 +1,4 @@
-"""Speech in pieces for the recogniser: all of it, in order, none too long."""
+"""Tests of chunks: they contain all speech, in order, and none is too long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST, PAUSE = 28.0, 1.5
 
 @st.composite
 def speech(draw, longest=90.0):
-    """Ordered, disjoint spans."""
+    """Draw ordered, disjoint spans."""
     start, spans = draw(st.floats(0, 5)), []
     for _ in range(draw(st.integers(0, 25))):
         length = draw(st.one_of(st.floats(0.01, 8), st.floats(0.01, longest)))
@@ -53,22 +53,22 @@ def test_no_chunk_bridges_a_long_pause_or_begins_or_ends_within_speech(spans):
 
 @given(speech(longest=10.0))
 @patient
-def test_neighbours_that_fit_together_are_not_parted(spans):
+def test_neighbors_that_fit_together_are_not_split(spans):
     if spans and spans[-1].end - spans[0].start <= LONGEST and all(a.gap(b) < PAUSE for a, b in pairwise(spans)):
         assert pack(spans, LONGEST, PAUSE) == (Span(spans[0].start, spans[-1].end),)
 
 
-def test_too_much_speech_is_parted_at_its_longest_pause():
+def test_long_speech_is_split_at_its_longest_pause():
     spans = [Span(0, 10), Span(10.2, 16), Span(17, 25), Span(25.3, 32)]
     assert pack(spans, LONGEST, PAUSE) == (Span(0, 16), Span(17, 32))
 
 
-def test_a_long_pause_near_an_end_is_passed_over_for_one_that_leaves_no_scrap():
+def test_a_pause_near_the_middle_is_preferred_to_a_longer_one_near_an_end():
     spans = [Span(0, 0.5), Span(1.5, 15), Span(15.8, 30)]
     assert pack(spans, LONGEST, PAUSE) == (Span(0, 15), Span(15.8, 30))
 
 
-def test_speech_without_any_pause_is_cut_evenly():
+def test_speech_without_any_pause_is_split_evenly():
     chunks = pack([Span(3, 73)], LONGEST, PAUSE)
     assert [chunk.duration for chunk in chunks] == pytest.approx([70 / 3] * 3)
     assert (chunks[0].start, chunks[-1].end) == (3, pytest.approx(73))
@@ -87,7 +87,7 @@ def test_the_work_grows_with_the_speech_and_no_faster():
     assert growth(lambda spans: pack(spans, LONGEST, PAUSE), regular(2_400), regular(9_600)) < 8
 
 
-def test_regular_pauses_for_hours_are_parted_into_good_lengths():
+def test_hours_of_regular_pauses_are_split_into_good_lengths():
     chunks = pack(regular(9_600), LONGEST, PAUSE)  # four hours
     assert sum(chunk.duration for chunk in chunks) > 9_600
     assert all(chunk.duration <= LONGEST for chunk in chunks)
@@ -95,7 +95,7 @@ def test_regular_pauses_for_hours_are_parted_into_good_lengths():
 
 
 @pytest.mark.slow
-def test_pauses_that_shrink_for_hours_are_parted():
+def test_hours_of_shrinking_pauses_are_split():
     spans, start = [], 0.0
     for i in range(9_600):
         spans.append(Span(start, start + 1.0))

@@ -1,4 +1,4 @@
-"""Windows, voices and frames on one grid, by hand."""
+"""Tests of the fusion of windows, speakers and frames on one grid."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_window_beyond_the_grid_does_no_harm():
     assert found[:, 0].tolist() == [0.0] * 5 + [0.5] * 3
 
 
-def test_a_voice_is_the_weighted_mean_of_its_windows():
+def test_a_centroid_is_the_weighted_mean_of_its_windows():
     unit = np.eye(3, dtype=np.float32)
     found = centroids(unit, np.array([0, 1, 1]), np.array([1.0, 3.0, 4.0], dtype=np.float32))
     assert found == pytest.approx(np.array([[1, 0, 0], [0, 0.6, 0.8]]))
@@ -111,7 +111,7 @@ def test_the_running_median_has_no_seams_between_blocks():
     st.data(),
 )
 @patient
-def test_the_strongest_are_as_many_as_counted_and_above_all_others(score, data):
+def test_the_top_speakers_match_the_count_and_exceed_all_others(score, data):
     voices = score.shape[1]
     count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, voices)))
     active = top_speakers(score, count)

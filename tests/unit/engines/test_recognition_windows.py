@@ -1,4 +1,4 @@
-"""Where speech is cut for a NeMo recogniser."""
+"""Tests of the windows of a NeMo recognizer."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def noise(seconds, quiet=()):
     return Audio(samples)
 
 
-def test_nothing_to_hear():
+def test_no_speech_has_no_windows():
     assert windows(noise(1), ()) == ()
     assert windows(noise(0), (Span(0.0, 0.0),)) == ()
 
 
-def test_a_little_is_heard_around_speech():
+def test_windows_have_a_margin_around_speech():
     assert windows(noise(20), (Span(5.0, 6.0), Span(9.0, 10.0))) == (Span(4.7, 6.3), Span(8.7, 10.3))
 
 
-def test_not_what_is_outside_the_recording():
+def test_margins_stay_within_the_recording():
     assert windows(noise(10), (Span(0.1, 9.9),)) == (Span(0.0, 10.0),)
     assert windows(noise(10), (Span(8.0, 12.0),)) == (Span(7.7, 10.0),)
 
 
-def test_short_pauses_are_heard_and_not_cut():
+def test_short_pauses_do_not_end_a_window():
     assert windows(noise(20), (Span(5.0, 6.0), Span(7.5, 8.0))) == (Span(4.7, 8.3),)
 
 
-def test_neighbours_share_the_pause_between_them():
+def test_neighbors_share_the_pause_between_them():
     first, second = windows(noise(50), (Span(0.0, 25.0), Span(25.2, 49.0)))
     assert first.end == second.start == pytest.approx(25.1)
 

@@ -1,4 +1,4 @@
-"""Words from pieces of every kind of tokenizer."""
+"""Tests of words from the tokens of every kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW = Span(100.0, 130.0)
 
 
 def words(pieces, window=WINDOW, letter=0.0):
-    """The words of pieces that are heard one frame after the other, each half as sure as the one before."""
+    """Return the words of tokens in consecutive frames, each with half the probability of the one before."""
     names = list(dict.fromkeys(pieces))
     if not any(name.startswith(("▁", "##")) for name in names) and " " not in names:
         names.append("▁")
@@ -48,30 +48,30 @@ def texts(*pieces):
         ([], []),
     ],
 )
-def test_pieces_become_words(pieces, expected):
+def test_tokens_become_words(pieces, expected):
     assert texts(*pieces) == expected
 
 
-def test_times_are_those_of_the_first_piece_and_the_last():
+def test_times_are_those_of_the_first_and_last_token():
     (first, second) = words(["▁a", "b", "▁c"])
     assert (first.span.start, first.span.end) == (100.0, pytest.approx(100.16))
     assert (second.span.start, second.span.end) == (pytest.approx(100.16), pytest.approx(100.24))
 
 
-def test_a_mark_moves_neither_the_end_nor_the_probability():
+def test_punctuation_changes_neither_the_end_nor_the_probability():
     (word,) = words(["▁a", "b", ",", "▁."])
     assert word.text == " ab,."
     assert word.span.end == pytest.approx(100.16)
     assert word.confidence == 0.5
 
 
-def test_a_mark_alone_is_a_word_with_a_time():
+def test_punctuation_alone_is_a_word_with_a_time():
     (word,) = words(["▁—"])
     assert (word.text, word.confidence) == (" —", 1.0)
     assert (word.span.start, word.span.end) == (100.0, pytest.approx(100.08))
 
 
-def test_the_probability_is_that_of_the_least_sure_piece():
+def test_the_probability_is_that_of_the_least_certain_token():
     assert [word.confidence for word in words(["▁a", "b", "▁c", "d", "e"])] == [0.5, 0.0625]
 
 

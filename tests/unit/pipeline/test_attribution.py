@@ -1,4 +1,4 @@
-"""Every word gets one speaker, and the right one where the evidence says who it is."""
+"""Tests of attribution: every word gets one speaker, and the right one where there is evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, decode, speech_of, weigh
+from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, merged_speech, speaker_evidence, viterbi
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from support import strategies
 from support.ratios import growth
@@ -21,7 +21,7 @@ A, B, C = "SPEAKER_00", "SPEAKER_01", "SPEAKER_02"
 
 
 def said(text, start, each=0.3, pause=0.0):
-    """Words that follow one another, each with the space before it."""
+    """Return consecutive words, each with the space before it."""
     found = []
     for part in text.split():
         found.append(RecognizedWord(f" {part}", Span(start, start + each), 0.9))
@@ -43,7 +43,7 @@ def speakers(utterances):
 
 @st.composite
 def recognized(draw, max_words=12):
-    """Words in order of start: overlapping now and then, some without length, some after long pauses."""
+    """Draw words in order of start: some overlap, some have no duration, and some follow a long pause."""
     start, words = draw(st.floats(0, 3)), []
     for _ in range(draw(st.integers(0, max_words))):
         length = draw(st.sampled_from((0.0, 0.001, 0.2, 0.7, 3.0)))
@@ -79,12 +79,12 @@ def test_every_word_is_there_once_in_order_and_has_one_known_speaker(words, diar
 
 @given(recognized(), diarizations())
 @patient
-def test_neighbouring_utterances_are_parted_for_a_reason(words, diarization):
-    handover = SwitchCosts()
-    for before, after in itertools.pairwise(attribute(words, diarization, handover)):
+def test_neighboring_utterances_are_separated_for_a_reason(words, diarization):
+    switch_costs = SwitchCosts()
+    for before, after in itertools.pairwise(attribute(words, diarization, switch_costs)):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
-        assert before.speaker != after.speaker or pause >= handover.break_s or length > handover.longest
+        assert before.speaker != after.speaker or pause >= switch_costs.break_s or length > switch_costs.max_utterance_s
 
 
 @given(recognized(), diarizations().filter(lambda diarization: diarization.turns))
@@ -92,7 +92,7 @@ def test_neighbouring_utterances_are_parted_for_a_reason(words, diarization):
 def test_evidence_is_a_distribution(words, diarization):
     if not words:
         return
-    evidence = weigh(words, diarization)
+    evidence = speaker_evidence(words, diarization)
     assert evidence.shape == (len(words), len(diarization.speakers))
     assert (evidence > 0).all()
     assert evidence.sum(axis=1) == pytest.approx(1.0)
@@ -116,7 +116,7 @@ def test_the_path_is_the_best_of_all(lattice):
         moves = sum(cost for cost, (a, b) in zip(costs, itertools.pairwise(path), strict=True) if a != b)
         return sum(evidence[i, k] for i, k in enumerate(path)) - moves
 
-    path, _, _ = decode(evidence, costs)
+    path, _, _ = viterbi(evidence, costs)
     assert score(path.tolist()) == pytest.approx(max(map(score, itertools.product(range(voices), repeat=count))))
 
 
@@ -132,13 +132,13 @@ def test_the_posterior_is_the_sum_over_all_paths(lattice):
             weight *= (a == b) + np.exp(-cost) / voices  # stays, or changes to anybody
         for i, k in enumerate(path):
             expected[i, k] += weight
-    _, posterior, _ = decode(evidence, costs)
+    _, posterior, _ = viterbi(evidence, costs)
     assert posterior.sum(axis=1) == pytest.approx(1.0)
     assert posterior == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-9)
 
 
-def test_equal_evidence_leaves_the_floor_where_it_is():
-    path, _, _ = decode(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
+def test_equal_evidence_keeps_the_current_speaker():
+    path, _, _ = viterbi(np.log(np.full((4, 3), 1 / 3)), np.zeros(3))
     assert len(set(path.tolist())) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_plain_exchange():
 
 
 @pytest.mark.parametrize(("start", "speaker"), [(4.0, A), (5.3, A), (6.5, A), (9.3, B), (11.4, B), (13.0, B)])
-def test_a_word_outside_of_all_turns_leans_to_the_nearest(start, speaker):
+def test_a_word_outside_of_all_turns_goes_to_the_nearest(start, speaker):
     turns = of(turn(5.0, 6.0, A), turn(10.0, 11.0, B))
     assert speakers(attribute(said("word", start), turns)) == [speaker]
 
@@ -196,12 +196,12 @@ def test_a_word_that_could_be_anybodys_stays_within_its_phrase():
     assert speakers(attribute(said("I went to the market on Sunday", 0.0), turns)) == [A] * 7
 
 
-def test_a_lone_word_that_leans_a_little_to_another_stays():
+def test_a_single_word_with_weak_evidence_for_another_speaker_stays():
     turns = of(turn(0.0, 1.02, A), turn(1.02, 1.2, B), turn(1.2, 3.0, A))
     assert speakers(attribute(said("I went to the market on Sunday", 0.0), turns)) == [A] * 7
 
 
-def test_but_a_word_that_is_wholly_anothers_is_given_to_them():
+def test_a_single_word_with_strong_evidence_for_another_speaker_is_theirs():
     turns = of(turn(0.0, 1.0, A), turn(1.4, 2.0, B), turn(2.5, 4.0, A))
     words = said("So that is it.", 0.0, each=0.25) + said("Right.", 1.5) + said("Then we go on.", 2.6)
     assert speakers(attribute(words, turns)) == [A] * 4 + [B] + [A] * 4
@@ -231,7 +231,7 @@ def test_a_long_pause_begins_a_new_utterance():
 
 
 def test_a_long_utterance_ends_with_its_sentence():
-    longest = SwitchCosts().longest
+    longest = SwitchCosts().max_utterance_s
     count = round(longest / 0.5) + 10
     words = said(" ".join(["word"] * count + ["end."] + ["next"] * 3), 0.0, each=0.5)
     utterances = attribute(words, of(turn(0.0, 1000.0, A)))
@@ -262,10 +262,10 @@ def test_the_work_grows_with_the_words_and_no_faster():
 
 @given(strategies.turns(), st.floats(0, 2))
 @patient
-def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, join_s):
-    spans = speech_of(turns, join_s)
+def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, min_gap):
+    spans = merged_speech(turns, min_gap)
     for before, after in itertools.pairwise(spans):
-        assert after.start - before.end >= join_s
+        assert after.start - before.end >= min_gap
     for spoken in turns:
         assert any(span.start <= spoken.span.start and spoken.span.end <= span.end for span in spans)
     edges = {edge for spoken in turns for edge in (spoken.span.start, spoken.span.end)}
@@ -274,8 +274,8 @@ def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, join_s):
 
 def test_speech_bridges_short_gaps_only():
     turns = (turn(0, 1, A), turn(0.5, 3, B), turn(1.5, 2, A), turn(3.1, 4, A), turn(5, 6, B))
-    assert speech_of(turns) == (Span(0, 4), Span(5, 6))
-    assert speech_of(()) == ()
+    assert merged_speech(turns) == (Span(0, 4), Span(5, 6))
+    assert merged_speech(()) == ()
 
 
 def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():
@@ -288,7 +288,7 @@ def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():
 
 
 def in_sections(words, diarization, edges):
-    """The utterances of words that come in sections, which end before the words of these numbers."""
+    """Return the utterances of words in sections, which end before the words of these indices."""
     attribution = Attribution(diarization)
     found = []
     for first, stop in itertools.pairwise([0, *edges, len(words)]):
@@ -304,22 +304,22 @@ def sectioned(draw):
 
 @given(sectioned(), diarizations())
 @patient
-def test_words_in_sections_are_all_there_in_order_and_parted_for_a_reason(made, diarization):
+def test_words_in_sections_are_complete_in_order_and_separated_for_a_reason(made, diarization):
     words, edges = made
     utterances = in_sections(words, diarization, edges)
     found = [word for utterance in utterances for word in utterance.words]
     assert [RecognizedWord(word.text, word.span, word.confidence) for word in found] == words
     assert all(0.0 <= word.speaker_confidence <= 1.0 + 1e-9 for word in found)
-    handover = SwitchCosts()
+    switch_costs = SwitchCosts()
     for before, after in itertools.pairwise(utterances):
         pause = after.words[0].span.start - before.words[-1].span.end
         length = after.words[0].span.end - before.span.start
-        assert before.speaker != after.speaker or pause >= handover.break_s or length > handover.longest
+        assert before.speaker != after.speaker or pause >= switch_costs.break_s or length > switch_costs.max_utterance_s
 
 
 @given(sectioned(), sectioned(), diarizations())
 @patient
-def test_what_is_settled_does_not_go_by_what_follows(made, other, diarization):
+def test_final_utterances_do_not_depend_on_later_words(made, other, diarization):
     words, edges = made
     later = words[-1].span.start if words else 0.0
     others = [replace(word, span=word.span.shift(later)) for word in other[0]]
@@ -333,7 +333,7 @@ def test_what_is_settled_does_not_go_by_what_follows(made, other, diarization):
 
 @given(recognized(), diarizations())
 @patient
-def test_one_section_is_all_of_it(words, diarization):
+def test_one_section_equals_the_whole(words, diarization):
     assert (
         in_sections(words, diarization, []) == in_sections(words, diarization, [0, 0]) == attribute(words, diarization)
     )
@@ -358,16 +358,16 @@ def test_an_utterance_is_open_until_another_begins():
     assert attribution.finish() == ()
 
 
-def test_the_floor_is_kept_across_sections():
-    """The second section's words fit nobody better than anybody: they are whose the last words were."""
+def test_the_current_speaker_is_kept_across_sections():
+    """The second section's words fit all speakers equally, and are attributed to the speaker of the last words."""
     both = of(turn(0, 2, A), turn(3, 5, B), turn(6, 8, A), turn(6, 8, B))
     words = [*said("one two", 0.5), *said("three four", 3.5)]
     assert speakers(in_sections([*words, *said("five six", 6.5)], both, [4])) == [A, A, B, B, B, B]
     assert speakers(in_sections([*words[2:], *said("five six", 6.5)], both, [2])) == [B, B, B, B]
 
 
-def test_in_sections_who_speaks_is_as_sure_as_without():
-    """But for what the words after a section say of those before."""
+def test_sections_do_not_change_confidences():
+    """The confidences are equal except for the evidence of words after a section about those before it."""
     talk = of(turn(0, 3, A), turn(4, 7, B), turn(8, 11, A))
     words = [*said("one two three four.", 0.5), *said("five six seven eight.", 4.5), *said("nine ten eleven.", 8.5)]
     whole = [word for utterance in attribute(words, talk) for word in utterance.words]

@@ -29,7 +29,7 @@ def diarized(scores: np.ndarray, diarizer: str = CALIBRATED_DIARIZER) -> Diariza
 
 
 def clear(frames: int = 40, contested: int = 0) -> np.ndarray:
-    """Frames of two speakers, one after the other; the last ``contested`` could be either's."""
+    """Return frames of two speakers, one after the other; the last ``contested`` frames could be either's."""
     scores = np.zeros((frames, 2))
     scores[: frames // 2, 0], scores[frames // 2 :, 1] = 1.0, 1.0
     scores[frames - contested :] = 0.5
@@ -47,7 +47,7 @@ def test_a_probability_whatever_the_evidence(pairs):
 
 @patient
 @given(shares, shares, shares)
-def test_more_evidence_never_makes_less_sure(one, other, contested):
+def test_more_evidence_never_lowers_the_probability(one, other, contested):
     low, high = sorted((one, other))
     below, above = speaker_probability(np.array([low, high]), np.array([contested, contested]))
     assert below <= above
@@ -55,19 +55,19 @@ def test_more_evidence_never_makes_less_sure(one, other, contested):
     assert sure >= unsure
 
 
-def test_certainty_is_only_as_sure_as_it_proved_to_be():
+def test_certainty_is_scaled_to_the_fitted_probability():
     certain, even = speaker_probability(np.array([1.0, 0.5]), np.array([0.0, 0.5]))
     assert 0.98 < certain < 0.999
     assert 0.3 < even < 0.6
 
 
-def test_what_is_another_speakers():
+def test_the_contested_share_is_the_other_speakers():
     activity = np.array([[0.8, 0.2, 0.1], [0.8, 0.2, 0.1], [0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
     assert contested_share(activity, np.array([0, 1, 2, 0])) == pytest.approx([0.2, 0.8, 0.0, 0.5], abs=1e-4)
     assert contested_share(np.ones((3, 1)), np.zeros(3, dtype=np.int64)) == pytest.approx([0.0] * 3)
 
 
-def test_words_are_less_sure_where_the_frames_are_shared_and_keep_their_speaker():
+def test_words_in_shared_frames_are_less_certain_and_keep_their_speaker():
     words = [RecognizedWord(f" {i}", Span(0.4 * i, 0.4 * i + 0.3), 1.0) for i in range(5)]
     plain, shared = clear(), clear()
     shared[:20] = (0.6, 0.4)
@@ -76,7 +76,7 @@ def test_words_are_less_sure_where_the_frames_are_shared_and_keep_their_speaker(
     assert all(a.speaker_confidence > b.speaker_confidence for a, b in zip(sure.words, unsure.words, strict=True))
 
 
-def test_a_count_is_less_sure_the_more_frames_are_contested():
+def test_a_count_is_less_certain_the_more_frames_are_contested():
     sure = [count_probability(diarized(clear(contested=contested))) or 0.0 for contested in (0, 2, 8, 16)]
     assert all(a > b for a, b in itertools.pairwise(sure))
     assert sure[0] == pytest.approx(0.970, abs=0.005)
@@ -99,5 +99,5 @@ def test_silence_says_nothing_about_the_count():
     ],
     ids=["nobody", "another diarizer", "no activity"],
 )
-def test_where_nobody_can_say_the_count_has_no_probability(unknown):
+def test_an_uncalibrated_count_has_no_probability(unknown):
     assert count_probability(unknown) is None

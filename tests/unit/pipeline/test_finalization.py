@@ -1,4 +1,4 @@
-"""What is handed on early is what is in the transcript, in its order, each utterance once."""
+"""Tests of finalization: utterances are released early, in the order of the transcript, each once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def utterance(start, speaker="SPEAKER_00", text=" word", length=0.5):
 
 @st.composite
 def channels(draw):
-    """Of each channel its turns and the sections of its words: each with its end, after which the next words start."""
+    """Draw the turns of each channel and the sections of its words, each with the time until the next words."""
     found = []
     for _ in range(draw(st.integers(1, 3))):
         at, parts = draw(st.floats(0, 3)), []
@@ -38,7 +38,7 @@ def channels(draw):
 
 
 def finalize(spoken):
-    """As the pipeline does it; also how many utterances were settled before the last section was there."""
+    """Do what the pipeline does; also return how many utterances were final before the last section."""
     calls: list[tuple[Utterance, ...]] = []
     finalizer = UtteranceFinalizer(len(spoken), calls.append)
     for channel, (diarization, parts) in enumerate(spoken):
@@ -53,7 +53,7 @@ def finalize(spoken):
 
 @given(channels())
 @patient
-def test_what_was_settled_is_what_there_is(spoken):
+def test_all_final_utterances_are_the_transcript(spoken):
     calls, finalizer, _ = finalize(spoken)
     assert all(calls)
     assert tuple(utterance for call in calls for utterance in call) == finalizer.utterances
@@ -91,7 +91,7 @@ def test_of_several_channels_it_is_all_utterances_by_their_time(spoken):
 
 @given(channels())
 @patient
-def test_one_section_is_as_if_there_were_none(spoken):
+def test_one_section_gives_the_same_as_none(spoken):
     for diarization, parts in spoken:
         words = [word for words, _ in parts for word in words]
         _, finalizer, _ = finalize([(diarization, [(words, 1e6)])])
@@ -101,7 +101,7 @@ def test_one_section_is_as_if_there_were_none(spoken):
         ]
 
 
-def test_one_channel_settles_with_each_section():
+def test_one_channel_is_final_with_each_section():
     calls = []
     finalizer = UtteranceFinalizer(1, calls.append)
     finalizer.add(0, [utterance(1.0, "SPEAKER_01"), utterance(2.0, "SPEAKER_00")], 3.0)
@@ -112,7 +112,7 @@ def test_one_channel_settles_with_each_section():
     assert [found.speaker for found in calls[1]] == ["SPEAKER_01"]
 
 
-def test_separate_channels_settle_while_the_last_is_read():
+def test_separate_channels_become_final_during_the_last():
     calls = []
     finalizer = UtteranceFinalizer(2, calls.append)
     finalizer.add(0, [utterance(1.0), utterance(4.0), utterance(9.0)], None)
@@ -124,7 +124,7 @@ def test_separate_channels_settle_while_the_last_is_read():
     assert [found.speaker for found in finalizer.utterances] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00", "SPEAKER_00"]
 
 
-def test_the_wordless_come_last_and_keep_their_voices():
+def test_speakers_without_words_come_last_and_keep_their_embeddings():
     finalizer = UtteranceFinalizer(1)
     finalizer.add(0, [utterance(5.0, "SPEAKER_01")], None)
     turns = (Turn(Span(1, 2), "SPEAKER_00"), Turn(Span(5, 6), "SPEAKER_01"))
@@ -135,7 +135,7 @@ def test_the_wordless_come_last_and_keep_their_voices():
     assert found.diarizer == "x"
 
 
-def test_what_the_listener_raises_goes_through():
+def test_exceptions_of_the_callback_are_propagated():
     def stop(_):
         raise KeyError("enough")
 

@@ -1,4 +1,4 @@
-"""The pipeline with an engine that does what the test says; decoding and attribution are the real ones."""
+"""Tests of the pipeline with a scripted engine; decoding and attribution are real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diarist.engines.chunk_processing import perform
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.pipeline import transcription
 from diarist.pipeline.progress import WEIGHTS
-from diarist.pipeline.sections import sections
+from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.types import (
@@ -38,7 +38,7 @@ LIMITS = DecodeLimits()
 
 
 def loud(audio: Audio) -> list[Span]:
-    """Where there is sound, to 0.1 s."""
+    """Return the spans of sound, to 0.1 s."""
     step = SAMPLE_RATE // 10
     frames = audio.samples[: len(audio.samples) // step * step].reshape(-1, step)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], np.abs(frames).max(axis=1) > 0.01, [False]])))
@@ -47,7 +47,7 @@ def loud(audio: Audio) -> list[Span]:
 
 @dataclass
 class Scripted:
-    """Diarizer and recogniser: every stretch of sound is a turn and a word; pitch tells the speakers apart."""
+    """A diarizer and recognizer: every span of sound is a turn and a word, and its pitch identifies the speaker."""
 
     asked: list = field(default_factory=list)
     cancel_at: str | None = None
@@ -104,7 +104,7 @@ def hertz(samples):
 
 
 def track(seconds, *tones):
-    """Silence with tones in it, each (start, end, hertz); float (samples,)."""
+    """Return silence with tones, each (start, end, hertz); float (samples,)."""
     samples = np.zeros(round(seconds * SAMPLE_RATE))
     for start, end, pitch in tones:
         first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
@@ -151,7 +151,7 @@ def test_a_talk_becomes_a_transcript(recording, engine):
     reports.check()
 
 
-def test_time_is_told_by_stage(recording, engine):
+def test_time_is_measured_by_stage(recording, engine):
     timings = run(recording(TALK), engine).timings
     assert [timing.stage for timing in timings] == ["decode", "diarization", "recognition", "attribution"]
     assert all(timing.seconds >= 0 for timing in timings)
@@ -175,13 +175,13 @@ def test_the_engine_is_asked_what_the_caller_asked(recording, engine):
 
 
 def test_an_unknown_language_is_refused_before_any_work(recording, engine):
-    with pytest.raises(InvalidOption, match=r"'xx' .* de, en"):
+    with pytest.raises(InvalidOption, match=r"'xx'; it supports de, en"):
         run(recording(TALK), engine, language="xx")
     assert engine.asked == []
 
 
-def test_speakers_are_numbered_by_their_words_and_the_wordless_come_last(recording, engine):
-    """The first to speak says nothing that is understood: the transcript still begins with SPEAKER_00."""
+def test_speakers_are_numbered_by_their_words_and_those_without_words_come_last(recording, engine):
+    """The first speaker has no recognized words: the transcript still starts with SPEAKER_00."""
 
     class Deaf(Scripted):
         def recognize(self, audio, speech, language, progress):
@@ -214,7 +214,7 @@ def test_separate_channels_are_separate_people(recording, engine):
     reports.check()
 
 
-def test_people_who_speak_at_once_on_separate_channels_are_both_heard(recording, engine):
+def test_simultaneous_speech_on_separate_channels_is_kept(recording, engine):
     transcript = run(recording(track(5.0, (1.0, 3.0, 300)), track(5.0, (1.0, 3.0, 700))), engine, channels="separate")
     assert [u.speaker for u in transcript.utterances] == ["SPEAKER_00", "SPEAKER_01"]
     assert len(transcript.diarization.turns) == 2
@@ -226,7 +226,7 @@ def test_a_channel_where_nobody_speaks_adds_nobody(recording, engine):
     transcript = run(recording(faint, CALLER), engine, channels="separate")
     assert transcript.speakers == ("SPEAKER_00",)
     assert transcript.language == "en"  # that of the channel with words
-    assert len(engine.asked) == 3  # where nobody speaks there is nothing to recognise
+    assert len(engine.asked) == 3  # where nobody speaks there is nothing to recognize
 
 
 def test_the_same_on_both_channels_is_one_recording(recording, engine):
@@ -235,7 +235,7 @@ def test_the_same_on_both_channels_is_one_recording(recording, engine):
     assert transcript.duration == pytest.approx(10.0)
 
 
-def test_mixed_channels_are_heard_as_one(recording, engine):
+def test_mixed_channels_are_processed_as_one(recording, engine):
     transcript = run(recording(CALLER, CALLED), engine)
     assert len(engine.asked) == 2
     assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
@@ -263,13 +263,13 @@ def test_no_speech_on_several_channels_that_differ(recording, engine):
 
 @pytest.mark.parametrize("stage", ["segmentation", "embedding", "clustering", "recognition"])
 @pytest.mark.parametrize("channels", ["mix", "separate"])
-def test_cancelled_goes_through(recording, stage, channels):
+def test_cancelled_is_propagated(recording, stage, channels):
     with pytest.raises(Cancelled, match="enough"):
         run(recording(CALLER, CALLED), Scripted(cancel_at=stage), channels=channels)
 
 
 @pytest.mark.parametrize("stage", list(WEIGHTS))
-def test_what_the_caller_raises_from_any_stage_goes_through(recording, engine, stage):
+def test_exceptions_of_the_caller_are_propagated_from_any_stage(recording, engine, stage):
     def progress(current, done):
         if current == stage:
             raise Cancelled(current)
@@ -285,7 +285,7 @@ def test_what_is_no_recording_is_refused_before_the_engine_is_asked(tmp_path, en
     assert engine.asked == []
 
 
-def test_words_are_those_of_the_recogniser(recording, engine):
+def test_words_are_those_of_the_recognizer(recording, engine):
     (word, *_) = run(recording(TALK), engine).words
     assert isinstance(word, Word)
     assert (word.span, word.confidence) == (Span(1, 2), 0.9)
@@ -293,7 +293,7 @@ def test_words_are_those_of_the_recogniser(recording, engine):
 
 
 class Sure(Scripted):
-    """The diarizer whose counts are known to be right or wrong, with frames that are as clear as can be."""
+    """The calibrated diarizer, with frames that are not contested."""
 
     def diarize(self, audio, hints, progress):
         found = super().diarize(audio, hints, progress)
@@ -313,7 +313,7 @@ class Sure(Scripted):
     ],
     ids=["nothing given", "a bound given", "the number given", "both bounds the same", "a channel each"],
 )
-def test_how_sure_the_count_is_unless_it_was_given(recording, options, known):
+def test_the_count_has_a_confidence_unless_it_was_given(recording, options, known):
     sure = run(recording(TALK), Sure(), **options).speakers_confidence
     assert (sure is not None and 0.9 < sure < 1.0) if known else sure is None
 
@@ -324,7 +324,7 @@ def test_numbers_of_speakers_beside_separate_channels_are_refused():
 
 
 class InSections(Scripted):
-    """Says which part of the whole was done when it was asked for words."""
+    """A recognizer whose language probability is the number of the section."""
 
     def recognize(self, audio, speech, language, progress):
         found = super().recognize(audio, speech, language, progress)
@@ -336,15 +336,15 @@ class InSections(Scripted):
 
 
 def long_talk(*tones, seconds=180.0):
-    """Eight seconds of speech every ten: 136 s of it in three minutes, which is four short sections."""
+    """A recording with eight seconds of speech every ten: 136 s in three minutes, which is four short sections."""
     starts = np.arange(1.0, seconds - 10.0, 10.0).tolist()
     return track(seconds, *((at, at + 8.0, tones[number % len(tones)]) for number, at in enumerate(starts)))
 
 
 @pytest.fixture
 def _short_sections(monkeypatch):
-    """So that recordings are short, too."""
-    monkeypatch.setattr(transcription, "sections", partial(sections, length=36.0))
+    """Shorten sections, so that recordings can be short."""
+    monkeypatch.setattr(transcription, "split_into_sections", partial(split_into_sections, length=36.0))
 
 
 in_short_sections = pytest.mark.usefixtures("_short_sections")
@@ -366,7 +366,7 @@ def separate_meeting(tmp_path_factory):
 
 
 @in_short_sections
-def test_a_long_talk_is_recognised_in_sections_with_one_language(meeting):
+def test_a_long_talk_is_recognized_in_sections_with_one_language(meeting):
     engine, reports = InSections(), Reports()
     transcript = run(meeting, engine, reports)
     assert len(engine.sections) == 4
@@ -387,7 +387,7 @@ def test_the_language_that_was_asked_for_is_that_of_every_section(meeting):
 
 
 @in_short_sections
-def test_where_nothing_was_understood_the_language_is_looked_for_in_the_next_section(meeting):
+def test_the_language_is_detected_in_the_next_section_if_there_were_no_words(meeting):
     class LateRiser(InSections):
         def recognize(self, audio, speech, language, progress):
             found = super().recognize(audio, speech, language, progress)
@@ -431,7 +431,7 @@ def test_sections_share_the_progress_by_their_speech(meeting):
 
 @in_short_sections
 @pytest.mark.parametrize("channels", ["mix", "separate"])
-def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting, channels):
+def test_utterances_become_final_while_the_work_goes_on(meeting, separate_meeting, channels):
     engine, calls = InSections(), []
 
     def finalized(utterances):
@@ -439,7 +439,7 @@ def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting
 
     path = meeting if channels == "mix" else separate_meeting
     options = TranscribeOptions(channels=channels)
-    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, finalized=finalized)
+    transcript = transcribe(path, engine.engine, options, Reports(), LIMITS, on_final=finalized)
     assert tuple(utterance for _, utterances in calls for utterance in utterances) == transcript.utterances
     assert all(utterances for _, utterances in calls)
     last = len(engine.sections)
@@ -450,21 +450,21 @@ def test_utterances_are_settled_while_the_work_goes_on(meeting, separate_meeting
 
 
 @in_short_sections
-def test_what_the_listener_raises_ends_the_work(meeting):
+def test_exceptions_of_the_callback_end_the_work(meeting):
     engine = InSections()
 
     def finalized(_):
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, finalized=finalized)
+        transcribe(meeting, engine.engine, TranscribeOptions(), Reports(), LIMITS, on_final=finalized)
     assert len(engine.sections) == 1
 
 
 @in_short_sections
 def test_no_word_of_a_section_comes_after_those_of_the_next(meeting):
     class Careless(InSections):
-        """Hears a word a little before and after its speech."""
+        """A recognizer whose words start a little before and end a little after the speech."""
 
         def recognize(self, audio, speech, language, progress):
             found = super().recognize(audio, speech, language, progress)
@@ -481,7 +481,7 @@ def test_no_word_of_a_section_comes_after_those_of_the_next(meeting):
 
 @dataclass
 class Elsewhere:
-    """Has portions done by another engine, in an order of its own, from the samples that they name alone."""
+    """Has chunks processed by another engine in random order, each with only the samples that it reads."""
 
     engine: Scripted
     accepts: bool = True
@@ -512,14 +512,14 @@ class Elsewhere:
 def distribute(path, engine, scatter, progress=None, finalized=None, **options):
     return transcribe(
         path, engine.engine, TranscribeOptions(**options), progress or Reports(), LIMITS,
-        finalized=finalized, scatter=scatter,
+        on_final=finalized, scatter=scatter,
     )  # fmt: skip
 
 
 @in_short_sections
 @pytest.mark.parametrize("channels", ["mix", "separate"])
 @pytest.mark.parametrize("language", [None, "de"])
-def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting, channels, language):
+def test_sections_that_other_machines_recognize_give_the_same(meeting, separate_meeting, channels, language):
     path = meeting if channels == "mix" else separate_meeting
     here, reports, calls = Scripted(), Reports(), []
     scatter = Elsewhere(Scripted())
@@ -541,7 +541,7 @@ def test_sections_that_are_read_elsewhere_say_the_same(meeting, separate_meeting
 
 @dataclass
 class Detecting(Scripted):
-    """Says what language it hears without finding the words; understands nothing before ``understands``."""
+    """A recognizer that detects the language, and recognizes no words before ``understands``."""
 
     understands: float = 0.0
     detected: list = field(default_factory=list)
@@ -560,7 +560,7 @@ class Detecting(Scripted):
 @in_short_sections
 @pytest.mark.parametrize("understands", [0.0, 50.0, 1_000.0])
 @pytest.mark.parametrize("language", [None, "de"])
-def test_where_the_language_can_be_had_alone_all_sections_are_read_elsewhere(meeting, understands, language):
+def test_with_language_detection_all_sections_are_distributed(meeting, understands, language):
     alone, here = Detecting(understands=understands), Detecting(understands=understands)
     expected = run(meeting, alone, language=language)
     scatter, reports = Elsewhere(Detecting(understands=understands)), Reports()
@@ -584,20 +584,20 @@ def test_a_chunk_reads_little_more_than_its_speech(meeting):
 
 
 @in_short_sections
-def test_what_is_not_accepted_is_done_here(meeting):
+def test_recordings_that_are_not_accepted_are_processed_here(meeting):
     scatter = Elsewhere(Scripted(), accepts=False)
     assert distribute(meeting, Scripted(), scatter).utterances == run(meeting, Scripted()).utterances
     assert scatter.done == []
 
 
-def test_one_section_is_read_here(recording):
+def test_one_section_is_recognized_here(recording):
     scatter = Elsewhere(Scripted())
     assert distribute(recording(TALK), Scripted(), scatter, language="en").utterances
     assert scatter.done == []
 
 
 @in_short_sections
-def test_cancelled_goes_through_whoever_does_the_work(meeting):
+def test_cancelled_is_propagated_from_distributed_work(meeting):
     scatter = Elsewhere(Scripted())
 
     def progress(stage, _done):
@@ -611,7 +611,7 @@ def test_cancelled_goes_through_whoever_does_the_work(meeting):
 
 
 @in_short_sections
-def test_what_the_listener_raises_ends_the_work_of_others(meeting):
+def test_exceptions_of_the_callback_end_the_work_of_other_machines(meeting):
     scatter, calls = Elsewhere(Scripted()), []
 
     def finalized(utterances):
@@ -625,6 +625,6 @@ def test_what_the_listener_raises_ends_the_work_of_others(meeting):
 
 
 @in_short_sections
-def test_a_chunk_that_never_comes_back_is_no_silence(meeting):
+def test_a_missing_chunk_is_an_error(meeting):
     with pytest.raises(ValueError, match="only 2 of 3 chunks"):
         distribute(meeting, Scripted(), Elsewhere(Scripted(), left_out=1))

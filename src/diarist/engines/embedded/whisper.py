@@ -138,7 +138,7 @@ class WhisperRecognizer:
         if requested is not None:
             if requested not in supported:
                 raise InvalidOption(
-                    f"This model does not support the language {requested!r}, only: {', '.join(supported)}"
+                    f"This model does not support the language {requested!r}; it supports {', '.join(supported)}."
                 )
             return requested, 1.0
         return (supported[0], 1.0) if len(supported) == 1 else self.detect(audio, speech)

@@ -99,7 +99,9 @@ class OnnxRecognizer:
     def recognize(self, audio: Audio, speech: Sequence[Span], language: str | None, progress: Progress) -> Recognition:
         supported = self._languages
         if language is not None and supported and language not in supported:
-            raise InvalidOption(f"This model does not support the language {language!r}, only: {', '.join(supported)}")
+            raise InvalidOption(
+                f"This model does not support the language {language!r}; it supports {', '.join(supported)}."
+            )
         spans = windows(audio, speech)
         if not spans:
             return Recognition()

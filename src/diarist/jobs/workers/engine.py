@@ -120,7 +120,7 @@ def transcribe_file(
     from diarist.pipeline.transcription import transcribe
 
     limits = DecodeLimits.of(settings, settings.temp_dir)
-    return transcribe(path, engine, options, progress, limits, finalized=finalized, scatter=scatter)
+    return transcribe(path, engine, options, progress, limits, on_final=finalized, scatter=scatter)
 
 
 class _DownloadLogger:

@@ -1,4 +1,4 @@
-"""Segmentation, embeddings, clustering and fusion put together, with networks whose answers are known."""
+"""Tests of the embedded diarizer as a whole, with networks whose output is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALUES = 192
 
 
 class Heard:
-    """A segmentation of one window of ten seconds: who its speakers are is up to ``local``."""
+    """A segmentation of one window of ten seconds, with the local speakers ``local``."""
 
     def __init__(self, speech, local):
         classes = np.zeros((1, WINDOW_FRAMES), dtype=np.uint8)
@@ -27,7 +27,7 @@ class Heard:
 
 
 class Voices:
-    """Embeddings of who speaks in a span: the shorter, the more they scatter."""
+    """Embeddings of the speaker of a span: the shorter the span, the more they scatter."""
 
     def __init__(self, speech, who):
         rng = np.random.default_rng(3)
@@ -63,26 +63,26 @@ QUESTION, ANSWER = Span(0.5, 3.5), Span(4.0, 7.0)
 
 @pytest.mark.parametrize("brief", [Span(8.0, 8.3), Span(8.0, 8.5), Span(8.0, 8.7)])
 @pytest.mark.parametrize("who", [0, 1])
-@pytest.mark.parametrize("heard_as", [0, 1])
-def test_a_word_alone_is_whose_voice_it_sounds_like(brief, who, heard_as):
-    found, _ = diarize([QUESTION, ANSWER, brief], [0, 1, heard_as], [0, 1, who])
+@pytest.mark.parametrize("local_speaker", [0, 1])
+def test_a_short_word_goes_to_the_most_similar_speaker(brief, who, local_speaker):
+    found, _ = diarize([QUESTION, ANSWER, brief], [0, 1, local_speaker], [0, 1, who])
     assert len(found.speakers) == 2
     assert speaker_of(found, brief) == speaker_of(found, (QUESTION, ANSWER)[who])
 
 
-def test_a_word_alone_is_no_speaker_of_its_own():
+def test_a_short_word_is_no_speaker_of_its_own():
     found, _ = diarize([QUESTION, ANSWER, Span(8.0, 8.6)], [0, 1, 2], [0, 1, 2])
     assert len(found.speakers) == 2
 
 
-def test_what_is_too_brief_to_say_anything_goes_by_the_segmentation():
+def test_the_segmentation_decides_for_speech_too_short_to_embed():
     brief = Span(8.0, 8.15)
     found, asked = diarize([QUESTION, ANSWER, brief], [0, 1, 1], [0, 1, 0])
     assert min(span.duration for span in asked) >= DiarizerConfig().min_embedded
     assert speaker_of(found, brief) == speaker_of(found, ANSWER)
 
 
-def test_words_alone_are_all_there_is():
+def test_a_recording_of_short_words_only():
     speech = [Span(1.0, 1.5), Span(3.0, 3.6), Span(5.0, 5.5)]
     found, asked = diarize(speech, [0, 0, 0], [0, 0, 0])
     assert len(asked) == 3

@@ -1,4 +1,4 @@
-"""Two kinds of evidence on one grid, on segmentations made by hand."""
+"""Tests of local speakers on constructed segmentations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = WINDOW_FRAMES + 4 * STEP
 
 
 def heard(timeline, permutations=None):
-    """What windows say of ``timeline``: for each frame the set of who speaks (0, 1, 2).
+    """Return the segmentation of ``timeline``: for each frame the set of active speakers (0, 1, 2).
 
     ``permutations`` gives each window its own names for the three.
     """
@@ -44,7 +44,7 @@ def heard(timeline, permutations=None):
 
 
 def timeline(*parts):
-    """(who, until frame) one after the other."""
+    """Return a timeline of consecutive (speakers, end frame)."""
     frames = []
     for who, until in parts:
         frames += [frozenset(who)] * (until - len(frames))
@@ -64,14 +64,14 @@ def window(first, stop):
     return Window(Span(GRID.time(first), GRID.time(stop)), 0)
 
 
-def test_windows_are_heard_together_or_apart_whatever_their_names():
+def test_agreement_does_not_depend_on_local_names():
     windows = [window(60, 180), window(220, 320), window(370, 490), window(570, 690)]  # 0, 1, 1, 0
     said = speaker_agreement(heard(TALK, [(0, 1, 2), (2, 0, 1), (1, 2, 0)]), windows)
     assert np.array_equal(said, said.T)
     assert np.allclose(said, [[1, -1, -1, 0], [-1, 1, 1, -1], [-1, 1, 1, -1], [0, -1, -1, 1]])  # 60 to 690: over 10 s
 
 
-def test_what_is_silent_or_never_within_ten_seconds_is_not_judged():
+def test_silent_or_distant_windows_have_no_agreement():
     silent, spoken = window(5, 35), window(60, 180)
     assert speaker_agreement(heard(TALK), [silent, spoken])[0].tolist() == [0, 0]
 
@@ -83,7 +83,7 @@ def test_where_windows_disagree_the_count_is_their_mean_rounded():
     assert set(speaker_count(made).tolist()) == {1}
 
 
-def test_a_hand_over_without_a_pause_is_found_to_the_frame():
+def test_a_change_without_a_pause_is_found_to_the_frame():
     changes = change_points(heard(TALK, [(0, 1, 2), (1, 2, 0), (2, 1, 0)]))
     assert changes.shape == (FRAMES,)
     # that at 200; around the pause and the overlap nobody hands over to another directly
@@ -106,7 +106,7 @@ def test_runs_end_where_somebody_else_begins():
 
 @given(hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(0, 2)), st.data())
 @patient
-def test_runs_are_all_single_speech_parted_at_changes(count, data):
+def test_runs_are_all_single_speech_split_at_changes(count, data):
     changes = data.draw(hnp.arrays(np.bool_, len(count)))
     runs = single_speaker_runs(count, changes)
     covered = [frame for first, stop in runs for frame in range(first, stop)]
@@ -118,7 +118,7 @@ def test_runs_are_all_single_speech_parted_at_changes(count, data):
 
 
 def evidence_of(who_speaks, voices):
-    """A cosine of 0.7 with whoever speaks alone, 0.1 with everybody else."""
+    """Return a similarity of 0.7 to a speaker who speaks alone, and 0.1 to all others."""
     found = np.zeros((len(who_speaks), voices), dtype=np.float32)
     for frame, who in enumerate(who_speaks):
         if len(who) == 1:
@@ -127,14 +127,14 @@ def evidence_of(who_speaks, voices):
     return found
 
 
-def test_names_that_windows_chose_by_themselves_are_undone():
+def test_local_names_are_mapped_to_speakers():
     permutations = [(0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0)]
     activity = local_to_global(heard(TALK, permutations), evidence_of(TALK, 2))
     expected = np.array([[float(voice in who) for voice in range(2)] for who in TALK])
     assert activity == pytest.approx(expected, abs=1e-6)
 
 
-def test_more_local_speakers_than_voices_leaves_the_least_alike_out():
+def test_the_least_similar_local_speaker_is_left_out():
     spoken = timeline(((0,), 250), ((1,), 350), ((2,), FRAMES))
     evidence = evidence_of(spoken, 3)[:, :2]
     activity = local_to_global(heard(spoken), evidence)
@@ -144,7 +144,7 @@ def test_more_local_speakers_than_voices_leaves_the_least_alike_out():
     assert (activity[:STEP] == np.eye(2)[0]).all()  # only the first window is there: all three speak in it
 
 
-def test_who_is_only_heard_in_overlap_still_gets_a_voice():
+def test_a_speaker_in_overlap_only_is_mapped_too():
     spoken = timeline(((0,), 300), ((0, 1), 500), ((0,), FRAMES))
     evidence = np.full((FRAMES, 2), 0.1, dtype=np.float32)
     evidence[:, 0] = 0.7
@@ -161,7 +161,7 @@ def at_random(windows):
 
 
 def at_once(said, evidence):
-    """``local_to_global`` of all windows at once."""
+    """Compute ``local_to_global`` of all windows at once."""
     voices = evidence.shape[1]
     padded = np.concatenate([evidence, np.zeros((20, voices), dtype=np.float32)])
     members = POWERSET[said.classes]  # (windows, 589, 3)
@@ -178,7 +178,7 @@ def at_once(said, evidence):
 
 
 @pytest.mark.parametrize("voices", [1, 2, 5])
-def test_windows_one_by_one_are_named_as_all_at_once(voices):
+def test_windows_one_by_one_are_mapped_as_all_at_once(voices):
     said = at_random(40)
     evidence = np.random.default_rng(voices).random((said.frames, voices), dtype=np.float32)
     assert np.array_equal(local_to_global(said, evidence), at_once(said, evidence))

@@ -1,4 +1,4 @@
-"""Results in order, whoever is done first; nothing runs on after it was left."""
+"""Tests of parallel work: results come in order, and nothing runs on after an early stop."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_failure_comes_out_in_its_place_and_ends_the_rest(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_has_not_begun_is_dropped_when_the_caller_leaves(workers):
+def test_tasks_that_have_not_started_are_dropped_at_an_early_stop(workers):
     begun = []
     with closing(map_in_order(begun.append, range(1000), workers)) as found:
         next(found)
@@ -69,7 +69,7 @@ def test_what_has_not_begun_is_dropped_when_the_caller_leaves(workers):
     assert not streaming()
 
 
-def test_no_more_tasks_are_taken_than_are_worked_on_or_wait():
+def test_tasks_are_only_read_ahead_as_far_as_needed():
     taken = []
 
     def tasks():
@@ -90,7 +90,7 @@ def test_threads_are_divided(threads, count, each):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_reports_of_streams_come_in_the_thread_that_waits(workers):
+def test_workers_report_in_the_thread_that_waits(workers):
     heard = []
     relay = ProgressRelay(lambda task, done: heard.append((task, done, threading.get_ident())))
 
@@ -104,7 +104,7 @@ def test_reports_of_streams_come_in_the_thread_that_waits(workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_report_raises_ends_all_streams_at_their_next_report(workers):
+def test_an_exception_of_a_report_ends_all_workers_at_their_next_report(workers):
     posts = []
 
     def stop(*_):

@@ -1,4 +1,4 @@
-"""Windows and frames, against a network that says what the test knows."""
+"""Tests of windows and frames, with a network whose output is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEP_FRAMES = 59
 
 
 class Network:
-    """Says of each frame the class that the sample at its centre names; keeps what it was given."""
+    """A network that gives each frame the class that the sample at its center encodes, and records its input."""
 
     def __init__(self):
         self.batches = []
@@ -75,7 +75,7 @@ def test_windows_lie_on_the_grid_and_cover_the_recording(length):
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_frames_are_those_whose_centre_is_in_the_recording(length):
+def test_frames_are_those_whose_center_is_in_the_recording(length):
     found, _ = segment(np.zeros(length, dtype=np.float32))
     centred = sum(RECEPTIVE_FIELD_SAMPLES / 2 + FRAME_SAMPLES * i < length for i in range(length // FRAME_SAMPLES + 1))
     assert found.frames == max(1, min(centred, int(found.starts[-1]) + WINDOW_FRAMES))
@@ -94,7 +94,7 @@ def test_batches_make_no_difference():
 
 
 @pytest.mark.parametrize("workers", [2, 5])
-def test_streams_make_no_difference(workers):
+def test_workers_make_no_difference(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 900_000).astype(np.float32)
     one, windows = segment(samples, batch=4)
     many, same = segment(samples, batch=4, workers=workers)
@@ -104,7 +104,7 @@ def test_streams_make_no_difference(workers):
 
 
 def elsewhere(model, length, order=reversed):
-    """Portions that are done by ``model``, each from its own samples alone; how many there were comes first."""
+    """Return a list of chunk counts, and a ``scatter`` that processes chunks by ``model`` from their own samples."""
     counted = []
 
     def scatter(chunks, progress):
@@ -123,7 +123,7 @@ def elsewhere(model, length, order=reversed):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_windows_that_are_read_elsewhere_are_the_same(workers):
+def test_distributed_windows_are_the_same(workers):
     samples = np.random.default_rng(0).uniform(0, 0.6, 5_000_000).astype(np.float32)
     network, other = Network(), Network()
     alone = Segmenter(network, STEP_FRAMES, 5).segment(Audio(samples), lambda *_: None)
@@ -144,14 +144,14 @@ def test_windows_that_are_read_elsewhere_are_the_same(workers):
     assert reports[-1] == ("segmentation", 1.0)
 
 
-def test_little_is_read_here():
+def test_short_recordings_are_not_distributed():
     samples = np.zeros(800_000, dtype=np.float32)
     counted, scatter = elsewhere(None, samples)
     Segmenter(Network(), STEP_FRAMES, 4).distribute(Audio(samples), lambda *_: None, scatter)
     assert counted == []
 
 
-def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
+def test_a_result_that_does_not_fit_its_chunk_is_rejected():
     samples = np.zeros(5_000_000, dtype=np.float32)
 
     def scatter(chunks, progress):
@@ -183,7 +183,7 @@ def test_probabilities_of_classes_add_up_to_those_of_speakers():
     assert found.activity[0, 0] == pytest.approx([0.96, 0.03, 0.96], abs=1e-5)
 
 
-def test_progress_rises_to_one_and_what_it_raises_goes_through():
+def test_progress_rises_to_one_and_its_exceptions_are_propagated():
     reports = []
     segment(np.zeros(800_000, dtype=np.float32), batch=4, progress=lambda *report: reports.append(report))
     assert [stage for stage, _ in reports] == ["segmentation"] * len(reports)
@@ -229,7 +229,7 @@ def test_frames_and_times_are_inverse(frame):
     assert GRID.time(frame + 1) - GRID.time(frame) == pytest.approx(GRID.step, abs=1e-6)
 
 
-def test_a_frame_is_named_by_the_step_around_its_centre():
+def test_a_frame_covers_the_step_around_its_center():
     centre = RECEPTIVE_FIELD_SAMPLES / 2 / SAMPLE_RATE
     assert (GRID.time(0) + GRID.time(1)) / 2 == pytest.approx(centre)
     assert GRID.frame_at(0.0) == GRID.frame_at(-3.0) == 0

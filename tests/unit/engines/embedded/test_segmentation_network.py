@@ -1,4 +1,4 @@
-"""The network in two parts says what it says whole."""
+"""Tests that the network in two parts gives the output of the whole graph."""
 
 from __future__ import annotations
 

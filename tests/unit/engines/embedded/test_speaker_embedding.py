@@ -1,4 +1,4 @@
-"""Filterbanks in blocks and windows in batches give what one at a time would."""
+"""Tests that blocks of filterbanks and batches of windows give the same results as one at a time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ignore(*_):
 
 
 class Network:
-    """Answers with the mean and the number of the rows it is given, so that it can be foretold."""
+    """A network that returns the mean and the number of its input rows, so that its output can be predicted."""
 
     def __init__(self):
         self.shapes = []
@@ -92,7 +92,7 @@ def test_every_window_gets_its_own_row_whatever_the_batch():
         assert found[2] == pytest.approx(0, abs=1e-4)  # each window's own mean is taken from it
 
 
-def test_streams_make_no_difference():
+def test_workers_make_no_difference():
     audio = noise(60)
     windows = [Span(at, at + (1.5 if round(at) % 3 else 1.1)) for at in np.arange(0, 58, 0.5)]
     one = Embedder(Network(), batch=4).embed(audio, windows, ignore)
@@ -104,7 +104,7 @@ MANY = [Span(at, at + (1.5 if round(at * 2) % 7 else 0.9 + at / 500)) for at in 
 
 
 class Elsewhere:
-    """Portions that are done by another, each from its own samples alone, the last one first."""
+    """Has chunks processed by another model in reverse order, each with only the samples that it reads."""
 
     def __init__(self, audio, embedder):
         self.audio, self.embedder = audio, embedder
@@ -124,7 +124,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_windows_that_are_heard_elsewhere_are_the_same(workers):
+def test_distributed_windows_are_the_same(workers):
     audio, network, other, reports = noise(241), Network(), Network(), []
     alone = Embedder(network).embed(audio, MANY, ignore)
     scatter = Elsewhere(audio, Embedder(other, workers=workers))
@@ -140,14 +140,14 @@ def test_windows_that_are_heard_elsewhere_are_the_same(workers):
 
 
 @pytest.mark.parametrize("windows", [WINDOWS, []])
-def test_few_windows_are_heard_here(windows):
+def test_few_windows_are_not_distributed(windows):
     scatter = Elsewhere(None, None)
     found = Embedder(Network()).distribute(noise(10), windows, ignore, scatter)
     assert np.array_equal(found, Embedder(Network()).embed(noise(10), windows, ignore))
     assert scatter.heard == []
 
 
-def test_a_result_that_is_no_answer_to_its_chunk_is_refused():
+def test_a_result_that_does_not_fit_its_chunk_is_rejected():
     def scatter(chunks, progress):
         yield from (dump_arrays(embeddings=np.zeros((1, EMBEDDING_VALUES), np.float32)) for _ in chunks)
 
@@ -166,7 +166,7 @@ def test_no_windows():
     assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, EMBEDDING_VALUES)
 
 
-def test_progress_rises_to_one_and_what_it_raises_goes_through():
+def test_progress_rises_to_one_and_its_exceptions_are_propagated():
     reports = []
     Embedder(Network(), batch=2).embed(noise(10), WINDOWS, lambda *report: reports.append(report))
     assert {stage for stage, _ in reports} == {"embedding"}

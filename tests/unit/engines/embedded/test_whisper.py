@@ -1,4 +1,4 @@
-"""What is done around Whisper: words in order, of a credible length, and a second look at what was passed over."""
+"""Tests of the code around Whisper: the order and duration of words, batches, and the second pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def word(start, end, text=" word"):
 
 @st.composite
 def heard(draw):
-    """Speech, the chunks over it, and words most of which lie in it."""
+    """Draw speech, and words most of which are in it."""
     start, speech, words = draw(st.floats(0, 2)), [], []
     for _ in range(draw(st.integers(0, 6))):
         end = start + draw(st.floats(0.2, 8))
@@ -46,27 +46,27 @@ def heard(draw):
     return speech, words
 
 
-def test_a_gap_in_speech_is_looked_at_again_and_a_pause_is_not():
+def test_a_gap_in_speech_is_uncovered_and_a_pause_is_not():
     speech = (Span(0, 6), Span(10, 12))
     words = [word(0, 0.5), word(0.6, 1.0), word(4.5, 5.5), word(10, 12)]
     assert uncovered_speech((Span(0, 12),), speech, words, MIN) == (Span(1.0, 4.5),)
 
 
-def test_speech_before_the_first_word_and_after_the_last_is_looked_at():
+def test_speech_before_the_first_word_and_after_the_last_is_uncovered():
     assert uncovered_speech((Span(0, 9),), (Span(0, 9),), [word(4, 5)], MIN) == (Span(0, 4), Span(5, 9))
 
 
-def test_a_short_gap_is_left():
+def test_a_short_gap_is_ignored():
     assert uncovered_speech((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], MIN) == ()
 
 
-def test_a_chunk_without_words_is_believed():
+def test_a_chunk_without_words_is_not_uncovered():
     chunks = (Span(0, 5), Span(10, 15))
     assert uncovered_speech(chunks, chunks, [word(0, 1)], MIN) == (Span(1, 5),)
     assert uncovered_speech(chunks, chunks, [], MIN) == ()
 
 
-def test_a_word_without_length_is_not_read_a_second_time():
+def test_a_word_without_duration_covers_its_surroundings():
     assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], MIN) == ()
 
 
@@ -74,14 +74,14 @@ def test_a_word_without_length_at_the_very_start_counts():
     assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], MIN) == (Span(0, 2),)
 
 
-def test_a_word_that_reaches_from_one_stretch_into_the_next_counts_in_both():
+def test_a_word_across_two_spans_of_speech_counts_in_both():
     speech = (Span(0, 2), Span(2.5, 4))
     assert uncovered_speech((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], MIN) == ()
 
 
 @given(heard())
 @patient
-def test_what_was_passed_over_is_wordless_speech_by_start(case):
+def test_uncovered_speech_has_no_words(case):
     speech, words = case
     chunks = (Span(0, 100),)
     gaps = uncovered_speech(chunks, speech, words, MIN)
@@ -101,7 +101,7 @@ def test_what_was_passed_over_is_wordless_speech_by_start(case):
 
 
 @pytest.mark.timing
-def test_the_second_look_grows_with_the_words_and_no_faster():
+def test_the_time_for_uncovered_speech_is_linear():
     def hours(chunks: int):
         return (
             [Span(i * 25.0, i * 25.0 + 24.8) for i in range(chunks)],
@@ -135,7 +135,7 @@ def test_words_come_by_start_and_lie_in_the_recording(spans, duration):
     assert all(a.span.start <= b.span.start for a, b in pairwise(ordered))
 
 
-def test_a_loop_is_told_from_speech():
+def test_a_loop_is_distinguished_from_speech():
     assert _is_repetitive(" thank you very much" * 20, 2.4)
     assert not _is_repetitive("It was a bright cold day in April, and the clocks were striking thirteen.", 2.4)
     assert not _is_repetitive("", 2.4)
@@ -150,7 +150,7 @@ def test_a_sentence_said_twice_is_a_loop_and_a_phrase_said_twice_is_not():
 
 @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 16))), st.integers(1, 9))
 @patient
-def test_batches_hold_every_piece_once_the_longer_ones_first(spans, most):
+def test_batches_contain_every_span_once_the_longer_ones_first(spans, most):
     pieces = [Span(start, start + length) for start, length in spans]
     batches = batch_by_length(pieces, most)
     ordered = [piece for batch in batches for piece in batch]
@@ -162,7 +162,7 @@ def test_batches_hold_every_piece_once_the_longer_ones_first(spans, most):
 
 
 class Wordless(WhisperRecognizer):
-    """Without a model: speaks two languages, and hears one of them and no word."""
+    """A recognizer without a model, which supports two languages and recognizes no words."""
 
     languages = ("de", "en")
 
@@ -181,7 +181,7 @@ class Wordless(WhisperRecognizer):
 
 
 @pytest.mark.parametrize("spoken", [LANGUAGE_DETECTION_COST_S, 3 * LANGUAGE_DETECTION_COST_S])
-def test_finding_out_the_language_is_as_much_work_as_the_pipeline_takes_it_for(spoken):
+def test_language_detection_has_the_cost_that_the_pipeline_assumes(spoken):
     told: list[float] = []
     audio = Audio(np.zeros(round(100 * SAMPLE_RATE), dtype=np.float32))
     Wordless().recognize(audio, (Span(1.0, 1.0 + spoken),), None, lambda _, done: told.append(done))

@@ -1,4 +1,4 @@
-"""The features are faster-whisper's own."""
+"""Tests that the features are equal to those of faster-whisper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From probabilities to speech, by hand and against a walk frame by frame."""
+"""Tests of binarization, by example and against an implementation frame by frame."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def test_a_value_at_a_threshold_changes_nothing():
     assert spans([0.5, 0.5, 0.6, 0.5, 0.5], onset=0.5, offset=0.5) == [(0.2, 0.5)]
 
 
-def test_speech_goes_on_to_the_end_of_the_recording():
+def test_speech_continues_to_the_end_of_the_recording():
     assert spans([0, 1, 1]) == [(0.1, 0.3)]
 
 
-def test_padding_stays_within_the_recording_and_joins_what_it_makes_touch():
+def test_padding_stays_within_the_recording_and_merges_segments_that_touch():
     assert spans([1, 0, 0, 1], pad_onset=0.1, pad_offset=0.1) == [(0.0, 0.4)]
     assert spans([1, 0, 0, 0, 1], pad_offset=0.1, pad_onset=0.1) == [(0.0, 0.2), (0.3, 0.5)]
 
 
-def test_negative_padding_takes_away_and_what_is_gone_is_gone():
+def test_negative_padding_can_remove_segments():
     assert spans([0, 1, 1, 1, 0, 1, 0], pad_onset=-0.1) == [(0.2, 0.4)]
 
 
-def test_what_is_too_short_goes_before_or_after_pauses_are_closed():
+def test_short_segments_are_dropped_before_or_after_pauses_are_closed():
     probability = [1, 0, 1, 0, 0, 0, 0, 1, 1, 1]
     rule = {"min_duration_on": 0.15, "min_duration_off": 0.15}
     assert spans(probability, **rule, filter_speech_first=True) == [(0.7, 1.0)]

@@ -1,4 +1,4 @@
-"""Clustering at several scales, with a detector, an encoder and a clusterer whose answers are known."""
+"""Tests of the multiscale diarizer, with a detector, an encoder and a clusterer whose output is known."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from support.strategies import patient
 SCALES = (ScaleConfig(1.5, 0.75), ScaleConfig(1.0, 0.5), ScaleConfig(0.5, 0.25))
 CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), SpeakerEmbeddingsConfig("voices", SCALES))
 PITCHES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Levels of samples that stand for voices: what is said at 0.3 is said by the third."""
+"""The sample levels that encode speakers: the third speaker has the level 0.3."""
 
 
 class LoudFrames:
-    """Speech is what is not zero."""
+    """A detector for which all nonzero samples are speech."""
 
     grid = Grid(0.01)
 
@@ -47,7 +47,7 @@ class LoudFrames:
 
 
 class Levels:
-    """A voice is how much of a window is at each level."""
+    """An encoder whose embedding is the share of a window at each level."""
 
     def __init__(self):
         self.asked = []
@@ -63,7 +63,7 @@ class Levels:
 
 
 class Loudest:
-    """Labels a window with its loudest level; or with as many clusters as are asked for."""
+    """A clusterer that labels a window by its most frequent level, or makes the requested number of clusters."""
 
     def label(self, scales, bounds):
         self.scales, self.bounds = scales, bounds
@@ -73,7 +73,7 @@ class Loudest:
 
 
 def conversation(*said):
-    """``(level, seconds)`` one after the other; level 0 is a pause."""
+    """Return audio of consecutive ``(level, seconds)``; level 0 is a pause."""
     parts = [np.full(round(seconds * SAMPLE_RATE), level, dtype=np.float32) for level, seconds in said]
     return Audio(np.concatenate(parts))
 
@@ -87,7 +87,7 @@ def turns(diarization):
     return [(round(t.span.start, 2), round(t.span.end, 2), int(t.speaker[-2:])) for t in diarization.turns]
 
 
-def test_each_voice_gets_its_turns():
+def test_each_speaker_gets_their_turns():
     found = diarize(conversation((0, 1), (0.1, 4), (0, 1), (0.2, 3), (0, 0.5), (0.1, 2)))
     assert turns(found) == [(1.0, 5.0, 0), (6.0, 9.0, 1), (9.5, 11.5, 0)]
     assert found.diarizer == "clustering"
@@ -115,7 +115,7 @@ def test_one_speaks_at_a_time_and_the_activity_says_who():
     assert all(before.span.end <= after.span.start for before, after in pairwise(found.turns))
 
 
-def test_a_short_word_between_others_is_not_swallowed_by_what_lies_beyond_the_pauses():
+def test_smoothing_does_not_remove_a_short_word_between_pauses():
     found = diarize(conversation((0.1, 3), (0, 0.4), (0.2, 0.2), (0, 0.4), (0.1, 3)))
     assert turns(found) == [(0.0, 3.0, 0), (3.4, 3.6, 1), (4.0, 7.0, 0)]
 
@@ -148,7 +148,7 @@ def test_which_frames_are_silent():
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.011, 0.02, 0.1, 0.49, 0.51, 1.2])
-def test_speech_of_any_length_is_somebodys(seconds):
+def test_speech_of_any_length_has_a_speaker(seconds):
     found = diarize(conversation((0.1, seconds)))
     if seconds > 0.01:
         assert len(found.turns) == 1
@@ -157,7 +157,7 @@ def test_speech_of_any_length_is_somebodys(seconds):
 
 
 @pytest.mark.parametrize("wanted", range(1, 11))
-def test_an_exact_number_of_speakers_is_met_with_the_same_voice_throughout(wanted):
+def test_an_exact_number_of_speakers_is_met_with_one_speaker(wanted):
     rng = np.random.default_rng(wanted)
     audio = Audio((0.1 * rng.standard_normal(20 * SAMPLE_RATE)).astype(np.float32))
     found = diarize(audio, num_speakers=wanted)
@@ -172,7 +172,7 @@ def test_more_speakers_than_windows_are_as_many_as_there_are_windows():
     assert 1 <= len(found.speakers) <= 3
 
 
-def test_a_window_that_several_scales_share_is_heard_once():
+def test_a_window_that_several_scales_share_is_embedded_once():
     encoder = Levels()
     diarizer = MultiscaleDiarizer(LoudFrames(), encoder, Loudest(), CONFIG, "x")
     diarizer.diarize(conversation((0.1, 0.4), (0, 1), (0.2, 0.8)), SpeakerHints(), lambda *_: None)
@@ -181,7 +181,7 @@ def test_a_window_that_several_scales_share_is_heard_once():
     assert len(windows) == 1 + 1 + 3  # one is one window at every scale, the other at two of three
 
 
-def test_a_scale_of_no_weight_has_no_say():
+def test_a_scale_without_weight_has_no_effect():
     confused = DiarConfig(CONFIG.vad, SpeakerEmbeddingsConfig("v", (ScaleConfig(3.0, 1.5, 0.0), *SCALES)))
     audio = conversation((0.1, 2), (0.2, 2), (0.1, 1.5), (0.3, 1))
     with_it, without = diarize(audio, config=confused), diarize(audio)
@@ -253,7 +253,7 @@ def test_the_nearest_window_is_the_naive_one(scales):
     assert np.take_along_axis(naive, found[:, None], axis=1)[:, 0] == pytest.approx(naive.min(axis=1))
 
 
-def test_a_frame_has_the_label_of_its_nearest_window_of_the_same_stretch():
+def test_a_frame_has_the_label_of_its_nearest_window_of_the_same_run():
     windows = [Window(Span(0.0, 0.5), 0), Window(Span(0.25, 0.75), 0), Window(Span(0.8, 0.84), 1)]
     found = nearest_label(windows, np.array([4, 5, 6]), 50)
     middle = GRID.frame_at(0.375)
@@ -263,7 +263,7 @@ def test_a_frame_has_the_label_of_its_nearest_window_of_the_same_stretch():
     assert (found[GRID.frame_at(0.84) :] == -1).all()
 
 
-def test_voices_that_smoothing_took_come_back_only_where_they_are_asked_for():
+def test_speakers_that_smoothing_removed_are_restored_only_if_requested():
     label = np.array([-1, 0, 0, 1, 0, 0, 2, -1])
     smooth = np.array([-1, 0, 0, 0, 0, 0, 2, -1])
     assert restore_speakers(smooth, label, 2).tolist() == smooth.tolist()

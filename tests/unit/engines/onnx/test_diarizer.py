@@ -1,4 +1,4 @@
-"""Our own clustering over several scales; what the networks say is compared with NeMo in the tests of the export."""
+"""Tests of clustering over several scales. The tests of the export compare the networks with NeMo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diarist.engines.onnx.diarizer import EmbeddingClusterer
 
 
 def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
-    """Two voices in turns, heard in windows of several lengths: the shorter, the noisier."""
+    """Return alternating turns of two speakers in windows of several lengths: shorter windows are noisier."""
     rng = np.random.default_rng(seed)
     voices = l2_normalize(rng.standard_normal((2, 64)).astype(np.float32))
     made = []
@@ -23,7 +23,7 @@ def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
     return made, ((made[-1].start + 0.25) // turn).astype(int) % 2
 
 
-def test_each_window_of_the_shortest_scale_gets_its_voice():
+def test_each_window_of_the_shortest_scale_gets_its_speaker():
     heard, who = scales()
     labels = EmbeddingClusterer().label(heard, SpeakerBounds())
     assert labels.dtype == np.int64
@@ -38,7 +38,7 @@ def test_an_exact_number_is_met(wanted):
     assert len(set(EmbeddingClusterer().label(heard, SpeakerBounds(wanted, wanted)))) == wanted
 
 
-def test_one_window_is_one_voice():
+def test_one_window_is_one_speaker():
     one = Scale(np.eye(1, 8, dtype=np.float32), np.array([1.0]), np.array([1.4]))
     assert EmbeddingClusterer().label([one, one], SpeakerBounds()).tolist() == [0]
 

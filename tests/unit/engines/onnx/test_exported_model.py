@@ -1,4 +1,4 @@
-"""Exported models are used only when they are whole and of the right kind."""
+"""Tests that exported models are used only if they are intact and of the right kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model whose files are as they should be, though they mean nothing."""
+    """A model whose files are intact, but have no meaning."""
     folder = tmp_path / "exported" / "mine"
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"graph")

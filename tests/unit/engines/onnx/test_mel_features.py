@@ -1,4 +1,4 @@
-"""Mel features: of any part of a recording as of the whole. That they are NeMo's is told by the tests of the export."""
+"""Tests that mel features of a part equal those of the whole. The tests of the export compare them with NeMo's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def noise(samples, seed=0):
 
 
 def directly(mel, samples):
-    """The definition, in double precision, sample by sample."""
+    """Compute the features by their definition, in double precision."""
     s = mel.settings
     x = samples.astype(np.float64)
     x = np.concatenate([x[:1], x[1:] - s.preemphasis * x[:-1]])
@@ -36,7 +36,7 @@ def directly(mel, samples):
     return np.array(rows)
 
 
-def test_they_are_what_the_definition_says():
+def test_features_match_the_definition():
     mel, samples = features(), noise(16_123)
     wanted = directly(mel, samples)
     assert np.abs(mel.raw(samples, 0, 100) - wanted).max() < 1e-4
@@ -59,7 +59,7 @@ def test_long_recordings_go_by_blocks_and_give_the_same(monkeypatch):
         assert np.abs(one - other).max() < 1e-5
 
 
-def test_without_normalisation_nothing_is_changed():
+def test_without_normalization_nothing_is_changed():
     mel, samples = features(normalize="none"), noise(4_000)
     assert np.array_equal(mel.normalized(samples), mel.raw(samples, 0, 25))
 

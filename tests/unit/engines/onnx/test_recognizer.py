@@ -1,4 +1,4 @@
-"""What the files of an exported recogniser mean, and that nothing of NeMo or PyTorch is loaded to run one."""
+"""Tests of the files of an exported recognizer, and that it runs without NeMo and PyTorch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_neither_pytorch_nor_nemo_is_imported(module):
 
 @pytest.mark.nemo
 def test_exported_models_run_where_pytorch_and_nemo_are_not_installed(exported_settings, sample_recording, tmp_path):
-    """In a process where importing either fails: load both, and say who said what in a recording."""
+    """Load a diarizer and a recognizer in a process that cannot import either library, and transcribe a recording."""
     program = """
 import sys
 for name in ("torch", "nemo", "omegaconf", "lightning"):
