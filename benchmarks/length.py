@@ -182,7 +182,7 @@ def watch(service: psutil.Process, settings: Settings, sent: Future[dict[str, An
     cpu, began = cpu_seconds(service), time.monotonic()
     stage, working = "upload", False
     while not sent.done():
-        for job in store.unfinished():
+        for job in store.list_unfinished():
             if job.stage != "queued":
                 if not working:
                     working, began = True, time.monotonic()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import JobKind, JobState, Order
+from diarist.jobs.model import JobKind, JobSpec, JobState
 from diarist.jobs.service import JobService
 from diarist.settings import load_settings
 from diarist.types import Transcript
@@ -69,7 +69,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
                 raise SystemExit("the workers are not ready")
             time.sleep(0.1)
         with recording.open("rb") as file:
-            job = service.submit(file, Order(kind=JobKind.JOB))
+            job = service.submit(file, JobSpec(kind=JobKind.JOB))
         started = time.monotonic()
         first_s: float | None = None
         while not (job := service.store.get(job.id)).state.ended:

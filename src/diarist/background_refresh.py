@@ -1,4 +1,4 @@
-"""A value that is read from a store for everyone who asks, so that a store that hangs holds up nobody."""
+"""A value that a background thread reads from a store, so that a store that hangs does not block its callers."""
 
 from __future__ import annotations
 
@@ -18,116 +18,116 @@ ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[ValueT]):
-    """A value that was read, and when."""
+class CachedValue(Generic[ValueT]):
+    """A value and when it was read."""
 
     value: ValueT
-    asked_at: Seconds
-    """When the reading began, by ``time.monotonic``: what changed after that may be missing."""
+    started_at: Seconds
+    """When reading the value began, by ``time.monotonic``. Later changes may be missing from it."""
 
     @property
     def age_s(self) -> Seconds:
-        return time.monotonic() - self.asked_at
+        return time.monotonic() - self.started_at
 
 
 @dataclass(slots=True)
 class _Attempt:
-    asked_at: Seconds
+    started_at: Seconds
     ended_at: Seconds | None = None
     error: Exception | None = None
 
 
-class Recent(Generic[ValueT]):
+class RefreshingValue(Generic[ValueT]):
     """Reads a value for any number of threads. Safe to call from any thread.
 
-    The value is read by a thread that lives for one reading, one at a time, so that a store that does not answer holds
-    up nobody for longer than they are ready to wait.
+    A thread of its own reads the value, at most one at a time, and ends after that. A store that does not answer
+    therefore blocks callers for no longer than they are willing to wait.
 
     Args:
-        name: what the value is; the threads that read it have this name.
-        read: reads the value. What it raises is raised to those who wait for this reading.
-        retry_s: how long what it raised is raised to those who come later, too, before it is called again.
+        name: What the value is; the threads that read it have this name.
+        read: Reads the value. Its exceptions are raised to all callers that wait for this attempt.
+        retry_s: For how long an exception is also raised to later callers, before ``read`` is called again.
     """
 
     def __init__(self, name: str, read: Callable[[], ValueT], retry_s: Seconds = 0.0) -> None:
         self._name = name
         self._read = read
         self._retry_s = retry_s
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._current: _Attempt | None = None
         self._failed: _Attempt | None = None
-        self._last: Reading[ValueT] | None = None
-        self._unanswered_since: Seconds | None = None
+        self._last: CachedValue[ValueT] | None = None
+        self._failing_since: Seconds | None = None
 
     @property
-    def last(self) -> Reading[ValueT] | None:
-        """The last reading that succeeded."""
+    def last(self) -> CachedValue[ValueT] | None:
+        """The value as it was last read successfully, or None."""
         return self._last
 
     @property
-    def silent_s(self) -> Seconds:
-        """How long the value has been asked for in vain; 0 where the last reading succeeded."""
-        with self._news:
-            return 0.0 if self._unanswered_since is None else time.monotonic() - self._unanswered_since
+    def failing_s(self) -> Seconds:
+        """For how long no attempt to read the value has succeeded; 0 if the last one did."""
+        with self._changed:
+            return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
-    def get(self, max_age_s: Seconds, patience_s: Seconds) -> Reading[ValueT] | None:
-        """Return a reading that began at most ``max_age_s`` seconds ago, or later.
+    def get(self, max_age_s: Seconds, timeout_s: Seconds) -> CachedValue[ValueT] | None:
+        """Return the value if it was read at most ``max_age_s`` seconds ago; otherwise wait for it to be read.
 
-        Whoever comes while a reading has taken longer than ``patience_s`` already does not wait at all.
+        A caller that arrives when an attempt has already taken longer than ``timeout_s`` does not wait at all.
 
         Returns:
-            None where the value is not read within ``patience_s`` seconds.
+            None if the value is not read within ``timeout_s`` seconds.
 
         Raises:
-            Exception: whatever reading the value raised.
+            Exception: Whatever reading the value raised.
         """
-        with self._news:
+        with self._changed:
             now = time.monotonic()
-            wanted, deadline = now - max_age_s, now + patience_s
-            while self._last is None or self._last.asked_at < wanted:
-                attempt = self._just_failed() or self._begin()
-                left_s = min(deadline, attempt.asked_at + patience_s) - time.monotonic()
-                if not self._news.wait_for(lambda attempt=attempt: attempt.ended_at is not None, left_s):  # type: ignore[misc]
+            min_started_at, deadline = now - max_age_s, now + timeout_s
+            while self._last is None or self._last.started_at < min_started_at:
+                attempt = self._recent_failure() or self._start_attempt()
+                left_s = min(deadline, attempt.started_at + timeout_s) - time.monotonic()
+                if not self._changed.wait_for(lambda attempt=attempt: attempt.ended_at is not None, left_s):  # type: ignore[misc]
                     return None
                 if attempt.error is not None:
                     raise attempt.error
             return self._last
 
-    def renew(self) -> None:
-        """Have the value read now, unless it is being read. Does not wait for it."""
-        with self._news:
-            self._begin()
+    def refresh(self) -> None:
+        """Start reading the value, unless that is in progress. Does not wait for it."""
+        with self._changed:
+            self._start_attempt()
 
-    def _just_failed(self) -> _Attempt | None:
+    def _recent_failure(self) -> _Attempt | None:
         failed = self._failed
         if failed is None or failed.ended_at is None or time.monotonic() - failed.ended_at >= self._retry_s:
             return None
         return failed
 
-    def _begin(self) -> _Attempt:
+    def _start_attempt(self) -> _Attempt:
         if self._current is None:
             attempt = _Attempt(time.monotonic())
             threading.Thread(target=self._run, args=(attempt,), name=self._name, daemon=True).start()
             self._current = attempt
-            if self._unanswered_since is None:
-                self._unanswered_since = attempt.asked_at
+            if self._failing_since is None:
+                self._failing_since = attempt.started_at
         return self._current
 
     def _run(self, attempt: _Attempt) -> None:
-        reading: Reading[ValueT] | None = None
+        result: CachedValue[ValueT] | None = None
         try:
-            reading = Reading(self._read(), attempt.asked_at)
+            result = CachedValue(self._read(), attempt.started_at)
         except ServiceError as error:
             attempt.error = error
         except Exception as error:
-            logger.exception("The %s cannot be read", self._name)
+            logger.exception("Reading the %s failed", self._name)
             attempt.error = error
         finally:
-            with self._news:
+            with self._changed:
                 self._current = None
                 attempt.ended_at = time.monotonic()
-                if reading is None:
+                if result is None:
                     self._failed = attempt
                 else:
-                    self._last, self._failed, self._unanswered_since = reading, None, None
-                self._news.notify_all()
+                    self._last, self._failed, self._failing_since = result, None, None
+                self._changed.notify_all()

@@ -17,8 +17,8 @@ from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, head, raw, recording
 from diarist.api import access, create_app
 from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import KeyStore
 from diarist.errors import StoreUnavailable
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database
 from diarist.settings import Settings
 
@@ -30,7 +30,7 @@ ARGUMENTS = {"job_id": "A" * 22, "filename": "x"}
 def store(tmp_path):
     database = open_database(Settings(_env_file=None, data_dir=tmp_path / "keys"))
     with closing(database):
-        yield KeyStore(database)
+        yield ApiKeyStore(database)
         for thread in threading.enumerate():
             if thread.name in {"keys", "key-used"}:  # a keyring's, which may outlive the answer
                 thread.join(20)
@@ -175,7 +175,7 @@ def test_keys_that_cannot_be_read_let_nobody_in(guarded, store, monkeypatch):
     def broken():
         raise StoreUnavailable("The job store /secret/place is broken.")
 
-    monkeypatch.setattr(store, "known", broken)
+    monkeypatch.setattr(store, "snapshot", broken)
     client = guarded.test_client()
     for headers in ({}, bearer(token)):
         answer = client.get("/v1/jobs", headers=headers)
@@ -376,8 +376,8 @@ class TestListening:
 
     def test_with_a_key_of_the_store_flask_host_counts_also_once_it_is_revoked(self, start, tmp_path):
         with closing(open_database(Settings(_env_file=None, data_dir=tmp_path / "data"))) as database:
-            KeyStore(database).create("web")
-            KeyStore(database).revoke("web")
+            ApiKeyStore(database).create("web")
+            ApiKeyStore(database).revoke("web")
         service = start(FLASK_HOST="0.0.0.0")
         assert service.wait_for(r"Listening on (\S+)")[1].startswith("http://0.0.0.0:")
         assert call(("127.0.0.1", service.address[1]), "GET", "/v1/jobs").status == 401

@@ -34,4 +34,4 @@ def test_each_process_has_one_pool(start, tmp_path, database, request):
 
 def test_the_documented_number_of_connections_is_the_size_of_a_pool():
     text = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
-    assert f"Each process takes at most {postgres.POOL + postgres.POOL_MORE} connections" in text
+    assert f"Each process takes at most {postgres.POOL + postgres.POOL_MAX_OVERFLOW} connections" in text

@@ -140,15 +140,15 @@ def test_a_fault_shows_nothing_of_the_inside(post):
 def test_a_recording_that_kills_the_worker_is_an_error_and_the_next_one_works(post):
     answer = post(content=script(crash=True))
     assert (answer.status_code, answer.get_json()["code"]) == (500, "job_failed")
-    assert "died" in answer.get_json()["error"]
+    assert "crashed" in answer.get_json()["error"]
     assert post(content=script()).status_code == 200
 
 
 def test_the_job_is_forgotten_after_the_answer(post, jobs):
     post(content=script())
     post(content=script(fail="NotAudio"))
-    assert not jobs.store.unfinished()
-    assert not jobs.store.requests()
+    assert not jobs.store.list_unfinished()
+    assert not jobs.store.list_requests()
 
 
 def test_options_reach_the_work(post):

@@ -434,9 +434,9 @@ class TestWhose:
     def test_a_waiting_request_is_no_job(self, app, client, jobs, settings, tmp_path):
         path = settings.temp_dir / "upload"
         path.write_text(script(until=str(tmp_path / "never")))
-        from diarist.jobs.model import Order
+        from diarist.jobs.model import JobSpec
 
-        job = jobs.submit(path, Order())
+        job = jobs.submit(path, JobSpec())
         try:
             for method, rule in self.operations(app):
                 assert client.open(rule.replace("<job_id>", job.id), method=method).status_code == 404

@@ -19,13 +19,13 @@ from sqlalchemy import insert, select, update
 from api.wire import FORM, recording
 from diarist.api import metrics
 from diarist.errors import StoreUnavailable
-from diarist.jobs.db import metrics_snapshot, schema, stored_metrics
+from diarist.jobs.db import metrics_snapshot, metrics_storage, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore, open_store
 from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order, WorkerReport
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, WorkerReport
 from diarist.observability import tracing
 from diarist.settings import Settings
 from support.ratios import ratio
@@ -107,8 +107,8 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
 
 
-def job(number: int, **order: object) -> Job:
-    return Job(f"job-{number}", JobState.QUEUED, Order(kind=JobKind.JOB, **order), NOW)
+def job(number: int, **spec: object) -> Job:
+    return Job(f"job-{number}", JobState.QUEUED, JobSpec(kind=JobKind.JOB, **spec), NOW)
 
 
 class TestStore:
@@ -166,7 +166,7 @@ class TestStore:
 
     def test_workers(self, store: SqlJobStore, clock: Clock) -> None:
         for name, state, later_s in (("d", "ready", 80), ("b", "ready", 10), ("a", "ready", 0), ("c", "error", 0)):
-            store.report(WorkerReport(name, 1, state, (), (), NOW))
+            store.save_worker_report(WorkerReport(name, 1, state, (), (), NOW))
             clock.now += timedelta(seconds=later_s)
         all_ = make_app(lambda: metrics_snapshot.read(store.database)).test_client()
         fresh = make_app(lambda: metrics_snapshot.read(store.database, 60)).test_client()
@@ -178,12 +178,12 @@ class TestStore:
     def test_samples(self, client: FlaskClient, store: SqlJobStore) -> None:
         with store.database.writing() as connection:
             for seconds in (0.2, 5.0, 20_000.0):
-                stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, seconds, stage="recognition")
-            stored_metrics.observe(connection, stored_metrics.REAL_TIME_FACTOR, 0.25)
-            stored_metrics.observe(connection, stored_metrics.MODEL_LOAD_SECONDS, 2.5)
+                metrics_storage.observe(connection, metrics_storage.STAGE_SECONDS, seconds, stage="recognition")
+            metrics_storage.observe(connection, metrics_storage.REAL_TIME_FACTOR, 0.25)
+            metrics_storage.observe(connection, metrics_storage.MODEL_LOAD_SECONDS, 2.5)
             for outcome in ("delivered", "delivered", "given_up"):
-                stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
-            stored_metrics.count(connection, stored_metrics.WORKER_RESTARTS)
+                metrics_storage.increment(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.increment(connection, metrics_storage.WORKER_RESTARTS)
         seen = scrape(client)
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.1") == 0
         assert value(seen, "diarist_stage_seconds_bucket", stage="recognition", le="0.3") == 1
@@ -252,8 +252,8 @@ def test_a_fleets_store_tells_the_same(postgres_server: PostgresServer) -> None:
         store.create(replace(job(1, queue="gpu"), created_at=datetime.now(UTC) - timedelta(seconds=40)))
         store.create(job(2))
         store.claim("worker", 30, 3, ("any",))
-        store.report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
-        store.report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC)))
+        store.save_worker_report(WorkerReport("worker", 1, "ready", (), (), datetime.now(UTC)))
+        store.save_worker_report(WorkerReport("gone", 1, "ready", (), (), datetime.now(UTC)))
         with store.database.writing() as connection:
             long_ago = store.database.now(connection) - timedelta(seconds=90)
             workers = schema.workers
@@ -386,7 +386,7 @@ class TestNames:
     def exported(self, client: FlaskClient, store: SqlJobStore) -> dict[str, set[str]]:
         """Labels by name, of a service in which each thing happened once."""
         with store.database.writing() as connection:
-            stored_metrics.observe(connection, stored_metrics.STAGE_SECONDS, 1.0, stage="decode")
+            metrics_storage.observe(connection, metrics_storage.STAGE_SECONDS, 1.0, stage="decode")
         client.post("/v1/jobs")
         found: dict[str, set[str]] = {}
         for name, labels in scrape(client):

@@ -20,7 +20,7 @@ from diarist.api import create_app
 from diarist.api.runtime import StatusCache
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import Job, JobState, Order, PoolStatus, WorkerReport
+from diarist.jobs.model import Job, JobSpec, JobState, PoolStatus, WorkerReport
 from diarist.jobs.service import JobService
 from diarist.types import ModelInfo
 
@@ -87,7 +87,7 @@ def test_not_all_loaded(settings, jobs, changes, ready):
 
 def test_one_worker_of_several_that_is_ready_is_enough(settings, jobs):
     now = datetime.now(UTC)
-    pool = PoolStatus.of(
+    pool = PoolStatus.from_reports(
         (
             WorkerReport("a", 1, "error", (), ("No disk.",), now),
             WorkerReport("b", 2, "ready", (ModelInfo("m", "vad", "MIT"),), (), now, "cuda:1 (a card)"),
@@ -124,7 +124,7 @@ def test_status_answers_without_the_store(settings, jobs):
     def counts():
         raise StoreUnavailable("The disk is gone.")
 
-    broken.store.counts = counts
+    broken.store.count_by_state = counts
     answer = create_app(settings, broken).test_client().get("/status")
     assert answer.status_code == 200
     body = answer.get_json()
@@ -139,14 +139,14 @@ def test_a_store_that_refuses_leaves_what_was_known(settings, jobs):
     def refuse():
         raise StoreUnavailable("The disk is gone.")
 
-    breaking.store.counts = refuse
+    breaking.store.count_by_state = refuse
     eventually(lambda: client.get("/status").get_json()["status"] == "error")
     told = client.get("/status").get_json()
     assert told["errors"] == ["The disk is gone."]
     assert told["age_s"] > known["age_s"]
     kept = known.keys() - {"status", "errors", "nemo_components_loaded", "age_s"}
     assert {key: told[key] for key in kept} == {key: known[key] for key in kept}
-    del breaking.store.counts
+    del breaking.store.count_by_state
     eventually(lambda: client.get("/status").get_json()["status"] == "ready")
 
 
@@ -156,7 +156,7 @@ def test_a_fault_in_a_handler_is_json_without_the_inside(settings, jobs, caplog)
     def counts():
         raise ZeroDivisionError("/secret/path")
 
-    broken.store.counts = counts
+    broken.store.count_by_state = counts
     answer = create_app(settings, broken).test_client().get("/status", headers={"X-Request-ID": "abc"})
     assert answer.status_code == 500
     assert answer.get_json()["code"] == ServiceError.code
@@ -213,7 +213,7 @@ def test_the_service_of_a_fleet_is_ready_without_any_worker_and_not_without_its_
     def refuse():
         raise StoreUnavailable("The database does not answer.")
 
-    nobody.store.counts = refuse
+    nobody.store.count_by_state = refuse
     answer = create_app(fleet, nobody).test_client().get("/health/ready")
     assert (answer.status_code, answer.get_json()["status"]) == (503, "error")
 
@@ -224,8 +224,10 @@ def on_postgres(postgres_server, settings):
     fleet = settings.model_copy(update={"database_url": postgres_server.fresh_database()})
     store = open_store(fleet)
     service = JobService(fleet, store, COMMAND)
-    store.report(WorkerReport("w", 1, "ready", (ModelInfo("m", "vad", "MIT"),), (), datetime.now(UTC), "cpu"))
-    store.create(Job("a-job", JobState.QUEUED, Order(), datetime.now(UTC), ready=True))
+    store.save_worker_report(
+        WorkerReport("w", 1, "ready", (ModelInfo("m", "vad", "MIT"),), (), datetime.now(UTC), "cpu")
+    )
+    store.create(Job("a-job", JobState.QUEUED, JobSpec(), datetime.now(UTC), ready=True))
     yield fleet, service
     service.stop()
     for thread in threading.enumerate():

@@ -1,4 +1,4 @@
-"""A job store of each kind for every test that asks for one."""
+"""A job store of each kind for the tests of its contract."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from diarist.jobs.db.job_store import SqlJobStore
-from support.job_stores import OPENERS, Clock, WorkerSlot, clear
+from support.job_stores import OPENERS, Clock, StoreLocation, clear
 from support.servers import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[WorkerSlot, SqlJobStore]]:
-    """A store that tests share, since a database of PostgreSQL's takes a second to make."""
-    place = WorkerSlot("postgres", postgres_server.fresh_database())
+def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[StoreLocation, SqlJobStore]]:
+    """A store that tests share, since it takes a second to create a PostgreSQL database."""
+    place = StoreLocation("postgres", postgres_server.fresh_database())
     opened = place.open(None)
     yield place, opened
     opened.close()
@@ -24,11 +24,11 @@ def postgres_store(postgres_server: PostgresServer) -> Iterator[tuple[WorkerSlot
 @pytest.fixture(
     params=[pytest.param(kind, marks=[] if kind == "sqlite" else [pytest.mark.servers]) for kind in OPENERS]
 )
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> WorkerSlot:
-    """Where an empty store lies."""
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> StoreLocation:
+    """The location of an empty store."""
     if request.param == "sqlite":
-        return WorkerSlot(request.param, str(tmp_path))
-    shared: tuple[WorkerSlot, SqlJobStore] = request.getfixturevalue("postgres_store")
+        return StoreLocation(request.param, str(tmp_path))
+    shared: tuple[StoreLocation, SqlJobStore] = request.getfixturevalue("postgres_store")
     clear(shared[1])
     return shared[0]
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(place: WorkerSlot, clock: Clock) -> Iterator[SqlJobStore]:
+def store(place: StoreLocation, clock: Clock) -> Iterator[SqlJobStore]:
     opened = place.open(clock)
     yield opened
     opened.close()

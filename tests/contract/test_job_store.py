@@ -1,4 +1,4 @@
-"""What every ``JobStore`` must do with one job on its way, from any number of threads and processes."""
+"""The contract of ``JobStore``: the life of one job, with any number of threads and processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diarist.errors import JobNotFound
 from diarist.jobs.model import JobError, JobKind, JobState, WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.types import Diarization, ModelInfo, SpeakerHints, TranscribeOptions
-from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, WorkerSlot, new_job
+from support.job_stores import ATTEMPTS, LEASE_S, START, TRANSCRIPT, Clock, StoreLocation, new_job
 
 
 def test_a_job_comes_back_as_it_was_given(store):
@@ -26,11 +26,11 @@ def test_a_job_comes_back_as_it_was_given(store):
     job = new_job(options=options, filename="a\r\n'; DROP TABLE jobs; --.wav", size_bytes=3 * 2**40)
     store.create(job)
     assert store.get(job.id) == job
-    assert store.waiting(JobKind.JOB) == 1
+    assert store.count_unfinished(JobKind.JOB) == 1
 
 
 def test_an_unknown_job_is_not_found(store):
-    for call in (store.get, store.cancel, store.transcript):
+    for call in (store.get, store.cancel, store.get_transcript):
         with pytest.raises(JobNotFound):
             call("nowhere")
     store.delete("nowhere")
@@ -49,7 +49,7 @@ def test_the_oldest_job_is_claimed_first_even_where_the_clock_went_back(store, c
     assert claimed.started_at == clock.now
     assert store.claim("v", LEASE_S, ATTEMPTS).id == second.id
     assert store.claim("w", LEASE_S, ATTEMPTS) is None
-    assert [job.id for job in store.unfinished()] == [first.id, second.id]
+    assert [job.id for job in store.list_unfinished()] == [first.id, second.id]
 
 
 def test_a_lease_that_ran_out_lets_another_worker_take_the_job(store, clock):
@@ -96,7 +96,7 @@ def test_a_transcript_comes_back_as_it_was_given_but_for_frame_activity(store, c
     assert store.finish(job.id, "w", TRANSCRIPT) is True
     done = store.get(job.id)
     assert (done.state, done.progress, done.ended_at, done.worker) == (JobState.SUCCEEDED, 1.0, clock.now, None)
-    kept = store.transcript(job.id)
+    kept = store.get_transcript(job.id)
     assert kept.utterances == TRANSCRIPT.utterances
     assert kept.diarization.turns == TRANSCRIPT.diarization.turns
     assert kept.diarization.embeddings.dtype == np.float32
@@ -104,7 +104,7 @@ def test_a_transcript_comes_back_as_it_was_given_but_for_frame_activity(store, c
     assert kept.diarization.activity is None
     for name in ("duration", "language", "language_probability", "engine", "timings"):
         assert getattr(kept, name) == getattr(TRANSCRIPT, name)
-    assert store.waiting(JobKind.JOB) == 0
+    assert store.count_unfinished(JobKind.JOB) == 0
     assert store.finish(job.id, "w", TRANSCRIPT) is False
 
 
@@ -114,7 +114,7 @@ def test_silence_comes_back_as_silence(store):
     store.claim("w", LEASE_S, ATTEMPTS)
     empty = replace(TRANSCRIPT, utterances=(), diarization=Diarization(), language=None, language_probability=None)
     store.finish(job.id, "w", empty)
-    kept = store.transcript(job.id)
+    kept = store.get_transcript(job.id)
     assert (kept.utterances, kept.speakers, kept.language) == ((), (), None)
     assert kept.diarization.embeddings.shape == (0, 0)
 
@@ -138,7 +138,7 @@ def test_a_failed_job_says_why(store, clock):
         JobState.FAILED, JobError("not_audio", "Send a recording."), clock.now,
     )  # fmt: skip
     with pytest.raises(JobNotFound):
-        store.transcript(job.id)
+        store.get_transcript(job.id)
 
 
 def test_a_job_handed_back_was_not_tried(store):
@@ -204,7 +204,7 @@ def test_cancel_ends_a_job_once(store):
     assert store.finish(running.id, "w", TRANSCRIPT) is False
     assert store.claim("w", LEASE_S, ATTEMPTS) is None
     everyone = {waiting.id, running.id, done.id}
-    assert store.known(everyone, ended=True) == everyone
+    assert store.filter_existing(everyone, ended=True) == everyone
 
 
 def test_delete_forgets_the_job_and_its_transcript(store):
@@ -213,10 +213,10 @@ def test_delete_forgets_the_job_and_its_transcript(store):
     store.claim("w", LEASE_S, ATTEMPTS)
     store.finish(job.id, "w", TRANSCRIPT)
     store.delete(job.id)
-    for call in (store.get, store.transcript):
+    for call in (store.get, store.get_transcript):
         with pytest.raises(JobNotFound):
             call(job.id)
-    assert store.known({job.id}) == frozenset()
+    assert store.filter_existing({job.id}) == frozenset()
 
 
 def test_a_running_job_that_is_deleted_is_no_longer_its_workers(store):
@@ -231,15 +231,15 @@ def test_a_running_job_that_is_deleted_is_no_longer_its_workers(store):
 def test_reports_are_kept_per_worker_newest_first_and_go_with_release(store, clock):
     models = (ModelInfo("campplus", "embedding", "Apache-2.0", "missing"),)
     old = WorkerReport("a", 1, "loading", models, ("no network",), clock.now)
-    store.report(old)
+    store.save_worker_report(old)
     clock.advance(1)
-    store.report(WorkerReport("b", 2, "loading", (), (), clock.now))
+    store.save_worker_report(WorkerReport("b", 2, "loading", (), (), clock.now))
     clock.advance(1)
     new = WorkerReport("b", 2, "ready", (), (), clock.now, "cuda:0 (NVIDIA H200)")
-    store.report(new)
-    assert store.reports() == (new, old)
+    store.save_worker_report(new)
+    assert store.list_worker_reports() == (new, old)
     store.release("b", ATTEMPTS)
-    assert store.reports() == (old,)
+    assert store.list_worker_reports() == (old,)
 
 
 def test_two_stores_on_one_place_see_the_same(place, store, clock):
@@ -287,7 +287,7 @@ def test_two_processes_never_claim_one_job_twice(place, store):
         subprocess.Popen(
             [sys.executable, __file__, place.kind, place.address, f"p{number}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))},
         )
         for number in range(2)
     ]  # fmt: skip
@@ -301,7 +301,7 @@ def test_two_processes_never_claim_one_job_twice(place, store):
 
 
 if __name__ == "__main__":
-    mine = WorkerSlot(sys.argv[1], sys.argv[2]).open(Clock())
+    mine = StoreLocation(sys.argv[1], sys.argv[2]).open(Clock())
     print("open", flush=True)  # noqa: T201
     sys.stdin.readline()
     print(json.dumps(claim_all(mine, sys.argv[3])))  # noqa: T201

@@ -1,4 +1,4 @@
-"""Who is next, who may come in at all, and what becomes of jobs whose workers die: of every ``JobStore``."""
+"""The contract of ``JobStore``: the order of claims, limits, and jobs whose workers crash."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from sqlalchemy import update
 from diarist.errors import IdempotencyConflict, QueueFull
 from diarist.jobs.db import schema
 from diarist.jobs.db.chunks import ChunkStore
-from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.leases import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY
+from diarist.jobs.db.outbox import FETCH, WEBHOOK
 from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits
 from diarist.protocols import Chunk
 from support.job_stores import (
@@ -29,7 +30,7 @@ from support.job_stores import (
     clear,
     job_count,
     new_job,
-    states_told,
+    recorded_states,
     tasks_of,
 )
 
@@ -37,7 +38,7 @@ HIGH, LOW = 1, -1
 
 
 def claimed_in_order(store: SqlJobStore, *queues: str, requests_only: bool = False) -> list[str]:
-    """The ids of all jobs as one worker gets them."""
+    """Return the IDs of all jobs in the order in which one worker claims them."""
     found: list[str] = []
     while (job := store.claim("w", 3_600.0, ATTEMPTS, queues, requests_only=requests_only)) is not None:
         found.append(job.id)
@@ -49,7 +50,7 @@ def created(store: SqlJobStore, *jobs: Job) -> list[str]:
 
 
 def at_once(calls: list[Callable[[], object]]) -> list[object]:
-    """What each call returns or raises, all begun together."""
+    """Return what each call returns or raises, when all of them start together."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], object]) -> object:
@@ -107,7 +108,7 @@ class TestWhoIsNext:
         assert claimed_in_order(store) == [next_one]
         assert store.attach_recording(waits, 123, "from-the-url.wav") is True
         assert claimed_in_order(store) == [waits]
-        assert (store.get(waits).size_bytes, store.get(waits).order.filename) == (123, "talk.wav")
+        assert (store.get(waits).size_bytes, store.get(waits).spec.filename) == (123, "talk.wav")
 
     def test_one_that_has_to_wait_is_passed_over_until_its_time(self, store, clock):
         (job,) = created(store, new_job())
@@ -146,14 +147,14 @@ class TestWhoIsNext:
             store.create(new_job(owner=owner, priority=priority, kind=kind))
         for _ in range(before):
             store.claim("w", 3_600.0, ATTEMPTS)
-        worker_slots = store.positions()
-        assert sorted(worker_slots, key=worker_slots.__getitem__) == claimed_in_order(store)
-        assert sorted(worker_slots.values()) == list(range(1, len(worker_slots) + 1))
-        assert store.positions() == {}
+        positions = store.queue_positions()
+        assert sorted(positions, key=positions.__getitem__) == claimed_in_order(store)
+        assert sorted(positions.values()) == list(range(1, len(positions) + 1))
+        assert store.queue_positions() == {}
 
     def test_those_who_still_wait_for_their_recording_have_a_place_too(self, store):
         jobs = created(store, new_job(), new_job(ready=False), new_job())
-        assert store.positions() == {job: place for place, job in enumerate(jobs, 1)}
+        assert store.queue_positions() == {job: place for place, job in enumerate(jobs, 1)}
 
 
 class TestLimits:
@@ -188,7 +189,7 @@ class TestLimits:
         assert all(isinstance(each, Job | QueueFull) for each in results), results
         taken = [each for each in results if isinstance(each, Job)]
         assert len(taken) == job_count(store) == 10
-        assert max(Counter(job.order.owner for job in taken).values()) <= 4
+        assert max(Counter(job.spec.owner for job in taken).values()) <= 4
 
 
 ORDER: Mapping[str, str] = {"owner": "a", "idempotency_key": "k-1", "fingerprint": "f"}
@@ -199,7 +200,7 @@ class TestIdempotency:
         first = store.create(new_job(**ORDER, labels=(("a", "b"),)))
         clock.advance(60)
         again = store.create(new_job(**ORDER), Limits(1, 1))
-        assert again == store.get(first.id) == store.by_key("a", "k-1")
+        assert again == store.get(first.id) == store.find_by_idempotency_key("a", "k-1")
         assert job_count(store) == 1
         store.cancel(first.id)
         assert store.create(new_job(**ORDER)).state is JobState.CANCELED
@@ -214,17 +215,17 @@ class TestIdempotency:
         first = store.create(new_job(**ORDER))
         other = store.create(new_job(**{**ORDER, "owner": "b", "fingerprint": "g"}))
         assert first.id != other.id
-        assert store.by_key("c", "k-1") is None
+        assert store.find_by_idempotency_key("c", "k-1") is None
 
     def test_a_key_is_free_again_when_its_job_is_deleted(self, store):
         first = store.create(new_job(**ORDER))
         store.delete(first.id)
-        assert store.by_key("a", "k-1") is None
+        assert store.find_by_idempotency_key("a", "k-1") is None
         assert store.create(new_job(**{**ORDER, "fingerprint": "g"})).id != first.id
 
     def test_eight_who_send_the_same_at_once_get_one_job(self, store):
         results = at_once([lambda: store.create(new_job(**ORDER), Limits(5, 5))] * 8)
-        assert {getattr(result, "id", result) for result in results} == {store.by_key("a", "k-1").id}
+        assert {getattr(result, "id", result) for result in results} == {store.find_by_idempotency_key("a", "k-1").id}
         assert job_count(store) == 1
 
     def test_eight_who_send_different_things_at_once_under_one_key_get_one_job(self, store):
@@ -239,7 +240,7 @@ class TestRecordings:
         assert [kind for kind, _ in tasks_of(store, job.id)] == [FETCH]
         assert store.attach_recording(job.id, 77, "a.mp3") is True
         there = store.get(job.id)
-        assert (there.ready, there.recording, there.size_bytes, there.order.filename) == (True, True, 77, "a.mp3")
+        assert (there.ready, there.recording, there.size_bytes, there.spec.filename) == (True, True, 77, "a.mp3")
         assert (there.stage, there.state) == ("queued", JobState.QUEUED)
 
     def test_nobody_waits_for_one_that_is_canceled_or_gone(self, store):
@@ -259,7 +260,7 @@ class TestRecordings:
         failed = store.get(job.id)
         assert (failed.state, failed.error) == (JobState.FAILED, JobError("url_unusable", "It answers 404."))
         assert failed.ended_at == clock.now
-        assert states_told(store, job.id) == ["queued", "failed"]
+        assert recorded_states(store, job.id) == ["queued", "failed"]
         assert [kind for kind, _ in tasks_of(store, job.id)] == [WEBHOOK]
         assert store.reject(job.id, JobError("url_unusable", "Again.")) is False
 
@@ -267,26 +268,26 @@ class TestRecordings:
         (job,) = created(store, new_job())
         store.cancel(job)
         clock.advance(10)
-        assert store.ended_before(clock.now, with_recording=True) == (job,)
-        store.forget_recording(job)
+        assert store.list_ended_before(clock.now, with_recording=True) == (job,)
+        store.mark_recording_removed(job)
         assert store.get(job).recording is False
-        assert store.ended_before(clock.now, with_recording=True) == ()
-        assert store.ended_before(clock.now) == (job,)
+        assert store.list_ended_before(clock.now, with_recording=True) == ()
+        assert store.list_ended_before(clock.now) == (job,)
 
 
 class TestFaults:
-    def test_three_deaths_fail_a_job_with_words(self, store):
+    def test_three_crashes_fail_a_job_with_a_message(self, store):
         (job,) = created(store, new_job())
-        for death in range(1, ATTEMPTS + 1):
-            assert store.claim(f"w{death}", LEASE_S, ATTEMPTS) is not None
-            assert store.release(f"w{death}", ATTEMPTS) == (job,)
-            assert store.get(job).worker_crashes == death
+        for crash in range(1, ATTEMPTS + 1):
+            assert store.claim(f"w{crash}", LEASE_S, ATTEMPTS) is not None
+            assert store.release(f"w{crash}", ATTEMPTS) == (job,)
+            assert store.get(job).worker_crashes == crash
         failed = store.get(job)
         assert (failed.state, failed.error.code) == (JobState.FAILED, "job_failed")
-        assert "died 3 times" in failed.error.message
+        assert "crashed 3 times" in failed.error.message
         assert "log" in failed.error.message
 
-    def test_a_service_that_dies_is_not_the_jobs_fault_until_it_died_many_times(self, store, clock):
+    def test_a_service_that_crashes_fails_a_job_only_after_many_times(self, store, clock):
         (job,) = created(store, new_job())
         for times in range(1, MAX_SERVICE_CRASHES + 1):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None, times
@@ -299,7 +300,7 @@ class TestFaults:
         assert back.state is JobState.FAILED
         assert f"{MAX_SERVICE_CRASHES} times" in back.error.message
 
-    def test_deaths_and_interruptions_are_counted_apart(self, store, clock):
+    def test_crashes_of_workers_and_of_the_service_are_counted_separately(self, store, clock):
         (job,) = created(store, new_job())
         for service_crash in (False, True, False, True):
             assert store.claim("w", LEASE_S, ATTEMPTS) is not None
@@ -362,27 +363,27 @@ class TestWhoIsThere:
             new_job(),
         )
         clock.advance(30)
-        assert store.abandoned_requests() == ()
+        assert store.list_abandoned_requests() == ()
         store.extend_caller_lease(attended, 60.0)
         clock.advance(31)
-        assert store.abandoned_requests() == (gone,)
+        assert store.list_abandoned_requests() == (gone,)
         store.cancel(gone)
-        assert store.abandoned_requests() == (gone,), "one that has ended has to go as well"
+        assert store.list_abandoned_requests() == (gone,), "one that has ended has to go as well"
         clock.advance(60)
-        assert set(store.abandoned_requests()) == {attended, gone}
+        assert set(store.list_abandoned_requests()) == {attended, gone}
         assert store.get(job).state is JobState.QUEUED
 
     def test_counts_by_state_and_kind(self, store):
         created(store, *(new_job() for _ in range(4)), new_job(kind=JobKind.REQUEST))
-        assert store.claim("w", LEASE_S, ATTEMPTS).order.kind is JobKind.REQUEST
+        assert store.claim("w", LEASE_S, ATTEMPTS).spec.kind is JobKind.REQUEST
         done = store.claim("w", LEASE_S, ATTEMPTS)
         store.finish(done.id, "w", TRANSCRIPT)
         store.cancel(store.claim("w", LEASE_S, ATTEMPTS).id)
         store.fail(store.claim("w", LEASE_S, ATTEMPTS).id, "w", JobError("not_audio", "No."))
-        assert store.counts() == {
+        assert store.count_by_state() == {
             JobState.QUEUED: 1, JobState.RUNNING: 1, JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.CANCELED: 1,
         }  # fmt: skip
-        assert (store.waiting(JobKind.JOB), store.waiting(JobKind.REQUEST)) == (1, 1)
+        assert (store.count_unfinished(JobKind.JOB), store.count_unfinished(JobKind.REQUEST)) == (1, 1)
 
 
 def _tried(call: Callable[[], Job]) -> Job | QueueFull:
@@ -404,7 +405,7 @@ def test_who_looks_for_a_request_in_the_middle_of_a_job_does_not_take_itself_for
     assert (store.get(job_id).state, store.get(job_id).worker_crashes) == (JobState.QUEUED, 1)
 
 
-def test_deaths_use_up_no_retries(store, clock):
+def test_crashes_use_up_no_retries(store, clock):
     """Each of them is counted by itself: workers, the service, and faults."""
     (job_id,) = created(store, new_job())
     for number in range(ATTEMPTS + 2):
@@ -429,12 +430,12 @@ def test_a_job_whose_recording_is_there_is_refused_by_nobody(store):
 
 
 def test_as_many_jobs_as_there_are_can_be_asked_for_at_once(store, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.db.rows.ASKED_AT_ONCE", 2)
+    monkeypatch.setattr("diarist.jobs.db.rows.MAX_IDS_PER_QUERY", 2)
     ids = created(store, *(new_job(labels=(("number", str(number)),)) for number in range(5)))
-    assert [job.order.labels for job in store.unfinished()] == [(("number", str(number)),) for number in range(5)]
-    assert store.known([*ids, "of nobody"]) == frozenset(ids)
-    assert store.known(ids, ended=True) == frozenset()
-    assert store.requests() == ()
+    assert [job.spec.labels for job in store.list_unfinished()] == [(("number", str(number)),) for number in range(5)]
+    assert store.filter_existing([*ids, "of nobody"]) == frozenset(ids)
+    assert store.filter_existing(ids, ended=True) == frozenset()
+    assert store.list_requests() == ()
 
 
 def test_whoever_has_as_many_as_may_be_is_told_so_before_sending_more(store):
@@ -449,10 +450,10 @@ def test_the_caller_of_a_new_request_is_attended_by_the_clock_of_the_store(store
     behind = new_job(kind=JobKind.REQUEST, created_at=START - timedelta(days=1))
     request = store.create(behind, caller_lease_s=60.0)
     assert store.get(request.id).caller_lease_until == clock.now + timedelta(seconds=60)
-    assert store.abandoned_requests() == ()
+    assert store.list_abandoned_requests() == ()
     clock.advance(61)
-    assert store.abandoned_requests() == (request.id,)
-    assert store.requests() == (request.id,)
+    assert store.list_abandoned_requests() == (request.id,)
+    assert store.list_requests() == (request.id,)
 
 
 class TestLocks:
@@ -483,7 +484,7 @@ class TestLocks:
         for _ in range(30):
             (job_id,) = created(store, new_job())
             assert store.claim("w", LEASE_S, ATTEMPTS).id == job_id
-            chunks.post(job_id, "e", "any", 0, many)
+            chunks.add(job_id, "e", "any", 0, many)
             assert chunks.claim("w", LEASE_S, "e", only=(job_id, 0, "recognition")) is not None
             said = at_once([partial(store.requeue, job_id, "w"), partial(second.cancel, job_id)])
             assert [each for each in said if isinstance(each, Exception)] == []

@@ -1,4 +1,4 @@
-"""What is kept of a job: events, utterances, pages, errands, counts, and that nothing is once it is deleted."""
+"""The contract of ``JobStore``: events, utterances, pages, tasks, and metrics; deleted jobs leave no rows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Table, insert, select
 
 from diarist.errors import InvalidOption, JobNotFound
-from diarist.jobs.db import schema, stored_metrics, transitions
+from diarist.jobs.db import metrics_storage, schema, transitions
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.outbox import WEBHOOK
 from diarist.jobs.model import JobError, JobFilter, JobKind, JobState, WorkerReport
 from diarist.types import ModelInfo
 from support.job_stores import (
@@ -22,12 +22,12 @@ from support.job_stores import (
     LEASE_S,
     START,
     TRANSCRIPT,
-    WorkerSlot,
-    counted,
+    StoreLocation,
     job_count,
+    metric_counts,
     new_job,
+    recorded_states,
     rows_naming,
-    states_told,
     tasks_of,
     utterance,
 )
@@ -36,17 +36,17 @@ HOOK = "https://example.com/hook"
 
 
 def texts(store: SqlJobStore, job_id: str) -> list[tuple[int, str]]:
-    found = (event for event in store.events(job_id) if event.utterance is not None)
+    found = (event for event in store.list_events(job_id) if event.utterance is not None)
     return [(event.index, event.utterance.text) for event in found]
 
 
 def numbers(store: SqlJobStore, job_id: str) -> list[int]:
-    return [event.number for event in store.events(job_id)]
+    return [event.number for event in store.list_events(job_id)]
 
 
 @pytest.fixture
 def running(store):
-    """A job in the hands of worker ``w``."""
+    """A job that worker ``w`` holds."""
     job = store.create(new_job())
     store.claim("w", LEASE_S, ATTEMPTS)
     return job.id
@@ -63,7 +63,7 @@ class TestUtterances:
         assert texts(store, running) == [(0, "one"), (1, "two"), (2, "three")]
         assert store.get(running).finalized == 3
         assert numbers(store, running) == list(range(1, 8))
-        assert states_told(store, running) == ["queued", "running", "queued", "running"]
+        assert recorded_states(store, running) == ["queued", "running", "queued", "running"]
 
     def test_only_of_the_worker_that_holds_the_job(self, store, running):
         assert store.finalize(running, "v", 0, [utterance("stolen")]) is False
@@ -78,11 +78,11 @@ class TestUtterances:
         store.claim("w", LEASE_S, ATTEMPTS)
         assert store.finalize(request.id, "w", 0, [utterance("one")]) is True
         store.finish(request.id, "w", TRANSCRIPT)
-        assert store.events(request.id) == ()
+        assert store.list_events(request.id) == ()
 
     def test_they_come_back_as_they_were_given(self, store, running):
         store.finalize(running, "w", 0, TRANSCRIPT.utterances)
-        assert tuple(event.utterance for event in store.events(running, 2)) == TRANSCRIPT.utterances
+        assert tuple(event.utterance for event in store.list_events(running, 2)) == TRANSCRIPT.utterances
 
 
 class TestEvents:
@@ -91,11 +91,14 @@ class TestEvents:
         store.finalize(running, "w", 0, [utterance(f"u{number}") for number in range(7)])
         store.finish(running, "w", TRANSCRIPT)
         assert numbers(store, running) == list(range(1, 11))
-        assert [event.number for event in store.events(running, 4)] == [5, 6, 7, 8, 9, 10]
-        assert [event.number for event in store.events(running, 4, 3)] == [5, 6, 7]
-        assert store.events(running, 10) == store.events("nowhere") == ()
-        assert store.events(running)[0].at == START
-        assert (store.events(running)[-1].state, store.events(running)[-1].at) == (JobState.SUCCEEDED, clock.now)
+        assert [event.number for event in store.list_events(running, 4)] == [5, 6, 7, 8, 9, 10]
+        assert [event.number for event in store.list_events(running, 4, 3)] == [5, 6, 7]
+        assert store.list_events(running, 10) == store.list_events("nowhere") == ()
+        assert store.list_events(running)[0].at == START
+        assert (store.list_events(running)[-1].state, store.list_events(running)[-1].at) == (
+            JobState.SUCCEEDED,
+            clock.now,
+        )
 
     def test_numbers_have_no_holes_whoever_writes_at_once(self, store):
         """One settles, others renew, cancel and look: of one job."""
@@ -123,7 +126,7 @@ class TestEvents:
         assert kept >= 9
         assert texts(store, job.id) == [(index, str(index)) for index in range(kept)]
         assert numbers(store, job.id) == list(range(1, kept + 4))
-        assert states_told(store, job.id) == ["queued", "running", "canceled"]
+        assert recorded_states(store, job.id) == ["queued", "running", "canceled"]
 
     def test_one_end_alone_is_told_whoever_ends_it_at_once(self, store):
         for _ in range(5):
@@ -138,7 +141,7 @@ class TestEvents:
             with ThreadPoolExecutor(3) as pool:
                 for future in [pool.submit(lambda end=end, b=barrier: (b.wait(20), end())) for end in ends]:
                     future.result(60)
-            told = states_told(store, job.id)
+            told = recorded_states(store, job.id)
             assert len(told) == 3, told
             assert told[-1] == store.get(job.id).state.value
             assert tasks_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
@@ -178,29 +181,29 @@ class TestPages:
     def test_newest_first_with_no_job_twice_or_lost_where_times_are_equal(self, store):
         jobs = [store.create(new_job(created_at=START + timedelta(seconds=n // 4))).id for n in range(11)]
         store.create(new_job(kind=JobKind.REQUEST))
-        whole = self.ids(store.page(JobFilter(), 100))
+        whole = self.ids(store.list_jobs(JobFilter(), 100))
         assert sorted(whole) == sorted(jobs)
         assert [jobs.index(each) // 4 for each in whole] == [2] * 3 + [1] * 4 + [0] * 4
         found, cursor = [], None
         while True:
-            page = store.page(JobFilter(), 3, cursor)
+            page = store.list_jobs(JobFilter(), 3, cursor)
             assert len(page.jobs) <= 3
             found += self.ids(page)
             cursor = page.cursor
             if cursor is None:
                 break
         assert found == whole
-        assert store.page(JobFilter(), 11).cursor is None
+        assert store.list_jobs(JobFilter(), 11).cursor is None
 
     def test_a_page_goes_on_where_jobs_were_deleted_or_came(self, store):
         for number in range(6):
             store.create(new_job(created_at=START + timedelta(seconds=number // 2)))
-        whole = self.ids(store.page(JobFilter(), 100))
-        first = store.page(JobFilter(), 3)
+        whole = self.ids(store.list_jobs(JobFilter(), 100))
+        first = store.list_jobs(JobFilter(), 3)
         store.delete(whole[2])
         store.delete(whole[3])
         store.create(new_job(created_at=START + timedelta(minutes=1)))
-        assert self.ids(store.page(JobFilter(), 100, first.cursor)) == whole[4:]
+        assert self.ids(store.list_jobs(JobFilter(), 100, first.cursor)) == whole[4:]
 
     def test_filters(self, store):
         a = store.create(new_job(owner="a", labels=(("team", "sales"), ("week", "1")))).id
@@ -219,16 +222,16 @@ class TestPages:
             (JobFilter(created_before=START + timedelta(hours=1)), {a, b}),
             (JobFilter(owner="a", labels=(("team", "sales"),), created_before=START), set()),
         ):
-            assert set(self.ids(store.page(wanted, 100))) == found, wanted
-        assert store.page(JobFilter(owner="a"), 1).jobs[0].order.labels == (("week", "sales"),)
-        assert store.get(a).order.labels == (("team", "sales"), ("week", "1"))
+            assert set(self.ids(store.list_jobs(wanted, 100))) == found, wanted
+        assert store.list_jobs(JobFilter(owner="a"), 1).jobs[0].spec.labels == (("week", "sales"),)
+        assert store.get(a).spec.labels == (("team", "sales"), ("week", "1"))
 
     @pytest.mark.parametrize(
         "cursor", ["", "x", "ÿ", "bm9uZQ", "aW5mIGE", "bmFuIGE", "MSAA", "MSBhAGI", "=", "A" * 9_999, "\0"]
     )
     def test_a_cursor_that_is_none(self, store, cursor):
         with pytest.raises(InvalidOption, match="next_cursor"):
-            store.page(JobFilter(), 10, cursor)
+            store.list_jobs(JobFilter(), 10, cursor)
 
 
 class TestDeletion:
@@ -263,7 +266,7 @@ class TestDeletion:
         with ThreadPoolExecutor(1) as pool:
             with store.database.writing() as connection:
                 moment = store.database.now(connection)
-                transitions.change(connection, moment, transitions.CANCEL, schema.jobs.c.id == job.id)
+                transitions.apply_transition(connection, moment, transitions.CANCEL, schema.jobs.c.id == job.id)
                 deleting = pool.submit(store.delete, job.id)
                 waits_for_a_lock(store)
             deleting.result(20)
@@ -279,13 +282,13 @@ class TestDeletion:
         store.cancel(second)
         clock.advance(10)
         store.cancel(first)
-        assert store.ended_before(clock.now) == (second,)
+        assert store.list_ended_before(clock.now) == (second,)
         clock.advance(1)
-        assert store.ended_before(clock.now) == (first, second)
+        assert store.list_ended_before(clock.now) == (first, second)
         everyone = {first, second, third, "of nobody"}
-        assert store.known(everyone) == {first, second, third}
-        assert store.known(everyone, ended=True) == {first, second}
-        assert [job.id for job in store.unfinished()] == [third]
+        assert store.filter_existing(everyone) == {first, second, third}
+        assert store.filter_existing(everyone, ended=True) == {first, second}
+        assert [job.id for job in store.list_unfinished()] == [third]
 
 
 class TestTallies:
@@ -301,30 +304,30 @@ class TestTallies:
             store.claim("w", LEASE_S, ATTEMPTS)
             store.release("w", ATTEMPTS)
         assert store.get(lost).state is JobState.FAILED
-        assert counted(store) == {
-            (stored_metrics.JOBS_ENDED, ("succeeded",)): 1.0,
-            (stored_metrics.JOBS_ENDED, ("failed",)): 2.0,
-            (stored_metrics.JOBS_ENDED, ("canceled",)): 1.0,
+        assert metric_counts(store) == {
+            (metrics_storage.JOBS_ENDED, ("succeeded",)): 1.0,
+            (metrics_storage.JOBS_ENDED, ("failed",)): 2.0,
+            (metrics_storage.JOBS_ENDED, ("canceled",)): 1.0,
             # The first attempt of each: what comes again has waited before.
-            (stored_metrics.JOB_WAIT_SECONDS, ()): 3.0,
-            (stored_metrics.STAGE_SECONDS, ("decode",)): 1.0,
-            (stored_metrics.STAGE_SECONDS, ("diarization",)): 1.0,
-            (stored_metrics.REAL_TIME_FACTOR, ()): 1.0,
+            (metrics_storage.JOB_WAIT_SECONDS, ()): 3.0,
+            (metrics_storage.STAGE_SECONDS, ("decode",)): 1.0,
+            (metrics_storage.STAGE_SECONDS, ("diarization",)): 1.0,
+            (metrics_storage.REAL_TIME_FACTOR, ()): 1.0,
         }
 
     def test_what_others_count(self, store):
         for _ in range(3):
-            store.count(stored_metrics.WORKER_RESTARTS)
-        store.observe(stored_metrics.MODEL_LOAD_SECONDS, 2.5)
-        assert counted(store) == {
-            (stored_metrics.WORKER_RESTARTS, ()): 3.0,
-            (stored_metrics.MODEL_LOAD_SECONDS, ()): 1.0,
+            store.increment_metric(metrics_storage.WORKER_RESTARTS)
+        store.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, 2.5)
+        assert metric_counts(store) == {
+            (metrics_storage.WORKER_RESTARTS, ()): 3.0,
+            (metrics_storage.MODEL_LOAD_SECONDS, ()): 1.0,
         }
 
     def test_none_is_lost_where_eight_count_at_once(self, store):
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: store.count(stored_metrics.WORKER_RESTARTS), range(80)))
-        assert counted(store) == {(stored_metrics.WORKER_RESTARTS, ()): 80.0}
+            list(pool.map(lambda _: store.increment_metric(metrics_storage.WORKER_RESTARTS), range(80)))
+        assert metric_counts(store) == {(metrics_storage.WORKER_RESTARTS, ()): 80.0}
 
 
 def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
@@ -342,7 +345,7 @@ def test_a_job_and_what_it_was_asked_for_come_back_whole(store):
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
 def test_four_who_open_at_once_make_one_store(kind, tmp_path, clock, request):
     address = str(tmp_path) if kind == "sqlite" else request.getfixturevalue("postgres_server").fresh_database()
-    place = WorkerSlot(kind, address)
+    place = StoreLocation(kind, address)
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: place.open(clock), range(4)))
     job = opened[0].create(new_job())
@@ -358,8 +361,8 @@ def test_the_models_of_workers_come_back(store, clock):
         "w", 7, "ready", (ModelInfo("campplus", "embedding", "Apache-2.0", "ready"),), ("ü",), clock.now, "cuda:0",
         ("any", "gpu"),
     )  # fmt: skip
-    store.report(report)
-    assert store.reports() == (report,)
+    store.save_worker_report(report)
+    assert store.list_worker_reports() == (report,)
 
 
 def some_row(table: Table, job_id: str) -> dict[str, object]:
@@ -387,7 +390,7 @@ def test_utterances_that_were_not_settled_before_the_end_are_told_with_it(store)
     store.claim("w", LEASE_S, ATTEMPTS)
     store.finalize(job.id, "w", 0, TRANSCRIPT.utterances[:1])
     store.finish(job.id, "w", TRANSCRIPT)
-    events = store.events(job.id)
+    events = store.list_events(job.id)
     assert [event.kind for event in events] == ["state", "state", "utterance", "utterance", "state"]
     assert tuple(event.utterance for event in events if event.utterance is not None) == TRANSCRIPT.utterances
     assert store.get(job.id).finalized == 2

@@ -1,4 +1,4 @@
-"""Every method of a job store is one transaction: whoever is killed in one leaves all of it done, or nothing."""
+"""Every method of a job store is one transaction: a crash leaves either the whole change or none of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from diarist.errors import DiaristError, StoreUnavailable
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.model import Job, JobError, JobFilter, JobKind, JobState, Limits, WorkerReport
@@ -22,10 +22,10 @@ from support.job_stores import (
     LEASE_S,
     START,
     TRANSCRIPT,
-    counted,
+    metric_counts,
     new_job,
+    recorded_states,
     rows_naming,
-    states_told,
     tasks_of,
     utterance,
 )
@@ -45,8 +45,8 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     ),
     "check_limits": (lambda s, *_: s.check_limits("", LIMITS), lambda s, *_: s.check_limits("", Limits(1, 1))),
     "get": (lambda s, queued, _: s.get(queued.id), lambda s, *_: s.get("nobody")),
-    "page": (lambda s, *_: s.page(JobFilter(owner=""), 1),),
-    "by_key": (lambda s, *_: s.by_key("", "k"),),
+    "list_jobs": (lambda s, *_: s.list_jobs(JobFilter(owner=""), 1),),
+    "find_by_idempotency_key": (lambda s, *_: s.find_by_idempotency_key("", "k"),),
     "attach_recording": (lambda s, queued, _: s.attach_recording(queued.id, 10, "talk.wav"),),
     "update_progress": (lambda s, queued, _: s.update_progress(queued.id, "download", 0.5),),
     "reject": (lambda s, *_: s.reject(s.create(new_job(ready=False)).id, ERROR),),
@@ -79,21 +79,21 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "extend_caller_lease": (lambda s, queued, _: s.extend_caller_lease(queued.id, 60.0),),
     "cancel": (lambda s, queued, _: s.cancel(queued.id), lambda s, *_: s.cancel("nobody")),
     "delete": (lambda s, queued, _: s.delete(queued.id),),
-    "transcript": (lambda s, queued, _: s.transcript(queued.id),),
-    "events": (lambda s, queued, _: s.events(queued.id),),
-    "waiting": (lambda s, *_: s.waiting(JobKind.JOB),),
-    "positions": (lambda s, *_: s.positions(),),
-    "counts": (lambda s, *_: s.counts(),),
-    "unfinished": (lambda s, *_: s.unfinished(),),
-    "requests": (lambda s, *_: s.requests(),),
-    "known": (lambda s, *_: s.known([f"{number}" for number in range(2_000)]),),
-    "abandoned_requests": (lambda s, *_: s.abandoned_requests(),),
-    "ended_before": (lambda s, *_: s.ended_before(START + timedelta(days=1), with_recording=True),),
-    "forget_recording": (lambda s, queued, _: s.forget_recording(queued.id),),
-    "report": (lambda s, *_: s.report(WorkerReport("w", 1, "ready", (), (), START)),),
-    "reports": (lambda s, *_: s.reports(60.0),),
-    "count": (lambda s, *_: s.count(stored_metrics.WORKER_RESTARTS),),
-    "observe": (lambda s, *_: s.observe(stored_metrics.MODEL_LOAD_SECONDS, 1.0),),
+    "get_transcript": (lambda s, queued, _: s.get_transcript(queued.id),),
+    "list_events": (lambda s, queued, _: s.list_events(queued.id),),
+    "count_unfinished": (lambda s, *_: s.count_unfinished(JobKind.JOB),),
+    "queue_positions": (lambda s, *_: s.queue_positions(),),
+    "count_by_state": (lambda s, *_: s.count_by_state(),),
+    "list_unfinished": (lambda s, *_: s.list_unfinished(),),
+    "list_requests": (lambda s, *_: s.list_requests(),),
+    "filter_existing": (lambda s, *_: s.filter_existing([f"{number}" for number in range(2_000)]),),
+    "list_abandoned_requests": (lambda s, *_: s.list_abandoned_requests(),),
+    "list_ended_before": (lambda s, *_: s.list_ended_before(START + timedelta(days=1), with_recording=True),),
+    "mark_recording_removed": (lambda s, queued, _: s.mark_recording_removed(queued.id),),
+    "save_worker_report": (lambda s, *_: s.save_worker_report(WorkerReport("w", 1, "ready", (), (), START)),),
+    "list_worker_reports": (lambda s, *_: s.list_worker_reports(60.0),),
+    "increment_metric": (lambda s, *_: s.increment_metric(metrics_storage.WORKER_RESTARTS),),
+    "observe_metric": (lambda s, *_: s.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, 1.0),),
 }
 """Ways to call each method of the protocol with a queued job and one that the worker ``w`` holds."""
 
@@ -152,27 +152,29 @@ def test_every_method_is_one_transaction(store, jobs, transactions, name, number
 def test_a_retry_that_is_cut_short_leaves_everything_as_it_was(store, clock, jobs, transactions, attempts):
     chunks = ChunkStore(store.database)
     queued, held = jobs
-    chunks.post(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
+    chunks.add(held.id, "signature", "any", 0, [Chunk("recognition", 0, 10, 10, b"{}")])
     assert chunks.claim("w", LEASE_S, "signature") is not None
-    before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)
+    before = store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), metric_counts(store)
 
     transactions.fail_at_commit = True
     with pytest.raises(StoreUnavailable):
         store.retry(held.id, "w", ERROR, attempts, 10.0)
     transactions.fail_at_commit = False
-    assert (store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), counted(store)) == before
+    assert (store.get(held.id), chunks.states(held.id), rows_naming(store, held.id), metric_counts(store)) == before
 
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is True
     assert store.retry(held.id, "w", ERROR, attempts, 10.0) is False
     failed = attempts == 1
     end = JobState.FAILED if failed else JobState.QUEUED
     assert store.get(held.id).state is end
-    assert states_told(store, held.id) == ["queued", "running", end.value]
+    assert recorded_states(store, held.id) == ["queued", "running", end.value]
     assert (
-        len(tasks_of(store, held.id)) == counted(store).get((stored_metrics.JOBS_ENDED, ("failed",)), 0) == int(failed)
+        len(tasks_of(store, held.id))
+        == metric_counts(store).get((metrics_storage.JOBS_ENDED, ("failed",)), 0)
+        == int(failed)
     )
     store.cancel(queued.id)
     clock.advance(10.0)
     taken = store.claim("v", LEASE_S, ATTEMPTS)
     assert (taken is None) == failed
-    assert (chunks.claim("v", LEASE_S, "signature") is None) == failed, "the portion is free, or gone with its job"
+    assert (chunks.claim("v", LEASE_S, "signature") is None) == failed, "the chunk is free, or gone with its job"

@@ -16,8 +16,9 @@ from typing import Protocol
 import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, UploadTooLarge
-from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.media.opening import open_media
+from diarist.jobs.model import new_job_id
 from diarist.settings import Settings, load_settings
 
 ROOMY = 2**31

@@ -1,4 +1,4 @@
-"""What the store of errands must do, over every database that jobs can be kept in."""
+"""The contract of the outbox, with every kind of database."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import pytest
 from sqlalchemy import func, select
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import Delivery, OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, Delivery, OutboxStore, OutboxTask
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_job_id
 from diarist.outbound.webhooks import DeliveryResult
 from support.job_stores import START, Clock
 
@@ -74,18 +72,18 @@ def task_store(database) -> OutboxStore:
     return OutboxStore(database)
 
 
-def new_job(**order: object) -> Job:
-    asked = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB, **order)
-    return Job(id=new_job_id(), state=JobState.QUEUED, order=asked, created_at=START)
+def new_job(**spec: object) -> Job:
+    asked = JobSpec(filename="talk.wav", request_id="r-1", kind=JobKind.JOB, **spec)
+    return Job(id=new_job_id(), state=JobState.QUEUED, spec=asked, created_at=START)
 
 
-def to_fetch(store: SqlJobStore, **order: object) -> Job:
-    job = replace(new_job(source_url="https://example.com/talk.mp3", **order), ready=False, recording=False)
+def to_fetch(store: SqlJobStore, **spec: object) -> Job:
+    job = replace(new_job(source_url="https://example.com/talk.mp3", **spec), ready=False, recording=False)
     return store.create(job)
 
 
-def ended(store: SqlJobStore, **order: object) -> Job:
-    job = store.create(new_job(webhook_url=HOOK, **order))
+def ended(store: SqlJobStore, **spec: object) -> Job:
+    job = store.create(new_job(webhook_url=HOOK, **spec))
     return store.cancel(job.id)
 
 
@@ -96,9 +94,9 @@ def count(database: Database, table) -> int:
 
 def outcomes(database: Database) -> dict[str, float]:
     with database.reading() as connection:
-        found = stored_metrics.read(connection)
+        found = metrics_storage.read(connection)
     return {
-        dict(each.labels)["outcome"]: each.count for each in found if each.metric == stored_metrics.WEBHOOK_DELIVERIES
+        dict(each.labels)["outcome"]: each.count for each in found if each.metric == metrics_storage.WEBHOOK_DELIVERIES
     }
 
 
@@ -154,8 +152,8 @@ def test_the_one_that_is_due_longest_comes_first(store, task_store, clock):
 def test_owners_can_be_passed_over(store, task_store):
     to_fetch(store, owner="anna")
     bert = to_fetch(store, owner="bert")
-    assert task_store.claim("a", LEASE_S, BOTH, passing_over=("anna",)).job_id == bert.id
-    assert task_store.claim("b", LEASE_S, BOTH, passing_over=("anna", "carl")) is None
+    assert task_store.claim("a", LEASE_S, BOTH, exclude_owners=("anna",)).job_id == bert.id
+    assert task_store.claim("b", LEASE_S, BOTH, exclude_owners=("anna", "carl")) is None
     assert task_store.claim("c", LEASE_S, BOTH).owner == "anna"
 
 
@@ -179,7 +177,7 @@ def test_many_callers_never_get_the_same_one(store, task_store, open_again, cloc
     assert set(taken) == made
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_death_and_not_as_an_attempt(store, task_store, clock):
+def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_crash_and_not_as_an_attempt(store, task_store, clock):
     to_fetch(store)
     first = task_store.claim("a", LEASE_S, BOTH)
     clock.advance(LEASE_S - 1)
@@ -189,8 +187,8 @@ def test_a_lease_that_ran_out_is_taken_over_and_counts_as_a_death_and_not_as_an_
     assert task_store.any_due(BOTH)
     second = task_store.claim("b", LEASE_S, BOTH)
     assert (second.id, second.attempts, second.worker_crashes) == (first.id, 1, 1)
-    for lost in (task_store.renew(first, LEASE_S), task_store.done(first), task_store.again(first, 0.0),
-                 task_store.requeue(first), task_store.note_delivery(first, TAKEN)):  # fmt: skip
+    for lost in (task_store.renew(first, LEASE_S), task_store.complete(first), task_store.reschedule(first, 0.0),
+                 task_store.requeue(first), task_store.record_delivery(first, TAKEN)):  # fmt: skip
         assert lost is False
     clock.advance(LEASE_S + 1)
     assert task_store.claim("c", LEASE_S, BOTH).worker_crashes == 2
@@ -208,15 +206,15 @@ def test_a_lease_that_is_renewed_is_not_taken_over(store, task_store, clock):
 def test_what_is_done_is_gone(store, task_store, database, clock):
     to_fetch(store)
     task = task_store.claim("a", LEASE_S, BOTH)
-    assert task_store.done(task)
+    assert task_store.complete(task)
     assert count(database, outbox_tasks) == 0
-    assert task_store.done(task) is False
+    assert task_store.complete(task) is False
     assert task_store.renew(task, LEASE_S) is False
 
 
 def test_again_waits_and_counts_the_attempt(store, task_store, clock):
     to_fetch(store)
-    assert task_store.again(task_store.claim("a", LEASE_S, BOTH), 10.0)
+    assert task_store.reschedule(task_store.claim("a", LEASE_S, BOTH), 10.0)
     clock.advance(9)
     assert not task_store.any_due(BOTH)
     assert task_store.claim("b", LEASE_S, BOTH) is None
@@ -244,27 +242,27 @@ def test_a_delivery_that_was_taken_is_kept_and_the_task_is_gone(store, task_stor
     job = ended(store)
     task = task_store.claim("a", LEASE_S, BOTH)
     clock.advance(2)
-    assert task_store.note_delivery(task, TAKEN)
+    assert task_store.record_delivery(task, TAKEN)
     at = clock.now - timedelta(seconds=0.5)
-    assert task_store.deliveries(job.id) == (Delivery(1, at, 204, None, 0.5, None),)
+    assert task_store.list_deliveries(job.id) == (Delivery(1, at, 204, None, 0.5, None),)
     assert count(database, outbox_tasks) == 0
     assert outcomes(database) == {"delivered": 1}
-    assert task_store.note_delivery(task, TAKEN) is False
-    assert len(task_store.deliveries(job.id)) == 1
+    assert task_store.record_delivery(task, TAKEN) is False
+    assert len(task_store.list_deliveries(job.id)) == 1
 
 
 def test_each_attempt_is_kept_and_the_last_says_when_the_next_is(store, task_store, database, clock):
     job = ended(store)
-    task_store.note_delivery(task_store.claim("a", LEASE_S, BOTH), SILENT, 30.0)
-    assert [(each.attempt, each.status, each.error) for each in task_store.deliveries(job.id)] == [
+    task_store.record_delivery(task_store.claim("a", LEASE_S, BOTH), SILENT, 30.0)
+    assert [(each.attempt, each.status, each.error) for each in task_store.list_deliveries(job.id)] == [
         (1, None, SILENT.error)
     ]
-    assert task_store.deliveries(job.id)[-1].next_at == clock.now + timedelta(seconds=30)
+    assert task_store.list_deliveries(job.id)[-1].next_at == clock.now + timedelta(seconds=30)
     clock.advance(30)
     task = task_store.claim("b", LEASE_S, BOTH)
     assert task.attempts == 2
-    task_store.note_delivery(task, REFUSED)
-    log = task_store.deliveries(job.id)
+    task_store.record_delivery(task, REFUSED)
+    log = task_store.list_deliveries(job.id)
     assert [(each.attempt, each.status, each.next_at) for each in log] == [(1, None, None), (2, 500, None)]
     assert outcomes(database) == {"retried": 1, "given_up": 1}
 
@@ -273,14 +271,14 @@ def test_a_webhook_can_be_sent_once_more_under_its_id(store, task_store, clock):
     job = ended(store)
     first = task_store.claim("a", LEASE_S, BOTH)
     assert task_store.redeliver(job.id), "it is under way"
-    task_store.note_delivery(first, TAKEN)
+    task_store.record_delivery(first, TAKEN)
     assert task_store.redeliver(job.id)
     assert task_store.redeliver(job.id), "twice is once"
     again = task_store.claim("b", LEASE_S, BOTH)
     assert (again.id, again.attempts) == (first.id, 1)
     assert task_store.claim("c", LEASE_S, BOTH) is None
-    task_store.note_delivery(again, REFUSED, 3_600.0)
-    assert [each.attempt for each in task_store.deliveries(job.id)] == [1, 2]
+    task_store.record_delivery(again, REFUSED, 3_600.0)
+    assert [each.attempt for each in task_store.list_deliveries(job.id)] == [1, 2]
     assert task_store.redeliver(job.id), "it waits for its next attempt"
     assert task_store.claim("d", LEASE_S, BOTH).attempts == 2
 
@@ -297,13 +295,13 @@ def test_nothing_is_sent_once_more_where_nobody_is_to_be_told(store, task_store)
 
 def test_with_a_job_all_of_it_is_deleted_also_while_it_is_run(store, task_store, database):
     job = ended(store)
-    task_store.note_delivery(task_store.claim("a", LEASE_S, BOTH), REFUSED, 0.0)
+    task_store.record_delivery(task_store.claim("a", LEASE_S, BOTH), REFUSED, 0.0)
     task = task_store.claim("b", LEASE_S, BOTH)
     store.delete(job.id)
     assert task_store.renew(task, LEASE_S) is False
-    assert task_store.note_delivery(task, TAKEN) is False
+    assert task_store.record_delivery(task, TAKEN) is False
     assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
-    assert task_store.deliveries(job.id) == ()
+    assert task_store.list_deliveries(job.id) == ()
 
 
 def test_an_task_can_end_after_its_job(store, task_store, database):
@@ -313,16 +311,16 @@ def test_an_task_can_end_after_its_job(store, task_store, database):
     with database.writing() as connection:
         connection.execute(jobs.delete().where(jobs.c.id == job.id))
     assert task_store.renew(task, LEASE_S)
-    assert task_store.note_delivery(task, REFUSED, 0.0)
+    assert task_store.record_delivery(task, REFUSED, 0.0)
     late = task_store.claim("b", LEASE_S, BOTH)
     assert late.owner == ""
-    assert task_store.note_delivery(late, TAKEN)
+    assert task_store.record_delivery(late, TAKEN)
     assert (count(database, outbox_tasks), count(database, deliveries)) == (0, 0)
 
 
 def test_a_job_can_be_forgotten_before_anything_is_done(store, task_store):
     kept, dropped = to_fetch(store), to_fetch(store)
-    task_store.forget(dropped.id)
+    task_store.delete_tasks(dropped.id)
     assert task_store.claim("a", LEASE_S, BOTH).job_id == kept.id
     assert task_store.claim("b", LEASE_S, BOTH) is None
 
@@ -344,7 +342,7 @@ def test_no_two_wait_for_each_other(store, task_store, open_again, clock):
     def note() -> None:
         mine = OutboxStore(others[0])
         while task := mine.claim("r", LEASE_S, BOTH):
-            mine.note_delivery(task, REFUSED, 60.0)
+            mine.record_delivery(task, REFUSED, 60.0)
 
     def redeliver() -> None:
         mine = OutboxStore(others[1])
@@ -365,4 +363,4 @@ def test_no_two_wait_for_each_other(store, task_store, open_again, clock):
     for thread in threads:
         thread.join()
     assert faults == []
-    assert all(task_store.deliveries(job_id) == () for job_id in made)
+    assert all(task_store.list_deliveries(job_id) == () for job_id in made)

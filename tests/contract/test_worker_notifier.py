@@ -1,4 +1,4 @@
-"""What every ``WorkerNotifier`` must do: who serves a queue is woken, nobody waits for it, nothing depends on it.
+"""The contract of ``WorkerNotifier``: it wakes the workers of a queue, blocks nobody, and may lose notifications.
 
 Listeners run in processes of their own, as Celery wants it: this file is what they run.
 """

@@ -18,7 +18,7 @@ import soundfile
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import JobKind, JobState, Order
+from diarist.jobs.model import JobKind, JobSpec, JobState
 from diarist.jobs.service import JobService
 from diarist.pipeline.transcription import transcribe
 from diarist.settings import load_settings
@@ -113,7 +113,7 @@ def check_same(actual: Transcript, expected: Transcript) -> None:
 def test_two_workers_produce_the_transcript_of_one_machine(fleet, meeting, alone, tmp_path):
     service, workers = fleet
     with meeting.open("rb") as recording:
-        job = service.submit(recording, Order(kind=JobKind.JOB))
+        job = service.submit(recording, JobSpec(kind=JobKind.JOB))
     assert service.wait(job.id, JOB_TIMEOUT_S).state is JobState.SUCCEEDED
     check_same(service.result(job.id), alone)
     assert service.final_utterances(job.id) == alone.utterances
@@ -126,7 +126,7 @@ def test_two_workers_produce_the_transcript_of_one_machine(fleet, meeting, alone
 def test_another_worker_continues_when_the_holder_is_killed(fleet, meeting, alone):
     service, workers = fleet
     with meeting.open("rb") as recording:
-        job = service.submit(recording, Order(kind=JobKind.JOB))
+        job = service.submit(recording, JobSpec(kind=JobKind.JOB))
     until(lambda: service.store.get(job.id).stage in ("embedding", "recognition"), JOB_TIMEOUT_S)
     holder = next(worker for worker in workers if worker.logged("Job claimed"))
     _kill_all(holder.process)

@@ -1,4 +1,4 @@
-"""Job stores for the tests of their contract: where they lie, what is put into them, what is looked at."""
+"""Job stores for tests: how they are opened, jobs to put into them, and queries about their rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import delete, func, select
 
-from diarist.jobs.db import postgres, schema, stored_metrics
+from diarist.jobs.db import metrics_storage, postgres, schema
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.types import Diarization, Span, SpeakerActivity, Timing, Transcript, Turn, Utterance, Word
 
 START = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -44,12 +43,12 @@ def open_postgres_store(url: str, clock: Callable[[], datetime] | None) -> SqlJo
 
 
 OPENERS = {"sqlite": open_sqlite_store, "postgres": open_postgres_store}
-"""Every kind of store there is; a new one adds a line."""
+"""The functions that open each kind of store."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSlot:
-    """Where one empty store lies, for any number of those who open it."""
+class StoreLocation:
+    """The location of an empty store, which can be opened any number of times."""
 
     kind: str
     address: str
@@ -58,15 +57,15 @@ class WorkerSlot:
         return OPENERS[self.kind](self.address, clock)
 
 
-ORDER_FIELDS = tuple(field.name for field in fields(Order))
+SPEC_FIELDS = tuple(field.name for field in fields(JobSpec))
 
 
 def new_job(**changes: Any) -> Job:
-    """A job as callers make it; what is an order's goes to the order."""
-    order = Order(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
-    order = replace(order, **{name: value for name, value in changes.items() if name in ORDER_FIELDS})
-    job = Job(id=new_job_id(), state=JobState.QUEUED, order=order, created_at=START, size_bytes=10)
-    return replace(job, **{name: value for name, value in changes.items() if name not in ORDER_FIELDS})
+    """Return a new job. Changes whose names are fields of ``JobSpec`` apply to its spec."""
+    spec = JobSpec(filename="talk.wav", request_id="r-1", kind=JobKind.JOB)
+    spec = replace(spec, **{name: value for name, value in changes.items() if name in SPEC_FIELDS})
+    job = Job(id=new_job_id(), state=JobState.QUEUED, spec=spec, created_at=START, size_bytes=10)
+    return replace(job, **{name: value for name, value in changes.items() if name not in SPEC_FIELDS})
 
 
 TRANSCRIPT = Transcript(
@@ -97,7 +96,7 @@ def utterance(text: str) -> Utterance:
 
 
 def clear(store: SqlJobStore) -> None:
-    """Leave nothing in any table but what makes it a store."""
+    """Delete all rows of all tables, except for the schema version."""
     with store.database.writing() as connection:
         for table in reversed(schema.metadata.sorted_tables):
             if table is not schema.schema_version:
@@ -105,7 +104,7 @@ def clear(store: SqlJobStore) -> None:
 
 
 def rows_naming(store: SqlJobStore, job_id: str) -> dict[str, int]:
-    """How many rows of each table have this job's id in any column; without the tables that have none."""
+    """Return how many rows contain the ID of a job in any column, for each table that has any."""
     found: dict[str, int] = {}
     with store.database.reading() as connection:
         for table in schema.metadata.sorted_tables:
@@ -116,19 +115,19 @@ def rows_naming(store: SqlJobStore, job_id: str) -> dict[str, int]:
 
 
 def tasks_of(store: SqlJobStore, job_id: str) -> list[tuple[str, str]]:
-    """Kind and body of what is to be done for a job."""
+    """Return the kind and body of each outbox task of a job."""
     tasks = schema.outbox_tasks
     wanted = select(tasks.c.kind, tasks.c.body).where(tasks.c.job_id == job_id).order_by(tasks.c.number)
     with store.database.reading() as connection:
         return [(row.kind, row.body) for row in connection.execute(wanted)]
 
 
-def counted(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Every tally: how often, by metric and the values of its labels."""
+def metric_counts(store: SqlJobStore) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return the count of every metric, by its name and the values of its labels."""
     with store.database.reading() as connection:
         return {
             (sample.metric, tuple(value for _, value in sample.labels)): sample.count
-            for sample in stored_metrics.read(connection)
+            for sample in metrics_storage.read(connection)
         }
 
 
@@ -137,6 +136,6 @@ def job_count(store: SqlJobStore) -> int:
         return connection.execute(select(func.count()).select_from(schema.jobs)).scalar_one()
 
 
-def states_told(store: SqlJobStore, job_id: str) -> list[str]:
-    """The states of a job in its events, in order."""
-    return [event.state.value for event in store.events(job_id) if event.state is not None]
+def recorded_states(store: SqlJobStore, job_id: str) -> list[str]:
+    """Return the states in the events of a job, in order."""
+    return [event.state.value for event in store.list_events(job_id) if event.state is not None]

@@ -1,4 +1,4 @@
-"""The job store of schema version 3 in ``tests/fixtures/schema_3``, and what the store of today answers for it."""
+"""The job store of schema version 3 in ``tests/fixtures/schema_3``, and what the current store returns for it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, create_engine, inspect, select, text
 
-from diarist.auth.keys import KeyStore, webhook_master
 from diarist.errors import JobNotFound
 from diarist.jobs.db import metrics_snapshot, postgres, schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import OutboxStore
+from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobEvent, JobFilter
 from diarist.settings import load_settings
@@ -28,7 +29,7 @@ from diarist.types import Transcript, Utterance
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema_3"
 
 EXPECTED: Mapping[str, Any] = json.loads((FIXTURE / "expected.json").read_text("ascii"))
-"""What the store of then answered, in the words of ``described``."""
+"""What the old store returned, in the format of ``described``."""
 
 NOW = datetime.fromtimestamp(EXPECTED["now"], UTC)
 """The time of the last change in the fixture."""
@@ -38,16 +39,16 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class OldStore:
-    """A database that this release has not opened yet."""
+    """A database that the current release has not opened yet."""
 
     kind: str
-    """``sqlite`` or ``postgres``."""
+    """Either ``sqlite`` or ``postgres``."""
 
     address: str
     """The path of the file, or the URL."""
 
     def execute(self, script: str) -> None:
-        """Run SQL statements as any other program would."""
+        """Run SQL statements without Diarist."""
         if self.kind == "sqlite":
             with closing(sqlite3.connect(self.address)) as connection:
                 connection.executescript(script)
@@ -61,13 +62,13 @@ class OldStore:
         return self
 
     def open(self, clock: Clock | None = lambda: NOW) -> Database:
-        """Open it as the service does."""
+        """Open the database as the service does."""
         if self.kind == "sqlite":
             return Database(open_sqlite(Path(self.address)), clock)
         return Database(postgres.open_postgres(self.address), clock, postgres.explain)
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """All rows of all tables, by table, as they are in the database."""
+        """Return all rows of all tables, by table, as they are in the database."""
         with self.reading() as connection:
             return {
                 name: sorted(
@@ -78,7 +79,7 @@ class OldStore:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection of any other program's."""
+        """Open a connection without Diarist."""
         url = f"sqlite:///{self.address}" if self.kind == "sqlite" else self.address.replace(":", "+psycopg:", 1)
         engine = create_engine(url)
         try:
@@ -89,31 +90,31 @@ class OldStore:
 
 
 def described(database: Database) -> dict[str, Any]:
-    """What the stores on a database answer for the jobs of the fixture, in the form of ``EXPECTED``."""
-    store, keys, tasks = SqlJobStore(database), KeyStore(database), OutboxStore(database)
+    """Return what the stores in a database return for the jobs of the fixture, in the format of ``EXPECTED``."""
+    store, keys, tasks = SqlJobStore(database), ApiKeyStore(database), OutboxStore(database)
     ids: Mapping[str, str] = EXPECTED["ids"]
     shown = metrics_snapshot.read(database)
     said = {
         "now": EXPECTED["now"],
         "ids": ids,
         "jobs": {name: _job(store.get(job_id)) for name, job_id in ids.items()},
-        "events": {name: [_event(event) for event in store.events(job_id)] for name, job_id in ids.items()},
+        "events": {name: [_event(event) for event in store.list_events(job_id)] for name, job_id in ids.items()},
         "transcripts": {name: found for name, job_id in ids.items() if (found := _transcript_of(store, job_id))},
         "deliveries": {
             name: [
                 [each.attempt, _seconds(each.at), each.status, each.error, each.took_s, _seconds(each.next_at)]
-                for each in tasks.deliveries(job_id)
+                for each in tasks.list_deliveries(job_id)
             ]
             for name, job_id in ids.items()
         },
         "outbox_tasks": _outbox_tasks(database),
         "chunks": _chunks(database),
-        "page": [job.id for job in store.page(JobFilter(), 100).jobs],
-        "page_of_case_1234": [job.id for job in store.page(JobFilter(labels=(("case", "1234"),)), 100).jobs],
-        "unfinished": [job.id for job in store.unfinished()],
-        "requests": store.requests(),
-        "positions": store.positions(),
-        "counts": store.counts(),
+        "page": [job.id for job in store.list_jobs(JobFilter(), 100).jobs],
+        "page_of_case_1234": [job.id for job in store.list_jobs(JobFilter(labels=(("case", "1234"),)), 100).jobs],
+        "unfinished": [job.id for job in store.list_unfinished()],
+        "requests": store.list_requests(),
+        "positions": store.queue_positions(),
+        "counts": store.count_by_state(),
         "queues": [[queue.queue, queue.depth, _seconds(queue.oldest_at)] for queue in shown.queues],
         "workers": _workers(store),
         "metrics": [
@@ -149,30 +150,30 @@ def _seconds(at: datetime | None) -> float | None:
 
 
 def _job(job: Job) -> dict[str, Any]:
-    order, hints = job.order, job.order.options.hints
+    spec, hints = job.spec, job.spec.options.hints
     return {
         "id": job.id,
         "state": job.state,
-        "kind": order.kind,
-        "owner": order.owner,
-        "queue": order.queue,
-        "priority": order.priority,
+        "kind": spec.kind,
+        "owner": spec.owner,
+        "queue": spec.queue,
+        "priority": spec.priority,
         "options": {
             "num_speakers": hints.num_speakers,
             "min_speakers": hints.min_speakers,
             "max_speakers": hints.max_speakers,
-            "language": order.options.language,
-            "channels": order.options.channels,
+            "language": spec.options.language,
+            "channels": spec.options.channels,
         },
-        "labels": order.labels,
-        "filename": order.filename,
+        "labels": spec.labels,
+        "filename": spec.filename,
         "size_bytes": job.size_bytes,
-        "request_id": order.request_id,
-        "webhook_url": order.webhook_url,
-        "source_url": order.source_url,
-        "idempotency_key": order.idempotency_key,
-        "fingerprint": order.fingerprint,
-        "traceparent": order.traceparent,
+        "request_id": spec.request_id,
+        "webhook_url": spec.webhook_url,
+        "source_url": spec.source_url,
+        "idempotency_key": spec.idempotency_key,
+        "fingerprint": spec.fingerprint,
+        "traceparent": spec.traceparent,
         "created_at": _seconds(job.created_at),
         "ready": job.ready,
         "recording": job.recording,
@@ -215,7 +216,7 @@ def _event(event: JobEvent) -> dict[str, Any]:
 
 def _transcript_of(store: SqlJobStore, job_id: str) -> dict[str, Any] | None:
     try:
-        return _transcript(store.transcript(job_id))
+        return _transcript(store.get_transcript(job_id))
     except JobNotFound:
         return None
 
@@ -295,5 +296,5 @@ def _workers(store: SqlJobStore) -> list[dict[str, Any]]:
             "device": report.device,
             "queues": report.queues,
         }
-        for report in store.reports()
+        for report in store.list_worker_reports()
     ]

@@ -1,4 +1,4 @@
-"""A value that is read for everyone, over a source that can be held up and broken."""
+"""Values that a background thread reads, from a source that can hang and fail."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import StoreUnavailable
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 FOREVER_S = 1e9
 
 
 class Source:
-    """Gives 1, 2, 3 and so on; a gate holds it up, and ``error`` is raised."""
+    """Returns 1, 2, 3 and so on. While ``open`` is not set it hangs; if ``error`` is set it is raised."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -43,75 +43,75 @@ def source():
             thread.join(20)
 
 
-def test_a_reading_is_shared_until_it_is_too_old(source):
-    recent = Recent("numbers", source)
-    assert recent.last is None
+def test_a_value_is_shared_until_it_is_too_old(source):
+    value = RefreshingValue("numbers", source)
+    assert value.last is None
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: recent.get(FOREVER_S, PATIENCE_S).value, range(100)))
+        got = list(pool.map(lambda _: value.get(FOREVER_S, TIMEOUT_S).value, range(100)))
     assert set(got) == {1}
-    assert recent.get(0.0, PATIENCE_S).value == 2
-    assert recent.last.value == 2
-    assert recent.silent_s == 0
+    assert value.get(0.0, TIMEOUT_S).value == 2
+    assert value.last.value == 2
+    assert value.failing_s == 0
 
 
-def test_a_reading_that_began_before_it_was_asked_for_may_lack_what_is_new(source):
-    recent = Recent("numbers", source)
+def test_a_read_that_started_before_the_request_does_not_count(source):
+    value = RefreshingValue("numbers", source)
     source.open.clear()
-    recent.renew()
+    value.refresh()
     assert source.begun.wait(20)
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(recent.get, 0.0, PATIENCE_S)
+        late = pool.submit(value.get, 0.0, TIMEOUT_S)
         source.open.set()
         assert late.result(20).value == 2
 
 
-def test_a_source_that_hangs_is_asked_once_and_holds_up_nobody(source):
-    recent = Recent("numbers", source)
-    assert recent.get(0.0, PATIENCE_S).value == 1
+def test_a_source_that_hangs_is_read_once_and_blocks_nobody(source):
+    value = RefreshingValue("numbers", source)
+    assert value.get(0.0, TIMEOUT_S).value == 1
     source.open.clear()
-    assert recent.get(0.0, 0.01) is None
+    assert value.get(0.0, 0.01) is None
     for _ in range(1_000):  # each would take 0.01 s more if it waited
-        assert recent.get(0.0, 0.01) is None
+        assert value.get(0.0, 0.01) is None
     assert source.reads == 2
-    assert recent.last.value == 1
-    assert recent.silent_s > 0
+    assert value.last.value == 1
+    assert value.failing_s > 0
     source.open.set()
-    assert recent.get(0.0, PATIENCE_S).value > 1
-    assert recent.silent_s == 0
+    assert value.get(0.0, TIMEOUT_S).value > 1
+    assert value.failing_s == 0
 
 
-def test_what_is_raised_is_raised_to_everyone_who_waits(source):
-    recent = Recent("numbers", source)
+def test_an_error_is_raised_to_all_waiting_callers(source):
+    value = RefreshingValue("numbers", source)
     source.open.clear()
     source.error = StoreUnavailable("It is away.")
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(recent.get, FOREVER_S, PATIENCE_S) for _ in range(8)]
+        waiting = [pool.submit(value.get, FOREVER_S, TIMEOUT_S) for _ in range(8)]
         assert source.begun.wait(20)
         source.open.set()
         for each in waiting:
             with pytest.raises(StoreUnavailable, match="away"):
                 each.result(20)
-    assert recent.silent_s > 0
+    assert value.failing_s > 0
     source.error = None
-    assert recent.get(FOREVER_S, PATIENCE_S) is not None
-    assert recent.silent_s == 0
+    assert value.get(FOREVER_S, TIMEOUT_S) is not None
+    assert value.failing_s == 0
 
 
-def test_a_fault_counts_for_a_while_where_that_is_asked(source):
-    recent = Recent("numbers", source, retry_s=FOREVER_S)
+def test_an_error_is_repeated_for_the_retry_time(source):
+    value = RefreshingValue("numbers", source, retry_s=FOREVER_S)
     source.error = StoreUnavailable("It is away.")
     for _ in range(5):
         with pytest.raises(StoreUnavailable):
-            recent.get(0.0, PATIENCE_S)
+            value.get(0.0, TIMEOUT_S)
     assert source.reads == 1
 
 
-def test_a_fault_of_the_program_is_logged_even_where_nobody_waits(source, caplog):
-    recent = Recent("numbers", source)
+def test_a_programming_error_is_logged_even_if_nobody_waits(source, caplog):
+    value = RefreshingValue("numbers", source)
     source.open.clear()
     source.error = ZeroDivisionError("oh")
-    assert recent.get(0.0, 0.01) is None
+    assert value.get(0.0, 0.01) is None
     source.open.set()
     with pytest.raises(ZeroDivisionError):
-        recent.get(FOREVER_S, PATIENCE_S)
-    assert "The numbers cannot be read" in caplog.text
+        value.get(FOREVER_S, TIMEOUT_S)
+    assert "Reading the numbers failed" in caplog.text

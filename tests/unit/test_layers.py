@@ -73,7 +73,7 @@ def test_contributing_shows_the_layers_that_the_code_is_held_to() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     held = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    chain = re.search(r"(?:`\w+`[,\s→]+)+`\w+`(?=\.)", text)
+    chain = re.search(r"(?:`[\w.]+`[,\s→]+)+`[\w.]+`(?=\.)", text)
     assert chain is not None
-    shown = [set(re.findall(r"`(\w+)`", layer)) for layer in chain[0].split("→")]
+    shown = [set(re.findall(r"`([\w.]+)`", layer)) for layer in chain[0].split("→")]
     assert shown == [{name.strip().removeprefix("diarist.") for name in layer.split("|")} for layer in held]

@@ -14,7 +14,7 @@ from functools import partial
 from apiflask import APIFlask
 from flask import current_app, g, request
 
-from diarist.auth.key_cache import PATIENCE_S, KeyCache
+from diarist.auth.key_cache import STORE_TIMEOUT_S, KeyCache
 from diarist.auth.keys import ApiKey
 from diarist.errors import Unauthorized
 from diarist.loopback import on_this_machine, this_machine
@@ -57,7 +57,7 @@ class Authenticator:
     def __init__(self, keyring: KeyCache) -> None:
         self._keyring = keyring
 
-    def admit(self, headers: Headers, patience_s: float = PATIENCE_S, *, with_body: bool = False) -> ApiKey | None:
+    def admit(self, headers: Headers, patience_s: float = STORE_TIMEOUT_S, *, with_body: bool = False) -> ApiKey | None:
         """The key that the request comes with; None where it needs none.
 
         ``with_body``: it has one, and what is open to strangers is so to those alone who only ask.

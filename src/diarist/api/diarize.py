@@ -19,7 +19,7 @@ from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm
 from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
-from diarist.jobs.model import Job, Order
+from diarist.jobs.model import Job, JobSpec
 from diarist.observability import logs, tracing
 
 logger = logging.getLogger(__name__)
@@ -70,10 +70,10 @@ def diarize(form: DiarizeForm) -> Response:
     service = runtime()
     form.check_details()
     filename = form.audio.filename or ""
-    order = Order(
+    spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
-    job = service.jobs.submit(received(form.audio).path, order)
+    job = service.jobs.submit(received(form.audio).path, spec)
     with _own(service, job):
         _wait(service, job)
         return rendered(service.jobs.result(job.id), form, recording=filename)

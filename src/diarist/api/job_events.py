@@ -64,7 +64,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     service.check_going_on()
     job = get_owned_job(job_id)
     after = _after(query)
-    if job.state.ended and after and not service.jobs.store.events(job.id, after):
+    if job.state.ended and after and not service.jobs.store.list_events(job.id, after):
         return Response(status=204)  # says to an EventSource that there is nothing to come back for
     if not service.listeners.acquire(blocking=False):
         raise QueueFull(
@@ -153,7 +153,7 @@ class _Stream:
                 return
 
     def _kept(self) -> Iterator[JobEvent]:
-        while kept := self._jobs.store.events(self._job_id, self._after):
+        while kept := self._jobs.store.list_events(self._job_id, self._after):
             for event in kept:
                 self._after = event.number
                 yield event

@@ -48,7 +48,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     transcript = (
         jobs.result(job.id) if job.state.ended else so_far(jobs.final_utterances(job.id), runtime().settings.engine)
     )
-    response = rendered(transcript, query, recording=job.order.filename, filename=job.id)
+    response = rendered(transcript, query, recording=job.spec.filename, filename=job.id)
     if not job.state.ended:
         response.headers["Diarist-Partial"] = "true"
     return response

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from diarist.api.schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
 from diarist.jobs.db.outbox import Delivery
-from diarist.jobs.model import PRIORITIES, Job, JobState, Order
+from diarist.jobs.model import PRIORITIES, Job, JobSpec, JobState
 from diarist.outbound.urls import MAX_URL_CHARS
 
 MAX_LABELS = 16
@@ -95,13 +95,13 @@ class NewJobByUrl(JobForm):
     """Where the recording is fetched from: an http or https URL with a public address."""
 
 
-def fingerprint(order: Order, recording: str) -> str:
-    """Of all that an order asks for, but not of how the file was called: 64 hexadecimal digits.
+def fingerprint(spec: JobSpec, recording: str) -> str:
+    """Of all that a job spec asks for, but not of how the file was called: 64 hexadecimal digits.
 
     ``recording`` stands for the bytes that were sent: their SHA-256, or nothing where none were.
     """
     asked = [
-        asdict(order.options), order.queue, order.priority, sorted(order.labels), order.webhook_url, order.source_url,
+        asdict(spec.options), spec.queue, spec.priority, sorted(spec.labels), spec.webhook_url, spec.source_url,
         recording,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -247,7 +247,7 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, job: Job, position: int | None = None, eta_s: float | None = None) -> JobView:
-        order, hints = job.order, job.order.options.hints
+        spec, hints = job.spec, job.spec.options.hints
         address = f"/v1/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -264,19 +264,19 @@ class JobView(BaseModel):
             timings=_sums((timing.stage, timing.seconds) for timing in job.timings),
             error=None if job.error is None else JobFault(code=job.error.code, message=job.error.message),
             utterances=job.finalized,
-            labels=dict(order.labels),
-            priority=_PRIORITY_NAMES[order.priority],
-            queue=order.queue,  # type: ignore[arg-type]
-            filename=order.filename,
+            labels=dict(spec.labels),
+            priority=_PRIORITY_NAMES[spec.priority],
+            queue=spec.queue,  # type: ignore[arg-type]
+            filename=spec.filename,
             size_bytes=job.size_bytes,
-            source_url=order.source_url,
-            webhook_url=order.webhook_url,
+            source_url=spec.source_url,
+            webhook_url=spec.webhook_url,
             options=JobAsked(
                 num_speakers=hints.num_speakers,
                 min_speakers=hints.min_speakers,
                 max_speakers=hints.max_speakers,
-                language=order.options.language,
-                channels=order.options.channels,
+                language=spec.options.language,
+                channels=spec.options.channels,
             ),
             links=JobLinks(
                 self=address, result=f"{address}/result", events=f"{address}/events", cancel=f"{address}/cancel"

@@ -32,8 +32,7 @@ from diarist.api.schemas import InvalidField, refusal
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobState, Order
+from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
@@ -61,22 +60,22 @@ def create() -> Response:
     """
     service = runtime()
     service.check_going_on()
-    order = _asked_by_headers()
+    spec = _asked_by_headers()
     if request.mimetype != JSON:
         check_head(request)
-    full = _check_room(service, order)
+    full = _check_room(service, spec)
     form, upload = _body()
-    order = _complete(service, order, form, upload)
-    earlier = _earlier(service, order)
+    spec = _complete(service, spec, form, upload)
+    earlier = _earlier(service, spec)
     if earlier is not None:
         return _made(service, earlier, repeated=True)
     if full is not None:
         raise full
     limit, job_id = access.limit(), new_job_id()
     if upload is None:
-        job = service.jobs.submit_url(order, limit, job_id)
+        job = service.jobs.submit_url(spec, limit, job_id)
     else:
-        job = service.jobs.submit(received(upload).path, order, limit, job_id)
+        job = service.jobs.submit(received(upload).path, spec, limit, job_id)
     # Two requests with one key may get this far together; then the second one has the first one's job.
     return _made(service, job, repeated=job.id != job_id)
 
@@ -95,7 +94,7 @@ def list_jobs(query: JobsQuery) -> Response:
         created_after=query.created_after,
         created_before=query.created_before,
     )
-    page = service.jobs.store.page(wanted, query.limit, query.cursor)
+    page = service.jobs.store.list_jobs(wanted, query.limit, query.cursor)
     body = JobList(data=[_view(service, job) for job in page.jobs], next_cursor=page.cursor)
     response = Response(body.model_dump_json(), content_type="application/json")
     if page.cursor is not None:
@@ -143,7 +142,7 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    made = runtime().jobs.outbox.deliveries(get_owned_job(job_id).id)
+    made = runtime().jobs.outbox.list_deliveries(get_owned_job(job_id).id)
     return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
 
 
@@ -161,12 +160,12 @@ def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
     return response
 
 
-def _asked_by_headers() -> Order:
-    """What is known of an order before its body is read. Raises ``InvalidOption``."""
+def _asked_by_headers() -> JobSpec:
+    """What is known of a job spec before its body is read. Raises ``InvalidOption``."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
-    return Order(
+    return JobSpec(
         request_id=current_request_id(),
         owner=access.owner(),
         kind=JobKind.JOB,
@@ -175,7 +174,7 @@ def _asked_by_headers() -> Order:
     )
 
 
-def _check_room(service: Runtime, order: Order) -> QueueFull | None:
+def _check_room(service: Runtime, spec: JobSpec) -> QueueFull | None:
     """Refuse what there is no room for; a queue that is full is no reason yet where the job may have been made before.
 
     Raises:
@@ -183,9 +182,9 @@ def _check_room(service: Runtime, order: Order) -> QueueFull | None:
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_capacity(request.content_length or 0, order, access.limit())
+        service.jobs.check_capacity(request.content_length or 0, spec, access.limit())
     except QueueFull as error:
-        if order.idempotency_key is None:
+        if spec.idempotency_key is None:
             raise
         return error
     return None
@@ -213,9 +212,9 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
     return form, next(iter(files.values()), None)
 
 
-def _complete(service: Runtime, order: Order, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> Order:
-    order = replace(
-        order,
+def _complete(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> JobSpec:
+    spec = replace(
+        spec,
         options=form.options(),
         filename=(upload.filename or "") if upload else "",
         queue=form.queue,
@@ -224,10 +223,10 @@ def _complete(service: Runtime, order: Order, form: NewJob | NewJobByUrl, upload
         webhook_url=_checked(service, form.webhook_url, "webhook_url"),
         source_url=_checked(service, form.url, "url"),
     )
-    if order.idempotency_key is None:
-        return order
+    if spec.idempotency_key is None:
+        return spec
     digest = received(upload).digest if upload else None
-    return replace(order, fingerprint=fingerprint(order, digest.hexdigest() if digest else ""))
+    return replace(spec, fingerprint=fingerprint(spec, digest.hexdigest() if digest else ""))
 
 
 def _checked(service: Runtime, url: str | None, name: str) -> str | None:
@@ -239,7 +238,7 @@ def _checked(service: Runtime, url: str | None, name: str) -> str | None:
         raise InvalidField(str(error), name) from error
 
 
-def _earlier(service: Runtime, order: Order) -> Job | None:
-    if order.idempotency_key is None:
+def _earlier(service: Runtime, spec: JobSpec) -> Job | None:
+    if spec.idempotency_key is None:
         return None
-    return service.jobs.find_by_idempotency_key(order.owner, order.idempotency_key, order.fingerprint)
+    return service.jobs.find_by_idempotency_key(spec.owner, spec.idempotency_key, spec.fingerprint)

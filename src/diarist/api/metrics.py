@@ -18,11 +18,11 @@ from prometheus_client.utils import floatToGoString
 from diarist import __version__
 from diarist.api.instrumentation import Instrumentation
 from diarist.api.openapi import Document
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
-from diarist.jobs.db.stored_metrics import BOUNDS, MetricSample
+from diarist.jobs.db.metrics_storage import BOUNDS, MetricSample
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +47,17 @@ RESPONSES: dict[int | str, Document] = {
 
 # Stored metric -> what it is, its labels, and the values of these that are shown before anything was counted.
 _COUNTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
-    stored_metrics.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
-    stored_metrics.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
-    stored_metrics.WEBHOOK_DELIVERIES: (
+    metrics_storage.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
+    metrics_storage.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
+    metrics_storage.WEBHOOK_DELIVERIES: (
         "Attempts to deliver a webhook.", ("outcome",), (("delivered",), ("retried",), ("given_up",)),
     ),
 }  # fmt: skip
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    stored_metrics.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
-    stored_metrics.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
-    stored_metrics.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
-    stored_metrics.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
+    metrics_storage.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
+    metrics_storage.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
+    metrics_storage.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
+    metrics_storage.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
 }
 
 
@@ -108,7 +108,7 @@ class _Stored:
     """What the job store knows, read when it is asked for."""
 
     def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
-        self._metrics_snapshot = Recent("metrics", read, MAX_AGE_S)
+        self._metrics_snapshot = RefreshingValue("metrics", read, MAX_AGE_S)
 
     def collect(self) -> Iterator[Metric]:
         metrics_snapshot = self._recent()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from flask import current_app
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import EngineUnavailable, ServiceError
 from diarist.jobs.model import JobState, PoolStatus
 from diarist.jobs.service import JobService
@@ -51,7 +51,7 @@ class StatusCache:
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
-        self._glances = Recent("status", self._read, self.MAX_AGE_S)
+        self._glances = RefreshingValue("status", self._read, self.MAX_AGE_S)
 
     def look(self) -> ServiceStatus:
         """How the service is now or was ``MAX_AGE_S`` ago, or what was last known where the store does not answer.
@@ -62,7 +62,7 @@ class StatusCache:
             reading = self._glances.get(self.MAX_AGE_S, self.PATIENCE_S)
         except ServiceError as error:
             return self._without_store(str(error))
-        silent_s = 0.0 if reading is not None else self._glances.silent_s
+        silent_s = 0.0 if reading is not None else self._glances.failing_s
         if silent_s > self.SILENT_S:
             return self._without_store(
                 f"The job store has not answered for {silent_s:.0f} s. See whether the database is up and its disk "
@@ -73,7 +73,7 @@ class StatusCache:
     def _read(self) -> ServiceStatus:
         report = self._jobs.pool_status()
         try:
-            counts = self._jobs.store.counts()
+            counts = self._jobs.store.count_by_state()
             return ServiceStatus(report, counts[JobState.QUEUED], counts[JobState.RUNNING])
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
@@ -83,7 +83,7 @@ class StatusCache:
         """What is known, if only a moment old."""
         last = self._glances.last
         if last is None:
-            return ServiceStatus(PoolStatus.of(()), 0, 0, store_answers=False, age_s=None)
+            return ServiceStatus(PoolStatus.from_reports(()), 0, 0, store_answers=False, age_s=None)
         return replace(last.value, age_s=last.age_s)
 
     def _without_store(self, why: str) -> ServiceStatus:

@@ -12,7 +12,7 @@ from diarist.api.data_dir_lock import lock_data_dir
 from diarist.api.server import Server
 from diarist.api.upload import sweep
 from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import KeyStore
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.service import JobService
@@ -46,7 +46,7 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         stack.enter_context(lock_data_dir(settings.data_dir))
         database = open_database(settings)
         stack.callback(database.close)
-        keys = KeyCache(settings, KeyStore(database))
+        keys = KeyCache(settings, ApiKeyStore(database))
         settings = access.listening(settings, keys)
         jobs = JobService(settings, SqlJobStore(database), worker_command)
         server = Server(create_app(settings, jobs, keys), settings)

@@ -1,1 +1,1 @@
-"""API keys: who may use the service, and whose jobs are whose."""
+"""API keys: who may use the service, and which jobs belong to whom."""

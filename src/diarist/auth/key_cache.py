@@ -1,4 +1,4 @@
-"""What a running service knows of the API keys: read from the store again and again, never trusted for long."""
+"""The API keys that a running service has in memory. They are read from the store again and again."""
 
 from __future__ import annotations
 
@@ -6,107 +6,124 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Collection
+from typing import Protocol
 
-from diarist.auth.keys import ENV_ID, USED_EVERY_S, ApiKey, KeySnapshot, KeyStore, configured_key
-from diarist.background_refresh import Recent
+from diarist.auth.keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
+from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-TRUSTED_S = 1.0
-"""A revoked key is refused after this long at the latest."""
+MAX_AGE_S = 1.0
+"""How old the keys in memory may be. A revoked key is therefore refused after this time at the latest."""
 
-RENEWED_S = 0.5
-"""What was read this long ago is read again, while it still counts: under load nobody waits for it."""
+REFRESH_AGE_S = 0.5
+"""When the keys are older than this, they are read again in the background, so that under load no request waits."""
 
-UNKNOWN_S = 0.02
-"""A token that is not known is looked for again where the last look was longer ago: the key may be new."""
+UNKNOWN_KEY_MAX_AGE_S = 0.02
+"""How old the keys may be for a token to be refused as unknown: the key may be new."""
 
-PATIENCE_S = 5.0
+STORE_TIMEOUT_S = 5.0
 """How long a request waits for the store."""
 
-_UNREADABLE = "The API keys cannot be looked up at the moment, so nobody is let in. Try again later."
+_UNREADABLE = "The API keys cannot be read at the moment, so all requests are refused. Try again later."
+
+
+class KeyStore(Protocol):
+    """Where a ``KeyCache`` reads the API keys from. Both methods raise ``StoreUnavailable`` if the store fails."""
+
+    def snapshot(self) -> KeySnapshot:
+        """Return all keys with the hashes of their secrets."""
+        ...
+
+    def record_use(self, ids: Collection[str]) -> None:
+        """Record that keys were used just now."""
+        ...
 
 
 class KeyCache:
-    """The keys of a service. Safe to call from any thread.
+    """The API keys of a service. Safe to call from any thread.
 
-    ``store`` is None where API_KEY alone counts. One that does not answer holds up nobody for longer than they are
-    ready to wait.
+    A store that does not answer blocks callers for no longer than they are willing to wait.
+
+    Args:
+        settings: The settings, which may contain a key (API_KEY).
+        store: The store of all other keys; None if API_KEY is the only one.
 
     Raises:
-        ConfigurationError: API_KEY cannot be used.
+        ConfigurationError: API_KEY is not valid.
     """
 
     def __init__(self, settings: Settings, store: KeyStore | None) -> None:
         self._configured = configured_key(settings)
         self._store = store
-        self._known = None if store is None else Recent("keys", lambda: _read(store))
-        self._noting = threading.Lock()
-        self._noted: dict[str, float] = {}
-        self._locked = self._configured is not None
+        self._snapshot = None if store is None else RefreshingValue("keys", lambda: _read(store))
+        self._use_lock = threading.Lock()
+        self._recorded_at: dict[str, float] = {}
+        self._required = self._configured is not None
 
-    def required(self, patience_s: float = PATIENCE_S) -> bool:
-        """Whether any key is configured: then nobody is let in without one, as long as this process runs.
+    def required(self, timeout_s: float = STORE_TIMEOUT_S) -> bool:
+        """Return whether any key exists. From then on, and as long as this process runs, every request needs one.
 
         Raises:
-            StoreUnavailable: the store does not say within ``patience_s`` seconds.
+            StoreUnavailable: The store does not answer within ``timeout_s`` seconds.
         """
-        # Once locked, always locked: rows that vanish with a lost database must not open the door.
-        if not self._locked and self._look(TRUSTED_S, patience_s).keys:
-            self._locked = True
-        return self._locked
+        # This never goes back to False: if a database is lost, the missing rows must not open the service to everyone.
+        if not self._required and self._get(MAX_AGE_S, timeout_s).keys:
+            self._required = True
+        return self._required
 
-    def check(self, token: str, patience_s: float = PATIENCE_S) -> ApiKey | None:
-        """The key whose token this is; None where it is none, a wrong one, or one that was revoked.
+    def check(self, token: str, timeout_s: float = STORE_TIMEOUT_S) -> ApiKey | None:
+        """Return the key that a token belongs to, or None if the token is malformed, wrong, or revoked.
 
         Raises:
-            StoreUnavailable: the store does not say within ``patience_s`` seconds.
+            StoreUnavailable: The store does not answer within ``timeout_s`` seconds.
         """
         if self._configured is not None and hmac.compare_digest(_bytes(token), _bytes(self._configured)):
             return ApiKey(ENV_ID, "API_KEY")
-        key = self._look(TRUSTED_S, patience_s).check(token) or self._look(UNKNOWN_S, patience_s).check(token)
+        key = self._get(MAX_AGE_S, timeout_s).check(token) or self._get(UNKNOWN_KEY_MAX_AGE_S, timeout_s).check(token)
         if key is not None and self._store is not None:
-            self._note(self._store, key)
+            self._record_use(self._store, key)
         return key
 
-    def _look(self, age_s: float, patience_s: float) -> KeySnapshot:
-        """The keys as the store has them, or had them at most ``age_s`` seconds ago."""
-        if self._known is None:
+    def _get(self, max_age_s: float, timeout_s: float) -> KeySnapshot:
+        """Return the keys as they were in the store at most ``max_age_s`` seconds ago."""
+        if self._snapshot is None:
             return KeySnapshot((), ())
-        reading = self._known.get(age_s, patience_s)
-        if reading is None:
+        cached = self._snapshot.get(max_age_s, timeout_s)
+        if cached is None:
             raise StoreUnavailable(_UNREADABLE)
-        if reading.age_s > RENEWED_S:
-            self._known.renew()
-        return reading.value
+        if cached.age_s > REFRESH_AGE_S:
+            self._snapshot.refresh()
+        return cached.value
 
-    def _note(self, store: KeyStore, key: ApiKey) -> None:
-        """Write down that it was used, once a minute at the most, while the request goes on."""
-        with self._noting:
+    def _record_use(self, store: KeyStore, key: ApiKey) -> None:
+        """Record the use of a key in the background, at most once every ``USE_RESOLUTION_S``."""
+        with self._use_lock:
             now = time.monotonic()
-            if now - self._noted.get(key.id, float("-inf")) < USED_EVERY_S:
+            if now - self._recorded_at.get(key.id, float("-inf")) < USE_RESOLUTION_S:
                 return
-            self._noted[key.id] = now
-        threading.Thread(target=_write_down, args=(store, key.id), name="key-used", daemon=True).start()
+            self._recorded_at[key.id] = now
+        threading.Thread(target=_write_use, args=(store, key.id), name="key-used", daemon=True).start()
 
 
 def _read(store: KeyStore) -> KeySnapshot:
     try:
-        return store.known()
+        return store.snapshot()
     except ServiceError as error:
         logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
         raise StoreUnavailable(_UNREADABLE) from error
 
 
-def _write_down(store: KeyStore, key_id: str) -> None:
+def _write_use(store: KeyStore, key_id: str) -> None:
     try:
-        store.note_used((key_id,))
+        store.record_use((key_id,))
     except ServiceError as error:
-        logger.warning("It cannot be noted when an API key was last used: %s", error)
+        logger.warning("The time when an API key was last used cannot be recorded: %s", error)
 
 
 def _bytes(text: str) -> bytes:
-    # Texts beyond ASCII cannot be compared in constant time as they are.
+    # compare_digest does not accept texts with characters beyond ASCII.
     return text.encode("utf-8", "surrogatepass")

@@ -15,7 +15,8 @@ from diarist.errors import InvalidOption
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diarist.auth.keys import ApiKey, KeyStore
+    from diarist.auth.keys import ApiKey
+    from diarist.jobs.db.api_keys import ApiKeyStore
     from diarist.jobs.db.database import Database
 
 
@@ -39,14 +40,15 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 
     The key is printed to standard output. It cannot be shown again, because only its hash is stored.
     """
-    from diarist.auth.keys import KeyStore, webhook_master
+    from diarist.jobs.db.api_keys import ApiKeyStore
+    from diarist.jobs.db.secrets import webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _open_store() as (settings, database):
         # This comes first: if it fails, no key may exist that was never shown.
         master = webhook_master(settings, database)
-        first = not KeyStore(database).any() and not settings.api_key
-        key, token = KeyStore(database).create(name, limit)
+        first = not ApiKeyStore(database).any_exist() and not settings.api_key
+        key, token = ApiKeyStore(database).create(name, limit)
     webhook_secret = secret_for(master, key.id)
     if as_json:
         click.echo(json.dumps(_key_fields(key) | {"key": token, "webhook_secret": webhook_secret}, indent=2))
@@ -69,10 +71,11 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def list_keys(as_json: bool) -> None:
     """List all keys, without their secrets."""
-    from diarist.auth.keys import ENV_ID, ApiKey, KeyStore
+    from diarist.auth.keys import ENV_ID, ApiKey
+    from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _open_store() as (settings, database):
-        found = KeyStore(database).list()
+        found = ApiKeyStore(database).list()
     if settings.api_key:
         found = (*found, ApiKey(ENV_ID, "API_KEY"))
     if as_json:
@@ -102,11 +105,11 @@ def revoke(key: str) -> None:
 
     A running service rejects it within a second. Its jobs continue, and are kept until they expire.
     """
-    from diarist.auth.keys import KeyStore
+    from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _open_store() as (_, database):
-        revoked = KeyStore(database).revoke(key)
-        any_valid = any(each.revoked_at is None for each in KeyStore(database).list())
+        revoked = ApiKeyStore(database).revoke(key)
+        any_valid = any(each.revoked_at is None for each in ApiKeyStore(database).list())
     click.echo(f"The key {revoked.name!r} ({revoked.id}) is revoked.")
     if not any_valid:
         click.echo(
@@ -123,11 +126,12 @@ def webhook_secret(key: str | None) -> None:
     Without ID_OR_NAME, the secret for jobs without a key is shown, of a service that has no keys. `env` is the key in
     the setting API_KEY.
     """
-    from diarist.auth.keys import KeyStore, webhook_master
+    from diarist.jobs.db.api_keys import ApiKeyStore
+    from diarist.jobs.db.secrets import webhook_master
     from diarist.outbound.webhooks import secret_for
 
     with _open_store() as (settings, database):
-        owner = _owner(KeyStore(database), key)
+        owner = _owner(ApiKeyStore(database), key)
         click.echo(secret_for(webhook_master(settings, database), owner))
 
 
@@ -143,7 +147,7 @@ def _open_store() -> Iterator[tuple[Settings, Database]]:
         database.close()
 
 
-def _owner(store: KeyStore, key: str | None) -> str:
+def _owner(store: ApiKeyStore, key: str | None) -> str:
     """Return the ID of the key, or an empty string for None.
 
     Raises:

@@ -9,12 +9,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
-
 from diarist import __version__
 from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.doctor.stores import open_existing_job_store
-from diarist.jobs.db import schema, serialization
+from diarist.jobs.db import worker_reports
 from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
@@ -45,24 +43,20 @@ def check_workers(settings: Settings) -> Finding:
             return ok("there are no workers yet")
         with database.reading() as connection:
             now = database.now(connection)
-            rows = connection.execute(select(schema.workers).order_by(schema.workers.c.worker)).all()
-            busy = {
-                name
-                for table in (schema.jobs, schema.chunks)
-                for name in connection.execute(select(table.c.worker).where(table.c.lease_until > now)).scalars()
-            }
-    if not rows:
+            reports = sorted(worker_reports.read(connection), key=lambda report: report.worker)
+            busy = worker_reports.leaseholders(connection, now)
+    if not reports:
         return warning(
             "no worker has reported: start `diarist serve`"
             + (", and `diarist worker` on each worker machine" if settings.distributed else "")
         )
     unresponsive = [
-        row.worker
-        for row in rows
-        if now - row.reported_at > timedelta(seconds=REPORT_TIMEOUT_S) and row.worker not in busy
+        report.worker
+        for report in reports
+        if now - report.reported_at > timedelta(seconds=REPORT_TIMEOUT_S) and report.worker not in busy
     ]
-    errors = dict.fromkeys(message for row in rows for message in serialization.load_texts(row.errors))
-    states = [row.state for row in rows if row.worker not in unresponsive]
+    errors = dict.fromkeys(message for report in reports for message in report.errors)
+    states = [report.state for report in reports if report.worker not in unresponsive]
     summary = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no active workers"
     if errors:
         return error(f"{summary}: {' '.join(errors)}")

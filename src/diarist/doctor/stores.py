@@ -9,13 +9,13 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
-from sqlalchemy import Engine, func, select
-
-from diarist.auth.keys import KeyStore, checked_secret, configured_key
+from diarist.auth.keys import checked_secret, configured_key
 from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
-from diarist.jobs.db.migrations.state import SchemaState, newer_than_known, read_state
+from diarist.jobs.db.migrations.state import SchemaState, newer_than_known
+from diarist.jobs.db.postgres_server import postgres_server
 from diarist.jobs.db.schema import VERSION
 from diarist.loopback import on_this_machine
 from diarist.settings import Settings
@@ -34,12 +34,10 @@ def check_job_store(settings: Settings) -> Finding:
     """Check that the job store can be opened, is intact and of a known version, and has a low latency."""
     if not settings.database_url:
         return _check_sqlite(settings.data_dir / FILE_NAME)
-    with _server(settings) as engine:
-        with engine.connect() as connection:
-            state = read_state(connection)
-        took_s = min(_round_trip_s(engine) for _ in range(LATENCY_SAMPLES))
-        with engine.connect() as connection:
-            release = connection.exec_driver_sql("SHOW server_version").scalar_one()
+    with postgres_server(settings.database_url) as server:
+        state = server.schema_state()
+        took_s = min(server.round_trip_s() for _ in range(LATENCY_SAMPLES))
+        release = server.version()
         summary = f"PostgreSQL {release}, latency {took_s * 1_000:.1f} ms"
     if state.newer:
         return error(newer_than_known(summary, state))
@@ -54,9 +52,9 @@ def check_clock(settings: Settings) -> Finding:
     """Check the clock of this machine against that of the job store, which is decisive."""
     if not settings.database_url:
         return ok("the job store uses the clock of this machine")
-    with _server(settings) as engine, engine.connect() as connection:
+    with postgres_server(settings.database_url) as server:
         before = utc_now()
-        store_time = connection.execute(select(func.clock_timestamp())).scalar_one()
+        store_time = server.time()
         local_time = before + (utc_now() - before) / 2
     difference_s = abs((store_time - local_time).total_seconds())
     summary = f"differs by {difference_s:.1f} s from the job store's"
@@ -112,7 +110,7 @@ def check_keys(settings: Settings) -> Finding:
     """Check who has access to the service, and from which networks."""
     by_setting = configured_key(settings) is not None
     with open_existing_job_store(settings) as database:
-        keys = KeyStore(database).list() if database else ()
+        keys = ApiKeyStore(database).list() if database else ()
     valid = sum(key.revoked_at is None for key in keys) + by_setting
     local = on_this_machine(settings.flask_host)
     if keys and not valid:
@@ -152,8 +150,8 @@ def open_existing_job_store(settings: Settings) -> Iterator[Database | None]:
         StoreUnavailable: The job store cannot be read, or has a newer version than this Diarist supports.
     """
     if settings.database_url:
-        with _server(settings) as engine, engine.connect() as connection:
-            state = read_state(connection)
+        with postgres_server(settings.database_url) as server:
+            state = server.schema_state()
     else:
         path = settings.data_dir / FILE_NAME
         state = _sqlite_state(path) if path.exists() else SchemaState()
@@ -206,24 +204,6 @@ def _sqlite_state(path: Path) -> SchemaState:
 def _open_sqlite(path: Path) -> sqlite3.Connection:
     # The service's own function would create the file and upgrade its tables.
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=NETWORK_TIMEOUT_S)
-
-
-@contextmanager
-def _server(settings: Settings) -> Iterator[Engine]:
-    from diarist.jobs.db.postgres import open_postgres
-
-    engine = open_postgres(settings.database_url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-def _round_trip_s(engine: Engine) -> float:
-    with engine.connect() as connection:
-        started = monotonic()
-        connection.exec_driver_sql("SELECT 1")
-        return monotonic() - started
 
 
 def _query_redis(url: str) -> tuple[str, str | None]:

@@ -1,1 +1,1 @@
-"""Jobs: the store that is the truth about them, the worker that does them, and what keeps the worker alive."""
+"""Jobs: the store that records them, the workers that process them, and the supervision of those workers."""

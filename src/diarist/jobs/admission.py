@@ -67,7 +67,7 @@ class RequestAdmission:
             self._admitting.release()
 
     def _check(self) -> None:
-        if self._store.waiting(JobKind.REQUEST) + self._reserved >= self._max_waiting:
+        if self._store.count_unfinished(JobKind.REQUEST) + self._reserved >= self._max_waiting:
             raise QueueFull(
                 f"{self._max_waiting} recordings wait already, which is the maximum of this service. Send yours again "
                 "in a minute; whoever runs the service can raise MAX_WAITING."

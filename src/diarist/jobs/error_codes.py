@@ -1,4 +1,4 @@
-"""Errors on their way through the job store: an exception in the worker, a code and words, an exception again."""
+"""Conversion of errors for the job store: from a worker's exception to a code and a message, and back."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from diarist.jobs.model import Job, JobError
 
 
 def to_job_error(error: Exception, job: Job) -> JobError:
-    """What the caller gets to see of ``error``: all of one that Diarist raised on purpose, nothing of any other."""
+    """Return what the caller may see of an exception: the message of a ``DiaristError``, and nothing of any other."""
     if isinstance(error, DiaristError):
         return JobError(error.code, _storable(str(error)))
     return JobError(
         JobFailed.code,
-        "The recording could not be processed because of a fault in the service. Whoever runs the service finds the "
-        f"details in its log under request {job.order.request_id}.",
+        "The recording could not be processed because of an error in the service. The operator of the service can find "
+        f"the details in its log under request {job.spec.request_id}.",
     )
 
 
 def to_exception(error: JobError) -> DiaristError:
-    """The exception that ``error`` was made of; ``JobFailed`` where its code is of another Diarist."""
-    for kind in _kinds(DiaristError):
+    """Return the exception that an error was made from, or ``JobFailed`` if this release does not know its code."""
+    for kind in _subclasses(DiaristError):
         if kind.code == error.code:
             return kind(error.message)
     return JobFailed(error.message)
 
 
-def _kinds(root: type[DiaristError]) -> Iterator[type[DiaristError]]:
+def _subclasses(root: type[DiaristError]) -> Iterator[type[DiaristError]]:
     yield root
     for kind in root.__subclasses__():
-        yield from _kinds(kind)
+        yield from _subclasses(kind)
 
 
 def _storable(text: str) -> str:
-    """Without halves of surrogate pairs and NUL, which databases refuse."""
+    """Return the text without lone surrogates and NUL, which databases do not accept."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

@@ -1,7 +1,9 @@
-"""What a job is, and what is told of it."""
+"""Jobs, what a caller may ask for and filter by, and the reports of workers."""
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,20 +11,39 @@ from enum import StrEnum
 
 from diarist.types import ModelInfo, Seconds, Timing, TranscribeOptions, Utterance
 
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def new_job_id() -> str:
+    """Return a new job ID: 128 random bits as 22 URL-safe characters."""
+    return secrets.token_urlsafe(16)
+
+
+def is_job_id(text: str) -> bool:
+    """Return whether a text has the form of a job ID."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def check_job_id(text: str) -> str:
+    """Return the text if it has the form of a job ID, or raise ``ValueError``."""
+    if not is_job_id(text):
+        raise ValueError(f"{text!r} is not a job ID")
+    return text
+
 
 class JobState(StrEnum):
-    """Where a job is on its way."""
+    """The state of a job."""
 
     QUEUED = "queued"
-    """Waits for a worker: new, or given back after its worker died."""
+    """The job waits for a worker: it is new, or was requeued."""
     RUNNING = "running"
-    """A worker holds it under a lease."""
+    """A worker holds the job under a lease."""
     SUCCEEDED = "succeeded"
-    """Done; the transcript is there."""
+    """The job has ended, and its transcript is available."""
     FAILED = "failed"
-    """Ended with an error that says why."""
+    """The job has ended with an error that says why."""
     CANCELED = "canceled"
-    """Stopped on request."""
+    """The job was stopped on request."""
 
     @property
     def ended(self) -> bool:
@@ -30,43 +51,44 @@ class JobState(StrEnum):
 
 
 class JobKind(StrEnum):
-    """Who waits for a job."""
+    """Whether a caller waits for a job."""
 
     REQUEST = "request"
-    """A caller who holds the line: it goes before all jobs, is not tried again, and is gone when the caller is."""
+    """The caller keeps its connection open. The job precedes all of the other kind, is not retried, and is deleted when
+    the caller is gone."""
     JOB = "job"
-    """Nobody: it stays until its time is over, and its caller comes back for it."""
+    """The caller comes back for the result. The job is kept until its retention time is over."""
 
 
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
-"""What a caller may call them; higher ones are taken first."""
+"""The names that callers use. Jobs with a higher priority are claimed first."""
 
 ANY_QUEUE = "any"
-"""The queue of jobs that any worker may take."""
+"""The queue of jobs that any worker may claim."""
 
 QUEUES = (ANY_QUEUE, "cpu", "gpu", "embedded", "nemo")
-"""Where a job may wait: for any worker, for one on a kind of device, or for one with an engine."""
+"""The queues: for any worker, for workers on a kind of device, and for workers with an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed: a code of ``diarist.errors`` and the words for the user."""
+    """Why a job failed: a code of ``diarist.errors`` and the message for the user."""
 
     code: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a caller asks for, beside the recording."""
+class JobSpec:
+    """What a caller asks for, except for the recording itself."""
 
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
     filename: str = ""
-    """As the caller named it: for people, never for paths."""
+    """The name that the caller gave the recording. It is for people, and never part of a path."""
 
     request_id: str = ""
     owner: str = ""
-    """The id of the API key that it came with; empty where there are no keys."""
+    """The ID of the API key of the request; empty if the service has no keys."""
 
     kind: JobKind = JobKind.REQUEST
     queue: str = ANY_QUEUE
@@ -74,71 +96,71 @@ class Order:
     """One of ``PRIORITIES``."""
 
     labels: tuple[tuple[str, str], ...] = ()
-    """The caller's own, by name."""
+    """Pairs of a name and a value, chosen by the caller."""
 
     webhook_url: str | None = None
-    """Who is told of the end."""
+    """The URL that is notified of the end of the job, or None."""
 
     source_url: str | None = None
-    """Where the recording is fetched from; None where it was sent."""
+    """The URL to download the recording from; None if it was uploaded."""
 
     idempotency_key: str | None = None
-    """A second order of the same owner with the same key is the first one."""
+    """If the same owner sends the same key again, it refers to the job that already exists."""
 
     fingerprint: str = ""
-    """Of the whole order, where it has an idempotency key: a second one that differs is a mistake."""
+    """The hash of the whole request, if it has an idempotency key. It reveals a second request that differs."""
 
     traceparent: str | None = None
-    """The trace that the order belongs to, as W3C Trace Context writes it."""
+    """The trace that the request belongs to, in the format of W3C Trace Context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording on its way. Times are aware, in UTC."""
+    """One recording and the state of its processing. All times are aware and in UTC."""
 
     id: str
-    """Cannot be guessed: 128 random bits, URL-safe."""
+    """The ID, which nobody can guess (``new_job_id``)."""
 
     state: JobState
-    order: Order
+    spec: JobSpec
     created_at: datetime
     size_bytes: int = 0
-    """Of the recording; 0 until it is there."""
+    """The size of the recording; 0 until it has been received."""
 
     ready: bool = True
-    """The recording is there: it may be worked on."""
+    """Whether the recording has been received, so that a worker may claim the job."""
 
     recording: bool = True
-    """The recording has not been removed yet."""
+    """Whether the recording is stored. It is removed earlier than the job."""
 
     stage: str = "queued"
     progress: float = 0.0
-    """Of the whole job, 0..1; never falls while one worker holds it."""
+    """The progress of the whole job, from 0 to 1. It never decreases while the same worker holds the job."""
 
     attempts: int = 0
-    """How often it was begun, without those that were given back."""
+    """How often the job was started, not counting starts that a worker gave up on purpose."""
 
     worker_crashes: int = 0
-    """How many workers died while they worked on it."""
+    """How often a worker crashed while it was processing the job."""
 
     service_crashes: int = 0
-    """How often the whole service died while it was worked on, which may be no fault of the job's."""
+    """How often the whole service crashed while the job was running. The job need not be the cause."""
 
     not_before: datetime | None = None
-    """Until then it waits, after a fault of the service."""
+    """The earliest time of the next attempt, after an error of the service."""
 
     worker: str | None = None
     lease_until: datetime | None = None
     caller_lease_until: datetime | None = None
-    """Until when its caller certainly holds the line (``JobKind.REQUEST``)."""
+    """Until when the caller is known to be connected (``JobKind.REQUEST``)."""
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
     finalized: int = 0
-    """How many utterances are final already."""
+    """How many utterances are final so far."""
 
     duration: Seconds | None = None
-    """Of the recording, once it is done."""
+    """The duration of the recording; None until the job has succeeded."""
 
     timings: tuple[Timing, ...] = ()
     error: JobError | None = None
@@ -146,30 +168,30 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something that happened to a job and is kept: a new state, or an utterance that is final."""
+    """A recorded event of a job: a new state, or a final utterance."""
 
     number: int
-    """From 1, in order, within the job."""
+    """The number of the event within the job, from 1, in order."""
 
     kind: str
-    """``state`` or ``utterance``."""
+    """Either ``state`` or ``utterance``."""
 
     at: datetime
     state: JobState | None = None
     index: int | None = None
-    """Of the utterance, from 0."""
+    """The index of the utterance, from 0."""
 
     utterance: Utterance | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs are wanted; what is None or empty asks for all."""
+    """Criteria for jobs. Fields that are None or empty match all jobs."""
 
     owner: str | None = None
     states: tuple[JobState, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
-    """All of them must be the job's."""
+    """The job must have all of these labels."""
 
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -177,16 +199,16 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Some jobs, newest first, and where the next page begins."""
+    """A page of jobs, newest first."""
 
     jobs: tuple[Job, ...]
     cursor: str | None = None
-    """What to ask the next page with; None where this is the last."""
+    """The cursor of the next page; None if this is the last page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many unfinished jobs (``JobKind.JOB``) there may be."""
+    """The maximum numbers of unfinished jobs (``JobKind.JOB``), in total and for one owner."""
 
     all: int
     owner: int
@@ -194,65 +216,65 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How one queue is."""
+    """The length of one queue."""
 
     queue: str
     depth: int
-    """Jobs that wait in it."""
+    """How many jobs wait in the queue."""
 
     oldest_at: datetime | None
-    """When the one that has waited longest was created."""
+    """When the job that has waited longest was created; None if the queue is empty."""
 
 
-STATES = ("ready", "loading", "error")
-"""Of a worker, best first."""
+WORKER_STATES = ("ready", "loading", "error")
+"""The states of a worker, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker last said of itself."""
+    """The last report of a worker about itself."""
 
     worker: str
     pid: int
     state: str
-    """One of ``STATES``."""
+    """One of ``WORKER_STATES``."""
 
     models: tuple[ModelInfo, ...]
     errors: tuple[str, ...]
     reported_at: datetime
     device: str = ""
-    """What its engine runs on; empty until that is loaded."""
+    """The device that the engine runs on; empty until the engine is loaded."""
 
     queues: tuple[str, ...] = ()
-    """Those that it serves; empty where it takes any job."""
+    """The queues that the worker claims jobs from; empty if it claims any job."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """What all workers last said, taken together."""
+    """The combined status of all workers."""
 
     state: str
-    """``ready`` where one worker is, else ``loading`` where one may get so, else ``error``."""
+    """The best state of any worker: ``ready``, ``loading`` or ``error``."""
 
     models: tuple[ModelInfo, ...]
-    """Those of a worker in that state: all workers have the same ones."""
+    """The models of a worker in that state. All workers have the same models."""
 
     errors: tuple[str, ...]
-    """Those of all workers, each once; a crew that is ready may have some."""
+    """The errors of all workers, each once. There may be some even if the state is ``ready``."""
 
     workers: tuple[WorkerReport, ...] = ()
-    """In order of their places."""
+    """The reports of all workers, sorted by name."""
 
     @classmethod
-    def of(cls, reports: Iterable[WorkerReport]) -> PoolStatus:
-        """Of the reports of all workers; ``loading`` where there is none yet."""
+    def from_reports(cls, reports: Iterable[WorkerReport]) -> PoolStatus:
+        """Combine the reports of all workers; without any report the state is ``loading``."""
         workers = tuple(sorted(reports, key=lambda report: report.worker))
-        state = min((report.state for report in workers), key=STATES.index, default="loading")
+        state = min((report.state for report in workers), key=WORKER_STATES.index, default="loading")
         models = (report.models for report in workers if report.state == state)
         errors = dict.fromkeys(error for report in workers for error in report.errors)
         return cls(state, next(filter(None, models), ()), tuple(errors), workers)
 
     @property
     def device(self) -> str | None:
-        """What the engines that are loaded run on, each device once; None where none is."""
+        """The devices that the loaded engines run on, each once; None if no engine is loaded."""
         return ", ".join(dict.fromkeys(report.device for report in self.workers if report.device)) or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from diarist.background_refresh import Recent
+from diarist.background_refresh import RefreshingValue
 from diarist.jobs.admission import STORE_TIMEOUT_S, store_timed_out
 from diarist.jobs.store import JobStore
 
@@ -16,7 +16,7 @@ class QueuePositions:
     """Caches the queue positions. Safe to call from any thread."""
 
     def __init__(self, store: JobStore) -> None:
-        self._positions = Recent("positions", store.positions)
+        self._positions = RefreshingValue("positions", store.queue_positions)
 
     def get(self, job_id: str) -> int | None:
         """Return the position of a job that was queued a moment ago: 1 for the next job, None if it no longer waits.
@@ -26,7 +26,7 @@ class QueuePositions:
         """
         now = time.monotonic()
         reading = self._positions.get(MAX_AGE_S, STORE_TIMEOUT_S)
-        if reading is not None and job_id not in reading.value and reading.asked_at < now:
+        if reading is not None and job_id not in reading.value and reading.started_at < now:
             reading = self._positions.get(0.0, STORE_TIMEOUT_S)
         if reading is None:
             raise store_timed_out()

@@ -128,9 +128,9 @@ class Sweeper:
 
         def remove(job_id: str) -> None:
             self._media.remove(job_id)
-            self._store.forget_recording(job_id)
+            self._store.mark_recording_removed(job_id)
 
-        return self._remove_each(self._store.ended_before(before, with_recording=True), remove)
+        return self._remove_each(self._store.list_ended_before(before, with_recording=True), remove)
 
     def _sweep_jobs(self, now: datetime | None) -> int:
         before = self._now(now) - timedelta(seconds=self._settings.retain_result_s)
@@ -139,7 +139,7 @@ class Sweeper:
             self._media.remove(job_id)
             self._store.delete(job_id)
 
-        return self._remove_each(self._store.ended_before(before), remove)
+        return self._remove_each(self._store.list_ended_before(before), remove)
 
     def _sweep_requests(self) -> int:
         def remove(job_id: str) -> None:
@@ -147,12 +147,12 @@ class Sweeper:
             self._store.delete(job_id)
             self._media.remove(job_id)
 
-        return self._remove_each(self._store.abandoned_requests(), remove)
+        return self._remove_each(self._store.list_abandoned_requests(), remove)
 
     def _sweep_orphans(self, now: datetime) -> int:
         """Remove recordings that have had no job for RETAIN_TEMP_S; until then their job may still be created."""
         found = self._media.job_ids()  # read before the jobs, so that a new recording is not taken for an orphan
-        orphans = found - self._store.known(found)
+        orphans = found - self._store.filter_existing(found)
         self._orphans = {job_id: self._orphans.get(job_id, now) for job_id in orphans}
         old = tuple(job_id for job_id, since in self._orphans.items() if now - since >= self._retain_temp)
         return self._remove_each(old, self._media.remove)
@@ -160,7 +160,7 @@ class Sweeper:
     def _sweep_parts(self) -> int:
         """Remove the parts of jobs that ended without the worker that would have removed them."""
         found = self._media.job_ids(with_parts=True)
-        return self._remove_each(self._store.known(found, ended=True), self._media.remove_parts)
+        return self._remove_each(self._store.filter_existing(found, ended=True), self._media.remove_parts)
 
     def _sweep_temp(self, before: datetime) -> int:
         settings = self._settings

@@ -11,21 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from diarist.auth.keys import webhook_master
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
 from diarist.jobs.admission import RequestAdmission
 from diarist.jobs.completion import CompletionNotifier
-from diarist.jobs.db import metrics_snapshot, outbox_rows
+from diarist.jobs.db import metrics_snapshot
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.metrics_snapshot import MetricsSnapshot
-from diarist.jobs.db.outbox import OutboxStore
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore
 from diarist.jobs.db.quotas import check_fingerprint
+from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
-from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.media.opening import open_media
-from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobState, Limits, Order, PoolStatus
+from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobSpec, JobState, Limits, PoolStatus, new_job_id
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner
 from diarist.jobs.outbox.webhook import WebhookHandler
@@ -84,7 +84,7 @@ class JobService:
         self._outbox_runner = OutboxRunner(
             self.outbox,
             {
-                outbox_rows.FETCH: DownloadHandler(
+                FETCH: DownloadHandler(
                     settings,
                     store,
                     self._media,
@@ -92,9 +92,7 @@ class JobService:
                     self._notifier.notify,
                     report_progress=store.update_progress,
                 ),
-                outbox_rows.WEBHOOK: WebhookHandler(
-                    settings, store, self.outbox, webhook_master(settings, self._database)
-                ),
+                WEBHOOK: WebhookHandler(settings, store, self.outbox, webhook_master(settings, self._database)),
             },
         )
         self._sweeper = Sweeper(settings, self._database, store, self._media)
@@ -124,26 +122,26 @@ class JobService:
             self._pool.stop(timeout)
         self._notifier.close()
 
-    def check_capacity(self, size_bytes: int = 0, order: Order | None = None, limit: int | None = None) -> None:
+    def check_capacity(self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None) -> None:
         """Check that an upload of about ``size_bytes`` would be accepted, before it is read.
 
         Args:
             size_bytes: The declared size of the upload.
-            order: What is known of the order so far; None for a request.
+            spec: What is known of the job spec so far; None for a request.
             limit: As in ``submit``.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
             StorageFull: The disk has too little free space.
         """
-        if order is not None and order.kind is JobKind.JOB:
-            self.store.check_limits(order.owner, self._limits(limit))
+        if spec is not None and spec.kind is JobKind.JOB:
+            self.store.check_limits(spec.owner, self._limits(limit))
         else:
             self._admission.check()
         self._media.check_free_space(size_bytes)
 
     def submit(
-        self, recording: BinaryIO | Path, order: Order, limit: int | None = None, job_id: str | None = None
+        self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
     ) -> Job:
         """Create a job from a recording, or return the job that the owner created with the same idempotency key.
 
@@ -151,7 +149,7 @@ class JobService:
 
         Args:
             recording: A stream, which is copied from its current position, or a file, which is moved.
-            order: What to do with the recording.
+            spec: What to do with the recording.
             limit: The maximum number of unfinished jobs of the owner; None for MAX_QUEUED_PER_KEY.
             job_id: The ID for a new job (see ``new_job_id``). A job with another ID was created earlier.
 
@@ -159,15 +157,15 @@ class JobService:
             QueueFull: The maximum number of jobs has been reached.
             StorageFull: The disk has too little free space, or ran full.
             UploadTooLarge: The recording is larger than MAX_UPLOAD_MB.
-            IdempotencyConflict: The idempotency key was used for another order.
+            IdempotencyConflict: The idempotency key was used for another request.
             StoreUnavailable: The job store cannot be written.
         """
         job_id = job_id or new_job_id()
-        with self._admission.reserve() if order.kind is JobKind.REQUEST else nullcontext() as reservation:
+        with self._admission.reserve() if spec.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
                 self._media.check_free_space(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.store_recording(job_id, recording, self._settings.upload_limit_bytes)
-                create = partial(self._create, job_id, order, size_bytes, limit)
+                create = partial(self._create, job_id, spec, size_bytes, limit)
                 job = create() if reservation is None else reservation.redeem(create)
             except _CreationUnconfirmed:
                 raise  # The recording stays for now; if it has no job, a sweep removes it.
@@ -178,12 +176,12 @@ class JobService:
             self._remove_media(job_id)
             return job
         logger.info("Job queued: %d bytes", size_bytes, extra={"job_id": job_id})
-        self._notifier.notify(order.queue)
+        self._notifier.notify(spec.queue)
         return job
 
-    def submit_url(self, order: Order, limit: int | None = None, job_id: str | None = None) -> Job:
-        """Create a job whose recording is downloaded from ``order.source_url``. Arguments and errors as ``submit``."""
-        job = self._create(job_id or new_job_id(), order, None, limit)
+    def submit_url(self, spec: JobSpec, limit: int | None = None, job_id: str | None = None) -> Job:
+        """Create a job whose recording is downloaded from ``spec.source_url``. Arguments and errors as ``submit``."""
+        job = self._create(job_id or new_job_id(), spec, None, limit)
         logger.info("Job queued: its recording is to be downloaded", extra={"job_id": job.id})
         self._outbox_runner.wake()
         return job
@@ -192,9 +190,9 @@ class JobService:
         """Return the job that the owner created with this key, or None.
 
         Raises:
-            IdempotencyConflict: The key was used for another order.
+            IdempotencyConflict: The key was used for another request.
         """
-        job = self.store.by_key(owner, idempotency_key)
+        job = self.store.find_by_idempotency_key(owner, idempotency_key)
         return None if job is None else check_fingerprint(job, fingerprint)
 
     def get(self, job_id: str, owner: str) -> Job:
@@ -204,7 +202,7 @@ class JobService:
             JobNotFound: There is no such job, it belongs to another owner, or it is a request.
         """
         job = self.store.get(job_id)
-        if job.order.owner != owner or job.order.kind is not JobKind.JOB:
+        if job.spec.owner != owner or job.spec.kind is not JobKind.JOB:
             raise JobNotFound(f"There is no job {job_id!r}: it never existed, or it was deleted.")
         return job
 
@@ -212,7 +210,7 @@ class JobService:
         """Return the utterances of a job that are final so far."""
         utterances: list[Utterance] = []
         after = 0
-        while page := self.store.events(job_id, after):
+        while page := self.store.list_events(job_id, after):
             utterances += [event.utterance for event in page if event.utterance is not None]
             after = page[-1].number
         return tuple(utterances)
@@ -246,12 +244,12 @@ class JobService:
             raise Cancelled("The job was canceled.")
         if job.state is not JobState.SUCCEEDED:
             raise ServiceError("The job has not ended yet. Wait for it first.")
-        return self.store.transcript(job_id)
+        return self.store.get_transcript(job_id)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job that has not ended. Its worker stops within two seconds. Raises ``JobNotFound``."""
         job = self.store.cancel(job_id)
-        self._notifier.notify(job.order.queue)
+        self._notifier.notify(job.spec.queue)
         self._completion.notify()
         self._outbox_runner.wake()
         return job
@@ -274,7 +272,7 @@ class JobService:
     def pool_status(self) -> PoolStatus:
         """Return what the workers last reported: ``loading`` before the first report, ``error`` without the store."""
         try:
-            return PoolStatus.of(self.store.reports(WORKER_TIMEOUT_S))
+            return PoolStatus.from_reports(self.store.list_worker_reports(WORKER_TIMEOUT_S))
         except ServiceError as error:
             return PoolStatus("error", (), (str(error),))
 
@@ -282,14 +280,14 @@ class JobService:
         """Read the values of the metrics that the job store holds. Raises ``StoreUnavailable``."""
         return metrics_snapshot.read(self._database, WORKER_TIMEOUT_S)
 
-    def _create(self, job_id: str, order: Order, size_bytes: int | None, limit: int | None) -> Job:
+    def _create(self, job_id: str, spec: JobSpec, size_bytes: int | None, limit: int | None) -> Job:
         job = Job(
-            id=job_id, state=JobState.QUEUED, order=replace(order, filename=_storable(order.filename)),
+            id=job_id, state=JobState.QUEUED, spec=replace(spec, filename=_storable(spec.filename)),
             created_at=utc_now(), size_bytes=size_bytes or 0, ready=size_bytes is not None,
             recording=size_bytes is not None, stage="queued" if size_bytes is not None else "download",
         )  # fmt: skip
         try:
-            if order.kind is JobKind.JOB:
+            if spec.kind is JobKind.JOB:
                 return self.store.create(job, self._limits(limit))
             return self.store.create(job, caller_lease_s=CALLER_LEASE_S)
         except StoreUnavailable as error:
@@ -321,7 +319,7 @@ class JobService:
 
     def _is_job(self, job_id: str) -> bool:
         try:
-            return self.store.get(job_id).order.kind is JobKind.JOB
+            return self.store.get(job_id).spec.kind is JobKind.JOB
         except JobNotFound:
             return False
 

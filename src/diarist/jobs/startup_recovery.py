@@ -1,4 +1,4 @@
-"""What a start does with what an earlier run of a service left that has its job store for itself."""
+"""Recovery at startup of a service that is the only user of its job store."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ logger = logging.getLogger(__name__)
 
 
 def recover_jobs(settings: Settings, store: JobStore, media: MediaStore) -> None:
-    """Take up the jobs of an earlier run where it left them, and forget what nobody can ask for any more.
+    """Requeue the jobs that an earlier run left unfinished, and delete what nobody can ask for any more.
 
-    Its requests are forgotten, since their callers are gone; so are uploads that had not become a job, and what its
-    workers said. The log says how much there was.
+    Requests are deleted, because their callers are gone; so are uploads that never became a job, and the reports of
+    the earlier workers. The log says how many there were.
     """
-    holders = {job.worker for job in store.unfinished() if job.worker is not None}
-    for worker in sorted(holders.union(report.worker for report in store.reports())):
+    workers = {job.worker for job in store.list_unfinished() if job.worker is not None}
+    for worker in sorted(workers.union(report.worker for report in store.list_worker_reports())):
         store.release(worker, settings.job_attempts, service_crash=True)
-    gone = store.requests()
-    for job_id in gone:
+    requests = store.list_requests()
+    for job_id in requests:
         store.delete(job_id)
-    kept = store.unfinished()
-    found = media.job_ids()
-    strays = found - store.known(found)
-    for job_id in strays:
+    unfinished = store.list_unfinished()
+    media_ids = media.job_ids()
+    orphans = media_ids - store.filter_existing(media_ids)
+    for job_id in orphans:
         try:
             media.remove(job_id)
         except ServiceError as error:
-            logger.warning("What is left of job %s cannot be removed: %s", job_id, error)
+            logger.warning("The files of job %s cannot be removed: %s", job_id, error)
     if settings.temp_audio_dir is None:
-        # The folder is ours alone by its default place; one that was chosen may hold other people's files.
+        # Only the default folder belongs to Diarist alone. A configured one may hold the files of other programs.
         scratch.clear_temp_dir(settings.temp_dir)
-    if gone or strays:
+    if requests or orphans:
         logger.warning(
-            "Removed what an earlier run left: %d requests without a caller, %d recordings without a job",
-            len(gone), len(strays),
+            "Removed the remains of an earlier run: %d requests without a caller, %d recordings without a job",
+            len(requests), len(orphans),
         )  # fmt: skip
-    if kept:
-        logger.info("%d jobs of an earlier run are taken up again", len(kept))
+    if unfinished:
+        logger.info("Resuming %d jobs of an earlier run", len(unfinished))

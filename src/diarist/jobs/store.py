@@ -1,4 +1,4 @@
-"""What every job store must do."""
+"""The interface of job stores."""
 
 from __future__ import annotations
 
@@ -21,174 +21,199 @@ from diarist.types import Seconds, Transcript, Utterance
 
 
 class JobStore(Protocol):
-    """The truth about jobs. Every method is one transaction and may be called from any thread or process.
+    """The single source of truth about jobs.
 
-    Every method raises ``StoreUnavailable`` where the store cannot be read or written.
+    Every method is one transaction, and is safe to call from any thread or process. Every method raises
+    ``StoreUnavailable`` if the store cannot be read or written.
     """
 
     def create(self, job: Job, limits: Limits | None = None, caller_lease_s: Seconds | None = None) -> Job:
-        """Keep a new job, queued; or give the one back that its owner made with the same idempotency key.
+        """Add a new queued job, or return the job that its owner created with the same idempotency key.
 
-        ``caller_lease_s``: for how long its caller certainly holds the line.
+        Args:
+            job: The new job.
+            limits: The maximum numbers of unfinished jobs; None means no limits.
+            caller_lease_s: For how long the caller of a request is known to be connected.
 
         Raises:
-            QueueFull: there are as many unfinished ones as may be, of all owners or of this one.
-            IdempotencyConflict: the earlier one with that key was another order.
+            QueueFull: The maximum number of unfinished jobs, in total or for this owner, has been reached.
+            IdempotencyConflict: The job with the same idempotency key was created by a different request.
         """
         ...
 
     def check_limits(self, owner: str, limits: Limits) -> None:
-        """Raises ``QueueFull`` where there are as many unfinished jobs as may be, of all owners or of this one."""
+        """Raise ``QueueFull`` if the maximum number of unfinished jobs, in total or for the owner, has been reached."""
         ...
 
     def get(self, job_id: str) -> Job:
-        """Raises ``JobNotFound``."""
+        """Return the job with this ID, or raise ``JobNotFound``."""
         ...
 
-    def page(self, wanted: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
-        """Jobs (``JobKind.JOB``), newest first. Raises ``InvalidOption`` for a cursor that is none."""
+    def list_jobs(self, job_filter: JobFilter, limit: int, cursor: str | None = None) -> JobPage:
+        """Return a page of at most ``limit`` jobs (``JobKind.JOB``), newest first.
+
+        Raises:
+            InvalidOption: The cursor is not valid.
+        """
         ...
 
-    def by_key(self, owner: str, idempotency_key: str) -> Job | None:
-        """The job that the owner made with this idempotency key."""
+    def find_by_idempotency_key(self, owner: str, idempotency_key: str) -> Job | None:
+        """Return the job that an owner created with this idempotency key, or None."""
         ...
 
     def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
-        """The recording is there now. False: nobody waits for it any more (canceled, deleted)."""
+        """Record that the recording has been received. Return False if the job has ended or was deleted."""
         ...
 
     def update_progress(self, job_id: str, stage: str, progress: float) -> None:
-        """How far what is done for a queued job is, before it can be claimed."""
+        """Update the progress of a queued job whose recording is still being received."""
         ...
 
     def reject(self, job_id: str, error: JobError) -> bool:
-        """The recording cannot be had: mark the queued job failed. False: nobody waits for it (any more)."""
+        """Fail a queued job whose recording cannot be received. Return False if the job does not wait for one."""
         ...
 
     def claim(
         self, worker: str, lease_s: Seconds, attempts: int, queues: Sequence[str] = (), *, requests_only: bool = False
     ) -> Job | None:
-        """Take the next job that is queued in one of ``queues`` (empty: in any at all).
+        """Claim the next queued job for a worker, and count the attempt. Two callers never get the same job.
 
-        First those whose caller holds the line, then by priority, then of the owner who was served least recently, then
-        the oldest. What dead workers held is given back before (``release`` of those whose lease has run out; where
-        requests alone are wanted, a worker is at work, and no lease of its own is taken for lapsed). Counts the
-        attempt. None where there is no such job. Two callers never get the same one.
+        Requests come first; then jobs are sorted by priority, then by how long ago their owner had a job claimed, then
+        by age. Before that, jobs whose lease has expired are released (``release``). With ``requests_only`` the worker
+        is processing a job, so its own expired lease is not released.
+
+        Args:
+            worker: The name of the worker.
+            lease_s: For how long the worker holds the job unless it renews the lease.
+            attempts: How many worker crashes make a job fail.
+            queues: The queues to claim from; empty means all.
+            requests_only: Whether to claim only requests.
+
+        Returns:
+            The job, or None if there is none.
         """
         ...
 
     def renew(self, job_id: str, worker: str, lease_s: Seconds, stage: str, progress: float) -> bool:
-        """Lengthen the lease and note the progress.
+        """Extend the lease and update the progress.
 
-        False: the job is no longer this worker's (canceled, deleted, taken).
+        Return False if the worker no longer holds the job: it was canceled, deleted, or claimed by another worker.
         """
         ...
 
     def finalize(self, job_id: str, worker: str, first: int, utterances: Sequence[Utterance]) -> bool:
-        """Keep utterances that are final, of which ``first`` is the index of the first.
+        """Store final utterances, of which ``first`` is the index of the first one.
 
-        Those that an earlier attempt has kept already are passed over. False: the job is no longer this worker's.
+        Utterances that an earlier attempt has stored are skipped. Return False if the worker no longer holds the job.
         """
         ...
 
     def finish(self, job_id: str, worker: str, transcript: Transcript) -> bool:
-        """Keep the transcript and mark the job succeeded, unless it is no longer this worker's (False).
+        """Store the transcript and mark the job as succeeded. All utterances become final.
 
-        Utterances that were not settled before are so now.
+        Return False, without any change, if the worker no longer holds the job.
         """
         ...
 
     def fail(self, job_id: str, worker: str, error: JobError) -> bool:
-        """Mark the job failed, unless it is no longer this worker's (False)."""
+        """Mark the job as failed. Return False, without any change, if the worker no longer holds the job."""
         ...
 
     def retry(self, job_id: str, worker: str, error: JobError, attempts: int, delay_s: Seconds) -> bool:
-        """After a fault of ours: queue the job again for later; fail it where it is the last of ``attempts``.
+        """Requeue the job with a delay after an error of the service, or fail it after the last of ``attempts``.
 
-        Attempts that ended with the death of a worker, or of the whole service, do not count.
+        Attempts that ended with a crash of a worker or of the whole service do not count. Return False, without any
+        change, if the worker no longer holds the job.
         """
         ...
 
     def requeue(self, job_id: str, worker: str) -> bool:
-        """Queue the job again as if it had not been tried, unless it is no longer this worker's (False)."""
+        """Requeue the job without counting the attempt. Return False if the worker no longer holds the job."""
         ...
 
     def release(self, worker: str | None, attempts: int, *, service_crash: bool = False) -> tuple[str, ...]:
-        """Give back what a dead worker held, at once, and forget its report; None: all whose lease has run out.
+        """Release the jobs of a crashed worker at once, and delete its report.
 
-        A job is queued again, or failed where that was the death of ``attempts`` workers. ``service_crash``: the whole
-        service died, for which a job is failed only after many times. The ids, oldest first.
+        Each job is requeued, or fails if it has crashed too many workers.
+
+        Args:
+            worker: The worker; None means all jobs whose lease has expired.
+            attempts: How many worker crashes make a job fail.
+            service_crash: Whether the whole service has crashed. A job fails only after many of these.
+
+        Returns:
+            The IDs of the released jobs, oldest first.
         """
         ...
 
     def extend_caller_lease(self, job_id: str, caller_lease_s: Seconds) -> None:
-        """The caller still holds the line."""
+        """Record that the caller of a request is known to be connected for this time from now on."""
         ...
 
     def cancel(self, job_id: str) -> Job:
-        """Mark it canceled unless it has ended. Raises ``JobNotFound``."""
+        """Cancel the job unless it has ended, and return it. Raise ``JobNotFound`` if it does not exist."""
         ...
 
     def delete(self, job_id: str) -> None:
-        """Forget it and all that belongs to it. No error where it is not there."""
+        """Delete the job and everything that belongs to it. A job that does not exist is not an error."""
         ...
 
-    def transcript(self, job_id: str) -> Transcript:
-        """Raises ``JobNotFound`` where there is none."""
+    def get_transcript(self, job_id: str) -> Transcript:
+        """Return the transcript of a job, or raise ``JobNotFound`` if there is none."""
         ...
 
-    def events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
-        """What happened after the event with the number ``after``, in order."""
+    def list_events(self, job_id: str, after: int = 0, limit: int = 1_000) -> tuple[JobEvent, ...]:
+        """Return at most ``limit`` events of a job whose numbers are greater than ``after``, in order."""
         ...
 
-    def waiting(self, kind: JobKind) -> int:
-        """How many jobs of this kind are queued or running."""
+    def count_unfinished(self, kind: JobKind) -> int:
+        """Return how many jobs of a kind are queued or running."""
         ...
 
-    def positions(self) -> Mapping[str, int]:
-        """The place of each queued job in the line, 1 for the next; in the order in which ``claim`` takes them."""
+    def queue_positions(self) -> Mapping[str, int]:
+        """Return the position of each queued job, 1 for the next, on the assumption that no other job is added."""
         ...
 
-    def counts(self) -> Mapping[JobState, int]:
-        """How many jobs are in each state, of either kind."""
+    def count_by_state(self) -> Mapping[JobState, int]:
+        """Return how many jobs are in each state, of both kinds."""
         ...
 
-    def unfinished(self) -> tuple[Job, ...]:
-        """All jobs queued or running, oldest first."""
+    def list_unfinished(self) -> tuple[Job, ...]:
+        """Return all jobs that are queued or running, oldest first."""
         ...
 
-    def requests(self) -> tuple[str, ...]:
-        """The ids of all requests, oldest first."""
+    def list_requests(self) -> tuple[str, ...]:
+        """Return the IDs of all requests, oldest first."""
         ...
 
-    def known(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
-        """Those of them that there are jobs of; with ``ended``, jobs that have ended."""
+    def filter_existing(self, job_ids: Collection[str], *, ended: bool = False) -> frozenset[str]:
+        """Return those of the IDs that belong to a job, or with ``ended``, to a job that has ended."""
         ...
 
-    def abandoned_requests(self) -> tuple[str, ...]:
-        """The ids of requests whose caller has gone with the process that spoke to it."""
+    def list_abandoned_requests(self) -> tuple[str, ...]:
+        """Return the IDs of all requests whose callers are no longer known to be connected."""
         ...
 
-    def ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
-        """The ids of jobs that ended before; of those alone that still have their recording, where that is asked."""
+    def list_ended_before(self, moment: datetime, *, with_recording: bool = False) -> tuple[str, ...]:
+        """Return the IDs of all jobs that ended before a moment; optionally only those that still have a recording."""
         ...
 
-    def forget_recording(self, job_id: str) -> None:
-        """Note that the recording was removed."""
+    def mark_recording_removed(self, job_id: str) -> None:
+        """Record that the recording of a job was removed."""
         ...
 
-    def report(self, report: WorkerReport) -> None:
-        """Keep what a worker says of itself; the store says when that was."""
+    def save_worker_report(self, report: WorkerReport) -> None:
+        """Replace the last report of a worker. The store sets the time of the report."""
         ...
 
-    def reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
-        """What workers last said, newest first; what is older than ``fresh_s`` is left out."""
+    def list_worker_reports(self, fresh_s: Seconds | None = None) -> tuple[WorkerReport, ...]:
+        """Return the last report of each worker, newest first; with ``fresh_s``, only those of the last seconds."""
         ...
 
-    def count(self, metric: str, **labels: str) -> None:
-        """Something that is counted (``diarist.jobs.db.stored_metrics``) happened once more."""
+    def increment_metric(self, metric: str, **labels: str) -> None:
+        """Add 1 to a counter of ``diarist.jobs.db.metrics_storage``."""
         ...
 
-    def observe(self, metric: str, value: float, **labels: str) -> None:
-        """One more value of something that is measured (``diarist.jobs.db.stored_metrics``)."""
+    def observe_metric(self, metric: str, value: float, **labels: str) -> None:
+        """Add a value to a histogram of ``diarist.jobs.db.metrics_storage``."""
         ...

@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diarist.auth import key_cache
+from diarist.auth import key_cache, keys
 from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import ENV_ID, KeySnapshot, KeyStore
+from diarist.auth.keys import ENV_ID, KeySnapshot
 from diarist.errors import ConfigurationError, StoreUnavailable
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.settings import Settings
 
 
-class Counting(KeyStore):
+class Counting(ApiKeyStore):
     """The real store, with a count of looks, and a gate that holds them up."""
 
     def __init__(self, database: Database) -> None:
@@ -29,16 +30,16 @@ class Counting(KeyStore):
         self.noted = threading.Event()
         self.notes = 0
 
-    def known(self) -> KeySnapshot:
+    def snapshot(self) -> KeySnapshot:
         self.looks += 1
         assert self.open.wait(30)
         if self.broken:
             raise StoreUnavailable("The job store /secret/place is broken.")
-        return super().known()
+        return super().snapshot()
 
-    def note_used(self, ids) -> None:
+    def record_use(self, ids) -> None:
         self.notes += 1
-        super().note_used(ids)
+        super().record_use(ids)
         self.noted.set()
 
 
@@ -61,7 +62,7 @@ def settings(tmp_path) -> Settings:
 
 @pytest.fixture
 def time_goes(monkeypatch):
-    """``time_goes(seconds)``: for the keyring, not for the test."""
+    """``time_goes(seconds)``: for the cache, not for the test."""
     ahead = [0.0]
     real = time.monotonic
     monkeypatch.setattr(key_cache.time, "monotonic", lambda: real() + ahead[0])
@@ -73,109 +74,109 @@ def time_goes(monkeypatch):
 
 
 def test_without_any_key_nobody_needs_one(store, settings):
-    ring = KeyCache(settings, store)
-    assert ring.required() is False
-    assert ring.check("dk_whatever") is None
+    cache = KeyCache(settings, store)
+    assert cache.required() is False
+    assert cache.check("dk_whatever") is None
 
 
 def test_a_new_key_is_known_at_once(store, settings):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, first = store.create("first")
-    assert ring.check(first).name == "first"
+    assert cache.check(first).name == "first"
     _, second = store.create("second")
-    time.sleep(key_cache.UNKNOWN_S)
-    assert ring.check(second).name == "second"
-    assert ring.required()
+    time.sleep(key_cache.UNKNOWN_KEY_MAX_AGE_S)
+    assert cache.check(second).name == "second"
+    assert cache.required()
 
 
 def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
-    assert ring.check(token)
+    assert cache.check(token)
     store.revoke("web")
-    time_goes(key_cache.TRUSTED_S)
-    assert ring.check(token) is None
-    assert ring.required(), "all keys are revoked: nobody is let in"
+    time_goes(key_cache.MAX_AGE_S)
+    assert cache.check(token) is None
+    assert cache.required(), "all keys are revoked: all requests are refused"
 
 
 def test_many_requests_are_few_looks(store, settings):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
-    assert ring.check(token)
+    assert cache.check(token)
     before, started = store.looks, time.monotonic()
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(ring.check, [token] * 400))
-    assert store.looks - before <= 1 + (time.monotonic() - started) / key_cache.RENEWED_S
+        assert all(pool.map(cache.check, [token] * 400))
+    assert store.looks - before <= 1 + (time.monotonic() - started) / key_cache.REFRESH_AGE_S
 
 
 def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time_goes):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
-    assert ring.check(token)
+    assert cache.check(token)
     store.open.clear()
-    time_goes(key_cache.RENEWED_S + 0.1)
-    assert ring.check(token, patience_s=0), "one look goes on"
-    assert ring.check(token, patience_s=0)
+    time_goes(key_cache.REFRESH_AGE_S + 0.1)
+    assert cache.check(token, timeout_s=0), "one look goes on"
+    assert cache.check(token, timeout_s=0)
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for_again_and_again(store, settings, time_goes):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
     store.open.clear()
     for _ in range(2):
-        with pytest.raises(StoreUnavailable, match="nobody is let in"):
-            ring.check(token, patience_s=0.05)
+        with pytest.raises(StoreUnavailable, match="all requests are refused"):
+            cache.check(token, timeout_s=0.05)
     time_goes(5_000)
     for _ in range(100):
         with pytest.raises(StoreUnavailable):
-            ring.required(patience_s=4_000)  # nobody could wait for so long
+            cache.required(timeout_s=4_000)  # nobody could wait for so long
     assert store.looks == 1
     store.open.set()
-    assert ring.check(token, patience_s=6_000)
+    assert cache.check(token, timeout_s=6_000)
 
 
 def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, settings, time_goes, caplog):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
-    assert ring.check(token)
+    assert cache.check(token)
     store.broken = True
-    time_goes(key_cache.TRUSTED_S)
-    for ask in (lambda: ring.check(token), lambda: KeyCache(settings, store).required()):
+    time_goes(key_cache.MAX_AGE_S)
+    for ask in (lambda: cache.check(token), lambda: KeyCache(settings, store).required()):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
         assert "/secret/place" not in str(caught.value)
     assert "/secret/place is broken" in caplog.text
     store.broken = False
-    assert ring.check(token)
+    assert cache.check(token)
 
 
 def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings, time_goes, tmp_path):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     store.create("web")
-    assert ring.required()
+    assert cache.required()
     empty = Database(open_sqlite(tmp_path / "other.sqlite3"))
     store._database = empty
-    time_goes(key_cache.TRUSTED_S)
-    assert ring.required()
+    time_goes(key_cache.MAX_AGE_S)
+    assert cache.required()
     empty.close()
 
 
 def test_the_key_of_the_settings_needs_no_store(store, settings):
-    ring = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), store)
+    cache = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), store)
     store.broken = True
-    assert ring.required()
-    assert ring.check("x" * 20).id == ENV_ID
+    assert cache.required()
+    assert cache.check("x" * 20).id == ENV_ID
     assert store.looks == 0
     with pytest.raises(StoreUnavailable):
-        ring.check("X" * 20)
+        cache.check("X" * 20)
 
 
 def test_the_key_of_the_settings_alone(settings):
-    ring = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), None)
-    assert ring.required()
-    assert ring.check("x" * 20).id == ENV_ID
+    cache = KeyCache(settings.model_copy(update={"api_key": "x" * 20}), None)
+    assert cache.required()
+    assert cache.check("x" * 20).id == ENV_ID
     for wrong in ("X" * 20, "x" * 21, "", "é" * 20, "\ud800"):
-        assert ring.check(wrong) is None
+        assert cache.check(wrong) is None
     assert not KeyCache(settings, None).required()
 
 
@@ -185,20 +186,20 @@ def test_a_key_of_the_settings_that_is_too_short_is_refused(settings):
 
 
 def test_use_is_noted(store, settings):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
-    assert ring.check(token)
+    assert cache.check(token)
     assert store.noted.wait(20)
     assert store.list()[0].used_at is not None
-    assert ring.check(token)
+    assert cache.check(token)
     assert store.notes == 1
 
 
 def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
-    ring = KeyCache(settings, store)
+    cache = KeyCache(settings, store)
     _, token = store.create("web")
     for _ in range(2):
-        assert ring.check(token)
+        assert cache.check(token)
         assert store.noted.wait(20)
         store.noted.clear()
-        time_goes(key_cache.USED_EVERY_S)
+        time_goes(keys.USE_RESOLUTION_S)

@@ -8,9 +8,10 @@ import re
 import pytest
 from click.testing import CliRunner, Result
 
-from diarist.auth.keys import KeyStore, webhook_master
 from diarist.cli import main
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database
+from diarist.jobs.db.secrets import webhook_master
 from diarist.outbound.webhooks import secret_for
 from diarist.settings import Settings
 
@@ -37,7 +38,7 @@ def store_of(data, ask):
 
 
 def check(data, token):
-    return store_of(data, lambda database: KeyStore(database).check(token))
+    return store_of(data, lambda database: ApiKeyStore(database).check(token))
 
 
 def test_a_key_is_the_only_thing_on_standard_output(data):
@@ -127,7 +128,7 @@ def test_revoking_by_name_and_by_id(data):
     [
         (("create", "web"), "already"),
         (("create", "x", "--limit", "0"), "from 1 to"),
-        (("create", "we\x1b[31mb"), "cannot be called"),
+        (("create", "we\x1b[31mb"), "not a valid name"),
         (("create",), "Missing argument"),
         (("revoke", "nobody"), "keys list"),
         (("revoke", "env"), "unset it"),

@@ -10,10 +10,10 @@ from datetime import timedelta
 import pytest
 import redis
 
-from diarist.auth.keys import KeyStore
 from diarist.doctor import stores
 from diarist.doctor.findings import run_concurrently
 from diarist.jobs.db import schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import FILE_NAME, open_database
 from diarist.settings import Settings
 
@@ -76,7 +76,7 @@ class TestSqlite:
         assert f"version {schema.VERSION + 1}" in found.message
 
     def test_a_damaged_one_is_an_error(self, make):
-        keep(make(), lambda database: [KeyStore(database).create(f"key {number}") for number in range(200)])
+        keep(make(), lambda database: [ApiKeyStore(database).create(f"key {number}") for number in range(200)])
         path = make().data_dir / FILE_NAME
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -110,7 +110,7 @@ class TestPostgres:
 
     def test_one_that_is_kept_in(self, make, postgres_server):
         settings = make(database_url=postgres_server.fresh_database())
-        keep(settings, lambda database: KeyStore(database).create("web"))
+        keep(settings, lambda database: ApiKeyStore(database).create("web"))
         assert "will be created" not in finding(stores.check_job_store, settings).message
         assert finding(stores.check_keys, settings).message.startswith("1 valid")
 
@@ -218,10 +218,10 @@ class TestKeys:
         assert words in found.message
 
     def test_those_in_the_store(self, make):
-        keep(make(), lambda database: [KeyStore(database).create(name) for name in ("web", "batch")])
+        keep(make(), lambda database: [ApiKeyStore(database).create(name) for name in ("web", "batch")])
         found = finding(stores.check_keys, make(flask_host="0.0.0.0"))
         assert (found.level, found.message) == ("ok", "2 valid; the service listens on FLASK_HOST 0.0.0.0")
-        keep(make(), lambda database: [KeyStore(database).revoke(name) for name in ("web", "batch")])
+        keep(make(), lambda database: [ApiKeyStore(database).revoke(name) for name in ("web", "batch")])
         found = finding(stores.check_keys, make(flask_host="0.0.0.0"))
         assert (found.level, "every request is rejected" in found.message) == ("warning", True)
 

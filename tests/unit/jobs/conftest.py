@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from diarist.jobs.db.job_store import SqlJobStore, open_store
-from diarist.jobs.model import Job, JobState, Order
+from diarist.jobs.model import Job, JobSpec, JobState
 from diarist.jobs.service import JobService
 from diarist.settings import Settings, load_settings
 from support.old_job_stores import OldStore
@@ -75,7 +75,7 @@ class Bench:
 
     def submit(self, orders: str, filename: str = "talk.wav", **asked: Any) -> Job:
         """A request, unless ``kind`` says otherwise."""
-        return self.service.submit(io.BytesIO(orders.encode()), Order(filename=filename, request_id="r-1", **asked))
+        return self.service.submit(io.BytesIO(orders.encode()), JobSpec(filename=filename, request_id="r-1", **asked))
 
     def tell(self, name: str) -> None:
         (self.folder / name).touch()
@@ -86,7 +86,7 @@ class Bench:
 
     def counts(self) -> tuple[int, int]:
         """How many jobs are queued and how many are running."""
-        states = self.store.counts()
+        states = self.store.count_by_state()
         return states[JobState.QUEUED], states[JobState.RUNNING]
 
     @property

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.model import Order
+from diarist.jobs.model import JobSpec
 from diarist.jobs.service import JobService
 from diarist.settings import load_settings
 
@@ -16,5 +16,5 @@ settings = load_settings(data_dir=Path(sys.argv[1]), min_free_mb=0)
 entry = Path(__file__).with_name("worker_entry.py")
 service = JobService(settings, open_store(settings), (sys.executable, str(entry), sys.argv[2]))
 service.start()
-service.submit(io.BytesIO(sys.argv[3].encode()), Order(filename="talk.wav", request_id="r-1"))
+service.submit(io.BytesIO(sys.argv[3].encode()), JobSpec(filename="talk.wav", request_id="r-1"))
 threading.Event().wait()

@@ -7,9 +7,9 @@ import pytest
 from diarist import errors
 from diarist.errors import DiaristError, JobFailed, NotAudio
 from diarist.jobs.error_codes import to_exception, to_job_error
-from diarist.jobs.model import Job, JobError, JobState, Order
+from diarist.jobs.model import Job, JobError, JobSpec, JobState
 
-JOB = Job("id", JobState.RUNNING, Order(request_id="r-42"), datetime.now(UTC))
+JOB = Job("id", JobState.RUNNING, JobSpec(request_id="r-42"), datetime.now(UTC))
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DiaristError)]
 
 

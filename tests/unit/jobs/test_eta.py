@@ -7,14 +7,14 @@ import pytest
 
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.eta import estimate_eta_s
-from diarist.jobs.model import Job, JobState, Order
+from diarist.jobs.model import Job, JobSpec, JobState
 
 
 @pytest.fixture
 def running():
     """A job that began a minute ago."""
     now = utc_now()
-    return Job("job", JobState.RUNNING, Order(), now, started_at=now - timedelta(seconds=60))
+    return Job("job", JobState.RUNNING, JobSpec(), now, started_at=now - timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(("progress", "eta_s"), [(0.25, 180), (0.5, 60), (0.75, 20), (1.0, 0)])

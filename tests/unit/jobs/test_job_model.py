@@ -1,4 +1,4 @@
-"""The life of jobs as a model: whatever workers and callers do, in any order, the store and the model tell the same."""
+"""A stateful model of jobs: whatever workers and callers do, in any order, the store agrees with the model."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from hypothesis.stateful import (
 )
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db.job_store import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY, SqlJobStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.job_store import SqlJobStore
+from diarist.jobs.db.leases import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY
+from diarist.jobs.db.outbox import WEBHOOK
 from diarist.jobs.model import JobError, JobKind, JobState
 from support.job_stores import (
     ATTEMPTS,
     LEASE_S,
     TRANSCRIPT,
     Clock,
-    WorkerSlot,
+    StoreLocation,
     clear,
     new_job,
     rows_naming,
@@ -352,7 +353,7 @@ class LifeOfJobs(RuleBasedStateMachine):
     @invariant()
     def events_tell_what_the_model_saw(self) -> None:
         for name, known in self.jobs.items():
-            events = self.store.events(name)
+            events = self.store.list_events(name)
             assert [event.number for event in events] == list(range(1, len(events) + 1))
             told = [event.state.value if event.state is not None else str(event.index) for event in events]
             assert told == (known.told if known.kind is JobKind.JOB else [])
@@ -381,13 +382,15 @@ class LifeOfJobs(RuleBasedStateMachine):
             job = self.store.get(name)
             assert job.state.ended, f"{name} waits for ever: {job}"
             assert not known.state.ended or job.state is known.state, "what has ended has changed"
-            if job.order.kind is JobKind.JOB:
-                ends = [event for event in self.store.events(name) if event.state is not None and event.state.ended]
+            if job.spec.kind is JobKind.JOB:
+                ends = [
+                    event for event in self.store.list_events(name) if event.state is not None and event.state.ended
+                ]
                 assert len(ends) == 1
 
 
 @contextmanager
-def machine(place: WorkerSlot) -> Iterator[type[LifeOfJobs]]:
+def machine(place: StoreLocation) -> Iterator[type[LifeOfJobs]]:
     shared_clock = Clock()
     opened = place.open(shared_clock)
 
@@ -403,7 +406,7 @@ def machine(place: WorkerSlot) -> Iterator[type[LifeOfJobs]]:
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_sqlite():
-    with tempfile.TemporaryDirectory() as folder, machine(WorkerSlot("sqlite", folder)) as life:
+    with tempfile.TemporaryDirectory() as folder, machine(StoreLocation("sqlite", folder)) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=40, stateful_step_count=50, deadline=None, database=None)
         )
@@ -411,7 +414,7 @@ def test_the_life_of_jobs_in_sqlite():
 
 @pytest.mark.slow
 def test_the_life_of_jobs_in_postgresql(postgres_server):
-    with machine(WorkerSlot("postgres", postgres_server.fresh_database())) as life:
+    with machine(StoreLocation("postgres", postgres_server.fresh_database())) as life:
         run_state_machine_as_test(
             life, settings=settings(max_examples=10, stateful_step_count=40, deadline=None, database=None)
         )

@@ -23,9 +23,9 @@ from diarist.jobs.db.outbox import OutboxStore
 from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import MediaStore, new_job_id
+from diarist.jobs.media.base import MediaStore
 from diarist.jobs.media.opening import open_media
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.retention import Sweeper, SweepResult
 from diarist.outbound.webhooks import DeliveryResult
 from diarist.settings import Settings
@@ -66,8 +66,8 @@ class Bench:
 
     def job(self, kind: JobKind = JobKind.JOB, **changes: object) -> Job:
         """Queued, with a recording."""
-        order = Order(kind=kind, request_id="r-1", **changes)
-        job = Job(new_job_id(), JobState.QUEUED, order, utc_now(), size_bytes=9)
+        spec = JobSpec(kind=kind, request_id="r-1", **changes)
+        job = Job(new_job_id(), JobState.QUEUED, spec, utc_now(), size_bytes=9)
         self.media.store_recording(job.id, io.BytesIO(b"recording"), 100)
         return self.store.create(job)
 
@@ -137,7 +137,7 @@ import sys
 from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
-from diarist.jobs.media.base import new_job_id
+from diarist.jobs.model import new_job_id
 from diarist.jobs.media.opening import open_media
 from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
@@ -191,7 +191,7 @@ class BrokenOff:
 
 def drive_through_every_end(bench: Bench) -> None:
     bench.succeeded(webhook_url="https://example.com/", labels=(("case", "7"),))
-    bench.outbox.note_delivery(
+    bench.outbox.record_delivery(
         bench.outbox.claim("r", 30.0, ("webhook",)), DeliveryResult(500, 0.1, "It failed."), 30.0
     )
     failed = bench.job(webhook_url="https://example.com/")
@@ -216,7 +216,7 @@ def drive_through_every_end(bench: Bench) -> None:
     bench.store.extend_caller_lease(half_way.id, -1.0)
     with pytest.raises(ConnectionResetError):
         bench.media.store_recording(new_job_id(), BrokenOff(), 1_000)
-    url = Order(kind=JobKind.JOB, source_url="https://example.com/x", webhook_url="https://example.com/")
+    url = JobSpec(kind=JobKind.JOB, source_url="https://example.com/x", webhook_url="https://example.com/")
     to_fetch = Job(new_job_id(), JobState.QUEUED, url, utc_now(), ready=False, recording=False)
     bench.store.cancel(bench.store.create(to_fetch).id)
 
@@ -229,7 +229,7 @@ def test_after_every_end_nothing_is_left_but_the_database(bench):
     assert (swept.recordings, swept.jobs, swept.orphans) == (0, 0, 0), "nothing is old enough yet"
     assert swept.files == 3, "parts of what has ended are of no more use"
     bench.sweeper.sweep_once(later(1.5 * DAY_S))
-    assert bench.store.counts()[JobState.SUCCEEDED] == 1, "results are kept for longer than recordings"
+    assert bench.store.count_by_state()[JobState.SUCCEEDED] == 1, "results are kept for longer than recordings"
     assert bench.files() <= DATABASE_FILES
     bench.sweeper.sweep_once(later(8 * DAY_S))
     assert bench.rows() == {}
@@ -313,7 +313,7 @@ def test_a_recording_goes_before_its_result(make_bench):
     assert bench.sweeper.sweep_once(later(101)) == SweepResult(recordings=1)
     assert not bench.has(job)
     assert bench.store.get(job.id).recording is False
-    assert bench.store.transcript(job.id).utterances
+    assert bench.store.get_transcript(job.id).utterances
     assert not bench.sweeper.sweep_once(later(999))
     assert bench.sweeper.sweep_once(later(1_001)) == SweepResult(jobs=1)
     assert bench.rows() == {}
@@ -333,7 +333,7 @@ def test_a_recording_without_a_job_goes_after_a_while_unless_its_job_comes(bench
     retain_s = bench.settings.retain_temp_s
     assert not bench.sweeper.sweep_once(later(0))
     assert not bench.sweeper.sweep_once(later(retain_s - 1))
-    bench.store.create(Job(early, JobState.QUEUED, Order(kind=JobKind.JOB), utc_now()))
+    bench.store.create(Job(early, JobState.QUEUED, JobSpec(kind=JobKind.JOB), utc_now()))
     assert bench.sweeper.sweep_once(later(2 * retain_s)) == SweepResult(orphans=1)
     assert bench.media.job_ids() == {early}
 
@@ -367,10 +367,10 @@ class Died(BaseException):
 
 
 class DyingStore(SqlJobStore):
-    def forget_recording(self, job_id: str) -> None:
+    def mark_recording_removed(self, job_id: str) -> None:
         raise Died
 
-    delete = forget_recording
+    delete = mark_recording_removed
 
 
 class DyingMedia:
@@ -430,7 +430,7 @@ def test_one_store_that_fails_does_not_keep_the_rest(bench, caplog, monkeypatch)
     def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable("The job store is locked.")
 
-    for name in ("ended_before", "abandoned_requests"):
+    for name in ("list_ended_before", "list_abandoned_requests"):
         monkeypatch.setattr(bench.store, name, fail)
     with caplog.at_level(logging.WARNING, logger="diarist"):
         assert bench.sweeper.sweep_once() == SweepResult(files=1)
@@ -470,7 +470,7 @@ def test_the_log_says_what_went_in_one_line(bench, caplog):
 def test_it_sweeps_by_itself_and_survives_what_nobody_thought_of(make_bench, until, monkeypatch, caplog):
     bench = make_bench(sweep_every_s=0.1, retain_recording_s=0.0)
     calls: list[int] = []
-    real = bench.store.abandoned_requests
+    real = bench.store.list_abandoned_requests
 
     def abandoned_requests() -> tuple[str, ...]:
         calls.append(1)
@@ -478,7 +478,7 @@ def test_it_sweeps_by_itself_and_survives_what_nobody_thought_of(make_bench, unt
             raise RuntimeError("nobody thought of it")
         return real()
 
-    monkeypatch.setattr(bench.store, "abandoned_requests", abandoned_requests)
+    monkeypatch.setattr(bench.store, "list_abandoned_requests", abandoned_requests)
     job = bench.succeeded()
     bench.sweeper.start()
     try:
@@ -512,7 +512,7 @@ def test_a_sweep_erases_what_somebody_else_deleted(bench):
 
 
 def test_while_somebody_reads_deleted_words_stay_and_go_the_next_time(bench, monkeypatch):
-    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.MAX_WAIT_S", 0.05)
     job = bench.succeeded(WORDS)
     with bench.database.reading() as connection:
         connection.exec_driver_sql("SELECT count(*) FROM jobs").all()
@@ -530,7 +530,7 @@ def test_when_many_are_deleted_at_once_no_word_is_left(bench, until):
     def look() -> None:
         while not over.is_set():
             bench.store.claim("other", 30.0, 3, ("nemo",))
-            bench.store.counts()
+            bench.store.count_by_state()
 
     others = [threading.Thread(target=look) for _ in range(2)]
     for other in others:
@@ -562,7 +562,7 @@ def test_others_wait_for_a_lock_as_long_as_before(bench):
 def test_a_log_that_cannot_be_folded_is_told_of(bench, caplog, monkeypatch):
     bench.succeeded(WORDS)
     other = Database(open_sqlite(bench.settings.data_dir / "jobs.sqlite3"))
-    monkeypatch.setattr("diarist.jobs.db.secure_delete.PATIENCE_S", 0.05)
+    monkeypatch.setattr("diarist.jobs.db.secure_delete.MAX_WAIT_S", 0.05)
     try:
         with other.writing(), caplog.at_level(logging.WARNING, logger="diarist"):
             assert erase_deleted(bench.database) is False

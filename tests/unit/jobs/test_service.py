@@ -12,9 +12,8 @@ import pytest
 from diarist.errors import QueueFull, ServiceError, StorageFull, StoreUnavailable, UploadTooLarge
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.directory import DirectoryMedia
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Limits, Order, WorkerReport
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, Limits, WorkerReport, new_job_id
 from diarist.jobs.service import JobService
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
@@ -106,18 +105,18 @@ def test_a_file_is_taken_over_with_its_options(still, tmp_path):
     upload = tmp_path / "upload"
     upload.write_bytes(b"said")
     options = TranscribeOptions(SpeakerHints(num_speakers=3), "fr")
-    job = still.service.submit(upload, Order(options, "talk.wav", "r-9"))
+    job = still.service.submit(upload, JobSpec(options, "talk.wav", "r-9"))
     assert not upload.exists()
     kept = still.service.store.get(job.id)
-    assert (kept.order.options, kept.order.request_id, kept.size_bytes) == (options, "r-9", 4)
+    assert (kept.spec.options, kept.spec.request_id, kept.size_bytes) == (options, "r-9", 4)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a\0b", "\ud800", "x" * 5_000, "\r\nforged", "", "-i.wav"])
 def test_a_filename_is_only_ever_a_text(still, name):
     job = still.submit("said", filename=name)
     kept = still.service.store.get(job.id)
-    assert len(kept.order.filename) <= 255
-    assert "\0" not in kept.order.filename
+    assert len(kept.spec.filename) <= 255
+    assert "\0" not in kept.spec.filename
     assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
 
 
@@ -169,7 +168,7 @@ def fill(settings, kind: JobKind) -> list[str]:
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     ids = [new_job_id() for _ in range(4)]
     for job_id in ids:
-        store.create(Job(job_id, JobState.QUEUED, Order(kind=kind), datetime.now(UTC)))
+        store.create(Job(job_id, JobState.QUEUED, JobSpec(kind=kind), datetime.now(UTC)))
     for job_id in (*ids[:3], new_job_id()):
         media.store_recording(job_id, io.BytesIO(b"said"), 10)
     store.claim("dead", 3_600, 3)
@@ -177,7 +176,7 @@ def fill(settings, kind: JobKind) -> list[str]:
     store.claim("dead", 3_600, 3)
     store.fail(ids[1], "dead", JobError("job_failed", "why"))
     store.claim("dead", 3_600, 3)
-    store.report(WorkerReport("dead", 1, "ready", (), (), datetime.now(UTC)))
+    store.save_worker_report(WorkerReport("dead", 1, "ready", (), (), datetime.now(UTC)))
     store.close()
     settings.temp_dir.mkdir()
     (settings.temp_dir / "half an upload").touch()
@@ -188,7 +187,7 @@ def test_a_start_forgets_the_requests_of_an_earlier_run_and_says_so(settings, ca
     fill(settings, JobKind.REQUEST)
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     recover_jobs(settings, store, media)
-    assert (store.unfinished(), store.requests(), store.reports()) == ((), (), ())
+    assert (store.list_unfinished(), store.list_requests(), store.list_worker_reports()) == ((), (), ())
     assert media.job_ids() == frozenset()
     assert list(settings.temp_dir.iterdir()) == []
     assert "4 requests without a caller, 4 recordings without a job" in caplog.text
@@ -203,15 +202,15 @@ def test_a_start_takes_up_the_jobs_of_an_earlier_run_and_keeps_their_results(set
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
     with caplog.at_level(logging.INFO):
         recover_jobs(settings, store, media)
-    assert [job.id for job in store.unfinished()] == [begun, waiting]
-    assert {job.state for job in store.unfinished()} == {JobState.QUEUED}
+    assert [job.id for job in store.list_unfinished()] == [begun, waiting]
+    assert {job.state for job in store.list_unfinished()} == {JobState.QUEUED}
     assert store.get(begun).service_crashes == 1
     assert store.get(begun).worker_crashes == 0
-    assert store.transcript(done).duration == SILENCE.duration
+    assert store.get_transcript(done).duration == SILENCE.duration
     assert store.get(failed).error == JobError("job_failed", "why")
     assert media.job_ids() == {done, failed, begun}
-    assert store.reports() == ()
-    assert "2 jobs of an earlier run are taken up again" in caplog.text
+    assert store.list_worker_reports() == ()
+    assert "Resuming 2 jobs of an earlier run" in caplog.text
     store.close()
 
 
@@ -269,7 +268,7 @@ def test_while_nobody_knows_whether_a_job_was_kept_its_recording_stays(still, mo
     with pytest.raises(StoreUnavailable, match="cut off"):
         still.submit("said", kind=JobKind.JOB)
     monkeypatch.setattr(still.store, "get", get)
-    (job,) = still.store.unfinished()
+    (job,) = still.store.list_unfinished()
     assert [entry.name for entry in still.settings.media_dir.iterdir()] == [job.id]
 
 
@@ -278,7 +277,7 @@ def test_clocks_of_the_machine_and_of_the_store_need_not_agree(make_bench, until
     bench.store.database._clock = lambda: utc_now() + timedelta(hours=1)
     request = bench.submit("wait go")
     bench.until_begun()
-    assert bench.store.abandoned_requests() == ()
+    assert bench.store.list_abandoned_requests() == ()
     bench.tell("go")
     assert bench.service.wait(request.id, 20).state is JobState.SUCCEEDED
 
@@ -292,14 +291,14 @@ def test_a_job_that_has_just_come_has_its_place(still):
 
 
 def test_an_id_that_was_chosen_before_says_whether_a_job_is_new(still):
-    order = Order(kind=JobKind.JOB, idempotency_key="k", fingerprint="f", request_id="the same")
+    spec = JobSpec(kind=JobKind.JOB, idempotency_key="k", fingerprint="f", request_id="the same")
     ids = [new_job_id() for _ in range(2)]
-    assert [still.service.submit(io.BytesIO(b"said"), order, None, job_id).id for job_id in ids] == [ids[0]] * 2
+    assert [still.service.submit(io.BytesIO(b"said"), spec, None, job_id).id for job_id in ids] == [ids[0]] * 2
 
 
 def test_a_running_job_of_a_worker_that_never_said_anything_is_taken_up_too(settings):
     store, media = open_store(settings), DirectoryMedia(settings.media_dir)
-    job = store.create(Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC)))
+    job = store.create(Job(new_job_id(), JobState.QUEUED, JobSpec(kind=JobKind.JOB), datetime.now(UTC)))
     store.claim("unheard of", 3_600.0, 3)
     recover_jobs(settings, store, media)
     assert (store.get(job.id).state, store.get(job.id).service_crashes) == (JobState.QUEUED, 1)

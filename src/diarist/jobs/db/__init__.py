@@ -1,1 +1,1 @@
-"""The only package with SQL: the job store's tables, queries and migrations, for SQLite and PostgreSQL."""
+"""The tables, queries, and migrations of the job store in SQLite and PostgreSQL. No other package uses SQL."""

@@ -1,4 +1,4 @@
-"""What the metrics of the service are made of, read from the job store: every process of a fleet sees the same."""
+"""All metrics of the service, read from the job store, so that all processes of a fleet report the same."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select
 
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
+from diarist.jobs.db.metrics_storage import MetricSample
 from diarist.jobs.db.schema import jobs, workers
-from diarist.jobs.db.stored_metrics import MetricSample
-from diarist.jobs.model import QUEUES, STATES, JobState, QueueStats
+from diarist.jobs.model import QUEUES, WORKER_STATES, JobState, QueueStats
 from diarist.types import Seconds
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """How the service is at one moment, in numbers."""
+    """The metrics of the service at one moment."""
 
     at: datetime
-    """By the clock that the store goes by."""
+    """The time by the clock of the store."""
 
     jobs: Mapping[JobState, int]
-    """How many there are in each state, of either kind."""
+    """The number of jobs in each state, of both kinds."""
 
     queues: tuple[QueueStats, ...]
-    """Every queue, also those that nothing waits in. A job whose recording is still being fetched waits in none."""
+    """All queues, including empty ones. A job whose recording is still being downloaded is in none of them."""
 
     workers: Mapping[str, int]
-    """How many said last that they are in each of ``STATES``."""
+    """The number of workers that last reported each of ``WORKER_STATES``."""
 
     samples: tuple[MetricSample, ...]
 
 
 def read(database: Database, fresh_s: Seconds | None = None) -> MetricsSnapshot:
-    """The figures of now.
+    """Return the current metrics.
 
     Args:
-        database: of the job store.
-        fresh_s: a worker that has said nothing for so long is not counted; None counts all that the store knows.
+        database: The database of the job store.
+        fresh_s: The maximum age of the report of a worker that is samples; None means no maximum.
 
     Raises:
-        StoreUnavailable: the store cannot be read.
+        StoreUnavailable: The store cannot be read.
     """
     waiting = (
         select(jobs.c.queue, func.count().label("depth"), func.min(jobs.c.created_at).label("oldest_at"))
@@ -53,21 +53,23 @@ def read(database: Database, fresh_s: Seconds | None = None) -> MetricsSnapshot:
     with database.reading() as connection:
         now = database.now(connection)
         due = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now)
-        found = {row.queue: row for row in connection.execute(waiting.where(due))}
-        states = connection.execute(select(jobs.c.state, func.count().label("many")).group_by(jobs.c.state)).all()
-        known = select(workers.c.state, func.count().label("many")).group_by(workers.c.state)
+        queued = {row.queue: row for row in connection.execute(waiting.where(due))}
+        states = connection.execute(select(jobs.c.state, func.count().label("total")).group_by(jobs.c.state)).all()
+        reported = select(workers.c.state, func.count().label("total")).group_by(workers.c.state)
         if fresh_s is not None:
-            known = known.where(workers.c.reported_at > now - timedelta(seconds=fresh_s))
-        pool = connection.execute(known).all()
-        counted = stored_metrics.read(connection)
-    names = (*QUEUES, *sorted(found.keys() - set(QUEUES)))
+            reported = reported.where(workers.c.reported_at > now - timedelta(seconds=fresh_s))
+        pool = connection.execute(reported).all()
+        samples = metrics_storage.read(connection)
+    names = (*QUEUES, *sorted(queued.keys() - set(QUEUES)))
     return MetricsSnapshot(
         at=now,
-        jobs=dict.fromkeys(JobState, 0) | {row.state: row.many for row in states},
+        jobs=dict.fromkeys(JobState, 0) | {row.state: row.total for row in states},
         queues=tuple(
-            QueueStats(name, found[name].depth, found[name].oldest_at) if name in found else QueueStats(name, 0, None)
+            QueueStats(name, queued[name].depth, queued[name].oldest_at)
+            if name in queued
+            else QueueStats(name, 0, None)
             for name in names
         ),
-        workers=dict.fromkeys(STATES, 0) | {row.state: row.many for row in pool},
-        samples=counted,
+        workers=dict.fromkeys(WORKER_STATES, 0) | {row.state: row.total for row in pool},
+        samples=samples,
     )

@@ -1,104 +1,117 @@
-"""What the service has still to do for jobs outside of itself, and who does it: recordings to fetch, webhooks to send.
+"""The transactional outbox: recordings to download and webhooks to deliver.
 
-An errand is made in the transaction of what it follows from (``task_rows``), so that none is forgotten. Any number of
-processes take errands, each under a lease; one that is done is removed, and what became of webhooks is kept with their
-job. Every method is one transaction and raises ``StoreUnavailable`` where the database cannot be read or written.
+A task is added in the transaction of the change that causes it (``add_task``), so that none can get lost. Any number of
+processes claim tasks, each under a lease. A task that is complete is deleted; the deliveries of webhooks are recorded
+with their job.
 
-Rows are locked in the order errand, job, as deleting a job does it: so that no two wait for each other.
+Rows are locked in the order task, job, as in the deletion of a job, so that no two transactions wait for each other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
 
 from diarist.errors import JobNotFound
-from diarist.jobs.db import outbox_rows, stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.schema import deliveries, jobs, outbox_tasks
 from diarist.outbound.webhooks import DeliveryResult
 from diarist.types import Seconds
 
+FETCH = "fetch"
+"""Download the recording from its URL."""
+
+WEBHOOK = "webhook"
+"""Notify the caller's server of the end of the job."""
+
 DELIVERED = "delivered"
 RETRIED = "retried"
 GIVEN_UP = "given_up"
 
-_CRASHES = "deaths"
+_CRASHES = "crashes"
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxTask:
-    """Something to do, held by one runner."""
+    """A task that a runner has claimed."""
 
     id: str
-    """Cannot be guessed; a webhook's ``webhook-id``."""
+    """The ID, which nobody can guess. It is the ``webhook-id`` of a webhook."""
 
     job_id: str
     kind: str
-    """``task_rows.FETCH`` or ``task_rows.WEBHOOK``."""
+    """Either ``FETCH`` or ``WEBHOOK``."""
 
     attempts: int
-    """How often it was begun, this time included; without those that were handed back, or ended with their process."""
+    """How often the task was started, including this time, but not counting starts that were requeued or crashed."""
 
     worker_crashes: int
-    """How often its runner gave no sign of life any more."""
+    """How often a runner crashed while it was processing the task."""
 
     runner: str
     owner: str = ""
-    """Of the job; empty where that is gone."""
+    """The owner of the job; empty if the job was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt to deliver a webhook. Times are aware, in UTC."""
+    """One attempt to deliver a webhook. All times are aware and in UTC."""
 
     attempt: int
-    """From 1."""
+    """The number of the attempt, from 1."""
 
     at: datetime
-    """When it began."""
+    """When the attempt began."""
 
     status: int | None
-    """What the receiver answered; None where it did not."""
+    """The HTTP status of the response; None if there was none."""
 
     error: str | None
-    """What went wrong, in words; None where the receiver took it."""
+    """The error message; None if the receiver accepted the webhook."""
 
     took_s: Seconds
     next_at: datetime | None = None
-    """When the next attempt is due; None where there is none, or this is not the last one so far."""
+    """When the next attempt is due; None if there is none, or if this is not the latest attempt."""
 
 
 class OutboxStore:
-    """The errands in a database."""
+    """The tasks in a database.
+
+    Every method is one transaction, and raises ``StoreUnavailable`` if the database cannot be read or written.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(
-        self, runner: str, lease_s: Seconds, kinds: Collection[str], passing_over: Collection[str] = ()
+        self, runner: str, lease_s: Seconds, kinds: Collection[str], exclude_owners: Collection[str] = ()
     ) -> OutboxTask | None:
-        """Take the errand of one of ``kinds`` that is due longest; None where none is.
+        """Claim the task that has been due for the longest time. Two callers never get the same task.
 
-        Two callers never get the same one. What runners held whose lease has run out is given back before.
+        Before that, tasks whose lease has expired are released.
 
         Args:
-            runner: who takes it; a name that nobody had before.
-            lease_s: for how long.
-            kinds: those that are wanted.
-            passing_over: owners whose errands are not wanted now.
+            runner: The name of the runner, which must never have been used before.
+            lease_s: For how long the runner holds the task unless it renews the lease.
+            kinds: The kinds of tasks to claim.
+            exclude_owners: Owners whose tasks are not claimed.
+
+        Returns:
+            The task, or None if none is due.
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
             _release(connection, and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now))
-            following = (
+            next_number = (
                 select(outbox_tasks.c.number)
                 .outerjoin(jobs, jobs.c.id == outbox_tasks.c.job_id)
-                .where(_due(now, kinds), or_(jobs.c.owner.is_(None), jobs.c.owner.not_in(list(passing_over))))
+                .where(_due(now, kinds), or_(jobs.c.owner.is_(None), jobs.c.owner.not_in(list(exclude_owners))))
                 .order_by(outbox_tasks.c.due_at, outbox_tasks.c.number)
                 .limit(1)
                 .with_for_update(skip_locked=True, of=outbox_tasks)
@@ -106,7 +119,7 @@ class OutboxStore:
             )
             row = connection.execute(
                 update(outbox_tasks)
-                .where(outbox_tasks.c.number == following)
+                .where(outbox_tasks.c.number == next_number)
                 .values(
                     runner=runner, lease_until=now + timedelta(seconds=lease_s), attempts=outbox_tasks.c.attempts + 1
                 )
@@ -125,60 +138,60 @@ class OutboxStore:
         return OutboxTask(row.id, row.job_id, row.kind, row.attempts, worker_crashes, runner, owner)
 
     def any_due(self, kinds: Collection[str]) -> bool:
-        """Whether there may be something to claim. Holds no other process up, so it may be asked often."""
+        """Return whether there may be a task to claim. This takes no locks, so it can be called often."""
         with self._database.reading() as connection:
             now = self._database.now(connection)
-            lapsed = and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now)
-            return bool(connection.execute(select(exists().where(or_(_due(now, kinds), lapsed)))).scalar_one())
+            expired = and_(outbox_tasks.c.runner.is_not(None), outbox_tasks.c.lease_until < now)
+            return bool(connection.execute(select(exists().where(or_(_due(now, kinds), expired)))).scalar_one())
 
     def renew(self, task: OutboxTask, lease_s: Seconds) -> bool:
-        """Lengthen the lease. False: it is not the runner's any more (its job was deleted, another has taken it)."""
+        """Extend the lease. Return False if the runner no longer holds the task."""
         with self._database.writing() as connection:
             until = self._database.now(connection) + timedelta(seconds=lease_s)
             return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(lease_until=until)).rowcount)
 
-    def done(self, task: OutboxTask) -> bool:
-        """It need not be done any more, for whatever reason. False: it was not the runner's."""
+    def complete(self, task: OutboxTask) -> bool:
+        """Delete the task. Return False if the runner no longer holds it."""
         with self._database.writing() as connection:
             return bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
 
-    def again(self, task: OutboxTask, delay_s: Seconds) -> bool:
-        """It has to be tried again in ``delay_s``. False: it was not the runner's."""
+    def reschedule(self, task: OutboxTask, delay_s: Seconds) -> bool:
+        """Release the task for another attempt after ``delay_s``. Return False if the runner no longer holds it."""
         with self._database.writing() as connection:
-            return _again(connection, task, self._database.now(connection) + timedelta(seconds=delay_s))
+            return _reschedule(connection, task, self._database.now(connection) + timedelta(seconds=delay_s))
 
     def requeue(self, task: OutboxTask) -> bool:
-        """Let another runner have it at once, as if this one had not begun. False: it was not the runner's."""
+        """Release the task without counting the attempt. Return False if the runner no longer holds it."""
         with self._database.writing() as connection:
-            free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1}
-            return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(**free)).rowcount)
+            released = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1}
+            return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(**released)).rowcount)
 
     def release(self) -> int:
-        """Give back what any runner holds, at once: for the start of a service that is the only one. How many."""
+        """Release the tasks of all runners and return their number, at startup of the only service on a database."""
         with self._database.writing() as connection:
             return _release(connection, outbox_tasks.c.runner.is_not(None))
 
-    def note_delivery(self, task: OutboxTask, result: DeliveryResult, retry_s: Seconds | None = None) -> bool:
-        """Keep what became of an attempt to deliver a webhook; then forget the errand, or have it again.
+    def record_delivery(self, task: OutboxTask, result: DeliveryResult, retry_s: Seconds | None = None) -> bool:
+        """Record an attempt to deliver a webhook, and delete or reschedule its task.
 
         Args:
-            task: of the webhook.
-            result: what became of it.
-            retry_s: until the next attempt; None where there is none any more.
+            task: The task of the webhook.
+            result: The result of the attempt.
+            retry_s: The time until the next attempt; None if there is none.
 
         Returns:
-            False: it was not the runner's any more, and nothing is kept.
+            False, without any change, if the runner no longer holds the task.
         """
         outcome = DELIVERED if result.ok else GIVEN_UP if retry_s is None else RETRIED
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if retry_s is None:
-                ours = bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
+                is_held = bool(connection.execute(delete(outbox_tasks).where(_held(task))).rowcount)
             else:
-                ours = _again(connection, task, now + timedelta(seconds=retry_s))
-            if not ours:
+                is_held = _reschedule(connection, task, now + timedelta(seconds=retry_s))
+            if not is_held:
                 return False
-            stored_metrics.count(connection, stored_metrics.WEBHOOK_DELIVERIES, outcome=outcome)
+            metrics_storage.increment(connection, metrics_storage.WEBHOOK_DELIVERIES, outcome=outcome)
             if connection.execute(select(jobs.c.number).where(jobs.c.id == task.job_id).with_for_update()).scalar():
                 of_job = deliveries.c.job_id == task.job_id
                 last = connection.execute(select(func.max(deliveries.c.attempt)).where(of_job)).scalar() or 0
@@ -191,8 +204,8 @@ class OutboxStore:
                 )  # fmt: skip
         return True
 
-    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
-        """All attempts to deliver the webhook of a job, oldest first."""
+    def list_deliveries(self, job_id: str) -> tuple[Delivery, ...]:
+        """Return all attempts to deliver the webhook of a job, oldest first."""
         of_job = select(deliveries).where(deliveries.c.job_id == job_id).order_by(deliveries.c.number)
         due = select(outbox_tasks.c.due_at).where(_webhook_of(job_id))
         with self._database.reading() as connection:
@@ -204,40 +217,51 @@ class OutboxStore:
         )
 
     def redeliver(self, job_id: str) -> bool:
-        """Send the webhook of a job that has ended once more, under the same id, with all its retries.
+        """Deliver the webhook of an ended job again, with the same ID and all retries.
 
-        One that waits for its next attempt goes at once.
+        If the webhook waits for its next attempt, that becomes due at once.
 
         Returns:
-            False: nobody is to be told of the job, or it has not ended.
+            False if the job has no webhook, or has not ended.
 
         Raises:
-            JobNotFound: there is no such job.
+            JobNotFound: The job does not exist.
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
             connection.execute(
                 update(outbox_tasks).where(_webhook_of(job_id), outbox_tasks.c.runner.is_(None)).values(due_at=now)
             )  # fmt: skip
-            wanted = select(jobs.c.state, jobs.c.webhook_url).where(jobs.c.id == job_id).with_for_update()
-            job = connection.execute(wanted).one_or_none()
+            query = select(jobs.c.state, jobs.c.webhook_url).where(jobs.c.id == job_id).with_for_update()
+            job = connection.execute(query).one_or_none()
             if job is None:
-                raise JobNotFound(f"There is no job {job_id!r}: it never was, or it was deleted.")
+                raise JobNotFound(f"There is no job {job_id!r}: it never existed, or it was deleted.")
             if job.webhook_url is None or not job.state.ended:
                 return False
             if connection.execute(select(exists().where(_webhook_of(job_id)))).scalar_one():
                 return True
-            new_id = outbox_rows.add(connection, job_id, outbox_rows.WEBHOOK, {"event": f"job.{job.state}"}, now)
+            new_id = add_task(connection, job_id, WEBHOOK, {"event": f"job.{job.state}"}, now)
             last = select(deliveries.c.task_id).where(deliveries.c.job_id == job_id)
             earlier = connection.execute(last.order_by(deliveries.c.number.desc()).limit(1)).scalar()
             if earlier is not None:
                 connection.execute(update(outbox_tasks).where(outbox_tasks.c.id == new_id).values(id=earlier))
         return True
 
-    def forget(self, job_id: str) -> None:
-        """Do nothing more for a job. What was delivered goes with the job itself."""
+    def delete_tasks(self, job_id: str) -> None:
+        """Delete all tasks of a job. Its deliveries are deleted with the job itself."""
         with self._database.writing() as connection:
             connection.execute(delete(outbox_tasks).where(outbox_tasks.c.job_id == job_id))
+
+
+def add_task(connection: Connection, job_id: str, kind: str, body: Mapping[str, object], due_at: datetime) -> str:
+    """Add a task in the transaction of the change that causes it, and return its ID, which nobody can guess."""
+    task_id = secrets.token_urlsafe(16)
+    connection.execute(
+        insert(outbox_tasks).values(
+            id=task_id, job_id=job_id, kind=kind, body=json.dumps(body), due_at=due_at, attempts=0
+        )
+    )
+    return task_id
 
 
 def _due(now: datetime, kinds: Collection[str]) -> ColumnElement[bool]:
@@ -245,28 +269,33 @@ def _due(now: datetime, kinds: Collection[str]) -> ColumnElement[bool]:
 
 
 def _held(task: OutboxTask) -> ColumnElement[bool]:
-    """It is this runner's. A lease that ran out is still held until somebody takes the errand."""
+    """Return the condition that the runner of a task holds it. An expired lease counts until the next claim."""
     return and_(outbox_tasks.c.id == task.id, outbox_tasks.c.runner == task.runner)
 
 
 def _webhook_of(job_id: str) -> ColumnElement[bool]:
-    return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == outbox_rows.WEBHOOK)
+    return and_(outbox_tasks.c.job_id == job_id, outbox_tasks.c.kind == WEBHOOK)
 
 
-def _again(connection: Connection, task: OutboxTask, due_at: datetime) -> bool:
+def _reschedule(connection: Connection, task: OutboxTask, due_at: datetime) -> bool:
     waiting = {"runner": None, "lease_until": None, "due_at": due_at}
     return bool(connection.execute(update(outbox_tasks).where(_held(task)).values(**waiting)).rowcount)
 
 
 def _release(connection: Connection, held: ColumnElement[bool]) -> int:
-    """Give errands of dead runners back: that counts as a death, and not as an attempt."""
-    wanted = select(outbox_tasks.c.number, outbox_tasks.c.body).where(held).order_by(outbox_tasks.c.number)
+    """Release the tasks of crashed runners. This counts as a crash, and not as an attempt."""
+    query = select(outbox_tasks.c.number, outbox_tasks.c.body).where(held).order_by(outbox_tasks.c.number)
     rows: Sequence[tuple[int, str]] = [
-        (row.number, row.body) for row in connection.execute(wanted.with_for_update(skip_locked=True))
+        (row.number, row.body) for row in connection.execute(query.with_for_update(skip_locked=True))
     ]
     for number, text in rows:
         body = json.loads(text)
         body[_CRASHES] = body.get(_CRASHES, 0) + 1
-        free = {"runner": None, "lease_until": None, "attempts": outbox_tasks.c.attempts - 1, "body": json.dumps(body)}
-        connection.execute(update(outbox_tasks).where(outbox_tasks.c.number == number).values(**free))
+        released = {
+            "runner": None,
+            "lease_until": None,
+            "attempts": outbox_tasks.c.attempts - 1,
+            "body": json.dumps(body),
+        }
+        connection.execute(update(outbox_tasks).where(outbox_tasks.c.number == number).values(**released))
     return len(rows)

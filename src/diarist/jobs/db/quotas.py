@@ -1,44 +1,35 @@
-"""Whether a new job is taken: one that was ordered before is not made again, and there is an end to how many wait."""
+"""Checks before a job is created: idempotency keys and the maximum numbers of unfinished jobs."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, func, select
 
 from diarist.errors import IdempotencyConflict, QueueFull
-from diarist.jobs.db.rows import COLUMNS, jobs_of
+from diarist.jobs.db.job_queries import UNFINISHED
 from diarist.jobs.db.schema import jobs
-from diarist.jobs.model import Job, JobKind, JobState, Limits
-
-UNFINISHED = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-
-
-def by_key(connection: Connection, owner: str, idempotency_key: str) -> Job | None:
-    """The job that an owner made with this key."""
-    where = and_(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key)
-    row = connection.execute(select(*COLUMNS).where(where)).one_or_none()
-    return None if row is None else jobs_of(connection, (row,))[0]
+from diarist.jobs.model import Job, JobKind, Limits
 
 
 def check_fingerprint(earlier: Job, fingerprint: str) -> Job:
-    """The earlier job, where it was the same order. Raises ``IdempotencyConflict``."""
-    if earlier.order.fingerprint != fingerprint:
+    """Return the earlier job if its request was the same, or raise ``IdempotencyConflict``."""
+    if earlier.spec.fingerprint != fingerprint:
         raise IdempotencyConflict(
-            "This Idempotency-Key came before with another recording or other options. Use a new key for a new job; "
-            "send exactly the same request to learn of the earlier one."
+            "This Idempotency-Key was used before with another recording or options. Use a new key for a new job; "
+            "send exactly the same request to get the earlier job."
         )
     return earlier
 
 
 def check_limits(connection: Connection, owner: str, limits: Limits) -> None:
-    """Raises ``QueueFull`` where one more job of this owner would be too many."""
+    """Raise ``QueueFull`` if one more job of this owner would be too many."""
     unfinished = select(func.count()).select_from(jobs).where(UNFINISHED, jobs.c.kind == JobKind.JOB)
     if connection.execute(unfinished.where(jobs.c.owner == owner)).scalar_one() >= limits.owner:
         raise QueueFull(
-            f"{limits.owner} of your jobs wait or run already, the most that this key may have at once. Wait until one "
-            "has ended, or cancel one."
+            f"{limits.owner} of your jobs are queued or running, which is the maximum for this key. Wait until one has "
+            "ended, or cancel one."
         )
     if connection.execute(unfinished).scalar_one() >= limits.all:
         raise QueueFull(
-            f"{limits.all} jobs wait or run already, the most that this service holds. Send yours again later; whoever "
-            "runs it can raise MAX_QUEUED."
+            f"{limits.all} jobs are queued or running, which is the maximum for this service. Try again later; the "
+            "operator of the service can raise MAX_QUEUED."
         )

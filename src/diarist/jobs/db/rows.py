@@ -1,4 +1,4 @@
-"""Jobs as rows of the table ``jobs`` and back."""
+"""Conversion between jobs and rows of the table ``jobs``."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from sqlalchemy import Connection, Row, Select, select
 
 from diarist.jobs.db import serialization
 from diarist.jobs.db.schema import jobs, labels
-from diarist.jobs.model import Job, JobError, Order
+from diarist.jobs.model import Job, JobError, JobSpec
 
-ASKED_AT_ONCE = 500
-"""Ids in one statement: databases take some ten thousand values at the most."""
+MAX_IDS_PER_QUERY = 500
+"""The maximum number of IDs in one statement. Databases accept some ten thousand values."""
 
 COLUMNS = tuple(column for column in jobs.columns if column.name != "number")
 
 
 def in_batches(job_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """As many ids at a time as may stand in one statement."""
-    rest = iter(job_ids)
-    while some := tuple(islice(rest, ASKED_AT_ONCE)):
-        yield some
+    """Yield the IDs in batches that fit into one statement."""
+    remaining = iter(job_ids)
+    while batch := tuple(islice(remaining, MAX_IDS_PER_QUERY)):
+        yield batch
 
 
 def values_of(job: Job) -> dict[str, object]:
-    """The row of a job, without its labels, which have a table of their own."""
-    order = job.order
+    """Return the row of a job, without its labels, which have a table of their own."""
+    spec = job.spec
     return {
         "id": job.id,
         "state": job.state,
-        "kind": order.kind,
-        "owner": order.owner,
-        "queue": order.queue,
-        "priority": order.priority,
-        "options": serialization.dump_options(order.options),
-        "filename": order.filename,
+        "kind": spec.kind,
+        "owner": spec.owner,
+        "queue": spec.queue,
+        "priority": spec.priority,
+        "options": serialization.dump_options(spec.options),
+        "filename": spec.filename,
         "size_bytes": job.size_bytes,
-        "request_id": order.request_id,
-        "webhook_url": order.webhook_url,
-        "source_url": order.source_url,
-        "idempotency_key": order.idempotency_key,
-        "fingerprint": order.fingerprint,
-        "traceparent": order.traceparent,
+        "request_id": spec.request_id,
+        "webhook_url": spec.webhook_url,
+        "source_url": spec.source_url,
+        "idempotency_key": spec.idempotency_key,
+        "fingerprint": spec.fingerprint,
+        "traceparent": spec.traceparent,
         "created_at": job.created_at,
         "ready": job.ready,
         "recording": job.recording,
@@ -66,11 +66,11 @@ def values_of(job: Job) -> dict[str, object]:
 
 
 def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = ()) -> Job:
-    """The job of a row of ``COLUMNS``."""
+    """Return the job of a row with the columns ``COLUMNS``."""
     return Job(
         id=row.id,
         state=row.state,
-        order=Order(
+        spec=JobSpec(
             options=serialization.load_options(row.options),
             filename=row.filename,
             request_id=row.request_id,
@@ -108,10 +108,10 @@ def job_of(row: Row[*tuple[object, ...]], labels: tuple[tuple[str, str], ...] = 
 
 
 def jobs_of(connection: Connection, rows: Sequence[Row[*tuple[object, ...]]]) -> tuple[Job, ...]:
-    """Those of rows of ``COLUMNS``, with their labels."""
-    named: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
-    for some in in_batches(named):
-        wanted: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(some)).order_by(labels.c.name)
-        for label in connection.execute(wanted):
-            named[label.job_id].append((label.name, label.value))
-    return tuple(job_of(row, tuple(named[row.id])) for row in rows)
+    """Return the jobs of rows with the columns ``COLUMNS``, with their labels."""
+    labels_by_job: dict[str, list[tuple[str, str]]] = {row.id: [] for row in rows}
+    for batch in in_batches(labels_by_job):
+        query: Select[*tuple[object, ...]] = select(labels).where(labels.c.job_id.in_(batch)).order_by(labels.c.name)
+        for label in connection.execute(query):
+            labels_by_job[label.job_id].append((label.name, label.value))
+    return tuple(job_of(row, tuple(labels_by_job[row.id])) for row in rows)

@@ -1,4 +1,4 @@
-"""The tables of the job store, in SQLAlchemy Core and in no dialect's own types."""
+"""The tables of the job store in SQLAlchemy Core, without types that only one database has."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from sqlalchemy.types import TypeDecorator
 from diarist.jobs.model import JobKind, JobState
 
 VERSION = 4
-"""Of these tables: the number of the last migration in ``diarist.jobs.db.migrations``."""
+"""The version of these tables: the number of the last migration in ``diarist.jobs.db.migrations``."""
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time in UTC, kept as seconds since 1970: compares and indexes alike in every database."""
+    """An aware time in UTC, stored as seconds since 1970, which compare and index the same way in every database."""
 
     impl = Double
     cache_ok = True
@@ -54,18 +54,18 @@ schema_version = Table(
 )
 
 
-def _words(kind: type[JobKind | JobState]) -> Enum:
+def _enum(kind: type[JobKind | JobState]) -> Enum:
     return Enum(kind, native_enum=False, create_constraint=False, length=16, values_callable=list)
 
 
 jobs = Table(
     "jobs",
     metadata,
-    # The order of arrival: times may tie, or go back with the clock.
+    # The order of arrival. Times can be equal, or go back with the clock.
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
-    Column("state", _words(JobState), nullable=False),
-    Column("kind", _words(JobKind), nullable=False),
+    Column("state", _enum(JobState), nullable=False),
+    Column("kind", _enum(JobKind), nullable=False),
     Column("owner", String(64), nullable=False),
     Column("queue", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
@@ -134,7 +134,7 @@ owners = Table(
     "owners",
     metadata,
     Column("owner", String(64), primary_key=True),
-    # When it was last served, counted in claims: the one with the least is next.
+    # When the owner was last served, counted in claims. The owner with the lowest number is next.
     Column("turn", BigInteger, nullable=False),
 )
 
@@ -159,7 +159,7 @@ outbox_tasks = Table(
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(64), nullable=False, unique=True),
-    # No foreign key: the task of a job that is deleted while it is run must be able to end.
+    # This is not a foreign key: a task must be able to end after its job was deleted.
     Column("job_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("body", Text, nullable=False),
@@ -189,7 +189,7 @@ chunks = Table(
     "chunks",
     metadata,
     _job_id(primary_key=True),
-    # Of what is asked, so that a second attempt finds what the first has done.
+    # The digest of the content, so that a second attempt finds what the first one has processed.
     Column("digest", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
     Column("engine", Text, nullable=False),

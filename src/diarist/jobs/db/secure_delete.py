@@ -1,4 +1,4 @@
-"""What was deleted from the job store leaves the disk, too."""
+"""Secure deletion: data that was deleted from the job store is also overwritten on the disk."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from diarist.jobs.db.database import Database
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 2.0
-"""How long to wait for others who read, or fold the log too: they take milliseconds, and nobody can write meanwhile."""
+MAX_WAIT_S = 2.0
+"""How long to wait for readers and other checkpoints. These take milliseconds, and nobody can write meanwhile."""
 
-AGAIN_S = 0.02
-"""Between two tries: SQLite does not wait for another one who folds the log."""
+RETRY_S = 0.02
+"""The time between two attempts, because SQLite does not wait for another checkpoint."""
 
-_ERASING = threading.Lock()
+_CHECKPOINT_LOCK = threading.Lock()
 
 
 def erase_deleted(database: Database) -> bool:
-    """Fold SQLite's write-ahead log into its file: there, what is deleted is overwritten; the log still has all of it.
+    """Checkpoint SQLite's write-ahead log: deleted data is overwritten in the file, but still present in the log.
 
-    Other databases see to it themselves (PostgreSQL by autovacuum).
+    Other databases do this themselves (PostgreSQL with autovacuum).
 
     Returns:
-        False: others had the database in use, or it failed, so that it should be tried again later.
+        False if the database was in use or failed, so that the caller should try again later.
     """
     with database.reading() as connection:
         engine = connection.engine
     if engine.dialect.name != "sqlite":
         return True
-    until = time.monotonic() + PATIENCE_S
-    why: object = "others read or write"
-    if _ERASING.acquire(timeout=PATIENCE_S):
+    deadline = time.monotonic() + MAX_WAIT_S
+    reason: object = "the database is in use"
+    if _CHECKPOINT_LOCK.acquire(timeout=MAX_WAIT_S):
         try:
-            while not _fold(engine, until):
-                if time.monotonic() >= until:
+            while not _checkpoint(engine, deadline):
+                if time.monotonic() >= deadline:
                     break
-                time.sleep(AGAIN_S)
+                time.sleep(RETRY_S)
             else:
                 return True
         except (sqlite3.Error, SQLAlchemyError) as error:
-            why = error
+            reason = error
         finally:
-            _ERASING.release()
-    logger.warning("What was deleted is not overwritten yet, the next sweep tries again: %s", why)
+            _CHECKPOINT_LOCK.release()
+    logger.warning("Deleted data has not been overwritten yet; the next sweep tries again: %s", reason)
     return False
 
 
-def _fold(engine: Engine, until: float) -> bool:
-    """Whether all of the log is in the file now, and the log empty."""
+def _checkpoint(engine: Engine, deadline: float) -> bool:
+    """Return whether the whole log has been transferred to the file, and is empty."""
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()
         before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
         try:
-            cursor.execute(f"PRAGMA busy_timeout = {max(round((until - time.monotonic()) * 1_000), 1)}")
+            cursor.execute(f"PRAGMA busy_timeout = {max(round((deadline - time.monotonic()) * 1_000), 1)}")
             busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {before}")

@@ -1,7 +1,7 @@
-"""What the job store keeps as JSON text: transcripts, options, models. Each pair of functions is lossless.
+"""Serialization of transcripts, options, and models as JSON text. Each pair of functions is lossless.
 
-The one exception is ``Diarization.activity``: frame scores are evidence for attribution, which is over by then, and
-would be far larger than the rest.
+The only exception is ``Diarization.activity``: frame scores are needed only for attribution, which is complete by then,
+and would be far larger than the rest.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from diarist.types import (
 )
 
 VERSION = 1
-"""Of the form of a stored transcript."""
+"""The version of the format of stored transcripts."""
 
 
 def dump_transcript(transcript: Transcript) -> str:
-    """A transcript as ASCII JSON; floats keep every bit.
+    """Return a transcript as ASCII JSON. Floats keep every bit.
 
     Raises:
-        ValueError: a number in it is not finite.
+        ValueError: A number in the transcript is not finite.
     """
     embeddings = transcript.diarization.embeddings
     return _dump(
@@ -56,14 +56,16 @@ def dump_transcript(transcript: Transcript) -> str:
 
 
 def load_transcript(text: str) -> Transcript:
-    """The transcript that ``dump_transcript`` wrote, without frame activity.
+    """Return the transcript that ``dump_transcript`` wrote, without frame activity.
 
     Raises:
-        ValueError: it was written by a newer Diarist.
+        ValueError: The transcript was written by a newer release of Diarist.
     """
     data = json.loads(text)
     if data["version"] != VERSION:
-        raise ValueError(f"a stored transcript has version {data['version']}, and this Diarist reads {VERSION}")
+        raise ValueError(
+            f"a stored transcript has version {data['version']}, but this Diarist reads only version {VERSION}"
+        )
     embeddings = np.asarray(data["embeddings"]["values"], dtype=np.float32).reshape(data["embeddings"]["shape"])
     return Transcript(
         utterances=tuple(_utterance(entry) for entry in data["utterances"]),
@@ -77,64 +79,64 @@ def load_transcript(text: str) -> Transcript:
         language_probability=data["language_probability"],
         engine=data["engine"],
         timings=tuple(Timing(stage, seconds) for stage, seconds in data["timings"]),
-        recognizer=data.get("recognizer", ""),  # version 1 began without these four
+        recognizer=data.get("recognizer", ""),  # early transcripts of version 1 lack these fields
         device=data.get("device", "cpu"),
         speakers_confidence=data.get("speakers_confidence"),
     )
 
 
 def dump_utterance(utterance: Utterance) -> str:
-    """An utterance as JSON.
+    """Return an utterance as JSON.
 
     Raises:
-        ValueError: a number in it is not finite.
+        ValueError: A number in the utterance is not finite.
     """
     return _dump(_utterance_fields(utterance))
 
 
 def load_utterance(text: str) -> Utterance:
-    """The utterance that ``dump_utterance`` wrote."""
+    """Return the utterance that ``dump_utterance`` wrote."""
     return _utterance(json.loads(text))
 
 
 def dump_timings(timings: tuple[Timing, ...]) -> str:
-    """Timings as JSON."""
+    """Return timings as JSON."""
     return _dump([[timing.stage, timing.seconds] for timing in timings])
 
 
 def load_timings(text: str) -> tuple[Timing, ...]:
-    """The timings that ``dump_timings`` wrote."""
+    """Return the timings that ``dump_timings`` wrote."""
     return tuple(Timing(stage, seconds) for stage, seconds in json.loads(text))
 
 
 def dump_options(options: TranscribeOptions) -> str:
-    """Options as JSON."""
+    """Return options as JSON."""
     return _dump(asdict(options))
 
 
 def load_options(text: str) -> TranscribeOptions:
-    """The options that ``dump_options`` wrote."""
+    """Return the options that ``dump_options`` wrote."""
     data = json.loads(text)
     return TranscribeOptions(**{**data, "hints": SpeakerHints(**data["hints"])})
 
 
 def dump_models(models: tuple[ModelInfo, ...]) -> str:
-    """Models as JSON."""
+    """Return models as JSON."""
     return _dump([asdict(model) for model in models])
 
 
 def load_models(text: str) -> tuple[ModelInfo, ...]:
-    """The models that ``dump_models`` wrote."""
+    """Return the models that ``dump_models`` wrote."""
     return tuple(ModelInfo(**entry) for entry in json.loads(text))
 
 
 def dump_texts(texts: tuple[str, ...]) -> str:
-    """Texts as JSON."""
+    """Return texts as JSON."""
     return _dump(texts)
 
 
 def load_texts(text: str) -> tuple[str, ...]:
-    """The texts that ``dump_texts`` wrote."""
+    """Return the texts that ``dump_texts`` wrote."""
     return tuple(json.loads(text))
 
 

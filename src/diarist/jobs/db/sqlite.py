@@ -1,4 +1,4 @@
-"""All that is particular to SQLite: how the file is opened, how a transaction begins, what its errors mean."""
+"""SQLite: how the file is opened, how a transaction begins, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from diarist.errors import ServiceError, StorageFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 10.0
-"""How long a transaction waits for another one's lock. Transactions here take milliseconds."""
+"""How long a transaction waits for a lock. Transactions here take milliseconds."""
 
 READ_ONLY = "diarist_read_only"
-"""Execution option of a connection that only reads: it neither waits for writers nor holds them up."""
+"""The execution option of a connection that only reads: it neither waits for writers nor blocks them."""
 
 
 def open_sqlite(path: Path) -> Engine:
-    """The database at ``path``, made with its folder where it is missing, for this user's eyes alone.
+    """Open the database at ``path``, and create it and its folder if they do not exist. Only this user can read it.
 
-    Write-ahead log, so that readers and the one writer do not wait for each other. ``synchronous=NORMAL``: a process
-    that is killed loses nothing and the file is never damaged; a power cut may take back the last few commits, which
-    costs a recording's last step, while FULL would wait for the disk at every note of progress. What is deleted is
-    overwritten, since transcripts are private.
+    The database uses a write-ahead log, so that readers and the one writer do not wait for each other. With
+    ``synchronous=NORMAL`` a process that is killed loses nothing, and the file is never damaged. A power cut may undo
+    the last few commits, which costs the last step of a recording, whereas FULL would wait for the disk at every update
+    of the progress. Deleted data is overwritten, since transcripts are private.
 
     Raises:
-        StoreUnavailable: the folder or the file cannot be read or written, is locked, or is no such database.
+        StoreUnavailable: The folder or the file cannot be read or written, is locked, or is not such a database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,12 +56,12 @@ def open_sqlite(path: Path) -> Engine:
 
 
 def is_busy(error: DBAPIError) -> bool:
-    """Whether another process has the database locked."""
+    """Return whether another process has locked the database."""
     return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
-    """What a database error means, in words that say what to do."""
+    """Return the error that a database error means, with a message that says what to do."""
     path = engine.url.database
     if not isinstance(error, DBAPIError):
         return StoreUnavailable(f"The job store {path} cannot be used ({error}). The log has the details.")
@@ -70,13 +70,13 @@ def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
         return StorageFull(f"The disk that holds the job store {path} is full. Free some space, then try again.")
     if is_busy(error):
         return StoreUnavailable(
-            f"The job store {path} is locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
-            "Stop whatever else has it open, then try again."
+            f"The job store {path} has been locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
+            "Stop any other program that has it open, then try again."
         )
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreUnavailable(
             f"The job store {path} is damaged ({error.orig}). Stop the service, move the file away and start again: "
-            "an empty one is made."
+            "a new one is created."
         )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
         return StoreUnavailable(
@@ -92,7 +92,7 @@ def _primary_code(error: DBAPIError) -> int | None:
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own habit is to begin late and for writing statements alone; _begin does it instead.
+    # By default the driver begins transactions late, and only for statements that write. _begin does it instead.
     connection.isolation_level = None
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         connection.execute("PRAGMA journal_mode = WAL")
@@ -102,6 +102,6 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # A transaction that reads before it writes would fail at once where another wrote in between: lock first.
+    # A transaction that reads before it writes would fail if another one wrote in between, so it locks first.
     mode = "DEFERRED" if connection.get_execution_options().get(READ_ONLY) else "IMMEDIATE"
     connection.exec_driver_sql(f"BEGIN {mode}")

@@ -1,33 +1,34 @@
-"""The states of a job and the only ways from one to the next.
+"""The states of a job and the transitions between them.
 
 ::
 
     queued ──CLAIM──▶ running ──FINISH──▶ succeeded
       ▲                  │
-      └──GIVE_BACK───────┤
-                         ├──FAIL──▶ failed        (from queued too: a recording that cannot be fetched)
-                         └──CANCEL──▶ canceled    (from queued too)
+      └──REQUEUE─────────┤
+                         ├──FAIL──▶ failed        (also from queued: the recording cannot be downloaded)
+                         └──CANCEL──▶ canceled    (also from queued)
 
-The three on the right are final: nothing leads out of them but deletion.
+The three states on the right are final.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, update
 
-from diarist.jobs.db import chunk_rows, outbox_rows, stored_metrics
-from diarist.jobs.db.schema import events, jobs
+from diarist.jobs.db import job_events, metrics_storage
+from diarist.jobs.db.chunks import delete_chunks
+from diarist.jobs.db.outbox import WEBHOOK, add_task
+from diarist.jobs.db.schema import jobs
 from diarist.jobs.model import JobKind, JobState
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """From any of some states to another one."""
+    """A transition from any of its source states to its target state."""
 
     name: str
     sources: tuple[JobState, ...]
@@ -35,30 +36,37 @@ class Transition:
 
 
 CLAIM = Transition("claim", (JobState.QUEUED,), JobState.RUNNING)
-GIVE_BACK = Transition("give back", (JobState.RUNNING,), JobState.QUEUED)
+REQUEUE = Transition("requeue", (JobState.RUNNING,), JobState.QUEUED)
 FINISH = Transition("finish", (JobState.RUNNING,), JobState.SUCCEEDED)
 FAIL = Transition("fail", (JobState.QUEUED, JobState.RUNNING), JobState.FAILED)
 CANCEL = Transition("cancel", (JobState.QUEUED, JobState.RUNNING), JobState.CANCELED)
-TRANSITIONS = (CLAIM, GIVE_BACK, FINISH, FAIL, CANCEL)
+TRANSITIONS = (CLAIM, REQUEUE, FINISH, FAIL, CANCEL)
 
 Rows = tuple[Row[*tuple[Any, ...]], ...]
 
 
-def change(
+def apply_transition(
     connection: Connection, now: datetime, transition: Transition, where: ColumnElement[bool], **values: object
 ) -> Rows:
-    """Take the jobs that ``where`` holds for, and that are in a state that the transition begins in, to its target.
+    """Apply a transition to all jobs that match a condition and are in one of its source states.
 
-    With each, in the same transaction, what follows from it: the event that listeners hear, and at the end the webhook
-    and the counts.
+    The side effects of each transition happen in the same transaction: the event for listeners, and at the end of a job
+    the webhook and the metrics.
+
+    Args:
+        connection: The connection with the transaction.
+        now: The current time.
+        transition: The transition.
+        where: The condition that selects the jobs.
+        values: Further columns of the jobs to update.
 
     Returns:
-        What was changed, with the columns ``number``, ``id``, ``kind``, ``created_at`` and ``webhook_url``.
+        The rows that changed, with the columns ``number``, ``id``, ``kind``, ``created_at`` and ``webhook_url``.
     """
     changed = connection.execute(
         update(jobs)
         .where(jobs.c.state.in_(transition.sources), where)
-        .values(state=transition.target, **(_meanwhile(transition.target, now) | values))
+        .values(state=transition.target, **(_state_columns(transition.target, now) | values))
         .returning(jobs.c.number, jobs.c.id, jobs.c.kind, jobs.c.created_at, jobs.c.webhook_url)
     ).all()
     for row in changed:
@@ -69,32 +77,21 @@ def change(
 def emit_side_effects(
     connection: Connection, now: datetime, job_id: str, kind: JobKind, state: JobState, webhook_url: str | None
 ) -> None:
-    """What follows from a job's being in a new state."""
+    """Record what follows from a new state of a job: an event, and at its end a webhook task and metrics."""
     if kind is JobKind.JOB:
-        append_event(connection, now, job_id, "state", {"state": state})
+        job_events.append_state(connection, now, job_id, state)
     if state.ended:
-        chunk_rows.forget(connection, job_id)
-        stored_metrics.count(connection, stored_metrics.JOBS_ENDED, state=state)
+        delete_chunks(connection, job_id)
+        metrics_storage.increment(connection, metrics_storage.JOBS_ENDED, state=state)
         if webhook_url is not None:
-            outbox_rows.add(connection, job_id, outbox_rows.WEBHOOK, {"event": f"job.{state}"}, now)
+            add_task(connection, job_id, WEBHOOK, {"event": f"job.{state}"}, now)
 
 
-def append_event(connection: Connection, now: datetime, job_id: str, kind: str, body: dict[str, object]) -> None:
-    """Keep an event of a job, whose row the caller's transaction has locked: so that numbers do not tie."""
-    last = select(func.coalesce(func.max(events.c.number), 0)).where(events.c.job_id == job_id)
-    number = connection.execute(last).scalar_one() + 1
-    connection.execute(
-        insert(events).values(
-            job_id=job_id, number=number, kind=kind, at=now, body=json.dumps(body, separators=(",", ":"))
-        )
-    )
-
-
-def _meanwhile(target: JobState, now: datetime) -> dict[str, object]:
-    """What a job in this state has and has not."""
+def _state_columns(target: JobState, now: datetime) -> dict[str, object]:
+    """Return the values of columns that depend on the state."""
     if target is JobState.RUNNING:
         return {"started_at": now, "stage": "starting", "progress": 0.0, "not_before": None}
-    free: dict[str, object] = {"worker": None, "lease_until": None}
+    unassigned: dict[str, object] = {"worker": None, "lease_until": None}
     if target is JobState.QUEUED:
-        return {**free, "stage": "queued", "progress": 0.0}
-    return {**free, "ended_at": now}
+        return {**unassigned, "stage": "queued", "progress": 0.0}
+    return {**unassigned, "ended_at": now}

@@ -1,4 +1,4 @@
-"""What workers say of themselves, as rows of the table ``workers``."""
+"""Reports of workers about themselves in the table ``workers``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, select
 
 from diarist.jobs.db import serialization
-from diarist.jobs.db.schema import workers
-from diarist.jobs.db.upsert import upsert
+from diarist.jobs.db.database import upsert
+from diarist.jobs.db.schema import chunks, jobs, workers
 from diarist.jobs.model import WorkerReport
 
-FORGOTTEN_S = 3_600.0
-"""What a worker said that has said nothing since is forgotten after so long."""
+RETENTION_S = 3_600.0
+"""The report of a worker that sends no other one is deleted after this time."""
 
 
-def keep(connection: Connection, report: WorkerReport, now: datetime) -> None:
-    """Keep a report in place of the worker's last one; ``now`` is when it was made."""
+def save(connection: Connection, report: WorkerReport, now: datetime) -> None:
+    """Replace the last report of a worker, and delete outdated reports. ``now`` becomes the time of the report."""
     values = {
         "pid": report.pid,
         "state": report.state,
@@ -27,25 +27,34 @@ def keep(connection: Connection, report: WorkerReport, now: datetime) -> None:
         "reported_at": now,
     }
     upsert(connection, workers, {"worker": report.worker, **values}, values)
-    # Of a machine that is gone nobody else says so. What others are about to forget is left to them.
-    gone = select(workers.c.worker).where(workers.c.reported_at < now - timedelta(seconds=FORGOTTEN_S))
-    connection.execute(delete(workers).where(workers.c.worker.in_(gone.with_for_update(skip_locked=True))))
+    # Nobody else deletes the reports of a machine that is gone. Rows that another transaction has locked are skipped.
+    outdated = select(workers.c.worker).where(workers.c.reported_at < now - timedelta(seconds=RETENTION_S))
+    connection.execute(delete(workers).where(workers.c.worker.in_(outdated.with_for_update(skip_locked=True))))
 
 
 def read(connection: Connection, since: datetime | None = None) -> tuple[WorkerReport, ...]:
-    """What was last said by each worker, newest first; with ``since``, by those who said something after it."""
-    wanted = select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)
+    """Return the last report of each worker, newest first; with ``since``, only those that are newer."""
+    query = select(workers).order_by(workers.c.reported_at.desc(), workers.c.worker)
     if since is not None:
-        wanted = wanted.where(workers.c.reported_at > since)
+        query = query.where(workers.c.reported_at > since)
     return tuple(
         WorkerReport(
             row.worker, row.pid, row.state, serialization.load_models(row.models), serialization.load_texts(row.errors),
             row.reported_at, row.device, serialization.load_texts(row.queues),
         )
-        for row in connection.execute(wanted)
+        for row in connection.execute(query)
     )  # fmt: skip
 
 
-def forget(connection: Connection, worker: str) -> None:
-    """It is gone."""
+def leaseholders(connection: Connection, now: datetime) -> frozenset[str]:
+    """Return the names of all workers that hold a job or a chunk under a lease at this moment."""
+    return frozenset(
+        name
+        for table in (jobs, chunks)
+        for name in connection.execute(select(table.c.worker).where(table.c.lease_until > now)).scalars()
+    )
+
+
+def delete_report(connection: Connection, worker: str) -> None:
+    """Delete the report of a worker."""
     connection.execute(delete(workers).where(workers.c.worker == worker))

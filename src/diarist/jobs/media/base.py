@@ -6,7 +6,6 @@ Job IDs cannot be guessed, and no path or key contains anything that comes from 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -19,7 +18,6 @@ RECORDING = "recording"
 PARTS = "parts"
 CHUNK_BYTES = 2**20
 
-_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _PART = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}(\.[a-z0-9]{1,8})?")
 
 
@@ -96,23 +94,6 @@ class MediaStore(Protocol):
 
     def close(self) -> None:
         """Close the connections of the store, which cannot be used afterwards."""
-
-
-def new_job_id() -> str:
-    """Return 128 random bits as 22 URL-safe characters."""
-    return secrets.token_urlsafe(16)
-
-
-def is_job_id(name: str) -> bool:
-    """Return whether ``name`` has the form of a job ID."""
-    return _ID.fullmatch(name) is not None
-
-
-def check_job_id(job_id: str) -> str:
-    """Return the job ID. Raises ``ValueError`` if it is not one."""
-    if not is_job_id(job_id):
-        raise ValueError(f"{job_id!r} is not a job ID")
-    return job_id
 
 
 def is_part_name(name: str) -> bool:

@@ -18,13 +18,12 @@ from diarist.jobs.media.base import (
     CHUNK_BYTES,
     PARTS,
     RECORDING,
-    check_job_id,
     check_part_name,
     check_range,
     check_size,
-    is_job_id,
     is_part_name,
 )
+from diarist.jobs.model import check_job_id, is_job_id
 
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"

@@ -15,17 +15,9 @@ from urllib.parse import urlsplit
 
 from diarist import scratch
 from diarist.errors import ConfigurationError, MediaMissing, MediaUnavailable, ServiceError
-from diarist.jobs.media.base import (
-    CHUNK_BYTES,
-    PARTS,
-    RECORDING,
-    check_job_id,
-    check_part_name,
-    check_range,
-    check_size,
-    is_job_id,
-)
+from diarist.jobs.media.base import CHUNK_BYTES, PARTS, RECORDING, check_part_name, check_range, check_size
 from diarist.jobs.media.s3_errors import OBJECT_MISSING, error_code, translated_errors
+from diarist.jobs.model import check_job_id, is_job_id
 from diarist.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0

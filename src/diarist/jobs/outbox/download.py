@@ -81,13 +81,13 @@ class DownloadHandler:
             return
         try:
             with (
-                logs.log_context(request=job.order.request_id, job=job.id),
-                tracing.span(STAGE, parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
+                logs.log_context(request=job.spec.request_id, job=job.id),
+                tracing.span(STAGE, parent=job.spec.traceparent, kind="client", job_id=job.id, attempt=task.attempts),
                 self._private_file() as path,
             ):
                 fetched = self._fetch(job, path, check)
                 self._store_recording(job, path, fetched, check)
-            self._outbox.done(task)
+            self._outbox.complete(task)
         except _NotWaitingError:
             self._discard(task)
         except InputError as error:
@@ -117,7 +117,7 @@ class DownloadHandler:
         return job if job.state is JobState.QUEUED and not job.ready else None
 
     def _fetch(self, job: Job, path: Path, check: Callable[[], None]) -> FetchedFile:
-        if job.order.source_url is None:
+        if job.spec.source_url is None:
             raise JobFailed("The job has no URL to download its recording from. Send the recording again.")
         settings = self._settings
         announced_bytes: int | None = None
@@ -134,7 +134,7 @@ class DownloadHandler:
 
         self._check_free_space(0)
         return fetch(
-            job.order.source_url,
+            job.spec.source_url,
             path,
             limit_bytes=settings.upload_limit_bytes,
             timeout_s=settings.download_timeout_s,
@@ -157,7 +157,7 @@ class DownloadHandler:
         if not self._store.attach_recording(job.id, size_bytes, fetched.filename):
             raise _NotWaitingError
         logger.info("Recording downloaded: %d bytes", size_bytes, extra={"job_id": job.id})
-        self._notify(job.order.queue)
+        self._notify(job.spec.queue)
 
     def _check_waiting(self, job_id: str, check: Callable[[], None]) -> None:
         check()
@@ -183,7 +183,7 @@ class DownloadHandler:
             job = None
         if job is None or (job.state.ended and not job.ready):
             self._media.remove(task.job_id)
-        self._outbox.done(task)
+        self._outbox.complete(task)
 
     def _fail_job(self, task: OutboxTask, error: JobError) -> None:
         if not self._outbox.renew(task, LEASE_S):
@@ -202,7 +202,7 @@ class DownloadHandler:
             "The recording could not be downloaded (%s); the next attempt is in %.1f s",
             error.code, delay_s, extra={"job_id": task.job_id},
         )  # fmt: skip
-        self._outbox.again(task, delay_s)
+        self._outbox.reschedule(task, delay_s)
 
     @contextmanager
     def _private_file(self) -> Iterator[Path]:

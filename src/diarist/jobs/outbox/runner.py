@@ -15,14 +15,13 @@ from os import getpid
 from typing import Protocol
 
 from diarist.errors import Cancelled, JobFailed, ServiceError
-from diarist.jobs.db import outbox_rows
-from diarist.jobs.db.outbox import OutboxStore, OutboxTask
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore, OutboxTask
 from diarist.observability import logs
 from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
 
-THREADS = {outbox_rows.FETCH: 4, outbox_rows.WEBHOOK: 8}
+THREADS = {FETCH: 4, WEBHOOK: 8}
 """The number of tasks of each kind that a process runs at once; the kinds never wait for each other."""
 
 MAX_OWNER_SHARE = 0.75

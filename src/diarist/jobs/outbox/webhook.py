@@ -65,20 +65,20 @@ class WebhookHandler:
     def run(self, task: OutboxTask, check: Callable[[], None]) -> None:
         """Make one attempt."""
         job = self._job(task)
-        if job is None or job.order.webhook_url is None or not job.state.ended:
-            self._outbox.done(task)
+        if job is None or job.spec.webhook_url is None or not job.state.ended:
+            self._outbox.complete(task)
             return
         body = payload(job)
         with (
-            logs.log_context(request=job.order.request_id, job=job.id),
+            logs.log_context(request=job.spec.request_id, job=job.id),
             tracing.span(
-                "webhook", parent=job.order.traceparent, kind="client", job_id=job.id, attempt=task.attempts
+                "webhook", parent=job.spec.traceparent, kind="client", job_id=job.id, attempt=task.attempts
             ) as span,
         ):
             result = post(
-                job.order.webhook_url,
+                job.spec.webhook_url,
                 body,
-                sign(secret_for(self._master, job.order.owner), task.id, body),
+                sign(secret_for(self._master, job.spec.owner), task.id, body),
                 timeout_s=self._settings.webhook_timeout_s,
                 networks=self._networks,
                 check=check,
@@ -95,7 +95,7 @@ class WebhookHandler:
         """Store an attempt that failed because of an error of the service."""
         job = self._job(task)
         if job is None:
-            self._outbox.done(task)
+            self._outbox.complete(task)
         else:
             self._record(task, job, DeliveryResult(0, 0.0, to_job_error(error, job).message), last=last)
 
@@ -108,10 +108,10 @@ class WebhookHandler:
     def _record(self, task: OutboxTask, job: Job, result: DeliveryResult, *, last: bool) -> None:
         again = not result.ok and not last and task.attempts < len(self._delays_s)
         retry_s = float(self._delays_s[task.attempts]) if again else None
-        if not self._outbox.note_delivery(task, result, retry_s):
+        if not self._outbox.record_delivery(task, result, retry_s):
             return
         # Only the host is logged: the path and the query may contain a secret of the receiver.
-        host = urlsplit(job.order.webhook_url or "").hostname
+        host = urlsplit(job.spec.webhook_url or "").hostname
         extra = {"job_id": job.id}
         if result.ok:
             logger.info("Webhook accepted by %s after %.2f s", host, result.took_s, extra=extra)
@@ -138,7 +138,7 @@ def payload(job: Job) -> bytes:
         "started_at": _time(job.started_at),
         "ended_at": _time(job.ended_at),
         "duration": job.duration,
-        "labels": dict(job.order.labels),
+        "labels": dict(job.spec.labels),
         "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
         "attempts": job.attempts,
         "links": {"self": address, "result": f"{address}/result" if succeeded else None},

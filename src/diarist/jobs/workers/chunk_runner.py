@@ -62,10 +62,10 @@ class ChunkRunner:
             try:
                 with context.heartbeat.executing():
                     process_chunk(task, self._engine, context.media, progress)
-                context.chunks.done(task, context.worker)
+                context.chunks.complete(task, context.worker)
             except Cancelled:
                 logger.info("Chunk abandoned: its job has ended, or this worker is shutting down")
-                context.chunks.give_back(context.worker)
+                context.chunks.release(context.worker)
             except Exception as error:
                 # The worker that holds the job processes the chunk then, and reports what is wrong with it.
                 if isinstance(error, MediaMissing):
@@ -74,7 +74,7 @@ class ChunkRunner:
                     )
                 else:
                     logger.exception("Chunk failed")
-                context.chunks.give_back(context.worker)
+                context.chunks.release(context.worker)
                 context.channel.shutdown.wait(STORE_RETRY_S)
             else:
                 self._processed_at = time.monotonic()

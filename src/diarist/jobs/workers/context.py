@@ -51,5 +51,5 @@ class WorkerContext:
             with contextlib.suppress(ServiceError):
                 self.store.requeue(job.id, self.worker)
         with contextlib.suppress(ServiceError):
-            self.chunks.give_back(self.worker)
+            self.chunks.release(self.worker)
         end_process()

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from diarist.errors import DiaristError, ServiceError
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.model import ANY_QUEUE
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.context import POLL_S, WorkerContext
@@ -46,7 +46,7 @@ def _ready(context: WorkerContext, engine: Engine, duration_s: float) -> Engine:
     engine = replace(engine, device=_device_outside(engine.device, context.gpu))
     context.status.report_ready(engine, queues_of(engine, context.settings))
     with contextlib.suppress(ServiceError):
-        context.store.observe(stored_metrics.MODEL_LOAD_SECONDS, duration_s)
+        context.store.observe_metric(metrics_storage.MODEL_LOAD_SECONDS, duration_s)
     context.channel.send(ipc.READY)
     logger.info("The engine %s is ready on %s after %.1f s", engine.name, engine.device, duration_s)
     return engine

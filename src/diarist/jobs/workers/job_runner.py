@@ -54,10 +54,10 @@ class JobRunner:
         if job is None:
             return False
         with (
-            logs.log_context(request=job.order.request_id, job=job.id),
+            logs.log_context(request=job.spec.request_id, job=job.id),
             tracing.span(
-                "job", parent=job.order.traceparent, kind="consumer",
-                job_id=job.id, queue=job.order.queue, attempt=job.attempts,
+                "job", parent=job.spec.traceparent, kind="consumer",
+                job_id=job.id, queue=job.spec.queue, attempt=job.attempts,
             ),
         ):  # fmt: skip
             tracing.record("wait", job.created_at.timestamp(), utc_now().timestamp())
@@ -97,7 +97,7 @@ class JobRunner:
             context.media.local_recording(job.id, lambda: context.heartbeat.progress("download", 0.0)) as recording,
         ):
             return self._transcribe(
-                recording, self._engine, job.order.options, progress, context.settings, finalized, self._scatter(job)
+                recording, self._engine, job.spec.options, progress, context.settings, finalized, self._scatter(job)
             )
 
     def _scatter(self, job: Job) -> Scatter | None:

@@ -57,7 +57,7 @@ class Preemption:
         context, now = self._context, time.monotonic()
         if stage == "decode" or context.heartbeat.depth >= MAX_DEPTH or context.stopping or now < self._poll_from:
             return False
-        if job is not None and job.order.kind is JobKind.REQUEST and now - started_at < PREEMPTIBLE_AFTER_S:
+        if job is not None and job.spec.kind is JobKind.REQUEST and now - started_at < PREEMPTIBLE_AFTER_S:
             return False
         return context.channel.wake.is_set() or now - self._polled_at >= POLL_S
 

@@ -16,7 +16,7 @@ import numpy as np
 from diarist import __version__, scratch
 from diarist.engines.chunk_processing import perform
 from diarist.errors import JobFailed, MediaMissing
-from diarist.jobs.db.chunks import ChunkStore, Task
+from diarist.jobs.db.chunks import ChunkStore, ChunkTask
 from diarist.jobs.media.base import MediaStore
 from diarist.jobs.model import Job
 from diarist.protocols import Chunk, ChunkProgress, ChunkStage, Engine
@@ -98,8 +98,8 @@ class StoreScatter:
         return True
 
     def __call__(self, channel: int, chunks: Sequence[Chunk], progress: ChunkProgress) -> Generator[bytes, None, None]:
-        queue = self._job.order.queue
-        digests = self._chunks.post(self._job.id, self._signature, queue, channel, chunks)
+        queue = self._job.spec.queue
+        digests = self._chunks.add(self._job.id, self._signature, queue, channel, chunks)
         indices = {digest: index for index, digest in enumerate(digests)}
         done: set[int] = set()
         for index, digest in enumerate(digests):
@@ -113,7 +113,7 @@ class StoreScatter:
                     continue
                 claimed = indices.get(task.digest)
                 if claimed is None:  # an earlier attempt posted it with other parameters: nobody needs its result
-                    self._chunks.done(task, self._worker)
+                    self._chunks.complete(task, self._worker)
                     continue
                 self._process(task, claimed, progress)
                 done.add(claimed)
@@ -123,7 +123,7 @@ class StoreScatter:
                 result = self._reprocess(channel, chunks[index], digest, index, progress)
             yield result
 
-    def _claim(self, channel: int, stage: ChunkStage) -> Task | None:
+    def _claim(self, channel: int, stage: ChunkStage) -> ChunkTask | None:
         only = (self._job.id, channel, stage)
         return self._chunks.claim(self._worker, self._settings.job_stall_s, self._signature, only=only)
 
@@ -146,12 +146,12 @@ class StoreScatter:
             progress(index)
         return bool(finished)
 
-    def _process(self, task: Task, index: int, progress: ChunkProgress) -> None:
+    def _process(self, task: ChunkTask, index: int, progress: ChunkProgress) -> None:
         chunk = task.chunk
         samples = self._channels[task.channel].part(chunk.first_sample, chunk.stop_sample)
         result = perform(self._engine, Audio(samples), chunk, lambda _, done: progress(index, done * 0.99))
         self._media.store_part(task.job_id, result_part(task.digest), result)
-        self._chunks.done(task, self._worker)
+        self._chunks.complete(task, self._worker)
         progress(index)
 
     def _read_result(self, digest: str) -> bytes | None:
@@ -179,7 +179,7 @@ class StoreScatter:
             self._media.store_part(self._job.id, name, path)
 
 
-def process_chunk(task: Task, engine: Engine, media: MediaStore, progress: Progress) -> None:
+def process_chunk(task: ChunkTask, engine: Engine, media: MediaStore, progress: Progress) -> None:
     """Process a chunk of a job that another worker holds, and store its result where that worker finds it.
 
     Raises:

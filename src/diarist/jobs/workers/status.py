@@ -65,7 +65,7 @@ class StatusReporter:
         if self._last is None or time.monotonic() - self._reported_at < REPORT_INTERVAL_S:
             return
         self._reported_at = time.monotonic()
-        self._store.report(replace(self._last, reported_at=utc_now()))
+        self._store.save_worker_report(replace(self._last, reported_at=utc_now()))
 
     def _report(
         self, state: str, models: tuple[ModelInfo, ...], device: str = "", queues: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class StatusReporter:
         self._reported_at = time.monotonic()
         self._last = WorkerReport(self._worker, os.getpid(), state, models, errors, utc_now(), device, queues)
         try:
-            self._store.report(self._last)
+            self._store.save_worker_report(self._last)
         except ServiceError as error:
             # The next call of ``repeat`` reports it again.
             self._reported_at -= REPORT_INTERVAL_S

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from diarist.errors import ServiceError
-from diarist.jobs.db import stored_metrics
+from diarist.jobs.db import metrics_storage
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.model import WorkerReport
 from diarist.jobs.store import JobStore
@@ -181,7 +181,7 @@ class Supervisor:
         errors = () if error is None else (error,)
         state = "loading" if error is None else "error"
         try:
-            self._store.report(WorkerReport(name, os.getpid(), state, (), errors, utc_now()))
+            self._store.save_worker_report(WorkerReport(name, os.getpid(), state, (), errors, utc_now()))
         except ServiceError as store_error:
             logger.error("The status of the worker cannot be reported: %s", store_error)  # noqa: TRY400
         return name
@@ -208,7 +208,7 @@ class Supervisor:
 
     def _count_restart(self) -> None:
         with contextlib.suppress(ServiceError):
-            self._store.count(stored_metrics.WORKER_RESTARTS)
+            self._store.increment_metric(metrics_storage.WORKER_RESTARTS)
 
     def _watch_for_silence(self) -> None:
         lease_s = self._settings.job_lease_s

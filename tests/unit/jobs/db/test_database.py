@@ -8,11 +8,11 @@ from sqlalchemy import create_engine, insert, select, text, update
 
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.db import postgres, schema
-from diarist.jobs.db.database import FILE_NAME, Database, open_database
+from diarist.jobs.db.database import FILE_NAME, Database, open_database, upsert
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.schema import owners, schema_version
 from diarist.jobs.db.sqlite import open_sqlite
-from support.job_stores import START, Clock, new_job
+from support.job_stores import START, Clock, new_job, open_postgres_store, open_sqlite_store
 
 
 def test_what_opens_by_default_is_in_the_data_folder(settings):
@@ -63,7 +63,7 @@ def open_again(request, tmp_path):
 def test_a_store_of_a_newer_diarist_is_left_alone(open_again):
     with open_again().writing() as connection:
         connection.execute(update(schema_version).values(version=schema.VERSION + 1))
-    with pytest.raises(StoreUnavailable, match=rf"version {schema.VERSION + 1}.*knows {schema.VERSION}"):
+    with pytest.raises(StoreUnavailable, match=rf"version {schema.VERSION + 1}.*supports version {schema.VERSION}"):
         open_again()
     gc.collect()  # a connection that is left open says so
 
@@ -106,9 +106,35 @@ def test_tables_of_the_first_diarist_make_way(tmp_path):
             connection.execute(text(statement))
     engine.dispose()
     store = SqlJobStore(Database(open_sqlite(path), Clock()))
-    assert store.unfinished() == ()
+    assert store.list_unfinished() == ()
     job = store.create(new_job())
     assert store.get(job.id) == job
     with store.database.reading() as connection:
         assert connection.execute(select(schema_version.c.version)).scalars().all() == [schema.VERSION]
     store.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
+def connection(request, tmp_path):
+    if request.param == "sqlite":
+        store = open_sqlite_store(str(tmp_path), Clock())
+    else:
+        store = open_postgres_store(request.getfixturevalue("postgres_server").fresh_database(), Clock())
+    with store.database.writing() as opened:
+        yield opened
+    store.close()
+
+
+def test_a_row_is_made_then_changed_or_left_alone(connection):
+    def turn() -> int:
+        return connection.execute(select(owners.c.turn).where(owners.c.owner == "a")).scalar_one()
+
+    row = {"owner": "a", "turn": 3}
+    upsert(connection, owners, {"owner": "b", "turn": 0}, {})
+    upsert(connection, owners, row, {"turn": 7})
+    assert turn() == 3
+    upsert(connection, owners, row, {"turn": owners.c.turn + 4})
+    assert turn() == 7
+    upsert(connection, owners, row, {})
+    assert turn() == 7
+    assert connection.execute(select(owners.c.turn).where(owners.c.owner == "b")).scalar_one() == 0

@@ -1,7 +1,8 @@
-"""Upgrades of the job store: every row is kept, and what works in a new store works in an upgraded one."""
+"""Upgrades of the job store: every row is kept, and an upgraded store works like a new one."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from contextlib import closing
@@ -14,15 +15,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Text, select, text
 
 from diarist import __version__
-from diarist.auth.keys import KeyStore
 from diarist.jobs.db import schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.migrations.locks import changing_schema
 from diarist.jobs.db.migrations.state import REVISION_TABLE, SchemaState, revision_of
 from diarist.jobs.db.migrations.upgrading import scripts, upgrade
-from diarist.jobs.db.outbox import OutboxStore
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore
 from diarist.jobs.model import JobKind, JobState
 from diarist.outbound.webhooks import DeliveryResult
 from support.job_stores import ATTEMPTS, LEASE_S, TRANSCRIPT, Clock, new_job, rows_naming
@@ -176,10 +176,10 @@ class TestUpgrade:
             assert store.finalize(job.id, "new", 0, TRANSCRIPT.utterances[:1])
             assert store.renew(job.id, "new", LEASE_S, "recognition", 0.5)
             assert store.finish(job.id, "new", TRANSCRIPT)
-            assert store.transcript(job.id).utterances == TRANSCRIPT.utterances
+            assert store.get_transcript(job.id).utterances == TRANSCRIPT.utterances
             assert store.get(job.id).finalized == len(TRANSCRIPT.utterances)
         assert job.id == IDS["high"], "after the request"
-        events = store.events(IDS["high"], after=len(EXPECTED["events"]["high"]))
+        events = store.list_events(IDS["high"], after=len(EXPECTED["events"]["high"]))
         assert [event.number for event in events] == [2, 3, 4, 5]
         assert [event.state for event in events if event.state] == [JobState.RUNNING, JobState.SUCCEEDED]
 
@@ -210,7 +210,7 @@ class TestUpgrade:
         for _ in range(2):
             free = chunks.claim("new", LEASE_S, "embedded whisper-base", ("gpu",))
             assert free.job_id == IDS["long"]
-            assert chunks.done(free, "new")
+            assert chunks.complete(free, "new")
         assert chunks.claim("new", LEASE_S, "embedded whisper-base") is None, "the last one is in hand"
 
     def test_idempotency_keys_are_known(self, store):
@@ -228,7 +228,7 @@ class TestUpgrade:
         assert len(set(tasks)) == len(EXPECTED["outbox_tasks"]) + 1
 
     def test_keys_are_checked(self, store):
-        keys = KeyStore(store.database)
+        keys = ApiKeyStore(store.database)
         assert keys.check(EXPECTED["tokens"]["web"]).name == "web"
         assert keys.check(EXPECTED["tokens"]["batch jobs"]).name == "batch jobs"
         assert keys.check(EXPECTED["tokens"]["old"]) is None, "it was revoked"
@@ -240,8 +240,8 @@ class TestUpgrade:
         assert tasks.claim("new", LEASE_S, (FETCH,)) is None, "the other one is in hand"
         webhook = tasks.claim("new", LEASE_S, (WEBHOOK,))
         assert webhook.job_id == IDS["canceled"]
-        assert tasks.note_delivery(webhook, DeliveryResult(200, 0.5))
-        assert [each.status for each in tasks.deliveries(IDS["canceled"])] == [200]
+        assert tasks.record_delivery(webhook, DeliveryResult(200, 0.5))
+        assert [each.status for each in tasks.list_deliveries(IDS["canceled"])] == [200]
         clock.advance(3_600.0)
         assert tasks.claim("new", LEASE_S, (WEBHOOK,)).job_id == IDS["failed"]
         lapsed = tasks.claim("new", LEASE_S, (FETCH,))
@@ -261,12 +261,28 @@ class TestUpgrade:
             assert rows_naming(store, job_id)
             store.delete(job_id)
             assert rows_naming(store, job_id) == {}
-        assert store.waiting(JobKind.JOB) == 0
+        assert store.count_unfinished(JobKind.JOB) == 0
 
 
 def _delivery_rows(store: SqlJobStore):
     with store.database.reading() as connection:
         return connection.execute(select(schema.deliveries).order_by(schema.deliveries.c.number)).all()
+
+
+def test_the_crashes_of_runners_stay_counted(old_database, clock):
+    other = """'{"event": "job.failed", "note": "deaths"}'"""
+    old_database.execute(
+        f"""UPDATE errands SET body = '{{"event": "job.canceled", "deaths": 2}}' WHERE job_id = '{IDS["canceled"]}';"""
+        f"""UPDATE errands SET body = {other} WHERE job_id = '{IDS["failed"]}'"""
+    )
+    with closing(old_database.open(clock)) as database:
+        tasks = OutboxStore(database)
+        assert tasks.claim("first", LEASE_S, (WEBHOOK,)).worker_crashes == 2
+        clock.advance(LEASE_S + 1)
+        assert tasks.claim("second", LEASE_S, (WEBHOOK,)).worker_crashes == 3
+    bodies = {row["job_id"]: json.loads(row["body"]) for row in old_database.rows()["outbox_tasks"]}
+    assert bodies[IDS["canceled"]] == {"event": "job.canceled", "crashes": 3}
+    assert bodies[IDS["failed"]] == {"event": "job.failed", "note": "deaths"}
 
 
 class TestOlder:
@@ -284,7 +300,7 @@ class TestOlder:
         with caplog.at_level(logging.INFO):
             store = SqlJobStore(empty_database.open())
         assert f"from schema version {version} to 3" in caplog.text
-        assert store.unfinished() == store.reports() == ()
+        assert store.list_unfinished() == store.list_worker_reports() == ()
         job = store.create(new_job())
         store.close()
         with closing(empty_database.open()) as database:

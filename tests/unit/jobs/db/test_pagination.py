@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.errors import InvalidOption
-from diarist.jobs.db.pagination import _read, cursor_after
+from diarist.jobs.db.pagination import _parse_cursor, cursor_after
 from support.job_stores import new_job
 
 
@@ -19,7 +19,7 @@ from support.job_stores import new_job
 def test_a_cursor_names_its_job_to_the_microsecond(created_at):
     job = new_job(created_at=created_at)
     cursor = cursor_after(job)
-    assert _read(cursor) == (created_at, job.id)
+    assert _parse_cursor(cursor) == (created_at, job.id)
     assert cursor.isascii()
     assert not set(cursor) & set("=&?/+ ")
 
@@ -27,7 +27,7 @@ def test_a_cursor_names_its_job_to_the_microsecond(created_at):
 @given(st.text())
 def test_whatever_else_is_sent_is_refused_in_words_or_names_a_place(cursor):
     try:
-        moment, job_id = _read(cursor)
+        moment, job_id = _parse_cursor(cursor)
     except InvalidOption as error:
         assert "next_cursor" in str(error)  # noqa: PT017 - nothing else may be raised
     else:
@@ -38,4 +38,4 @@ def test_whatever_else_is_sent_is_refused_in_words_or_names_a_place(cursor):
 @pytest.mark.parametrize("cursor", ["MWU5OTkgYQ", "LTFlOTk5IGE", "bmFuIGE", "MSAA"])
 def test_numbers_that_are_no_time_and_ids_that_are_none(cursor):
     with pytest.raises(InvalidOption):
-        _read(cursor)
+        _parse_cursor(cursor)

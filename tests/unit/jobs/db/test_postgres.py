@@ -1,4 +1,4 @@
-"""On a real server: what is asked of every connection, and what each thing that goes wrong is called."""
+"""PostgreSQL on a real server: the settings of connections, and the messages for errors."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def test_a_server_without_encryption_where_it_is_asked_for(url):
 
 
 def test_a_parameter_that_there_is_not(url):
-    assert "parameters of libpq" in refused(f"{url}?nonsense=1")
-    assert "parameters of libpq" in refused(f"{url}?sslmode=nonsense")
+    assert "libpq parameters" in refused(f"{url}?nonsense=1")
+    assert "libpq parameters" in refused(f"{url}?sslmode=nonsense")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_parameter_that_there_is_not(url):
         ("postgresql+psycopg2://diarist:secret-secret@localhost/diarist", "psycopg2"),
         ("postgresql://diarist:secret-secret@localhost:port/diarist", "%2F"),
         ("diarist:secret-secret@localhost", "cannot be read"),
-        ("postgresql://diarist:secret-secret@localhost", "names no database"),
+        ("postgresql://diarist:secret-secret@localhost", "does not name a database"),
     ],
 )
 def test_an_address_that_is_none(address, said):
@@ -199,7 +199,7 @@ def test_somebody_elses_lock(url, opened):
         other.exec_driver_sql("LOCK TABLE jobs")
         error = failing(engine, "SET LOCAL lock_timeout = '50ms'", "INSERT INTO jobs VALUES (1)")
     assert isinstance(error, StoreUnavailable)
-    assert "held up by another transaction" in str(error)
+    assert "blocked by another transaction" in str(error)
 
 
 def test_a_statement_that_takes_too_long(url, opened):
@@ -222,7 +222,7 @@ def test_tables_that_are_not_there(url, opened):
         ("58030", StoreUnavailable, "its disk"),
         ("XX001", StoreUnavailable, "damaged"),
         ("40P01", StoreUnavailable, "Try again"),
-        ("57P03", StoreUnavailable, "See that the server runs"),
+        ("57P03", StoreUnavailable, "Check that the server runs"),
         ("P0001", StoreUnavailable, "The log has the details"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_connection_that_is_cut_is_told_and_the_next_one_works(url, opened):
         pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         do(url, f"SELECT pg_terminate_backend({pid}, 10000)")
         connection.exec_driver_sql("SELECT 1")
-    assert "cut the connection" in str(explain(caught.value, engine))
+    assert "closed the connection" in str(explain(caught.value, engine))
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
 

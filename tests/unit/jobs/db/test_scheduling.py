@@ -5,7 +5,7 @@ from collections import deque
 from sqlalchemy.dialects import postgresql
 
 from diarist.jobs.db.rows import values_of
-from diarist.jobs.db.scheduling import _in_turn, _Waiting, next_number
+from diarist.jobs.db.scheduling import _round_robin, _Waiting, next_number
 from diarist.jobs.db.schema import jobs
 from support.job_stores import START, Clock, new_job, open_sqlite_store
 
@@ -17,12 +17,12 @@ def line(*numbers: int) -> deque[_Waiting]:
 def test_owners_take_turns_the_one_who_was_served_longest_ago_first():
     turns = {"a": 5, "b": 2, "c": 0, "d": 0}
     lines = {"a": line(1, 2), "b": line(3), "d": line(4, 5, 6), "c": line(7)}
-    assert list(_in_turn(lines, turns)) == ["j4", "j7", "j3", "j1", "j5", "j2", "j6"]
+    assert list(_round_robin(lines, turns)) == ["j4", "j7", "j3", "j1", "j5", "j2", "j6"]
     assert sorted(turns, key=turns.__getitem__) == ["c", "b", "a", "d"]
 
 
 def test_nobody_waits():
-    assert list(_in_turn({}, {})) == []
+    assert list(_round_robin({}, {})) == []
 
 
 def test_two_workers_do_not_wait_for_each_other_and_owners_are_not_locked():
@@ -35,6 +35,6 @@ def test_a_long_line_is_told_in_one_go(tmp_path):
     store = open_sqlite_store(str(tmp_path), Clock())
     with store.database.writing() as connection:
         connection.execute(jobs.insert(), [values_of(new_job(owner=f"o{number % 100}")) for number in range(10_000)])
-    worker_slots = store.positions()
-    assert sorted(worker_slots.values()) == list(range(1, 10_001))
+    positions = store.queue_positions()
+    assert sorted(positions.values()) == list(range(1, 10_001))
     store.close()

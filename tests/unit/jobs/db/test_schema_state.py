@@ -1,4 +1,4 @@
-"""Job stores that cannot be used or need no upgrade: what is said of them, and that nothing is changed."""
+"""Job stores that cannot be used, or need no upgrade: their messages, and that nothing is changed."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class TestRefusal:
         set_version(empty_database, 7, ", min_release = '0.4.0'")
         said = refused(empty_database)
         assert re.search(
-            rf"has schema version 7, which Diarist 0\.4\.0 or newer reads; this is Diarist {RELEASE}, which knows "
-            rf"{schema.VERSION}\. Install that release, or set DATA_DIR or DATABASE_URL to another place\.$",
+            r"has schema version 7, which requires Diarist 0\.4\.0 or newer; "
+            rf"this is Diarist {RELEASE}, which supports version {schema.VERSION}\. "
+            r"Install that release, or set DATA_DIR or DATABASE_URL to another place\.$",
             said,
         ), said
 
@@ -58,12 +59,12 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("statement", "said"),
         [
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0003'", "says schema version 4, and .* says 0003"),
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0005'", "says schema version 4, and .* says 0005"),
-            (f"DROP TABLE {REVISION_TABLE}", "says schema version 4, and .* says none"),
-            ("DELETE FROM schema_version", "says schema version none, and .* says 0004"),
-            ("UPDATE schema_version SET version = 3", "says schema version 3, and .* says 0004"),
-            ("UPDATE schema_version SET version = 1", "says schema version 1, and .* says 0004"),
+            (f"UPDATE {REVISION_TABLE} SET version_num = '0003'", "says schema version 4, but .* says 0003"),
+            (f"UPDATE {REVISION_TABLE} SET version_num = '0005'", "says schema version 4, but .* says 0005"),
+            (f"DROP TABLE {REVISION_TABLE}", "says schema version 4, but .* says none"),
+            ("DELETE FROM schema_version", "says schema version none, but .* says 0004"),
+            ("UPDATE schema_version SET version = 3", "says schema version 3, but .* says 0004"),
+            ("UPDATE schema_version SET version = 1", "says schema version 1, but .* says 0004"),
         ],
     )
     def test_records_that_disagree(self, empty_database, statement, said):
@@ -82,7 +83,7 @@ class TestRefusal:
         )
         address = re.sub(r"//.*@", f"//{name}:hush-hush-hush@", old_database.address)
         said = refused(OldStore("postgres", address))
-        assert "does not let this user work in it (must be owner of table" in said
+        assert "does not give this user enough privileges (must be owner of table" in said
         assert "own the database and its tables" in said
         old_database.execute(f"DROP OWNED BY {name}; DROP ROLE {name};")
 
@@ -132,7 +133,7 @@ class TestForeignTables:
         said = refused(empty_database)
         assert "jobs" in said
         if empty_database.kind == "postgres":
-            assert "Make a database for Diarist alone" in said
+            assert "Create a database for Diarist alone" in said
 
 
 class TestCost:
@@ -185,4 +186,4 @@ def test_a_migration_that_would_leave_rows_without_their_job_is_undone(tmp_path,
         connection.exec_driver_sql("DELETE FROM jobs")
 
     monkeypatch.setattr("diarist.jobs.db.migrations.upgrading.upgrade", lose_jobs)
-    assert "refer to rows that are gone" in refused(old_database)
+    assert "refer to rows that do not exist" in refused(old_database)

@@ -19,13 +19,12 @@ from diarist.jobs.db import sqlite as sqlite_module
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 
 
 def new_job(filename: str = "talk.wav") -> Job:
-    order = Order(filename=filename, request_id="r-1", kind=JobKind.JOB)
-    return Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC))
+    spec = JobSpec(filename=filename, request_id="r-1", kind=JobKind.JOB)
+    return Job(new_job_id(), JobState.QUEUED, spec, datetime.now(UTC))
 
 
 @pytest.fixture
@@ -65,10 +64,10 @@ def test_a_locked_store_is_told_as_such(path, monkeypatch):
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked by another process"):
         store.create(new_job())
-    assert store.waiting(JobKind.JOB) == 0, "reading goes on"
+    assert store.count_unfinished(JobKind.JOB) == 0, "reading goes on"
     other.execute("COMMIT")
     store.create(new_job())
-    assert store.waiting(JobKind.JOB) == 1
+    assert store.count_unfinished(JobKind.JOB) == 1
     other.close()
     store.close()
 
@@ -181,7 +180,7 @@ def test_a_store_from_before_jobs_outlived_their_callers_is_made_anew(path, vers
         )
     plain.close()
     store = SqlJobStore(Database(open_sqlite(path)))
-    assert store.unfinished() == store.reports() == ()
+    assert store.list_unfinished() == store.list_worker_reports() == ()
     job = new_job()
     store.create(job)
     store.close()
@@ -211,5 +210,5 @@ def test_many_threads_open_and_write_one_new_store(path):
         thread.join(60)
     assert errors == []
     store = SqlJobStore(Database(open_sqlite(path)))
-    assert store.waiting(JobKind.JOB) == 80
+    assert store.count_unfinished(JobKind.JOB) == 80
     store.close()

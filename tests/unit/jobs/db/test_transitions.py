@@ -4,9 +4,9 @@ import pytest
 
 from diarist.jobs.db.rows import values_of
 from diarist.jobs.db.schema import jobs
-from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, GIVE_BACK, TRANSITIONS, change
+from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, REQUEUE, TRANSITIONS, apply_transition
 from diarist.jobs.model import JobKind, JobState
-from support.job_stores import START, Clock, new_job, open_sqlite_store, states_told
+from support.job_stores import START, Clock, new_job, open_sqlite_store, recorded_states
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def test_a_job_goes_the_ways_that_there_are_and_no_other(store):
         for state in JobState:
             job_id = put(store, state)
             with store.database.writing() as connection:
-                changed = change(connection, START, transition, jobs.c.id == job_id)
+                changed = apply_transition(connection, START, transition, jobs.c.id == job_id)
             goes = state in transition.sources
             assert [row.id for row in changed] == ([job_id] if goes else []), (transition.name, state)
             assert store.get(job_id).state is (transition.target if goes else state)
-            assert states_told(store, job_id) == ([transition.target.value] if goes else [])
+            assert recorded_states(store, job_id) == ([transition.target.value] if goes else [])
 
 
 def test_no_way_leads_out_of_an_end_and_an_end_can_be_reached_from_everywhere():
@@ -49,17 +49,17 @@ def test_no_way_leads_out_of_an_end_and_an_end_can_be_reached_from_everywhere():
 def test_what_a_job_has_in_each_state(store):
     running = put(store, JobState.QUEUED)
     with store.database.writing() as connection:
-        change(connection, START, CLAIM, jobs.c.id == running, worker="v", lease_until=START)
+        apply_transition(connection, START, CLAIM, jobs.c.id == running, worker="v", lease_until=START)
     job = store.get(running)
     assert (job.started_at, job.stage, job.progress, job.worker) == (START, "starting", 0.0, "v")
     with store.database.writing() as connection:
-        change(connection, START, GIVE_BACK, jobs.c.id == running)
+        apply_transition(connection, START, REQUEUE, jobs.c.id == running)
     job = store.get(running)
     assert (job.stage, job.progress, job.worker, job.lease_until, job.ended_at) == ("queued", 0.0, None, None, None)
     for transition in (FINISH, FAIL, CANCEL):
         ended = put(store, JobState.RUNNING)
         with store.database.writing() as connection:
-            change(connection, START, transition, jobs.c.id == ended)
+            apply_transition(connection, START, transition, jobs.c.id == ended)
         job = store.get(ended)
         assert (job.ended_at, job.worker, job.lease_until) == (START, None, None)
         assert (job.stage, job.progress) == ("recognition", 0.5), "how far it was stays to be seen"
@@ -68,8 +68,8 @@ def test_what_a_job_has_in_each_state(store):
 def test_of_a_request_nothing_is_told(store):
     job_id = put(store, JobState.QUEUED, kind=JobKind.REQUEST)
     with store.database.writing() as connection:
-        assert len(change(connection, START, CANCEL, jobs.c.id == job_id)) == 1
-    assert store.events(job_id) == ()
+        assert len(apply_transition(connection, START, CANCEL, jobs.c.id == job_id)) == 1
+    assert store.list_events(job_id) == ()
 
 
 def test_all_or_nothing(store):
@@ -77,10 +77,10 @@ def test_all_or_nothing(store):
 
     def interrupted() -> None:
         with store.database.writing() as connection:
-            change(connection, START, CANCEL, jobs.c.id == job_id)
+            apply_transition(connection, START, CANCEL, jobs.c.id == job_id)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         interrupted()
     assert store.get(job_id).state is JobState.QUEUED
-    assert store.events(job_id) == ()
+    assert store.list_events(job_id) == ()

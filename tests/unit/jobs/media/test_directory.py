@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, StorageFull
-from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.media.opening import open_media
+from diarist.jobs.model import new_job_id
 from diarist.settings import load_settings
 
 

@@ -17,10 +17,10 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from botocore.response import StreamingBody
 
 from diarist.errors import Cancelled, ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.opening import open_media
 from diarist.jobs.media.s3 import ATTEMPTS
 from diarist.jobs.media.s3_errors import translated_errors
+from diarist.jobs.model import new_job_id
 from diarist.settings import load_settings
 from support.servers import S3Server
 

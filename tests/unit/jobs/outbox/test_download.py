@@ -13,13 +13,11 @@ import pytest
 from diarist.errors import Cancelled, StorageFull, StoreUnavailable, UrlUnusable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH
+from diarist.jobs.db.outbox import FETCH, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.media.opening import open_media
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.outbox.download import DownloadHandler
 from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import Settings
@@ -40,8 +38,8 @@ class Bench:
     announced: list[str] = field(default_factory=list)
     notes: list[tuple[str, str, float]] = field(default_factory=list)
 
-    def job(self, url: str | None, **order: object) -> Job:
-        asked = Order(kind=JobKind.JOB, request_id="r-1", source_url=url, **order)
+    def job(self, url: str | None, **spec: object) -> Job:
+        asked = JobSpec(kind=JobKind.JOB, request_id="r-1", source_url=url, **spec)
         job = Job(new_job_id(), JobState.QUEUED, asked, self.clock.now, ready=False, recording=False)
         return self.store.create(job)
 
@@ -105,7 +103,7 @@ def test_a_recording_is_fetched_kept_and_its_job_can_be_claimed(bench, site):
     assert bench.store.claim("w", 30.0, 3) is None, "not before the recording is there"
     bench.run()
     claimed = bench.store.claim("w", 30.0, 3)
-    assert (claimed.id, claimed.size_bytes, claimed.order.filename) == (job.id, len(RECORDING), "Monday call.mp3")
+    assert (claimed.id, claimed.size_bytes, claimed.spec.filename) == (job.id, len(RECORDING), "Monday call.mp3")
     assert claimed.recording
     with bench.media.local_recording(job.id) as path:
         assert path.read_bytes() == RECORDING
@@ -155,7 +153,7 @@ def test_the_callers_own_file_name_stays(bench, site):
     site.plan = [Answer(body=RECORDING)]
     job = bench.job(site.url("/x.mp3"), filename="mine.mp3")
     bench.run()
-    assert bench.store.get(job.id).order.filename == "mine.mp3"
+    assert bench.store.get(job.id).spec.filename == "mine.mp3"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +331,7 @@ def test_nothing_is_asked_for_where_nobody_waits(bench, site, state):
         bench.store.attach_recording(job.id, 1, "x")
     bench.handler.run(task, lambda: None)
     assert site.asked == []
-    assert bench.outbox.done(task) is False, "it is done"
+    assert bench.outbox.complete(task) is False, "it is done"
     assert bool(bench.in_media) == (state == "there")
 
 
@@ -442,8 +440,8 @@ def test_a_process_that_is_killed_in_the_middle_has_its_task_done_by_another(mak
     try:
         store, outbox, media = SqlJobStore(database), OutboxStore(database), open_media(settings)
         site.plan = [Answer(body=RECORDING, gate=threading.Event()), Answer(body=RECORDING)]
-        order = Order(kind=JobKind.JOB, source_url=site.url("/x"))
-        job = Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC), ready=False, recording=False)
+        spec = JobSpec(kind=JobKind.JOB, source_url=site.url("/x"))
+        job = Job(new_job_id(), JobState.QUEUED, spec, datetime.now(UTC), ready=False, recording=False)
         store.create(job)
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(settings.data_dir)])
         try:

@@ -11,11 +11,9 @@ import pytest
 from diarist.errors import Cancelled, StoreUnavailable
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore, OutboxTask
-from diarist.jobs.db.outbox_rows import FETCH, WEBHOOK
+from diarist.jobs.db.outbox import FETCH, WEBHOOK, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.outbox.runner import MAX_CRASHES, OutboxRunner
 
 
@@ -34,7 +32,7 @@ class Scripted:
 
     def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:
         self.failures.append((error, last))
-        self.outbox.done(task)
+        self.outbox.complete(task)
 
 
 def wait_for(event: threading.Event, check: Callable[[], None]) -> None:
@@ -77,17 +75,17 @@ def start() -> Iterator[Callable[..., OutboxRunner]]:
 
 
 def to_fetch(store: SqlJobStore, owner: str = "") -> Job:
-    order = Order(kind=JobKind.JOB, source_url="https://example.com/x", owner=owner)
-    return store.create(Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC), ready=False, recording=False))
+    spec = JobSpec(kind=JobKind.JOB, source_url="https://example.com/x", owner=owner)
+    return store.create(Job(new_job_id(), JobState.QUEUED, spec, datetime.now(UTC), ready=False, recording=False))
 
 
 def to_tell(store: SqlJobStore) -> Job:
-    order = Order(kind=JobKind.JOB, webhook_url="https://example.com/x")
-    return store.cancel(store.create(Job(new_job_id(), JobState.QUEUED, order, datetime.now(UTC))).id)
+    spec = JobSpec(kind=JobKind.JOB, webhook_url="https://example.com/x")
+    return store.cancel(store.create(Job(new_job_id(), JobState.QUEUED, spec, datetime.now(UTC))).id)
 
 
 def test_each_kind_is_run_by_its_handler(store, outbox, start, until):
-    fetch, tell = (Scripted(outbox, lambda task, _: outbox.done(task)) for _ in range(2))
+    fetch, tell = (Scripted(outbox, lambda task, _: outbox.complete(task)) for _ in range(2))
     start(outbox, {FETCH: fetch, WEBHOOK: tell})
     fetched, told = to_fetch(store), to_tell(store)
     until(lambda: fetch.begun and tell.begun)
@@ -97,7 +95,7 @@ def test_each_kind_is_run_by_its_handler(store, outbox, start, until):
 
 
 def test_whoever_wakes_it_need_not_wait_for_its_next_look(store, outbox, start, until):
-    fetch = Scripted(outbox, lambda task, _: outbox.done(task))
+    fetch = Scripted(outbox, lambda task, _: outbox.complete(task))
     looked = threading.Event()
     runner = start(outbox, {FETCH: fetch}, poll_s=3_600.0)
     real = outbox.any_due
@@ -114,10 +112,10 @@ def test_slow_downloads_do_not_hold_webhooks_up(store, outbox, start, until):
 
     def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        outbox.done(task)
+        outbox.complete(task)
 
     fetch = Scripted(outbox, wait)
-    tell = Scripted(outbox, lambda task, _: outbox.done(task))
+    tell = Scripted(outbox, lambda task, _: outbox.complete(task))
     for _ in range(3):
         to_fetch(store)
     start(outbox, {FETCH: fetch, WEBHOOK: tell}, {FETCH: 2, WEBHOOK: 1})
@@ -159,7 +157,7 @@ def test_no_more_are_run_at_once_than_may_be(store, outbox, start, until):
         wait_for(release, check)
         with lock:
             now[0] -= 1
-        outbox.done(task)
+        outbox.complete(task)
 
     for number in range(6):
         to_fetch(store, owner=str(number))
@@ -176,7 +174,7 @@ def test_one_owner_leaves_room_for_others(store, outbox, start, until):
 
     def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        outbox.done(task)
+        outbox.complete(task)
 
     for _ in range(6):
         to_fetch(store, owner="anna")
@@ -196,7 +194,7 @@ def test_what_is_in_hand_stays_ours_beyond_its_first_lease(store, outbox, start,
 
     def wait(task: OutboxTask, check: Callable[[], None]) -> None:
         wait_for(release, check)
-        outbox.done(task)
+        outbox.complete(task)
 
     real = outbox.renew
 
@@ -311,7 +309,7 @@ def test_a_store_that_fails_is_told_of_once_and_outlived(store, outbox, start, u
 
     outbox.any_due = any_due  # type: ignore[method-assign]
     to_fetch(store)
-    fetch = Scripted(outbox, lambda task, _: outbox.done(task))
+    fetch = Scripted(outbox, lambda task, _: outbox.complete(task))
     with caplog.at_level(logging.WARNING, logger="diarist"):
         start(outbox, {FETCH: fetch})
         until(lambda: fetch.begun)
@@ -325,7 +323,7 @@ def test_an_end_that_cannot_be_kept_is_told_of_and_the_task_is_tried_again(store
         tries.append(task)
         if len(tries) == 1:
             raise StoreUnavailable("The job store is locked.")
-        outbox.done(task)
+        outbox.complete(task)
 
     class Forgetful(Scripted):
         def failed(self, task: OutboxTask, error: Exception, *, last: bool = False) -> None:

@@ -17,11 +17,9 @@ from standardwebhooks import Webhook
 from diarist.errors import Cancelled, ConfigurationError
 from diarist.jobs.db.database import Database
 from diarist.jobs.db.job_store import SqlJobStore
-from diarist.jobs.db.outbox import OutboxStore
-from diarist.jobs.db.outbox_rows import WEBHOOK
+from diarist.jobs.db.outbox import WEBHOOK, OutboxStore
 from diarist.jobs.db.sqlite import open_sqlite
-from diarist.jobs.media.base import new_job_id
-from diarist.jobs.model import Job, JobError, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.outbox.webhook import WebhookHandler
 from diarist.outbound.webhooks import RETRY_DELAYS_S, secret_for
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
@@ -48,12 +46,12 @@ class Bench:
     outbox: OutboxStore
     handler: WebhookHandler
 
-    def job(self, url: str | None, **order: object) -> Job:
-        asked = Order(kind=JobKind.JOB, request_id="r-1", webhook_url=url, **order)
+    def job(self, url: str | None, **spec: object) -> Job:
+        asked = JobSpec(kind=JobKind.JOB, request_id="r-1", webhook_url=url, **spec)
         return self.store.create(Job(new_job_id(), JobState.QUEUED, asked, self.clock.now))
 
-    def succeeded(self, url: str | None, **order: object) -> Job:
-        job = self.job(url, **order)
+    def succeeded(self, url: str | None, **spec: object) -> Job:
+        job = self.job(url, **spec)
         self.clock.advance(1)
         assert self.store.claim("w", 30.0, 3).id == job.id
         self.clock.advance(1)
@@ -68,7 +66,7 @@ class Bench:
         return None if task is None else task.id
 
     def statuses(self, job: Job) -> list[int | None]:
-        return [delivery.status for delivery in self.outbox.deliveries(job.id)]
+        return [delivery.status for delivery in self.outbox.list_deliveries(job.id)]
 
 
 @pytest.fixture
@@ -123,7 +121,7 @@ def test_the_receiver_hears_of_a_success_in_a_message_that_a_library_trusts(benc
             "links": {"self": f"/v1/jobs/{job.id}", "result": f"/v1/jobs/{job.id}/result"},
         },
     }
-    (delivery,) = bench.outbox.deliveries(job.id)
+    (delivery,) = bench.outbox.list_deliveries(job.id)
     assert (delivery.attempt, delivery.status, delivery.error, delivery.next_at) == (1, 200, None, None)
     assert bench.attempt() is None
 
@@ -164,7 +162,7 @@ def test_a_receiver_that_fails_is_tried_again_in_growing_steps_and_then_given_up
     ids = {bench.attempt()}
     assert RETRY_DELAYS_S == (0, 30, 120, 600, 3_600)
     for number, delay_s in enumerate(RETRY_DELAYS_S[1:], start=1):
-        assert bench.outbox.deliveries(job.id)[-1].next_at == bench.clock.now + timedelta(seconds=delay_s)
+        assert bench.outbox.list_deliveries(job.id)[-1].next_at == bench.clock.now + timedelta(seconds=delay_s)
         bench.clock.advance(delay_s - 0.1)
         assert bench.attempt() is None
         assert len(site.asked) == number
@@ -173,8 +171,8 @@ def test_a_receiver_that_fails_is_tried_again_in_growing_steps_and_then_given_up
     bench.clock.advance(100_000)
     assert bench.attempt() is None, "five attempts are all"
     assert bench.statuses(job) == [500, 302, 404, 404, 404]
-    assert [delivery.attempt for delivery in bench.outbox.deliveries(job.id)] == [1, 2, 3, 4, 5]
-    assert bench.outbox.deliveries(job.id)[-1].next_at is None
+    assert [delivery.attempt for delivery in bench.outbox.list_deliveries(job.id)] == [1, 2, 3, 4, 5]
+    assert bench.outbox.list_deliveries(job.id)[-1].next_at is None
     assert len(ids) == 1
     assert {asked.headers["webhook-id"] for asked in site.asked} == ids
     assert len({asked.body for asked in site.asked}) == 1, "the same message each time"
@@ -196,7 +194,7 @@ def test_a_receiver_that_says_gone_is_not_asked_again(bench, site):
     bench.attempt()
     bench.clock.advance(100_000)
     assert bench.attempt() is None
-    (delivery,) = bench.outbox.deliveries(job.id)
+    (delivery,) = bench.outbox.list_deliveries(job.id)
     assert (delivery.status, delivery.next_at) == (410, None)
 
 
@@ -216,7 +214,7 @@ def test_no_private_network_is_told(make_bench, site):
     job = bench.succeeded(site.url())
     bench.attempt()
     assert site.asked == []
-    (delivery,) = bench.outbox.deliveries(job.id)
+    (delivery,) = bench.outbox.list_deliveries(job.id)
     assert delivery.status is None
     assert "not public" in delivery.error
     assert delivery.next_at is not None
@@ -227,7 +225,7 @@ def test_a_receiver_that_hangs_is_left_after_its_time(make_bench, site):
     site.plan = [Answer(gate=threading.Event(), silent=True)]
     job = bench.succeeded(site.url())
     bench.attempt()
-    (delivery,) = bench.outbox.deliveries(job.id)
+    (delivery,) = bench.outbox.list_deliveries(job.id)
     assert delivery.status is None
     assert delivery.error
     assert delivery.took_s >= 0.3
@@ -245,7 +243,7 @@ def test_whoever_runs_it_can_stop_it(make_bench, site):
     with pytest.raises(Cancelled):
         bench.attempt(stop)
     assert len(site.asked) == 1
-    assert bench.outbox.deliveries(job.id) == ()
+    assert bench.outbox.list_deliveries(job.id) == ()
 
 
 @pytest.mark.parametrize("how", ["deleted", "without"])
@@ -257,20 +255,20 @@ def test_nothing_is_sent_where_nobody_is_to_be_told(bench, site, how):
         connection.exec_driver_sql(statement)
     bench.handler.run(task, lambda: None)
     assert site.asked == []
-    assert bench.outbox.done(task) is False, "it is done"
-    assert bench.outbox.deliveries(job.id) == ()
+    assert bench.outbox.complete(task) is False, "it is done"
+    assert bench.outbox.list_deliveries(job.id) == ()
 
 
 def test_a_fault_that_nobody_thought_of_is_kept_and_tried_again(bench):
     job = bench.succeeded("https://example.com/")
     task = bench.outbox.claim("runner", 30.0, (WEBHOOK,))
     bench.handler.failed(task, RuntimeError("a secret path"))
-    (delivery,) = bench.outbox.deliveries(job.id)
+    (delivery,) = bench.outbox.list_deliveries(job.id)
     assert delivery.next_at is not None
     assert "secret" not in delivery.error
     bench.clock.advance(3_600)
     bench.handler.failed(bench.outbox.claim("runner", 30.0, (WEBHOOK,)), RuntimeError(), last=True)
-    assert bench.outbox.deliveries(job.id)[-1].next_at is None
+    assert bench.outbox.list_deliveries(job.id)[-1].next_at is None
 
 
 def test_the_log_names_the_host_alone(bench, site, caplog):

@@ -118,18 +118,18 @@ def report(name: str, state: str, *errors: str, models=(), device: str = "") -> 
     ],
 )
 def test_a_pool_has_the_state_of_its_best_worker(states, state):
-    assert PoolStatus.of(report(str(n), each) for n, each in enumerate(states)).state == state
+    assert PoolStatus.from_reports(report(str(n), each) for n, each in enumerate(states)).state == state
 
 
 def test_a_pool_shows_the_models_of_its_best_and_the_errors_of_all():
     b = report("b", "error", "No disk.", "No network.")
     a = report("a", "ready", models=MODELS, device="cpu")
     c = report("c", "error", "No network.")
-    pool = PoolStatus.of((c, b, a))
+    pool = PoolStatus.from_reports((c, b, a))
     assert pool == PoolStatus("ready", MODELS, ("No disk.", "No network."), (a, b, c))
     assert pool.device == "cpu"
-    assert PoolStatus.of((b, c)).device is None
+    assert PoolStatus.from_reports((b, c)).device is None
 
 
 def test_a_loading_pool_shows_the_models_of_any_worker_that_reports_them():
-    assert PoolStatus.of((report("a", "loading"), report("b", "loading", models=MODELS))).models == MODELS
+    assert PoolStatus.from_reports((report("a", "loading"), report("b", "loading", models=MODELS))).models == MODELS

@@ -17,9 +17,8 @@ from diarist.engines.chunk_processing import make_chunk, perform
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.base import new_job_id
 from diarist.jobs.media.directory import DirectoryMedia
-from diarist.jobs.model import Job, JobKind, JobState, Order
+from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.workers.scatter import StoreScatter, engine_signature, process_chunk, result_part, samples_part
 from diarist.protocols import Engine
 from diarist.types import SAMPLE_RATE, Audio, ModelInfo, Recognition, RecognizedWord, Span
@@ -56,7 +55,7 @@ def environment(make_settings):
     settings = make_settings(spread_min_s=60.0)
     store = open_store(settings)
     media = DirectoryMedia(settings.media_dir)
-    job = Job(new_job_id(), JobState.QUEUED, Order(kind=JobKind.JOB), datetime.now(UTC))
+    job = Job(new_job_id(), JobState.QUEUED, JobSpec(kind=JobKind.JOB), datetime.now(UTC))
     media.store_recording(job.id, BytesIO(b"a recording"), 100)
     store.create(job)
     store.claim("holder", 30.0, 3)
@@ -111,7 +110,7 @@ def test_results_of_other_workers_are_used(environment):
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(environment, own)
     scatter.accept([audio])
-    chunks.post(job.id, engine_signature(own), "any", 0, chunks_of(audio))
+    chunks.add(job.id, engine_signature(own), "any", 0, chunks_of(audio))
     ready, over = threading.Event(), threading.Event()
 
     def process_chunks() -> None:
@@ -119,7 +118,7 @@ def test_results_of_other_workers_are_used(environment):
             task = chunks.claim("helper", 30.0, engine_signature(helper))
             if task is not None:
                 process_chunk(task, helper, media, ignore_progress)
-                assert chunks.done(task, "helper")
+                assert chunks.complete(task, "helper")
             if len(helper.recognizer.calls) >= 3:
                 ready.set()
 
@@ -139,12 +138,12 @@ def test_finished_results_are_yielded_before_another_chunk_is_claimed(environmen
     chunks, helper, own = ChunkStore(store.database), engine(), engine()
     scatter = scatter_of(environment, own)
     scatter.accept([audio])
-    chunks.post(job.id, engine_signature(own), "any", 0, chunks_of(audio))
+    chunks.add(job.id, engine_signature(own), "any", 0, chunks_of(audio))
     first, second = (chunks.claim("helper", 30.0, engine_signature(helper)) for _ in range(2))
     results = scatter(0, chunks_of(audio), ignore_chunk_progress)
     for task in (first, second):
         process_chunk(task, helper, media, ignore_progress)
-        chunks.done(task, "helper")
+        chunks.complete(task, "helper")
     assert [next(results), next(results)] == expected_results(audio)[:2]
     assert own.recognizer.calls == []
     assert next(results) == expected_results(audio)[2]
@@ -172,7 +171,7 @@ def test_a_chunk_whose_result_was_lost_is_processed_again(environment):
     _, store, _, job, audio = environment
     scatter = scatter_of(environment, engine())
     scatter.accept([audio])
-    digests = ChunkStore(store.database).post(job.id, engine_signature(engine()), "any", 0, chunks_of(audio))
+    digests = ChunkStore(store.database).add(job.id, engine_signature(engine()), "any", 0, chunks_of(audio))
     results = scatter(0, chunks_of(audio), ignore_chunk_progress)
     found = [next(results)]
     for path in environment[0].media_dir.rglob(f"*{result_part(digests[1])}*"):
@@ -186,7 +185,7 @@ def test_a_chunk_that_kills_its_workers_fails_the_job_with_the_reason(environmen
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(environment, own)
     scatter.accept([audio])
-    chunks.post(job.id, engine_signature(own), "any", 0, chunks_of(audio)[:1])
+    chunks.add(job.id, engine_signature(own), "any", 0, chunks_of(audio)[:1])
     for number in range(3):
         assert chunks.claim(f"w{number}", 30.0, engine_signature(own)) is not None
         store.release(f"w{number}", 3)
@@ -201,7 +200,7 @@ def test_a_canceled_job_ends_while_it_waits_for_others(environment):
     chunks, own = ChunkStore(store.database), engine()
     scatter = scatter_of(environment, own)
     scatter.accept([audio])
-    chunks.post(job.id, engine_signature(own), "any", 0, chunks_of(audio)[:1])
+    chunks.add(job.id, engine_signature(own), "any", 0, chunks_of(audio)[:1])
     assert chunks.claim("slow helper", 30.0, engine_signature(own)) is not None
 
     def canceled(index: int, done: float = 1.0) -> None:

@@ -120,7 +120,7 @@ def test_a_recording_that_kills_every_worker_fails_with_the_reason(bench):
     job = bench.submit("die 100")
     failed = bench.service.wait(job.id, WAIT_S)
     assert (failed.state, failed.attempts) == (JobState.FAILED, 3)
-    with pytest.raises(JobFailed, match="died 3 times"):
+    with pytest.raises(JobFailed, match="crashed 3 times"):
         bench.service.result(job.id)
     after = bench.submit("say on")
     assert bench.service.wait(after.id, WAIT_S).state is JobState.SUCCEEDED
@@ -259,7 +259,7 @@ def test_a_worker_that_dies_while_it_loads_is_reported_until_one_is_ready(make_b
     (bench.folder / "die-while-loading").unlink()
     bench.until_ready()
     assert bench.service.pool_status().errors == ()
-    assert len(bench.store.reports()) == 1
+    assert len(bench.store.list_worker_reports()) == 1
 
 
 def test_a_worker_that_cannot_be_started_is_reported(settings, until):

@@ -53,7 +53,7 @@ def test_a_failed_chunk_is_released_and_its_worker_continues(make_bench, until, 
     media.store_part(job.id, samples_part(0), b"")
     engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
     chunk = Chunk("recognition", 0, 0, 0, b"not a chunk")
-    chunks.post(job.id, engine_signature(engine), "any", 0, [chunk])
+    chunks.add(job.id, engine_signature(engine), "any", 0, [chunk])
 
     def failures() -> int:
         return sum(record.getMessage() == "Chunk failed" for record in caplog.records)
@@ -147,7 +147,7 @@ def test_a_worker_waits_between_chunks_whose_samples_are_missing(make_bench, unt
     bench.submit("a long recording", kind=JobKind.JOB)
     job = store.claim("holder", 600.0, 3)
     engine = Engine("scripted", None, None, (ModelInfo("model", "recognition", "MIT"),))
-    chunks.post(job.id, engine_signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
+    chunks.add(job.id, engine_signature(engine), "any", 0, [Chunk("recognition", 0, 1, 1, b"{}")])
 
     def dropped() -> int:
         return sum("the same place on all machines" in record.getMessage() for record in caplog.records)

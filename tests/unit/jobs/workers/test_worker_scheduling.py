@@ -7,7 +7,7 @@ import io
 import pytest
 
 from diarist.errors import JobFailed, NotAudio
-from diarist.jobs.model import JobKind, JobState, Order
+from diarist.jobs.model import JobKind, JobSpec, JobState
 from diarist.jobs.workers.preemption import PREEMPTIBLE_AFTER_S
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_an_internal_error_is_retried_and_reported_if_it_persists(make_bench):
     assert (failed.state, failed.attempts) == (JobState.FAILED, 3)
     with pytest.raises(JobFailed, match="r-1"):
         bench.service.result(job.id)
-    assert [event.state for event in bench.service.store.events(job.id)] == [
+    assert [event.state for event in bench.service.store.list_events(job.id)] == [
         JobState.QUEUED, JobState.RUNNING, JobState.QUEUED, JobState.RUNNING, JobState.QUEUED, JobState.RUNNING,
         JobState.FAILED,
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def test_utterances_finalized_by_two_attempts_are_shown_once(bench, wait_until):
     job = bench.submit("finalize 2\ndie 1", kind=JobKind.JOB)
     done = bench.service.wait(job.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
-    indices = [event.index for event in bench.service.store.events(job.id) if event.kind == "utterance"]
+    indices = [event.index for event in bench.service.store.list_events(job.id) if event.kind == "utterance"]
     assert indices == [0, 1]
     assert bench.service.final_utterances(job.id) == bench.service.result(job.id).utterances
 
@@ -173,7 +173,7 @@ def test_a_draining_worker_finishes_its_job_and_starts_no_other(bench, wait_unti
 
 
 def test_the_recording_of_a_repeated_submission_is_stored_once(bench):
-    order = Order(kind=JobKind.JOB, idempotency_key="k", fingerprint="f")
+    order = JobSpec(kind=JobKind.JOB, idempotency_key="k", fingerprint="f")
     first = bench.service.submit(io.BytesIO(b"wait go"), order)
     second = bench.service.submit(io.BytesIO(b"wait go"), order)
     assert second.id == first.id

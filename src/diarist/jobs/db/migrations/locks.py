@@ -1,7 +1,7 @@
-"""One process upgrades a database at a time; those that start meanwhile wait until it is done.
+"""Locks that let only one process upgrade a database at a time. Others that start meanwhile wait for it.
 
-Transactions of the service are short and give up after seconds. An upgrade may take longer, so these limits are lifted
-for the upgrade, and for those that wait for it, and for nothing else.
+Transactions of the service are short and time out after seconds. An upgrade may take longer, so these limits do not
+apply to the upgrade and to the processes that wait for it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from diarist.jobs.db import sqlite
 logger = logging.getLogger(__name__)
 
 ADVISORY_LOCK = 0x64696172
-"""Key of PostgreSQL's advisory lock on the schema. Schema version 3 used the same."""
+"""The key of PostgreSQL's advisory lock on the schema. Schema version 3 used the same key."""
 
 SQLITE_WAIT_S = 3_600.0
-"""How long to wait for another process that has an SQLite database locked."""
+"""How long to wait for another process that has locked an SQLite database."""
 
 POSTGRES_LIMITS = {
     "statement_timeout": "0",
     "lock_timeout": "0",
-    # Not 0: of a machine that lost its power in mid-upgrade the server would hold the locks for hours.
+    # Not 0: if a machine lost its power during an upgrade, the server would hold its locks for hours.
     "idle_in_transaction_session_timeout": "10min",
 }
-"""Of the transaction of an upgrade."""
+"""The settings of the transaction of an upgrade."""
 
 
 @contextmanager
 def reading_schema(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads, and during which nobody upgrades the database."""
+    """Open a transaction that only reads, and during which nobody upgrades the database."""
     with engine.connect().execution_options(**{sqlite.READ_ONLY: True}) as connection:
         if engine.dialect.name == "postgresql":
             _lock_postgres(connection, shared=True)
@@ -43,7 +43,7 @@ def reading_schema(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def changing_schema(engine: Engine) -> Iterator[Connection]:
-    """A transaction that nobody else has at the same time, and that may take as long as it has to."""
+    """Open an exclusive transaction without time limits."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
             _lift_limits(connection)
@@ -58,7 +58,7 @@ def _lock_postgres(connection: Connection, *, shared: bool) -> None:
     suffix = "_shared" if shared else ""
     if connection.execute(select(getattr(func, f"pg_try_advisory_xact_lock{suffix}")(ADVISORY_LOCK))).scalar_one():
         return
-    _tell_that_it_waits()
+    _log_wait()
     _lift_limits(connection)
     connection.execute(select(getattr(func, f"pg_advisory_xact_lock{suffix}")(ADVISORY_LOCK)))
 
@@ -72,8 +72,8 @@ def _sqlite(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
-        # A migration may make a table anew under its name, which would delete all rows that refer to it. Within a
-        # transaction this cannot be switched (https://www.sqlite.org/foreignkeys.html, 5.1).
+        # A migration may recreate a table, which would delete all rows that refer to it. Foreign keys cannot be
+        # disabled within a transaction (https://www.sqlite.org/foreignkeys.html, 5.1).
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
             try:
@@ -81,17 +81,17 @@ def _sqlite(engine: Engine) -> Iterator[Connection]:
             except OperationalError as error:
                 if not sqlite.is_busy(error):
                     raise
-                _tell_that_it_waits()
+                _log_wait()
                 driver.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT_S * 1_000:.0f}")
                 transaction = connection.begin()
             with transaction:
                 yield connection
                 if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-                    raise IntegrityError(None, None, ValueError(f"rows of {broken[0]} refer to rows that are gone"))
+                    raise IntegrityError(None, None, ValueError(f"rows of {broken[0]} refer to rows that do not exist"))
         finally:
             driver.execute(f"PRAGMA busy_timeout = {sqlite.BUSY_TIMEOUT_S * 1_000:.0f}")
             driver.execute("PRAGMA foreign_keys = ON")
 
 
-def _tell_that_it_waits() -> None:
-    logger.info("Waiting for another process that has the job store locked, probably to upgrade it")
+def _log_wait() -> None:
+    logger.info("Waiting for another process that has locked the job store, probably to upgrade it")

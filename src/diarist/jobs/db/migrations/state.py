@@ -1,4 +1,4 @@
-"""Which schema version a database has, and whether this release of Diarist can use it."""
+"""The schema version of a database, and whether this release of Diarist can use it."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from diarist.errors import StoreUnavailable
 from diarist.jobs.db.schema import VERSION, schema_version
 
 REVISION_TABLE = "diarist_alembic_version"
-"""Alembic's record of the last migration. Not under Alembic's usual name, which another application that shares the
-database may use."""
+"""The table in which Alembic records the last migration. It does not have Alembic's default name, which another
+application in the same database may use."""
 
 BASELINE = 3
-"""The schema version of the first migration. Databases of this version, and of older ones, have no ``REVISION_TABLE``
-yet."""
+"""The schema version of the first migration. Databases of this and older versions have no ``REVISION_TABLE``."""
 
-ELSEWHERE = "or set DATA_DIR or DATABASE_URL to another place"
+OTHER_DATABASE_ADVICE = "or set DATA_DIR or DATABASE_URL to another place"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """What a database says of its own schema."""
+    """What a database records about its own schema."""
 
     version: int | None = None
-    """None where it has no tables of Diarist."""
+    """The schema version; None if there are no tables of Diarist."""
 
     min_release: str | None = None
-    """The oldest release of Diarist that can use this version; None where the database does not say it."""
+    """The oldest release of Diarist that can use this version; None if the database does not record it."""
 
     revision: str | None = None
-    """The last migration that was applied, by Alembic's record; None where there is none."""
+    """The last migration according to Alembic's record; None if there is none."""
 
     @property
     def newer(self) -> bool:
-        """Whether it was written by a newer release."""
+        """Whether the database was written by a newer release."""
         return self.version is not None and self.version > VERSION
 
 
 def read_state(connection: Connection) -> SchemaState:
     """Return the state of a database without changing it.
 
-    Only ``version`` is relied on: what else there is in ``schema_version`` is a matter of the schema version.
+    Every schema version has the column ``version`` in ``schema_version``; the other columns depend on the version.
     """
     tables = inspect(connection)
     version, min_release, revision = None, None, None
@@ -60,36 +59,36 @@ def check_state(state: SchemaState, database: str | None) -> None:
     """Check that this release can use or upgrade a database.
 
     Args:
-        state: of the database.
-        database: its name or path, for the message.
+        state: The state of the database.
+        database: The name or path of the database, for the message.
 
     Raises:
-        StoreUnavailable: it is of a newer release, or its two records of the schema version disagree.
+        StoreUnavailable: A newer release wrote the database, or its two records of the schema version disagree.
     """
     if state.newer:
         raise StoreUnavailable(f"{newer_than_known(f'The job store {database}', state)}.")
-    wanted = None if state.version is None or state.version < BASELINE else revision_of(state.version)
-    adopted = state.version == BASELINE and state.revision is None
-    if state.revision != wanted and not adopted:
+    expected = None if state.version is None or state.version < BASELINE else revision_of(state.version)
+    is_unrecorded_baseline = state.version == BASELINE and state.revision is None
+    if state.revision != expected and not is_unrecorded_baseline:
         raise StoreUnavailable(
-            f"The job store {database} contradicts itself: its table {schema_version.name} says schema version "
-            f"{state.version or 'none'}, and {REVISION_TABLE} says {state.revision or 'none'}. Restore it from a "
-            f"backup, {ELSEWHERE}."
+            f"The job store {database} is inconsistent: its table {schema_version.name} says schema version "
+            f"{state.version or 'none'}, but {REVISION_TABLE} says {state.revision or 'none'}. Restore it from a "
+            f"backup, {OTHER_DATABASE_ADVICE}."
         )
 
 
 def newer_than_known(store: str, state: SchemaState) -> str:
-    """Return what is wrong with a database of a newer release and what to do, without the full stop."""
+    """Return the message that a newer release wrote the database, with advice, without the final period."""
     if state.min_release is None:
-        reads, install = "", "the release that wrote it"
+        requirement, release = "", "the release that wrote it"
     else:
-        reads, install = f", which Diarist {state.min_release} or newer reads", "that release"
+        requirement, release = f", which requires Diarist {state.min_release} or newer", "that release"
     return (
-        f"{store} has schema version {state.version}{reads}; this is Diarist {__version__}, which knows {VERSION}. "
-        f"Install {install}, {ELSEWHERE}"
+        f"{store} has schema version {state.version}{requirement}; this is Diarist {__version__}, which "
+        f"supports version {VERSION}. Install {release}, {OTHER_DATABASE_ADVICE}"
     )
 
 
 def revision_of(version: int) -> str:
-    """Return Alembic's revision of a schema version."""
+    """Return the Alembic revision of a schema version."""
     return f"{version:04d}"

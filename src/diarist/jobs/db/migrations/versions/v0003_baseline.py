@@ -1,7 +1,7 @@
-"""The tables of schema version 3, the first one that is upgraded with its data.
+"""Create the tables of schema version 3, the first version whose data is kept.
 
-In a database of versions 1 and 2 there were only requests whose callers waited for them on the line, and died with the
-service. So nothing of value is in their tables, which are dropped.
+Databases of versions 1 and 2 contain only requests whose callers waited for them, and which ended with the service.
+Their tables hold nothing of value, and are dropped.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables: all of them in a new database, in one of version 3 those that are missing."""
+    """Create all tables in a new database, or the missing ones in a database of version 3."""
     connection = op.get_bind()
     present = set(sa.inspect(connection).get_table_names())
     if "schema_version" not in present:
-        # Whatever tables there are belong to somebody else. To create ours fails where one has the same name.
+        # Existing tables belong to another application. Creating a table fails if one of them has the same name.
         present = set()
         op.create_table("schema_version", sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
         op.execute("INSERT INTO schema_version (version) VALUES (3)")
@@ -229,4 +229,4 @@ TABLES = {
     "tallies": _create_tallies,
     "workers": _create_workers,
 }
-"""In an order in which each table comes after those that it refers to."""
+"""The functions that create the tables. Each table comes after those that it refers to."""

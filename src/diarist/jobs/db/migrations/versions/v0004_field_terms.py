@@ -1,6 +1,8 @@
-"""Tables and columns get the names that the field has for what they hold."""
+"""Rename tables, columns, and a key in the bodies of outbox tasks to standard terms."""
 
 from __future__ import annotations
+
+import json
 
 import sqlalchemy as sa
 from alembic import op
@@ -34,12 +36,12 @@ POSTGRES_NAMES = (
     "ALTER TABLE chunks RENAME CONSTRAINT portions_job_id_fkey TO chunks_job_id_fkey",
     "ALTER INDEX tallies_pkey RENAME TO metrics_pkey",
 )
-"""Names that PostgreSQL made from those of the tables. They do not follow when a table is renamed, and they would be in
-the way of a new table that gets an old name."""
+"""Renames of what PostgreSQL named after the tables. It does not rename these along with a table, and they would
+conflict with a new table that gets an old name."""
 
 
 def upgrade() -> None:
-    """Rename, and let the database say which release of Diarist it needs."""
+    """Rename everything, and add the column that says which release of Diarist can use the database."""
     for old, new in TABLES:
         op.rename_table(old, new)
     for table, old, new in COLUMNS:
@@ -54,3 +56,15 @@ def upgrade() -> None:
             op.drop_index(old, table)
             op.create_index(new, table, columns)
     op.add_column("schema_version", sa.Column("min_release", sa.String(32)))
+    _rename_crash_counters()
+
+
+def _rename_crash_counters() -> None:
+    tasks = sa.table("outbox_tasks", sa.column("number", sa.Integer), sa.column("body", sa.Text))
+    connection = op.get_bind()
+    rows = connection.execute(sa.select(tasks.c.number, tasks.c.body).where(tasks.c.body.contains('"deaths"'))).all()
+    for number, text in rows:
+        body = json.loads(text)
+        if "deaths" in body:
+            body["crashes"] = body.pop("deaths")
+            connection.execute(sa.update(tasks).where(tasks.c.number == number).values(body=json.dumps(body)))

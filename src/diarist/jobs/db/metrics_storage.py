@@ -1,7 +1,7 @@
-"""What is counted for the metrics of the service, in the database: every process of a fleet adds to the same numbers.
+"""Counters and histograms in the table ``metrics``, to which all processes of a fleet add.
 
-A metric is a counter, or a histogram as Prometheus has them: how many values were at most as large as each bound, how
-many there were, and their sum.
+A histogram is one in the sense of Prometheus: the number of values that do not exceed each bound, the number of all
+values, and their sum. ``metrics_snapshot`` reads these metrics together with those that follow from other tables.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from diarist.jobs.db.database import upsert
 from diarist.jobs.db.schema import metrics
-from diarist.jobs.db.upsert import upsert
 
 STAGE_SECONDS = "stage_seconds"
 REAL_TIME_FACTOR = "real_time_factor"
@@ -31,47 +31,47 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
     MODEL_LOAD_SECONDS: SECONDS,
     REAL_TIME_FACTOR: (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0),
 }
-"""Of the metrics that are histograms."""
+"""The upper bounds of the buckets of each histogram. All other metrics are counters."""
 
 _COUNT, _SUM = "count", "sum"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One metric with one set of labels."""
+    """The value of one metric for one set of labels."""
 
     metric: str
     labels: tuple[tuple[str, str], ...]
     count: float
-    """How often it happened, or how many values there were."""
+    """The value of a counter, or the number of values in a histogram."""
 
     sum: float = 0.0
     buckets: tuple[float, ...] = ()
-    """How many values were at most as large as each of ``BOUNDS``; empty for a counter."""
+    """The number of values that do not exceed each of ``BOUNDS``; empty for a counter."""
 
 
-def count(connection: Connection, metric: str, **labels: str) -> None:
-    """It happened once more."""
+def increment(connection: Connection, metric: str, **labels: str) -> None:
+    """Add 1 to a counter."""
     _add(connection, metric, _dump(labels), _COUNT, 1.0)
 
 
 def observe(connection: Connection, metric: str, value: float, **labels: str) -> None:
-    """One more value of a histogram."""
+    """Add a value to a histogram."""
     text = _dump(labels)
     for bound in BOUNDS[metric]:
         if value <= bound:
             _add(connection, metric, text, f"{bound:g}", 1.0)
-            break  # kept apart and added up when they are read: one row is written instead of many
+            break  # buckets are accumulated when they are read, so that one row is written instead of many
     _add(connection, metric, text, _COUNT, 1.0)
     _add(connection, metric, text, _SUM, value)
 
 
 def read(connection: Connection) -> tuple[MetricSample, ...]:
-    """All tallies, by metric and labels."""
-    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    """Return all counters and histograms, sorted by metric and labels."""
+    values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in connection.execute(select(metrics)):
-        found[row.metric, row.labels][row.bucket] = row.value
-    return tuple(_sample(metric, labels, values) for (metric, labels), values in sorted(found.items()))
+        values[row.metric, row.labels][row.bucket] = row.value
+    return tuple(_sample(metric, labels, buckets) for (metric, labels), buckets in sorted(values.items()))
 
 
 def _sample(metric: str, labels: str, values: Mapping[str, float]) -> MetricSample:
