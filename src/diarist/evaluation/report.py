@@ -1,4 +1,4 @@
-"""Scores shown: a table for people, JSON for programs."""
+"""Reports of scores: a table for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ HEAD = (
     "recording", "DER", "collar", "missed", "false", "confused", "JER", "speakers", "WER", "cpWER", "tcpWER",
     "at changes", "speed",
 )  # fmt: skip
-"""What the columns hold is told in docs/evaluation.md."""
+"""The headings of the columns, which docs/evaluation.md describes."""
 
 
 def table(scores: Mapping[str, Score]) -> str:
-    """A Markdown table in columns: every recording by its name, all of them pooled, and which is worst.
+    """Return a Markdown table with a row for each recording and for all of them pooled, and the worst recordings.
 
     Args:
-        scores: at least one.
+        scores: The scores by name, at least one.
     """
     rows = [HEAD, *(_row(name, one) for name, one in scores.items())]
     if len(scores) > 1:
@@ -32,7 +32,7 @@ def table(scores: Mapping[str, Score]) -> str:
 
 
 def document(scores: Mapping[str, Score], *, language: str | None) -> str:
-    """JSON: ``recordings`` (by name) and ``pooled``, each with the counts of ``Score`` and its rates (0..1 or null)."""
+    """Return JSON with ``recordings`` (by name) and ``pooled``, each with counts and rates (0..1 or null)."""
     told = {
         "language": language,
         "recordings": {name: _members(one) for name, one in scores.items()},
@@ -45,7 +45,7 @@ RATES = ("der", "der_collar", "jer", "wer", "cpwer", "tcpwer", "boundary_error",
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
+    """Align names to the left and numbers to the right."""
     return [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
 
 

@@ -122,7 +122,7 @@ def test_a_json_of_another_kind_is_named(folder, text):
         (("--service", "http://x", "--transcripts", "y"), "cannot be combined"),
         (("--transcripts", "y", "--engine", "nemo"), "have no effect with --service or --transcripts"),
         (("--transcripts", "y", "--known-speakers"), "has no effect with --transcripts"),
-        (("--service", "localhost:5000"), "must be an address like"),
+        (("--service", "localhost:5000"), "must be a URL such as"),
     ],
 )
 def test_options_that_cannot_be(folder, options, message):
@@ -134,7 +134,7 @@ def test_options_that_cannot_be(folder, options, message):
 
 def test_no_work_is_begun_without_references_or_recordings(folder):
     engine = StandIn()
-    assert "holds no references" in run(".", engine=engine).stderr
+    assert "contains no references" in run(".", engine=engine).stderr
     (folder / "call.rttm").write_text(RTTM)
     result = run(".", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)

@@ -76,7 +76,7 @@ def test_the_file_is_named(tmp_path):
 
 
 def test_nothing_to_score_is_said(tmp_path):
-    with pytest.raises(InvalidOption, match=r"holds no references: put NAME\.rttm \(or NAME\.stm"):
+    with pytest.raises(InvalidOption, match=r"contains no references: put NAME\.rttm \(or NAME\.stm"):
         find(tmp_path)
     with pytest.raises(InvalidOption, match="is not a folder"):
         find(tmp_path / "absent")
@@ -86,5 +86,5 @@ def test_two_recordings_of_one_name_are_refused(tmp_path):
     for ending in ("wav", "flac"):
         (tmp_path / f"call.{ending}").touch()
     (tmp_path / "call.rttm").write_text(RTTM)
-    with pytest.raises(InvalidOption, match=r"call\.flac and call\.wav would both"):
+    with pytest.raises(InvalidOption, match=r"call\.flac and call\.wav both belong to"):
         find(tmp_path)

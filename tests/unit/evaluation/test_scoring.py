@@ -142,7 +142,7 @@ def test_words_are_spread_over_their_stretch_by_length():
 
 def test_more_speakers_than_can_be_paired_are_refused():
     many = segments(*((f"s{i}", i, i + 1, "yes") for i in range(21)))
-    with pytest.raises(InvalidOption, match="the answer has 21 speakers with words: at most 20"):
+    with pytest.raises(InvalidOption, match="the hypothesis has 21 speakers with words: at most 20"):
         score(TRUTH, Hypothesis(TURNS, many, duration=30.0))
 
 
