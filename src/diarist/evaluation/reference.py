@@ -26,7 +26,7 @@ from diarist.evaluation.segments import Segment
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 
-SOUND = (
+AUDIO_EXTENSIONS = (
     ".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aac", ".aiff", ".mkv", ".mov", ".wma", ".amr",
 )  # fmt: skip
 """The extensions of recordings, in lower or upper case."""
@@ -71,7 +71,9 @@ def find(folder: Path) -> tuple[Reference, ...]:
     """
     if not folder.is_dir():
         raise InvalidOption(f"{folder} is not a folder: give the folder with the recordings and their references")
-    names = {path.name.removesuffix(ending) for ending in (".rttm", ".stm") for path in folder.glob(f"*{ending}")}
+    names = {
+        path.name.removesuffix(extension) for extension in (".rttm", ".stm") for path in folder.glob(f"*{extension}")
+    }
     if not names:
         raise InvalidOption(
             f"{folder} contains no references: put NAME.rttm (or NAME.stm, or both) next to each NAME.wav"
@@ -86,7 +88,7 @@ def read(path: Path) -> Reference:
         InvalidOption: A file cannot be read, or two recordings have the same name, as in ``find``.
     """
     name = path.name.removesuffix(".rttm")
-    stm, uem, words = (path.with_name(f"{name}{ending}") for ending in (".stm", ".uem", ".words.json"))
+    stm, uem, words = (path.with_name(f"{name}{extension}") for extension in (".stm", ".uem", ".words.json"))
     segments = _load(stm, parse_stm) if stm.exists() else None
     if path.exists() or segments is None:
         turns = _load(path, rttm.parse)
@@ -111,11 +113,14 @@ def parse_stm(text: str) -> tuple[Segment, ...]:
     segments = []
     for number, fields in _rows(text, 5, "STM"):
         span = _span(number, fields[3], fields[4], "STM")
-        said = fields[5] if len(fields) > 5 else ""
-        if said.startswith("<") and ">" in said:
-            said = said.partition(">")[2]
-        if fields[2] != "inter_segment_gap" and said.strip().lower() not in ("", "ignore_time_segment_in_scoring"):
-            segments.append(Segment(span, fields[2], said.strip()))
+        text_field = fields[5] if len(fields) > 5 else ""
+        if text_field.startswith("<") and ">" in text_field:
+            text_field = text_field.partition(">")[2]
+        if fields[2] != "inter_segment_gap" and text_field.strip().lower() not in (
+            "",
+            "ignore_time_segment_in_scoring",
+        ):
+            segments.append(Segment(span, fields[2], text_field.strip()))
     return tuple(sorted(segments, key=lambda segment: segment.span.start))
 
 
@@ -147,13 +152,15 @@ def parse_words(text: str) -> tuple[Segment, ...]:
     return tuple(sorted(words, key=lambda word: word.span))
 
 
-def _rows(text: str, least: int, kind: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, min_fields: int, kind: str) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith(";;"):
             continue
         fields = line.split(maxsplit=5)
-        if len(fields) < least:
-            raise InvalidOption(f"line {number} of this {kind} has {len(fields)} fields: it needs at least {least}")
+        if len(fields) < min_fields:
+            raise InvalidOption(
+                f"line {number} of this {kind} has {len(fields)} fields: it needs at least {min_fields}"
+            )
         yield number, fields
 
 
@@ -179,9 +186,11 @@ def _load(path: Path, parse: Callable[[str], ReadT]) -> ReadT:
 
 
 def _recording(path: Path, name: str) -> Path | None:
-    found = sorted(each for each in path.parent.iterdir() if each.stem == name and each.suffix.lower() in SOUND)
-    if len(found) > 1:
+    recordings = sorted(
+        each for each in path.parent.iterdir() if each.stem == name and each.suffix.lower() in AUDIO_EXTENSIONS
+    )
+    if len(recordings) > 1:
         raise InvalidOption(
-            f"{found[0]} and {found[1].name} both belong to {path.name}: leave only one of them in the folder"
+            f"{recordings[0]} and {recordings[1].name} both belong to {path.name}: leave only one of them in the folder"
         )
-    return found[0] if found else None
+    return recordings[0] if recordings else None

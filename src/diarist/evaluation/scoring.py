@@ -178,12 +178,12 @@ def require() -> None:
         ) from error
 
 
-def score(reference: Reference, answer: Hypothesis, *, language: str | None = "en") -> Score:
+def score(reference: Reference, hypothesis: Hypothesis, *, language: str | None = "en") -> Score:
     """Score a hypothesis against the reference of the recording.
 
     Args:
         reference: The reference.
-        answer: The hypothesis. Words whose middle is outside ``reference.scored``, if that is given, are ignored on
+        hypothesis: The hypothesis. Words whose middle is outside ``reference.scored``, if that is given, are ignored on
             both sides.
         language: The language of the words (ISO 639-1), which selects their normalizer; None is any language.
 
@@ -192,35 +192,35 @@ def score(reference: Reference, answer: Hypothesis, *, language: str | None = "e
         InvalidOption: A text has more than ``MAX_SPEAKERS`` speakers.
     """
     require()
-    parts = reference.scored or (Span(0.0, _end(reference, answer)),)
-    told = Score(
+    regions = reference.scored or (Span(0.0, _end(reference, hypothesis)),)
+    total = Score(
         recordings=1,
-        seconds=sum(part.duration for part in parts),
-        took=answer.took,
+        seconds=sum(region.duration for region in regions),
+        took=hypothesis.took,
         speakers=len(reference.speakers),
-        found=len({turn.speaker for turn in answer.turns}),
-        exact=int(len(reference.speakers) == len({turn.speaker for turn in answer.turns})),
+        found=len({turn.speaker for turn in hypothesis.turns}),
+        exact=int(len(reference.speakers) == len({turn.speaker for turn in hypothesis.turns})),
     )
-    told += _turns(reference.turns, answer.turns, parts)
-    if answer.segments is None:
-        return told
-    normal = normalizer(language)
-    heard = _within(answer.segments, reference.scored)
+    total += _turns(reference.turns, hypothesis.turns, regions)
+    if hypothesis.segments is None:
+        return total
+    normalize = normalizer(language)
+    hypothesis_words = _within(hypothesis.segments, reference.scored)
     if reference.segments is not None:
-        told += _words(_within(reference.segments, reference.scored), heard, normal)
-    return told + _boundary(reference, answer, normal)
+        total += _words(_within(reference.segments, reference.scored), hypothesis_words, normalize)
+    return total + _boundary(reference, hypothesis, normalize)
 
 
-def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Span]) -> Score:
+def _turns(reference: Sequence[Turn], hypothesis: Sequence[Turn], regions: Sequence[Span]) -> Score:
     from pyannote.core import Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
-    truth, guess = _annotation(reference), _annotation(found)
-    region = Timeline([Segment(part.start, part.end) for part in parts])
-    strict = DiarizationErrorRate()(truth, guess, uem=region, detailed=True)
+    reference_turns, hypothesis_turns = _annotation(reference), _annotation(hypothesis)
+    timeline = Timeline([Segment(region.start, region.end) for region in regions])
+    strict = DiarizationErrorRate()(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
     # pyannote.metrics expects the total width of the collar.
-    lenient = DiarizationErrorRate(collar=2 * COLLAR)(truth, guess, uem=region, detailed=True)
-    jaccard = JaccardErrorRate()(truth, guess, uem=region, detailed=True)
+    lenient = DiarizationErrorRate(collar=2 * COLLAR)(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
+    jaccard = JaccardErrorRate()(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
     return Score(
         speech=strict["total"],
         missed=strict["missed detection"],
@@ -235,63 +235,73 @@ def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Spa
     )
 
 
-def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normalizer) -> Score:
+def _words(reference_words: Sequence[Segment], hypothesis_words: Sequence[Segment], normalize: Normalizer) -> Score:
     from meeteval.wer.wer.cp import cp_word_error_rate
     from meeteval.wer.wer.siso import siso_word_error_rate
     from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
 
     # meeteval's logger, which warns about single long words.
     logging.getLogger("preprocess").setLevel(logging.ERROR)
-    for whose, segments in (("reference", said), ("hypothesis", heard)):
+    for source, segments in (("reference", reference_words), ("hypothesis", hypothesis_words)):
         if (speakers := len({segment.speaker for segment in segments})) > MAX_SPEAKERS:
-            raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
-    plain = siso_word_error_rate(*(normal(" ".join(each.text for each in texts)) for texts in (said, heard)))
-    joint = cp_word_error_rate(*(_seglst(_by_speaker(texts), normal) for texts in (said, heard)))
+            raise InvalidOption(f"the {source} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
+    overall = siso_word_error_rate(
+        *(normalize(" ".join(each.text for each in texts)) for texts in (reference_words, hypothesis_words))
+    )
+    by_speaker = cp_word_error_rate(
+        *(_seglst(_by_speaker(texts), normalize) for texts in (reference_words, hypothesis_words))
+    )
     timed = time_constrained_minimum_permutation_word_error_rate(
-        _seglst(said, normal), _seglst(heard, normal), collar=WORD_COLLAR
+        _seglst(reference_words, normalize), _seglst(hypothesis_words, normalize), collar=WORD_COLLAR
     )
     return Score(
-        words=plain.length,
-        word_errors=plain.errors,
-        deleted=plain.deletions,
-        inserted=plain.insertions,
-        speaker_word_errors=joint.errors,
+        words=overall.length,
+        word_errors=overall.errors,
+        deleted=overall.deletions,
+        inserted=overall.insertions,
+        speaker_word_errors=by_speaker.errors,
         timed_word_errors=timed.errors,
     )
 
 
-def _boundary(reference: Reference, answer: Hypothesis, normal: Normalizer) -> Score:
+def _boundary(reference: Reference, hypothesis: Hypothesis, normalize: Normalizer) -> Score:
     changes = _changes(reference.turns)
-    heard = _within(answer.timed_words, reference.scored)
+    hypothesis_words = _within(hypothesis.timed_words, reference.scored)
     if reference.segments is None:
-        judged = [
+        evaluated = [
             (word.speaker, speaking)
-            for word in heard
+            for word in hypothesis_words
             if _near(changes, word.span) and (speaking := _speaking(reference.turns, word.span.middle))
         ]
-        names = _stand_for(reference.turns, answer.turns)
+        mapping = _speaker_mapping(reference.turns, hypothesis.turns)
     else:
-        said = _within(reference.words or reference.segments, reference.scored)
-        judged = [
-            (guess.speaker, frozenset((truth.speaker,)))
-            for truth, guess in _aligned(_tokens(said, normal), _tokens(heard, normal))
-            if _near(changes, truth.span if reference.words else guess.span)
+        reference_words = _within(reference.words or reference.segments, reference.scored)
+        evaluated = [
+            (hypothesis_word.speaker, frozenset((reference_word.speaker,)))
+            for reference_word, hypothesis_word in _aligned(
+                _tokens(reference_words, normalize), _tokens(hypothesis_words, normalize)
+            )
+            if _near(changes, reference_word.span if reference.words else hypothesis_word.span)
         ]
-        names = _stand_for(_as_turns(reference.segments), answer.turns or _as_turns(answer.segments or ()))
-    wrong = sum(names.get(speaker) not in speaking for speaker, speaking in judged)
-    return Score(boundary_words=len(judged), boundary_wrong=wrong)
+        mapping = _speaker_mapping(
+            _as_turns(reference.segments), hypothesis.turns or _as_turns(hypothesis.segments or ())
+        )
+    wrong = sum(mapping.get(speaker) not in speaking for speaker, speaking in evaluated)
+    return Score(boundary_words=len(evaluated), boundary_wrong=wrong)
 
 
-def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Segment, Segment]]:
+def _aligned(reference_words: Sequence[Token], hypothesis_words: Sequence[Token]) -> list[tuple[Segment, Segment]]:
     """Return the pairs of equal words in an alignment of both texts."""
-    if not said or not heard:
+    if not reference_words or not hypothesis_words:
         return []
     from jiwer import process_words
 
-    truth, guess = (" ".join(token for token, _ in tokens) for tokens in (said, heard))
-    (chunks,) = process_words(truth, guess).alignments
+    reference_text, hypothesis_text = (
+        " ".join(token for token, _ in tokens) for tokens in (reference_words, hypothesis_words)
+    )
+    (chunks,) = process_words(reference_text, hypothesis_text).alignments
     return [
-        (said[chunk.ref_start_idx + i][1], heard[chunk.hyp_start_idx + i][1])
+        (reference_words[chunk.ref_start_idx + i][1], hypothesis_words[chunk.hyp_start_idx + i][1])
         for chunk in chunks
         if chunk.type == "equal"
         for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
@@ -299,12 +309,12 @@ def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Segmen
 
 
 def _changes(turns: Sequence[Turn]) -> list[Seconds]:
-    alone = Diarization(tuple(turns)).exclusive()
+    exclusive = Diarization(tuple(turns)).exclusive()
     return sorted(
         edge
-        for one, other in pairwise(alone)
-        if one.speaker != other.speaker
-        for edge in (one.span.end, other.span.start)
+        for first, second in pairwise(exclusive)
+        if first.speaker != second.speaker
+        for edge in (first.span.end, second.span.start)
     )
 
 
@@ -317,30 +327,30 @@ def _speaking(turns: Sequence[Turn], time: Seconds) -> frozenset[str]:
     return frozenset(turn.speaker for turn in turns if turn.span.start <= time < turn.span.end)
 
 
-def _stand_for(reference: Sequence[Turn], found: Sequence[Turn]) -> Mapping[str, str]:
+def _speaker_mapping(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Mapping[str, str]:
     """Return the reference speaker that each speaker of the hypothesis is mapped to."""
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    names: Mapping[str, str] = DiarizationErrorRate().optimal_mapping(_annotation(reference), _annotation(found))
-    return names
+    mapping: Mapping[str, str] = DiarizationErrorRate().optimal_mapping(_annotation(reference), _annotation(hypothesis))
+    return mapping
 
 
 def _annotation(turns: Iterable[Turn]) -> Annotation:
     """Convert turns to the type that pyannote's metrics use."""
     from pyannote.core import Annotation, Segment
 
-    made = Annotation(uri="recording")
+    annotation = Annotation(uri="recording")
     for index, turn in enumerate(turns):
-        made[Segment(turn.span.start, turn.span.end), index] = turn.speaker
-    return made
+        annotation[Segment(turn.span.start, turn.span.end), index] = turn.speaker
+    return annotation
 
 
 def _as_turns(segments: Iterable[Segment]) -> tuple[Turn, ...]:
     return tuple(Turn(segment.span, segment.speaker) for segment in segments)
 
 
-def _tokens(words: Iterable[Segment], normal: Normalizer) -> list[Token]:
-    return [(token, word) for word in words for part in word.text.split() for token in normal(part).split()]
+def _tokens(words: Iterable[Segment], normalize: Normalizer) -> list[Token]:
+    return [(token, word) for word in words for part in word.text.split() for token in normalize(part).split()]
 
 
 def _by_speaker(segments: Iterable[Segment]) -> list[Segment]:
@@ -351,7 +361,7 @@ def _by_speaker(segments: Iterable[Segment]) -> list[Segment]:
     return [Segment(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
 
 
-def _seglst(segments: Iterable[Segment], normal: Normalizer) -> SegLST:
+def _seglst(segments: Iterable[Segment], normalize: Normalizer) -> SegLST:
     from meeteval.io.seglst import SegLST
 
     rows = [
@@ -363,22 +373,22 @@ def _seglst(segments: Iterable[Segment], normal: Normalizer) -> SegLST:
             "words": text,
         }
         for segment in segments
-        if (text := normal(segment.text))
+        if (text := normalize(segment.text))
     ]
     return SegLST(rows)
 
 
-def _within(segments: Iterable[Segment], parts: Sequence[Span]) -> list[Segment]:
-    if not parts:
+def _within(segments: Iterable[Segment], regions: Sequence[Span]) -> list[Segment]:
+    if not regions:
         return list(segments)
-    return [each for each in segments if any(part.start <= each.span.middle <= part.end for part in parts)]
+    return [each for each in segments if any(region.start <= each.span.middle <= region.end for region in regions)]
 
 
-def _end(reference: Reference, answer: Hypothesis) -> Seconds:
+def _end(reference: Reference, hypothesis: Hypothesis) -> Seconds:
     """Return the end of the recording, or the last end of a turn if the duration is unknown."""
-    if answer.duration is not None:
-        return answer.duration
-    return max((turn.span.end for turn in (*reference.turns, *answer.turns)), default=0.0)
+    if hypothesis.duration is not None:
+        return hypothesis.duration
+    return max((turn.span.end for turn in (*reference.turns, *hypothesis.turns)), default=0.0)
 
 
 def _rate(part: float, whole: float) -> float | None:

@@ -31,15 +31,15 @@ def ask(address: str, recording: Path, fields: Mapping[str, str]) -> Hypothesis:
         InvalidOption: The URL is invalid, or the service rejects the recording or a field.
         ServiceError: The service cannot be reached, or fails.
     """
-    turns = _post(address, recording, {**fields, "format": "rttm"})
+    rttm_text = _post(address, recording, {**fields, "format": "rttm"})
     started = time.perf_counter()
-    said = _post(address, recording, {**fields, "format": "json", "words": "true", "details": "true"})
-    return from_texts(turns, said, address, address, time.perf_counter() - started)
+    json_text = _post(address, recording, {**fields, "format": "json", "words": "true", "details": "true"})
+    return from_texts(rttm_text, json_text, address, address, time.perf_counter() - started)
 
 
 def _post(address: str, recording: Path, fields: Mapping[str, str]) -> str:
-    where = urlsplit(address)
-    if where.scheme not in ("http", "https") or not where.hostname:
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
         raise InvalidOption(f"--service must be a URL such as http://localhost:5000, not {address!r}")
     boundary = secrets.token_hex(16)
     head = "".join(
@@ -56,21 +56,21 @@ def _post(address: str, recording: Path, fields: Mapping[str, str]) -> str:
         "Content-Type": f"multipart/form-data; boundary={boundary}",
         "Content-Length": str(len(head.encode()) + recording.stat().st_size + len(tail)),
     }
-    kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
+    connection_class = HTTPSConnection if url.scheme == "https" else HTTPConnection
     try:
-        connection = kind(where.hostname, where.port)
+        connection = connection_class(url.hostname, url.port)
         try:
-            connection.request("POST", f"{where.path.rstrip('/')}/diarize", _body(head, recording, tail), headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
+            connection.request("POST", f"{url.path.rstrip('/')}/diarize", _body(head, recording, tail), headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
         finally:
             connection.close()
     except (OSError, HTTPException, ValueError) as error:
         raise ServiceError(f"{address} does not respond ({error}): is `diarist serve` running there?") from error
-    if answer.status == 200:
+    if response.status == 200:
         return text
-    message = f"the service rejected the request with status {answer.status}: {_told(text)}"
-    raise InvalidOption(message) if 400 <= answer.status < 500 else JobFailed(message)
+    message = f"the service rejected the request with status {response.status}: {_error_message(text)}"
+    raise InvalidOption(message) if 400 <= response.status < 500 else JobFailed(message)
 
 
 def _body(head: str, recording: Path, tail: str) -> Iterator[bytes]:
@@ -81,11 +81,11 @@ def _body(head: str, recording: Path, tail: str) -> Iterator[bytes]:
     yield tail.encode()
 
 
-def _told(text: str) -> str:
+def _error_message(text: str) -> str:
     """Return the message of the service's error document."""
     try:
         document = json.loads(text)
-        told = document["error"]["message"] if isinstance(document["error"], dict) else document["error"]
-        return str(told)
+        message = document["error"]["message"] if isinstance(document["error"], dict) else document["error"]
+        return str(message)
     except (KeyError, TypeError, ValueError):
         return text[:200] or "without a message"

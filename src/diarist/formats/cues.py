@@ -78,18 +78,18 @@ def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "
 
 def _extend(cue: Cue, until_ms: int) -> Cue:
     # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
-    wanted_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
-    return replace(cue, end_ms=max(cue.end_ms, wanted_ms, cue.start_ms + 1))
+    min_end_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
+    return replace(cue, end_ms=max(cue.end_ms, min_end_ms, cue.start_ms + 1))
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
     words = _cue_words(utterance)
     for first, end in _split(words, _columns(prefix)):
-        chosen = words[first:end]
-        lines = _layout_lines(chosen, _columns(prefix))
+        cue_words = words[first:end]
+        lines = _layout_lines(cue_words, _columns(prefix))
         yield Cue(
-            start_ms=chosen[0].start_ms,
-            end_ms=max(word.end_ms for word in chosen),
+            start_ms=cue_words[0].start_ms,
+            end_ms=max(word.end_ms for word in cue_words),
             speaker=utterance.speaker,
             lines=(prefix + lines[0], *lines[1:]),
         )
@@ -163,8 +163,8 @@ def _break_cost(words: Sequence[_CueWord], position: int) -> float:
 
 def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, ...]:
     """Return one line if everything fits in it, or else two of similar length with a break at a good position."""
-    whole = prefix_columns + _width(words)
-    if whole <= LINE_COLUMNS or len(words) == 1:
+    total_columns = prefix_columns + _width(words)
+    if total_columns <= LINE_COLUMNS or len(words) == 1:
         return (_join(words),)
 
     def layout_cost(position: int) -> float:
@@ -185,7 +185,7 @@ def _join(words: Sequence[_CueWord]) -> str:
 
 
 def _columns(text: str) -> int:
-    return sum(0 if unicodedata.combining(each) else 2 if _wide(each) else 1 for each in text)
+    return sum(0 if unicodedata.combining(character) else 2 if _wide(character) else 1 for character in text)
 
 
 def _wide(character: str) -> bool:

@@ -47,14 +47,14 @@ def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
 
 def _details(transcript: Transcript) -> dict[str, Value]:
     probability = transcript.language_probability
-    counted = transcript.speakers_confidence
-    timings: list[Member] = [{"stage": each.stage, "seconds": _time(each.seconds)} for each in transcript.timings]
+    speakers_confidence = transcript.speakers_confidence
+    timings: list[Member] = [{"stage": each.stage, "seconds": _rounded(each.seconds)} for each in transcript.timings]
     return {
-        "duration": _time(transcript.duration),
+        "duration": _rounded(transcript.duration),
         "language": transcript.language,
         "language_probability": None if probability is None else _round_probability(probability),
         "speakers": transcript.speakers,
-        "speakers_confidence": None if counted is None else _round_probability(counted),
+        "speakers_confidence": None if speakers_confidence is None else _round_probability(speakers_confidence),
         "engine": transcript.engine,
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
@@ -70,8 +70,8 @@ def _dump(value: Value | Mapping[str, Value]) -> str:
 def _segment(utterance: Utterance, *, words: bool) -> dict[str, Value]:
     segment: dict[str, Value] = {
         "speaker": utterance.speaker,
-        "start_time": _time(utterance.span.start),
-        "end_time": _time(utterance.span.end),
+        "start_time": _rounded(utterance.span.start),
+        "end_time": _rounded(utterance.span.end),
         "text": utterance.text,
     }
     if words:
@@ -97,14 +97,14 @@ def _texts(utterance: Utterance) -> list[str]:
 def _word(word: Word, text: str) -> Member:
     return {
         "text": text,
-        "start_time": _time(word.span.start),
-        "end_time": _time(word.span.end),
+        "start_time": _rounded(word.span.start),
+        "end_time": _rounded(word.span.end),
         "confidence": _round_probability(word.confidence),
         "speaker_confidence": _round_probability(word.speaker_confidence),
     }
 
 
-def _time(time: Seconds) -> float:
+def _rounded(time: Seconds) -> float:
     return milliseconds(time) / 1000
 
 
