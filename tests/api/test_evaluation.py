@@ -38,7 +38,7 @@ def test_the_recording_arrives_as_it_is(address, tmp_path):
 def test_a_refusal_is_told_in_the_services_words(address, tmp_path):
     path = tmp_path / "call.wav"
     path.write_text(json.dumps({"fail": "CorruptAudio", "message": "Copy it again."}))
-    with pytest.raises(InvalidOption, match=r"the service refuses it with 4\d\d: Copy it again\."):
+    with pytest.raises(InvalidOption, match=r"the service rejected the request with status 4\d\d: Copy it again\."):
         ask(address, path, {})
 
 

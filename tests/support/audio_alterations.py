@@ -1,4 +1,4 @@
-"""The same sound in other clothes: louder, later, at another rate, through a codec; and sound without a voice."""
+"""Alterations of a recording (gain, delay, sample rate, codec), and sounds without speech."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Sound = NDArray[np.float32]
 
 
 def read(path: Path) -> Sound:
-    """Mono samples of a WAV of 16 kHz, float32 (samples,)."""
+    """Read a mono WAV file at 16 kHz as float32 of shape (samples,)."""
     samples: Sound
     samples, rate = soundfile.read(path, dtype="float32")
     assert rate == SAMPLE_RATE
@@ -24,7 +24,7 @@ def read(path: Path) -> Sound:
 
 
 def write(path: Path, samples: Sound, rate: int = SAMPLE_RATE) -> Path:
-    """The samples as they are, in WAV."""
+    """Write the samples unchanged as WAV."""
     soundfile.write(path, samples, rate, subtype="FLOAT")
     return path
 
@@ -38,7 +38,7 @@ def after_silence(samples: Sound, seconds: float) -> Sound:
 
 
 def encode(path: Path, samples: Sound, codec: str, rate: int = SAMPLE_RATE, bit_rate: int | None = None) -> Path:
-    """The samples at another rate and through a codec of FFmpeg's, in the container that the file's name asks for."""
+    """Encode the samples at another rate with an FFmpeg codec, in the container that the file extension selects."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=rate, layout="mono")
         assert isinstance(stream, av.AudioStream)
@@ -57,7 +57,7 @@ def encode(path: Path, samples: Sound, codec: str, rate: int = SAMPLE_RATE, bit_
 
 
 def noise(seconds: float, colour: str, level: float = 0.05, seed: int = 0) -> Sound:
-    """``white``, ``pink``, ``brown`` noise, ``hum`` of the mains, or ``clicks``, with an RMS of ``level``."""
+    """Return ``white``, ``pink`` or ``brown`` noise, mains ``hum``, or ``clicks``, with an RMS of ``level``."""
     rng = np.random.default_rng(seed)
     count = round(seconds * SAMPLE_RATE)
     time = np.arange(count) / SAMPLE_RATE
@@ -75,7 +75,7 @@ def noise(seconds: float, colour: str, level: float = 0.05, seed: int = 0) -> So
 
 
 def melody(seconds: float, seed: int = 0) -> Sound:
-    """Chords, a bass and a tune of decaying harmonic notes with a drum: music that nobody sings to."""
+    """Return instrumental music: chords, bass and a melody of decaying harmonic notes, with a drum."""
     rng = np.random.default_rng(seed)
     beat = round(0.4 * SAMPLE_RATE)
     beats = int(seconds * SAMPLE_RATE) // beat

@@ -1,4 +1,4 @@
-"""Recordings made on the spot: tones in any container and codec that the installed FFmpeg can write."""
+"""Audio files generated for tests: tones in any container and codec that the installed FFmpeg can write."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Sound = NDArray[np.float64]
 def tone(
     seconds: float = 2.0, rate: int = SAMPLE_RATE, hertz: float = 440.0, level: float = 0.5, channels: int = 1
 ) -> Sound:
-    """A sine in every channel, float64 of shape (samples, channels)."""
+    """Return the same sine in every channel, float64 of shape (samples, channels)."""
     time = np.arange(round(seconds * rate)) / rate
     return np.repeat(level * np.sin(2 * np.pi * hertz * time)[:, None], channels, axis=1)
 
 
 def tones(*hertz: float, seconds: float = 2.0, rate: int = SAMPLE_RATE, level: float = 0.5) -> Sound:
-    """Another sine in each channel; 0 is silence."""
+    """Return a different sine in each channel; 0 Hz is silence."""
     return np.concatenate([tone(seconds, rate, h, level if h else 0.0) for h in hertz], axis=1)
 
 
@@ -52,7 +52,7 @@ def encode(
     bit_rate: int | None = None,
     start: float = 0.0,
 ) -> Path:
-    """Write float sound of shape (samples, channels) with PyAV."""
+    """Encode float samples of shape (samples, channels) with PyAV."""
     channels = sound.shape[1]
     layout = layout or {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
     with av.open(str(path), "w", format=container, options=options or {}) as file:
@@ -103,7 +103,7 @@ def encoded_bytes(tmp_path: Path, sound: Sound, rate: int, codec: str, container
 
 
 Kind: TypeAlias = int | str
-"""Bits of a sample, or ``f32`` and ``f64``."""
+"""The number of bits per sample, or ``f32`` or ``f64``."""
 
 PCM: dict[Kind, tuple[int, str]] = {8: (1, "u1"), 16: (1, "<i2"), 32: (1, "<i4"), "f32": (3, "<f4"), "f64": (3, "<f8")}
 
@@ -141,7 +141,7 @@ def wav(
     before: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """A WAV file by hand, true or with other sizes in its header."""
+    """Return the bytes of a WAV file, with correct or other sizes in its header."""
     data = chunk(b"data", body)
     if data_size is not None:
         data = b"data" + struct.pack("<I", data_size) + body

@@ -1,13 +1,14 @@
-"""Runs the fenced blocks of a document, so that what it shows is what happens.
+"""Runs the fenced blocks of a document, so that the document shows what really happens.
 
-Above each block of commands, code or JSON stands, alone on its line, one of
+Above each block of commands, code or JSON is a line with one of these directives:
 
-    <!-- run -->                 it is run, and must succeed; `console`: what follows `$ command` must come out
-    <!-- answer -->              it is what the block that was run last printed; `...` stands for anything
+    <!-- run -->                 the block is run and must succeed; in `console` blocks, the text after `$ command` is
+                                 the expected output
+    <!-- answer -->              the block is the expected output of the last run block; `...` matches anything
     <!-- not run: the reason -->
 
-Blocks run one after another in one folder, which holds a recording, ``meeting.wav``. ``http://127.0.0.1:5000`` in them
-is a service that is started for them.
+Blocks run one after another in one folder, which contains a recording, ``meeting.wav``. ``http://127.0.0.1:5000`` in
+them is a service that is started for them.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from typing import Any
 
 SERVICE = "http://127.0.0.1:5000"
 SHELLS = frozenset({"sh", "bash", "shell", "console"})
-TELLING = SHELLS | {"python", "json"}
-"""Languages of the blocks that must say whether they are run."""
+LANGUAGES_WITH_DIRECTIVE = SHELLS | {"python", "json"}
+"""The languages of blocks that need a directive."""
 
 DIRECTIVE = re.compile(r"<!--\s*(?P<kind>run|answer|not run:\s*\S.*?)\s*-->")
 FENCE = re.compile(r"(?P<indent> *)(?P<ticks>`{3,})\s*(?P<language>\w*).*")
 TOLERANCE = 0.05
-"""How far a number may be from the one shown: times in seconds move a little from processor to processor."""
+"""The maximum difference from a shown number: times vary slightly between processors."""
 
 
 class DocumentError(AssertionError):
-    """A document does not hold what it says; the message names file and line."""
+    """A document is wrong. The message names the file and the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ class Block:
     language: str
     text: str
     line: int
-    """Of the opening fence, from 1."""
+    """The line of the opening fence, from 1."""
 
     kind: str
-    """``run``, ``answer``, ``not run`` or nothing."""
+    """The directive: ``run``, ``answer``, ``not run`` or an empty string."""
 
     @property
     def needs_service(self) -> bool:
@@ -55,7 +56,7 @@ class Block:
 
 
 def blocks(document: str) -> tuple[Block, ...]:
-    """The fenced blocks of a Markdown text, in order."""
+    """Return the fenced blocks of a Markdown text, in order."""
     found: list[Block] = []
     lines = enumerate(document.splitlines(), start=1)
     kind = ""
@@ -78,10 +79,10 @@ def blocks(document: str) -> tuple[Block, ...]:
 
 
 def faults(document: str) -> tuple[str, ...]:
-    """Which blocks do not say what they are, or say what they cannot be."""
+    """Return messages about blocks without a directive or with a wrong one."""
     found, printed = [], False
     for block in blocks(document):
-        if block.language in TELLING and not block.kind:
+        if block.language in LANGUAGES_WITH_DIRECTIVE and not block.kind:
             found.append(
                 f"line {block.line}: put <!-- run -->, <!-- answer --> or <!-- not run: why --> above this block"
             )
@@ -94,10 +95,10 @@ def faults(document: str) -> tuple[str, ...]:
 
 
 def run(document: str, folder: Path, service: str = SERVICE, environment: Mapping[str, str] | None = None) -> int:
-    """Run the blocks in ``folder`` with the service at ``service``; how many were run.
+    """Run the blocks in ``folder`` with the service at ``service``, and return how many were run.
 
     Raises:
-        DocumentError: a block failed, or printed something else than the document shows.
+        DocumentError: A block failed, or its output differs from the document.
     """
     known = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
     known |= {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1", **(environment or {})}
@@ -123,7 +124,7 @@ def run(document: str, folder: Path, service: str = SERVICE, environment: Mappin
 
 
 def differences(shown: Any, real: Any, where: str = "$") -> Iterator[str]:
-    """Where the JSON shown and the real one differ; ``"..."`` in it stands for anything, in a list for the rest."""
+    """Yield the differences between shown and real JSON; ``"..."`` matches any value, or the rest of a list."""
     if shown == "...":
         return
     if isinstance(shown, dict) and isinstance(real, dict):

@@ -1,4 +1,4 @@
-"""A web server on this machine that answers as it is told to."""
+"""A web server on loopback with scripted responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NETWORK = "127.0.0.0/8"
-"""What ALLOWED_NETWORKS has to say for it to be reached."""
+"""The value of ALLOWED_NETWORKS that permits access to the server."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Asked:
 
 @dataclass
 class Answer:
-    """``body`` in one piece, or in two where there is a ``gate``: the second one once that is set.
+    """A response: ``body`` is sent at once, or, with a ``gate``, its second half is sent when the gate is set.
 
-    Where it is ``silent``, nothing at all comes before that.
+    If the response is ``silent``, nothing is sent before that.
     """
 
     status: int = 200
@@ -34,9 +34,9 @@ class Answer:
 
 
 class LoopbackSite(ThreadingHTTPServer):
-    """``plan`` says what comes next: one answer for each request, the last one for all that follow."""
+    """A server that sends the responses of ``plan`` in order, and repeats the last one."""
 
-    daemon_threads = False  # so that closing waits for all of them
+    daemon_threads = False  # so that closing waits for all threads
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -55,7 +55,7 @@ class LoopbackSite(ThreadingHTTPServer):
             return self.plan[min(len(self.asked), len(self.plan)) - 1]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that break off are among what is tested."""
+        """Ignore the error: tests include clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[LoopbackSite]:
-    """A site that runs; at the end no thread of it is left."""
+    """Yield a running server. All of its threads have ended afterwards."""
     site = LoopbackSite()
     thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -107,10 +107,10 @@ def serving() -> Iterator[LoopbackSite]:
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition, with a deadline."""
+    """Wait until a condition is true, with a timeout."""
     turn = threading.Event()
     for _ in range(int(seconds / 0.02)):
         if condition():
             return
         turn.wait(0.02)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"the condition is not true after {seconds} s")

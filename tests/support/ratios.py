@@ -1,4 +1,4 @@
-"""Time as a ratio within one run, which is the same on any machine that is quiet. For tests marked ``timing``."""
+"""Time measurements as ratios within one run, which do not depend on the machine. For tests marked ``timing``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ CaseT = TypeVar("CaseT")
 
 
 def growth(work: Callable[[CaseT], object], small: CaseT, large: CaseT, tries: int = 5) -> float:
-    """Processor time of the work on the large case by that on the small one, each the best of some tries.
+    """Return the processor time for the large case relative to the small case, each the best of several tries.
 
-    Four times the size takes 4 times as long where the work grows with it, and 16 times where it grows with its square.
+    For four times the size the ratio is 4 if the time is linear in the size, and 16 if it is quadratic.
     """
     return _ratio(lambda: work(large), lambda: work(small), tries, time.process_time)
 
 
 def ratio(work: Callable[[], object], other: Callable[[], object], tries: int = 7) -> float:
-    """Time that the work takes by that which the other one takes, each the best of some tries."""
+    """Return the time of one function relative to another, each the best of several tries."""
     return _ratio(work, other, tries, time.perf_counter)
 
 
 def _ratio(work: Callable[[], object], other: Callable[[], object], tries: int, clock: Callable[[], float]) -> float:
-    took: tuple[list[float], list[float]] = ([], [])
-    for _ in range(tries):  # in turn, so that whatever else goes on is the same for both
-        for call, times in zip((work, other), took, strict=True):
+    times_taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(tries):  # alternating, so that other load on the machine affects both equally
+        for call, times in zip((work, other), times_taken, strict=True):
             started = clock()
             call()
             times.append(clock() - started)
-    return min(took[0]) / min(took[1])
+    return min(times_taken[0]) / min(times_taken[1])

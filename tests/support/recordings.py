@@ -1,7 +1,8 @@
-"""Real recordings for the tests: fetched once from a package that ships them, and conversations made of their voices.
+"""Real recordings for the tests, fetched once from a package that contains them, and conversations made from their
+speech.
 
-``python tests/support/recordings.py`` fetches what is missing into ``.cache/recordings``; tests only read that folder.
-The source is the source archive of pyannote.audio, which pip checks against the hash below before it opens it.
+``python tests/support/recordings.py`` fetches missing recordings into ``.cache/recordings``; tests only read that
+folder. They come from the source archive of pyannote.audio, whose hash pip verifies before opening it.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ FILES = {
         for clip in ("dev00", "dev01", "trn03", "trn05", "trn06", "trn09", "tst00")
     },
 }
-"""Name in ``FOLDER``: path in the archive. ``sample`` is two people on a telephone; the clips are from AMI meetings."""
+"""The path in the archive of each file in ``FOLDER``. ``sample`` is a telephone call of two people; the clips are from
+AMI meetings."""
 
 VOICES = ("FEE078", "MEE009", "FEE083", "M\N{LATIN CAPITAL LETTER E WITH ACUTE}O069")
-"""Speakers of the AMI clips who speak alone for more than 15 s: a woman, a man, a woman, a man; four rooms."""
+"""Speakers of the AMI clips with more than 15 s of speech without overlap: a woman, a man, a woman, a man, in four
+rooms."""
 
 FRAME_SAMPLES = 320
 
@@ -50,12 +53,12 @@ class Conversation:
     """A recording with exact ground truth."""
 
     path: Path
-    """WAV, 16 kHz mono 16 bit."""
+    """A WAV file: 16 kHz, mono, 16 bits."""
 
     rttm: Path
     duration: float
     turns: tuple[Turn, ...]
-    """In order of start; pauses over 0.3 s are not speech."""
+    """The turns in order of start. Pauses of more than 0.3 s are not speech."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -63,15 +66,16 @@ class Conversation:
 
 
 def missing(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Names of the recordings that are not there yet."""
+    """Return the names of the recordings that have not been fetched yet."""
     return tuple(name for name in FILES if not (folder / name).is_file())
 
 
 def fetch(folder: Path = FOLDER) -> None:
-    """Put every recording into ``folder``, by pip as it is set up; does nothing where all are there.
+    """Fetch the missing recordings into ``folder`` with pip, as it is configured.
 
     Raises:
-        subprocess.CalledProcessError: pip could not fetch the archive, or its hash is wrong; pip has said why.
+        subprocess.CalledProcessError: pip could not fetch the archive, or the hash is wrong. pip has printed the
+            reason.
     """
     if not missing(folder):
         return
@@ -102,7 +106,7 @@ def fetch(folder: Path = FOLDER) -> None:
 
 
 def read_rttm(path: Path, recording: str | None = None) -> tuple[Turn, ...]:
-    """The turns of an RTTM file, in order; of one recording only where it is named."""
+    """Return the turns of an RTTM file in order, of one recording if it is given."""
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("SPEAKER ")]
     return tuple(
         sorted(
@@ -122,8 +126,8 @@ def write_rttm(path: Path, recording: str, turns: Iterable[Turn]) -> None:
 
 
 def voice(speaker: str, folder: Path = FOLDER) -> tuple[Audio, ...]:
-    """What a speaker of ``VOICES`` says with nobody else speaking: pieces of 1 to 6 s or so, cut at pauses, trimmed."""
-    pieces: list[Audio] = []
+    """Return the speech of a speaker of ``VOICES`` without overlap, in trimmed parts of about 1 to 6 s."""
+    parts: list[Audio] = []
     for path in sorted(folder.glob("???[0-9][0-9].wav")):
         subset = {"trn": "train", "dev": "development", "tst": "test"}[path.stem[:3]]
         turns = read_rttm(folder / f"{subset}.rttm", path.stem)
@@ -134,9 +138,9 @@ def voice(speaker: str, folder: Path = FOLDER) -> tuple[Audio, ...]:
         samples, rate = soundfile.read(path, dtype="float32")
         assert rate == SAMPLE_RATE
         for alone in (part for span in own for part in _without(span, others, margin=0.15)):
-            stretch = Audio(samples).cut(alone)
-            pieces += [stretch.cut(span) for span in _turns(_speech(stretch.samples, pause=0.12))]
-    return tuple(pieces)
+            segment = Audio(samples).cut(alone)
+            parts += [segment.cut(span) for span in _turns(_speech(segment.samples, pause=0.12))]
+    return tuple(parts)
 
 
 def assemble(
@@ -148,13 +152,14 @@ def assemble(
     noise_db: float = 25.0,
     seed: int = 0,
 ) -> Conversation:
-    """A conversation of these voices with exact ground truth; the same arguments give the same file, byte for byte.
+    """Return a conversation of these speakers with exact ground truth. Equal arguments give identical files.
 
-    Every piece is said once. Each voice gets its own loudness and a faint room; noise lies ``noise_db`` below the
-    speech; ``overlap`` is the share of changes of speaker in which the next one comes in before the last one is done.
+    Every part is used once. Each speaker has an individual loudness and faint room reverberation. Noise is ``noise_db``
+    below the speech. ``overlap`` is the fraction of changes of speaker at which the next speaker starts before the
+    previous one has finished.
     """
     rng = np.random.default_rng(seed)
-    decks = {who: [pieces[i] for i in rng.permutation(len(pieces))] for who, pieces in voices.items()}
+    decks = {who: [parts[i] for i in rng.permutation(len(parts))] for who, parts in voices.items()}
     rooms = {who: _room(rng) for who in voices}
     gains = {who: 0.05 * 10 ** (rng.uniform(-4, 4) / 20) for who in voices}
 
@@ -164,14 +169,14 @@ def assemble(
     while any(decks.values()):
         rest = {who: len(deck) * (0.15 if who == last else 1.0) for who, deck in decks.items() if deck}
         who = str(rng.choice(list(rest), p=np.array(list(rest.values())) / sum(rest.values())))
-        piece = decks[who].pop()
+        part = decks[who].pop()
         barges_in = bool(last) and who != last and rng.random() < overlap
         start = cursor - rng.uniform(0.2, 1.2) if barges_in else cursor + rng.uniform(0.1, 0.7)
-        start = max(start, free[who] + 0.05)  # nobody talks over themselves
-        level = gains[who] / (float(np.sqrt(np.mean(np.square(piece.samples)))) + 1e-9)
-        placed.append((start, np.convolve(piece.samples * level, rooms[who]).astype(np.float32)))
-        turns += [Turn(span.shift(start), who) for span in _speech(piece.samples)]
-        free[who] = start + piece.duration
+        start = max(start, free[who] + 0.05)  # a speaker never overlaps with themselves
+        level = gains[who] / (float(np.sqrt(np.mean(np.square(part.samples)))) + 1e-9)
+        placed.append((start, np.convolve(part.samples * level, rooms[who]).astype(np.float32)))
+        turns += [Turn(span.shift(start), who) for span in _speech(part.samples)]
+        free[who] = start + part.duration
         cursor, last = max(cursor, free[who]), who
 
     mix = np.zeros(round((cursor + 0.5) * SAMPLE_RATE), dtype=np.float32)
@@ -191,7 +196,8 @@ def assemble(
 
 
 def _without(span: Span, others: Sequence[Span], margin: float) -> list[Span]:
-    """What is left of ``span`` at more than ``margin`` seconds from all others; at least 1.5 s each."""
+    """Return the parts of ``span`` that are at least ``margin`` seconds away from all others, of at least 1.5 s
+    each."""
     parts = [span]
     for other in others:
         cut = Span(other.start - margin, other.end + margin)
@@ -205,22 +211,24 @@ def _without(span: Span, others: Sequence[Span], margin: float) -> list[Span]:
 
 
 def _speech(samples: Samples, pause: float = 0.3) -> list[Span]:
-    """Where there is speech, by loudness against the piece's own; pauses up to ``pause`` seconds belong to it."""
+    """Return the spans with speech, by loudness relative to the part. Pauses of up to ``pause`` seconds are
+    included."""
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
     level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)  # dB, shape (frames,)
     quiet, loud = np.percentile(level, [5, 95])
     step, spans = FRAME_SAMPLES / SAMPLE_RATE, list[Span]()
     for i in np.flatnonzero(level > loud - np.clip(0.65 * (loud - quiet), 15, 35)):
         # 0.06 s on each side keeps the soft first and last sounds of words
-        heard = Span(max(i * step - 0.06, 0.0), min((i + 1) * step + 0.06, len(frames) * step))
-        if spans and heard.start - spans[-1].end <= pause:
-            heard = Span(spans.pop().start, heard.end)
-        spans.append(heard)
+        span = Span(max(i * step - 0.06, 0.0), min((i + 1) * step + 0.06, len(frames) * step))
+        if spans and span.start - spans[-1].end <= pause:
+            span = Span(spans.pop().start, span.end)
+        spans.append(span)
     return spans
 
 
 def _turns(speech: Sequence[Span], longest: float = 6.0) -> list[Span]:
-    """Neighbouring stretches of speech joined up to ``longest`` seconds; longer ones stay whole, specks go."""
+    """Join adjacent speech spans up to ``longest`` seconds. Longer spans are kept whole, and very short ones are
+    dropped."""
     turns = list(speech[:1])
     for before, after in pairwise(speech):
         if after.start - before.end <= 0.8 and after.end - turns[-1].start <= longest:
@@ -231,7 +239,7 @@ def _turns(speech: Sequence[Span], longest: float = 6.0) -> list[Span]:
 
 
 def _room(rng: np.random.Generator) -> Samples:
-    """Impulse response of a small room, made up: the direct path, then a decaying tail of 0.2 s."""
+    """Return a synthetic impulse response of a small room: the direct path and a decaying tail of 0.2 s."""
     length = SAMPLE_RATE // 5
     tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length) * rng.uniform(0.01, 0.04)
     tail[0] = 1.0
@@ -244,4 +252,4 @@ if __name__ == "__main__":
     try:
         fetch()
     except subprocess.CalledProcessError:
-        sys.exit("The test recordings could not be fetched: pip says above why. The tests need them once.")
+        sys.exit("The test recordings could not be fetched. pip printed the reason above. The tests need them once.")

@@ -1,7 +1,7 @@
-"""Real Redis, PostgreSQL and S3 servers for the tests: on free ports of this machine, in folders of their own.
+"""Real Redis, PostgreSQL and S3 servers for the tests, on free ports of this machine and in temporary folders.
 
-The machine's own services are neither used nor touched. Redis and PostgreSQL come from the system's packages
-(``make test`` installs them), the S3 server is moto's. Each ends with the process that started it, however that ends.
+The machine's own services are not used. Redis and PostgreSQL are installed from system packages (by ``make test``), and
+the S3 server is moto's. Each server ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ PORTS_TRIED = 5
 LOG_LINES = 40
 LOCK = "in use"
 ABANDONED_S = 60.0
-"""Between the making of a folder and its lock is much less."""
+"""The age at which a folder without a lock is abandoned. A folder is normally locked much sooner after it is
+created."""
 
 
 class Absent(Exception):
-    """The program of a server is not installed here; the message says which."""
+    """The program of a server is not installed. The message says which."""
 
 
 class Server(ABC):
-    """A process with a port and a folder. ``stop`` and ``start`` keep both; ``close`` leaves nothing."""
+    """A server process with a port and a folder. ``stop`` and ``start`` keep both; ``close`` removes everything."""
 
     name: str
     end_signal = signal.SIGTERM
@@ -49,7 +50,7 @@ class Server(ABC):
         self.port = 0
         _remove_abandoned(f"diarist-{self.name}-")
         self.folder = Path(tempfile.mkdtemp(prefix=f"diarist-{self.name}-"))
-        # Held as long as this process lives: a folder without it is what one left that was killed.
+        # Locked as long as this process lives. A folder without a lock is left over from a killed process.
         self._held = (self.folder / LOCK).open("wb")
         fcntl.flock(self._held, fcntl.LOCK_EX)
         self.log = self.folder / "log"
@@ -68,24 +69,24 @@ class Server(ABC):
         return self._process.pid
 
     def start(self) -> None:
-        """Run, on the same port as before if there was one, and answer."""
+        """Start the server, on the same port as before if there was one, and wait until it responds."""
         assert self._process is None, f"{self.name} is running"
         for _ in range(1 if self.port else PORTS_TRIED):
             port = self.port or _free_port()
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [*_leash(self.end_signal), *self._command(port)],
+                    [*_die_with_parent(self.end_signal), *self._command(port)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder,
                     env=os.environ | self._environment(), start_new_session=True,
                 )  # fmt: skip
             if self._wait_until_it_answers(port):
                 self.port = port
                 return
-            self.stop()  # somebody may have taken the port between the two
+            self.stop()  # another process may have taken the port in the meantime
         raise RuntimeError(f"{self.name} does not start. Its log ends with:\n{self.log_end()}")
 
     def stop(self, by: signal.Signals | None = None) -> None:
-        """End the process, in good order or by a signal such as ``SIGKILL``; what it wrote stays."""
+        """Stop the process normally or by a signal such as ``SIGKILL``. Its files are kept."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -104,12 +105,15 @@ class Server(ABC):
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stopped with all its processes: connections stay open, and nothing answers on them."""
+        """Suspend the server with all its processes: connections stay open, but nothing responds."""
         import psutil
 
         def send(number: signal.Signals) -> None:
             server = psutil.Process(self.pid)
-            for process in (server, *server.children(recursive=True)):  # the server first, so that no child is new
+            for process in (
+                server,
+                *server.children(recursive=True),
+            ):  # the server first, so that it starts no new children
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(number)
 
@@ -143,7 +147,7 @@ class Server(ABC):
         assert self._process is not None
         turn, deadline = threading.Event(), time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            # It has to be ours that answers, so it must live on after it did.
+            # Our process must still run after the response, or else another server responded.
             if self._answers(port) and not turn.wait(0.02) and self._process.poll() is None:
                 return True
             turn.wait(0.05)
@@ -151,17 +155,17 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """Redis that writes all it is told to a file, as one does that is to keep its data."""
+    """A Redis server that writes all data to a file, like one with persistent data."""
 
     name = "redis"
 
     @property
     def url(self) -> str:
-        """Of database 0, which all share who ask."""
+        """The URL of database 0, which all users of the server share."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def fresh_url(self) -> str:
-        """Of an empty database; the 16th caller after this one gets the same again, emptied."""
+        """Return the URL of an empty database. There are 15, which are emptied and used again in turn."""
         import redis
 
         self._fresh = self._fresh % 15 + 1
@@ -170,7 +174,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/{self._fresh}"
 
     def restart(self, *, lose_data: bool = False) -> None:
-        """Killed and started again at the same port."""
+        """Kill the server and start it again on the same port."""
         self.stop(signal.SIGKILL)
         if lose_data:
             shutil.rmtree(self._data)
@@ -203,11 +207,11 @@ class RedisServer(Server):
 
 
 class PostgresServer(Server):
-    """PostgreSQL with passwords asked for, and no care for power cuts."""
+    """A PostgreSQL server with password authentication and without durability."""
 
     name = "postgres"
-    end_signal = signal.SIGINT  # its "fast" end
-    _kill_is_clean = False  # shared memory would be left
+    end_signal = signal.SIGINT  # the "fast" shutdown
+    _kill_is_clean = False  # shared memory would be left behind
 
     user = "diarist"
 
@@ -215,7 +219,7 @@ class PostgresServer(Server):
         return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def fresh_database(self) -> str:
-        """URL of a new empty database."""
+        """Create an empty database and return its URL."""
         import psycopg
 
         self._fresh += 1
@@ -225,7 +229,7 @@ class PostgresServer(Server):
         return self.url(name)
 
     def restart(self) -> None:
-        """As after a crash: connections are cut, what was committed stays."""
+        """Restart as after a crash: connections are closed, committed data is kept."""
         self.stop(signal.SIGQUIT)
         self.start()
 
@@ -255,13 +259,13 @@ class PostgresServer(Server):
 
     @property
     def _account(self) -> pwd.struct_passwd | None:
-        """Who runs it where we are root, which PostgreSQL refuses to be run by."""
+        """Return the account that runs PostgreSQL if we are root, which PostgreSQL refuses to run as."""
         if os.geteuid():
             return None
         try:
             return pwd.getpwnam("postgres")
         except KeyError as error:
-            raise Absent("there is no user postgres, who would run PostgreSQL for root") from error
+            raise Absent("there is no user postgres, which is needed to run PostgreSQL as root") from error
 
     def _as_user(self) -> Sequence[str]:
         account = self._account
@@ -269,11 +273,11 @@ class PostgresServer(Server):
             return ()
         return (
             program("setpriv"), f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups",
-            *_leash(self.end_signal)[1:],
+            *_die_with_parent(self.end_signal)[1:],
         )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        # initdb would choose the encoding and words of messages by them
+        # initdb chooses the encoding and the language of messages by these variables
         return {"LC_ALL": "C", "LANG": "C", "PGUSER": self.user} | ({"HOME": str(self.folder)} if self._account else {})
 
     def _command(self, port: int) -> Sequence[str]:
@@ -298,7 +302,7 @@ class PostgresServer(Server):
 
 
 class S3Server(Server):
-    """moto's server: a process of its own, so that what it holds is not taken for ours."""
+    """moto's S3 server in a separate process, so that its memory is not counted as ours."""
 
     name = "s3"
     access_key = "diarist"
@@ -310,7 +314,7 @@ class S3Server(Server):
 
     @cached_property
     def client(self) -> Any:
-        """Of boto3, to look at what is there."""
+        """A boto3 client to inspect the stored objects."""
         import boto3
 
         return boto3.client(
@@ -319,21 +323,22 @@ class S3Server(Server):
         )  # fmt: skip
 
     def fresh_bucket(self) -> str:
-        """Name of a new empty bucket."""
+        """Create an empty bucket and return its name."""
         self._fresh += 1
         name = f"test-{self._fresh}"
         self.client.create_bucket(Bucket=name)
         return name
 
     def settings(self, bucket: str, folder: str = "") -> dict[str, str]:
-        """What ``load_settings`` takes for recordings in this bucket."""
+        """Return the settings for recordings in this bucket."""
         return {
             "media_url": f"s3://{bucket}/{folder}", "s3_endpoint_url": self.url,
             "s3_access_key": self.access_key, "s3_secret_key": self.secret_key,
         }  # fmt: skip
 
     def check_keys(self, *, check: bool) -> None:
-        """Whether keys and rights are looked at from now on: nobody has any, so that all is refused."""
+        """Set whether credentials and permissions are checked. If they are, all requests are rejected, because there
+        are none."""
         request = urllib.request.Request(
             f"{self.url}/moto-api/reset-auth", b"0" if check else b"inf", {"Content-Type": "text/plain"}
         )
@@ -346,7 +351,7 @@ class S3Server(Server):
         super().close()
 
     def _prepare(self) -> None:
-        """Nothing: it holds in memory and temporary files what it is given."""
+        """Do nothing: the server only uses memory and temporary files."""
 
     def _environment(self) -> dict[str, str]:
         return {"TMPDIR": str(self.folder)}
@@ -363,7 +368,7 @@ class S3Server(Server):
 
 
 def program(name: str) -> str:
-    """Path of an installed program. Raises ``Absent``."""
+    """Return the path of an installed program, or raise ``Absent``."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if path is None:
         raise Absent(f"{name} is not installed")
@@ -371,7 +376,7 @@ def program(name: str) -> str:
 
 
 def postgres_program(name: str) -> str:
-    """The same for PostgreSQL's, which Debian keeps by version; the newest. Raises ``Absent``."""
+    """Return the path of a PostgreSQL program, of the newest version as in Debian, or raise ``Absent``."""
     versions = [path for path in Path("/usr/lib/postgresql").glob(f"*/bin/{name}") if path.parts[-3].isdigit()]
     if not versions:
         return program(name)
@@ -386,8 +391,8 @@ def _remove_abandoned(prefix: str) -> None:
                 shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-def _leash(number: signal.Signals) -> list[str]:
-    """Ends what follows when this process is gone, where the system can do that."""
+def _die_with_parent(number: signal.Signals) -> list[str]:
+    """Return a command prefix that ends the command with this process, if the system supports it."""
     path = shutil.which("setpriv")
     return [path, f"--pdeathsig={number.name.removeprefix('SIG')}"] if path else []
 

@@ -1,4 +1,4 @@
-"""A collector of traces on loopback: takes OTLP over HTTP, as OpenTelemetry's own does, and keeps the spans."""
+"""A trace collector on loopback, which receives OTLP over HTTP and stores the spans."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class SpanSeen:
-    """A span as it arrived."""
+class ReceivedSpan:
+    """A span that was received."""
 
     name: str
     trace_id: str
     span_id: str
     parent_id: str
-    """Empty for the first of a trace."""
+    """Empty for the root span of a trace."""
 
     kind: str
     failed: bool
     started: float
     ended: float
-    """Seconds since 1970."""
+    """The start and the end are in seconds since 1970."""
 
     attributes: dict[str, Any]
     resource: dict[str, Any]
@@ -34,30 +34,30 @@ class SpanSeen:
 
 @dataclass
 class Collector:
-    """``status``: what it answers; ``silent``: it answers nothing until it is released."""
+    """A collector that responds with ``status``. If it is ``silent``, it responds only after it is released."""
 
     status: int = 200
     silent: bool = False
     url: str = ""
     bodies: list[bytes] = field(default_factory=list)
-    _seen: list[SpanSeen] = field(default_factory=list)
+    _spans_received: list[ReceivedSpan] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _released: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def spans(self) -> list[SpanSeen]:
+    def spans(self) -> list[ReceivedSpan]:
         with self._changed:
-            return list(self._seen)
+            return list(self._spans_received)
 
-    def wait_for(self, *names: str, timeout: float = 30) -> dict[str, SpanSeen]:
-        """One span of each name, once they have come."""
+    def wait_for(self, *names: str, timeout: float = 30) -> dict[str, ReceivedSpan]:
+        """Wait for spans with all of these names, and return one of each."""
         until = time.monotonic() + timeout
         with self._changed:
-            while missing := set(names) - {span.name for span in self._seen}:
+            while missing := set(names) - {span.name for span in self._spans_received}:
                 left = until - time.monotonic()
-                assert left > 0, f"no span {missing}; there are {[span.name for span in self._seen]}"
+                assert left > 0, f"no span {missing}; there are {[span.name for span in self._spans_received]}"
                 self._changed.wait(left)
-            return {span.name: span for span in self._seen if span.name in names}
+            return {span.name: span for span in self._spans_received if span.name in names}
 
     def take(self, path: str, headers: Any, body: bytes) -> int:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -71,7 +71,7 @@ class Collector:
         with self._changed:
             self.bodies.append(body)
             if self.status == 200:
-                self._seen += found
+                self._spans_received += found
             self._changed.notify_all()
         return self.status
 
@@ -79,13 +79,13 @@ class Collector:
         self._released.set()
 
 
-def _spans(request: Any) -> Iterator[SpanSeen]:
+def _spans(request: Any) -> Iterator[ReceivedSpan]:
     for group in request.resource_spans:
         resource = _values(group.resource.attributes)
         for scope in group.scope_spans:
             for span in scope.spans:
                 kind = type(span).SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower()
-                yield SpanSeen(
+                yield ReceivedSpan(
                     span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), kind,
                     span.status.code == 2, span.start_time_unix_nano / 1e9, span.end_time_unix_nano / 1e9,
                     _values(span.attributes), resource,
@@ -98,7 +98,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def collecting(port: int = 0) -> Iterator[Collector]:
-    """A collector that listens, at ``.url``."""
+    """Yield a running collector; its address is ``.url``."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""How good an answer is: references read, answers compared to them, the comparison shown.
+"""Evaluation of transcripts: reading references, scoring hypotheses against them, and reporting the scores.
 
-Needs the ``bench`` extra, which is imported when something is scored and not before.
+Scoring needs the ``bench`` extra, which is imported only when something is scored.
 """

@@ -1,14 +1,16 @@
-"""References: what was really said, by whom and when, read from the files beside a recording.
+"""References: who speaks when and what is said, read from the files next to a recording.
 
 ``meeting.rttm``
-    Who speaks when (RTTM). Without it the segments of the STM are the turns; without both a recording is not scored.
+    Who speaks when (RTTM). Without it the segments of the STM file are the turns. A recording without both files is not
+    scored.
 ``meeting.stm``
-    What is said (STM, a line a segment: recording, channel, speaker, start, end, text; a field ``<...>`` before the
-    text and comments, ``;;``, are passed over). Without it no words are scored.
+    What is said (STM, one line per segment: recording, channel, speaker, start, end, text). A field ``<...>`` before
+    the text is ignored, and so are comments (``;;``). Without this file no words are scored.
 ``meeting.uem``
-    The parts that are scored (UEM, a line a part: recording, channel, start, end). Without it: all.
+    The regions that are scored (UEM, one line per region: recording, channel, start, end). Without it the whole
+    recording is scored.
 ``meeting.words.json``
-    When each word of the STM is said: a list of objects with ``speaker``, ``word``, ``start`` and ``end``.
+    The time of each word of the STM file: a list of objects with ``speaker``, ``word``, ``start`` and ``end``.
 """
 
 from __future__ import annotations
@@ -24,65 +26,69 @@ from diarist.evaluation.segments import Segment
 from diarist.formats import rttm
 from diarist.types import Span, Turn
 
-SOUND = (
+AUDIO_EXTENSIONS = (
     ".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aac", ".aiff", ".mkv", ".mov", ".wma", ".amr",
 )  # fmt: skip
-"""Endings of the files that are taken for recordings, small letters or capitals."""
+"""The extensions of recordings, in lower or upper case."""
 
 ReadT = TypeVar("ReadT")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The truth about one recording."""
+    """The reference of one recording."""
 
     name: str
-    """The file's, without its ending."""
+    """The name of the file without its extension."""
 
     turns: tuple[Turn, ...]
     """Who speaks when, in order of start."""
 
     segments: tuple[Segment, ...] | None = None
-    """What is said, in order of start; None where nobody wrote it down."""
+    """What is said, in order of start; None if there is no reference text."""
 
     words: tuple[Segment, ...] = ()
-    """When each word is said, in order of start, where that is known."""
+    """The times of the words, in order of start, if they are known."""
 
     scored: tuple[Span, ...] = ()
-    """The parts that are scored; none: all of the recording."""
+    """The regions that are scored; an empty tuple is the whole recording."""
 
     recording: Path | None = None
-    """The audio, where it is here."""
+    """The audio file, if it is in the folder."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Everyone who speaks for some time, in order."""
+        """The speakers with a positive speaking time, in order of their first turn."""
         return tuple(dict.fromkeys(turn.speaker for turn in self.turns if turn.span.duration > 0))
 
 
 def find(folder: Path) -> tuple[Reference, ...]:
-    """Every ``NAME.rttm`` of a folder, and every ``NAME.stm`` without one, with what lies beside it, in order of name.
+    """Return the references of a folder in order of name: each ``NAME.rttm``, and each ``NAME.stm`` without one.
 
     Raises:
-        InvalidOption: it is no folder, there is neither in it, two recordings have one name, or a file cannot be read;
-            the message names the file, and the line where there is one.
+        InvalidOption: The path is not a folder, it contains no references, two recordings have the same name, or a file
+            cannot be read. The message names the file, and the line if there is one.
     """
     if not folder.is_dir():
-        raise InvalidOption(f"{folder} is not a folder: name the one that holds the recordings and their references")
-    names = {path.name.removesuffix(ending) for ending in (".rttm", ".stm") for path in folder.glob(f"*{ending}")}
+        raise InvalidOption(f"{folder} is not a folder: give the folder with the recordings and their references")
+    names = {
+        path.name.removesuffix(extension) for extension in (".rttm", ".stm") for path in folder.glob(f"*{extension}")
+    }
     if not names:
-        raise InvalidOption(f"{folder} holds no references: put NAME.rttm (or NAME.stm, or both) beside each NAME.wav")
+        raise InvalidOption(
+            f"{folder} contains no references: put NAME.rttm (or NAME.stm, or both) next to each NAME.wav"
+        )
     return tuple(read(folder / f"{name}.rttm") for name in sorted(names))
 
 
 def read(path: Path) -> Reference:
-    """The reference whose RTTM is at ``path``, or would be beside its STM, with the files of the same name.
+    """Return the reference with the given RTTM path, which need not exist if there is an STM file of the same name.
 
     Raises:
-        InvalidOption: as ``find``.
+        InvalidOption: A file cannot be read, or two recordings have the same name, as in ``find``.
     """
     name = path.name.removesuffix(".rttm")
-    stm, uem, words = (path.with_name(f"{name}{ending}") for ending in (".stm", ".uem", ".words.json"))
+    stm, uem, words = (path.with_name(f"{name}{extension}") for extension in (".stm", ".uem", ".words.json"))
     segments = _load(stm, parse_stm) if stm.exists() else None
     if path.exists() or segments is None:
         turns = _load(path, rttm.parse)
@@ -99,36 +105,39 @@ def read(path: Path) -> Reference:
 
 
 def parse_stm(text: str) -> tuple[Segment, ...]:
-    """The segments of an STM file, in order of start; those in which nothing is said count for nothing.
+    """Return the segments of an STM file in order of start. Segments without speech are left out.
 
     Raises:
-        InvalidOption: a line cannot be read; the message gives its number.
+        InvalidOption: A line cannot be read. The message gives its number.
     """
     segments = []
     for number, fields in _rows(text, 5, "STM"):
         span = _span(number, fields[3], fields[4], "STM")
-        said = fields[5] if len(fields) > 5 else ""
-        if said.startswith("<") and ">" in said:
-            said = said.partition(">")[2]
-        if fields[2] != "inter_segment_gap" and said.strip().lower() not in ("", "ignore_time_segment_in_scoring"):
-            segments.append(Segment(span, fields[2], said.strip()))
+        text_field = fields[5] if len(fields) > 5 else ""
+        if text_field.startswith("<") and ">" in text_field:
+            text_field = text_field.partition(">")[2]
+        if fields[2] != "inter_segment_gap" and text_field.strip().lower() not in (
+            "",
+            "ignore_time_segment_in_scoring",
+        ):
+            segments.append(Segment(span, fields[2], text_field.strip()))
     return tuple(sorted(segments, key=lambda segment: segment.span.start))
 
 
 def parse_uem(text: str) -> tuple[Span, ...]:
-    """The parts that a UEM file names.
+    """Return the regions of a UEM file.
 
     Raises:
-        InvalidOption: a line cannot be read; the message gives its number.
+        InvalidOption: A line cannot be read. The message gives its number.
     """
     return tuple(_span(number, fields[2], fields[3], "UEM") for number, fields in _rows(text, 4, "UEM"))
 
 
 def parse_words(text: str) -> tuple[Segment, ...]:
-    """The words of a ``.words.json`` file, in order of start.
+    """Return the words of a ``.words.json`` file in order of start.
 
     Raises:
-        InvalidOption: it is not such a file.
+        InvalidOption: The text is not a list of words.
     """
     try:
         words = [
@@ -143,13 +152,15 @@ def parse_words(text: str) -> tuple[Segment, ...]:
     return tuple(sorted(words, key=lambda word: word.span))
 
 
-def _rows(text: str, least: int, kind: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, min_fields: int, kind: str) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith(";;"):
             continue
         fields = line.split(maxsplit=5)
-        if len(fields) < least:
-            raise InvalidOption(f"line {number} of this {kind} has {len(fields)} fields: it needs at least {least}")
+        if len(fields) < min_fields:
+            raise InvalidOption(
+                f"line {number} of this {kind} has {len(fields)} fields: it needs at least {min_fields}"
+            )
         yield number, fields
 
 
@@ -169,15 +180,17 @@ def _load(path: Path, parse: Callable[[str], ReadT]) -> ReadT:
     except InvalidOption as error:
         raise InvalidOption(f"{path}: {error}") from error
     except UnicodeDecodeError as error:
-        raise InvalidOption(f"{path} is not UTF-8 text: store it as UTF-8") from error
+        raise InvalidOption(f"{path} is not UTF-8 text: convert it to UTF-8") from error
     except OSError as error:
         raise InvalidOption(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _recording(path: Path, name: str) -> Path | None:
-    found = sorted(each for each in path.parent.iterdir() if each.stem == name and each.suffix.lower() in SOUND)
-    if len(found) > 1:
+    recordings = sorted(
+        each for each in path.parent.iterdir() if each.stem == name and each.suffix.lower() in AUDIO_EXTENSIONS
+    )
+    if len(recordings) > 1:
         raise InvalidOption(
-            f"{found[0]} and {found[1].name} would both be scored by {path.name}: leave one of them in the folder"
+            f"{recordings[0]} and {recordings[1].name} both belong to {path.name}: leave only one of them in the folder"
         )
-    return found[0] if found else None
+    return recordings[0] if recordings else None

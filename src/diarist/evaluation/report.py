@@ -1,4 +1,4 @@
-"""Scores shown: a table for people, JSON for programs."""
+"""Reports of scores: a table for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ HEAD = (
     "recording", "DER", "collar", "missed", "false", "confused", "JER", "speakers", "WER", "cpWER", "tcpWER",
     "at changes", "speed",
 )  # fmt: skip
-"""What the columns hold is told in docs/evaluation.md."""
+"""The headings of the columns, which docs/evaluation.md describes."""
 
 
 def table(scores: Mapping[str, Score]) -> str:
-    """A Markdown table in columns: every recording by its name, all of them pooled, and which is worst.
+    """Return a Markdown table with a row for each recording and for all of them pooled, and the worst recordings.
 
     Args:
-        scores: at least one.
+        scores: The scores by name, at least one.
     """
-    rows = [HEAD, *(_row(name, one) for name, one in scores.items())]
+    rows = [HEAD, *(_row(name, score) for name, score in scores.items())]
     if len(scores) > 1:
         rows.append(_row("pooled", pool(scores.values())))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
@@ -32,36 +32,40 @@ def table(scores: Mapping[str, Score]) -> str:
 
 
 def document(scores: Mapping[str, Score], *, language: str | None) -> str:
-    """JSON: ``recordings`` (by name) and ``pooled``, each with the counts of ``Score`` and its rates (0..1 or null)."""
-    told = {
+    """Return JSON with ``recordings`` (by name) and ``pooled``, each with counts and rates (0..1 or null)."""
+    report = {
         "language": language,
-        "recordings": {name: _members(one) for name, one in scores.items()},
+        "recordings": {name: _members(score) for name, score in scores.items()},
         "pooled": _members(pool(scores.values())),
     }
-    return json.dumps(told, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 RATES = ("der", "der_collar", "jer", "wer", "cpwer", "tcpwer", "boundary_error", "speed")
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
+    """Align names to the left and numbers to the right."""
     return [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
 
 
-def _members(one: Score) -> dict[str, float | None]:
-    counts = {name: round(value, 3) for name, value in asdict(one).items()}
-    rates = {name: None if (rate := getattr(one, name)) is None else round(rate, 4) for name in RATES}
+def _members(score: Score) -> dict[str, float | None]:
+    counts = {name: round(value, 3) for name, value in asdict(score).items()}
+    rates = {name: None if (rate := getattr(score, name)) is None else round(rate, 4) for name in RATES}
     return counts | rates
 
 
-def _row(name: str, one: Score) -> tuple[str, ...]:
-    speakers = f"{one.found} of {one.speakers}" if one.recordings == 1 else f"{one.exact} right of {one.recordings}"
-    parts = [part / one.speech if one.speech else None for part in (one.missed, one.false_alarm, one.confusion)]
+def _row(name: str, score: Score) -> tuple[str, ...]:
+    speakers = (
+        f"{score.found} of {score.speakers}" if score.recordings == 1 else f"{score.exact} right of {score.recordings}"
+    )
+    parts = [
+        part / score.speech if score.speech else None for part in (score.missed, score.false_alarm, score.confusion)
+    ]
     return (
-        name.replace("|", "/"), _percent(one.der), _percent(one.der_collar), *map(_percent, parts), _percent(one.jer),
-        speakers, _percent(one.wer), _percent(one.cpwer), _percent(one.tcpwer), _percent(one.boundary_error),
-        "-" if one.speed is None else f"{one.speed:.1f}",
+        name.replace("|", "/"), _percent(score.der), _percent(score.der_collar), *map(_percent, parts),
+        _percent(score.jer), speakers, _percent(score.wer), _percent(score.cpwer), _percent(score.tcpwer),
+        _percent(score.boundary_error), "-" if score.speed is None else f"{score.speed:.1f}",
     )  # fmt: skip
 
 
@@ -70,10 +74,10 @@ def _percent(rate: float | None) -> str:
 
 
 def _worst(scores: Mapping[str, Score]) -> list[str]:
-    """A line each for the recording with the highest DER and that with the highest cpWER."""
+    """Return one line for the recording with the highest DER, and one for that with the highest cpWER."""
     lines = []
     for label, rate in (("DER", "der"), ("cpWER", "cpwer")):
-        rated = {name: value for name, one in scores.items() if (value := getattr(one, rate)) is not None}
+        rated = {name: value for name, score in scores.items() if (value := getattr(score, rate)) is not None}
         if rated:
             name = max(rated, key=lambda each: rated[each])
             lines.append(f"worst by {label}: {name} ({_percent(rated[name])})")

@@ -1,8 +1,8 @@
-"""Scores: an answer against its reference, as counts that can be pooled.
+"""Scores of a hypothesis against its reference, as counts that can be pooled.
 
-Who spoke when: DER and JER of pyannote.metrics, overlap scored. What was said: WER, cpWER and tcpWER of meeteval, after
-the normalizer that came with Whisper (English, or the one for all languages). Both, where speakers change: see
-``Score.boundary_words``.
+Who speaks when is scored by DER and JER of pyannote.metrics, including overlap. What is said is scored by WER, cpWER
+and tcpWER of meeteval, after Whisper's text normalizer (for English, or for all languages). Both together are scored
+where speakers change, see ``Score.boundary_words``.
 """
 
 from __future__ import annotations
@@ -27,46 +27,47 @@ if TYPE_CHECKING:
     from pyannote.core import Annotation
 
 COLLAR: Seconds = 0.25
-"""Left out on each side of every reference boundary for the lenient DER: NIST's since RT-03."""
+"""The time on each side of a reference boundary that the lenient DER ignores, as in NIST's evaluations since RT-03."""
 
 WORD_COLLAR: Seconds = 5.0
-"""How far off a word may be for tcpWER: as the CHiME challenges set it."""
+"""The maximum time error of a word for tcpWER, as in the CHiME challenges."""
 
 BOUNDARY: Seconds = 0.5
-"""A word this near to a change of speaker is a boundary word."""
+"""The maximum distance of a boundary word from a change of speaker."""
 
 MAX_SPEAKERS = 20
-"""meeteval compares no more voices than that."""
+"""The maximum number of speakers that meeteval can compare."""
 
 Token: TypeAlias = tuple[str, Segment]
-"""A normalised word, and the word as it was said that it is from."""
+"""A normalized word, and the original word that contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Counts, not rates: scores are pooled by adding them. Seconds, but for what counts words, speakers, recordings.
+    """Represents a score as counts, which are pooled by adding them.
 
-    Rates are None where there is nothing to divide by.
+    All counts are in seconds, except those of words, speakers and recordings. A rate is None if its denominator is
+    zero.
     """
 
     recordings: int = 0
     seconds: Seconds = 0.0
-    """That were scored."""
+    """The scored duration."""
 
     took: Seconds = 0.0
-    """To find the answer; 0 where not measured."""
+    """The processing time of the hypothesis; 0 if it was not measured."""
 
     speakers: int = 0
-    """Who speak in the reference."""
+    """The number of speakers in the reference."""
 
     found: int = 0
-    """Who speak in the answer."""
+    """The number of speakers in the hypothesis."""
 
     exact: int = 0
-    """Recordings in which as many were found as there are."""
+    """The number of recordings whose number of speakers is correct."""
 
     speech: Seconds = 0.0
-    """Of all speakers: overlapped speech counts once for each."""
+    """The speaking time of all speakers; overlapping speech counts once for each of them."""
 
     missed: Seconds = 0.0
     false_alarm: Seconds = 0.0
@@ -78,41 +79,43 @@ class Score:
     collar_confusion: Seconds = 0.0
 
     jaccard_errors: float = 0.0
-    """Sum of the Jaccard errors of the reference's speakers, 0..1 each."""
+    """The sum of the Jaccard errors of the reference speakers, each 0..1."""
 
     jaccard_speakers: int = 0
 
     words: int = 0
-    """In the reference, normalised; 0 where there is no text, as in all that follows but the boundary words."""
+    """The number of normalized words in the reference. It is 0 if there is no text, as are the following counts except
+    those of boundary words."""
 
     word_errors: int = 0
-    """The texts compared without speakers: all that is said, in order of the utterances' start."""
+    """The errors of the text without regard to speakers, with all utterances in order of their start."""
 
     deleted: int = 0
     inserted: int = 0
 
     speaker_word_errors: int = 0
-    """Of cpWER: what each speaker says compared, with the speakers paired as fits best."""
+    """The errors of cpWER: the text of each speaker is compared, with the best pairing of speakers."""
 
     timed_word_errors: int = 0
-    """Of tcpWER: the same, and a word must be within ``WORD_COLLAR`` of where it is said."""
+    """The errors of tcpWER: like cpWER, but a word must also be within ``WORD_COLLAR`` of its time."""
 
     boundary_words: int = 0
-    """Words within ``BOUNDARY`` seconds of a change of speaker that can be judged.
+    """The number of words within ``BOUNDARY`` seconds of a change of speaker that can be evaluated.
 
-    A change is where, in the reference's turns without overlap (``Diarization.exclusive``), a speaker follows another:
-    the end of the first and the start of the next both count. With a text in the reference, judged are the answer's
-    words that an alignment (Levenshtein) of all words in order of time finds in the reference, letter for letter once
-    normalised; their time is that of the reference's word where it is known (``Reference.words``), else the answer's.
-    Without a text, judged is each of the answer's words in whose middle someone speaks in the reference.
+    A change of speaker is where one speaker follows another in the reference turns without overlap
+    (``Diarization.exclusive``); the end of the first and the start of the second turn both count. If the reference has
+    a text, the evaluated words are those of the hypothesis that an alignment (Levenshtein) of all words in order of
+    time matches to equal normalized words of the reference. Their time is that of the reference word if it is known
+    (``Reference.words``), or else of the hypothesis. Without a text, the evaluated words are those of the hypothesis
+    during whose middle someone speaks in the reference.
     """
 
     boundary_wrong: int = 0
-    """Boundary words that carry the wrong speaker.
+    """The number of boundary words with the wrong speaker.
 
-    Speakers of the answer stand for those of the reference with whom they share most time, one for one. With a text,
-    wrong is a word whose speaker does not stand for the one who says it in the reference; without, one whose speaker
-    stands for nobody who speaks in its middle.
+    Speakers of the hypothesis are mapped one to one to those of the reference with whom they share the most time. With
+    a text, a word is wrong if its speaker is not mapped to the one who says it in the reference. Without a text, it is
+    wrong if its speaker is not mapped to anyone who speaks during its middle.
     """
 
     def __add__(self, other: Score) -> Score:
@@ -148,20 +151,20 @@ class Score:
 
     @property
     def speed(self) -> float | None:
-        """Seconds of recording for each second of work."""
+        """The duration of the recording relative to the processing time."""
         return _rate(self.seconds, self.took)
 
 
 def pool(scores: Iterable[Score]) -> Score:
-    """One score of all."""
+    """Return the sum of all scores."""
     return sum(scores, Score())
 
 
 def require() -> None:
-    """See that what scores is installed.
+    """Check that the packages for scoring are installed.
 
     Raises:
-        ConfigurationError: it is not; the message says how to install it.
+        ConfigurationError: A package is missing. The message says how to install it.
     """
     try:
         import jiwer  # noqa: F401
@@ -170,54 +173,54 @@ def require() -> None:
         import whisper_normalizer.basic  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
-            f"scoring needs the bench extra ({error.name} is missing): pip install 'diarist[bench]',"
-            " or in a checkout pip install -e '.[bench]'"
+            f"scoring needs the bench extra ({error.name} is missing): run pip install 'diarist[bench]',"
+            " or pip install -e '.[bench]' in a checkout"
         ) from error
 
 
-def score(reference: Reference, answer: Hypothesis, *, language: str | None = "en") -> Score:
-    """Compare what a system says to what is so.
+def score(reference: Reference, hypothesis: Hypothesis, *, language: str | None = "en") -> Score:
+    """Score a hypothesis against the reference of the recording.
 
     Args:
-        reference: the truth.
-        answer: what the system says; words that have their middle outside ``reference.scored``, where there is that,
-            count on neither side.
-        language: ISO 639-1 of the words, which chooses how they are normalised; None: as those of any language.
+        reference: The reference.
+        hypothesis: The hypothesis. Words whose middle is outside ``reference.scored``, if that is given, are ignored on
+            both sides.
+        language: The language of the words (ISO 639-1), which selects their normalizer; None is any language.
 
     Raises:
-        ConfigurationError: the ``bench`` extra is not installed.
-        InvalidOption: texts of more than ``MAX_SPEAKERS`` speakers.
+        ConfigurationError: The ``bench`` extra is not installed.
+        InvalidOption: A text has more than ``MAX_SPEAKERS`` speakers.
     """
     require()
-    parts = reference.scored or (Span(0.0, _end(reference, answer)),)
-    told = Score(
+    regions = reference.scored or (Span(0.0, _end(reference, hypothesis)),)
+    total = Score(
         recordings=1,
-        seconds=sum(part.duration for part in parts),
-        took=answer.took,
+        seconds=sum(region.duration for region in regions),
+        took=hypothesis.took,
         speakers=len(reference.speakers),
-        found=len({turn.speaker for turn in answer.turns}),
-        exact=int(len(reference.speakers) == len({turn.speaker for turn in answer.turns})),
+        found=len({turn.speaker for turn in hypothesis.turns}),
+        exact=int(len(reference.speakers) == len({turn.speaker for turn in hypothesis.turns})),
     )
-    told += _turns(reference.turns, answer.turns, parts)
-    if answer.segments is None:
-        return told
-    normal = normalizer(language)
-    heard = _within(answer.segments, reference.scored)
+    total += _turns(reference.turns, hypothesis.turns, regions)
+    if hypothesis.segments is None:
+        return total
+    normalize = normalizer(language)
+    hypothesis_words = _within(hypothesis.segments, reference.scored)
     if reference.segments is not None:
-        told += _words(_within(reference.segments, reference.scored), heard, normal)
-    return told + _boundary(reference, answer, normal)
+        total += _words(_within(reference.segments, reference.scored), hypothesis_words, normalize)
+    return total + _boundary(reference, hypothesis, normalize)
 
 
-def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Span]) -> Score:
+def _turns(reference: Sequence[Turn], hypothesis: Sequence[Turn], regions: Sequence[Span]) -> Score:
     from pyannote.core import Segment, Timeline
     from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
-    truth, guess = _annotation(reference), _annotation(found)
-    region = Timeline([Segment(part.start, part.end) for part in parts])
-    strict = DiarizationErrorRate()(truth, guess, uem=region, detailed=True)
-    # pyannote.metrics takes the whole width
-    lenient = DiarizationErrorRate(collar=2 * COLLAR)(truth, guess, uem=region, detailed=True)
-    jaccard = JaccardErrorRate()(truth, guess, uem=region, detailed=True)
+    reference_turns, hypothesis_turns = _annotation(reference), _annotation(hypothesis)
+    timeline = Timeline([Segment(region.start, region.end) for region in regions])
+    strict = DiarizationErrorRate()(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
+    # pyannote.metrics expects the total width of the collar.
+    lenient = DiarizationErrorRate(collar=2 * COLLAR)(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
+    jaccard = JaccardErrorRate()(reference_turns, hypothesis_turns, uem=timeline, detailed=True)
     return Score(
         speech=strict["total"],
         missed=strict["missed detection"],
@@ -232,63 +235,73 @@ def _turns(reference: Sequence[Turn], found: Sequence[Turn], parts: Sequence[Spa
     )
 
 
-def _words(said: Sequence[Segment], heard: Sequence[Segment], normal: Normalizer) -> Score:
+def _words(reference_words: Sequence[Segment], hypothesis_words: Sequence[Segment], normalize: Normalizer) -> Score:
     from meeteval.wer.wer.cp import cp_word_error_rate
     from meeteval.wer.wer.siso import siso_word_error_rate
     from meeteval.wer.wer.time_constrained import time_constrained_minimum_permutation_word_error_rate
 
-    # meeteval's logger, which warns of single words that are drawn out
+    # meeteval's logger, which warns about single long words.
     logging.getLogger("preprocess").setLevel(logging.ERROR)
-    for whose, segments in (("reference", said), ("answer", heard)):
+    for source, segments in (("reference", reference_words), ("hypothesis", hypothesis_words)):
         if (speakers := len({segment.speaker for segment in segments})) > MAX_SPEAKERS:
-            raise InvalidOption(f"the {whose} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
-    plain = siso_word_error_rate(*(normal(" ".join(each.text for each in texts)) for texts in (said, heard)))
-    joint = cp_word_error_rate(*(_seglst(_by_speaker(texts), normal) for texts in (said, heard)))
+            raise InvalidOption(f"the {source} has {speakers} speakers with words: at most {MAX_SPEAKERS} are scored")
+    overall = siso_word_error_rate(
+        *(normalize(" ".join(each.text for each in texts)) for texts in (reference_words, hypothesis_words))
+    )
+    by_speaker = cp_word_error_rate(
+        *(_seglst(_by_speaker(texts), normalize) for texts in (reference_words, hypothesis_words))
+    )
     timed = time_constrained_minimum_permutation_word_error_rate(
-        _seglst(said, normal), _seglst(heard, normal), collar=WORD_COLLAR
+        _seglst(reference_words, normalize), _seglst(hypothesis_words, normalize), collar=WORD_COLLAR
     )
     return Score(
-        words=plain.length,
-        word_errors=plain.errors,
-        deleted=plain.deletions,
-        inserted=plain.insertions,
-        speaker_word_errors=joint.errors,
+        words=overall.length,
+        word_errors=overall.errors,
+        deleted=overall.deletions,
+        inserted=overall.insertions,
+        speaker_word_errors=by_speaker.errors,
         timed_word_errors=timed.errors,
     )
 
 
-def _boundary(reference: Reference, answer: Hypothesis, normal: Normalizer) -> Score:
+def _boundary(reference: Reference, hypothesis: Hypothesis, normalize: Normalizer) -> Score:
     changes = _changes(reference.turns)
-    heard = _within(answer.timed_words, reference.scored)
+    hypothesis_words = _within(hypothesis.timed_words, reference.scored)
     if reference.segments is None:
-        judged = [
+        evaluated = [
             (word.speaker, speaking)
-            for word in heard
+            for word in hypothesis_words
             if _near(changes, word.span) and (speaking := _speaking(reference.turns, word.span.middle))
         ]
-        names = _stand_for(reference.turns, answer.turns)
+        mapping = _speaker_mapping(reference.turns, hypothesis.turns)
     else:
-        said = _within(reference.words or reference.segments, reference.scored)
-        judged = [
-            (guess.speaker, frozenset((truth.speaker,)))
-            for truth, guess in _aligned(_tokens(said, normal), _tokens(heard, normal))
-            if _near(changes, truth.span if reference.words else guess.span)
+        reference_words = _within(reference.words or reference.segments, reference.scored)
+        evaluated = [
+            (hypothesis_word.speaker, frozenset((reference_word.speaker,)))
+            for reference_word, hypothesis_word in _aligned(
+                _tokens(reference_words, normalize), _tokens(hypothesis_words, normalize)
+            )
+            if _near(changes, reference_word.span if reference.words else hypothesis_word.span)
         ]
-        names = _stand_for(_as_turns(reference.segments), answer.turns or _as_turns(answer.segments or ()))
-    wrong = sum(names.get(speaker) not in speaking for speaker, speaking in judged)
-    return Score(boundary_words=len(judged), boundary_wrong=wrong)
+        mapping = _speaker_mapping(
+            _as_turns(reference.segments), hypothesis.turns or _as_turns(hypothesis.segments or ())
+        )
+    wrong = sum(mapping.get(speaker) not in speaking for speaker, speaking in evaluated)
+    return Score(boundary_words=len(evaluated), boundary_wrong=wrong)
 
 
-def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Segment, Segment]]:
-    """The words of both that an alignment finds to be the same."""
-    if not said or not heard:
+def _aligned(reference_words: Sequence[Token], hypothesis_words: Sequence[Token]) -> list[tuple[Segment, Segment]]:
+    """Return the pairs of equal words in an alignment of both texts."""
+    if not reference_words or not hypothesis_words:
         return []
     from jiwer import process_words
 
-    truth, guess = (" ".join(token for token, _ in tokens) for tokens in (said, heard))
-    (chunks,) = process_words(truth, guess).alignments
+    reference_text, hypothesis_text = (
+        " ".join(token for token, _ in tokens) for tokens in (reference_words, hypothesis_words)
+    )
+    (chunks,) = process_words(reference_text, hypothesis_text).alignments
     return [
-        (said[chunk.ref_start_idx + i][1], heard[chunk.hyp_start_idx + i][1])
+        (reference_words[chunk.ref_start_idx + i][1], hypothesis_words[chunk.hyp_start_idx + i][1])
         for chunk in chunks
         if chunk.type == "equal"
         for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
@@ -296,12 +309,12 @@ def _aligned(said: Sequence[Token], heard: Sequence[Token]) -> list[tuple[Segmen
 
 
 def _changes(turns: Sequence[Turn]) -> list[Seconds]:
-    alone = Diarization(tuple(turns)).exclusive()
+    exclusive = Diarization(tuple(turns)).exclusive()
     return sorted(
         edge
-        for one, other in pairwise(alone)
-        if one.speaker != other.speaker
-        for edge in (one.span.end, other.span.start)
+        for first, second in pairwise(exclusive)
+        if first.speaker != second.speaker
+        for edge in (first.span.end, second.span.start)
     )
 
 
@@ -314,41 +327,41 @@ def _speaking(turns: Sequence[Turn], time: Seconds) -> frozenset[str]:
     return frozenset(turn.speaker for turn in turns if turn.span.start <= time < turn.span.end)
 
 
-def _stand_for(reference: Sequence[Turn], found: Sequence[Turn]) -> Mapping[str, str]:
-    """Who of the reference each speaker of the answer stands for."""
+def _speaker_mapping(reference: Sequence[Turn], hypothesis: Sequence[Turn]) -> Mapping[str, str]:
+    """Return the reference speaker that each speaker of the hypothesis is mapped to."""
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    names: Mapping[str, str] = DiarizationErrorRate().optimal_mapping(_annotation(reference), _annotation(found))
-    return names
+    mapping: Mapping[str, str] = DiarizationErrorRate().optimal_mapping(_annotation(reference), _annotation(hypothesis))
+    return mapping
 
 
 def _annotation(turns: Iterable[Turn]) -> Annotation:
-    """Turns as pyannote's metrics want them."""
+    """Convert turns to the type that pyannote's metrics use."""
     from pyannote.core import Annotation, Segment
 
-    made = Annotation(uri="recording")
+    annotation = Annotation(uri="recording")
     for index, turn in enumerate(turns):
-        made[Segment(turn.span.start, turn.span.end), index] = turn.speaker
-    return made
+        annotation[Segment(turn.span.start, turn.span.end), index] = turn.speaker
+    return annotation
 
 
 def _as_turns(segments: Iterable[Segment]) -> tuple[Turn, ...]:
     return tuple(Turn(segment.span, segment.speaker) for segment in segments)
 
 
-def _tokens(words: Iterable[Segment], normal: Normalizer) -> list[Token]:
-    return [(token, word) for word in words for part in word.text.split() for token in normal(part).split()]
+def _tokens(words: Iterable[Segment], normalize: Normalizer) -> list[Token]:
+    return [(token, word) for word in words for part in word.text.split() for token in normalize(part).split()]
 
 
 def _by_speaker(segments: Iterable[Segment]) -> list[Segment]:
-    """All that each speaker says as one segment, for comparisons in which time is nothing."""
+    """Return one segment with all words of each speaker, for comparisons that ignore time."""
     texts: dict[str, list[str]] = {}
     for segment in segments:
         texts.setdefault(segment.speaker, []).append(segment.text)
     return [Segment(Span(0.0, 0.0), speaker, " ".join(parts)) for speaker, parts in texts.items()]
 
 
-def _seglst(segments: Iterable[Segment], normal: Normalizer) -> SegLST:
+def _seglst(segments: Iterable[Segment], normalize: Normalizer) -> SegLST:
     from meeteval.io.seglst import SegLST
 
     rows = [
@@ -360,22 +373,22 @@ def _seglst(segments: Iterable[Segment], normal: Normalizer) -> SegLST:
             "words": text,
         }
         for segment in segments
-        if (text := normal(segment.text))
+        if (text := normalize(segment.text))
     ]
     return SegLST(rows)
 
 
-def _within(segments: Iterable[Segment], parts: Sequence[Span]) -> list[Segment]:
-    if not parts:
+def _within(segments: Iterable[Segment], regions: Sequence[Span]) -> list[Segment]:
+    if not regions:
         return list(segments)
-    return [each for each in segments if any(part.start <= each.span.middle <= part.end for part in parts)]
+    return [each for each in segments if any(region.start <= each.span.middle <= region.end for region in regions)]
 
 
-def _end(reference: Reference, answer: Hypothesis) -> Seconds:
-    """Where the recording ends, as far as is known."""
-    if answer.duration is not None:
-        return answer.duration
-    return max((turn.span.end for turn in (*reference.turns, *answer.turns)), default=0.0)
+def _end(reference: Reference, hypothesis: Hypothesis) -> Seconds:
+    """Return the end of the recording, or the last end of a turn if the duration is unknown."""
+    if hypothesis.duration is not None:
+        return hypothesis.duration
+    return max((turn.span.end for turn in (*reference.turns, *hypothesis.turns)), default=0.0)
 
 
 def _rate(part: float, whole: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Answers of a running service, asked for as any client would."""
+"""A client that requests transcripts from a running service for scoring."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ CHUNK_BYTES = 1 << 20
 
 
 def ask(address: str, recording: Path, fields: Mapping[str, str]) -> Hypothesis:
-    """The service's answer, with its turns and its words.
+    """Return the service's transcript of a recording, with its turns and its words.
 
-    They come in two formats, so the recording is transcribed twice; what the answer took is the time of the second.
+    The two come in different formats, so the recording is transcribed twice. The processing time is that of the second
+    request.
 
     Args:
-        address: as ``http://localhost:5000``.
-        recording: what is asked about.
-        fields: beside the recording: ``language``, ``num_speakers``.
+        address: The URL of the service, such as ``http://localhost:5000``.
+        recording: The recording.
+        fields: The form fields besides the recording: ``language``, ``num_speakers``.
 
     Raises:
-        InvalidOption: the address is none, or the service refuses the recording or a field.
-        ServiceError: the service cannot be reached, or fails.
+        InvalidOption: The URL is invalid, or the service rejects the recording or a field.
+        ServiceError: The service cannot be reached, or fails.
     """
-    turns = _post(address, recording, {**fields, "format": "rttm"})
+    rttm_text = _post(address, recording, {**fields, "format": "rttm"})
     started = time.perf_counter()
-    said = _post(address, recording, {**fields, "format": "json", "words": "true", "details": "true"})
-    return from_texts(turns, said, address, address, time.perf_counter() - started)
+    json_text = _post(address, recording, {**fields, "format": "json", "words": "true", "details": "true"})
+    return from_texts(rttm_text, json_text, address, address, time.perf_counter() - started)
 
 
 def _post(address: str, recording: Path, fields: Mapping[str, str]) -> str:
-    where = urlsplit(address)
-    if where.scheme not in ("http", "https") or not where.hostname:
-        raise InvalidOption(f"--service must be an address like http://localhost:5000, not {address!r}")
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise InvalidOption(f"--service must be a URL such as http://localhost:5000, not {address!r}")
     boundary = secrets.token_hex(16)
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
     )
-    # The name says nothing that the service needs but the ending; what else is in it could break the line.
+    # The service only needs the extension of the name. Other characters of it could break the header line.
     head += (
         f'--{boundary}\r\nContent-Disposition: form-data; name="audio"; filename="recording{recording.suffix}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
@@ -55,21 +56,21 @@ def _post(address: str, recording: Path, fields: Mapping[str, str]) -> str:
         "Content-Type": f"multipart/form-data; boundary={boundary}",
         "Content-Length": str(len(head.encode()) + recording.stat().st_size + len(tail)),
     }
-    kind = HTTPSConnection if where.scheme == "https" else HTTPConnection
+    connection_class = HTTPSConnection if url.scheme == "https" else HTTPConnection
     try:
-        connection = kind(where.hostname, where.port)
+        connection = connection_class(url.hostname, url.port)
         try:
-            connection.request("POST", f"{where.path.rstrip('/')}/diarize", _body(head, recording, tail), headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
+            connection.request("POST", f"{url.path.rstrip('/')}/diarize", _body(head, recording, tail), headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
         finally:
             connection.close()
     except (OSError, HTTPException, ValueError) as error:
-        raise ServiceError(f"{address} does not answer ({error}): is `diarist serve` running there?") from error
-    if answer.status == 200:
+        raise ServiceError(f"{address} does not respond ({error}): is `diarist serve` running there?") from error
+    if response.status == 200:
         return text
-    message = f"the service refuses it with {answer.status}: {_told(text)}"
-    raise InvalidOption(message) if 400 <= answer.status < 500 else JobFailed(message)
+    message = f"the service rejected the request with status {response.status}: {_error_message(text)}"
+    raise InvalidOption(message) if 400 <= response.status < 500 else JobFailed(message)
 
 
 def _body(head: str, recording: Path, tail: str) -> Iterator[bytes]:
@@ -80,11 +81,11 @@ def _body(head: str, recording: Path, tail: str) -> Iterator[bytes]:
     yield tail.encode()
 
 
-def _told(text: str) -> str:
-    """The message of the service's error document."""
+def _error_message(text: str) -> str:
+    """Return the message of the service's error document."""
     try:
         document = json.loads(text)
-        told = document["error"]["message"] if isinstance(document["error"], dict) else document["error"]
-        return str(told)
+        message = document["error"]["message"] if isinstance(document["error"], dict) else document["error"]
+        return str(message)
     except (KeyError, TypeError, ValueError):
-        return text[:200] or "without a word"
+        return text[:200] or "without a message"

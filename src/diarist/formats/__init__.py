@@ -1,4 +1,4 @@
-"""A transcript as text: one module per format, and the one list of them."""
+"""The output formats of transcripts: one module per format, and the list of all formats."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["FORMATS", "Extras", "Format", "find", "render"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way of writing a transcript."""
+    """Represents an output format of transcripts."""
 
     name: str
-    """As users ask for it."""
+    """The name that users select the format by."""
 
     media_type: str
-    """For the header ``Content-Type``; what is written is always UTF-8."""
+    """The media type for the header ``Content-Type``. The text is always UTF-8."""
 
     extension: str
-    """Of a file of this format, without the dot."""
+    """The extension of files in this format, without the dot."""
 
     render: Callable[[Transcript, str, Extras], str]
-    """Called with the transcript, the recording's name and what is wanted beside the text."""
+    """Renders the transcript, given the recording's name and the requested extras."""
 
 
 def _by_name(*formats: Format) -> Mapping[str, Format]:
@@ -42,14 +42,14 @@ FORMATS: Mapping[str, Format] = _by_name(
     Format("vtt", "text/vtt", "vtt", lambda it, _, __: vtt.render(it)),
     Format("rttm", "text/plain", "rttm", lambda it, recording, _: rttm.render(it, recording)),
 )
-"""Every format by its name, in the order in which they are shown."""
+"""All formats by name, in the order in which they are listed."""
 
 
 def find(name: str) -> Format:
-    """The format of that name.
+    """Return the format with this name.
 
     Raises:
-        InvalidOption: there is none; the message lists those that there are.
+        InvalidOption: There is no such format. The message lists all formats.
     """
     if name not in FORMATS:
         raise InvalidOption(f"format must be one of {', '.join(FORMATS)}, not {name!r}")
@@ -57,16 +57,16 @@ def find(name: str) -> Format:
 
 
 def render(transcript: Transcript, name: str, *, recording: str, words: bool = False, details: bool = False) -> str:
-    """``transcript`` in the format called ``name``.
+    """Return ``transcript`` in the format called ``name``.
 
     Args:
-        transcript: What to write; an empty one gives a valid, empty document.
+        transcript: The transcript; an empty one gives a valid, empty document.
         name: A key of ``FORMATS``.
-        recording: The recording's name, for formats that carry one (rttm). May hold anything: it is made safe.
-        words: Add each word with its times and confidences, where the format has a place for them (json).
-        details: Add what is known of the recording and of the work on it, likewise.
+        recording: The recording's name, for formats that contain one (rttm). It may be any text and is escaped.
+        words: Whether to add each word with its times and confidences, if the format supports it (json).
+        details: Whether to add facts about the recording and its processing, if the format supports it (json).
 
     Raises:
-        InvalidOption: there is no such format.
+        InvalidOption: There is no such format.
     """
     return find(name).render(transcript, recording, Extras(words, details))

@@ -1,4 +1,4 @@
-"""Utterances broken into cues that can be read as subtitles."""
+"""Division of utterances into readable subtitle cues."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
 
 LINE_COLUMNS = 42
-"""What broadcasters allow a line of Latin script; a wide (East Asian) character takes two columns."""
+"""The maximum line length of broadcasters for Latin script. A wide (East Asian) character takes two columns."""
 
 MAX_CUE_MS = 7_000
-"""A cue stands no longer than this, as long as its words can be divided."""
+"""The maximum duration of a cue, if it has more than one word."""
 
 MIN_CUE_MS = 1_000
-"""A cue stands this long where nothing follows sooner: a word of 0.2 s could not be read."""
+"""The minimum duration of a cue if no other follows sooner, since a cue of 0.2 s could not be read."""
 
 PAUSE_MS = 1_500
-"""Words that lie this far apart never share a cue: the later one would be given away."""
+"""Words with a pause of this length between them are never in one cue, which would show the second too early."""
 
 _SENTENCE_ENDS = frozenset(".?!…。？！۔।")
 _CLAUSE_ENDS = frozenset(",;:、，；：،–—")
 _CLOSING_MARKS = "\"'”’»)]}」』"
 
-# What a break costs by what it tears apart, and what each cue costs by itself: found by reading real transcripts.
+# The costs of a break by its position, and of each cue. They were tuned on real transcripts.
 _AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
 _CUE, _SHORT_CUE = 2.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """Lines that stand on the screen together."""
+    """Represents lines that are shown together."""
 
     start_ms: int
     end_ms: int
-    """Later than the start."""
+    """The end, which is later than the start."""
 
     speaker: str
     lines: tuple[str, ...]
-    """One or two, the first with the prefix; none is blank."""
+    """One or two lines, the first with the prefix. No line is blank."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CueWord:
-    """A word made safe to show."""
+    """A word without characters that are unsafe to show."""
 
     text: str
     spaced: bool
-    """White space parts it from the word before."""
+    """Whether there is white space between this word and the previous one."""
 
     start_ms: int
     end_ms: int
@@ -58,14 +58,14 @@ class _CueWord:
 
 
 def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "") -> tuple[Cue, ...]:
-    """The whole transcript as cues, in order of start.
+    """Return the cues of a transcript in order of start.
 
-    Breaks fall between words, at the ends of sentences and clauses where there are any. A cue begins when its first
-    word does, and ends with its last one or ``MIN_CUE_MS`` after its start, unless the next begins sooner.
+    Breaks are between words, preferably at the ends of sentences and clauses. A cue begins with its first word. It ends
+    with its last word or ``MIN_CUE_MS`` after its start, unless the next cue begins sooner.
 
     Args:
-        transcript: May be empty.
-        prefix: What stands before a speaker's words in each cue; it counts as part of the first line.
+        transcript: The transcript, which may be empty.
+        prefix: Returns the text before a speaker's words in each cue, which counts as part of the first line.
     """
     cues = sorted(
         (cue for utterance in transcript.utterances for cue in _cues(utterance, prefix(utterance.speaker))),
@@ -77,19 +77,19 @@ def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "
 
 
 def _extend(cue: Cue, until_ms: int) -> Cue:
-    # One millisecond at least: a cue that ends at its start is an error in WebVTT, and words may have no length.
-    wanted_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
-    return replace(cue, end_ms=max(cue.end_ms, wanted_ms, cue.start_ms + 1))
+    # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
+    min_end_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
+    return replace(cue, end_ms=max(cue.end_ms, min_end_ms, cue.start_ms + 1))
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
     words = _cue_words(utterance)
     for first, end in _split(words, _columns(prefix)):
-        chosen = words[first:end]
-        lines = _layout_lines(chosen, _columns(prefix))
+        cue_words = words[first:end]
+        lines = _layout_lines(cue_words, _columns(prefix))
         yield Cue(
-            start_ms=chosen[0].start_ms,
-            end_ms=max(word.end_ms for word in chosen),
+            start_ms=cue_words[0].start_ms,
+            end_ms=max(word.end_ms for word in cue_words),
             speaker=utterance.speaker,
             lines=(prefix + lines[0], *lines[1:]),
         )
@@ -109,7 +109,7 @@ def _cue_words(utterance: Utterance) -> list[_CueWord]:
 
 
 def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, int]]:
-    """The cheapest division into cues that fit, as (first, end) indices: dynamic programming from the end."""
+    """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
     cost = [0.0] * (len(words) + 1)
     chosen = [0] * len(words)
     for first in reversed(range(len(words))):
@@ -128,7 +128,7 @@ def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, in
 
 
 def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -> Iterator[int]:
-    """Where a cue that begins with word ``first`` may end (exclusive): after that word, then while all fits."""
+    """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
     yield first + 1
     for position in range(first + 1, len(words)):
@@ -147,7 +147,7 @@ def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -
 
 
 def _break_cost(words: Sequence[_CueWord], position: int) -> float:
-    """What it costs to break before the word at ``position``."""
+    """Return the cost of a break before the word at ``position``."""
     if position in {0, len(words)}:
         return 0.0
     before, after = words[position - 1], words[position]
@@ -162,9 +162,9 @@ def _break_cost(words: Sequence[_CueWord], position: int) -> float:
 
 
 def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, ...]:
-    """One line where all fits in it, else two: broken where sense allows, and of like length."""
-    whole = prefix_columns + _width(words)
-    if whole <= LINE_COLUMNS or len(words) == 1:
+    """Return one line if everything fits in it, or else two of similar length with a break at a good position."""
+    total_columns = prefix_columns + _width(words)
+    if total_columns <= LINE_COLUMNS or len(words) == 1:
         return (_join(words),)
 
     def layout_cost(position: int) -> float:
@@ -185,7 +185,7 @@ def _join(words: Sequence[_CueWord]) -> str:
 
 
 def _columns(text: str) -> int:
-    return sum(0 if unicodedata.combining(each) else 2 if _wide(each) else 1 for each in text)
+    return sum(0 if unicodedata.combining(character) else 2 if _wide(character) else 1 for character in text)
 
 
 def _wide(character: str) -> bool:

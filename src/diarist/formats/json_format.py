@@ -1,4 +1,4 @@
-"""JSON: the answer of ``POST /diarize``."""
+"""The JSON format, which is the response body of ``POST /diarize``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ Value = str | float | None | Sequence[str] | Sequence[Member]
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What is wanted beside the text. A format without a place for it leaves it out: only json has one."""
+    """Selects optional parts of a document. Formats other than JSON ignore them."""
 
     words: bool = False
-    """Each word with its times and confidences."""
+    """Whether each word is included with its times and confidences."""
 
     details: bool = False
-    """What is known of the recording, and of the work on it."""
+    """Whether facts about the recording and its processing are included."""
 
 
 NO_EXTRAS = Extras()
 
 
 def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
-    """A JSON object with one segment a line, not ASCII-escaped.
+    """Return a JSON object with one segment per line. Non-ASCII characters are not escaped.
 
-    Keys of a segment: ``speaker``, ``start_time`` and ``end_time`` (seconds, whole milliseconds) and ``text``; with
-    ``extras.words`` also ``words``, each with ``text``, ``start_time``, ``end_time``, ``confidence`` and
-    ``speaker_confidence``. The words' texts joined give the segment's text. With ``extras.details`` the object has
-    more keys than ``conversation``, one a line: what is known of the recording and of the work.
+    The keys of a segment are ``speaker``, ``start_time`` and ``end_time`` (in seconds, rounded to milliseconds) and
+    ``text``. With ``extras.words`` it also has ``words``, each with ``text``, ``start_time``, ``end_time``,
+    ``confidence`` and ``speaker_confidence``; the joined texts of the words are the text of the segment. With
+    ``extras.details`` the object has more keys besides ``conversation``, one per line, with facts about the recording
+    and its processing.
     """
     lines = [_dump(_segment(utterance, words=extras.words)) for utterance in transcript.utterances]
     conversation = "[" + ",".join(f"\n  {line}" for line in lines) + ("\n" if lines else "") + "]"
@@ -46,14 +47,14 @@ def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
 
 def _details(transcript: Transcript) -> dict[str, Value]:
     probability = transcript.language_probability
-    counted = transcript.speakers_confidence
-    timings: list[Member] = [{"stage": each.stage, "seconds": _time(each.seconds)} for each in transcript.timings]
+    speakers_confidence = transcript.speakers_confidence
+    timings: list[Member] = [{"stage": each.stage, "seconds": _rounded(each.seconds)} for each in transcript.timings]
     return {
-        "duration": _time(transcript.duration),
+        "duration": _rounded(transcript.duration),
         "language": transcript.language,
         "language_probability": None if probability is None else _round_probability(probability),
         "speakers": transcript.speakers,
-        "speakers_confidence": None if counted is None else _round_probability(counted),
+        "speakers_confidence": None if speakers_confidence is None else _round_probability(speakers_confidence),
         "engine": transcript.engine,
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
@@ -69,8 +70,8 @@ def _dump(value: Value | Mapping[str, Value]) -> str:
 def _segment(utterance: Utterance, *, words: bool) -> dict[str, Value]:
     segment: dict[str, Value] = {
         "speaker": utterance.speaker,
-        "start_time": _time(utterance.span.start),
-        "end_time": _time(utterance.span.end),
+        "start_time": _rounded(utterance.span.start),
+        "end_time": _rounded(utterance.span.end),
         "text": utterance.text,
     }
     if words:
@@ -80,7 +81,7 @@ def _segment(utterance: Utterance, *, words: bool) -> dict[str, Value]:
 
 
 def _texts(utterance: Utterance) -> list[str]:
-    """The words' texts without the white space that the utterance's own text has lost at its ends."""
+    """Return the texts of the words, without the white space that was stripped from the ends of the utterance."""
     texts = [word.text for word in utterance.words]
     for position, text in enumerate(texts):
         texts[position] = text.lstrip()
@@ -96,17 +97,17 @@ def _texts(utterance: Utterance) -> list[str]:
 def _word(word: Word, text: str) -> Member:
     return {
         "text": text,
-        "start_time": _time(word.span.start),
-        "end_time": _time(word.span.end),
+        "start_time": _rounded(word.span.start),
+        "end_time": _rounded(word.span.end),
         "confidence": _round_probability(word.confidence),
         "speaker_confidence": _round_probability(word.speaker_confidence),
     }
 
 
-def _time(time: Seconds) -> float:
+def _rounded(time: Seconds) -> float:
     return milliseconds(time) / 1000
 
 
 def _round_probability(value: float) -> float | None:
-    """Rounded to what such numbers are worth; null where a model gave none, since JSON knows no NaN."""
+    """Round a probability to 3 digits, and replace NaN, which JSON cannot represent, by None."""
     return round(float(value), 3) if math.isfinite(value) else None

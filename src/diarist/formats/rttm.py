@@ -1,6 +1,6 @@
-"""RTTM (Rich Transcription Time Marked): who spoke when, for scoring and for other tools.
+"""RTTM (Rich Transcription Time Marked): who speaks when, for scoring and for other tools.
 
-The format is that of NIST's Rich Transcription evaluations, ten fields divided by white space::
+This is the format of NIST's Rich Transcription evaluations, with ten fields separated by white space::
 
     SPEAKER recording channel start duration <NA> <NA> speaker <NA> <NA>
 """
@@ -17,9 +17,9 @@ from diarist.types import Span, Transcript, Turn
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """One line for each turn of the diarization, overlapping ones too, to the millisecond.
+    """Return one line for each turn of the diarization, including overlapping ones, rounded to milliseconds.
 
-    White space in ``recording`` and in speakers' names becomes ``_``, since it divides the fields; names that would
+    White space in ``recording`` and in speaker names becomes ``_``, since it separates the fields. Names that would
     then be equal are numbered.
     """
     turns = transcript.diarization.turns
@@ -34,21 +34,22 @@ def render(transcript: Transcript, recording: str) -> str:
 
 
 def parse(text: str, recording: str | None = None) -> tuple[Turn, ...]:
-    """The turns of one recording, in order of start: the inverse of ``render`` to the millisecond.
+    """Return the turns of one recording in order of start. This is the inverse of ``render`` up to rounding.
 
-    Lines of other types than ``SPEAKER``, comments (``;;``) and blank lines are passed over.
+    Lines of types other than ``SPEAKER``, comments (``;;``) and blank lines are ignored.
 
     Args:
-        text: What an RTTM file holds.
-        recording: Take the lines of this recording alone; without it, all lines must be of one.
+        text: The text of an RTTM file.
+        recording: The recording whose lines are read; None requires that all lines belong to one recording.
 
     Raises:
-        InvalidOption: a line cannot be read (the message gives its number), or several recordings and none chosen.
+        InvalidOption: A line cannot be read (the message gives its number), or there are several recordings and
+            ``recording`` is None.
     """
     lines = [(name, turn) for name, turn in _lines(text) if recording is None or name == recording]
     names = dict.fromkeys(name for name, _ in lines)
     if len(names) > 1:
-        raise InvalidOption(f"this RTTM holds several recordings: choose one of {', '.join(names)}")
+        raise InvalidOption(f"this RTTM contains several recordings: choose one of {', '.join(names)}")
     return tuple(sorted(turn for _, turn in lines))
 
 
@@ -60,7 +61,7 @@ def _lines(text: str) -> Iterator[tuple[str, Turn]]:
         if len(fields) < 8:
             raise InvalidOption(f"line {number} of this RTTM has {len(fields)} fields: a SPEAKER line has 10")
         try:
-            # Decimal: 6.69 + 0.1 is 6.79 here, as whoever wrote the line meant it.
+            # With Decimal 6.69 + 0.1 is exactly 6.79, as the writer of the line intended.
             start, duration = Decimal(fields[3]), Decimal(fields[4])
             turn = Turn(Span(float(start), float(start + duration)), fields[7])
         except (InvalidOperation, ValueError):
@@ -76,9 +77,9 @@ def _field(text: str) -> str:
 
 
 def _labels(speakers: Iterable[str]) -> dict[str, str]:
-    """A field for each speaker: as they are called where that is safe, and never the same for two."""
+    """Return a unique field for each speaker, which is the speaker's name if that is valid."""
     labels: dict[str, str] = {}
-    # Names that need no change come first, so that they keep it.
+    # Names that are already valid come first, so that they stay unchanged.
     for speaker in sorted(dict.fromkeys(speakers), key=lambda each: _field(each) != each):
         field, number = _field(speaker), 2
         while field in labels.values():

@@ -1,15 +1,15 @@
-"""Any text as one line that is safe to show."""
+"""Conversion of any text to a single line that is safe to show."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _INVISIBLE = frozenset("\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""The byte order mark, and the marks that turn the direction of what follows them."""
+"""The byte order mark, and the marks that change the direction of the following text."""
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line: white space of any kind becomes one space; what drives terminals or hides text goes."""
+    """Return ``text`` on one line, with single spaces and without control characters and invisible marks."""
     kept = (" " if each.isspace() else each for each in text if each.isspace() or not _hidden(each))
     return " ".join("".join(kept).split())
 

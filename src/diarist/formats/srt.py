@@ -9,12 +9,12 @@ from diarist.types import Transcript
 
 
 def render(transcript: Transcript) -> str:
-    """Numbered cues; each begins with its speaker, since the format has no other place for one."""
+    """Return numbered cues. Each begins with its speaker, since the format has no field for it."""
     cues = subtitles(transcript, prefix=lambda speaker: f"{one_line(speaker)}: ")
     return "".join(f"{number}\n{_cue(cue)}\n" for number, cue in enumerate(cues, start=1))
 
 
 def _cue(cue: Cue) -> str:
-    # The format cannot escape the arrow of its own time lines, and readers look for it anywhere.
+    # SubRip cannot escape the arrow of its time lines, and readers search for it anywhere.
     text = "".join(line.replace("-->", "\N{RIGHTWARDS ARROW}") + "\n" for line in cue.lines)
     return f"{clock(cue.start_ms, ',')} --> {clock(cue.end_ms, ',')}\n{text}"

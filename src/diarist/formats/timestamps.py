@@ -1,4 +1,4 @@
-"""Seconds as whole milliseconds, and as a clock shows them."""
+"""Conversion of seconds to whole milliseconds and to clock times."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from diarist.types import Seconds
 
 
 def milliseconds(time: Seconds) -> int:
-    """The nearest whole millisecond, never below 0.
+    """Return the nearest whole millisecond, at least 0.
 
-    Rounding keeps the order of times: what did not end before its start still does not.
+    Rounding keeps the order of times: an end that is not before its start still is not.
     """
     return max(0, round(time * 1000))
 
 
 def clock(time_ms: int, decimal: str = ".") -> str:
-    """``01:02:03.004``: hours (two digits or more), minutes, seconds, milliseconds."""
+    """Return a time such as ``01:02:03.004``: hours (at least two digits), minutes, seconds and milliseconds."""
     seconds, thousandths = divmod(time_ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

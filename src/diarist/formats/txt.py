@@ -1,4 +1,4 @@
-"""Plain text: one line per utterance, to be read."""
+"""Plain text with one line per utterance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from diarist.types import Transcript
 
 
 def render(transcript: Transcript) -> str:
-    """Lines such as ``[00:00:06.690] SPEAKER_00: Hello?``; the time is the utterance's start."""
+    """Return lines such as ``[00:00:06.690] SPEAKER_00: Hello?``, with the start of each utterance."""
     return "".join(
         f"[{clock(milliseconds(utterance.span.start))}] {one_line(utterance.speaker)}: {text}\n"
         for utterance in transcript.utterances

@@ -11,12 +11,12 @@ from diarist.types import Transcript
 
 
 def render(transcript: Transcript) -> str:
-    """Cues whose speaker stands in a voice span, as ``<v SPEAKER_00>``."""
+    """Return cues with the speaker in a voice span, such as ``<v SPEAKER_00>``."""
     return "WEBVTT\n" + "".join(f"\n{_cue(cue)}" for cue in subtitles(transcript))
 
 
 def _cue(cue: Cue) -> str:
-    # A voice span over the whole cue needs no end tag. With ">" escaped, no text can hold the arrow of a time line.
+    # A voice span over the whole cue needs no end tag. With ">" escaped, no text contains the arrow of a time line.
     text = "\n".join(escape(line, quote=False) for line in cue.lines)
     voice = escape(one_line(cue.speaker), quote=False)
     return f"{clock(cue.start_ms)} --> {clock(cue.end_ms)}\n<v {voice}>{text}\n"

@@ -1,4 +1,4 @@
-"""Down-mixing, cancellation and channels that repeat each other; the growing buffer."""
+"""Down-mixing, cancellation, duplicate channels, and the sample buffer."""
 
 from __future__ import annotations
 

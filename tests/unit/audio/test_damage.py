@@ -1,4 +1,4 @@
-"""Damaged files: an error where sound is lost, tolerance where headers only guess."""
+"""Damaged files: lost audio is an error, but estimated durations in headers are tolerated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder's process: what it may do, and that it is gone afterwards, whatever happens."""
+"""The decoder process: its limits, and that it always ends."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_error_of_the_program_is_logged_and_not_shown(play, recording, caplog
         "pass",
     ],
 )
-def test_answers_of_a_taken_over_process_are_not_believed(play, recording, program):
+def test_messages_of_a_compromised_process_are_validated(play, recording, program):
     play(program)
     with pytest.raises(DecoderFailed):
         decode(recording, LIMITS)
@@ -164,7 +164,7 @@ def test_a_process_that_never_stops_talking_hits_the_limit(play, recording):
         decode(recording, LIMITS)
 
 
-def test_memory_is_limited_and_its_lack_is_told(tmp_path):
+def test_memory_is_limited_and_the_error_names_the_limit(tmp_path):
     size = 64 * 2**20
     tag = b"ID3\x03\0\0" + bytes([size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127])
     frame = b"APIC" + (size - 10).to_bytes(4, "big") + b"\0\0" + b"\0image/png\0\x03\0"

@@ -1,4 +1,4 @@
-"""Every container and codec that can be written here comes back with its tone, its level and its length."""
+"""Every container and codec that can be written here is decoded with its tone, level and duration."""
 
 from __future__ import annotations
 

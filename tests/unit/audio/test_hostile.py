@@ -1,4 +1,4 @@
-"""Files that are made to harm: refused with the right error, and nothing of anybody else's is read."""
+"""Hostile files are rejected with the right error, and cannot read other files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
 @pytest.mark.parametrize("name", ["upload.wav", "upload.m3u8"])
-def test_a_playlist_reads_nobody_elses_recording(tmp_path, monkeypatch, kind, name):
+def test_a_playlist_cannot_read_another_recording(tmp_path, monkeypatch, kind, name):
     victim = write(tmp_path / "victim.wav", wav(pcm(tone())))
     monkeypatch.chdir(tmp_path)
     upload = write(tmp_path / name, PLAYLISTS[kind].format(victim=victim, name=victim.name).encode())

@@ -1,4 +1,4 @@
-"""Real recordings, odd and broken, that lie beside the project: what comes out of each."""
+"""Unusual and damaged real recordings, and the result of decoding each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of long recordings lie in a file: what is in it, what of it counts as memory, and what is left of it."""
+"""Samples of long recordings are stored in a file: its content, its memory use and its removal."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path):
         decode(path, DecodeLimits(folder=tmp_path / "nowhere"))
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     told = subprocess.run(
         [sys.executable, "-c", NO_ROOM, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""docs/cli.md and docs/output.md say what is."""
+"""docs/cli.md and docs/output.md agree with the program."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_help_of_each_is_shown():
     ]  # fmt: skip
 
 
-def test_every_command_is_told_of():
+def test_every_command_is_documented():
     page = (DOCS / "cli.md").read_text()
     assert all(f"diarist {name}" in page for name in COMMANDS)
 
@@ -86,7 +86,7 @@ def test_examples_run(block, folder):
     (folder / "recordings").mkdir()
     for name in ("meeting.wav", "call.wav", "recordings/a.flac", "recordings/b.flac"):
         (folder / name).write_text("say Hello.")
-    program = Path(__file__).with_name("stand_in.py")
+    program = Path(__file__).with_name("fake_engine.py")
     script = f"set -euo pipefail\ndiarist() {{ '{sys.executable}' '{program}' \"$@\"; }}\n{block}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, b"")

@@ -1,4 +1,4 @@
-"""``diarist doctor`` on an installation of the test's own."""
+"""``diarist doctor`` on an installation for the test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def doctor(*arguments: str) -> Result:
 
 @pytest.mark.models
 @pytest.mark.usefixtures("model_store")
-def test_a_fresh_installation_is_well_and_stays_as_it_is(installation):
+def test_a_fresh_installation_is_ok_and_unchanged(installation):
     seen = doctor()
     assert seen.exit_code == 0, seen.stdout
     lines = seen.stdout.splitlines()
@@ -38,7 +38,7 @@ def test_a_fresh_installation_is_well_and_stays_as_it_is(installation):
     assert list(installation.iterdir()) == []
 
 
-def test_what_is_wrong_is_told_with_what_to_do(installation, monkeypatch):
+def test_problems_are_reported_with_advice(installation, monkeypatch):
     monkeypatch.setenv("MODEL_DIR", str(installation / "no-models"))
     monkeypatch.setenv("API_KEY", "short")
     seen = doctor("--json")

@@ -1,4 +1,4 @@
-"""``diarist evaluate`` with a stand-in for the engine, and of transcripts that are there."""
+"""``diarist evaluate`` with a fake engine, and with existing transcripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from diarist.cli import main
 from diarist.types import SpeakerHints
-from unit.cli.stand_in import StandIn
+from unit.cli.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.bench
 
@@ -18,7 +18,7 @@ RTTM = "SPEAKER call 1 0 0.5 <NA> <NA> ann <NA> <NA>\n"
 
 
 def run(*args, engine=None):
-    engine = engine or StandIn()
+    engine = engine or FakeEngine()
     result = CliRunner().invoke(main, ["evaluate", *map(str, args)], obj=engine.load)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -63,13 +63,13 @@ def test_counts_and_rates_as_json(folder):
 
 def test_options_reach_the_engine(folder):
     reference(folder)
-    engine = StandIn()
+    engine = FakeEngine()
     run(".", "--known-speakers", "--language", "DE", "--diarizer", "onnx", "--offline", engine=engine)
-    ((_, options),) = engine.asked
+    ((_, options),) = engine.requests
     assert (options.hints, options.language) == (SpeakerHints(1), "de")
     assert (engine.settings.diarizer, engine.offline, engine.loads) == ("onnx", True, 1)
     run(".", "--language", "auto", engine=engine)
-    assert (engine.asked[-1][1].hints, engine.asked[-1][1].language) == (SpeakerHints(), None)
+    assert (engine.requests[-1][1].hints, engine.requests[-1][1].language) == (SpeakerHints(), None)
 
 
 def test_one_failure_leaves_the_others(folder):
@@ -94,7 +94,7 @@ def test_transcripts_that_are_there(folder):
     assert "has neither call.rttm nor call.json" in result.stderr
     said = {"speaker": "x", "start_time": 0, "end_time": 0.5, "text": "Hello there."}
     (made / "call.json").write_text(json.dumps({"conversation": [said], "duration": 2}))
-    engine = StandIn()
+    engine = FakeEngine()
     told = json.loads(run(".", "--transcripts", "made", "--json", "-", engine=engine).stdout)["pooled"]
     assert (told["der"], told["cpwer"], told["seconds"], engine.loads) == (0, 0, 2, 0)
     (made / "call.rttm").write_text("SPEAKER call 1 0 0.25 <NA> <NA> x <NA> <NA>\n")
@@ -122,7 +122,7 @@ def test_a_json_of_another_kind_is_named(folder, text):
         (("--service", "http://x", "--transcripts", "y"), "cannot be combined"),
         (("--transcripts", "y", "--engine", "nemo"), "have no effect with --service or --transcripts"),
         (("--transcripts", "y", "--known-speakers"), "has no effect with --transcripts"),
-        (("--service", "localhost:5000"), "must be an address like"),
+        (("--service", "localhost:5000"), "must be a URL such as"),
     ],
 )
 def test_options_that_cannot_be(folder, options, message):
@@ -133,15 +133,15 @@ def test_options_that_cannot_be(folder, options, message):
 
 
 def test_no_work_is_begun_without_references_or_recordings(folder):
-    engine = StandIn()
-    assert "holds no references" in run(".", engine=engine).stderr
+    engine = FakeEngine()
+    assert "contains no references" in run(".", engine=engine).stderr
     (folder / "call.rttm").write_text(RTTM)
     result = run(".", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
     assert "put call.wav into the folder of its reference" in result.stderr
 
 
-def test_a_service_that_is_not_there_is_said(folder):
+def test_a_service_that_is_not_running_is_reported(folder):
     reference(folder)
     result = run(".", "--service", "http://127.0.0.1:1")
     assert result.exit_code == 1

@@ -72,7 +72,7 @@ def test_the_secret_of_a_name_that_was_used_again_is_the_valid_keys(data):
     assert keys("webhook-secret", "web").stdout.strip() == second["webhook_secret"] != first["webhook_secret"]
 
 
-def test_one_json_object_tells_all_of_a_new_key(data):
+def test_one_json_object_describes_a_new_key(data):
     made = json.loads(keys("create", "web", "--json").stdout)
     token = made.pop("key")
     assert check(data, token).id == made["id"]
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(data, arguments, words):
     assert [each["name"] for each in json.loads(keys("list", "--json").stdout)["keys"]] == ["web"]
 
 
-def test_no_key_is_made_where_its_webhook_secret_cannot_be_shown(data, monkeypatch):
+def test_no_key_is_created_if_its_webhook_secret_cannot_be_shown(data, monkeypatch):
     monkeypatch.setenv("WEBHOOK_SECRET", "short")
     assert keys("create", "web").exit_code == 2
     monkeypatch.delenv("WEBHOOK_SECRET")

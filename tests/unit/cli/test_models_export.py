@@ -1,4 +1,4 @@
-"""``diarist models export`` where NeMo is not installed; what it does where it is, is in the tests of the engine."""
+"""``diarist models export`` without NeMo. The export itself is tested with the engine."""
 
 from __future__ import annotations
 

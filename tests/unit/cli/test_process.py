@@ -21,7 +21,7 @@ from support.ratios import ratio
 
 pytestmark = pytest.mark.slow
 
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+FAKE_ENGINE_CLI = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 REAL = (sys.executable, "-m", "diarist.cli")
 HEAVY = ("av", "onnxruntime", "faster_whisper", "ctranslate2", "onnx", "torch", "numpy", "pydantic", "rich", "flask")
 
@@ -78,13 +78,13 @@ def buffering(request):
 
 def test_all_of_a_long_transcript_goes_through_a_pipe(folder, buffering):
     (folder / "long.wav").write_text("much")
-    assert run(*STAND_IN, "transcribe", "long.wav", env=buffering).stdout.count(b"!\n") == 5_000
+    assert run(*FAKE_ENGINE_CLI, "transcribe", "long.wav", env=buffering).stdout.count(b"!\n") == 5_000
 
 
 def test_a_reader_that_leaves_early_is_no_error(folder, buffering):
     (folder / "long.wav").write_text("much")
     with subprocess.Popen(
-        (*STAND_IN, "transcribe", "long.wav"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffering
+        (*FAKE_ENGINE_CLI, "transcribe", "long.wav"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffering
     ) as process:
         assert process.stdout.readline().startswith(b"[00:00:00.000] SPEAKER_00: 0!")
         process.stdout.close()
@@ -93,11 +93,11 @@ def test_a_reader_that_leaves_early_is_no_error(folder, buffering):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_standard_output_that_is_full_is_one_line(folder, buffering):
+def test_a_full_standard_output_is_reported_in_one_line(folder, buffering):
     (folder / "a.wav").write_text("say Hello.")
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
-            (*STAND_IN, "transcribe", "a.wav"),
+            (*FAKE_ENGINE_CLI, "transcribe", "a.wav"),
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
@@ -117,7 +117,7 @@ def test_letters_arrive_whatever_the_locale(folder):
         "PYTHONCOERCECLOCALE": "0",
         "PYTHONIOENCODING": "ascii",
     }
-    result = run(*STAND_IN, "transcribe", "a.wav", env=environment)
+    result = run(*FAKE_ENGINE_CLI, "transcribe", "a.wav", env=environment)
     assert result.stdout.decode("utf-8") == "[00:00:00.000] SPEAKER_00: 今日は…\n", result.stderr
 
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_it_and_leaves_nothing_half_done(folder, number, code, say
     spool.mkdir()
     (folder / "a.wav").write_text("say Done.")
     with subprocess.Popen(
-        (*STAND_IN, "transcribe", "a.wav", "-", "--format", "json,txt"),
+        (*FAKE_ENGINE_CLI, "transcribe", "a.wav", "-", "--format", "json,txt"),
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(spool)},
@@ -150,7 +150,7 @@ def test_a_pipe_can_be_a_recording(folder):
     reading, writing = os.pipe()
     os.write(writing, b"say Hi.")
     os.close(writing)
-    result = run(*STAND_IN, "transcribe", f"/dev/fd/{reading}", pass_fds=(reading,))
+    result = run(*FAKE_ENGINE_CLI, "transcribe", f"/dev/fd/{reading}", pass_fds=(reading,))
     os.close(reading)
     assert (result.returncode, result.stdout) == (0, b"[00:00:00.000] SPEAKER_00: Hi.\n"), result.stderr
 
@@ -177,7 +177,10 @@ def test_a_terminal_gets_a_bar_and_standard_output_only_the_result(folder):
     screen, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}
     with subprocess.Popen(
-        (*STAND_IN, "transcribe", "a[red].wav", "b.wav"), stdout=subprocess.PIPE, stderr=terminal, env=environment
+        (*FAKE_ENGINE_CLI, "transcribe", "a[red].wav", "b.wav"),
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env=environment,
     ) as process:
         os.close(terminal)
         shown = read_screen(screen, re.compile(rb"b\.wav.*segmentation.*50%.*0:00:0\d.*left"))

@@ -16,7 +16,7 @@ from diarist.cli.progress_display import BarReporter, _progress_bar
         ("standard input", "standard input"),
     ],
 )
-def test_the_name_of_a_recording_leaves_room_for_the_times(name, shown):
+def test_the_name_of_a_recording_leaves_space_for_the_times(name, shown):
     progress = _progress_bar()
     screen = io.StringIO()
     with BarReporter(progress).step(name) as report:

@@ -1,4 +1,4 @@
-"""``diarist transcribe`` from end to end: real models, a real recording, a process of its own."""
+"""``diarist transcribe`` end to end, with real models and a real recording in a separate process."""
 
 from __future__ import annotations
 

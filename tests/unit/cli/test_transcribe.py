@@ -1,4 +1,4 @@
-"""``diarist transcribe`` with a stand-in for the engine: what goes where, and what the shell is told."""
+"""``diarist transcribe`` with a fake engine: its outputs and exit codes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from diarist.cli import engine_options, main
 from diarist.engines import registry
 from diarist.settings import Settings
 from diarist.types import SpeakerHints, TranscribeOptions
-from unit.cli.stand_in import StandIn
+from unit.cli.fake_engine import FakeEngine
 
 
 def run(*args, engine=None, stdin=None):
-    engine = engine or StandIn()
+    engine = engine or FakeEngine()
     result = CliRunner().invoke(main, ["transcribe", *map(str, args)], obj=engine.load, input=stdin)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -63,7 +63,7 @@ def test_several_formats_go_into_the_current_folder(folder):
 def test_several_recordings_take_one_engine(folder):
     recording(folder, "a.wav", "say A.")
     recording(folder, "b.mp3", "say B.")
-    engine = StandIn()
+    engine = FakeEngine()
     result = run("a.wav", "b.mp3", "--output", "out/deep", engine=engine)
     assert (result.exit_code, engine.loads) == (0, 1)
     assert names(folder / "out" / "deep") == ["a.txt", "b.txt"]
@@ -82,18 +82,18 @@ def test_files_get_the_permissions_that_the_user_gives_new_files(folder):
 
 def test_options_arrive(folder):
     recording(folder)
-    engine = StandIn()
+    engine = FakeEngine()
     args = ("--min-speakers", 2, "--max-speakers", 4, "--language", "DE", "--offline")
     assert run("meeting.wav", *args, engine=engine).exit_code == 0
-    assert engine.asked[0][1] == TranscribeOptions(SpeakerHints(None, 2, 4), "de", "mix")
+    assert engine.requests[0][1] == TranscribeOptions(SpeakerHints(None, 2, 4), "de", "mix")
     assert engine.offline is True
     assert run("meeting.wav", "--channels", "separate", "--force", engine=engine).exit_code == 0
-    assert engine.asked.pop()[1] == TranscribeOptions(SpeakerHints(), None, "separate")
+    assert engine.requests.pop()[1] == TranscribeOptions(SpeakerHints(), None, "separate")
     refused = run("meeting.wav", "--channels", "separate", "--num-speakers", 2, "--force", engine=engine)
     assert refused.exit_code == 2
     assert "channels" in refused.stderr
     run("meeting.wav", "--num-speakers", 3, engine=engine)
-    assert engine.asked[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
+    assert engine.requests[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
     assert engine.offline is False
 
 
@@ -116,7 +116,7 @@ def test_details(folder):
 def test_the_engine_can_be_chosen_and_comes_before_the_environment(folder, monkeypatch):
     recording(folder)
     monkeypatch.setenv("ENGINE", "nemo")
-    engine = StandIn()
+    engine = FakeEngine()
     assert run("meeting.wav", engine=engine).exit_code == 0
     assert (engine.settings.engine, engine.settings.diarizer_name) == ("nemo", "auto")
     chosen = ("--engine", "embedded", "--diarizer", "sortformer", "--recognizer", "onnx")
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_refused_before_any_work(folder, args, says):
     recording(folder, "speech.txt")
     (folder / "folders" / "meeting.txt").mkdir(parents=True)
     before = sorted(folder.rglob("*"))
-    engine = StandIn()
+    engine = FakeEngine()
     result = run(*args, engine=engine)
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
@@ -224,7 +224,7 @@ def test_a_file_that_appears_while_the_work_runs_is_not_replaced(folder):
 
 def test_no_engine(folder):
     recording(folder)
-    result = run("meeting.wav", engine=StandIn(available=False))
+    result = run("meeting.wav", engine=FakeEngine(available=False))
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "diarist: the engine cannot be loaded: free some memory\n"
 
@@ -245,7 +245,7 @@ def test_an_option_that_the_model_refuses(folder):
 def test_a_setting_that_cannot_be_used(folder, monkeypatch):
     recording(folder)
     monkeypatch.setenv("MAX_DURATION_S", "soon")
-    engine = StandIn()
+    engine = FakeEngine()
     result = run("meeting.wav", engine=engine)
     assert (result.exit_code, engine.loads) == (2, 0)
     assert result.stderr.startswith("diarist: Invalid settings: MAX_DURATION_S: ")
@@ -256,10 +256,10 @@ def test_standard_input(folder, monkeypatch):
     spool = folder / "spool"
     spool.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    engine = StandIn()
+    engine = FakeEngine()
     result = run("-", "-f", "rttm", engine=engine, stdin="say Hi.")
     assert (result.exit_code, result.stdout.split()[1]) == (0, "stdin")
-    assert engine.asked[0][0].parent == spool
+    assert engine.requests[0][0].parent == spool
     assert names(spool) == []
 
 
@@ -272,7 +272,7 @@ def test_a_name_cannot_drive_the_terminal(folder):
     assert result.stderr.count("\n") == 1
 
 
-def test_verbose_tells_the_stages_and_where_a_fault_lies(folder, caplog):
+def test_verbose_reports_the_stages_and_the_traceback_of_an_error(folder, caplog):
     recording(folder, "a.wav", "break")
     recording(folder, "b.wav")
     result = run("a.wav", "b.wav", "-v")

@@ -1,4 +1,4 @@
-"""``diarist worker``: what it is told goes to the workers. What they do is tried in the tests of a fleet."""
+"""``diarist worker`` passes its options to the workers, which the tests of the fleet cover."""
 
 from __future__ import annotations
 

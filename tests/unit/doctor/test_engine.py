@@ -1,4 +1,4 @@
-"""The real engine, and ones that cannot be loaded."""
+"""Checks of the real engine, and of engines that cannot be loaded."""
 
 from __future__ import annotations
 

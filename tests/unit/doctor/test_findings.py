@@ -1,4 +1,4 @@
-"""Checks that fail, hang or are fine, run at once."""
+"""Checks that fail, hang or succeed, run concurrently."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(settings):
     assert found["four"].level == "ok"
 
 
-def test_a_check_that_hangs_is_left_behind(settings):
+def test_a_check_that_hangs_is_abandoned(settings):
     over = threading.Event()
 
     def hang(settings):

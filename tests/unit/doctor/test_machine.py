@@ -1,4 +1,4 @@
-"""Python, packages, memory and folders as they are on this machine, and as they might be."""
+"""Checks of Python, packages, memory and folders, as they are and with simulated problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make(tmp_path):
     return settings
 
 
-def test_this_machine_is_well(make):
+def test_this_machine_is_ok(make):
     assert machine.check_python(make()).level == "ok"
     assert machine.check_packages(make()).level == "ok"
     assert machine.check_resources(make()).level in ("ok", "warning")
@@ -64,14 +64,14 @@ def test_more_threads_than_cores_is_a_warning(make):
     assert "CPU_THREADS" in found.message
 
 
-def test_folders_that_are_not_there_yet_are_not_made(make, tmp_path):
+def test_missing_folders_are_not_created(make, tmp_path):
     for check in (machine.check_data_dir, machine.check_temp_dir, machine.check_log_file, machine.check_model_dir):
         found = check(make())
         assert (found.level, "will be created" in found.message) == ("ok", True), found
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_are_there_are_left_as_they_are(make, tmp_path):
+def test_existing_folders_are_unchanged(make, tmp_path):
     (tmp_path / "data").mkdir()
     assert machine.check_data_dir(make()).level == "ok"
     assert list((tmp_path / "data").iterdir()) == []

@@ -1,4 +1,4 @@
-"""A service that is there, one that is not, and what its workers said."""
+"""Checks of a running service, of a missing one, and of the reports of workers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def serving(answer: bytes, status: int = 200):
     ],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-def test_a_service_says_how_it_is(make, changes, level, words, host):
+def test_the_state_of_a_service_is_reported(make, changes, level, words, host):
     with serving(json.dumps(WELL | changes).encode()) as port:
         found = service.check_service(make(flask_port=port, flask_host=host))
     assert found.level == level
@@ -74,7 +74,7 @@ def test_a_service_says_how_it_is(make, changes, level, words, host):
 @pytest.mark.parametrize(
     ("answer", "status"), [(b"{}", 200), (b"[]", 200), (b"hello", 200), (json.dumps(WELL).encode(), 404)]
 )
-def test_something_else_that_listens_is_told_of(make, answer, status):
+def test_another_server_on_the_port_is_reported(make, answer, status):
     with serving(answer, status) as port:
         found = service.check_service(make(flask_port=port))
     assert found.level == "warning"
@@ -90,7 +90,7 @@ def test_no_service_is_a_warning(make):
     assert service.check_service(make(flask_port=0)).level == "ok"
 
 
-def test_a_service_that_does_not_answer_is_not_waited_for(make, monkeypatch):
+def test_a_service_that_does_not_respond_is_not_waited_for(make, monkeypatch):
     monkeypatch.setattr(service, "NETWORK_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = service.check_service(make(flask_port=listener.getsockname()[1]))
@@ -125,7 +125,7 @@ def test_workers(make):
         assert "Do this." in found.message
 
 
-def test_a_worker_with_a_job_in_hand_is_not_silent(make):
+def test_a_worker_with_a_running_job_is_not_unresponsive(make):
     with closing(open_database(make())) as database:
         report(database, "w1", 3_600)
         with database.writing() as connection:

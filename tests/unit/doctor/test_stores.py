@@ -1,4 +1,4 @@
-"""Job store, queue, recordings and keys: real ones, and the ways in which they fail."""
+"""Checks of real job stores, queues, recording storage and keys, and of their failures."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def keep(settings, change=lambda database: None):
 
 
 class TestSqlite:
-    def test_one_that_is_not_there_yet_is_not_made(self, make, tmp_path):
+    def test_a_missing_store_is_not_created(self, make, tmp_path):
         for check in (stores.check_job_store, stores.check_clock, stores.check_keys, stores.check_media):
             assert finding(check, make()).level == "ok"
         assert list(tmp_path.iterdir()) == []
 
-    def test_one_that_is_in_use_is_well(self, make):
+    def test_a_store_in_use_is_ok(self, make):
         with closing(open_database(make())) as database, database.writing():
             found = finding(stores.check_job_store, make())
         assert found.level == "ok"
         assert FILE_NAME in found.message
 
-    def test_one_of_an_older_version_is_left_as_it_is(self, make):
+    def test_an_older_version_is_unchanged(self, make):
         keep(make())
         path = make().data_dir / FILE_NAME
         with closing(sqlite3.connect(path)) as connection:
@@ -99,7 +99,7 @@ class TestSqlite:
 
 
 class TestPostgres:
-    def test_one_that_is_well_and_empty_is_left_so(self, make, postgres_server):
+    def test_an_empty_database_is_ok_and_unchanged(self, make, postgres_server):
         url = postgres_server.fresh_database()
         for check in (stores.check_job_store, stores.check_clock, stores.check_keys):
             assert finding(check, make(database_url=url)).level == "ok"
@@ -120,7 +120,7 @@ class TestPostgres:
         assert found.level == "warning"
 
     @pytest.mark.parametrize(("ahead_s", "level"), [(10, "warning"), (-1_000, "error")])
-    def test_a_clock_that_is_off_is_told(self, make, postgres_server, monkeypatch, ahead_s, level):
+    def test_a_wrong_clock_is_reported(self, make, postgres_server, monkeypatch, ahead_s, level):
         real = stores.utc_now
         monkeypatch.setattr(stores, "utc_now", lambda: real() + timedelta(seconds=ahead_s))
         found = finding(stores.check_clock, make(database_url=postgres_server.fresh_database()))
@@ -137,7 +137,7 @@ class TestPostgres:
 
 
 class TestQueue:
-    def test_none_is_well(self, make):
+    def test_no_queue_is_ok(self, make):
         assert finding(stores.check_queue, make()).level == "ok"
 
     def test_one_that_answers(self, make, redis_server):
@@ -154,7 +154,7 @@ class TestQueue:
         assert "allkeys-lru" in found.message
         assert "redis-cli config set" in found.message
 
-    def test_one_that_does_not_tell_is_a_warning(self, make, redis_server):
+    def test_a_hidden_policy_is_a_warning(self, make, redis_server):
         with closing(redis.Redis.from_url(redis_server.url)) as client:
             client.acl_setuser("narrow", enabled=True, passwords=["+narrow-password"], commands=["+ping", "+info"])
             try:
@@ -184,7 +184,7 @@ class TestQueue:
 
 
 class TestMedia:
-    def test_a_folder_is_tried_and_left_empty(self, make, tmp_path):
+    def test_a_folder_is_tested_and_left_empty(self, make, tmp_path):
         found = finding(stores.check_media, make(media_url=str(tmp_path / "media")))
         assert found.level == "ok"
         assert list((tmp_path / "media").iterdir()) == []

@@ -1,4 +1,4 @@
-"""References are read from the files beside a recording, and what cannot be read is named."""
+"""References are read from the files of a recording, and unreadable files are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diarist.types import Span, Turn
 RTTM = "SPEAKER call 1 0.5 1.5 <NA> <NA> ann <NA> <NA>\n"
 
 
-def test_what_lies_beside_a_recording_belongs_to_it(tmp_path):
+def test_files_with_the_name_of_a_recording_belong_to_it(tmp_path):
     (tmp_path / "call.WAV").touch()
     (tmp_path / "call.rttm").write_text(RTTM + "SPEAKER call 1 3 0 <NA> <NA> nobody <NA> <NA>\n")
     (tmp_path / "call.stm").write_text("\ufeff;; typed by hand\ncall 1 ann 0.5 2.0 <o,f0> Hello, Bob.\n")
@@ -61,7 +61,7 @@ def test_what_an_stm_leaves_out_is_no_text():
         (parse_words, '[{"word": "a", "start": 0, "end": 1}]', "speaker"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_line(parse, text, message):
+def test_an_unreadable_line_is_reported_with_its_number(parse, text, message):
     with pytest.raises(InvalidOption, match=message):
         parse(text)
 
@@ -75,8 +75,8 @@ def test_the_file_is_named(tmp_path):
         find(tmp_path)
 
 
-def test_nothing_to_score_is_said(tmp_path):
-    with pytest.raises(InvalidOption, match=r"holds no references: put NAME\.rttm \(or NAME\.stm"):
+def test_a_folder_without_references_is_reported(tmp_path):
+    with pytest.raises(InvalidOption, match=r"contains no references: put NAME\.rttm \(or NAME\.stm"):
         find(tmp_path)
     with pytest.raises(InvalidOption, match="is not a folder"):
         find(tmp_path / "absent")
@@ -86,5 +86,5 @@ def test_two_recordings_of_one_name_are_refused(tmp_path):
     for ending in ("wav", "flac"):
         (tmp_path / f"call.{ending}").touch()
     (tmp_path / "call.rttm").write_text(RTTM)
-    with pytest.raises(InvalidOption, match=r"call\.flac and call\.wav would both"):
+    with pytest.raises(InvalidOption, match=r"call\.flac and call\.wav both belong to"):
         find(tmp_path)

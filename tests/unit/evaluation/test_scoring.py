@@ -1,4 +1,4 @@
-"""Scores against answers whose errors are known."""
+"""Scores of hypotheses with known errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_truth_has_no_errors_whatever_the_speakers_are_called():
     assert told.boundary_words > 0
 
 
-def test_each_kind_of_error_is_told_apart():
+def test_each_kind_of_error_is_counted_separately():
     # 1 s of Bob missed at the end, 1 s of nobody's speech after it, 1 s of Bob given to Ann
     told = score(TRUTH, Hypothesis(turns(("x", 0, 5), ("y", 5, 9), ("y", 10, 11)), duration=12.0))
     assert (told.speech, told.seconds) == (10, 12)
@@ -108,7 +108,7 @@ def test_only_the_parts_that_are_named_are_scored():
 
 
 @pytest.mark.parametrize("answer", [Hypothesis((), ()), Hypothesis((), (), (), 10.0)])
-def test_silence_as_the_answer_misses_everything(answer):
+def test_an_empty_hypothesis_misses_everything(answer):
     told = score(TRUTH, answer)
     assert (told.der, told.jer, told.wer, told.cpwer, told.tcpwer) == (1, 1, 1, 1, 1)
     assert told.boundary_words == 0
@@ -135,14 +135,14 @@ def test_text_is_compared_as_its_language_is_written():
     assert (told.words, told.deleted) == (3, 1)
 
 
-def test_words_are_spread_over_their_stretch_by_length():
+def test_words_are_distributed_over_their_segment_by_length():
     words = distribute(segments(("a", 0, 4, "abc d"), ("b", 1, 1, "e")))
     assert words == segments(("a", 0, 3, "abc"), ("b", 1, 1, "e"), ("a", 3, 4, "d"))
 
 
 def test_more_speakers_than_can_be_paired_are_refused():
     many = segments(*((f"s{i}", i, i + 1, "yes") for i in range(21)))
-    with pytest.raises(InvalidOption, match="the answer has 21 speakers with words: at most 20"):
+    with pytest.raises(InvalidOption, match="the hypothesis has 21 speakers with words: at most 20"):
         score(TRUTH, Hypothesis(TURNS, many, duration=30.0))
 
 

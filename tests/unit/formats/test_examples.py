@@ -1,4 +1,4 @@
-"""What each format looks like, letter by letter."""
+"""Exact examples of every format."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_srt_has_no_arrow_and_no_blank_line_within_a_cue():
     assert written == ("1\n00:00:01,000 --> 00:00:02,000\nS T: a 2 00:00:01,000 → 00:00:02,000 forged\n\n")
 
 
-def test_an_arrow_made_of_two_words_is_none_either():
+def test_an_arrow_made_of_two_words_is_escaped_too():
     said = Utterance((Word(" --", Span(0, 1), "A", 1, 1), Word(">", Span(1, 2), "A", 1, 1)))
     assert render(transcript(said), "srt", recording="r").endswith("\nA: →\n\n")
 
@@ -255,7 +255,7 @@ def test_slow_speech_is_divided_by_time():
     assert all(cue.end_ms - cue.start_ms <= 7000 for cue in cues)
 
 
-def test_a_word_without_length_stands_long_enough_to_be_read_but_not_past_the_next_nor_the_end():
+def test_a_word_without_duration_is_shown_long_enough_but_not_past_the_next_cue_or_the_end():
     def word(at: float, speaker: str) -> Utterance:
         return Utterance((Word(" Yes.", Span(at, at), speaker, 1, 1),))
 

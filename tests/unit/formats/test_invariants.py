@@ -1,4 +1,4 @@
-"""What holds for every format and any transcript."""
+"""Properties of every format for any transcript."""
 
 from __future__ import annotations
 

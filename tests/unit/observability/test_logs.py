@@ -1,4 +1,4 @@
-"""Logs: ids on each line, nothing forged, rotation, and what a worker says."""
+"""Logging: IDs on each line, forged lines, rotation, and lines of workers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["plain", "json"])
-def test_console_and_file_say_the_same(configured, ids, tmp_path, log_format):
+def test_console_and_file_have_the_same_lines(configured, ids, tmp_path, log_format):
     console = configured(log_format=log_format)
     logging.getLogger("diarist.test").info("Hello %s", "you")
     lines = console.getvalue()

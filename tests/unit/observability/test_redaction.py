@@ -1,4 +1,4 @@
-"""Masking: what is a secret goes, what tells what happened stays."""
+"""Secrets are masked, and the rest of a message is kept."""
 
 from __future__ import annotations
 

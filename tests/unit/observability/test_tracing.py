@@ -1,4 +1,4 @@
-"""Traces: what arrives at a real receiver, over the borders of processes, and what it costs where nobody listens."""
+"""Traces as a real collector receives them, across processes, and their overhead when disabled."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ assert not {"opentelemetry", "requests"} & sys.modules.keys()
 """
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
-    def test_a_trace_that_comes_goes_on_in_the_log_and_to_whoever_is_next(self) -> None:
+    def test_an_incoming_trace_continues_in_the_log_and_in_the_next_process(self) -> None:
         with tracing.span("job", parent=TRACEPARENT), tracing.span("stage"):
             assert tracing.current_traceparent() == TRACEPARENT
             assert logs.trace_id.get() == TRACE
         assert tracing.current_traceparent() is None
         assert logs.trace_id.get() is None
 
-    def test_a_later_version_is_handed_on_as_what_is_known_of_it(self) -> None:
+    def test_unknown_fields_of_a_later_version_are_not_passed_on(self) -> None:
         with tracing.span("job", parent=f"cc-{TRACE}-{PARENT}-01-{'more' * 100}"):
             assert tracing.current_traceparent() == TRACEPARENT
 
@@ -73,7 +73,7 @@ assert not {"opentelemetry", "requests"} & sys.modules.keys()
                 assert logs.trace_id.get() is None
             assert tracing.current_traceparent() == TRACEPARENT
 
-    def test_what_is_raised_goes_through(self) -> None:
+    def test_exceptions_are_passed_on(self) -> None:
         with pytest.raises(NotAudio), tracing.span("job", parent=TRACEPARENT):
             raise NotAudio
         assert tracing.current_traceparent() is None
@@ -123,7 +123,7 @@ def test_spans_arrive_with_what_they_are(tracing_on: Collector) -> None:
     assert named == {"service.name": "diarist", "service.instance.id": "here", "diarist.process": "test"}
 
 
-def test_another_piece_of_work_in_between_has_a_trace_of_its_own(tracing_on: Collector) -> None:
+def test_other_work_in_between_has_its_own_trace(tracing_on: Collector) -> None:
     with tracing.span("long"):
         with tracing.span("let through", parent=None):
             tracing.current_span().fail("not_audio")
@@ -166,7 +166,7 @@ with tracing.span("job", parent=sys.argv[2], kind="consumer"):
     assert seen["job"].resource["service.instance.id"] == "host-00"
 
 
-def test_a_thread_goes_on_with_what_it_is_handed(tracing_on: Collector) -> None:
+def test_a_thread_continues_the_trace_that_is_passed_to_it(tracing_on: Collector) -> None:
     def work(parent: str | None) -> None:
         with tracing.span("webhook", parent=parent, kind="client"):
             pass
@@ -190,7 +190,7 @@ def test_who_asks_for_no_samples_gets_none(tracing_on: Collector) -> None:
     assert [span.name for span in tracing_on.spans] == ["seen"]
 
 
-def test_of_an_error_its_kind_is_told_and_not_its_words(tracing_on: Collector) -> None:
+def test_an_error_is_recorded_by_its_kind_without_its_message(tracing_on: Collector) -> None:
     for name, error in (
         ("refused", NotAudio("secret-meeting.wav holds no audio")),
         ("broken", KeyError("secret-meeting.wav")),

@@ -1,13 +1,13 @@
-"""``diarist`` with a stand-in for the engine, as a program: what it does is written in the recording.
+"""``diarist`` with a fake engine, as a program. The content of the recording is a command for the engine.
 
 ``say TEXT``        one speaker says TEXT
-``much``            20 MB: more than a pipe holds
+``much``            20 MB of text, which is more than a pipe can buffer
 ``refuse``          CorruptAudio
-``break``           a fault of ours
+``break``           an unexpected exception
 ``option``          InvalidOption
 ``models``          ModelUnavailable
-``wait FILE``       make FILE, then wait until killed
-``occupy FOLDER``   make FOLDER, then say so
+``wait FILE``       create FILE, then wait until killed
+``occupy FOLDER``   create FOLDER, then return a transcript
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from diarist.settings import Settings
 from diarist.types import Diarization, Progress, Span, Timing, TranscribeOptions, Transcript, Turn, Utterance, Word
 
 
-class StandIn:
-    """Remembers what it was asked; ``load`` takes the place of the one that loads the engine."""
+class FakeEngine:
+    """Records the requests that it gets. ``load`` replaces the function that loads the engine."""
 
     def __init__(self, *, available: bool = True) -> None:
         self.available = available
         self.loads = 0
         self.offline: bool | None = None
         self.settings: Settings | None = None
-        self.asked: list[tuple[Path, TranscribeOptions]] = []
+        self.requests: list[tuple[Path, TranscribeOptions]] = []
 
     def load(self, settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:
         self.loads += 1
@@ -43,7 +43,7 @@ class StandIn:
 
     def transcribe(self, path: Path, options: TranscribeOptions, progress: Progress) -> Transcript:
         command, _, argument = path.read_text(encoding="utf-8").partition(" ")
-        self.asked.append((path, options))
+        self.requests.append((path, options))
         progress("decode", 0.1)
         progress("segmentation", 0.5)
         match command:
@@ -70,18 +70,18 @@ class StandIn:
 
 
 def transcript(*texts: str) -> Transcript:
-    said = tuple(
+    utterances = tuple(
         Utterance((Word(f" {text}", Span(i, i + 0.5), f"SPEAKER_{i % 2:02d}", 0.9, 0.8),))
         for i, text in enumerate(texts)
     )
-    turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in said)
+    turns = tuple(Turn(utterance.span, utterance.speaker) for utterance in utterances)
     return Transcript(
-        utterances=said,
+        utterances=utterances,
         diarization=Diarization(turns, diarizer="guess"),
         duration=float(len(texts)),
         language="en",
         language_probability=0.9,
-        engine="stand-in",
+        engine="fake",
         timings=(Timing("decode", 0.25), Timing("recognition", 1.5)),
         recognizer="model",
         device="cpu",
@@ -89,4 +89,4 @@ def transcript(*texts: str) -> Transcript:
 
 
 if __name__ == "__main__":
-    main(prog_name="diarist", obj=StandIn().load)
+    main(prog_name="diarist", obj=FakeEngine().load)
