@@ -116,7 +116,7 @@ def test_the_log_says_who_had_the_say(caplog):
     assert [line.partition(":")[0] for line in lines] == [
         "Diarized by clustering", "Diarized by sortformer", "Diarized by clustering",
     ]  # fmt: skip
-    assert "clustering finds 6" in lines[0]
+    assert "clustering found 6" in lines[0]
     assert "at least 6 speakers" in lines[2]
 
 

@@ -294,7 +294,7 @@ def test_the_variables_of_the_hub(hub, tmp_path, offline):
     )
     if offline == "1":
         assert "HF_HUB_OFFLINE does not allow downloading it. There are three ways" in done.stdout
-        assert f"fill the cache, here {tmp_path}/home/hub (HF_HOME)" in done.stdout
+        assert f"copy the cache, here {tmp_path}/home/hub (HF_HOME)" in done.stdout
         assert hub.asked == []
     else:
         assert Path(done.stdout.strip()).read_bytes() == CONTENT

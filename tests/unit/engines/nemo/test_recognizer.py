@@ -101,7 +101,7 @@ def test_one_window_gives_what_nemo_gives(nemo_models, recognizers, kind, call, 
         assert abs(len(found) - len(expected)) <= text(found).count(" '")
         return
     assert [word.text.strip() for word in found] == [word.text for word in expected]
-    frame = recognizers(kind)._decoder.frame
+    frame = recognizers(kind)._decoder.frame_step
     for (before, word), other in zip(pairwise([None, *found]), expected, strict=True):
         heard_last = max(other.span.end, other.span.start)
         if kind == "ctc":
