@@ -1,49 +1,48 @@
-"""NeMo models with random weights, of the real architectures and of any size: for tests and for timings.
+"""NeMo models with random weights, of the real architectures and of any size, for tests and benchmarks.
 
-What they say means nothing; what is called, how long it takes and how much memory it needs is real. Published weights
-are not needed, and none are made: the same seed gives the same model.
+Their output is meaningless, but the code that runs, its speed and its memory are those of real models. Published
+weights are not needed. The seed is fixed, so the models are the same each time.
 """
 
 from __future__ import annotations
 
-import io
-import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.random_tokenizers import ALPHABET, canary_special_tokens, tokenizer
+
 RATE = 16_000
-ALPHABET = "etaoinshrdlcumwfgypbvkjxqz"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is small in tests and as published in timings."""
+    """The sizes of a model's layers: small in tests, and as published in benchmarks."""
 
     width: int = 32
-    """Of the Conformer."""
+    """The width of the Conformer."""
 
     layers: int = 2
     heads: int = 4
     mels: int = 80
     channels: int = 32
-    """Of the subsampling."""
+    """The channels of the subsampling."""
 
     prediction: int = 32
-    """Width of the transducer's prediction and joint networks."""
+    """The width of the transducer's prediction and joint networks."""
 
     prediction_layers: int = 1
     pieces: int = 40
-    """Of the tokenizer."""
+    """The number of tokens of the tokenizer."""
 
     diarizer_width: int = 32
-    """Of Sortformer's Transformer."""
+    """The width of Sortformer's Transformer."""
 
     diarizer_layers: int = 2
     filters: int = 32
-    """Of the speaker and VAD models."""
+    """The filters of the speaker and VAD models."""
 
     embedding: int = 32
 
@@ -53,42 +52,16 @@ TINY = Size()
 PARAKEET_06B = Size(
     width=1024, layers=24, heads=8, mels=128, channels=256, prediction=640, prediction_layers=2, pieces=8192
 )
-"""``nvidia/parakeet-tdt-0.6b-v3``, as its configuration says."""
+"""The size of ``nvidia/parakeet-tdt-0.6b-v3``, from its configuration."""
 
 SORTFORMER_4SPK = Size(width=512, layers=17, heads=8, mels=128, channels=256, diarizer_width=192, diarizer_layers=18)
-"""``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
+"""The size of ``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
 
 TITANET_LARGE = Size(filters=1024, embedding=192)
-"""``titanet_large``."""
+"""The size of ``titanet_large``."""
 
 MARBLENET = Size(filters=128)
-"""The VAD models."""
-
-
-def tokenizer(folder: Path, pieces: int = TINY.pieces) -> Path:
-    """A SentencePiece tokenizer of ``pieces`` pieces in ``folder``, learned from words that are made up."""
-    rng = random.Random(0)
-    weights = [2.0 ** -(place / 6) for place in range(len(ALPHABET))]
-    count = max(2_000, pieces * 8)
-    words = ["".join(rng.choices(ALPHABET, weights, k=rng.randint(2, 9))) for _ in range(count)]
-    return _sentence_piece(folder, [ALPHABET, *(" ".join(words[at : at + 8]) for at in range(0, count, 8))], pieces)
-
-
-def _sentence_piece(folder: Path, lines: Iterable[str], pieces: int, **options: Any) -> Path:
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=pieces, model_type="unigram",
-        bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2, hard_vocab_limit=False, num_threads=1, **options,
-    )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    names = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
-    (folder / "vocab.txt").write_text("\n".join(name.replace("▁", "##") for name in names), encoding="utf-8")
-    (folder / "tokenizer.vocab").write_text("\n".join(f"{name}\t0" for name in names), encoding="utf-8")
-    return folder
+"""The size of the VAD models."""
 
 
 def ctc(folder: Path, size: Size = TINY) -> Any:
@@ -103,7 +76,7 @@ def ctc(folder: Path, size: Size = TINY) -> Any:
 
 
 def character_ctc(size: Size = TINY) -> Any:
-    """``EncDecCTCModel``: a convolutional encoder with characters, as Citrinet's and QuartzNet's relatives are."""
+    """``EncDecCTCModel``: a convolutional encoder with a character vocabulary, like QuartzNet."""
     from nemo.collections.asr.models import EncDecCTCModel
 
     labels = [" ", *sorted(ALPHABET), "'"]
@@ -126,7 +99,7 @@ def rnnt(folder: Path, size: Size = TINY) -> Any:
 
 
 def tdt(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecRNNTBPEModel`` with durations: what Parakeet TDT is."""
+    """``EncDecRNNTBPEModel`` with durations, like Parakeet TDT."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
     durations = [0, 1, 2, 3, 4]
@@ -160,17 +133,17 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
 
 
 def canary(folder: Path, size: Size = TINY) -> Any:
-    """``EncDecMultiTaskModel``: a FastConformer and a Transformer that writes words and times, as Canary flash does."""
+    """``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs timestamps, like Canary flash."""
     from nemo.collections.asr.models import EncDecMultiTaskModel
 
     tokenizers = {
-        "spl_tokens": {"dir": str(_special_tokens(folder / "special")), "type": "bpe"},
+        "spl_tokens": {"dir": str(canary_special_tokens(folder / "special")), "type": "bpe"},
         "en": {"dir": str(tokenizer(folder / "en", size.pieces)), "type": "bpe"},
     }
     layer = {"attn_score_dropout": 0.0, "attn_layer_dropout": 0.0, "ffn_dropout": 0.0, "hidden_act": "relu"}
     parts = {
         "sample_rate": RATE, "prompt_format": "canary2", "preprocessor": _mel(size.mels), "encoder": _conformer(size),
-        "restore_timestamps_model": False,  # or it is looked for in the archive that was loaded last
+        "restore_timestamps_model": False,  # otherwise NeMo looks for it in the archive that was loaded last
         "model_defaults": dict.fromkeys(("asr_enc_hidden", "lm_enc_hidden", "lm_dec_hidden"), size.width),
         "tokenizer": {
             "dir": None, "type": "agg", "langs": tokenizers,
@@ -206,16 +179,8 @@ def canary(folder: Path, size: Size = TINY) -> Any:
     return _build(EncDecMultiTaskModel, parts)
 
 
-def _special_tokens(folder: Path) -> Path:
-    """The pieces that Canary's prompts are made of, and those that it writes times with."""
-    switches = [f"<|{no}{what}|>" for what in ("pnc", "itn", "timestamp", "diarize") for no in ("", "no")]
-    marks = ("nospeech", "endoftext", "startoftranscript", "startofcontext", "emo:undefined", "en", "de")
-    symbols = ["<pad>", *(f"<|{mark}|>" for mark in marks), *switches, *(f"<|{frame}|>" for frame in range(400))]
-    return _sentence_piece(folder, ["."], len(symbols) + 3, user_defined_symbols=symbols)
-
-
 def speaker(size: Size = TINY) -> Any:
-    """``EncDecSpeakerLabelModel``: what TitaNet is."""
+    """``EncDecSpeakerLabelModel``: a model like TitaNet."""
     from nemo.collections.asr.models import EncDecSpeakerLabelModel
 
     wide = size.filters * 3
@@ -238,23 +203,23 @@ def speaker(size: Size = TINY) -> Any:
 
 
 def frame_vad(size: Size = TINY) -> Any:
-    """``EncDecFrameClassificationModel``: MarbleNet that tells speech in every frame of 20 ms."""
+    """``EncDecFrameClassificationModel``: a MarbleNet that classifies frames of 20 ms."""
     from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
 
     parts = {**_vad(size), "preprocessor": _mel(80, normalize="None")}
     parts["encoder"]["jasper"][0]["stride"] = [2]
-    del parts["train_ds"], parts["validation_ds"]  # this class alone insists on there being data in them
+    del parts["train_ds"], parts["validation_ds"]  # this class requires data in them
     parts["decoder"] = {
         "_target_": "nemo.collections.common.parts.MultiLayerPerceptron",
         "hidden_size": size.filters, "num_classes": 2, "num_layers": 1, "activation": "relu", "log_softmax": False,
     }  # fmt: skip
-    from support.random_vad import discerning  # PyTorch need not be there for this file to be imported
+    from support.random_vad import discerning  # this file can be imported without PyTorch
 
     return discerning(_build(EncDecFrameClassificationModel, parts))
 
 
 def segment_vad(size: Size = TINY) -> Any:
-    """``EncDecClassificationModel``: MarbleNet that tells speech in a window of 0.63 s."""
+    """``EncDecClassificationModel``: a MarbleNet that classifies windows of 0.63 s."""
     from nemo.collections.asr.models import EncDecClassificationModel
 
     mfcc = {
@@ -306,20 +271,20 @@ def _build(kind: Any, parts: Mapping[str, Any]) -> Any:
     import torch
     from omegaconf import OmegaConf
 
-    with _quiet(), torch.random.fork_rng():
+    with _suppress_warnings(), torch.random.fork_rng():
         torch.manual_seed(0)
         return kind(cfg=OmegaConf.create(dict(parts))).eval()
 
 
 def _talkative(model: Any) -> Any:
-    from support.random_asr import talkative  # PyTorch need not be there for this file to be imported
+    from support.random_asr import talkative  # this file can be imported without PyTorch
 
     return talkative(model)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """NeMo warns of every part of a configuration that is only needed for training."""
+def _suppress_warnings() -> Iterator[None]:
+    """Suppress NeMo's warnings about parts of a configuration that are needed only for training."""
     import logging
 
     from nemo.utils import logging as nemo_logging
