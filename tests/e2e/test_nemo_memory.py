@@ -1,4 +1,4 @@
-"""Half an hour through every way on NeMo, in one process: memory does not grow with the length."""
+"""Half an hour of audio with every NeMo model in one process: memory does not grow with the duration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service on NeMo as users start it: its command, its settings, real recordings, real (small) NeMo models."""
+"""The service with NeMo as users start it: with its command and settings, real recordings and small NeMo models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEGMENT = ["speaker", "start_time", "end_time", "text"]
 
 
 def options(settings: Settings) -> dict[str, object]:
-    """The settings of the tests' engine as one would set them in the environment."""
+    """Return the environment variables for the engine of the tests."""
     return {
         "ENGINE": "nemo",
         "NEMO_DEVICE": "cpu",
@@ -182,15 +182,15 @@ def test_the_command_line_runs_on_nemo_too(nemo_settings, sample_recording, tmp_
     assert (tmp_path / "call.rttm").read_text().startswith("SPEAKER ")
 
 
-def test_without_any_model_the_command_line_ends_with_words(sample_recording, tmp_path):
-    """Offline, with empty caches: which model, and the ways to provide it."""
+def test_without_any_model_the_command_line_ends_with_a_message(sample_recording, tmp_path):
+    """Offline and with empty caches, the message names the model and the ways to provide it."""
     empty = {"HF_HUB_OFFLINE": 1, "HF_HOME": tmp_path / "hub", "NEMO_CACHE_DIR": tmp_path / "nemo"}
     done = diarist(tmp_path, "transcribe", str(sample_recording), ENGINE="nemo", NEMO_DEVICE="cpu", **empty)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
-    words = " ".join(done.stderr.split())
+    message = " ".join(done.stderr.split())
     for needed in ("nvidia/diar_streaming_sortformer_4spk-v2.1", ".nemo", "HF_HUB_OFFLINE"):
-        assert needed in words
+        assert needed in message
 
 
 def test_models_can_be_fetched_before_they_are_needed(nemo_settings, tmp_path):
@@ -202,7 +202,7 @@ def test_models_can_be_fetched_before_they_are_needed(nemo_settings, tmp_path):
     assert all(Path(line.partition("ready in ")[2]).is_file() for line in done.stdout.splitlines())
 
 
-def test_a_model_that_cannot_be_fetched_ends_with_words(tmp_path):
+def test_a_model_that_cannot_be_fetched_ends_with_a_message(tmp_path):
     empty = {"HF_HOME": tmp_path / "hub", "NEMO_CACHE_DIR": tmp_path / "nemo"}
     done = diarist(tmp_path, "models", "pull", "--offline", ENGINE="nemo", **empty)
     assert done.returncode == 3

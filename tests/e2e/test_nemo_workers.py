@@ -1,4 +1,4 @@
-"""Two workers on NeMo under one service: what one gives the other gives, and each can be lost."""
+"""Two NeMo workers of one service: they return the same results, and either of them can be killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER_S = 240.0
 
 @pytest.fixture
 def service(tmp_path: Path, nemo_settings: Settings, nemo_models: Mapping[str, Path]) -> Iterator[ServiceProcess]:
-    """Its workers take longer to load than the lease: they are alive, and must be left alone."""
+    """A service whose workers take longer to load than the lease; they must not be considered dead."""
     started = ServiceProcess(
         tmp_path / "service", COMMAND, ENGINE="nemo", NEMO_DEVICE="cpu", WORKERS=2, JOB_LEASE_S=4, HF_HUB_OFFLINE=1,
         MODEL_CONFIG_DIR=nemo_settings.model_config_dir, SORTFORMER_MODEL=nemo_settings.sortformer_model,
@@ -45,8 +45,8 @@ def post(service: ServiceProcess, content: bytes, hint: int) -> Answer:
     return call(service.address, "POST", "/diarize", recording(content, **fields), FORM, ANSWER_S)
 
 
-def said(answer: Answer) -> dict:
-    """All but the times that the work took, which are never the same."""
+def without_timings(answer: Answer) -> dict:
+    """Return the result without its timings, which differ each time."""
     assert answer.status == 200, answer.body
     return {name: value for name, value in answer.json.items() if name != "timings"}
 
@@ -68,14 +68,14 @@ def test_two_workers_give_the_same_and_make_up_for_each_other(service, sample_re
 
     content = sample_recording.read_bytes()
     hints = (2, 3, 6, 2, 3, 6)
-    alone = {hint: said(post(service, content, hint)) for hint in set(hints)}
+    alone = {hint: without_timings(post(service, content, hint)) for hint in set(hints)}
     with ThreadPoolExecutor(len(hints)) as pool:
         waiting = [pool.submit(post, service, content, hint) for hint in hints]
         eventually(lambda: status(service)["jobs"]["running"] == 2, ANSWER_S)
         pids = [int(line.rpartition(" ")[2]) for line in service.log if "started as process" in line]
         assert len(pids) == 2
         os.kill(pids[0], signal.SIGKILL)
-        assert [said(each.result()) for each in waiting] == [alone[hint] for hint in hints]
+        assert [without_timings(each.result()) for each in waiting] == [alone[hint] for hint in hints]
     assert status(service)["status"] == "ready"
     assert service.stop() == 0
     assert service.left_behind() == []

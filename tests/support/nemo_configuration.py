@@ -1,4 +1,4 @@
-"""The configurations that come with Diarist, naming other models: for tests and for timings."""
+"""Copies of the shipped configurations that name other models, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SHIPPED = Path(__file__).parents[2] / "conf"
 
 
 def write(folder: Path, *, asr: Path, vad: Path, speaker: Path, onset: float, offset: float) -> Path:
-    """All of ``conf/`` in ``folder``, with these models in it, and these thresholds of speech.
+    """Write the files of ``conf/`` to ``folder`` with these models and these thresholds of speech.
 
-    Models with random weights know no speech, so that the thresholds of real ones say nothing about them.
+    The shipped thresholds are meaningless for models with random weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in SHIPPED.glob("*.yaml"):

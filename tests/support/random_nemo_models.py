@@ -1,26 +1,25 @@
-"""NeMo models with random weights, with the real architectures in any size, for tests and for benchmarks.
+"""NeMo models with random weights, of the real architectures and of any size, for tests and benchmarks.
 
-Their output has no meaning, but the calls, the time and the memory are real. No published weights are needed or made;
-the same seed gives the same model.
+Their output is meaningless, but the code that runs, its speed and its memory are those of real models. Published
+weights are not needed. The seed is fixed, so the models are the same each time.
 """
 
 from __future__ import annotations
 
-import io
-import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.random_tokenizers import ALPHABET, canary_special_tokens, tokenizer
+
 RATE = 16_000
-ALPHABET = "etaoinshrdlcumwfgypbvkjxqz"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The dimensions of a model: small in tests, and as published in benchmarks."""
+    """The sizes of a model's layers: small in tests, and as published in benchmarks."""
 
     width: int = 32
     """The width of the Conformer."""
@@ -36,14 +35,14 @@ class Size:
 
     prediction_layers: int = 1
     pieces: int = 40
-    """The size of the tokenizer's vocabulary."""
+    """The number of tokens of the tokenizer."""
 
     diarizer_width: int = 32
     """The width of Sortformer's Transformer."""
 
     diarizer_layers: int = 2
     filters: int = 32
-    """The channels of the speaker and VAD models."""
+    """The filters of the speaker and VAD models."""
 
     embedding: int = 32
 
@@ -53,7 +52,7 @@ TINY = Size()
 PARAKEET_06B = Size(
     width=1024, layers=24, heads=8, mels=128, channels=256, prediction=640, prediction_layers=2, pieces=8192
 )
-"""The size of ``nvidia/parakeet-tdt-0.6b-v3``, as in its configuration."""
+"""The size of ``nvidia/parakeet-tdt-0.6b-v3``, from its configuration."""
 
 SORTFORMER_4SPK = Size(width=512, layers=17, heads=8, mels=128, channels=256, diarizer_width=192, diarizer_layers=18)
 """The size of ``nvidia/diar_streaming_sortformer_4spk-v2.1``."""
@@ -65,34 +64,8 @@ MARBLENET = Size(filters=128)
 """The size of the VAD models."""
 
 
-def tokenizer(folder: Path, pieces: int = TINY.pieces) -> Path:
-    """Train a SentencePiece tokenizer of ``pieces`` tokens in ``folder`` on invented words."""
-    rng = random.Random(0)
-    weights = [2.0 ** -(place / 6) for place in range(len(ALPHABET))]
-    count = max(2_000, pieces * 8)
-    words = ["".join(rng.choices(ALPHABET, weights, k=rng.randint(2, 9))) for _ in range(count)]
-    return _sentence_piece(folder, [ALPHABET, *(" ".join(words[at : at + 8]) for at in range(0, count, 8))], pieces)
-
-
-def _sentence_piece(folder: Path, lines: Iterable[str], pieces: int, **options: Any) -> Path:
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=pieces, model_type="unigram",
-        bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2, hard_vocab_limit=False, num_threads=1, **options,
-    )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    names = [processor.id_to_piece(index) for index in range(processor.get_piece_size())]
-    (folder / "vocab.txt").write_text("\n".join(name.replace("▁", "##") for name in names), encoding="utf-8")
-    (folder / "tokenizer.vocab").write_text("\n".join(f"{name}\t0" for name in names), encoding="utf-8")
-    return folder
-
-
 def ctc(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
+    """``EncDecCTCModelBPE``: a FastConformer with a CTC head."""
     from nemo.collections.asr.models import EncDecCTCModelBPE
 
     decoder: dict[str, object] = {
@@ -103,7 +76,7 @@ def ctc(folder: Path, size: Size = TINY) -> Any:
 
 
 def character_ctc(size: Size = TINY) -> Any:
-    """Return an ``EncDecCTCModel``: a convolutional encoder with characters, like QuartzNet."""
+    """``EncDecCTCModel``: a convolutional encoder with a character vocabulary, like QuartzNet."""
     from nemo.collections.asr.models import EncDecCTCModel
 
     labels = [" ", *sorted(ALPHABET), "'"]
@@ -119,14 +92,14 @@ def character_ctc(size: Size = TINY) -> Any:
 
 
 def rnnt(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecRNNTBPEModel``: a FastConformer transducer."""
+    """``EncDecRNNTBPEModel``: a FastConformer transducer."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
     return _talkative(_build(EncDecRNNTBPEModel, {**_recognizer(folder, size), **_transducer(size)}))
 
 
 def tdt(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecRNNTBPEModel`` with durations, like Parakeet TDT."""
+    """``EncDecRNNTBPEModel`` with durations, like Parakeet TDT."""
     from nemo.collections.asr.models import EncDecRNNTBPEModel
 
     durations = [0, 1, 2, 3, 4]
@@ -142,7 +115,7 @@ def tdt(folder: Path, size: Size = TINY) -> Any:
 
 
 def hybrid(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
+    """``EncDecHybridRNNTCTCBPEModel``: a transducer and a CTC head over one encoder."""
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
 
     head: dict[str, object] = {
@@ -160,17 +133,17 @@ def hybrid(folder: Path, size: Size = TINY) -> Any:
 
 
 def canary(folder: Path, size: Size = TINY) -> Any:
-    """Return an ``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs words and times."""
+    """``EncDecMultiTaskModel``: a FastConformer and a Transformer that outputs timestamps, like Canary flash."""
     from nemo.collections.asr.models import EncDecMultiTaskModel
 
     tokenizers = {
-        "spl_tokens": {"dir": str(_special_tokens(folder / "special")), "type": "bpe"},
+        "spl_tokens": {"dir": str(canary_special_tokens(folder / "special")), "type": "bpe"},
         "en": {"dir": str(tokenizer(folder / "en", size.pieces)), "type": "bpe"},
     }
     layer = {"attn_score_dropout": 0.0, "attn_layer_dropout": 0.0, "ffn_dropout": 0.0, "hidden_act": "relu"}
     parts = {
         "sample_rate": RATE, "prompt_format": "canary2", "preprocessor": _mel(size.mels), "encoder": _conformer(size),
-        "restore_timestamps_model": False,  # or it is looked for in the archive that was loaded last
+        "restore_timestamps_model": False,  # otherwise NeMo looks for it in the archive that was loaded last
         "model_defaults": dict.fromkeys(("asr_enc_hidden", "lm_enc_hidden", "lm_dec_hidden"), size.width),
         "tokenizer": {
             "dir": None, "type": "agg", "langs": tokenizers,
@@ -206,16 +179,8 @@ def canary(folder: Path, size: Size = TINY) -> Any:
     return _build(EncDecMultiTaskModel, parts)
 
 
-def _special_tokens(folder: Path) -> Path:
-    """Return the special tokens of Canary's prompts and times."""
-    switches = [f"<|{no}{what}|>" for what in ("pnc", "itn", "timestamp", "diarize") for no in ("", "no")]
-    marks = ("nospeech", "endoftext", "startoftranscript", "startofcontext", "emo:undefined", "en", "de")
-    symbols = ["<pad>", *(f"<|{mark}|>" for mark in marks), *switches, *(f"<|{frame}|>" for frame in range(400))]
-    return _sentence_piece(folder, ["."], len(symbols) + 3, user_defined_symbols=symbols)
-
-
 def speaker(size: Size = TINY) -> Any:
-    """Return an ``EncDecSpeakerLabelModel``, like TitaNet."""
+    """``EncDecSpeakerLabelModel``: a model like TitaNet."""
     from nemo.collections.asr.models import EncDecSpeakerLabelModel
 
     wide = size.filters * 3
@@ -238,23 +203,23 @@ def speaker(size: Size = TINY) -> Any:
 
 
 def frame_vad(size: Size = TINY) -> Any:
-    """Return an ``EncDecFrameClassificationModel``: MarbleNet that detects speech in every frame of 20 ms."""
+    """``EncDecFrameClassificationModel``: a MarbleNet that classifies frames of 20 ms."""
     from nemo.collections.asr.models.classification_models import EncDecFrameClassificationModel
 
     parts = {**_vad(size), "preprocessor": _mel(80, normalize="None")}
     parts["encoder"]["jasper"][0]["stride"] = [2]
-    del parts["train_ds"], parts["validation_ds"]  # this class alone insists on there being data in them
+    del parts["train_ds"], parts["validation_ds"]  # this class requires data in them
     parts["decoder"] = {
         "_target_": "nemo.collections.common.parts.MultiLayerPerceptron",
         "hidden_size": size.filters, "num_classes": 2, "num_layers": 1, "activation": "relu", "log_softmax": False,
     }  # fmt: skip
-    from support.random_vad import discerning  # PyTorch need not be there for this file to be imported
+    from support.random_vad import discerning  # this file can be imported without PyTorch
 
     return discerning(_build(EncDecFrameClassificationModel, parts))
 
 
 def segment_vad(size: Size = TINY) -> Any:
-    """Return an ``EncDecClassificationModel``: MarbleNet that detects speech in a window of 0.63 s."""
+    """``EncDecClassificationModel``: a MarbleNet that classifies windows of 0.63 s."""
     from nemo.collections.asr.models import EncDecClassificationModel
 
     mfcc = {
@@ -270,7 +235,7 @@ def segment_vad(size: Size = TINY) -> Any:
 
 
 def sortformer(size: Size = TINY, *, streaming: bool = True, speakers: int = 4) -> Any:
-    """Return a ``SortformerEncLabelModel``: end-to-end diarization."""
+    """``SortformerEncLabelModel``: end-to-end diarization."""
     from nemo.collections.asr.models import SortformerEncLabelModel
 
     data = {"manifest_filepath": None, "sample_rate": RATE, "batch_size": 1, "num_spks": speakers,
@@ -306,20 +271,20 @@ def _build(kind: Any, parts: Mapping[str, Any]) -> Any:
     import torch
     from omegaconf import OmegaConf
 
-    with _quiet(), torch.random.fork_rng():
+    with _suppress_warnings(), torch.random.fork_rng():
         torch.manual_seed(0)
         return kind(cfg=OmegaConf.create(dict(parts))).eval()
 
 
 def _talkative(model: Any) -> Any:
-    from support.random_asr import talkative  # PyTorch need not be there for this file to be imported
+    from support.random_asr import talkative  # this file can be imported without PyTorch
 
     return talkative(model)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress NeMo's warnings about parts of a configuration that are only needed for training."""
+def _suppress_warnings() -> Iterator[None]:
+    """Suppress NeMo's warnings about parts of a configuration that are needed only for training."""
     import logging
 
     from nemo.utils import logging as nemo_logging

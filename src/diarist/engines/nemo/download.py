@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 OFFLINE_REASON = "is not in any cache on this machine, and HF_HUB_OFFLINE does not allow downloading it"
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_CATALOGUE_NAME = re.compile(r"[\w.-]+")
+_CATALOG_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def find(reference: Reference, settings: Settings) -> Path:
         name = published.name  # the publisher may be omitted from the name of a model on the hub
     if _HUB_NAME.fullmatch(name):
         return _find_in_hub_cache(name) or _fetch_from_hub(reference, name, settings)
-    if _CATALOGUE_NAME.fullmatch(name):
+    if _CATALOG_NAME.fullmatch(name):
         entry = _catalog_entry(reference, name)
         if entry.url.startswith("https://huggingface.co/"):
             name = entry.url.removeprefix("https://huggingface.co/")

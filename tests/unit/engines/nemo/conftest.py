@@ -1,4 +1,4 @@
-"""Two modules cannot be imported without PyTorch. Every test in them needs NeMo, so they are left out where it is not.
+"""Excludes from collection two modules that cannot be imported without PyTorch; all of their tests need NeMo.
 
 With ``CI=true`` they are collected nevertheless, and fail.
 """

@@ -302,7 +302,7 @@ def test_the_variables_of_the_hub(hub, tmp_path, offline):
 
 
 @pytest.mark.nemo
-class TestFromTheCatalogue:
+class TestFromTheCatalog:
     @pytest.fixture(autouse=True)
     def _catalog(self, cache: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         from nemo.collections.asr.models import EncDecCTCModelBPE

@@ -217,7 +217,7 @@ def test_weights_in_a_file_each_as_of_models_above_two_gigabytes_are_gathered(fo
     assert np.array_equal(before, after)
 
 
-def test_int8_is_smaller_and_still_recognises(nemo_models, settings, folders, call, tmp_path):
+def test_int8_is_smaller_and_still_recognizes(nemo_models, settings, folders, call, tmp_path):
     from diarist.engines.nemo.export import ExportRequest, export
 
     folder = export(ExportRequest(str(nemo_models["ctc"]), tmp_path, "small", "int8"), settings)

@@ -1,4 +1,4 @@
-"""Every kind of NeMo recogniser, end to end on a real call."""
+"""Every kind of NeMo recognizer, end to end on a real call."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_the_shortest_recordings(recognizers, kind, call, seconds):
 
 
 def test_short_windows_are_filled_up_at_their_end(recognizers):
-    """NeMo centres them, which would move every word by up to half a second."""
+    """NeMo centers them, which would move every word by up to half a second."""
     seen = []
 
     class Listening(Scarce):

@@ -143,7 +143,7 @@ def test_frames_are_those_of_nemos_forward(streaming, call, config):
 
 
 @pytest.mark.parametrize("normalize", ["per_feature", "all_features"])
-def test_features_are_normalised_as_by_nemo(nemo_models, call, normalize):
+def test_features_are_normalized_as_by_nemo(nemo_models, call, normalize):
     def change(model):
         model.preprocessor.featurizer.normalize = normalize
 

@@ -102,7 +102,7 @@ def test_short_recordings_have_frames(frame_model, window_model, runtime, call, 
 
 
 @pytest.mark.parametrize(("window", "shift"), [(0.63, 0.08), (0.15, 0.01)])
-def test_windows_are_judged_around_their_centre(window_model, runtime, call, window, shift):
+def test_windows_are_classified_around_their_center(window_model, runtime, call, window, shift):
     from diarist.engines.nemo.vad import WindowVad
 
     audio = Audio(call.samples[: 4 * 16_000])
@@ -111,9 +111,9 @@ def test_windows_are_judged_around_their_centre(window_model, runtime, call, win
     length, hop = int(window * 16_000), int(shift * 16_000)
     assert len(found) == len(audio.samples) // hop
     for index in (0, 3, len(found) // 2, len(found) - 1):
-        centre = index * hop
+        center = index * hop
         around = np.zeros(length, dtype=np.float32)
-        low, high = centre - length // 2, centre - length // 2 + length
+        low, high = center - length // 2, center - length // 2 + length
         inside = audio.samples[max(low, 0) : high]
         around[max(-low, 0) : max(-low, 0) + len(inside)] = inside
         assert found[index] == pytest.approx(at_once(window_model, around)[0], abs=1e-5)
