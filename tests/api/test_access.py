@@ -74,19 +74,19 @@ def test_every_route_is_closed_but_those_that_tell_how_it_is(guarded, store):
     assert len(tried) > 20
     for method, path in [*tried, ("GET", "/no/such/address"), ("POST", "/status"), ("DELETE", "/")]:
         answer = client.open(path, method=method)
-        if method in ("GET", "HEAD") and path in access.OPEN:
+        if method in ("GET", "HEAD") and path in access.PUBLIC_PATHS:
             assert answer.status_code in (200, 503)
             opened.add(path)
         elif method == "HEAD":
             assert answer.status_code == 401
         else:
             assert words_of(answer, path)
-    assert opened == access.OPEN
+    assert opened == access.PUBLIC_PATHS
 
 
 def test_what_is_open_is_where_something_is(guarded):
     paths = {rule.rule for rule in guarded.url_map.iter_rules()}
-    assert paths >= access.OPEN
+    assert paths >= access.PUBLIC_PATHS
 
 
 def test_nothing_is_closed_where_there_is_no_key(guarded):
@@ -156,7 +156,7 @@ def test_whose_a_request_is(settings, jobs, store):
 
     @app.get("/whose")
     def whose() -> dict[str, object]:
-        return {"owner": access.owner(), "limit": access.limit()}
+        return {"owner": access.owner(), "limit": access.job_limit()}
 
     client = app.test_client()
     key, token = store.create("web", 7)
@@ -165,7 +165,7 @@ def test_whose_a_request_is(settings, jobs, store):
 
 
 def test_whose_a_request_is_without_keys(guarded):
-    guarded.get("/whose")(lambda: {"owner": access.owner(), "limit": access.limit()})
+    guarded.get("/whose")(lambda: {"owner": access.owner(), "limit": access.job_limit()})
     assert guarded.test_client().get("/whose").get_json() == {"owner": "", "limit": None}
 
 

@@ -172,7 +172,7 @@ def test_a_body_beyond_the_limit_is_refused_by_its_declared_length(client):
 
 
 def test_too_many_at_once(post, app):
-    gate = app.extensions["diarist"].gate
+    gate = app.extensions["diarist"].waiting_slots
     taken = [gate.acquire(blocking=False) for _ in range(8)]
     assert all(taken)
     try:

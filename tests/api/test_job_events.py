@@ -203,7 +203,7 @@ def test_a_silent_stream_is_kept_alive_and_does_not_last_for_ever(app, make, mon
     assert b"\n\n: keep-alive\n\n" in answer.data
     assert b"succeeded" not in answer.data
     answer.close()
-    gate = app.extensions["diarist"].listeners
+    gate = app.extensions["diarist"].stream_slots
     assert [gate.acquire(blocking=False) for _ in range(3)] == [True, True, False]
     for _ in range(2):
         gate.release()
@@ -214,7 +214,7 @@ def test_asking_for_the_head_alone_holds_no_place(app, client, make):
         answer = client.head(make()["links"]["events"])
         assert (answer.status_code, answer.data) == (200, b"")
         answer.close()
-    gate = app.extensions["diarist"].listeners
+    gate = app.extensions["diarist"].stream_slots
     assert [gate.acquire(blocking=False) for _ in range(2)] == [True, True]
     for _ in range(2):
         gate.release()

@@ -177,7 +177,7 @@ def test_one_connection_serves_many_requests(server):
 
 
 def test_slow_senders_are_shown_out_with_a_reason(start):
-    service = start(SCRIPTED_GRACE_S=0.3)
+    service = start(SCRIPTED_REQUEST_TIMEOUT_S=0.3)
     with socket.create_connection(service.address, timeout=20) as connection:
         connection.sendall(b"POST /diarize HT")
         shows(answer_on(connection), 408, "upload_too_slow")
@@ -334,7 +334,7 @@ def test_a_port_in_use_is_one_clear_line(start, tmp_path):
         service = start(command=(sys.executable, str(ROOT / "app.py")), FLASK_PORT=port)
         assert service.wait() == 2
     assert [line for line in service.log if "in use" in line] == [
-        f"diarist: Port {port} on 127.0.0.1 is in use. Stop what listens there, or set FLASK_PORT to a free port."
+        f"diarist: Port {port} on 127.0.0.1 is in use. Stop the program that uses it, or set FLASK_PORT to a free port."
     ]
     assert not any("Traceback" in line for line in service.log)
 

@@ -17,7 +17,7 @@ from api.scripted_service import COMMAND
 from api.wire import FORM, recording
 from diarist import __version__
 from diarist.api import create_app
-from diarist.api.runtime import StatusCache
+from diarist.api.status_cache import StatusCache
 from diarist.errors import ConfigurationError, ServiceError, StoreUnavailable
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.model import Job, JobSpec, JobState, PoolStatus, WorkerReport
@@ -264,7 +264,7 @@ def test_a_database_that_hangs_holds_up_no_poller(on_postgres, postgres_server):
         return max(bodies, key=lambda body: body["age_s"])
 
     with postgres_server.frozen():
-        eventually(lambda: told()["age_s"] > StatusCache.PATIENCE_S)
+        eventually(lambda: told()["age_s"] > StatusCache.TIMEOUT_S)
         eventually(lambda: told()["status"] == "error", 60)
         body = told()
         assert body["age_s"] > known["age_s"]

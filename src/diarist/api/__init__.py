@@ -39,7 +39,7 @@ def create_app(settings: Settings, service: JobService, keys: KeyCache | None = 
     app.extensions["diarist"] = Runtime(settings, service)
     openapi.describe(app)
     problems.register(app)
-    access.guard(app, keys or KeyCache(settings, None))
+    access.require_api_key(app, keys or KeyCache(settings, None))
     for part in (diarize, jobs, job_result, job_events, status):
         app.register_blueprint(part.blueprint)
     app.wsgi_app = RequestLog(app.wsgi_app)  # type: ignore[method-assign]

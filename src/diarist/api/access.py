@@ -1,12 +1,14 @@
-"""Who is let in: as soon as an API key is configured, every request must bring one, but those that say how it goes.
+"""Authentication of requests by API key, and the jobs that each key may access.
 
-The key comes as ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``. Whether it is right is asked twice: when the
-headers are there, so that no stranger's upload is read, and when the request is answered, since an upload takes time.
+As soon as an API key is configured, every request must send one, except requests for the public paths. The key is sent
+as ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``. It is checked twice: when the headers have arrived, so that
+an upload without a valid key is not read, and when the request is handled, because an upload may take long.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,21 +16,25 @@ from functools import partial
 from apiflask import APIFlask
 from flask import current_app, g, request
 
+from diarist.api.runtime import runtime
 from diarist.auth.key_cache import STORE_TIMEOUT_S, KeyCache
 from diarist.auth.keys import ApiKey
-from diarist.errors import Unauthorized
+from diarist.errors import JobNotFound, Unauthorized
+from diarist.jobs.model import Job
 from diarist.loopback import on_this_machine, this_machine
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-OPEN = frozenset({"/", "/status", "/health/live", "/health/ready", "/openapi.json", "/metrics"})
-"""What may be read without a key: how the service is and what it takes, nothing of anybody's recordings."""
+PUBLIC_PATHS = frozenset({"/", "/status", "/health/live", "/health/ready", "/openapi.json", "/metrics"})
+"""The paths that may be read without a key: the state of the service and its description, nothing about recordings."""
 
 EXTENSION = "diarist.access"
-"""Where an application has its door."""
+"""The key of the application's ``Authenticator`` in ``app.extensions``."""
 
-READING = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 _MISSING = (
     "This service takes requests with an API key only. Send yours in the header `Authorization: Bearer <key>`, or in "
@@ -42,8 +48,8 @@ _TWO = "The headers Authorization and X-API-Key hold different API keys. Send on
 
 
 @dataclass(frozen=True, slots=True)
-class Headers:
-    """What a request says of itself before its body."""
+class RequestHead:
+    """The parts of a request that are known before its body."""
 
     method: str
     path: str
@@ -52,70 +58,87 @@ class Headers:
 
 
 class Authenticator:
-    """Lets requests in, or says why not. Safe to call from any thread."""
+    """Checks the API keys of requests. Its methods may be called from any thread."""
 
-    def __init__(self, keyring: KeyCache) -> None:
-        self._keyring = keyring
+    def __init__(self, keys: KeyCache) -> None:
+        self._keys = keys
 
-    def admit(self, headers: Headers, patience_s: float = STORE_TIMEOUT_S, *, with_body: bool = False) -> ApiKey | None:
-        """The key that the request comes with; None where it needs none.
+    def authenticate(
+        self, head: RequestHead, timeout_s: float = STORE_TIMEOUT_S, *, with_body: bool = False
+    ) -> ApiKey | None:
+        """Return the API key of a request, or None if it needs none.
 
-        ``with_body``: it has one, and what is open to strangers is so to those alone who only ask.
+        Args:
+            head: the request line and the headers with the key.
+            timeout_s: the maximum time to wait for the stored keys.
+            with_body: the request has a body. Public paths may only be read, so such a request needs a key.
 
         Raises:
-            Unauthorized: it needs one, and brings none or one that is not valid.
-            StoreUnavailable: the keys cannot be looked up within ``patience_s`` seconds.
+            Unauthorized: the request needs a key, and has none or one that is not valid.
+            StoreUnavailable: the stored keys cannot be read within ``timeout_s`` seconds.
         """
-        if headers.method in READING and headers.path in OPEN and not with_body:
+        if head.method in SAFE_METHODS and head.path in PUBLIC_PATHS and not with_body:
             return None
-        if not self._keyring.required(patience_s):
+        if not self._keys.required(timeout_s):
             return None
-        key = self._keyring.check(_token(headers), patience_s)
+        key = self._keys.check(_token(head), timeout_s)
         if key is None:
             raise Unauthorized(_WRONG)
         return key
 
 
-def guard(app: APIFlask, keyring: KeyCache) -> Authenticator:
-    """Have every request to ``app`` pass the door before anything else looks at it."""
-    door = Authenticator(keyring)
-    app.extensions[EXTENSION] = door
+def require_api_key(app: APIFlask, keys: KeyCache) -> Authenticator:
+    """Make ``app`` authenticate every request before anything else handles it."""
+    authenticator = Authenticator(keys)
+    app.extensions[EXTENSION] = authenticator
 
-    def admit() -> None:
-        g.api_key = door.admit(_head())
+    def authenticate() -> None:
+        g.api_key = authenticator.authenticate(_request_head())
 
-    app.before_request(admit)
-    return door
+    app.before_request(authenticate)
+    return authenticator
 
 
 def recheck() -> Callable[[], object]:
-    """Asks again, from any thread, whether this request would be let in: for answers that take long.
+    """Return a function that authenticates the current request again, for responses that take long.
 
-    What it gives raises as ``Authenticator.admit``.
+    The function may be called from any thread, and raises the same errors as ``Authenticator.authenticate``.
     """
-    door: Authenticator = current_app.extensions[EXTENSION]
-    return partial(door.admit, _head())
+    authenticator: Authenticator = current_app.extensions[EXTENSION]
+    return partial(authenticator.authenticate, _request_head())
 
 
 def owner() -> str:
-    """Whose this request is: the id of its key, or ``""`` where no key is configured."""
+    """Return the owner of what the current request creates: the ID of its key, or ``""`` if no key is configured."""
     key: ApiKey | None = g.api_key
     return key.id if key else ""
 
 
-def limit() -> int | None:
-    """How many unfinished jobs the key of this request may have; None where MAX_QUEUED_PER_KEY says so."""
+def job_limit() -> int | None:
+    """Return the maximum number of unfinished jobs of the current key, or None if MAX_QUEUED_PER_KEY applies."""
     key: ApiKey | None = g.api_key
     return key.job_limit if key else None
 
 
-def listening(settings: Settings, keyring: KeyCache) -> Settings:
-    """The settings with the address that may be listened on: without any key, this machine's own alone.
+def get_owned_job(job_id: str) -> Job:
+    """Return the job with this ID.
 
     Raises:
-        StoreUnavailable: the keys cannot be looked up.
+        JobNotFound: there is no such job, or it belongs to another owner.
     """
-    if keyring.required():
+    if not _JOB_ID.fullmatch(job_id):
+        # The store is not queried: a string that is not an ID may contain characters that a database rejects.
+        raise JobNotFound(f"There is no job {job_id[:80]!r}: ids are 22 letters, digits, '-' and '_'.")
+    return runtime().jobs.get(job_id, owner())
+
+
+def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
+    """Return the settings with the address to listen on: without an API key, only the loopback address is allowed.
+
+    Raises:
+        StoreUnavailable: the stored keys cannot be read.
+    """
+    if keys.required():
         return settings
     if on_this_machine(settings.flask_host):
         logger.info("No API key is configured: whoever reaches this machine's own address may do anything")
@@ -128,16 +151,18 @@ def listening(settings: Settings, keyring: KeyCache) -> Settings:
     return settings.model_copy(update={"flask_host": host})
 
 
-def _head() -> Headers:
-    return Headers(request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key"))
+def _request_head() -> RequestHead:
+    return RequestHead(
+        request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key")
+    )
 
 
-def _token(headers: Headers) -> str:
-    """The key as it was sent. Raises ``Unauthorized`` where there is none, or two that differ."""
-    scheme, _, value = (headers.authorization or "").strip(" \t").partition(" ")
+def _token(head: RequestHead) -> str:
+    """Return the key that was sent. Raise ``Unauthorized`` if there is none, or if two different ones were sent."""
+    scheme, _, value = (head.authorization or "").strip(" \t").partition(" ")
     bearer = value.strip(" \t") if scheme.lower() == "bearer" else None
-    # Another scheme is for a proxy in front.
-    sent = tuple(filter(None, (bearer, (headers.x_api_key or "").strip(" \t"))))
+    # Another scheme is meant for a proxy in front of the service.
+    sent = tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
     if not sent:
         raise Unauthorized(_MISSING)
     if sent[0] != sent[-1]:

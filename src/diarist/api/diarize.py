@@ -13,10 +13,10 @@ from flask import Response, request
 
 from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
-from diarist.api.rendering import rendered
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm
+from diarist.api.transcript_response import transcript_response
 from diarist.api.upload import check_form, check_head, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job, JobSpec
@@ -40,7 +40,7 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
     def admitted(*args: P.args, **kwargs: P.kwargs) -> R:
         service = runtime()
         service.check_available()
-        if not service.gate.acquire(blocking=False):
+        if not service.waiting_slots.acquire(blocking=False):
             raise QueueFull(
                 f"{service.settings.max_waiting} recordings wait or are worked on already, the most that this service "
                 "takes at once. Try again later; whoever runs it can raise MAX_WAITING."
@@ -51,7 +51,7 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
             check_form(request)
             return view(*args, **kwargs)
         finally:
-            service.gate.release()
+            service.waiting_slots.release()
 
     return admitted
 
@@ -76,7 +76,7 @@ def diarize(form: DiarizeForm) -> Response:
     job = service.jobs.submit(received(form.audio).path, spec)
     with _own(service, job):
         _wait(service, job)
-        return rendered(service.jobs.result(job.id), form, recording=filename)
+        return transcript_response(service.jobs.result(job.id), form, recording=filename)
 
 
 @contextmanager

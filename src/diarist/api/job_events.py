@@ -20,7 +20,6 @@ from diarist.api import access
 from diarist.api.job_result import so_far
 from diarist.api.job_schemas import EventsQuery
 from diarist.api.openapi import EVENTS_RESPONSES
-from diarist.api.owning import get_owned_job
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField
 from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
@@ -61,12 +60,12 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     misses none. `progress` has no id. The stream ends with the job; to come back after that is answered 204.
     """
     service = runtime()
-    service.check_going_on()
-    job = get_owned_job(job_id)
+    service.check_running()
+    job = access.get_owned_job(job_id)
     after = _after(query)
     if job.state.ended and after and not service.jobs.store.list_events(job.id, after):
         return Response(status=204)  # says to an EventSource that there is nothing to come back for
-    if not service.listeners.acquire(blocking=False):
+    if not service.stream_slots.acquire(blocking=False):
         raise QueueFull(
             f"{service.settings.max_listeners} listeners follow jobs already, the most that this service has room for. "
             "Ask for the job itself every few seconds, or try again later; whoever runs it can raise MAX_LISTENERS."
@@ -78,7 +77,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
     place = ExitStack()  # which is left once, however often the answer is closed
-    place.callback(service.listeners.release)
+    place.callback(service.stream_slots.release)
     # Not in the stream: it may be closed before it has begun.
     response.call_on_close(place.close)
     return response

@@ -8,13 +8,12 @@ from http import HTTPStatus
 from apiflask import APIBlueprint
 from flask import Response
 
-from diarist.api import problems
+from diarist.api import access, problems
 from diarist.api.job_schemas import ResultQuery
 from diarist.api.openapi import RESULT_RESPONSES
-from diarist.api.owning import get_owned_job
-from diarist.api.rendering import rendered
 from diarist.api.runtime import runtime
 from diarist.api.schemas import Conversation
+from diarist.api.transcript_response import transcript_response
 from diarist.errors import JobCanceled, JobNotDone
 from diarist.jobs.error_codes import to_exception
 from diarist.jobs.eta import estimate_eta_s
@@ -37,7 +36,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     While the job runs, `partial=true` gives what is final so far.
     """
     jobs = runtime().jobs
-    job = get_owned_job(job_id)
+    job = access.get_owned_job(job_id)
     query.check(whole=job.state.ended)
     if job.error is not None:
         return failed(job.error)
@@ -48,7 +47,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     transcript = (
         jobs.result(job.id) if job.state.ended else so_far(jobs.final_utterances(job.id), runtime().settings.engine)
     )
-    response = rendered(transcript, query, recording=job.spec.filename, filename=job.id)
+    response = transcript_response(transcript, query, recording=job.spec.filename, filename=job.id)
     if not job.state.ended:
         response.headers["Diarist-Partial"] = "true"
     return response

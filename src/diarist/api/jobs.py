@@ -25,7 +25,6 @@ from diarist.api.job_schemas import (
     fingerprint,
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
-from diarist.api.owning import get_owned_job
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, refusal
@@ -59,7 +58,7 @@ def create() -> Response:
     `Idempotency-Key` the request can be sent again: a second one makes no second job.
     """
     service = runtime()
-    service.check_going_on()
+    service.check_running()
     spec = _asked_by_headers()
     if request.mimetype != JSON:
         check_head(request)
@@ -71,7 +70,7 @@ def create() -> Response:
         return _made(service, earlier, repeated=True)
     if full is not None:
         raise full
-    limit, job_id = access.limit(), new_job_id()
+    limit, job_id = access.job_limit(), new_job_id()
     if upload is None:
         job = service.jobs.submit_url(spec, limit, job_id)
     else:
@@ -108,7 +107,7 @@ def list_jobs(query: JobsQuery) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
 def get(job_id: str) -> JobView:
     """Ask how a job is."""
-    return _view(runtime(), get_owned_job(job_id))
+    return _view(runtime(), access.get_owned_job(job_id))
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
@@ -120,7 +119,7 @@ def cancel(job_id: str) -> JobView:
     The work stops within two seconds. To cancel a canceled job changes nothing.
     """
     service = runtime()
-    job = service.jobs.cancel(get_owned_job(job_id).id)
+    job = service.jobs.cancel(access.get_owned_job(job_id).id)
     if job.state is not JobState.CANCELED:
         raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
     return _view(service, job)
@@ -133,7 +132,7 @@ def delete(job_id: str) -> Response:
 
     The recording, the result and everything else of it are gone when the answer comes.
     """
-    runtime().jobs.delete(get_owned_job(job_id).id)
+    runtime().jobs.delete(access.get_owned_job(job_id).id)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -142,7 +141,7 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    made = runtime().jobs.outbox.list_deliveries(get_owned_job(job_id).id)
+    made = runtime().jobs.outbox.list_deliveries(access.get_owned_job(job_id).id)
     return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
 
 
@@ -182,7 +181,7 @@ def _check_room(service: Runtime, spec: JobSpec) -> QueueFull | None:
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_capacity(request.content_length or 0, spec, access.limit())
+        service.jobs.check_capacity(request.content_length or 0, spec, access.job_limit())
     except QueueFull as error:
         if spec.idempotency_key is None:
             raise

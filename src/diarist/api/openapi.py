@@ -8,7 +8,7 @@ from apiflask import APIFlask
 from pydantic import BaseModel
 
 from diarist import __version__
-from diarist.api.access import OPEN
+from diarist.api.access import PUBLIC_PATHS
 from diarist.api.job_schemas import NewJob, NewJobByUrl
 from diarist.api.schemas import Health, Problem, V1Problem
 
@@ -215,7 +215,7 @@ def _complete(document: Document | str) -> Document | str:
         for operation in operations.values():
             if isinstance(operation, dict):
                 _complete_operation(operation)
-                if path not in OPEN:
+                if path not in PUBLIC_PATHS:
                     _guard(operation, V1Problem if path.startswith("/v1/") else Problem)
     return document
 

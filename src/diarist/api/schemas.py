@@ -141,7 +141,7 @@ class SpokenWord(BaseModel):
     """Seconds, to the millisecond."""
 
     confidence: Annotated[float, Field(ge=0, le=1)] | None
-    """The recogniser's probability; null where it gave none."""
+    """The recognizer's probability; null where it gave none."""
 
     speaker_confidence: Annotated[float, Field(ge=0, le=1)] | None
     """The probability that the word is this speaker's; null where there is none."""
@@ -188,7 +188,7 @@ class Conversation(BaseModel):
     """What is spoken, as an ISO 639-1 code; null where nothing was said."""
 
     language_probability: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How sure the recogniser is of it; null where it does not say."""
+    """How sure the recognizer is of it; null where it does not say."""
 
     speakers: list[str] | SkipJsonSchema[None] = None
     """All who speak, in the order of their words; those of whom no word was understood come last."""

@@ -47,7 +47,7 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         database = open_database(settings)
         stack.callback(database.close)
         keys = KeyCache(settings, ApiKeyStore(database))
-        settings = access.listening(settings, keys)
+        settings = access.restrict_host(settings, keys)
         jobs = JobService(settings, SqlJobStore(database), worker_command)
         server = Server(create_app(settings, jobs, keys), settings)
         stack.callback(server.close)
@@ -58,7 +58,7 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         sweep(settings.temp_dir)
         stack.enter_context(scratch.default_temp_dir(settings.temp_dir))  # for the bodies that the server spools
         logger.info(
-            "Diarist %s, engine %s (diarizer %s, recogniser %s), data in %s", __version__, settings.engine,
+            "Diarist %s, engine %s (diarizer %s, recognizer %s), data in %s", __version__, settings.engine,
             settings.diarizer_name, settings.recognizer_name, settings.data_dir.resolve(),
         )  # fmt: skip
         for url in server.urls:

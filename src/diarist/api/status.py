@@ -22,7 +22,7 @@ def status() -> Status:
     Answers at once, also while the models load, while recordings are worked on, and while the job store is away.
     """
     service = runtime()
-    seen = service.status_cache.look()
+    seen = service.status_cache.get()
     report = seen.report
     return Status.model_validate(
         {
@@ -56,7 +56,7 @@ def ready() -> Health | Response:
     service = runtime()
     if service.stopping.is_set():
         return _not_ready("stopping")
-    seen = service.status_cache.look()
+    seen = service.status_cache.get()
     if service.settings.distributed:
         # Workers come and go, down to none: jobs are taken all the same, and are what makes the next one start.
         return Health(status="ready") if seen.store_answers else _not_ready("error")

@@ -1,4 +1,4 @@
-"""The models outside the catalogue that the settings name, found without importing any of their libraries."""
+"""The models outside the catalog that the settings name, found without importing any of their libraries."""
 
 from __future__ import annotations
 

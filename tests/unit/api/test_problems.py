@@ -11,8 +11,8 @@ from waitress.utilities import Error
 from werkzeug.exceptions import HTTPException
 
 from diarist.api import problems
+from diarist.api.http_channel import _error_message
 from diarist.api.problems import CLIENT_CLOSED_REQUEST, register, title
-from diarist.api.server import _words
 from diarist.errors import Cancelled
 
 UNKNOWN = [(499, "Client Closed Request"), (460, "Client Error"), (599, "Server Error")]
@@ -69,6 +69,6 @@ def test_a_status_that_is_not_in_the_standard_library_is_answered(answer_to, sta
 def test_a_status_of_the_server_below_is_answered(status, phrase):
     error = Error("")
     error.code, error.reason = status, "Reason"
-    code, message = _words(error, 1, "id")
+    code, message = _error_message(error, 1, "id")
     assert (code, message) == ("http_error", f"{phrase}.")
     assert json.loads(problems.body(status, message, code, path="/v1/jobs", request_id="id"))

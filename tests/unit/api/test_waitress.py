@@ -20,7 +20,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest, Error
 
-from diarist.api import server as ours
+from diarist.api import http_channel, server
 
 LOCK = type(threading.Lock())
 METHOD = Callable
@@ -54,8 +54,8 @@ USED: dict[object, dict[str, object]] = {
 """Attributes and their kinds; None is a value that is None until it is known."""
 
 ADDED: dict[object, frozenset[str]] = {
-    BaseWSGIServer: frozenset({"lane", "upload_limit_bytes"}),
-    Adjustments: frozenset({"door", "min_free_bytes"}),
+    BaseWSGIServer: frozenset({"write_slots", "upload_limit_bytes"}),
+    Adjustments: frozenset({"authenticator", "min_free_bytes"}),
 }
 """What the server puts there itself."""
 
@@ -68,17 +68,17 @@ CALLED: tuple[tuple[Callable[..., object], tuple[str, ...]], ...] = (
 )
 """Parameters by name or in this place."""
 
-BASES = {"_Parser": HTTPRequestParser, "_Refuse": ErrorTask, "_Channel": HTTPChannel, "_RefusalError": Error}
+BASES = {"RequestParser": HTTPRequestParser, "_RefusalTask": ErrorTask, "Channel": HTTPChannel, "_RefusalError": Error}
 
 EXPRESSIONS: dict[tuple[str | None, str], object] = {
-    ("_Parser", "body"): ChunkedReceiver,
-    ("_Parser", "self.adj"): Adjustments,
-    ("_Refuse", "error"): Error,
-    ("_Refuse", "self.request"): HTTPRequestParser,
-    ("_Refuse", "self.channel"): HTTPChannel,
-    ("_Refuse", "self.channel.server"): BaseWSGIServer,
-    ("_Channel", "request"): HTTPRequestParser,
-    ("_Channel", "self.server"): BaseWSGIServer,
+    ("RequestParser", "body"): ChunkedReceiver,
+    ("RequestParser", "self.adj"): Adjustments,
+    ("_RefusalTask", "error"): Error,
+    ("_RefusalTask", "self.request"): HTTPRequestParser,
+    ("_RefusalTask", "self.channel"): HTTPChannel,
+    ("_RefusalTask", "self.channel.server"): BaseWSGIServer,
+    ("Channel", "request"): HTTPRequestParser,
+    ("Channel", "self.server"): BaseWSGIServer,
     ("Server", "channel"): HTTPChannel,
     ("Server", "listener"): BaseWSGIServer,
     ("Server", "listener.adj"): Adjustments,
@@ -92,14 +92,19 @@ HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\
 
 
 def used() -> Iterator[tuple[object, str]]:
-    """Every attribute of waitress that the source of the server names, and whose it is."""
-    tree = ast.parse(Path(ours.__file__).read_text("utf-8"))
+    """Yield each attribute of waitress that the sources of the server name, with its owner."""
+    yield from used_by(http_channel)
+    yield from used_by(server)
+
+
+def used_by(module: ModuleType) -> Iterator[tuple[object, str]]:
+    tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     for part in tree.body:
         name = part.name if isinstance(part, ast.ClassDef) else None
         base = BASES.get(name)
-        made = set(vars(getattr(ours, name))) - set(dir(base)) if base is not None else set()
+        made = set(vars(getattr(module, name))) - set(dir(base)) if base is not None else set()
         if isinstance(part, ast.ClassDef) and base is not None:
-            yield from ((base, each) for each in vars(getattr(ours, name)) if each in dir(base) and each[:2] != "__")
+            yield from ((base, each) for each in vars(getattr(module, name)) if each in dir(base) and each[:2] != "__")
             made |= {
                 target.attr
                 for step in part.body if isinstance(step, ast.FunctionDef) and step.name == "__init__"
@@ -114,7 +119,8 @@ def used() -> Iterator[tuple[object, str]]:
                         yield base, node.attr
                 elif (name, whose) in EXPRESSIONS:
                     of = EXPRESSIONS[name, whose]
-                    own = set(vars(ours._Parser)) - set(dir(HTTPRequestParser)) if of is HTTPRequestParser else set()
+                    parser = of is HTTPRequestParser
+                    own = set(vars(http_channel.RequestParser)) - set(dir(HTTPRequestParser)) if parser else set()
                     if node.attr not in own:
                         yield of, node.attr
 

@@ -53,7 +53,7 @@ class ExportedModel:
     name: str
     kind: Kind
     source: str
-    """The model that was exported: a name on the hub or in the catalogue, or the name of a ``.nemo`` file."""
+    """The model that was exported: a name on the hub or in the catalog, or the name of a ``.nemo`` file."""
 
     licence: str
     languages: tuple[str, ...]

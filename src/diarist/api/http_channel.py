@@ -1,0 +1,254 @@
+"""One HTTP connection: a waitress channel that refuses bad requests in JSON before it reads their bodies.
+
+Waitress reads all connections on one thread and handles requests on others. A body is spooled to ``tempfile.tempdir``
+before the application sees the request, so slow uploads occupy no thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import tempfile
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
+from waitress.task import ErrorTask
+from waitress.utilities import Error
+
+from diarist import errors
+from diarist.api import access, problems
+from diarist.api.fair_semaphore import FairSemaphore
+from diarist.api.request_log import log_access, request_id_for
+from diarist.api.upload import too_large
+from diarist.errors import StoreUnavailable, Unauthorized
+from diarist.scratch import disk_full
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 30.0
+"""The maximum time for a request to arrive, plus one second for each ``MIN_BYTES_PER_S`` of its body received."""
+
+MIN_BYTES_PER_S = 1_000
+
+LINGER_S = 2.0
+"""How long a refused connection is still read from, so that the client reads the response, not a connection reset."""
+
+DISK_CHECK_INTERVAL_BYTES = 16 * 2**20
+"""The free space of the disk is checked each time this much of a body has arrived."""
+
+CHUNKED_READ_BYTES = 16 * 2**10
+"""How much of a chunked body is read at a time, and the maximum length of a chunk header and of the trailer."""
+
+MAX_CHUNKED_OVERHEAD = 3
+"""The maximum ratio of received bytes to body bytes of a chunked body. For chunks of 16 bytes it is 1.4."""
+
+MAX_ERROR_CHARS = 80
+"""The maximum length of a parser error in a log line or response; the error may quote the request."""
+
+KEY_TIMEOUT_S = 0.1
+"""How long the thread that reads all requests waits for the stored API keys."""
+
+
+class _RefusalError(Error):  # type: ignore[misc]
+    """An error for which waitress has no class of its own."""
+
+    def __init__(self, status: HTTPStatus, details: str = "") -> None:
+        super().__init__(details or status.phrase)
+        self.code = int(status)
+        self.reason = status.phrase
+
+
+class RequestParser(HTTPRequestParser):  # type: ignore[misc]
+    """Parses one request as it arrives, and checks it."""
+
+    error: Error | None
+
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self.started = time.monotonic()
+        self.disk_checked_at_bytes = -DISK_CHECK_INTERVAL_BYTES
+        self.access_checked = False
+
+    def received(self, data: bytes) -> int:
+        try:
+            chunked = isinstance(self.body_rcv, ChunkedReceiver)
+            # Waitress copies the rest of the data for each chunk in it.
+            consumed: int = super().received(data[:CHUNKED_READ_BYTES] if chunked else data)
+            self._check_access()
+            self._check_chunked_overhead()
+            self._check_disk_space()
+        except ValueError as error:
+            self.headers.clear()
+            self.parse_header(b"GET / HTTP/1.0\r\n")
+            self.refuse(
+                HTTPStatus.BAD_REQUEST, f"The head of the request cannot be read: {str(error)[:MAX_ERROR_CHARS]}"
+            )
+            return len(data)
+        except OSError as error:
+            logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
+            full = disk_full(error)
+            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            return len(data)
+        if self.error is not None:
+            # Otherwise waitress would send "100 Continue" and read the whole body of a request that has been refused.
+            self.expect_continue = False
+            return len(data)
+        return consumed
+
+    def refuse(self, status: HTTPStatus, details: str = "") -> None:
+        """End the request with this status. ``details`` go to the log."""
+        self.expect_continue = False
+        self.error = _RefusalError(status, details)
+        self.completed = True
+
+    def _check_access(self) -> None:
+        """Refuse a request without a valid key before its body is read. The application checks every request again."""
+        if self.error is not None or self.body_rcv is None or self.access_checked:
+            return
+        self.access_checked = True
+        credentials = (self.headers.get(name) for name in ("AUTHORIZATION", "X_API_KEY"))
+        try:
+            head = access.RequestHead(self.command, self.path, *credentials)
+            self.adj.authenticator.authenticate(head, KEY_TIMEOUT_S, with_body=True)
+        except Unauthorized as error:
+            self.refuse(HTTPStatus.UNAUTHORIZED, str(error))
+        except StoreUnavailable:
+            logger.debug("The API keys have not been read yet; the application will check the request")
+
+    def _check_chunked_overhead(self) -> None:
+        """Refuse a chunked body that is mostly framing, which would keep the thread that reads all connections busy."""
+        body = self.body_rcv
+        if self.error is not None or not isinstance(body, ChunkedReceiver):
+            return
+        framing_bytes = max(len(body.control_line), len(body.trailer))
+        excessive = self.body_bytes_received > CHUNKED_READ_BYTES + MAX_CHUNKED_OVERHEAD * len(body)
+        if framing_bytes > CHUNKED_READ_BYTES or excessive:
+            self.refuse(HTTPStatus.BAD_REQUEST, "The chunks of the body are too small, or their sizes have no end")
+
+    def _check_disk_space(self) -> None:
+        """Refuse a body that does not fit on the disk: when its size is declared, and again while it arrives."""
+        if self.error is not None or self.body_rcv is None:
+            return
+        received_bytes = self.body_bytes_received
+        if received_bytes - self.disk_checked_at_bytes < DISK_CHECK_INTERVAL_BYTES:
+            return
+        self.disk_checked_at_bytes = received_bytes
+        remaining_bytes = max(self.content_length - received_bytes, 0)
+        free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+        if free_bytes < self.adj.min_free_bytes + remaining_bytes:
+            self.refuse(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                f"TEMP_AUDIO_DIR has {free_bytes // 2**20} MB free, {remaining_bytes / 2**20:.1f} MB would still come, "
+                f"and {self.adj.min_free_bytes // 2**20} MB must stay free (MIN_FREE_MB)",
+            )
+
+    @property
+    def too_slow(self) -> bool:
+        elapsed_s: float = time.monotonic() - self.started
+        received_bytes: int = self.body_bytes_received
+        return elapsed_s > REQUEST_TIMEOUT_S + received_bytes / MIN_BYTES_PER_S
+
+
+class _RefusalTask(ErrorTask):  # type: ignore[misc]
+    """Responds to a request that never reached the application, in the format of all other errors."""
+
+    def execute(self) -> None:
+        started = time.monotonic()
+        error = self.request.error
+        request_id = request_id_for(self.request.headers.get("X_REQUEST_ID"))
+        code, message = _error_message(error, self.channel.server.upload_limit_bytes, request_id)
+        method, path = getattr(self.request, "command", "-"), getattr(self.request, "path", "-")
+        body = problems.body(error.code, message, code, path=path, request_id=request_id)
+        self.status = f"{error.code} {error.reason}"
+        extra = {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
+        self.response_headers.extend((problems.headers(error.code) | extra).items())
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+        level = logging.WARNING if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        logger.log(level, "Refused with %d %s: %s", error.code, code, error.body, extra={"request_id": request_id})
+        log_access(method, path, str(error.code), started, request_id)
+
+
+def _error_message(error: Error, limit_bytes: int, request_id: str) -> tuple[str, str]:
+    """Return the error code and the message for an error."""
+    if error.code == HTTPStatus.UNAUTHORIZED:
+        return errors.Unauthorized.code, error.body
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return errors.UploadTooLarge.code, str(too_large(limit_bytes))
+    if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return errors.ServiceError.code, f"{problems.INTERNAL} {request_id}."
+    code, message = problems.MESSAGES.get(error.code, ("http_error", f"{problems.title(error.code)}."))
+    return code, f"{message} ({error.body}.)" if error.code == HTTPStatus.BAD_REQUEST else message
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """One connection."""
+
+    parser_class = RequestParser
+    error_task_class = _RefusalTask
+    request: RequestParser | None
+    will_close: bool
+    refused = False
+    lingers_until: float | None = None
+
+    def readable(self) -> bool:
+        if self.lingers_until is not None:
+            self.will_close = self.will_close or time.monotonic() > self.lingers_until
+            return not self.will_close
+        self._refuse_slow_request()
+        return bool(super().readable())
+
+    def _refuse_slow_request(self) -> None:
+        with self.requests_lock:
+            request = self.request
+            if request is None or self.requests or not request.too_slow:
+                return
+            if not hasattr(request, "command"):
+                request.parse_header(b"GET / HTTP/1.0\r\n")
+            request.refuse(HTTPStatus.REQUEST_TIMEOUT)
+            self.request = None
+            self.requests.append(request)
+        self.server.add_task(self)
+
+    def received(self, data: bytes) -> bool:
+        return self.lingers_until is None and bool(super().received(data))
+
+    def service(self) -> None:
+        request = self.requests[0]
+        self.refused = request.error is not None
+        if self.refused or request.command in ("GET", "HEAD") or not request.path.startswith("/v1/"):
+            super().service()
+            return
+        write_slots: FairSemaphore[Channel] = self.server.write_slots
+        if not write_slots.enter(self):
+            return
+        try:
+            super().service()
+        finally:
+            if following := write_slots.leave():
+                self.server.add_task(following)
+
+    def handle_write(self) -> None:
+        if self.refused and self.close_when_flushed and self.lingers_until is None:
+            self._flush_exception(self._flush_some)
+            if self.total_outbufs_len == 0 and self.connected and not self.will_close:
+                self._linger()
+                return
+        super().handle_write()
+
+    def _linger(self) -> None:
+        """Shut down sending, but read a little of what the client still sends.
+
+        Closing at once would reset the connection, and most clients would report that instead of the response.
+        """
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        self.close_when_flushed = False
+        self.lingers_until = time.monotonic() + LINGER_S
