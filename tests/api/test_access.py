@@ -216,7 +216,7 @@ class TestOwnersOverHttp:
 
     def test_who_listens_is_sent_away_when_the_key_is_revoked(self, two, job, store, monkeypatch):
         client, one, _ = two
-        monkeypatch.setattr("diarist.api.job_events.RECHECK_S", 0.0)
+        monkeypatch.setattr("diarist.api.job_events.KEY_CHECK_INTERVAL_S", 0.0)
         with closing(client.get(job["links"]["events"], headers=one)) as answer:
             events = answer.iter_encoded()
             assert b"retry" in next(events)

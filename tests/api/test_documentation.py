@@ -102,7 +102,7 @@ def test_the_commands_do_what_they_say(server, tmp_path):
 def test_numbers_are_those_of_the_code():
     assert f"retry: {job_events.RETRY_MS}" in TEXT
     assert f"every {job_events.KEEP_ALIVE_S:.0f} s" in TEXT
-    assert job_events.LONGEST_S == 3_600
+    assert job_events.MAX_STREAM_S == 3_600
     assert job_events.POLL_S == 0.5
     assert f"at most {job_schemas.MAX_LABELS}; names of up to 64" in TEXT
     assert f"`limit` | 1 to {job_schemas.MAX_PAGE_JOBS} | `{job_schemas.PAGE_JOBS}`" in TEXT

@@ -196,7 +196,7 @@ def test_a_stop_of_the_service_ends_streams(start, tmp_path):
 def test_a_silent_stream_is_kept_alive_and_does_not_last_for_ever(app, make, monkeypatch, tmp_path):
     monkeypatch.setattr(job_events, "POLL_S", 0.01)
     monkeypatch.setattr(job_events, "KEEP_ALIVE_S", 0.02)
-    monkeypatch.setattr(job_events, "LONGEST_S", 1.0)
+    monkeypatch.setattr(job_events, "MAX_STREAM_S", 1.0)
     monkeypatch.setattr(job_events, "estimate_eta_s", lambda job: None)
     job = make(script(until=str(tmp_path / "never")))
     answer = app.test_client().get(job["links"]["events"])

@@ -37,11 +37,11 @@ def create_app(settings: Settings, service: JobService, keys: KeyCache | None = 
     app.request_class = UploadRequest
     app.config.update(MAX_FORM_PARTS=MAX_PARTS, MAX_FORM_MEMORY_SIZE=MAX_TEXT_BYTES)
     app.extensions["diarist"] = Runtime(settings, service)
-    openapi.describe(app)
+    openapi.configure(app)
     problems.register(app)
     access.require_api_key(app, keys or KeyCache(settings, None))
-    for part in (diarize, jobs, job_result, job_events, status):
-        app.register_blueprint(part.blueprint)
+    for module in (diarize, jobs, job_result, job_events, status):
+        app.register_blueprint(module.blueprint)
     app.wsgi_app = RequestLog(app.wsgi_app)  # type: ignore[method-assign]
     metrics.register(app, service.metrics_snapshot, settings.engine)
     return app

@@ -21,7 +21,7 @@ from diarist.auth.key_cache import STORE_TIMEOUT_S, KeyCache
 from diarist.auth.keys import ApiKey
 from diarist.errors import JobNotFound, Unauthorized
 from diarist.jobs.model import Job
-from diarist.loopback import on_this_machine, this_machine
+from diarist.loopback import is_loopback, loopback_address
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,15 +36,15 @@ SAFE_METHODS = ("GET", "HEAD")
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
-_MISSING = (
+_MISSING_KEY = (
     "This service takes requests with an API key only. Send yours in the header `Authorization: Bearer <key>`, or in "
     "`X-API-Key`; whoever runs the service makes one with `diarist keys create`."
 )
-_WRONG = (
+_INVALID_KEY = (
     "This API key is not valid here. Send it as it was shown, from `dk_` to its last character, or ask whoever runs "
     "the service for another one."
 )
-_TWO = "The headers Authorization and X-API-Key hold different API keys. Send one of them."
+_CONFLICTING_KEYS = "The headers Authorization and X-API-Key hold different API keys. Send one of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Authenticator:
             return None
         key = self._keys.check(_token(head), timeout_s)
         if key is None:
-            raise Unauthorized(_WRONG)
+            raise Unauthorized(_INVALID_KEY)
         return key
 
 
@@ -140,10 +140,10 @@ def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
     """
     if keys.required():
         return settings
-    if on_this_machine(settings.flask_host):
+    if is_loopback(settings.flask_host):
         logger.info("No API key is configured: whoever reaches this machine's own address may do anything")
         return settings
-    host = this_machine(settings.flask_host)
+    host = loopback_address(settings.flask_host)
     logger.warning(
         "No API key is configured, so the service listens on %s alone, not on FLASK_HOST %s: make a key with `diarist "
         "keys create NAME` or set API_KEY, then start it again", host, settings.flask_host,
@@ -164,7 +164,7 @@ def _token(head: RequestHead) -> str:
     # Another scheme is meant for a proxy in front of the service.
     sent = tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
     if not sent:
-        raise Unauthorized(_MISSING)
+        raise Unauthorized(_MISSING_KEY)
     if sent[0] != sent[-1]:
-        raise Unauthorized(_TWO)
+        raise Unauthorized(_CONFLICTING_KEYS)
     return sent[0]

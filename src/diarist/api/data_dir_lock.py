@@ -31,7 +31,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             "folder that can be written."
         ) from error
     with file:
-        if not _lock(file):
+        if not _try_lock(file):
             file.seek(0)
             owner = file.read().strip()
             raise ConfigurationError(
@@ -47,7 +47,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[str]) -> bool:
+    def _try_lock(file: IO[str]) -> bool:
         # Far beyond the end, so that the process id can still be read.
         file.seek(2**20)
         try:
@@ -59,7 +59,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> bool:
+    def _try_lock(file: IO[str]) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

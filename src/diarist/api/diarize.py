@@ -33,11 +33,11 @@ POLL_S = 0.5
 blueprint = APIBlueprint("diarize", __name__, tag="Diarization")
 
 
-def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
+def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
     """Let at most MAX_WAITING callers in, so that threads stay free for ``/status``; then look at the form itself."""
 
     @wraps(view)
-    def admitted(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         service = runtime()
         service.check_available()
         if not service.waiting_slots.acquire(blocking=False):
@@ -53,11 +53,11 @@ def one_of_max_waiting(view: Callable[P, R]) -> Callable[P, R]:
         finally:
             service.waiting_slots.release()
 
-    return admitted
+    return wrapper
 
 
 @blueprint.post("/diarize")
-@one_of_max_waiting
+@limit_waiting_requests
 @blueprint.input(DiarizeForm, location="form_and_files", arg_name="form")
 @blueprint.output(Conversation, description="Who said what, when.")
 @blueprint.doc(responses=DIARIZE_RESPONSES, operation_id="diarize")
@@ -74,13 +74,13 @@ def diarize(form: DiarizeForm) -> Response:
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
     job = service.jobs.submit(received(form.audio).path, spec)
-    with _own(service, job):
-        _wait(service, job)
+    with _job_of_request(service, job):
+        _wait_until_ended(service, job)
         return transcript_response(service.jobs.result(job.id), form, recording=filename)
 
 
 @contextmanager
-def _own(service: Runtime, job: Job) -> Iterator[None]:
+def _job_of_request(service: Runtime, job: Job) -> Iterator[None]:
     """The job lives as long as its request does, and is named in the log."""
     token = logs.job_id.set(job.id)
     try:
@@ -90,16 +90,16 @@ def _own(service: Runtime, job: Job) -> Iterator[None]:
         logs.job_id.reset(token)
 
 
-def _wait(service: Runtime, job: Job) -> None:
+def _wait_until_ended(service: Runtime, job: Job) -> None:
     """Wait until the job has ended, well or badly.
 
     Raises:
         Cancelled: the caller has gone.
         EngineUnavailable: the service stops, or its engine cannot be loaded.
     """
-    caller_has_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    client_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     while not service.jobs.wait(job.id, POLL_S).state.ended:
-        if caller_has_gone():
+        if client_disconnected():
             raise Cancelled("The caller closed the connection before the answer was ready.")
         if service.stopping.is_set():
             raise EngineUnavailable(STOPPING)

@@ -13,30 +13,30 @@ T = TypeVar("T", bound=Hashable)
 class FairSemaphore(Generic[T]):
     """``places`` may be in it at once. Safe to call from any thread."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, slots: int) -> None:
         self._lock = threading.Lock()
-        self._free = places
+        self._free_slots = slots
         self._waiting: deque[T] = deque()
-        self._called: set[T] = set()
+        self._granted: set[T] = set()
 
-    def enter(self, who: T) -> bool:
+    def acquire(self, waiter: T) -> bool:
         """Whether ``who`` may go on now; if not, ``leave`` will name it when it may."""
         with self._lock:
-            if who in self._called:
-                self._called.remove(who)
+            if waiter in self._granted:
+                self._granted.remove(waiter)
                 return True
-            if self._free == 0:
-                self._waiting.append(who)
+            if self._free_slots == 0:
+                self._waiting.append(waiter)
                 return False
-            self._free -= 1
+            self._free_slots -= 1
             return True
 
-    def leave(self) -> T | None:
+    def release(self) -> T | None:
         """Give a place back, or over to the one who has waited longest: that one must be sent to ``enter`` again."""
         with self._lock:
             if not self._waiting:
-                self._free += 1
+                self._free_slots += 1
                 return None
-            following = self._waiting.popleft()
-            self._called.add(following)
-            return following
+            next_waiter = self._waiting.popleft()
+            self._granted.add(next_waiter)
+            return next_waiter

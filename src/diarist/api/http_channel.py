@@ -183,8 +183,8 @@ def _error_message(error: Error, limit_bytes: int, request_id: str) -> tuple[str
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return errors.UploadTooLarge.code, str(too_large(limit_bytes))
     if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return errors.ServiceError.code, f"{problems.INTERNAL} {request_id}."
-    code, message = problems.MESSAGES.get(error.code, ("http_error", f"{problems.title(error.code)}."))
+        return errors.ServiceError.code, f"{problems.INTERNAL_ERROR_MESSAGE} {request_id}."
+    code, message = problems.MESSAGES.get(error.code, ("http_error", f"{problems.reason_phrase(error.code)}."))
     return code, f"{message} ({error.body}.)" if error.code == HTTPStatus.BAD_REQUEST else message
 
 
@@ -227,13 +227,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             super().service()
             return
         write_slots: FairSemaphore[Channel] = self.server.write_slots
-        if not write_slots.enter(self):
+        if not write_slots.acquire(self):
             return
         try:
             super().service()
         finally:
-            if following := write_slots.leave():
-                self.server.add_task(following)
+            if next_channel := write_slots.release():
+                self.server.add_task(next_channel)
 
     def handle_write(self) -> None:
         if self.refused and self.close_when_flushed and self.lingers_until is None:

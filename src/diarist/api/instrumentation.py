@@ -16,14 +16,14 @@ from diarist.observability import tracing
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OTHER = "other"
 """Stands for every method that HTTP does not know, and every path that is not an address of ours."""
 
 # Up to the longest that a caller of /diarize may wait for hours of speech.
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0)
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0)
 
 SERVER_ERROR = 500
 
@@ -36,31 +36,31 @@ class Instrumentation:
     """
 
     def __init__(self, app: APIFlask, registry: CollectorRegistry) -> None:
-        self._inner = app.wsgi_app
-        self._routes = app.url_map
+        self._wrapped_app = app.wsgi_app
+        self._url_map = app.url_map
         self._requests = Counter(
             "diarist_http_requests", "Requests that were answered.", ("method", "path", "status"), registry=registry
         )
-        self._seconds = Histogram(
-            "diarist_http_request_seconds", "Time until an answer began.", ("method", "path"), buckets=BOUNDS,
+        self._durations = Histogram(
+            "diarist_http_request_seconds", "Time until an answer began.", ("method", "path"), buckets=BUCKETS_S,
             registry=registry,
         )  # fmt: skip
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        started = time.perf_counter()
+        started_at = time.perf_counter()
         method = environ.get("REQUEST_METHOD", "")
-        method = method if method in METHODS else OTHER
-        path = self._template(environ, method)
+        method = method if method in KNOWN_METHODS else OTHER
+        path = self._route(environ, method)
         status = 0
 
-        def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def record_status(status_line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal status
-            status = int(line.partition(" ")[0])
-            return start_response(line, headers, exc_info)
+            status = int(status_line.partition(" ")[0])
+            return start_response(status_line, headers, exc_info)
 
-        with _span(method, path, environ.get("HTTP_TRACEPARENT")) as span:
+        with _request_span(method, path, environ.get("HTTP_TRACEPARENT")) as span:
             try:
-                return self._inner(environ, start)
+                return self._wrapped_app(environ, record_status)
             finally:
                 status = status or SERVER_ERROR
                 if span is not None:
@@ -68,19 +68,19 @@ class Instrumentation:
                     if status >= SERVER_ERROR:
                         span.fail(str(status))
                 self._requests.labels(method, path, str(status)).inc()
-                self._seconds.labels(method, path).observe(time.perf_counter() - started)
+                self._durations.labels(method, path).observe(time.perf_counter() - started_at)
 
-    def _template(self, environ: WSGIEnvironment, method: str) -> str:
+    def _route(self, environ: WSGIEnvironment, method: str) -> str:
         """The address as its route is written: of an id there is only ``<job_id>``."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         try:
-            rule, _ = self._routes.bind("localhost").match(path or "/", method=method, return_rule=True)
+            rule, _ = self._url_map.bind("localhost").match(path or "/", method=method, return_rule=True)
         except HTTPException:  # neither a wrong address nor a wrong method has a route
             return OTHER
         return rule.rule
 
 
-def _span(method: str, path: str, parent: str | None) -> AbstractContextManager[tracing.Span | None]:
-    if method in READING and tracing.trace_id_of(parent) is None:
+def _request_span(method: str, path: str, parent: str | None) -> AbstractContextManager[tracing.Span | None]:
+    if method in READ_METHODS and tracing.trace_id_of(parent) is None:
         return nullcontext()
     return tracing.span(f"{method} {path}", parent=parent, kind="server", http_method=method, http_route=path)

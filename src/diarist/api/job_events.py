@@ -17,7 +17,7 @@ from flask import Response, request
 
 from diarist import formats
 from diarist.api import access
-from diarist.api.job_result import so_far
+from diarist.api.job_result import partial_transcript
 from diarist.api.job_schemas import EventsQuery
 from diarist.api.openapi import EVENTS_RESPONSES
 from diarist.api.runtime import Runtime, runtime
@@ -36,10 +36,10 @@ POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
 """Longest silence: proxies close connections that are silent for a minute or less."""
 
-LONGEST_S = 3_600.0
+MAX_STREAM_S = 3_600.0
 """After this long the listener has to come back, so that one who no longer reads holds no place for ever."""
 
-RECHECK_S = 2.0
+KEY_CHECK_INTERVAL_S = 2.0
 """Time between two looks whether the listener's key is still valid."""
 
 RETRY_MS = 3_000
@@ -62,7 +62,7 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     service = runtime()
     service.check_running()
     job = access.get_owned_job(job_id)
-    after = _after(query)
+    after = _last_event_number(query)
     if job.state.ended and after and not service.jobs.store.list_events(job.id, after):
         return Response(status=204)  # says to an EventSource that there is nothing to come back for
     if not service.stream_slots.acquire(blocking=False):
@@ -70,20 +70,20 @@ def listen(job_id: str, query: EventsQuery) -> Response:
             f"{service.settings.max_listeners} listeners follow jobs already, the most that this service has room for. "
             "Ask for the job itself every few seconds, or try again later; whoever runs it can raise MAX_LISTENERS."
         )
-    gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    client_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     response = Response(
-        _Stream(service, job.id, query, after, gone, access.recheck()),
+        _Stream(service, job.id, query, after, client_disconnected, access.recheck()),
         content_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-    place = ExitStack()  # which is left once, however often the answer is closed
-    place.callback(service.stream_slots.release)
+    slot = ExitStack()  # which is left once, however often the answer is closed
+    slot.callback(service.stream_slots.release)
     # Not in the stream: it may be closed before it has begun.
-    response.call_on_close(place.close)
+    response.call_on_close(slot.close)
     return response
 
 
-def _after(query: EventsQuery) -> int:
+def _last_event_number(query: EventsQuery) -> int:
     last = request.headers.get("Last-Event-ID", "").strip()
     if last:
         if not (last.isascii() and last.isdecimal() and len(last) < 10):
@@ -101,24 +101,24 @@ class _Stream:
         job_id: str,
         query: EventsQuery,
         after: int,
-        gone: Callable[[], bool],
-        recheck: Callable[[], object],
+        client_disconnected: Callable[[], bool],
+        check_key: Callable[[], object],
     ) -> None:
         self._service = service
         self._jobs = service.jobs
         self._job_id = job_id
         self._query = query
         self._after = after
-        self._gone = gone
-        self._recheck = recheck
+        self._client_disconnected = client_disconnected
+        self._check_key = check_key
 
     def __iter__(self) -> Iterator[bytes]:
         token = logs.job_id.set(self._job_id)
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            yield from self._until_the_end()
+            yield from self._events()
         except JobNotFound:
-            yield _event("deleted", {"id": self._job_id})
+            yield _encode_event("deleted", {"id": self._job_id})
         except Unauthorized:
             logger.info("A listener is sent away: the key was revoked")
         except ServiceError as error:
@@ -126,38 +126,38 @@ class _Stream:
         finally:
             logs.job_id.reset(token)
 
-    def _until_the_end(self) -> Iterator[bytes]:
-        told: dict[str, Any] | None = None
-        began = spoke = admitted = time.monotonic()
-        while not self._gone() and time.monotonic() - began < LONGEST_S:
-            if time.monotonic() - admitted >= RECHECK_S:
-                self._recheck()
-                admitted = time.monotonic()
+    def _events(self) -> Iterator[bytes]:
+        last_progress: dict[str, Any] | None = None
+        started_at = last_sent_at = key_checked_at = time.monotonic()
+        while not self._client_disconnected() and time.monotonic() - started_at < MAX_STREAM_S:
+            if time.monotonic() - key_checked_at >= KEY_CHECK_INTERVAL_S:
+                self._check_key()
+                key_checked_at = time.monotonic()
             job = self._jobs.store.get(self._job_id)
-            for event in self._kept():
-                yield self._tell(event)
-                spoke = time.monotonic()
+            for event in self._new_events():
+                yield self._encode_stored_event(event)
+                last_sent_at = time.monotonic()
                 if event.state is not None and event.state.ended:
                     return
             if job.state.ended:  # and was so before its events were fetched: the last one was known already
                 return
             progress = self._progress(job)
-            if progress != told:
-                yield _event("progress", progress)
-                told, spoke = progress, time.monotonic()
-            elif time.monotonic() - spoke >= KEEP_ALIVE_S:
+            if progress != last_progress:
+                yield _encode_event("progress", progress)
+                last_progress, last_sent_at = progress, time.monotonic()
+            elif time.monotonic() - last_sent_at >= KEEP_ALIVE_S:
                 yield b": keep-alive\n\n"
-                spoke = time.monotonic()
+                last_sent_at = time.monotonic()
             if self._service.stopping.wait(POLL_S):
                 return
 
-    def _kept(self) -> Iterator[JobEvent]:
-        while kept := self._jobs.store.list_events(self._job_id, self._after):
-            for event in kept:
+    def _new_events(self) -> Iterator[JobEvent]:
+        while events := self._jobs.store.list_events(self._job_id, self._after):
+            for event in events:
                 self._after = event.number
                 yield event
 
-    def _tell(self, event: JobEvent) -> bytes:
+    def _encode_stored_event(self, event: JobEvent) -> bytes:
         data: dict[str, Any] = {"at": event.at.isoformat().replace("+00:00", "Z")}
         if event.utterance is not None:
             data |= {"index": event.index} | self._segment(event.utterance)
@@ -165,12 +165,12 @@ class _Stream:
             data |= {"state": event.state.value}
             if event.state is JobState.FAILED and (error := self._jobs.store.get(self._job_id).error):
                 data |= {"error": {"code": error.code, "message": error.message}}
-        return _event(event.kind, data, event.number)
+        return _encode_event(event.kind, data, event.number)
 
     def _segment(self, utterance: Utterance) -> dict[str, Any]:
         """As it stands in a result."""
-        alone = so_far((utterance,), self._service.settings.engine)
-        rendered = formats.render(alone, "json", recording="", words=self._query.words)
+        transcript = partial_transcript((utterance,), self._service.settings.engine)
+        rendered = formats.render(transcript, "json", recording="", words=self._query.words)
         segment: dict[str, Any] = json.loads(rendered)["conversation"][0]
         return segment
 
@@ -184,7 +184,7 @@ class _Stream:
         }
 
 
-def _event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
+def _encode_event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
     # JSON in ASCII has no line ends in it, which are all that could break the form.
     lines = [f"event: {kind}", f"data: {json.dumps(data)}"]
     if number is not None:

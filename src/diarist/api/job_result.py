@@ -39,13 +39,15 @@ def result(job_id: str, query: ResultQuery) -> Response:
     job = access.get_owned_job(job_id)
     query.check(whole=job.state.ended)
     if job.error is not None:
-        return failed(job.error)
+        return failure_response(job.error)
     if job.state is JobState.CANCELED:
         raise JobCanceled("The job was canceled: it has no result. Make a new one to have the recording worked on.")
     if not job.state.ended and not query.partial:
-        return _not_done(job)
+        return _not_done_response(job)
     transcript = (
-        jobs.result(job.id) if job.state.ended else so_far(jobs.final_utterances(job.id), runtime().settings.engine)
+        jobs.result(job.id)
+        if job.state.ended
+        else partial_transcript(jobs.final_utterances(job.id), runtime().settings.engine)
     )
     response = transcript_response(transcript, query, recording=job.spec.filename, filename=job.id)
     if not job.state.ended:
@@ -53,7 +55,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
     return response
 
 
-def so_far(utterances: tuple[Utterance, ...], engine: str) -> Transcript:
+def partial_transcript(utterances: tuple[Utterance, ...], engine: str) -> Transcript:
     """Utterances that are final, as a transcript."""
     turns = tuple(sorted(Turn(utterance.span, utterance.speaker) for utterance in utterances))
     end = max((turn.span.end for turn in turns), default=0.0)
@@ -68,19 +70,19 @@ def so_far(utterances: tuple[Utterance, ...], engine: str) -> Transcript:
     )
 
 
-def failed(error: JobError) -> Response:
+def failure_response(error: JobError) -> Response:
     """What a job failed with. To ask again gives the same, whatever the status says to clients that try again."""
-    failure = to_exception(error)
-    status = problems.status_of(type(failure))
-    response = problems.answer_to(failure, min(status, int(HTTPStatus.INTERNAL_SERVER_ERROR)))
+    exception = to_exception(error)
+    status = problems.status_of(type(exception))
+    response = problems.response_to(exception, min(status, int(HTTPStatus.INTERNAL_SERVER_ERROR)))
     response.headers["x-should-retry"] = "false"
     return response
 
 
-def _not_done(job: Job) -> Response:
+def _not_done_response(job: Job) -> Response:
     least, most = RETRY_S
     eta_s = estimate_eta_s(job)
-    response = problems.answer_to(
+    response = problems.response_to(
         JobNotDone(
             f"The job is {job.state} ({job.progress:.0%} done): it has no result yet. Ask again later, follow "
             f"/v1/jobs/{job.id}/events, or ask with partial=true for what is final so far."

@@ -100,18 +100,18 @@ def fingerprint(spec: JobSpec, recording: str) -> str:
 
     ``recording`` stands for the bytes that were sent: their SHA-256, or nothing where none were.
     """
-    asked = [
+    requested = [
         asdict(spec.options), spec.queue, spec.priority, sorted(spec.labels), spec.webhook_url, spec.source_url,
         recording,
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(requested).encode()).hexdigest()
 
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-Pair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f\x7f,]{{0,{MAX_LABEL_CHARS}}}$")]
+LabelPair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f\x7f,]{{0,{MAX_LABEL_CHARS}}}$")]
 
 
 States: TypeAlias = Annotated[list[StateName], Field(max_length=len(JobState)), BeforeValidator(_split)]
@@ -129,7 +129,9 @@ class JobsQuery(Form):
     state: States = Field(default_factory=list)
     """States with commas between them: queued, running, succeeded, failed, canceled."""
 
-    label: Annotated[list[Pair], Field(max_length=MAX_LABELS), BeforeValidator(_split)] = Field(default_factory=list)
+    label: Annotated[list[LabelPair], Field(max_length=MAX_LABELS), BeforeValidator(_split)] = Field(
+        default_factory=list
+    )
     """Labels that the job must have, all of them: at most 16 `name:value` pairs with commas between them."""
 
     created_after: AwareDatetime | SkipJsonSchema[None] = None
@@ -248,7 +250,7 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, position: int | None = None, eta_s: float | None = None) -> JobView:
         spec, hints = job.spec, job.spec.options.hints
-        address = f"/v1/jobs/{job.id}"
+        url = f"/v1/jobs/{job.id}"
         return cls(
             id=job.id,
             state=job.state.value,
@@ -261,7 +263,7 @@ class JobView(BaseModel):
             started_at=job.started_at,
             ended_at=job.ended_at,
             duration=None if job.duration is None else round(job.duration, 3),
-            timings=_sums((timing.stage, timing.seconds) for timing in job.timings),
+            timings=_seconds_by_stage((timing.stage, timing.seconds) for timing in job.timings),
             error=None if job.error is None else JobFault(code=job.error.code, message=job.error.message),
             utterances=job.finalized,
             labels=dict(spec.labels),
@@ -278,17 +280,15 @@ class JobView(BaseModel):
                 language=spec.options.language,
                 channels=spec.options.channels,
             ),
-            links=JobLinks(
-                self=address, result=f"{address}/result", events=f"{address}/events", cancel=f"{address}/cancel"
-            ),
+            links=JobLinks(self=url, result=f"{url}/result", events=f"{url}/events", cancel=f"{url}/cancel"),
         )
 
 
-def _sums(timings: Iterable[tuple[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = {}
+def _seconds_by_stage(timings: Iterable[tuple[str, float]]) -> dict[str, float]:
+    totals: dict[str, float] = {}
     for stage, seconds in timings:
-        sums[stage] = round(sums.get(stage, 0.0) + seconds, 3)
-    return sums
+        totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
+    return totals
 
 
 class JobList(BaseModel):

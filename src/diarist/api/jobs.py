@@ -27,7 +27,7 @@ from diarist.api.job_schemas import (
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.schemas import InvalidField, refusal
+from diarist.api.schemas import InvalidField, to_invalid_field
 from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
@@ -38,12 +38,12 @@ from diarist.outbound.urls import check_url
 
 FILE_FIELDS = ("audio", "file")
 
-JSON = "application/json"
+JSON_TYPE = "application/json"
 
 MAX_JSON_BYTES = 64 * 2**10
 """Of a body of JSON, which holds two URLs and a few labels."""
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_VALID_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
@@ -59,24 +59,24 @@ def create() -> Response:
     """
     service = runtime()
     service.check_running()
-    spec = _asked_by_headers()
-    if request.mimetype != JSON:
+    spec = _spec_from_headers()
+    if request.mimetype != JSON_TYPE:
         check_head(request)
-    full = _check_room(service, spec)
-    form, upload = _body()
-    spec = _complete(service, spec, form, upload)
-    earlier = _earlier(service, spec)
-    if earlier is not None:
-        return _made(service, earlier, repeated=True)
-    if full is not None:
-        raise full
-    limit, job_id = access.job_limit(), new_job_id()
+    queue_full = _check_capacity(service, spec)
+    form, upload = _parse_body()
+    spec = _with_form(service, spec, form, upload)
+    existing = _find_existing(service, spec)
+    if existing is not None:
+        return _job_response(service, existing, repeated=True)
+    if queue_full is not None:
+        raise queue_full
+    job_limit, job_id = access.job_limit(), new_job_id()
     if upload is None:
-        job = service.jobs.submit_url(spec, limit, job_id)
+        job = service.jobs.submit_url(spec, job_limit, job_id)
     else:
-        job = service.jobs.submit(received(upload).path, spec, limit, job_id)
+        job = service.jobs.submit(received(upload).path, spec, job_limit, job_id)
     # Two requests with one key may get this far together; then the second one has the first one's job.
-    return _made(service, job, repeated=job.id != job_id)
+    return _job_response(service, job, repeated=job.id != job_id)
 
 
 @blueprint.get("/v1/jobs")
@@ -86,19 +86,19 @@ def create() -> Response:
 def list_jobs(query: JobsQuery) -> Response:
     """List jobs, newest first."""
     service = runtime()
-    wanted = JobFilter(
+    job_filter = JobFilter(
         owner=access.owner(),
         states=tuple(JobState(state) for state in query.state),
         labels=query.labels(),
         created_after=query.created_after,
         created_before=query.created_before,
     )
-    page = service.jobs.store.list_jobs(wanted, query.limit, query.cursor)
-    body = JobList(data=[_view(service, job) for job in page.jobs], next_cursor=page.cursor)
+    page = service.jobs.store.list_jobs(job_filter, query.limit, query.cursor)
+    body = JobList(data=[_job_view(service, job) for job in page.jobs], next_cursor=page.cursor)
     response = Response(body.model_dump_json(), content_type="application/json")
     if page.cursor is not None:
-        following = urlencode(request.args.to_dict() | {"cursor": page.cursor})
-        response.headers["Link"] = f'</v1/jobs?{following}>; rel="next"'
+        next_query = urlencode(request.args.to_dict() | {"cursor": page.cursor})
+        response.headers["Link"] = f'</v1/jobs?{next_query}>; rel="next"'
     return response
 
 
@@ -107,7 +107,7 @@ def list_jobs(query: JobsQuery) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
 def get(job_id: str) -> JobView:
     """Ask how a job is."""
-    return _view(runtime(), access.get_owned_job(job_id))
+    return _job_view(runtime(), access.get_owned_job(job_id))
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
@@ -122,7 +122,7 @@ def cancel(job_id: str) -> JobView:
     job = service.jobs.cancel(access.get_owned_job(job_id).id)
     if job.state is not JobState.CANCELED:
         raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
-    return _view(service, job)
+    return _job_view(service, job)
 
 
 @blueprint.delete("/v1/jobs/<job_id>")
@@ -141,17 +141,17 @@ def delete(job_id: str) -> Response:
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
     """See how the webhook of a job was told."""
-    made = runtime().jobs.outbox.list_deliveries(access.get_owned_job(job_id).id)
-    return DeliveryList(data=[DeliveryView.of(delivery) for delivery in made])
+    attempts = runtime().jobs.outbox.list_deliveries(access.get_owned_job(job_id).id)
+    return DeliveryList(data=[DeliveryView.of(delivery) for delivery in attempts])
 
 
-def _view(service: Runtime, job: Job) -> JobView:
+def _job_view(service: Runtime, job: Job) -> JobView:
     position = service.jobs.queue_positions.get(job.id) if job.state is JobState.QUEUED else None
     return JobView.of(job, position, estimate_eta_s(job))
 
 
-def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
-    response = Response(_view(service, job).model_dump_json(), content_type="application/json")
+def _job_response(service: Runtime, job: Job, *, repeated: bool) -> Response:
+    response = Response(_job_view(service, job).model_dump_json(), content_type="application/json")
     response.status_code = HTTPStatus.OK if repeated else HTTPStatus.ACCEPTED
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if repeated:
@@ -159,10 +159,10 @@ def _made(service: Runtime, job: Job, *, repeated: bool) -> Response:
     return response
 
 
-def _asked_by_headers() -> JobSpec:
+def _spec_from_headers() -> JobSpec:
     """What is known of a job spec before its body is read. Raises ``InvalidOption``."""
     key = request.headers.get(IDEMPOTENCY_KEY)
-    if key is not None and not _KEY.fullmatch(key):
+    if key is not None and not _VALID_IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
     return JobSpec(
         request_id=current_request_id(),
@@ -173,7 +173,7 @@ def _asked_by_headers() -> JobSpec:
     )
 
 
-def _check_room(service: Runtime, spec: JobSpec) -> QueueFull | None:
+def _check_capacity(service: Runtime, spec: JobSpec) -> QueueFull | None:
     """Refuse what there is no room for; a queue that is full is no reason yet where the job may have been made before.
 
     Raises:
@@ -189,9 +189,9 @@ def _check_room(service: Runtime, spec: JobSpec) -> QueueFull | None:
     return None
 
 
-def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
+def _parse_body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
     """What was sent, and the recording where it came along. Raises ``InvalidOption`` and what ``check_form`` does."""
-    if request.mimetype == JSON:
+    if request.mimetype == JSON_TYPE:
         request.max_content_length = MAX_JSON_BYTES
         try:
             return NewJobByUrl.model_validate_json(request.get_data()), None
@@ -201,17 +201,17 @@ def _body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
                 "its URLs and labels, or send a recording as a file in a form."
             ) from error
         except ValidationError as error:
-            raise refusal(error) from error
+            raise to_invalid_field(error) from error
     check_form(request, FILE_FIELDS, alternative="url")
     files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
     try:
         form = NewJob.model_validate(request.form.to_dict() | files)
     except ValidationError as error:
-        raise refusal(error) from error
+        raise to_invalid_field(error) from error
     return form, next(iter(files.values()), None)
 
 
-def _complete(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> JobSpec:
+def _with_form(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, upload: FileStorage | None) -> JobSpec:
     spec = replace(
         spec,
         options=form.options(),
@@ -219,8 +219,8 @@ def _complete(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, uploa
         queue=form.queue,
         priority=PRIORITIES[form.priority],
         labels=tuple(sorted(form.labels.items())),
-        webhook_url=_checked(service, form.webhook_url, "webhook_url"),
-        source_url=_checked(service, form.url, "url"),
+        webhook_url=_check_url(service, form.webhook_url, "webhook_url"),
+        source_url=_check_url(service, form.url, "url"),
     )
     if spec.idempotency_key is None:
         return spec
@@ -228,7 +228,7 @@ def _complete(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, uploa
     return replace(spec, fingerprint=fingerprint(spec, digest.hexdigest() if digest else ""))
 
 
-def _checked(service: Runtime, url: str | None, name: str) -> str | None:
+def _check_url(service: Runtime, url: str | None, name: str) -> str | None:
     if url is None:
         return None
     try:
@@ -237,7 +237,7 @@ def _checked(service: Runtime, url: str | None, name: str) -> str | None:
         raise InvalidField(str(error), name) from error
 
 
-def _earlier(service: Runtime, spec: JobSpec) -> Job | None:
+def _find_existing(service: Runtime, spec: JobSpec) -> Job | None:
     if spec.idempotency_key is None:
         return None
     return service.jobs.find_by_idempotency_key(spec.owner, spec.idempotency_key, spec.fingerprint)

@@ -31,17 +31,17 @@ blueprint = APIBlueprint("metrics", __name__, tag="Status")
 MAX_AGE_S = 1.0
 """The store is read this often at the most, however many ask."""
 
-PATIENCE_S = 3.0
+TIMEOUT_S = 3.0
 """A store that does not answer within this time is told to be down."""
 
-REGISTRY = "diarist.metrics"
+REGISTRY_EXTENSION = "diarist.metrics"
 """Under which name an application has its registry among its extensions."""
 
-TEXT = {"schema": {"type": "string"}}
+TEXT_SCHEMA = {"schema": {"type": "string"}}
 RESPONSES: dict[int | str, Document] = {
     200: {
         "description": "All metrics of the service and of the process that answers.",
-        "content": {"text/plain": TEXT, "application/openmetrics-text": TEXT},
+        "content": {"text/plain": TEXT_SCHEMA, "application/openmetrics-text": TEXT_SCHEMA},
     },
 }
 
@@ -61,7 +61,7 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def register(app: APIFlask, read: Callable[[], MetricsSnapshot], engine: str) -> None:
+def register(app: APIFlask, read_snapshot: Callable[[], MetricsSnapshot], engine: str) -> None:
     """Give ``app`` its ``/metrics``, and count and trace its requests from now on.
 
     Call it when all else that wraps ``app.wsgi_app`` is in place.
@@ -73,9 +73,9 @@ def register(app: APIFlask, read: Callable[[], MetricsSnapshot], engine: str) ->
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Build(engine))
-    registry.register(_Stored(read))
-    app.extensions[REGISTRY] = registry
+    registry.register(_BuildCollector(engine))
+    registry.register(_StoreCollector(read_snapshot))
+    app.extensions[REGISTRY_EXTENSION] = registry
     app.register_blueprint(blueprint)
     app.wsgi_app = Instrumentation(app, registry)  # type: ignore[method-assign]
 
@@ -88,11 +88,11 @@ def metrics() -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     except (ValueError, TypeError):  # a version that is none
         encode, content_type = choose_encoder("")
-    registry: CollectorRegistry = current_app.extensions[REGISTRY]
+    registry: CollectorRegistry = current_app.extensions[REGISTRY_EXTENSION]
     return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
-class _Build:
+class _BuildCollector:
     """What runs here."""
 
     def __init__(self, engine: str) -> None:
@@ -104,78 +104,78 @@ class _Build:
         yield build
 
 
-class _Stored:
+class _StoreCollector:
     """What the job store knows, read when it is asked for."""
 
-    def __init__(self, read: Callable[[], MetricsSnapshot]) -> None:
-        self._metrics_snapshot = RefreshingValue("metrics", read, MAX_AGE_S)
+    def __init__(self, read_snapshot: Callable[[], MetricsSnapshot]) -> None:
+        self._snapshot = RefreshingValue("metrics", read_snapshot, MAX_AGE_S)
 
     def collect(self) -> Iterator[Metric]:
-        metrics_snapshot = self._recent()
+        snapshot = self._read()
         yield GaugeMetricFamily(
-            "diarist_store_up", "Whether the job store can be read.", value=int(metrics_snapshot is not None)
+            "diarist_store_up", "Whether the job store can be read.", value=int(snapshot is not None)
         )
-        if metrics_snapshot is not None:
-            yield from _gauges(metrics_snapshot)
-            yield from _counters(metrics_snapshot.samples)
-            yield from _histograms(metrics_snapshot.samples)
+        if snapshot is not None:
+            yield from _gauges(snapshot)
+            yield from _counters(snapshot.samples)
+            yield from _histograms(snapshot.samples)
 
-    def _recent(self) -> MetricsSnapshot | None:
+    def _read(self) -> MetricsSnapshot | None:
         """The figures of now: old ones would be taken for the present state of the service."""
         try:
-            reading = self._metrics_snapshot.get(MAX_AGE_S, PATIENCE_S)
+            cached = self._snapshot.get(MAX_AGE_S, TIMEOUT_S)
         except ServiceError as error:
             logger.warning("The metrics lack what the job store knows: %s", error)
             return None
-        if reading is None:
+        if cached is None:
             logger.warning("The metrics lack what the job store knows: it does not answer")
             return None
-        return reading.value
+        return cached.value
 
 
-def _gauges(metrics_snapshot: MetricsSnapshot) -> Iterator[Metric]:
+def _gauges(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     states = GaugeMetricFamily("diarist_jobs", "Jobs and waiting requests, by state.", labels=("state",))
-    for state, many in metrics_snapshot.jobs.items():
-        states.add_metric((state.value,), many)
+    for state, count in snapshot.jobs.items():
+        states.add_metric((state.value,), count)
     yield states
     depth = GaugeMetricFamily("diarist_queue_depth", "Jobs that a worker may take, by queue.", labels=("queue",))
     oldest = GaugeMetricFamily(
         "diarist_queue_oldest_seconds", "Age of the oldest job in the queue; 0 where there is none.", labels=("queue",)
     )
-    for queue in metrics_snapshot.queues:
+    for queue in snapshot.queues:
         depth.add_metric((queue.queue,), queue.depth)
-        age_s = 0.0 if queue.oldest_at is None else (metrics_snapshot.at - queue.oldest_at).total_seconds()
+        age_s = 0.0 if queue.oldest_at is None else (snapshot.at - queue.oldest_at).total_seconds()
         oldest.add_metric((queue.queue,), max(age_s, 0.0))
     yield depth
     yield oldest
     workers = GaugeMetricFamily("diarist_workers", "Workers by what they said of themselves.", labels=("state",))
-    for name, many in metrics_snapshot.workers.items():
-        workers.add_metric((name,), many)
+    for name, count in snapshot.workers.items():
+        workers.add_metric((name,), count)
     yield workers
 
 
-def _counters(found: Iterable[MetricSample]) -> Iterator[Metric]:
-    for name, (what, labels, shown) in _COUNTERS.items():
-        family = CounterMetricFamily(f"diarist_{name}", what, labels=labels)
-        counted = {_values(sample, labels): sample.count for sample in found if sample.metric == name}
-        for values, many in (dict.fromkeys(shown, 0.0) | counted).items():
-            family.add_metric(values, many)
+def _counters(samples: Iterable[MetricSample]) -> Iterator[Metric]:
+    for name, (help_text, labels, initial) in _COUNTERS.items():
+        family = CounterMetricFamily(f"diarist_{name}", help_text, labels=labels)
+        counts = {_label_values(sample, labels): sample.count for sample in samples if sample.metric == name}
+        for values, count in (dict.fromkeys(initial, 0.0) | counts).items():
+            family.add_metric(values, count)
         yield family
 
 
-def _histograms(found: Iterable[MetricSample]) -> Iterator[Metric]:
-    for name, (what, labels) in _HISTOGRAMS.items():
-        family = HistogramMetricFamily(f"diarist_{name}", what, labels=labels)
-        counted = [sample for sample in found if sample.metric == name]
+def _histograms(samples: Iterable[MetricSample]) -> Iterator[Metric]:
+    for name, (help_text, labels) in _HISTOGRAMS.items():
+        family = HistogramMetricFamily(f"diarist_{name}", help_text, labels=labels)
+        family_samples = [sample for sample in samples if sample.metric == name]
         if not labels:
-            counted = counted or [MetricSample(name, (), 0.0, 0.0, (0.0,) * len(BOUNDS[name]))]
-        for sample in counted:
+            family_samples = family_samples or [MetricSample(name, (), 0.0, 0.0, (0.0,) * len(BOUNDS[name]))]
+        for sample in family_samples:
             bounds = (*map(floatToGoString, BOUNDS[name]), "+Inf")
             buckets = list(zip(bounds, (*sample.buckets, sample.count), strict=True))
-            family.add_metric(_values(sample, labels), buckets, sample.sum)
+            family.add_metric(_label_values(sample, labels), buckets, sample.sum)
         yield family
 
 
-def _values(sample: MetricSample, labels: tuple[str, ...]) -> tuple[str, ...]:
-    known = dict(sample.labels)
-    return tuple(known.get(label, "") for label in labels)
+def _label_values(sample: MetricSample, labels: tuple[str, ...]) -> tuple[str, ...]:
+    label_by_name = dict(sample.labels)
+    return tuple(label_by_name.get(label, "") for label in labels)

@@ -18,42 +18,42 @@ Responses = dict[int | str, Document]
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
 
 
-def problem(description: str, *, retry: bool = False, body: type[BaseModel] = Problem) -> Document:
+def problem_response(description: str, *, retry: bool = False, body: type[BaseModel] = Problem) -> Document:
     """A refusal, as an OpenAPI response object."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     response: Document = {"description": description, "content": {"application/json": {"schema": schema}}}
     return response | ({"headers": _RETRY_AFTER} if retry else {})
 
 
-def _v1(description: str, *, retry: bool = False) -> Document:
-    return problem(description, retry=retry, body=V1Problem)
+def _v1_problem(description: str, *, retry: bool = False) -> Document:
+    return problem_response(description, retry=retry, body=V1Problem)
 
 
 _TEXT = {"schema": {"type": "string"}}
-_TEXTS = {"text/plain": _TEXT, "application/x-subrip": _TEXT, "text/vtt": _TEXT}
+_TEXT_FORMATS = {"text/plain": _TEXT, "application/x-subrip": _TEXT, "text/vtt": _TEXT}
 
 DIARIZE_RESPONSES: Responses = {
-    200: {"content": _TEXTS},
-    400: problem("A field cannot be used, or there is nothing in the recording."),
-    413: problem("The upload is too large, or the recording too long."),
-    415: problem("There is no audio in it."),
-    422: problem("The recording is damaged, or of a kind that is not accepted."),
-    429: problem("Too many recordings wait.", retry=True),
-    500: problem("The work failed for a reason that is not in the request."),
-    503: problem("The engine cannot be loaded, or the service stops.", retry=True),
-    507: problem("There is too little disk space."),
+    200: {"content": _TEXT_FORMATS},
+    400: problem_response("A field cannot be used, or there is nothing in the recording."),
+    413: problem_response("The upload is too large, or the recording too long."),
+    415: problem_response("There is no audio in it."),
+    422: problem_response("The recording is damaged, or of a kind that is not accepted."),
+    429: problem_response("Too many recordings wait.", retry=True),
+    500: problem_response("The work failed for a reason that is not in the request."),
+    503: problem_response("The engine cannot be loaded, or the service stops.", retry=True),
+    507: problem_response("There is too little disk space."),
 }
 
 READY_RESPONSES: Responses = {
-    503: problem("Not ready: it loads, stops, or its engine cannot be loaded.", retry=True, body=Health),
+    503: problem_response("Not ready: it loads, stops, or its engine cannot be loaded.", retry=True, body=Health),
 }
 
 _LOCATION = {"description": "Address of the job.", "schema": {"type": "string"}}
 _REPLAYED = {"description": "`true`: this is the job of an earlier request.", "schema": {"type": "string"}}
-_STORE: Responses = {503: _v1("The job store cannot be used, or the service stops.", retry=True)}
-_NO_JOB: Responses = {404: _v1("There is no such job, or it is not this key's.")}
+_STORE_UNAVAILABLE: Responses = {503: _v1_problem("The job store cannot be used, or the service stops.", retry=True)}
+_NOT_FOUND: Responses = {404: _v1_problem("There is no such job, or it is not this key's.")}
 
-JOB_RESPONSES: Responses = {**_NO_JOB, **_STORE}
+JOB_RESPONSES: Responses = {**_NOT_FOUND, **_STORE_UNAVAILABLE}
 CREATE_RESPONSES: Responses = {
     200: {
         "description": "The job of an earlier request with this `Idempotency-Key`.",
@@ -61,23 +61,23 @@ CREATE_RESPONSES: Responses = {
         "headers": {"Location": _LOCATION, "Idempotent-Replayed": _REPLAYED},
     },
     202: {"headers": {"Location": _LOCATION}},
-    400: _v1("A field or header cannot be used, there is nothing in the recording, or a URL is not public."),
-    413: _v1("The upload is too large."),
-    422: _v1("The `Idempotency-Key` stands for another job."),
-    429: _v1("There are as many unfinished jobs as may be, of all or of this key.", retry=True),
-    507: _v1("There is too little disk space."),
-    **_STORE,
+    400: _v1_problem("A field or header cannot be used, there is nothing in the recording, or a URL is not public."),
+    413: _v1_problem("The upload is too large."),
+    422: _v1_problem("The `Idempotency-Key` stands for another job."),
+    429: _v1_problem("There are as many unfinished jobs as may be, of all or of this key.", retry=True),
+    507: _v1_problem("There is too little disk space."),
+    **_STORE_UNAVAILABLE,
 }
 LIST_RESPONSES: Responses = {
     200: {"headers": {"Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}}}},
-    400: _v1("A parameter cannot be used."),
-    **_STORE,
+    400: _v1_problem("A parameter cannot be used."),
+    **_STORE_UNAVAILABLE,
 }
-CANCEL_RESPONSES: Responses = {**JOB_RESPONSES, 409: _v1("The job has succeeded or failed already.")}
+CANCEL_RESPONSES: Responses = {**JOB_RESPONSES, 409: _v1_problem("The job has succeeded or failed already.")}
 DELETE_RESPONSES: Responses = {204: {"description": "It is gone."}, **JOB_RESPONSES}
 RESULT_RESPONSES: Responses = {
     200: {
-        "content": _TEXTS,
+        "content": _TEXT_FORMATS,
         "headers": {
             "Diarist-Partial": {
                 "description": "`true`: the job has not ended; this is what is final so far.",
@@ -85,15 +85,17 @@ RESULT_RESPONSES: Responses = {
             }
         },
     },
-    400: _v1("A parameter cannot be used; or the job failed because of its options or its recording."),
-    **_NO_JOB,
-    409: _v1("The job has not ended.", retry=True),
-    410: _v1("The job was canceled."),
-    413: _v1("The job failed: its recording is too large or too long."),
-    415: _v1("The job failed: there is no audio in its recording."),
-    422: _v1("The job failed: its recording is damaged, cannot be fetched, or is of a kind that is not accepted."),
-    500: _v1("The job failed for a reason that is not in the request; asking again gives the same."),
-    **_STORE,
+    400: _v1_problem("A parameter cannot be used; or the job failed because of its options or its recording."),
+    **_NOT_FOUND,
+    409: _v1_problem("The job has not ended.", retry=True),
+    410: _v1_problem("The job was canceled."),
+    413: _v1_problem("The job failed: its recording is too large or too long."),
+    415: _v1_problem("The job failed: there is no audio in its recording."),
+    422: _v1_problem(
+        "The job failed: its recording is damaged, cannot be fetched, or is of a kind that is not accepted."
+    ),
+    500: _v1_problem("The job failed for a reason that is not in the request; asking again gives the same."),
+    **_STORE_UNAVAILABLE,
 }
 EVENTS_RESPONSES: Responses = {
     200: {
@@ -108,13 +110,13 @@ EVENTS_RESPONSES: Responses = {
         },
     },
     204: {"description": "The job has ended, and all its events are known to the listener already."},
-    400: _v1("A parameter or header cannot be used."),
-    **_NO_JOB,
-    429: _v1("There are as many listeners as may be.", retry=True),
-    **_STORE,
+    400: _v1_problem("A parameter or header cannot be used."),
+    **_NOT_FOUND,
+    429: _v1_problem("There are as many listeners as may be.", retry=True),
+    **_STORE_UNAVAILABLE,
 }
 
-_HEADERS: dict[str, tuple[tuple[str, str, Document, str], ...]] = {
+_REQUEST_HEADERS: dict[str, tuple[tuple[str, str, Document, str], ...]] = {
     "createJob": (
         (
             "Idempotency-Key",
@@ -178,20 +180,20 @@ JOB_EXAMPLE = {
 }
 
 
-def describe(app: APIFlask) -> None:
+def configure(app: APIFlask) -> None:
     """Give ``app`` its name, and a document that says what APIFlask leaves out."""
     app.title = "Diarist"
     app.version = __version__
     app.description = "Who said what, when."
     app.config.update(OPENAPI_VERSION="3.1.0", AUTO_SERVERS=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
-    app.spec_processor(_complete)
+    app.spec_processor(_complete_document)
 
 
-def _complete(document: Document | str) -> Document | str:
+def _complete_document(document: Document | str) -> Document | str:
     assert isinstance(document, dict)
     schemas = document["components"]["schemas"]
     for model in (Problem, V1Problem, NewJob, NewJobByUrl):
-        schemas |= _schema(model)
+        schemas |= _schemas_by_name(model)
     schemas["JobView"]["examples"] = [JOB_EXAMPLE]
     # A form has only text for an object.
     labels = schemas[NewJob.__name__]["properties"]["labels"]
@@ -206,7 +208,7 @@ def _complete(document: Document | str) -> Document | str:
         }
     }
     for schema in schemas.values():
-        _without_null_defaults(schema)
+        _remove_null_defaults(schema)
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of `diarist keys create`."},
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in another header."},
@@ -216,14 +218,16 @@ def _complete(document: Document | str) -> Document | str:
             if isinstance(operation, dict):
                 _complete_operation(operation)
                 if path not in PUBLIC_PATHS:
-                    _guard(operation, V1Problem if path.startswith("/v1/") else Problem)
+                    _add_security(operation, V1Problem if path.startswith("/v1/") else Problem)
     return document
 
 
-def _guard(operation: Document, body: type[BaseModel]) -> None:
+def _add_security(operation: Document, body: type[BaseModel]) -> None:
     # The empty one: where no key is configured, none is asked for.
     operation["security"] = [{"bearer": []}, {"key": []}, {}]
-    operation["responses"]["401"] = problem("Keys are configured, and the request has none that is valid.", body=body)
+    operation["responses"]["401"] = problem_response(
+        "Keys are configured, and the request has none that is valid.", body=body
+    )
 
 
 def _complete_operation(operation: Document) -> None:
@@ -232,27 +236,27 @@ def _complete_operation(operation: Document) -> None:
     for parameter in operation.get("parameters", []):
         if parameter["schema"].get("type") == "array":
             parameter |= {"style": "form", "explode": False}
-        _without_null_default(parameter["schema"])
-    for name, description, schema, example in _HEADERS.get(operation.get("operationId", ""), ()):
+        _remove_null_default(parameter["schema"])
+    for name, description, schema, example in _REQUEST_HEADERS.get(operation.get("operationId", ""), ()):
         operation.setdefault("parameters", []).append(
             {"name": name, "in": "header", "required": False, "description": description, "schema": schema,
              "example": example}
         )  # fmt: skip
 
 
-def _schema(model: type[BaseModel]) -> Document:
+def _schemas_by_name(model: type[BaseModel]) -> Document:
     """The schema of a model, and of those within it, by name."""
-    made = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    within: Document = made.pop("$defs", {})
-    return within | {model.__name__: made}
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions: Document = schema.pop("$defs", {})
+    return definitions | {model.__name__: schema}
 
 
-def _without_null_defaults(schema: Document) -> None:
+def _remove_null_defaults(schema: Document) -> None:
     for field in schema.get("properties", {}).values():
-        _without_null_default(field)
+        _remove_null_default(field)
 
 
-def _without_null_default(field: Document) -> None:
+def _remove_null_default(field: Document) -> None:
     """Pydantic shows the default of a field that may be left out, though null is nothing that can be sent."""
     if field.get("default", ...) is None:
         del field["default"]

@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from diarist import errors
 from diarist.api.request_log import current_request_id
-from diarist.api.schemas import refusal
+from diarist.api.schemas import to_invalid_field
 from diarist.errors import DiaristError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ RETRY_AFTER_S = 30
 CLIENT_CLOSED_REQUEST = 499
 """Nobody is left to read this answer; the number (nginx's) is for the access log."""
 
-STATUS: dict[type[DiaristError], int] = {
+STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.InputError: HTTPStatus.BAD_REQUEST,
     errors.NotAudio: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedAudio: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -82,17 +82,17 @@ MESSAGES: dict[int, tuple[str, str]] = {
 }
 """For refusals that come from below the application: a machine word and what to do."""
 
-INTERNAL = (
+INTERNAL_ERROR_MESSAGE = (
     "Something went wrong inside the service; the fault is not in the request. Its log has the details under the id"
 )
 
 
 def status_of(kind: type[DiaristError]) -> int:
     """The HTTP status of an error of this kind."""
-    return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+    return next(STATUS_BY_ERROR[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS_BY_ERROR)
 
 
-def title(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """Return the reason phrase of an error status, which need not be one that ``http.HTTPStatus`` knows."""
     if status == CLIENT_CLOSED_REQUEST:
         return "Client Closed Request"
@@ -102,7 +102,7 @@ def title(status: int) -> str:
         return "Server Error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "Client Error"
 
 
-TYPES: dict[int, str] = {
+ERROR_TYPES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
@@ -112,12 +112,12 @@ TYPES: dict[int, str] = {
 
 def body(status: int, message: str, code: str, *, path: str, request_id: str, param: str | None = None) -> bytes:
     """The JSON of an error, UTF-8, in the shape of the address ``path``."""
-    shape: dict[str, Any] = {"error": message, "code": code, "request_id": request_id}
+    content: dict[str, Any] = {"error": message, "code": code, "request_id": request_id}
     if path.startswith("/v1/"):
         server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        kind = TYPES.get(status, "server_error" if server else "invalid_request_error")
-        shape = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return json.dumps(shape, ensure_ascii=False).encode("utf-8", "replace")
+        kind = ERROR_TYPES.get(status, "server_error" if server else "invalid_request_error")
+        content = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def headers(status: int) -> dict[str, str]:
@@ -127,46 +127,48 @@ def headers(status: int) -> dict[str, str]:
     return {"Content-Type": "application/json"} | ({"Retry-After": str(RETRY_AFTER_S)} if retry else {}) | challenge
 
 
-def answer(status: int, message: str, code: str, param: str | None = None) -> Response:
+def error_response(status: int, message: str, code: str, param: str | None = None) -> Response:
     """An error as an answer to the current request."""
-    made = body(status, message, code, path=request.path, request_id=current_request_id(), param=param)
-    return Response(made, status=f"{status} {title(status)}", headers=headers(status))
+    content = body(status, message, code, path=request.path, request_id=current_request_id(), param=param)
+    return Response(content, status=f"{status} {reason_phrase(status)}", headers=headers(status))
 
 
-def answer_to(error: DiaristError, status: int | None = None) -> Response:
+def response_to(error: DiaristError, status: int | None = None) -> Response:
     """An error as an answer to the current request; ``status`` where it is not the one that such errors have."""
     status = status or status_of(type(error))
     level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
     logger.log(level, "Answered %d %s: %s", status, error.code, error)
-    return answer(status, str(error), error.code, getattr(error, "param", None))
+    return error_response(status, str(error), error.code, getattr(error, "param", None))
 
 
 def register(app: APIFlask) -> None:
     """Make ``app`` answer every error in these shapes."""
-    app.register_error_handler(DiaristError, answer_to)
-    app.register_error_handler(HTTPError, _invalid_form)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    app.register_error_handler(DiaristError, response_to)
+    app.register_error_handler(HTTPError, _handle_apiflask_error)
+    app.register_error_handler(HTTPException, _handle_http_error)
+    app.register_error_handler(Exception, _handle_unexpected_error)
 
 
-def _invalid_form(error: HTTPError) -> Response:
+def _handle_apiflask_error(error: HTTPError) -> Response:
     """APIFlask's own error: a form that pydantic refused, or a status that it was asked to answer."""
     if isinstance(error.__cause__, ValidationError):
-        return answer_to(refusal(error.__cause__))
-    return answer(error.status_code, str(error.message), "http_error")
+        return response_to(to_invalid_field(error.__cause__))
+    return error_response(error.status_code, str(error.message), "http_error")
 
 
-def _http(error: HTTPException) -> Response | HTTPException:
+def _handle_http_error(error: HTTPException) -> Response | HTTPException:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if status < HTTPStatus.BAD_REQUEST:
         return error
-    code, message = MESSAGES.get(status, ("http_error", error.description or title(status)))
-    response = answer(status, message, code)
-    kept = {name: value for name, value in error.get_headers() if name != "Content-Type"}
-    response.headers.extend(kept)
+    code, message = MESSAGES.get(status, ("http_error", error.description or reason_phrase(status)))
+    response = error_response(status, message, code)
+    other_headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    response.headers.extend(other_headers)
     return response
 
 
-def _unexpected(error: Exception) -> Response:
+def _handle_unexpected_error(error: Exception) -> Response:
     logger.error("Failed to answer %s %s", request.method, request.path, exc_info=error)
-    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{INTERNAL} {current_request_id()}.", errors.ServiceError.code)
+    return error_response(
+        HTTPStatus.INTERNAL_SERVER_ERROR, f"{INTERNAL_ERROR_MESSAGE} {current_request_id()}.", errors.ServiceError.code
+    )

@@ -14,20 +14,20 @@ from diarist.observability import logs
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-access = logging.getLogger("diarist.access")
+access_logger = logging.getLogger("diarist.access")
 
-POLLED = re.compile(r"/status|/health/(live|ready)|/metrics|/v1/jobs/[^/]+")
+POLLED_PATHS = re.compile(r"/status|/health/(live|ready)|/metrics|/v1/jobs/[^/]+")
 """Addresses that are asked every few seconds, for as long as the service runs or a job does."""
 
-STREAMED = "text/event-stream"
+STREAM_MEDIA_TYPE = "text/event-stream"
 """The kind of answer that is still being made while it is sent."""
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def request_id_for(offered: str | None) -> str:
+def request_id_for(sent_id: str | None) -> str:
     """The id that the caller gave, where it is sane (``[A-Za-z0-9._-]``, at most 64); else a new one."""
-    return offered if offered and _SANE_ID.fullmatch(offered) else secrets.token_hex(8)
+    return sent_id if sent_id and _VALID_ID.fullmatch(sent_id) else secrets.token_hex(8)
 
 
 def current_request_id() -> str:
@@ -35,13 +35,13 @@ def current_request_id() -> str:
     return logs.request_id.get() or ""
 
 
-def log_access(method: str, path: str, status: str, started: float, request_id: str) -> None:
+def log_access(method: str, path: str, status: str, started_at: float, request_id: str) -> None:
     """One line for an answered request; ``started`` is of ``time.monotonic``. At DEBUG for a poll that went well."""
-    took_ms = (time.monotonic() - started) * 1000
+    took_ms = (time.monotonic() - started_at) * 1000
     # Or the log of a night would hold nothing else, and rotation would throw out what matters.
-    poll = method in ("GET", "HEAD") and status in ("200", "304") and POLLED.fullmatch(path)
-    level = logging.DEBUG if poll else logging.INFO
-    access.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
+    is_poll = method in ("GET", "HEAD") and status in ("200", "304") and POLLED_PATHS.fullmatch(path)
+    level = logging.DEBUG if is_poll else logging.INFO
+    access_logger.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
 
 
 class RequestLog:
@@ -53,16 +53,18 @@ class RequestLog:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request. One whose length is not known is over when it is closed; others, when this returns."""
         request = _Request(environ)
-        streams = False
+        is_stream = False
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            nonlocal streams
+            nonlocal is_stream
             request.status = status.partition(" ")[0]
-            streams = any(name.lower() == "content-type" and value.startswith(STREAMED) for name, value in headers)
+            is_stream = any(
+                name.lower() == "content-type" and value.startswith(STREAM_MEDIA_TYPE) for name, value in headers
+            )
             extra = [("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff")]
             return start_response(status, [*headers, *extra], exc_info)
 
-        access.debug(
+        access_logger.debug(
             "From %s: %s, %s bytes, by %s",
             *(
                 environ.get(name) or "-"
@@ -70,14 +72,14 @@ class RequestLog:
             ),
         )
         try:
-            answer = self.app(environ, start)
+            response = self.app(environ, start)
         except BaseException:
             request.end()
             raise
-        if streams:
-            return _Stream(answer, request)
+        if is_stream:
+            return _StreamedResponse(response, request)
         request.end()
-        return answer
+        return response
 
 
 class _Request:
@@ -87,28 +89,28 @@ class _Request:
         self.id = request_id_for(environ.get("HTTP_X_REQUEST_ID"))
         self.status = "-"
         self._environ = environ
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
         self._token = logs.request_id.set(self.id)
 
     def end(self) -> None:
         path = self._environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
-        log_access(self._environ.get("REQUEST_METHOD", "-"), path, self.status, self._started, self.id)
+        log_access(self._environ.get("REQUEST_METHOD", "-"), path, self.status, self._started_at, self.id)
         logs.request_id.reset(self._token)
 
 
-class _Stream:
+class _StreamedResponse:
     """An answer that is still being made while it is sent."""
 
-    def __init__(self, answer: Iterable[bytes], request: _Request) -> None:
-        self._answer = answer
+    def __init__(self, response: Iterable[bytes], request: _Request) -> None:
+        self._response = response
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._answer)
+        return iter(self._response)
 
     def close(self) -> None:
         try:
-            if close := getattr(self._answer, "close", None):
+            if close := getattr(self._response, "close", None):
                 close()
         finally:
             self._request.end()

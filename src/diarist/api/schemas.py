@@ -18,7 +18,7 @@ FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test keeps them in step."""
 
 
-SHOWN_CHARS = 80
+MAX_SHOWN_CHARS = 80
 """How much of a value that is refused is shown to the one who sent it."""
 
 
@@ -95,35 +95,37 @@ class InvalidField(InvalidOption):
         self.param = param
 
 
-def refusal(error: ValidationError) -> InvalidField:
+def to_invalid_field(error: ValidationError) -> InvalidField:
     """What is wrong with a form that one of the models here refused, and what each field takes."""
     fields = _fields(error.title)
-    faults: dict[str, str] = {}
-    for fault in error.errors():
-        name = str(fault["loc"][0]) if fault["loc"] else "form"
+    messages: dict[str, str] = {}
+    for details in error.errors():
+        name = str(details["loc"][0]) if details["loc"] else "form"
         field = fields.get(name)
-        if field is not None and fault["type"] == "missing":
-            faults[name] = f"{name} is missing. It says: {field.description}"
+        if field is not None and details["type"] == "missing":
+            messages[name] = f"{name} is missing. It says: {field.description}"
         elif field is not None:
-            faults[name] = f"{name} cannot be {_shorten(fault['input'])}. It says: {field.description}"
-        elif fault["type"] == "extra_forbidden":
-            faults[name] = f"There is no field {_shorten(name)}; there are {', '.join(fields)}."
+            messages[name] = f"{name} cannot be {_shorten(details['input'])}. It says: {field.description}"
+        elif details["type"] == "extra_forbidden":
+            messages[name] = f"There is no field {_shorten(name)}; there are {', '.join(fields)}."
         else:
-            faults[name] = f"The body cannot be read: {fault['msg']}. It must be one object with the fields by name."
-    return InvalidField(" ".join(faults.values()), next((name for name in faults if name in fields), None))
+            messages[name] = (
+                f"The body cannot be read: {details['msg']}. It must be one object with the fields by name."
+            )
+    return InvalidField(" ".join(messages.values()), next((name for name in messages if name in fields), None))
 
 
 def _fields(title: str) -> Mapping[str, FieldInfo]:
     """The fields of the form that is called so."""
-    kinds = list[type[Form]]([Form])
-    for kind in kinds:
-        kinds.extend(kind.__subclasses__())
-    return next((kind.model_fields for kind in kinds if kind.__name__ == title), {})
+    forms = list[type[Form]]([Form])
+    for form in forms:
+        forms.extend(form.__subclasses__())
+    return next((form.model_fields for form in forms if form.__name__ == title), {})
 
 
 def _shorten(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 class SpokenWord(BaseModel):

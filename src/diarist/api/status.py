@@ -22,8 +22,8 @@ def status() -> Status:
     Answers at once, also while the models load, while recordings are worked on, and while the job store is away.
     """
     service = runtime()
-    seen = service.status_cache.get()
-    report = seen.report
+    current = service.status_cache.get()
+    report = current.report
     return Status.model_validate(
         {
             "status": report.state,
@@ -34,8 +34,8 @@ def status() -> Status:
             "workers": [{"state": w.state, "device": w.device or None} for w in report.workers],
             "models": [ModelState(name=m.name, role=m.role, licence=m.licence, state=m.state) for m in report.models],
             "version": __version__,
-            "jobs": JobCounts(waiting=seen.waiting, running=seen.running),
-            "age_s": None if seen.age_s is None else round(seen.age_s, 3),
+            "jobs": JobCounts(waiting=current.waiting, running=current.running),
+            "age_s": None if current.age_s is None else round(current.age_s, 3),
         }
     )
 
@@ -56,12 +56,12 @@ def ready() -> Health | Response:
     service = runtime()
     if service.stopping.is_set():
         return _not_ready("stopping")
-    seen = service.status_cache.get()
+    current = service.status_cache.get()
     if service.settings.distributed:
         # Workers come and go, down to none: jobs are taken all the same, and are what makes the next one start.
-        return Health(status="ready") if seen.store_answers else _not_ready("error")
-    if seen.report.state != "ready":
-        return _not_ready(seen.report.state)
+        return Health(status="ready") if current.store_answers else _not_ready("error")
+    if current.report.state != "ready":
+        return _not_ready(current.report.state)
     return Health(status="ready")
 
 

@@ -13,7 +13,7 @@ from diarist import __version__
 from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.doctor.stores import open_existing_job_store
 from diarist.jobs.db import worker_reports
-from diarist.loopback import on_this_machine, this_machine
+from diarist.loopback import is_loopback, loopback_address
 from diarist.settings import Settings
 
 REPORT_TIMEOUT_S = 60.0
@@ -87,9 +87,9 @@ def check_traces(settings: Settings) -> Finding:
 
 def _hosts(host: str) -> tuple[str, ...]:
     """Return the addresses to try: without any API key the service listens on the loopback address."""
-    own = this_machine(host)
+    own = loopback_address(host)
     everywhere = host in ("", "0.0.0.0", "::")  # noqa: S104
-    return (host,) if on_this_machine(host) and host else (own,) if everywhere else (host, own)
+    return (host,) if is_loopback(host) and host else (own,) if everywhere else (host, own)
 
 
 def _status(host: str, port: int) -> dict[str, Any]:

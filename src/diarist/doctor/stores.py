@@ -17,7 +17,7 @@ from diarist.jobs.db.database import FILE_NAME, Database, open_database, utc_now
 from diarist.jobs.db.migrations.state import SchemaState, newer_than_known
 from diarist.jobs.db.postgres_server import postgres_server
 from diarist.jobs.db.schema import VERSION
-from diarist.loopback import on_this_machine
+from diarist.loopback import is_loopback
 from diarist.settings import Settings
 
 MAX_LATENCY_S = 0.1
@@ -112,7 +112,7 @@ def check_keys(settings: Settings) -> Finding:
     with open_existing_job_store(settings) as database:
         keys = ApiKeyStore(database).list() if database else ()
     valid = sum(key.revoked_at is None for key in keys) + by_setting
-    local = on_this_machine(settings.flask_host)
+    local = is_loopback(settings.flask_host)
     if keys and not valid:
         return warning(
             "all keys are revoked, so every request is rejected. Create one: `diarist keys create NAME`, or set API_KEY"

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from diarist.api import problems
 from diarist.api.http_channel import _error_message
-from diarist.api.problems import CLIENT_CLOSED_REQUEST, register, title
+from diarist.api.problems import CLIENT_CLOSED_REQUEST, reason_phrase, register
 from diarist.errors import Cancelled
 
 UNKNOWN = [(499, "Client Closed Request"), (460, "Client Error"), (599, "Server Error")]
@@ -52,7 +52,7 @@ def test_a_caller_who_has_gone_is_answered_499(answer_to, path):
 
 @pytest.mark.parametrize(("status", "phrase"), [*UNKNOWN, (404, "Not Found"), (503, "Service Unavailable")])
 def test_every_status_has_a_title(status, phrase):
-    assert title(status) == phrase
+    assert reason_phrase(status) == phrase
 
 
 @pytest.mark.parametrize(("status", "phrase"), UNKNOWN)
