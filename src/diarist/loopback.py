@@ -1,4 +1,4 @@
-"""What an address that is listened on means: this machine alone, or whoever can reach it."""
+"""Whether an address to listen on is a loopback address, and the loopback address that replaces it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import socket
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address that ``host`` stands for can be reached from this machine alone.
+    """Return whether every address that ``host`` resolves to can be reached from this machine only.
 
-    A name that stands for none cannot be listened on either, which the server says.
+    The result is true for a name that does not resolve. The server reports that it cannot listen on such a name.
     """
     return all(_address_is_loopback(address) for address in _resolve(host))
 
 
 def loopback_address(host: str) -> str:
-    """The address of this machine alone that takes the place of ``host``: of IPv6 where that has no other."""
+    """Return the loopback address that replaces ``host``: that of IPv6 if ``host`` resolves to IPv6 addresses only."""
     return "::1" if {address.version for address in _resolve(host)} == {6} else "127.0.0.1"
 
 

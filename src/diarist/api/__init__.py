@@ -1,4 +1,4 @@
-"""The HTTP API: ``create_app`` makes it, ``diarist.api.serving`` serves it."""
+"""The HTTP API: ``create_app`` creates the application, and ``diarist.api.serving`` serves it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings, service: JobService, keys: KeyCache | None = None) -> APIFlask:
-    """The WSGI application: ``service`` does the work for whoever has one of ``keys``.
+    """Return the WSGI application, which passes the work to ``service``.
 
     Args:
-        settings: of the service.
-        service: started.
-        keys: None where there are none beside API_KEY.
+        settings: The settings of the service.
+        service: The job service, already started.
+        keys: The API keys that requests are checked against. If None, API_KEY is the only key.
 
     Raises:
-        ConfigurationError: waiting callers and listeners could hold every thread, or API_KEY cannot be used.
+        ConfigurationError: waiting callers and event streams could occupy every thread, or API_KEY cannot be used.
     """
     if settings.max_waiting + settings.max_listeners + SPARE_THREADS > settings.http_threads:
         raise ConfigurationError(
             f"MAX_WAITING ({settings.max_waiting}) and MAX_LISTENERS ({settings.max_listeners}) together must be at "
             f"least {SPARE_THREADS} below HTTP_THREADS ({settings.http_threads}): each waiting caller and each "
-            "listener holds a thread, and /status needs some too."
+            "event stream occupies a thread, and /status needs some too."
         )
     app = APIFlask(__name__, docs_path=None, json_errors=False)
     app.request_class = UploadRequest

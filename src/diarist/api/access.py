@@ -37,14 +37,14 @@ SAFE_METHODS = ("GET", "HEAD")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 _MISSING_KEY = (
-    "This service takes requests with an API key only. Send yours in the header `Authorization: Bearer <key>`, or in "
-    "`X-API-Key`; whoever runs the service makes one with `diarist keys create`."
+    "This service requires an API key. Send yours in the header `Authorization: Bearer <key>` or `X-API-Key: <key>`; "
+    "the operator of the service creates keys with `diarist keys create`."
 )
 _INVALID_KEY = (
-    "This API key is not valid here. Send it as it was shown, from `dk_` to its last character, or ask whoever runs "
-    "the service for another one."
+    "This API key is not valid. Send the whole key as it was shown, from `dk_` to its last character, or ask the "
+    "operator of the service for another one."
 )
-_CONFLICTING_KEYS = "The headers Authorization and X-API-Key hold different API keys. Send one of them."
+_CONFLICTING_KEYS = "The headers Authorization and X-API-Key contain different API keys. Send only one of them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
     if keys.required():
         return settings
     if is_loopback(settings.flask_host):
-        logger.info("No API key is configured: whoever reaches this machine's own address may do anything")
+        logger.info("No API key is configured: every user and program on this machine has full access")
         return settings
     host = loopback_address(settings.flask_host)
     logger.warning(

@@ -1,4 +1,7 @@
-"""One service a DATA_DIR: its start removes what an earlier one left, which must not be what another is using."""
+"""A lock that allows only one service to use a DATA_DIR.
+
+A service removes what an earlier one left when it starts; it must not remove what another running service uses.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ LOCK_FILE = "service.lock"
 
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Own ``data_dir``, made where it is missing. The lock ends with the process, however that ends; its file stays.
+    """Lock ``data_dir`` while the context is active. The folder is created if it does not exist.
+
+    The operating system releases the lock when the process ends, even if it crashes. The lock file remains.
 
     Raises:
-        ConfigurationError: another service owns it, or it cannot be written.
+        ConfigurationError: another service has locked the folder, or it is not writable.
     """
     path = data_dir / LOCK_FILE
     try:
@@ -27,8 +32,8 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         file = path.open("a+", encoding="ascii")
     except OSError as error:
         raise ConfigurationError(
-            f"DATA_DIR {data_dir} cannot be written ({error.strerror}). Let this user own it, or set DATA_DIR to a "
-            "folder that can be written."
+            f"DATA_DIR {data_dir} is not writable ({error.strerror}). Make this user its owner, or set DATA_DIR to "
+            "a writable folder."
         ) from error
     with file:
         if not _try_lock(file):
@@ -36,7 +41,7 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
             owner = file.read().strip()
             raise ConfigurationError(
                 f"DATA_DIR {data_dir} is in use by another Diarist service{f' (process {owner})' if owner else ''}. "
-                "Stop that one, or give this one a DATA_DIR of its own."
+                "Stop that service, or set another DATA_DIR for this one."
             )
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -48,7 +53,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(file: IO[str]) -> bool:
-        # Far beyond the end, so that the process id can still be read.
+        # The locked byte is far beyond the end of the file, so that the process ID can still be read.
         file.seek(2**20)
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

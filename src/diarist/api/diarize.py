@@ -1,4 +1,4 @@
-"""``POST /diarize``: a recording in, who said what, when, out."""
+"""``POST /diarize``: receive a recording, and respond with its transcript."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 POLL_S = 0.5
-"""How often a waiting request looks whether its caller is still there and the service goes on."""
+"""How often a waiting request checks whether the client has disconnected or the service is stopping, in seconds."""
 
 blueprint = APIBlueprint("diarize", __name__, tag="Diarization")
 
 
 def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
-    """Let at most MAX_WAITING callers in, so that threads stay free for ``/status``; then look at the form itself."""
+    """Decorate a view: admit at most MAX_WAITING requests at a time, and check their forms before the view is called.
+
+    The limit keeps some threads free for ``/status``.
+    """
 
     @wraps(view)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,8 +45,8 @@ def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
         service.check_available()
         if not service.waiting_slots.acquire(blocking=False):
             raise QueueFull(
-                f"{service.settings.max_waiting} recordings wait or are worked on already, the most that this service "
-                "takes at once. Try again later; whoever runs it can raise MAX_WAITING."
+                f"{service.settings.max_waiting} requests are already waiting for their transcripts, the maximum of "
+                "this service. Try again later; the operator of the service can raise MAX_WAITING."
             )
         try:
             check_head(request)
@@ -59,13 +62,13 @@ def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
 @blueprint.post("/diarize")
 @limit_waiting_requests
 @blueprint.input(DiarizeForm, location="form_and_files", arg_name="form")
-@blueprint.output(Conversation, description="Who said what, when.")
+@blueprint.output(Conversation, description="The transcript: who said what, when.")
 @blueprint.doc(responses=DIARIZE_RESPONSES, operation_id="diarize")
 def diarize(form: DiarizeForm) -> Response:
-    """Say who said what, when.
+    """Transcribe a recording, and tell who said what, when.
 
-    Send a recording and wait for the answer. Silence gives an empty conversation. If the connection is closed before
-    the answer, the work is stopped. Nothing of the recording is kept.
+    Send a recording and wait for the response. If nobody speaks, the conversation is empty. If the connection is
+    closed before the response, the work is stopped. The recording is deleted after the response.
     """
     service = runtime()
     form.check_details()
@@ -81,7 +84,7 @@ def diarize(form: DiarizeForm) -> Response:
 
 @contextmanager
 def _job_of_request(service: Runtime, job: Job) -> Iterator[None]:
-    """The job lives as long as its request does, and is named in the log."""
+    """Add the ID of the job to the log lines of its request, and delete the job when the request ends."""
     token = logs.job_id.set(job.id)
     try:
         yield
@@ -91,15 +94,15 @@ def _job_of_request(service: Runtime, job: Job) -> Iterator[None]:
 
 
 def _wait_until_ended(service: Runtime, job: Job) -> None:
-    """Wait until the job has ended, well or badly.
+    """Wait until the job has succeeded, failed or been canceled.
 
     Raises:
-        Cancelled: the caller has gone.
-        EngineUnavailable: the service stops, or its engine cannot be loaded.
+        Cancelled: the client has disconnected.
+        EngineUnavailable: the service is stopping, or its engine cannot be loaded.
     """
     client_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     while not service.jobs.wait(job.id, POLL_S).state.ended:
         if client_disconnected():
-            raise Cancelled("The caller closed the connection before the answer was ready.")
+            raise Cancelled("The client closed the connection before the response was ready.")
         if service.stopping.is_set():
             raise EngineUnavailable(STOPPING)

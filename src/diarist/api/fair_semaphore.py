@@ -1,4 +1,4 @@
-"""A lane for requests that take their time: so many at once, the others wait their turn without holding a thread."""
+"""A semaphore for slow requests that is granted in order of arrival, and whose waiters occupy no thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T", bound=Hashable)
 
 
 class FairSemaphore(Generic[T]):
-    """``places`` may be in it at once. Safe to call from any thread."""
+    """A semaphore with ``slots`` slots that never blocks. Its methods may be called from any thread.
+
+    A waiter that does not get a slot is queued. ``release`` passes the slot on to the waiter that has waited longest.
+    """
 
     def __init__(self, slots: int) -> None:
         self._lock = threading.Lock()
@@ -20,7 +23,7 @@ class FairSemaphore(Generic[T]):
         self._granted: set[T] = set()
 
     def acquire(self, waiter: T) -> bool:
-        """Whether ``who`` may go on now; if not, ``leave`` will name it when it may."""
+        """Return whether ``waiter`` has a slot now. If not, a later ``release`` returns it when a slot is granted."""
         with self._lock:
             if waiter in self._granted:
                 self._granted.remove(waiter)
@@ -32,7 +35,10 @@ class FairSemaphore(Generic[T]):
             return True
 
     def release(self) -> T | None:
-        """Give a place back, or over to the one who has waited longest: that one must be sent to ``enter`` again."""
+        """Release a slot, and return the waiter to which it is granted, or None if nothing waits.
+
+        The caller must make that waiter call ``acquire`` again, which then returns true.
+        """
         with self._lock:
             if not self._waiting:
                 self._free_slots += 1

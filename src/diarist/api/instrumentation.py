@@ -1,4 +1,4 @@
-"""Counts and traces the requests that an application answers."""
+"""Metrics and traces of the requests that an application answers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OTHER = "other"
-"""Stands for every method that HTTP does not know, and every path that is not an address of ours."""
+"""The label for methods that HTTP does not define, and for paths that match no route."""
 
-# Up to the longest that a caller of /diarize may wait for hours of speech.
+# The highest values are for POST /diarize, which may take this long for hours of speech.
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0)
 
 SERVER_ERROR = 500
 
 
 class Instrumentation:
-    """WSGI middleware around all that ``app`` has so far.
+    """WSGI middleware that counts, times and traces requests. It wraps the current ``wsgi_app`` of ``app``.
 
-    A request takes until its answer begins: a stream of events may then go on for hours. Requests that only read are
-    traced where the caller traces them; polling would bury all else.
+    A request is timed until its response begins, because a stream of events may then continue for hours. Requests that
+    only read are traced only if the caller traces them; otherwise polling would produce most of the traces.
     """
 
     def __init__(self, app: APIFlask, registry: CollectorRegistry) -> None:
@@ -42,8 +42,8 @@ class Instrumentation:
             "diarist_http_requests", "Requests that were answered.", ("method", "path", "status"), registry=registry
         )
         self._durations = Histogram(
-            "diarist_http_request_seconds", "Time until an answer began.", ("method", "path"), buckets=BUCKETS_S,
-            registry=registry,
+            "diarist_http_request_seconds", "Time until the response began, in seconds.", ("method", "path"),
+            buckets=BUCKETS_S, registry=registry,
         )  # fmt: skip
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -71,11 +71,11 @@ class Instrumentation:
                 self._durations.labels(method, path).observe(time.perf_counter() - started_at)
 
     def _route(self, environ: WSGIEnvironment, method: str) -> str:
-        """The address as its route is written: of an id there is only ``<job_id>``."""
+        """Return the path of the route, in which ``<job_id>`` replaces an ID, or ``OTHER`` if no route matches."""
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace")
         try:
             rule, _ = self._url_map.bind("localhost").match(path or "/", method=method, return_rule=True)
-        except HTTPException:  # neither a wrong address nor a wrong method has a route
+        except HTTPException:  # an unknown path or a method that it does not support
             return OTHER
         return rule.rule
 

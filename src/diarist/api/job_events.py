@@ -1,4 +1,4 @@
-"""``GET /v1/jobs/{id}/events``: what happens to a job, as it happens, as server-sent events.
+"""``GET /v1/jobs/{id}/events``: the events of a job as a stream of server-sent events.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -31,19 +31,19 @@ from diarist.types import Utterance
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""Time between two looks at the job; also how soon a listener who has gone is noticed."""
+"""The interval at which the job is polled, in seconds. A client that has disconnected is noticed within it."""
 
 KEEP_ALIVE_S = 15.0
-"""Longest silence: proxies close connections that are silent for a minute or less."""
+"""The maximum time without any data, in seconds. Proxies close connections that are idle for a minute or less."""
 
 MAX_STREAM_S = 3_600.0
-"""After this long the listener has to come back, so that one who no longer reads holds no place for ever."""
+"""The maximum duration of a stream, in seconds. Clients reconnect; one that no longer reads does not keep its slot."""
 
 KEY_CHECK_INTERVAL_S = 2.0
-"""Time between two looks whether the listener's key is still valid."""
+"""The interval at which the API key of the request is checked again, in seconds."""
 
 RETRY_MS = 3_000
-"""After how long a listener comes back when the connection has ended."""
+"""How long a client waits before it reconnects, in milliseconds."""
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -56,19 +56,20 @@ blueprint = APIBlueprint("job_events", __name__, tag="Jobs")
 def listen(job_id: str, query: EventsQuery) -> Response:
     """Follow a job by server-sent events.
 
-    Kept events (`state`, `utterance`) have an id, and a listener who comes back with the last one in `Last-Event-ID`
-    misses none. `progress` has no id. The stream ends with the job; to come back after that is answered 204.
+    Stored events (`state`, `utterance`) have an ID. A client that reconnects with the last ID in `Last-Event-ID`
+    misses none of them. `progress` events have no ID. The stream ends when the job ends; a client that reconnects
+    after that receives 204.
     """
     service = runtime()
     service.check_running()
     job = access.get_owned_job(job_id)
     after = _last_event_number(query)
     if job.state.ended and after and not service.jobs.store.list_events(job.id, after):
-        return Response(status=204)  # says to an EventSource that there is nothing to come back for
+        return Response(status=204)  # tells an EventSource not to reconnect
     if not service.stream_slots.acquire(blocking=False):
         raise QueueFull(
-            f"{service.settings.max_listeners} listeners follow jobs already, the most that this service has room for. "
-            "Ask for the job itself every few seconds, or try again later; whoever runs it can raise MAX_LISTENERS."
+            f"{service.settings.max_listeners} event streams are already open, the maximum of this service. Poll the "
+            "job every few seconds instead, or try again later; the operator of the service can raise MAX_LISTENERS."
         )
     client_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     response = Response(
@@ -76,9 +77,9 @@ def listen(job_id: str, query: EventsQuery) -> Response:
         content_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-    slot = ExitStack()  # which is left once, however often the answer is closed
+    slot = ExitStack()  # releases the slot once, however often the response is closed
     slot.callback(service.stream_slots.release)
-    # Not in the stream: it may be closed before it has begun.
+    # The stream does not release the slot, because it may be closed before it is iterated.
     response.call_on_close(slot.close)
     return response
 
@@ -87,13 +88,13 @@ def _last_event_number(query: EventsQuery) -> int:
     last = request.headers.get("Last-Event-ID", "").strip()
     if last:
         if not (last.isascii() and last.isdecimal() and len(last) < 10):
-            raise InvalidField("Last-Event-ID must be the id of an event: a whole number.", "Last-Event-ID")
+            raise InvalidField("Last-Event-ID must be the ID of an event: a whole number.", "Last-Event-ID")
         return int(last)
     return query.after or 0
 
 
 class _Stream:
-    """The events of one job for one listener, until the job has ended."""
+    """An iterable of the events of a job, as encoded server-sent events, until the job ends."""
 
     def __init__(
         self,
@@ -120,9 +121,9 @@ class _Stream:
         except JobNotFound:
             yield _encode_event("deleted", {"id": self._job_id})
         except Unauthorized:
-            logger.info("A listener is sent away: the key was revoked")
+            logger.info("An event stream was closed, because the API key is no longer valid")
         except ServiceError as error:
-            logger.warning("A listener is sent away, to come back in a moment: %s", error)
+            logger.warning("An event stream was closed, and the client will reconnect: %s", error)
         finally:
             logs.job_id.reset(token)
 
@@ -139,7 +140,7 @@ class _Stream:
                 last_sent_at = time.monotonic()
                 if event.state is not None and event.state.ended:
                     return
-            if job.state.ended:  # and was so before its events were fetched: the last one was known already
+            if job.state.ended:  # It had ended before its events were read, so the client already knew the last one.
                 return
             progress = self._progress(job)
             if progress != last_progress:
@@ -168,7 +169,7 @@ class _Stream:
         return _encode_event(event.kind, data, event.number)
 
     def _segment(self, utterance: Utterance) -> dict[str, Any]:
-        """As it stands in a result."""
+        """Return an utterance as a segment of a result."""
         transcript = partial_transcript((utterance,), self._service.settings.engine)
         rendered = formats.render(transcript, "json", recording="", words=self._query.words)
         segment: dict[str, Any] = json.loads(rendered)["conversation"][0]
@@ -185,7 +186,7 @@ class _Stream:
 
 
 def _encode_event(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
-    # JSON in ASCII has no line ends in it, which are all that could break the form.
+    # Line breaks would break the format; JSON in ASCII contains none.
     lines = [f"event: {kind}", f"data: {json.dumps(data)}"]
     if number is not None:
         lines.insert(0, f"id: {number}")

@@ -1,4 +1,4 @@
-"""``GET /v1/jobs/{id}/result``: what a job found, in any format, or so far."""
+"""``GET /v1/jobs/{id}/result``: the result of a job in any format, or the part that is already final."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from diarist.jobs.model import Job, JobError, JobState
 from diarist.types import Diarization, Transcript, Turn, Utterance
 
 RETRY_S = (1, 30)
-"""Least and most that an answer advises to wait for a result."""
+"""The minimum and maximum of the ``Retry-After`` header while there is no result, in seconds."""
 
 blueprint = APIBlueprint("job_result", __name__, tag="Jobs")
 
 
 @blueprint.get("/v1/jobs/<job_id>/result")
 @blueprint.input(ResultQuery, location="query", arg_name="query")
-@blueprint.output(Conversation, description="Who said what, when.")
+@blueprint.output(Conversation, description="The transcript: who said what, when.")
 @blueprint.doc(responses=RESULT_RESPONSES, operation_id="getResult")
 def result(job_id: str, query: ResultQuery) -> Response:
-    """Fetch the result of a job.
+    """Return the result of a job.
 
-    While the job runs, `partial=true` gives what is final so far.
+    While the job is running, `partial=true` returns the utterances that are already final.
     """
     jobs = runtime().jobs
     job = access.get_owned_job(job_id)
-    query.check(whole=job.state.ended)
+    query.check(complete=job.state.ended)
     if job.error is not None:
         return failure_response(job.error)
     if job.state is JobState.CANCELED:
-        raise JobCanceled("The job was canceled: it has no result. Make a new one to have the recording worked on.")
+        raise JobCanceled("The job was canceled, so it has no result. Create a new job to process the recording.")
     if not job.state.ended and not query.partial:
         return _not_done_response(job)
     transcript = (
@@ -56,7 +56,7 @@ def result(job_id: str, query: ResultQuery) -> Response:
 
 
 def partial_transcript(utterances: tuple[Utterance, ...], engine: str) -> Transcript:
-    """Utterances that are final, as a transcript."""
+    """Return a transcript of the utterances that are already final."""
     turns = tuple(sorted(Turn(utterance.span, utterance.speaker) for utterance in utterances))
     end = max((turn.span.end for turn in turns), default=0.0)
     return Transcript(
@@ -71,7 +71,10 @@ def partial_transcript(utterances: tuple[Utterance, ...], engine: str) -> Transc
 
 
 def failure_response(error: JobError) -> Response:
-    """What a job failed with. To ask again gives the same, whatever the status says to clients that try again."""
+    """Return the error of a failed job as a response.
+
+    Its header tells clients not to retry, whatever the status suggests: the result of the job does not change.
+    """
     exception = to_exception(error)
     status = problems.status_of(type(exception))
     response = problems.response_to(exception, min(status, int(HTTPStatus.INTERNAL_SERVER_ERROR)))
@@ -80,13 +83,15 @@ def failure_response(error: JobError) -> Response:
 
 
 def _not_done_response(job: Job) -> Response:
-    least, most = RETRY_S
+    minimum_s, maximum_s = RETRY_S
     eta_s = estimate_eta_s(job)
     response = problems.response_to(
         JobNotDone(
-            f"The job is {job.state} ({job.progress:.0%} done): it has no result yet. Ask again later, follow "
-            f"/v1/jobs/{job.id}/events, or ask with partial=true for what is final so far."
+            f"The job is {job.state} ({job.progress:.0%} done) and has no result yet. Try again later, follow "
+            f"/v1/jobs/{job.id}/events, or set partial=true to get the utterances that are already final."
         )
     )
-    response.headers["Retry-After"] = str(least if eta_s is None else min(max(math.ceil(eta_s), least), most))
+    response.headers["Retry-After"] = str(
+        minimum_s if eta_s is None else min(max(math.ceil(eta_s), minimum_s), maximum_s)
+    )
     return response

@@ -1,4 +1,4 @@
-"""What goes in and out of ``/v1/jobs``, as pydantic models."""
+"""Pydantic models of the requests and responses of ``/v1/jobs``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ PAGE_JOBS = 20
 MAX_PAGE_JOBS = 100
 
 StateName: TypeAlias = Literal["queued", "running", "succeeded", "failed", "canceled"]
-"""The values of ``JobState``; a test keeps them in step."""
+"""The values of ``JobState``; a test checks that they are the same."""
 
 PriorityName: TypeAlias = Literal["low", "normal", "high"]
-"""The keys of ``PRIORITIES``; a test keeps them in step."""
+"""The keys of ``PRIORITIES``; a test checks that they are the same."""
 
 QueueName: TypeAlias = Literal["any", "cpu", "gpu", "embedded", "nemo"]
-"""Those of ``QUEUES``; a test keeps them in step."""
+"""The items of ``QUEUES``; a test checks that they are the same."""
 
 _PRIORITY_NAMES = {number: cast("PriorityName", name) for name, number in PRIORITIES.items()}
 
@@ -44,61 +44,61 @@ LabelValue: TypeAlias = Annotated[str, Field(max_length=MAX_LABEL_CHARS, pattern
 Url: TypeAlias = Annotated[
     str, Field(min_length=1, max_length=MAX_URL_CHARS, json_schema_extra={"format": "uri", "pattern": "^https?://"})
 ]
-"""What else it must be, ``check_url`` tells in words."""
+"""A URL. ``check_url`` checks the rest, and its errors explain what is wrong."""
 
 Labels: TypeAlias = Annotated[dict[LabelName, LabelValue], Field(max_length=MAX_LABELS)]
 
 
 class JobForm(WorkForm):
-    """What may be asked of a job, whichever way its recording comes."""
+    """The fields of a new job, except those of the recording."""
 
     webhook_url: Url | SkipJsonSchema[None] = None
-    """Where the end of the job is told, by a signed POST: an http or https URL with a public address."""
+    """The URL that receives a signed POST when the job ends: an http or https URL with a public address."""
 
     labels: Labels = Field(default_factory=dict)
-    """A JSON object of texts, to find the job again: at most 16, with names of up to 64 letters, digits, `_`, `.` and
-    `-`, and values of up to 255 characters."""
+    """Labels by which the job can be found, as a JSON object of strings: at most 16, with names of up to 64 letters,
+    digits, `_`, `.` and `-`, and values of up to 255 characters."""
 
     priority: PriorityName = "normal"
-    """`low`, `normal` or `high`: of the jobs that wait, higher ones are taken first."""
+    """`low`, `normal` or `high`: queued jobs with a higher priority start first."""
 
     queue: QueueName = "any"
-    """Which workers may take the job: `any`, those on a `cpu` or a `gpu`, or those with the engine `embedded` or
-    `nemo`. In a queue that no worker serves it waits for one."""
+    """Which workers may process the job: `any`, those on a `cpu` or a `gpu`, or those with the engine `embedded` or
+    `nemo`. If no worker serves the queue, the job waits until one does."""
 
 
 class NewJob(JobForm):
-    """A new job as a form: the recording in `audio` (or `file`), or its address in `url`."""
+    """A new job as a form: the recording in `audio` (or `file`), or its URL in `url`."""
 
     audio: UploadFile | SkipJsonSchema[None] = None
     """The recording, in any common audio or video format."""
 
     file: UploadFile | SkipJsonSchema[None] = None
-    """The same as `audio`, for clients that call it so."""
+    """An alias of `audio`, for clients that use this name."""
 
     url: Url | SkipJsonSchema[None] = None
-    """Where the recording is fetched from, in place of a file: an http or https URL with a public address."""
+    """The URL from which the recording is downloaded, instead of a file: an http or https URL with a public address."""
 
     @field_validator("labels", mode="before")
     @classmethod
     def _read_labels(cls, value: Any) -> Any:
-        """A form has only text for them."""
+        """Parse the labels of a form, which are JSON in a text field."""
         return from_json(value) if isinstance(value, str) else value
 
 
 class NewJobByUrl(JobForm):
-    """A new job as JSON: the recording is fetched from `url`."""
+    """A new job as JSON: the recording is downloaded from `url`."""
 
     model_config = ConfigDict(strict=True)
 
     url: Url
-    """Where the recording is fetched from: an http or https URL with a public address."""
+    """The URL from which the recording is downloaded: an http or https URL with a public address."""
 
 
 def fingerprint(spec: JobSpec, recording: str) -> str:
-    """Of all that a job spec asks for, but not of how the file was called: 64 hexadecimal digits.
+    """Return a hash of everything that a job spec requests, except the file name: 64 hexadecimal digits.
 
-    ``recording`` stands for the bytes that were sent: their SHA-256, or nothing where none were.
+    ``recording`` is the SHA-256 of the uploaded recording in hexadecimal, or an empty string if there is no upload.
     """
     requested = [
         asdict(spec.options), spec.queue, spec.priority, sorted(spec.labels), spec.webhook_url, spec.source_url,
@@ -118,27 +118,27 @@ States: TypeAlias = Annotated[list[StateName], Field(max_length=len(JobState)), 
 
 
 class JobsQuery(Form):
-    """Which jobs are listed."""
+    """The filters and the page of a list of jobs."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_JOBS)] = PAGE_JOBS
-    """How many at the most: a whole number from 1 to 100."""
+    """The maximum number of jobs on a page: a whole number from 1 to 100."""
 
     cursor: Annotated[str, Field(max_length=512)] | SkipJsonSchema[None] = None
-    """Where to go on: `next_cursor` of the page before."""
+    """The start of the page: `next_cursor` of the previous page."""
 
     state: States = Field(default_factory=list)
-    """States with commas between them: queued, running, succeeded, failed, canceled."""
+    """Only jobs in one of these states, separated by commas: queued, running, succeeded, failed, canceled."""
 
     label: Annotated[list[LabelPair], Field(max_length=MAX_LABELS), BeforeValidator(_split)] = Field(
         default_factory=list
     )
-    """Labels that the job must have, all of them: at most 16 `name:value` pairs with commas between them."""
+    """Only jobs with all of these labels: at most 16 `name:value` pairs, separated by commas."""
 
     created_after: AwareDatetime | SkipJsonSchema[None] = None
-    """Only those created after this moment, as RFC 3339 writes it: 2026-01-31T12:00:00Z."""
+    """Only jobs created after this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
     created_before: AwareDatetime | SkipJsonSchema[None] = None
-    """Only those created before this moment, likewise."""
+    """Only jobs created before this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
     def labels(self) -> tuple[tuple[str, str], ...]:
         pairs = (text.partition(":") for text in self.label)
@@ -146,27 +146,27 @@ class JobsQuery(Form):
 
 
 class ResultQuery(RenderForm):
-    """How the result of a job is wanted."""
+    """The format and the details of the result of a job."""
 
     partial: bool = False
-    """`true` gives what is final so far where the job has not ended yet; the answer then has the header
-    `Diarist-Partial: true`."""
+    """`true` returns the utterances that are already final if the job has not ended yet; the response then has the
+    header `Diarist-Partial: true`."""
 
-    def check(self, *, whole: bool) -> None:
-        """Raises ``InvalidOption`` where the fields contradict each other, or the result is not ``whole``."""
+    def check(self, *, complete: bool) -> None:
+        """Raise ``InvalidOption`` if the fields contradict each other, or need a result that is ``complete``."""
         self.check_details()
-        if self.details and not whole:
-            raise InvalidOption("details=true needs the whole result: ask for it when the job has succeeded.")
+        if self.details and not complete:
+            raise InvalidOption("details=true needs the complete result: request it after the job has succeeded.")
 
 
 class EventsQuery(Form):
-    """Where the events of a job begin."""
+    """The start and the content of a stream of events."""
 
     after: Annotated[int, Field(ge=0, lt=2**31)] | SkipJsonSchema[None] = None
-    """The id of the last event that is known already; the header `Last-Event-ID` says the same and comes first."""
+    """The ID of the last event that the client has received. The header `Last-Event-ID` takes precedence."""
 
     words: bool = False
-    """`true` adds the single words, with times and confidences, to each utterance."""
+    """`true` adds the individual words to each utterance, with their times and confidences."""
 
 
 class JobFault(BaseModel):
@@ -177,7 +177,7 @@ class JobFault(BaseModel):
 
 
 class JobAsked(BaseModel):
-    """What was asked of the work."""
+    """The options of the transcription."""
 
     num_speakers: int | None
     min_speakers: int | None
@@ -187,7 +187,7 @@ class JobAsked(BaseModel):
 
 
 class JobLinks(BaseModel):
-    """Addresses of this job."""
+    """The paths of the URLs of the job."""
 
     self: str
     result: str
@@ -196,7 +196,7 @@ class JobLinks(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job: a recording on its way to a transcript."""
+    """A job, which transcribes one recording."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -204,43 +204,43 @@ class JobView(BaseModel):
     object: Literal["job"] = "job"
     state: StateName
     stage: str
-    """What is done now: `queued` until it is begun, then the names in `timings`, `done` at the end."""
+    """The current stage: `queued` until the job starts, then the names in `timings`, and `done` at the end."""
 
     progress: Annotated[float, Field(ge=0, le=1)]
-    """Of the whole job."""
+    """The completed fraction of the whole job."""
 
     eta_s: Annotated[float, Field(ge=0)] | None
-    """Seconds until it has probably ended; null where nobody can say."""
+    """The estimated time in seconds until the job ends; null if there is no estimate."""
 
     queue_position: Annotated[int, Field(ge=1)] | None
-    """1 for the next; null where it does not wait."""
+    """The position in the queue, 1 for the job that starts next; null if the job is not queued."""
 
     attempts: Annotated[int, Field(ge=0)]
-    """How often it was begun."""
+    """How many times the job was started."""
 
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
     duration: Annotated[float, Field(ge=0)] | None
-    """Seconds of the recording, once they are known."""
+    """The duration of the recording in seconds, after the job has succeeded."""
 
     timings: dict[str, float]
-    """Seconds that each stage took, once the job has succeeded."""
+    """The duration of each stage in seconds, after the job has succeeded."""
 
     error: JobFault | None
-    """Why it failed."""
+    """Why the job failed; null if it did not."""
 
     utterances: Annotated[int, Field(ge=0)]
-    """How many are final already."""
+    """The number of utterances that are already final."""
 
     labels: dict[str, str]
     priority: PriorityName
     queue: QueueName
     filename: str
-    """As its sender called it."""
+    """The file name of the recording: that of the upload, or that of the download once it is complete."""
 
     size_bytes: Annotated[int, Field(ge=0)]
-    """Of the recording; 0 until it was fetched."""
+    """The size of the recording in bytes; 0 until it has been downloaded."""
 
     source_url: str | None
     webhook_url: str | None
@@ -299,27 +299,27 @@ class JobList(BaseModel):
     object: Literal["list"] = "list"
     data: list[JobView]
     next_cursor: str | None
-    """What to ask the next page with; null where this is the last. The header `Link` has its address."""
+    """The `cursor` of the next page; null if this is the last one. The header `Link` has the URL of the next page."""
 
 
 class DeliveryView(BaseModel):
-    """One attempt to tell the webhook of a job of its end."""
+    """One attempt to deliver the webhook of a job."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     attempt: int
-    """From 1."""
+    """The number of the attempt, from 1."""
 
     at: datetime
     status: int | None
-    """What the receiver answered; null where no answer came."""
+    """The HTTP status of the response of the receiver; null if there was no response."""
 
     error: str | None
-    """Why it counts as failed; null where it does not."""
+    """Why the attempt failed; null if it succeeded."""
 
     took_s: float
     next_at: datetime | None
-    """When it is tried again; null where it is not."""
+    """The time of the next attempt; null if there is none."""
 
     @classmethod
     def of(cls, delivery: Delivery) -> DeliveryView:
@@ -330,7 +330,7 @@ class DeliveryView(BaseModel):
 
 
 class DeliveryList(BaseModel):
-    """The deliveries of a job's webhook, oldest first."""
+    """The attempts to deliver the webhook of a job, oldest first."""
 
     object: Literal["list"] = "list"
     data: list[DeliveryView]

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: recordings that nobody waits for; their callers come back for the results, or are told."""
+"""``/v1/jobs``: recordings that are processed in the background; clients fetch the results later."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILE_FIELDS = ("audio", "file")
 JSON_TYPE = "application/json"
 
 MAX_JSON_BYTES = 64 * 2**10
-"""Of a body of JSON, which holds two URLs and a few labels."""
+"""The maximum size of a JSON body, which contains two URLs and a few labels."""
 
 _VALID_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -49,13 +49,14 @@ blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
 
 @blueprint.post("/v1/jobs")
-@blueprint.output(JobView, status_code=202, description="The job was made. `Location` has its address.")
+@blueprint.output(JobView, status_code=202, description="The job was created. `Location` has its URL.")
 @blueprint.doc(responses=CREATE_RESPONSES, operation_id="createJob")
 def create() -> Response:
-    """Make a job.
+    """Create a job.
 
-    Send the recording, or the address that it is fetched from; the answer comes as soon as it is stored. With an
-    `Idempotency-Key` the request can be sent again: a second one makes no second job.
+    Send the recording, or the URL from which it is downloaded. The response to an upload is sent as soon as the
+    recording is stored. With an `Idempotency-Key` the request can safely be repeated: a second one creates no second
+    job.
     """
     service = runtime()
     service.check_running()
@@ -75,7 +76,7 @@ def create() -> Response:
         job = service.jobs.submit_url(spec, job_limit, job_id)
     else:
         job = service.jobs.submit(received(upload).path, spec, job_limit, job_id)
-    # Two requests with one key may get this far together; then the second one has the first one's job.
+    # Two concurrent requests with one idempotency key may both get here. The second one then receives the first job.
     return _job_response(service, job, repeated=job.id != job_id)
 
 
@@ -103,25 +104,25 @@ def list_jobs(query: JobsQuery) -> Response:
 
 
 @blueprint.get("/v1/jobs/<job_id>")
-@blueprint.output(JobView, description="The job as it is.")
+@blueprint.output(JobView, description="The current state of the job.")
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="getJob")
 def get(job_id: str) -> JobView:
-    """Ask how a job is."""
+    """Return the state of a job."""
     return _job_view(runtime(), access.get_owned_job(job_id))
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
-@blueprint.output(JobView, description="The job is canceled, now or since before.")
+@blueprint.output(JobView, description="The job is canceled, by this request or an earlier one.")
 @blueprint.doc(responses=CANCEL_RESPONSES, operation_id="cancelJob")
 def cancel(job_id: str) -> JobView:
     """Cancel a job.
 
-    The work stops within two seconds. To cancel a canceled job changes nothing.
+    The work stops within two seconds. Canceling a canceled job again has no effect.
     """
     service = runtime()
     job = service.jobs.cancel(access.get_owned_job(job_id).id)
     if job.state is not JobState.CANCELED:
-        raise JobEnded(f"The job has {job.state} already: it can only be deleted.")
+        raise JobEnded(f"The job has already {job.state} and can only be deleted.")
     return _job_view(service, job)
 
 
@@ -130,17 +131,17 @@ def cancel(job_id: str) -> JobView:
 def delete(job_id: str) -> Response:
     """Delete a job in any state.
 
-    The recording, the result and everything else of it are gone when the answer comes.
+    The recording, the result and all other data of the job have been deleted when the response is sent.
     """
     runtime().jobs.delete(access.get_owned_job(job_id).id)
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
 @blueprint.get("/v1/jobs/<job_id>/deliveries")
-@blueprint.output(DeliveryList, description="Each attempt to tell the webhook, oldest first.")
+@blueprint.output(DeliveryList, description="The attempts to deliver the webhook, oldest first.")
 @blueprint.doc(responses=JOB_RESPONSES, operation_id="listDeliveries")
 def deliveries(job_id: str) -> DeliveryList:
-    """See how the webhook of a job was told."""
+    """List the attempts to deliver the webhook of a job."""
     attempts = runtime().jobs.outbox.list_deliveries(access.get_owned_job(job_id).id)
     return DeliveryList(data=[DeliveryView.of(delivery) for delivery in attempts])
 
@@ -160,7 +161,7 @@ def _job_response(service: Runtime, job: Job, *, repeated: bool) -> Response:
 
 
 def _spec_from_headers() -> JobSpec:
-    """What is known of a job spec before its body is read. Raises ``InvalidOption``."""
+    """Return the part of a job spec that the headers contain. Raise ``InvalidField`` for an invalid idempotency key."""
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not _VALID_IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidField(f"{IDEMPOTENCY_KEY} must be 1 to 255 visible ASCII characters.", IDEMPOTENCY_KEY)
@@ -174,10 +175,13 @@ def _spec_from_headers() -> JobSpec:
 
 
 def _check_capacity(service: Runtime, spec: JobSpec) -> QueueFull | None:
-    """Refuse what there is no room for; a queue that is full is no reason yet where the job may have been made before.
+    """Check that there is capacity for a job.
+
+    If the queue is full but the request has an idempotency key, the error is returned, not raised: the request may
+    repeat an earlier one, whose job exists already.
 
     Raises:
-        QueueFull: there are as many jobs as may be.
+        QueueFull: the number of unfinished jobs has reached its limit.
         StorageFull: there is too little disk space.
     """
     try:
@@ -190,15 +194,21 @@ def _check_capacity(service: Runtime, spec: JobSpec) -> QueueFull | None:
 
 
 def _parse_body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
-    """What was sent, and the recording where it came along. Raises ``InvalidOption`` and what ``check_form`` does."""
+    """Return the fields of the request, and the uploaded recording if there is one.
+
+    Raises:
+        InvalidOption: a field is missing or invalid.
+        UploadTooLarge: the JSON object is too large.
+        DiaristError: the errors of ``check_form``.
+    """
     if request.mimetype == JSON_TYPE:
         request.max_content_length = MAX_JSON_BYTES
         try:
             return NewJobByUrl.model_validate_json(request.get_data()), None
         except RequestEntityTooLarge as error:
             raise UploadTooLarge(
-                f"The JSON object is larger than {MAX_JSON_BYTES // 2**10} kB, the most that is read of one. Shorten "
-                "its URLs and labels, or send a recording as a file in a form."
+                f"The JSON object is larger than {MAX_JSON_BYTES // 2**10} kB, the limit of this service. Shorten its "
+                "URLs and labels, or send the recording as a file in a form."
             ) from error
         except ValidationError as error:
             raise to_invalid_field(error) from error

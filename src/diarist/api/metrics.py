@@ -1,6 +1,7 @@
-"""``GET /metrics`` for Prometheus: what the job store knows, the same from every process, and what this one has done.
+"""``GET /metrics`` for Prometheus: metrics from the job store, and metrics of this process.
 
-Labels are words of ours: no names, ids, addresses or keys of callers.
+The metrics from the job store are the same in every process. Label values come from fixed sets; they never contain
+names, IDs, addresses or API keys of callers.
 """
 
 from __future__ import annotations
@@ -29,47 +30,49 @@ logger = logging.getLogger(__name__)
 blueprint = APIBlueprint("metrics", __name__, tag="Status")
 
 MAX_AGE_S = 1.0
-"""The store is read this often at the most, however many ask."""
+"""The minimum time between two reads of the job store in seconds, however many clients scrape."""
 
 TIMEOUT_S = 3.0
-"""A store that does not answer within this time is told to be down."""
+"""A job store that does not answer within this time, in seconds, is reported as down."""
 
 REGISTRY_EXTENSION = "diarist.metrics"
-"""Under which name an application has its registry among its extensions."""
+"""The key of the metrics registry in ``app.extensions``."""
 
 TEXT_SCHEMA = {"schema": {"type": "string"}}
 RESPONSES: dict[int | str, Document] = {
     200: {
-        "description": "All metrics of the service and of the process that answers.",
+        "description": "The metrics of the service and of the process that answers the request.",
         "content": {"text/plain": TEXT_SCHEMA, "application/openmetrics-text": TEXT_SCHEMA},
     },
 }
 
-# Stored metric -> what it is, its labels, and the values of these that are shown before anything was counted.
+# Stored metric -> its help text, its labels, and the label values that are exported with 0 before anything is counted.
 _COUNTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
-    metrics_storage.JOBS_ENDED: ("Jobs that ended.", ("state",), (("succeeded",), ("failed",), ("canceled",))),
+    metrics_storage.JOBS_ENDED: (
+        "Jobs that have ended, by their final state.", ("state",), (("succeeded",), ("failed",), ("canceled",)),
+    ),
     metrics_storage.WORKER_RESTARTS: ("Worker processes that died and were replaced.", (), ((),)),
     metrics_storage.WEBHOOK_DELIVERIES: (
-        "Attempts to deliver a webhook.", ("outcome",), (("delivered",), ("retried",), ("given_up",)),
+        "Attempts to deliver a webhook, by outcome.", ("outcome",), (("delivered",), ("retried",), ("given_up",)),
     ),
 }  # fmt: skip
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    metrics_storage.STAGE_SECONDS: ("Time that each stage of a job took.", ("stage",)),
-    metrics_storage.REAL_TIME_FACTOR: ("Time that a job took, by the duration of its recording.", ()),
-    metrics_storage.JOB_WAIT_SECONDS: ("Time from the arrival of a job until it was begun.", ()),
-    metrics_storage.MODEL_LOAD_SECONDS: ("Time that a worker took to load its models.", ()),
+    metrics_storage.STAGE_SECONDS: ("Duration of each stage of a job, in seconds.", ("stage",)),
+    metrics_storage.REAL_TIME_FACTOR: ("Processing time of a job divided by the duration of its recording.", ()),
+    metrics_storage.JOB_WAIT_SECONDS: ("Time from the arrival of a job until a worker claimed it, in seconds.", ()),
+    metrics_storage.MODEL_LOAD_SECONDS: ("Time until a worker had loaded its models, in seconds.", ()),
 }
 
 
 def register(app: APIFlask, read_snapshot: Callable[[], MetricsSnapshot], engine: str) -> None:
-    """Give ``app`` its ``/metrics``, and count and trace its requests from now on.
+    """Add ``/metrics`` to ``app``, and count and trace its requests.
 
-    Call it when all else that wraps ``app.wsgi_app`` is in place.
+    Call this after all other middleware has been added to ``app.wsgi_app``.
 
     Args:
-        app: with routes of any kind; those that come later count as well.
-        read: the figures of the job store; may raise ``ServiceError``.
-        engine: what it is called.
+        app: The application. Routes that are added later are counted too.
+        read_snapshot: Reads the metrics of the job store. It may raise ``ServiceError``.
+        engine: The name of the engine.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -83,29 +86,33 @@ def register(app: APIFlask, read_snapshot: Callable[[], MetricsSnapshot], engine
 @blueprint.get("/metrics")
 @blueprint.doc(responses=RESPONSES, operation_id="metrics")
 def metrics() -> Response:
-    """Say in numbers how the service is, for Prometheus."""
+    """Return the metrics of the service for Prometheus."""
     try:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    except (ValueError, TypeError):  # a version that is none
+    except (ValueError, TypeError):  # an invalid version number
         encode, content_type = choose_encoder("")
     registry: CollectorRegistry = current_app.extensions[REGISTRY_EXTENSION]
     return Response(encode(registry), content_type=content_type, headers={"Cache-Control": "no-store"})
 
 
 class _BuildCollector:
-    """What runs here."""
+    """Collects the version and the engine of this process."""
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("diarist_build_info", "What runs here; always 1.", labels=("version", "engine"))
+        build = GaugeMetricFamily(
+            "diarist_build_info",
+            "Version and engine of the service; the value is always 1.",
+            labels=("version", "engine"),
+        )
         build.add_metric((__version__, self._engine), 1)
         yield build
 
 
 class _StoreCollector:
-    """What the job store knows, read when it is asked for."""
+    """Collects the metrics from the job store, which is read when Prometheus scrapes."""
 
     def __init__(self, read_snapshot: Callable[[], MetricsSnapshot]) -> None:
         self._snapshot = RefreshingValue("metrics", read_snapshot, MAX_AGE_S)
@@ -121,26 +128,31 @@ class _StoreCollector:
             yield from _histograms(snapshot.samples)
 
     def _read(self) -> MetricsSnapshot | None:
-        """The figures of now: old ones would be taken for the present state of the service."""
+        """Return a current snapshot, or None if the store cannot be read.
+
+        An older one is not returned, because it would be taken for the current state of the service.
+        """
         try:
             cached = self._snapshot.get(MAX_AGE_S, TIMEOUT_S)
         except ServiceError as error:
-            logger.warning("The metrics lack what the job store knows: %s", error)
+            logger.warning("The metrics of the job store are missing: %s", error)
             return None
         if cached is None:
-            logger.warning("The metrics lack what the job store knows: it does not answer")
+            logger.warning("The metrics of the job store are missing: it does not answer")
             return None
         return cached.value
 
 
 def _gauges(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    states = GaugeMetricFamily("diarist_jobs", "Jobs and waiting requests, by state.", labels=("state",))
+    states = GaugeMetricFamily("diarist_jobs", "Jobs and waiting requests in the store, by state.", labels=("state",))
     for state, count in snapshot.jobs.items():
         states.add_metric((state.value,), count)
     yield states
-    depth = GaugeMetricFamily("diarist_queue_depth", "Jobs that a worker may take, by queue.", labels=("queue",))
+    depth = GaugeMetricFamily("diarist_queue_depth", "Jobs that a worker may claim now, by queue.", labels=("queue",))
     oldest = GaugeMetricFamily(
-        "diarist_queue_oldest_seconds", "Age of the oldest job in the queue; 0 where there is none.", labels=("queue",)
+        "diarist_queue_oldest_seconds",
+        "Age of the oldest job in the queue in seconds; 0 if the queue is empty.",
+        labels=("queue",),
     )
     for queue in snapshot.queues:
         depth.add_metric((queue.queue,), queue.depth)
@@ -148,7 +160,7 @@ def _gauges(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         oldest.add_metric((queue.queue,), max(age_s, 0.0))
     yield depth
     yield oldest
-    workers = GaugeMetricFamily("diarist_workers", "Workers by what they said of themselves.", labels=("state",))
+    workers = GaugeMetricFamily("diarist_workers", "Workers, by the state that they last reported.", labels=("state",))
     for name, count in snapshot.workers.items():
         workers.add_metric((name,), count)
     yield workers

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beside what the models say."""
+"""The parts of the OpenAPI document that APIFlask does not derive from the models and views."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before trying ag
 
 
 def problem_response(description: str, *, retry: bool = False, body: type[BaseModel] = Problem) -> Document:
-    """A refusal, as an OpenAPI response object."""
+    """Return an OpenAPI response object for an error."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     response: Document = {"description": description, "content": {"application/json": {"schema": schema}}}
     return response | ({"headers": _RETRY_AFTER} if retry else {})
@@ -34,24 +34,28 @@ _TEXT_FORMATS = {"text/plain": _TEXT, "application/x-subrip": _TEXT, "text/vtt":
 
 DIARIZE_RESPONSES: Responses = {
     200: {"content": _TEXT_FORMATS},
-    400: problem_response("A field cannot be used, or there is nothing in the recording."),
-    413: problem_response("The upload is too large, or the recording too long."),
-    415: problem_response("There is no audio in it."),
-    422: problem_response("The recording is damaged, or of a kind that is not accepted."),
-    429: problem_response("Too many recordings wait.", retry=True),
-    500: problem_response("The work failed for a reason that is not in the request."),
-    503: problem_response("The engine cannot be loaded, or the service stops.", retry=True),
+    400: problem_response("A field is invalid, or the recording is empty."),
+    413: problem_response("The upload is too large, or the recording is too long."),
+    415: problem_response("The upload contains no audio."),
+    422: problem_response("The recording is corrupt, or its audio is not supported."),
+    429: problem_response("Too many requests are waiting for their transcripts.", retry=True),
+    500: problem_response("The transcription failed because of an internal error."),
+    503: problem_response("The engine cannot be loaded, or the service is stopping.", retry=True),
     507: problem_response("There is too little disk space."),
 }
 
 READY_RESPONSES: Responses = {
-    503: problem_response("Not ready: it loads, stops, or its engine cannot be loaded.", retry=True, body=Health),
+    503: problem_response(
+        "The service is not ready: it is loading or stopping, or its engine cannot be loaded.", retry=True, body=Health
+    ),
 }
 
-_LOCATION = {"description": "Address of the job.", "schema": {"type": "string"}}
-_REPLAYED = {"description": "`true`: this is the job of an earlier request.", "schema": {"type": "string"}}
-_STORE_UNAVAILABLE: Responses = {503: _v1_problem("The job store cannot be used, or the service stops.", retry=True)}
-_NOT_FOUND: Responses = {404: _v1_problem("There is no such job, or it is not this key's.")}
+_LOCATION = {"description": "The URL of the job.", "schema": {"type": "string"}}
+_REPLAYED = {"description": "`true` if this is the job of an earlier request.", "schema": {"type": "string"}}
+_STORE_UNAVAILABLE: Responses = {
+    503: _v1_problem("The job store is not available, or the service is stopping.", retry=True)
+}
+_NOT_FOUND: Responses = {404: _v1_problem("There is no such job, or it belongs to another API key.")}
 
 JOB_RESPONSES: Responses = {**_NOT_FOUND, **_STORE_UNAVAILABLE}
 CREATE_RESPONSES: Responses = {
@@ -61,46 +65,48 @@ CREATE_RESPONSES: Responses = {
         "headers": {"Location": _LOCATION, "Idempotent-Replayed": _REPLAYED},
     },
     202: {"headers": {"Location": _LOCATION}},
-    400: _v1_problem("A field or header cannot be used, there is nothing in the recording, or a URL is not public."),
+    400: _v1_problem("A field or header is invalid, the recording is empty, or a URL is not public."),
     413: _v1_problem("The upload is too large."),
-    422: _v1_problem("The `Idempotency-Key` stands for another job."),
-    429: _v1_problem("There are as many unfinished jobs as may be, of all or of this key.", retry=True),
+    422: _v1_problem("The `Idempotency-Key` was used with other options or another recording."),
+    429: _v1_problem(
+        "The maximum number of unfinished jobs, in total or for this API key, has been reached.", retry=True
+    ),
     507: _v1_problem("There is too little disk space."),
     **_STORE_UNAVAILABLE,
 }
 LIST_RESPONSES: Responses = {
-    200: {"headers": {"Link": {"description": "The next page, as `rel=next`.", "schema": {"type": "string"}}}},
-    400: _v1_problem("A parameter cannot be used."),
+    200: {
+        "headers": {"Link": {"description": "The URL of the next page, with `rel=next`.", "schema": {"type": "string"}}}
+    },
+    400: _v1_problem("A parameter is invalid."),
     **_STORE_UNAVAILABLE,
 }
-CANCEL_RESPONSES: Responses = {**JOB_RESPONSES, 409: _v1_problem("The job has succeeded or failed already.")}
-DELETE_RESPONSES: Responses = {204: {"description": "It is gone."}, **JOB_RESPONSES}
+CANCEL_RESPONSES: Responses = {**JOB_RESPONSES, 409: _v1_problem("The job has already succeeded or failed.")}
+DELETE_RESPONSES: Responses = {204: {"description": "The job has been deleted."}, **JOB_RESPONSES}
 RESULT_RESPONSES: Responses = {
     200: {
         "content": _TEXT_FORMATS,
         "headers": {
             "Diarist-Partial": {
-                "description": "`true`: the job has not ended; this is what is final so far.",
+                "description": "`true` if the job has not ended, and the response has only the final utterances.",
                 "schema": {"type": "string"},
             }
         },
     },
-    400: _v1_problem("A parameter cannot be used; or the job failed because of its options or its recording."),
+    400: _v1_problem("A parameter is invalid, or the job failed because of its options or its recording."),
     **_NOT_FOUND,
     409: _v1_problem("The job has not ended.", retry=True),
     410: _v1_problem("The job was canceled."),
-    413: _v1_problem("The job failed: its recording is too large or too long."),
-    415: _v1_problem("The job failed: there is no audio in its recording."),
-    422: _v1_problem(
-        "The job failed: its recording is damaged, cannot be fetched, or is of a kind that is not accepted."
-    ),
-    500: _v1_problem("The job failed for a reason that is not in the request; asking again gives the same."),
+    413: _v1_problem("The job failed because its recording is too large or too long."),
+    415: _v1_problem("The job failed because its recording contains no audio."),
+    422: _v1_problem("The job failed because its recording is corrupt, cannot be downloaded, or is not supported."),
+    500: _v1_problem("The job failed because of an internal error; repeating the request gives the same response."),
     **_STORE_UNAVAILABLE,
 }
 EVENTS_RESPONSES: Responses = {
     200: {
-        "description": "Events until the job has ended: `state` and `utterance` with an id, `progress` without, and "
-        "`deleted` where the job was deleted meanwhile. Their data is JSON.",
+        "description": "Events until the job ends: `state` and `utterance` with an ID, `progress` without an ID, and "
+        "`deleted` if the job is deleted. Their data is JSON.",
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},
@@ -109,10 +115,10 @@ EVENTS_RESPONSES: Responses = {
             }
         },
     },
-    204: {"description": "The job has ended, and all its events are known to the listener already."},
-    400: _v1_problem("A parameter or header cannot be used."),
+    204: {"description": "The job has ended, and the client has already received all its events."},
+    400: _v1_problem("A parameter or header is invalid."),
     **_NOT_FOUND,
-    429: _v1_problem("There are as many listeners as may be.", retry=True),
+    429: _v1_problem("The maximum number of event streams is already open.", retry=True),
     **_STORE_UNAVAILABLE,
 }
 
@@ -120,7 +126,7 @@ _REQUEST_HEADERS: dict[str, tuple[tuple[str, str, Document, str], ...]] = {
     "createJob": (
         (
             "Idempotency-Key",
-            "Any text of the caller's, new for each job: a second request with it makes no second job.",
+            "A string chosen by the client, different for each job. A second request with it creates no second job.",
             {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
             "8f14e45f-ceea-467f-9c3b",
         ),
@@ -128,13 +134,13 @@ _REQUEST_HEADERS: dict[str, tuple[tuple[str, str, Document, str], ...]] = {
     "listenToJob": (
         (
             "Last-Event-ID",
-            "The id of the last event that is known already.",
+            "The ID of the last event that the client has received.",
             {"type": "string", "pattern": "^[0-9]{1,9}$"},
             "2",
         ),
     ),
 }
-"""Headers of requests by operation: name, description, schema, example."""
+"""The request headers of each operation: name, description, schema and example."""
 
 NEW_JOB_EXAMPLE = {
     "url": "https://example.com/meeting.wav", "num_speakers": 2, "labels": {"team": "sales"},
@@ -181,7 +187,7 @@ JOB_EXAMPLE = {
 
 
 def configure(app: APIFlask) -> None:
-    """Give ``app`` its name, and a document that says what APIFlask leaves out."""
+    """Set the title of ``app``, and complete its OpenAPI document with what APIFlask leaves out."""
     app.title = "Diarist"
     app.version = __version__
     app.description = "Who said what, when."
@@ -195,7 +201,7 @@ def _complete_document(document: Document | str) -> Document | str:
     for model in (Problem, V1Problem, NewJob, NewJobByUrl):
         schemas |= _schemas_by_name(model)
     schemas["JobView"]["examples"] = [JOB_EXAMPLE]
-    # A form has only text for an object.
+    # In a form, an object is JSON in a text field.
     labels = schemas[NewJob.__name__]["properties"]["labels"]
     schemas[NewJob.__name__]["properties"]["labels"] = {
         "type": "string", "contentMediaType": "application/json", "description": labels["description"],
@@ -210,8 +216,17 @@ def _complete_document(document: Document | str) -> Document | str:
     for schema in schemas.values():
         _remove_null_defaults(schema)
     document["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key of `diarist keys create`."},
-        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in another header."},
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key, as created with `diarist keys create`.",
+        },
+        "key": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "The same API key in another header.",
+        },
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
@@ -223,7 +238,7 @@ def _complete_document(document: Document | str) -> Document | str:
 
 
 def _add_security(operation: Document, body: type[BaseModel]) -> None:
-    # The empty one: where no key is configured, none is asked for.
+    # The empty requirement stands for a service without API keys, which requires none.
     operation["security"] = [{"bearer": []}, {"key": []}, {}]
     operation["responses"]["401"] = problem_response(
         "Keys are configured, and the request has none that is valid.", body=body
@@ -245,7 +260,7 @@ def _complete_operation(operation: Document) -> None:
 
 
 def _schemas_by_name(model: type[BaseModel]) -> Document:
-    """The schema of a model, and of those within it, by name."""
+    """Return the schemas of a model and of the models that it contains, by name."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions: Document = schema.pop("$defs", {})
     return definitions | {model.__name__: schema}
@@ -257,6 +272,6 @@ def _remove_null_defaults(schema: Document) -> None:
 
 
 def _remove_null_default(field: Document) -> None:
-    """Pydantic shows the default of a field that may be left out, though null is nothing that can be sent."""
+    """Remove the null default that pydantic writes for an optional field, because clients cannot send null."""
     if field.get("default", ...) is None:
         del field["default"]

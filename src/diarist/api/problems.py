@@ -1,7 +1,7 @@
-"""The one place that turns errors into HTTP answers: status, headers and body.
+"""Conversion of errors to HTTP responses: status, headers and body.
 
-The body is ``{"error": {"message", "type", "param", "code"}}``, as OpenAI's clients read it, where the address begins
-with ``/v1/``; elsewhere it is ``{"error", "code", "request_id"}``.
+For paths that begin with ``/v1/``, the body is ``{"error": {"message", "type", "param", "code"}}``, as OpenAI's clients
+expect it; for all others it is ``{"error", "code", "request_id"}``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from diarist.errors import DiaristError
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 30
-"""What 429 and 503 advise. Recordings take seconds to minutes; a client that comes back sooner only burns bandwidth."""
+"""The ``Retry-After`` of 429 and 503. Recordings take seconds to minutes, so earlier retries only waste bandwidth."""
 
 CLIENT_CLOSED_REQUEST = 499
-"""Nobody is left to read this answer; the number (nginx's) is for the access log."""
+"""The status, as in nginx, that the access log shows for a client that has disconnected and reads no response."""
 
 STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.InputError: HTTPStatus.BAD_REQUEST,
@@ -53,22 +53,22 @@ STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.Cancelled: CLIENT_CLOSED_REQUEST,
     DiaristError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-"""An error that is not here has the status of its nearest ancestor."""
+"""The HTTP status of each kind of error. A kind that is not listed has the status of its nearest base class."""
 
 MESSAGES: dict[int, tuple[str, str]] = {
-    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address. GET / lists what there is."),
+    HTTPStatus.NOT_FOUND: ("not_found", "There is no such path. GET / lists the available paths."),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         "method_not_allowed",
-        "This address does not take this method; the Allow header of this answer names those that it takes.",
+        "This path does not support this method; the Allow header of this response lists the methods that it supports.",
     ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "form_too_large",
-        "The form is too large: send one file in the field 'audio' and a handful of short text fields beside it.",
+        "The form is too large: send one file in the field 'audio', and a few short text fields.",
     ),
-    HTTPStatus.BAD_REQUEST: ("bad_request", "The request cannot be understood."),
+    HTTPStatus.BAD_REQUEST: ("bad_request", "The request is malformed."),
     HTTPStatus.REQUEST_TIMEOUT: (
         "upload_too_slow",
-        "The request arrived too slowly to go on waiting for it. Send it again over a faster connection.",
+        "The request arrived too slowly and timed out. Send it again over a faster connection.",
     ),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("headers_too_large", "The headers of the request are too large."),
     HTTPStatus.NOT_IMPLEMENTED: (
@@ -77,23 +77,24 @@ MESSAGES: dict[int, tuple[str, str]] = {
     ),
     HTTPStatus.INSUFFICIENT_STORAGE: (
         errors.StorageFull.code,
-        "There is too little disk space for this upload. Try again later; whoever runs the service can free some.",
+        "There is too little disk space for this upload. Try again later; the operator of the service can free some.",
     ),
 }
-"""For refusals that come from below the application: a machine word and what to do."""
+"""The error code and the message for statuses that the HTTP server or the framework responds with."""
 
 INTERNAL_ERROR_MESSAGE = (
-    "Something went wrong inside the service; the fault is not in the request. Its log has the details under the id"
+    "An internal error occurred in the service; the request is not at fault. The log of the service has the details, "
+    "under the request ID"
 )
 
 
 def status_of(kind: type[DiaristError]) -> int:
-    """The HTTP status of an error of this kind."""
+    """Return the HTTP status of errors of this class."""
     return next(STATUS_BY_ERROR[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS_BY_ERROR)
 
 
 def reason_phrase(status: int) -> str:
-    """Return the reason phrase of an error status, which need not be one that ``http.HTTPStatus`` knows."""
+    """Return the reason phrase of an error status, including those that ``http.HTTPStatus`` does not define."""
     if status == CLIENT_CLOSED_REQUEST:
         return "Client Closed Request"
     try:
@@ -107,11 +108,11 @@ ERROR_TYPES: dict[int, str] = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
-"""What the others are called that are no ``invalid_request_error`` and, from 500 on, no ``server_error``."""
+"""The type of errors with these statuses. Others are ``invalid_request_error`` or, from 500, ``server_error``."""
 
 
 def body(status: int, message: str, code: str, *, path: str, request_id: str, param: str | None = None) -> bytes:
-    """The JSON of an error, UTF-8, in the shape of the address ``path``."""
+    """Return the body of an error response to a request for ``path``: JSON in UTF-8."""
     content: dict[str, Any] = {"error": message, "code": code, "request_id": request_id}
     if path.startswith("/v1/"):
         server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -121,28 +122,28 @@ def body(status: int, message: str, code: str, *, path: str, request_id: str, pa
 
 
 def headers(status: int) -> dict[str, str]:
-    """What every error answer of this status carries beside its body."""
+    """Return the headers of every error response with this status."""
     retry = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
     challenge = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
     return {"Content-Type": "application/json"} | ({"Retry-After": str(RETRY_AFTER_S)} if retry else {}) | challenge
 
 
 def error_response(status: int, message: str, code: str, param: str | None = None) -> Response:
-    """An error as an answer to the current request."""
+    """Return an error response to the current request."""
     content = body(status, message, code, path=request.path, request_id=current_request_id(), param=param)
     return Response(content, status=f"{status} {reason_phrase(status)}", headers=headers(status))
 
 
 def response_to(error: DiaristError, status: int | None = None) -> Response:
-    """An error as an answer to the current request; ``status`` where it is not the one that such errors have."""
+    """Log ``error`` and return it as a response to the current request, with ``status`` or that of its class."""
     status = status or status_of(type(error))
     level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-    logger.log(level, "Answered %d %s: %s", status, error.code, error)
+    logger.log(level, "Responded with %d %s: %s", status, error.code, error)
     return error_response(status, str(error), error.code, getattr(error, "param", None))
 
 
 def register(app: APIFlask) -> None:
-    """Make ``app`` answer every error in these shapes."""
+    """Make ``app`` respond to every error in these formats."""
     app.register_error_handler(DiaristError, response_to)
     app.register_error_handler(HTTPError, _handle_apiflask_error)
     app.register_error_handler(HTTPException, _handle_http_error)
@@ -150,7 +151,7 @@ def register(app: APIFlask) -> None:
 
 
 def _handle_apiflask_error(error: HTTPError) -> Response:
-    """APIFlask's own error: a form that pydantic refused, or a status that it was asked to answer."""
+    """Handle an error of APIFlask: a form that pydantic rejected, or ``abort`` with a status."""
     if isinstance(error.__cause__, ValidationError):
         return response_to(to_invalid_field(error.__cause__))
     return error_response(error.status_code, str(error.message), "http_error")
@@ -168,7 +169,7 @@ def _handle_http_error(error: HTTPException) -> Response | HTTPException:
 
 
 def _handle_unexpected_error(error: Exception) -> Response:
-    logger.error("Failed to answer %s %s", request.method, request.path, exc_info=error)
+    logger.error("Failed to handle %s %s", request.method, request.path, exc_info=error)
     return error_response(
         HTTPStatus.INTERNAL_SERVER_ERROR, f"{INTERNAL_ERROR_MESSAGE} {current_request_id()}.", errors.ServiceError.code
     )

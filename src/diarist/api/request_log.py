@@ -1,4 +1,4 @@
-"""The way of each request through the log: an id for it, and one line that says how it was answered."""
+"""Request IDs, and the access log with one line for each request."""
 
 from __future__ import annotations
 
@@ -17,41 +17,44 @@ if TYPE_CHECKING:
 access_logger = logging.getLogger("diarist.access")
 
 POLLED_PATHS = re.compile(r"/status|/health/(live|ready)|/metrics|/v1/jobs/[^/]+")
-"""Addresses that are asked every few seconds, for as long as the service runs or a job does."""
+"""The paths that clients poll every few seconds, as long as the service or a job is running."""
 
 STREAM_MEDIA_TYPE = "text/event-stream"
-"""The kind of answer that is still being made while it is sent."""
+"""The media type of responses that are produced while they are sent."""
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def request_id_for(sent_id: str | None) -> str:
-    """The id that the caller gave, where it is sane (``[A-Za-z0-9._-]``, at most 64); else a new one."""
+    """Return the ID that the client sent if it is valid (``[A-Za-z0-9._-]``, at most 64), otherwise a new one."""
     return sent_id if sent_id and _VALID_ID.fullmatch(sent_id) else secrets.token_hex(8)
 
 
 def current_request_id() -> str:
-    """The id of the request that this thread answers; empty outside of one."""
+    """Return the ID of the request that this thread is handling, or an empty string if there is none."""
     return logs.request_id.get() or ""
 
 
 def log_access(method: str, path: str, status: str, started_at: float, request_id: str) -> None:
-    """One line for an answered request; ``started`` is of ``time.monotonic``. At DEBUG for a poll that went well."""
+    """Log a request that has been answered, at level DEBUG if it is a successful poll, otherwise at INFO.
+
+    ``started_at`` is a value of ``time.monotonic``.
+    """
     took_ms = (time.monotonic() - started_at) * 1000
-    # Or the log of a night would hold nothing else, and rotation would throw out what matters.
+    # At INFO, polls would fill the log, and rotation would remove the lines that matter.
     is_poll = method in ("GET", "HEAD") and status in ("200", "304") and POLLED_PATHS.fullmatch(path)
     level = logging.DEBUG if is_poll else logging.INFO
     access_logger.log(level, "%s %s %s %.0f ms", method, path, status, took_ms, extra={"request_id": request_id})
 
 
 class RequestLog:
-    """WSGI middleware: gives each request its id, in the log, in ``X-Request-ID``, and writes the access line."""
+    """WSGI middleware that gives each request an ID, for the log and ``X-Request-ID``, and writes the access log."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self.app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request. One whose length is not known is over when it is closed; others, when this returns."""
+        """Handle one request. It is logged when this returns or, if the response is a stream, when that is closed."""
         request = _Request(environ)
         is_stream = False
 
@@ -65,7 +68,7 @@ class RequestLog:
             return start_response(status, [*headers, *extra], exc_info)
 
         access_logger.debug(
-            "From %s: %s, %s bytes, by %s",
+            "Request from %s: %s, %s bytes, user agent %s",
             *(
                 environ.get(name) or "-"
                 for name in ("REMOTE_ADDR", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_USER_AGENT")
@@ -83,7 +86,7 @@ class RequestLog:
 
 
 class _Request:
-    """A request between its arrival and its line in the access log."""
+    """A request, from its arrival until it is logged."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self.id = request_id_for(environ.get("HTTP_X_REQUEST_ID"))
@@ -99,7 +102,7 @@ class _Request:
 
 
 class _StreamedResponse:
-    """An answer that is still being made while it is sent."""
+    """The response of a stream. The request is logged when it is closed."""
 
     def __init__(self, response: Iterable[bytes], request: _Request) -> None:
         self._response = response

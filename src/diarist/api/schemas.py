@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP, as pydantic models: the source of both the checks and the OpenAPI document."""
+"""Pydantic models of requests and responses, from which both validation and the OpenAPI document are derived."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
-"""The keys of ``diarist.formats.FORMATS``; a test keeps them in step."""
-
+"""The keys of ``diarist.formats.FORMATS``; a test checks that they are the same."""
 
 MAX_SHOWN_CHARS = 80
-"""How much of a value that is refused is shown to the one who sent it."""
+"""The maximum length of an invalid value in an error message."""
 
 
 class Form(BaseModel):
-    """What a caller sends, as text. An empty field is one that was not given."""
+    """A form or query string with text fields. An empty field counts as not given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -36,25 +35,26 @@ class Form(BaseModel):
 
 
 class WorkForm(Form):
-    """What may be asked of the work on a recording."""
+    """The options of a transcription."""
 
     num_speakers: SpeakerCount = None
-    """How many people speak, where that is known: a whole number from 1 to 100."""
+    """The number of speakers, if it is known: a whole number from 1 to 100."""
 
     min_speakers: SpeakerCount = None
-    """How many people speak at the least: a whole number from 1 to 100."""
+    """The minimum number of speakers: a whole number from 1 to 100."""
 
     max_speakers: SpeakerCount = None
-    """How many people speak at the most: a whole number from 1 to 100."""
+    """The maximum number of speakers: a whole number from 1 to 100."""
 
     language: Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")] | SkipJsonSchema[None] = None
-    """The language that is spoken, as an ISO 639 code such as `en`. Left out, it is found from the recording."""
+    """The spoken language as an ISO 639 code such as `en`. If it is not given, it is detected."""
 
     channels: Literal["mix", "separate"] = "mix"
-    """`mix` hears all channels as one; `separate` takes each for one speaker, whose number is then left out."""
+    """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
+    then not be given."""
 
     def options(self) -> TranscribeOptions:
-        """Raises ``InvalidOption`` where fields contradict each other."""
+        """Return the options. Raise ``InvalidOption`` if fields contradict each other."""
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
             language=self.language.lower() if self.language else None,
@@ -63,32 +63,32 @@ class WorkForm(Form):
 
 
 class RenderForm(Form):
-    """How a result may be asked for."""
+    """The format and the details of a result."""
 
     words: bool = False
-    """`true` adds the single words, with times and confidences, to each segment."""
+    """`true` adds the individual words to each segment, with their times and confidences."""
 
     details: bool = False
-    """`true` adds what is known of the recording and of the work: speakers, language, models, times. For json alone."""
+    """`true` adds details of the recording and its processing: speakers, language, models and times. Only for json."""
 
     format: FormatName = "json"
-    """How the answer is written: json, txt, srt, vtt or rttm."""
+    """The format of the response: json, txt, srt, vtt or rttm."""
 
     def check_details(self) -> None:
-        """Raises ``InvalidOption`` where they are asked for in a format without a place for them."""
+        """Raise ``InvalidOption`` if details are requested in a format that cannot contain them."""
         if self.details and self.format != "json":
-            raise InvalidOption(f"details=true needs format=json: {self.format} has no place for them")
+            raise InvalidOption(f"details=true needs format=json: {self.format} cannot contain details.")
 
 
 class DiarizeForm(RenderForm, WorkForm):
-    """The form of ``POST /diarize``. An empty text field is one that was not given."""
+    """The form of ``POST /diarize``. An empty text field counts as not given."""
 
     audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
     """The recording, in any common audio or video format."""
 
 
 class InvalidField(InvalidOption):
-    """A field or parameter that cannot be used, by name."""
+    """A field or parameter is invalid. ``param`` is its name."""
 
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
@@ -96,27 +96,27 @@ class InvalidField(InvalidOption):
 
 
 def to_invalid_field(error: ValidationError) -> InvalidField:
-    """What is wrong with a form that one of the models here refused, and what each field takes."""
+    """Return the error for a form that failed validation. Its message describes the fields that are wrong."""
     fields = _fields(error.title)
     messages: dict[str, str] = {}
     for details in error.errors():
         name = str(details["loc"][0]) if details["loc"] else "form"
         field = fields.get(name)
         if field is not None and details["type"] == "missing":
-            messages[name] = f"{name} is missing. It says: {field.description}"
+            messages[name] = f"{name} is missing. Description of the field: {field.description}"
         elif field is not None:
-            messages[name] = f"{name} cannot be {_shorten(details['input'])}. It says: {field.description}"
-        elif details["type"] == "extra_forbidden":
-            messages[name] = f"There is no field {_shorten(name)}; there are {', '.join(fields)}."
-        else:
             messages[name] = (
-                f"The body cannot be read: {details['msg']}. It must be one object with the fields by name."
+                f"{name} cannot be {_shorten(details['input'])}. Description of the field: {field.description}"
             )
+        elif details["type"] == "extra_forbidden":
+            messages[name] = f"There is no field {_shorten(name)}. The fields are {', '.join(fields)}."
+        else:
+            messages[name] = f"The body cannot be parsed: {details['msg']}. It must be a JSON object of the fields."
     return InvalidField(" ".join(messages.values()), next((name for name in messages if name in fields), None))
 
 
 def _fields(title: str) -> Mapping[str, FieldInfo]:
-    """The fields of the form that is called so."""
+    """Return the fields of the form with this class name."""
     forms = list[type[Form]]([Form])
     for form in forms:
         forms.extend(form.__subclasses__())
@@ -129,47 +129,47 @@ def _shorten(value: object) -> str:
 
 
 class SpokenWord(BaseModel):
-    """A word of a segment; the texts joined give the segment's text."""
+    """A word of a segment. The concatenated texts of the words are the text of the segment."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     text: str
-    """With the white space before it."""
+    """The word, including the white space before it."""
 
     start_time: float
-    """Seconds, to the millisecond."""
+    """The time at which the word starts, in seconds from the start of the recording, to the millisecond."""
 
     end_time: float
-    """Seconds, to the millisecond."""
+    """The time at which the word ends, in seconds from the start of the recording, to the millisecond."""
 
     confidence: Annotated[float, Field(ge=0, le=1)] | None
-    """The recognizer's probability; null where it gave none."""
+    """The probability of the word according to the recognizer; null if it provides none."""
 
     speaker_confidence: Annotated[float, Field(ge=0, le=1)] | None
-    """The probability that the word is this speaker's; null where there is none."""
+    """The probability that this speaker said the word; null if there is none."""
 
 
 class Segment(BaseModel):
-    """What one speaker says in one go."""
+    """An utterance: what one speaker says without interruption."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     speaker: str
-    """SPEAKER_00, SPEAKER_01 ... in the order in which they first speak."""
+    """The label of the speaker: SPEAKER_00, SPEAKER_01 and so on, in the order in which they first speak."""
 
     start_time: float
-    """Seconds from the start of the recording, to the millisecond."""
+    """The time at which the segment starts, in seconds from the start of the recording, to the millisecond."""
 
     end_time: float
-    """Seconds from the start of the recording, to the millisecond."""
+    """The time at which the segment ends, in seconds from the start of the recording, to the millisecond."""
 
     text: str
     words: list[SpokenWord] | SkipJsonSchema[None] = None
-    """Only where the request asks for it with `words=true`."""
+    """The words of the segment; only with `words=true`."""
 
 
 class StageTime(BaseModel):
-    """How long one stage of the work took."""
+    """The duration of one stage of the processing."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -178,77 +178,77 @@ class StageTime(BaseModel):
 
 
 class Conversation(BaseModel):
-    """Who said what, when: segments in order of start, empty where nobody speaks. All else only with `details=true`."""
+    """A transcript: segments in order of their start, empty if nobody speaks. The other fields need `details=true`."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     conversation: list[Segment]
     duration: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = None
-    """Seconds of the recording, to the millisecond."""
+    """The duration of the recording in seconds, to the millisecond."""
 
     language: str | None = None
-    """What is spoken, as an ISO 639-1 code; null where nothing was said."""
+    """The spoken language as an ISO 639-1 code; null if nothing was said."""
 
     language_probability: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How sure the recognizer is of it; null where it does not say."""
+    """The probability of the language according to the recognizer; null if it provides none."""
 
     speakers: list[str] | SkipJsonSchema[None] = None
-    """All who speak, in the order of their words; those of whom no word was understood come last."""
+    """All speakers in the order of their first words, followed by speakers of whom no word was recognized."""
 
     speakers_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The probability that exactly this many people speak; null where the number was given, or nobody can say."""
+    """The probability that the number of speakers is correct; null if the number was given or there is no estimate."""
 
     engine: str | SkipJsonSchema[None] = None
     diarizer: str | None = None
-    """What told the speakers apart."""
+    """The diarizer that was used."""
 
     recognizer: str | None = None
-    """The model that found the words."""
+    """The speech recognition model that was used."""
 
     device: str | SkipJsonSchema[None] = None
-    """`cpu`, or the GPU."""
+    """The device that the engine ran on: `cpu`, or a GPU."""
 
     timings: list[StageTime] | SkipJsonSchema[None] = None
-    """How long each stage took, in order."""
+    """The duration of each stage, in order of the stages."""
 
 
 class Problem(BaseModel):
-    """Every error of addresses that do not begin with `/v1/`."""
+    """The body of every error of paths that do not begin with `/v1/`."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     error: str
-    """What is wrong and what to do about it, for a person."""
+    """A message for people: what is wrong and what to do about it."""
 
     code: str
-    """The same for a machine: one lower-case word with underscores, which does not change."""
+    """The code of the error for programs, in lower case with underscores. It does not change."""
 
     request_id: str
-    """As in the header X-Request-ID; the service's log has it on each line of this request."""
+    """The ID of the request, as in the header X-Request-ID and on each log line of this request."""
 
 
 class Fault(BaseModel):
-    """What is wrong."""
+    """An error."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     message: str
-    """What is wrong and what to do about it, for a person."""
+    """A message for people: what is wrong and what to do about it."""
 
     type: Literal[
         "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "server_error"
     ]
-    """Whose fault it is, and of which kind."""
+    """The type of the error: whether the request or the service is at fault, and why."""
 
     param: str | None
-    """The field or parameter that is wrong, where it is one."""
+    """The name of the invalid field or parameter; null if the error is not about one."""
 
     code: str
-    """The same for a machine: one lower-case word with underscores, which does not change."""
+    """The code of the error for programs, in lower case with underscores. It does not change."""
 
 
 class V1Problem(BaseModel):
-    """Every error of addresses that begin with `/v1/`; the id of the request is in the header X-Request-ID."""
+    """The body of every error of paths that begin with `/v1/`. The ID of the request is in the header X-Request-ID."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -271,51 +271,51 @@ class WorkerState(BaseModel):
 
     state: Literal["loading", "ready", "error"]
     device: str | None
-    """What its engine runs on: `cpu`, or a GPU; null until that is loaded."""
+    """The device that its engine runs on: `cpu`, or a GPU; null until the engine is loaded."""
 
 
 class JobCounts(BaseModel):
-    """How busy the service is."""
+    """The numbers of unfinished jobs."""
 
     waiting: int
     running: int
 
 
 class Status(BaseModel):
-    """How the service is."""
+    """The status of the service."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["loading", "ready", "error"]
-    """`ready` as soon as one worker is; `loading` while models are fetched or loaded, and recordings wait for them."""
+    """`ready` if at least one worker is ready; `loading` while models are downloaded or loaded and recordings wait."""
 
     nemo_components_loaded: bool
     """True exactly when every component of the configured engine is loaded, whichever engine that is."""
 
     errors: list[str]
-    """What is wrong with the job store or any worker, in words that say what to do; the others may be ready."""
+    """What is wrong with the job store or any worker, and what to do about it; other workers may be ready."""
 
     engine: str
     device: str | None
-    """What the engines run on, each device once; null until one is loaded."""
+    """The devices that the engines run on, each once; null until an engine is loaded."""
 
     workers: list[WorkerState]
     models: list[ModelState]
     version: str
     jobs: JobCounts
     age_s: float | None
-    """How many seconds ago this was so: more than a moment where the job store does not answer, and what was last known
-    is told; null where nothing is known yet."""
+    """The age of this information in seconds. It is more than a moment if the job store does not answer and the last
+    known status is returned; it is null if nothing is known yet."""
 
 
 class Health(BaseModel):
-    """For orchestrators."""
+    """The health of the service, for orchestrators."""
 
     status: Literal["alive", "ready", "loading", "error", "stopping"]
 
 
 class About(BaseModel):
-    """What answers here."""
+    """The name, the version and the paths of the service."""
 
     name: str
     version: str

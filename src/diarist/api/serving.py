@@ -1,4 +1,4 @@
-"""The whole service in one process and its workers: settings in, HTTP out, until it is told to stop."""
+"""The whole service: the process that answers HTTP, and its workers, from start to stop."""
 
 from __future__ import annotations
 

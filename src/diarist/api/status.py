@@ -1,4 +1,4 @@
-"""``GET /status``, the health checks of orchestrators, and what this service is. Never touches a model."""
+"""``GET /status``, the health checks for orchestrators, and ``GET /``. None of them uses a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ blueprint = APIBlueprint("status", __name__, tag="Status")
 
 
 @blueprint.get("/status")
-@blueprint.output(Status, description="How the service is; 200 whatever that is.")
+@blueprint.output(
+    Status, description="The status of the service. The HTTP status is 200, whatever the status of the service."
+)
 @blueprint.doc(operation_id="status")
 def status() -> Status:
-    """Say how the service is.
+    """Return the status of the service.
 
-    Answers at once, also while the models load, while recordings are worked on, and while the job store is away.
+    The response is immediate, even while models load, recordings are processed, or the job store is unavailable.
     """
     service = runtime()
     current = service.status_cache.get()
@@ -41,24 +43,24 @@ def status() -> Status:
 
 
 @blueprint.get("/health/live")
-@blueprint.output(Health, description="The service answers.")
+@blueprint.output(Health, description="The service responds.")
 @blueprint.doc(operation_id="live")
 def live() -> Health:
-    """Say that the service answers; restart it when this fails."""
+    """Confirm that the service responds. Restart the service if this fails."""
     return Health(status="alive")
 
 
 @blueprint.get("/health/ready")
-@blueprint.output(Health, description="The service takes recordings and its models are loaded.")
+@blueprint.output(Health, description="The service accepts recordings, and its models are loaded.")
 @blueprint.doc(responses=READY_RESPONSES, operation_id="ready")
 def ready() -> Health | Response:
-    """Say whether the service can work now; send it recordings only while this answers 200."""
+    """Return whether the service can process recordings now. Send it recordings only if this returns 200."""
     service = runtime()
     if service.stopping.is_set():
         return _not_ready("stopping")
     current = service.status_cache.get()
     if service.settings.distributed:
-        # Workers come and go, down to none: jobs are taken all the same, and are what makes the next one start.
+        # The number of workers may fall to zero. Jobs are still accepted, and cause the next worker to start.
         return Health(status="ready") if current.store_answers else _not_ready("error")
     if current.report.state != "ready":
         return _not_ready(current.report.state)
@@ -66,14 +68,14 @@ def ready() -> Health | Response:
 
 
 @blueprint.get("/")
-@blueprint.output(About, description="What answers here.")
+@blueprint.output(About, description="The name, the version and the paths of the service.")
 @blueprint.doc(operation_id="about")
 def about() -> About:
-    """Say what this is."""
+    """Return the name, the version and the paths of the service."""
     return About(
         name="Diarist",
         version=__version__,
-        about="Who said what, when: POST a recording to /diarize and wait, or to /v1/jobs and come back.",
+        about="Who said what, when: POST a recording to /diarize and wait, or to /v1/jobs and fetch the result later.",
         links={
             "diarize": "/diarize",
             "jobs": "/v1/jobs",
