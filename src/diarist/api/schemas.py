@@ -111,7 +111,7 @@ def to_invalid_field(error: ValidationError) -> InvalidField:
         elif details["type"] == "extra_forbidden":
             messages[name] = f"There is no field {_shorten(name)}. The fields are {', '.join(fields)}."
         else:
-            messages[name] = f"The body cannot be parsed: {details['msg']}. It must be a JSON object of the fields."
+            messages[name] = f"The body cannot be parsed: {details['msg']}. It must be a JSON object of fields."
     return InvalidField(" ".join(messages.values()), next((name for name in messages if name in fields), None))
 
 
