@@ -1,4 +1,4 @@
-"""The application in this process and the service in its own, each with the real jobs and a scripted engine."""
+"""Fixtures: the application in this process, and the service in its own, each with real jobs and a scripted engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diarist.settings import Settings
 
 
 def eventually(condition: Callable[[], object], timeout: float = 15) -> None:
-    """Wait until it holds; fails where it does not in time."""
+    """Wait until ``condition`` is true. Fail if it is not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -68,7 +68,7 @@ def client(app: APIFlask) -> FlaskClient:
 
 @pytest.fixture
 def post(client: FlaskClient, settings: Settings) -> Iterator[Callable[..., Any]]:
-    """``post(body=None, **fields)``: an ordinary request unless a body is given. Nothing may be left after the test."""
+    """``post(body=None, **fields)``: sends a valid request unless a body is given. No file may remain afterwards."""
 
     def send(body: bytes | None = None, headers: dict[str, str] | None = None, **fields: Any) -> TestResponse:
         return client.post("/diarize", data=body or recording(**fields), headers=FORM | (headers or {}))
@@ -79,7 +79,7 @@ def post(client: FlaskClient, settings: Settings) -> Iterator[Callable[..., Any]
 
 @pytest.fixture
 def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[Callable[..., Any]]:
-    """``make(content="{}", **fields)``: the job that ``POST /v1/jobs`` makes. All are deleted after the test."""
+    """``make(content="{}", **fields)``: creates a job by ``POST /v1/jobs``. It is deleted after the test."""
     made: list[str] = []
 
     def send(content: bytes | str = "{}", headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def make(client: FlaskClient, jobs: JobService, settings: Settings) -> Iterator[
 
 @pytest.fixture
 def done(jobs: JobService) -> Callable[[str], str]:
-    """``done(job_id)``: waits for the end of a job; its state."""
+    """``done(job_id)``: waits for the end of a job, and returns its state."""
     return lambda job_id: jobs.wait(job_id, 20).state.value
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
-    """``start(**settings)``: a service of the test's own."""
+    """``start(**settings)``: starts a service for one test."""
     started: list[ServiceProcess] = []
 
     def run(folder: Path = tmp_path, **options: Any) -> ServiceProcess:
@@ -120,7 +120,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """One service that tests share; it takes uploads of 1 MB."""
+    """A service that tests share. It accepts uploads of up to 1 MB."""
     service = ServiceProcess(
         tmp_path_factory.mktemp("server"),
         MAX_UPLOAD_MB=1,

@@ -1,4 +1,4 @@
-"""A client of server-sent events on a real socket, as the standard has it: events are read off the stream."""
+"""A client of server-sent events on a real socket, which parses the stream as the standard specifies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Event:
 
 
 class NotificationListener:
-    """Connected from construction on. ``events`` ends with the stream."""
+    """A listener that connects when it is created. ``events`` ends with the stream."""
 
     def __init__(self, address: Address, path: str, headers: dict[str, str] | None = None, timeout: float = 20) -> None:
         self._connection = http.client.HTTPConnection(*address, timeout=timeout)
@@ -53,5 +53,5 @@ class NotificationListener:
                 fields[name] = value
 
     def until(self, kind: str, **data: object) -> Event:
-        """The next event of this kind that has this data."""
+        """Return the next event of this kind that has this data."""
         return next(e for e in self.events() if e.kind == kind and data.items() <= e.data.items())

@@ -1,4 +1,4 @@
-"""A service in a process of its own, started and stopped by a test."""
+"""A service in a process of its own, which a test starts and stops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 class ServiceProcess:
-    """Runs from construction on; ``log`` holds the lines of its console so far."""
+    """A service that starts when this is created. ``log`` contains the lines that it has written to its console."""
 
     def __init__(self, folder: Path, command: Sequence[str] = (), **settings: object) -> None:
         self.folder = folder
@@ -27,7 +27,7 @@ class ServiceProcess:
         folder.mkdir(parents=True, exist_ok=True)
         if not self.engine.exists():
             self.engine.write_text("ready")
-        own = {
+        defaults = {
             "DATA_DIR": self.data,
             "LOG_FILE": folder / "logs" / "service.log",
             "FLASK_HOST": "127.0.0.1",
@@ -36,11 +36,11 @@ class ServiceProcess:
             "PYTHONWARNINGS": "error::ResourceWarning",
         }
         self.log: list[str] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
             command or (sys.executable, str(HERE / "scripted_service.py")),
-            env=os.environ | {name: str(value) for name, value in (own | settings).items()},
+            env=os.environ | {name: str(value) for name, value in (defaults | settings).items()},
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -50,14 +50,14 @@ class ServiceProcess:
         self._reader.start()
 
     def wait_for(self, pattern: str, timeout: float = START_S) -> re.Match[str]:
-        """The first line of the log that matches; fails where none comes in time or the process ends without."""
+        """Return the match of the first matching line of the log. Fail if there is none in time or the process ends."""
 
-        def found() -> re.Match[str] | None:
+        def first_match() -> re.Match[str] | None:
             return next((match for line in list(self.log) if (match := re.search(pattern, line))), None)
 
-        with self._news:
-            self._news.wait_for(lambda: found() or self._ended, timeout)
-        match = found()
+        with self._changed:
+            self._changed.wait_for(lambda: first_match() or self._ended, timeout)
+        match = first_match()
         assert match, f"no {pattern!r} in the log:\n" + "\n".join(self.log)
         return match
 
@@ -67,7 +67,7 @@ class ServiceProcess:
         return match[1], int(match[2])
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 15) -> int:
-        """Send the signal and wait for the end; its exit code."""
+        """Send the signal, wait until the process ends, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait(timeout)
@@ -86,16 +86,16 @@ class ServiceProcess:
         return code
 
     def left_behind(self) -> list[str]:
-        """Files under DATA_DIR that belong to a recording."""
+        """Return the files in DATA_DIR that belong to recordings."""
         own = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "service.lock")
         return sorted(str(path) for path in self.data.rglob("*") if path.is_file() and path.name not in own)
 
     def _read(self) -> None:
         assert self.process.stderr
         for line in self.process.stderr:
-            with self._news:
+            with self._changed:
                 self.log.append(line.rstrip("\n"))
-                self._news.notify_all()
-        with self._news:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()

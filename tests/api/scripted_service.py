@@ -1,4 +1,4 @@
-"""The real service as a process of its own, with ``scripted_worker`` in place of the engine."""
+"""The real service as a process of its own, with the worker of ``scripted_worker``."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A real worker process with an engine that does what the recording says: the rest of the way is the service's own.
+"""A real worker process whose engine is scripted by the recording. Everything else is the code of the service.
 
 A recording that is a JSON object is a script: ``{"fail": "CorruptAudio", "message": "..."}``, ``{"until": "/path"}``
-(goes on until that file is there), ``{"finalize": true}`` (the first of two utterances is final before that),
-``{"words": ["Hello", " there"]}``, ``{"silence": true}``. Any other recording is
-answered with its own SHA-256. The engine loads once the file named by ``SCRIPTED_ENGINE`` says ``ready``; ``error``
+(waits until that file exists), ``{"finalize": true}`` (the first of two utterances is final before that),
+``{"words": ["Hello", " there"]}``, ``{"silence": true}``. The transcript of any
+other recording is its SHA-256. The engine loads once the file named by ``SCRIPTED_ENGINE`` says ``ready``; ``error``
 fails it.
 """
 
@@ -46,7 +46,7 @@ def load_engine(settings: Settings, report_models: ReportModels) -> Engine:
     return Engine("scripted", None, None, MODELS)  # type: ignore[arg-type]  # `transcribe` asks neither
 
 
-def said(texts: list[str]) -> tuple[Utterance, ...]:
+def utterances_of(texts: list[str]) -> tuple[Utterance, ...]:
     words = tuple(
         Word(text, Span(0.12345 + i, 0.98765 + i), "SPEAKER_00", 0.91234, 0.87654) for i, text in enumerate(texts)
     )
@@ -72,7 +72,7 @@ def transcribe(
         script = {"words": [hashlib.sha256(content).hexdigest()]}
     if "options" in script:
         script["words"] = [repr(options)]
-    utterances = said(script.get("words", ["Hello,", " how", " are", " you?"]))
+    utterances = utterances_of(script.get("words", ["Hello,", " how", " are", " you?"]))
     if "finalize" in script:
         progress("recognition", 0.5)
         finalized(utterances[:1])

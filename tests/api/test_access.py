@@ -1,4 +1,4 @@
-"""Who is let in, in this process and over the wire, with real keys in a real store."""
+"""Authentication, in this process and over real connections, with real keys in a real store."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def words_of(answer, path: str) -> str:
-    """The words of a refusal to let in, in the shape of its address."""
+def error_message(answer, path: str) -> str:
+    """Check that a response is 401 in the format of ``path``, and return its message."""
     assert answer.status_code == 401, answer.text
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     body = answer.get_json()
@@ -80,7 +80,7 @@ def test_every_route_is_closed_but_those_that_tell_how_it_is(guarded, store):
         elif method == "HEAD":
             assert answer.status_code == 401
         else:
-            assert words_of(answer, path)
+            assert error_message(answer, path)
     assert opened == access.PUBLIC_PATHS
 
 
@@ -136,7 +136,7 @@ def test_who_is_let_in(settings, jobs, store, headers, admitted):
     if admitted:
         assert answer.status_code == 200
     else:
-        words_of(answer, "/v1/jobs")
+        error_message(answer, "/v1/jobs")
     assert app.test_client().get(f"/v1/jobs?api_key={token}&key={token}").status_code == 401
 
 
@@ -144,9 +144,9 @@ def test_wrong_and_revoked_keys_hear_the_same(guarded, store):
     _, token = store.create("web")
     store.revoke("web")
     client = guarded.test_client()
-    revoked = words_of(client.get("/v1/jobs", headers=bearer(token)), "/v1/jobs")
-    wrong = words_of(client.get("/v1/jobs", headers=bearer("dk_wrong")), "/v1/jobs")
-    missing = words_of(client.get("/v1/jobs"), "/v1/jobs")
+    revoked = error_message(client.get("/v1/jobs", headers=bearer(token)), "/v1/jobs")
+    wrong = error_message(client.get("/v1/jobs", headers=bearer("dk_wrong")), "/v1/jobs")
+    missing = error_message(client.get("/v1/jobs"), "/v1/jobs")
     assert revoked == wrong != missing
     assert "keys create" in missing
 

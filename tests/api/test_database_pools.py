@@ -1,4 +1,4 @@
-"""How many connections to the database the processes of a service may take."""
+"""The number of database connections that the processes of a service may open."""
 
 from __future__ import annotations
 

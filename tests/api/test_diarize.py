@@ -1,4 +1,4 @@
-"""``POST /diarize``: the contract to the letter, every format, every way in which a recording can fail."""
+"""``POST /diarize``: the exact response, every format, and every error that a recording can cause."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_subtitles_can_be_read_again(post, tmp_path):
 
 
 def test_text_beyond_ascii_arrives_as_it_was_said(post):
-    said = "Grüße, 東京 🎉 <b>&amp;"
-    assert post(content=script(words=[said])).get_json()["conversation"][0]["text"] == said
+    text = "Grüße, 東京 🎉 <b>&amp;"
+    assert post(content=script(words=[text])).get_json()["conversation"][0]["text"] == text
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_the_job_is_forgotten_after_the_answer(post, jobs):
 
 def test_options_reach_the_work(post):
     answer = post(content=script(options=True), min_speakers=2, max_speakers=3, language="DE")
-    said = answer.get_json()["conversation"][0]["text"]
-    assert "min_speakers=2, max_speakers=3" in said
-    assert "language='de', channels='mix'" in said
+    text = answer.get_json()["conversation"][0]["text"]
+    assert "min_speakers=2, max_speakers=3" in text
+    assert "language='de', channels='mix'" in text
     answer = post(content=script(options=True), channels="separate")
     assert "channels='separate'" in answer.get_json()["conversation"][0]["text"]
 

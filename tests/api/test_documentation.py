@@ -1,4 +1,4 @@
-"""docs/api.md says what the service does: fields, codes, addresses and examples."""
+"""docs/api.md agrees with the service: fields, error codes, paths and examples."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_examples_are_answers_that_the_service_could_give(model, example):
 def test_every_detail_is_there():
     section = TEXT.partition("### Details")[2].partition("## Jobs")[0]
     rows = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
-    told = [name for row in rows if row != "key" for name in row.split(", ")]
-    assert ["conversation", *told] == list(schemas.Conversation.model_fields) == list(EXAMPLES[1])
+    documented = [name for row in rows if row != "key" for name in row.split(", ")]
+    assert ["conversation", *documented] == list(schemas.Conversation.model_fields) == list(EXAMPLES[1])
 
 
 def table(heading: str) -> list[str]:
-    """What stands in code in the first column of the tables of a section."""
+    """Return what is formatted as code in the first column of the tables of a section."""
     section = re.split(r"^##", TEXT.partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| ([^|]*) \|", section, re.MULTILINE)
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
@@ -64,8 +64,8 @@ def test_every_field_of_a_job_is_there_and_no_other():
     assert all(f"`{name}" in TEXT for name in (*shared, *job_schemas.ResultQuery.model_fields))
     section = TEXT.partition("### A job\n")[2].partition("\n### ")[0]
     rows = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
-    told = {name for row in rows if row != "key" for name in row.split(", ")}
-    assert told == set(job_schemas.JobView.model_fields) == set(EXAMPLES[2])
+    documented = {name for row in rows if row != "key" for name in row.split(", ")}
+    assert documented == set(job_schemas.JobView.model_fields) == set(EXAMPLES[2])
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_every_error_is_there_with_its_status(kind):
     assert kind.code in codes_of(problems.status_of(kind))
 
 
-@pytest.mark.parametrize(("status", "words"), list(problems.MESSAGES.items()))
-def test_every_refusal_below_the_application_is_there_with_its_status(status, words):
-    assert words[0] in codes_of(status)
+@pytest.mark.parametrize(("status", "error"), list(problems.MESSAGES.items()))
+def test_every_refusal_below_the_application_is_there_with_its_status(status, error):
+    assert error[0] in codes_of(status)
 
 
 def test_every_address_is_there(client):

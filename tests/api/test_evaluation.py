@@ -1,4 +1,4 @@
-"""A running service is asked as ``diarist evaluate --service`` asks it."""
+"""Requests to a running service as ``diarist evaluate --service`` sends them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def test_turns_and_words_of_a_recording_come_back(address, tmp_path):
     path = tmp_path / 'odd "näme".wav'
     path.write_text(json.dumps({"words": ["Hello", " there"]}))
     answer = ask(address, path, {"language": "en", "num_speakers": "2"})
-    assert [said.text for said in answer.segments] == ["Hello there", "Fine."]
+    assert [segment.text for segment in answer.segments] == ["Hello there", "Fine."]
     assert [word.text for word in answer.words] == ["Hello", "there", "Fine."]
-    assert {turn.speaker for turn in answer.turns} == {said.speaker for said in answer.segments}
+    assert {turn.speaker for turn in answer.turns} == {segment.speaker for segment in answer.segments}
     assert answer.duration
     assert answer.took > 0
 

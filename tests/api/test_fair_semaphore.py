@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from diarist.api.fair_semaphore import FairSemaphore
 
 
-def test_those_who_find_no_place_are_called_in_order() -> None:
+def test_waiters_get_a_slot_in_the_order_of_arrival() -> None:
     semaphore = FairSemaphore[str](2)
     assert [semaphore.acquire(waiter) for waiter in "abcd"] == [True, True, False, False]
     assert semaphore.release() == "c"
-    assert not semaphore.acquire("e"), "the place is c's, who was called"
+    assert not semaphore.acquire("e"), "the slot was granted to c"
     assert semaphore.acquire("c")
     assert [semaphore.release(), semaphore.release()] == ["d", "e"]
     assert semaphore.acquire("d")
@@ -20,29 +20,29 @@ def test_those_who_find_no_place_are_called_in_order() -> None:
 
 
 @given(slots=st.integers(1, 4), steps=st.lists(st.booleans(), max_size=60))
-def test_never_more_than_there_are_places_and_nobody_is_forgotten(slots: int, steps: list[bool]) -> None:
+def test_slots_are_never_exceeded_and_no_waiter_is_forgotten(slots: int, steps: list[bool]) -> None:
     semaphore = FairSemaphore[int](slots)
-    inside: set[int] = set()
+    holders: set[int] = set()
     waiting: list[int] = []
 
     def release() -> None:
-        inside.remove(min(inside))
+        holders.remove(min(holders))
         next_waiter = semaphore.release()
         assert next_waiter == (waiting[0] if waiting else None)
         if next_waiter is not None:
             waiting.pop(0)
             assert semaphore.acquire(next_waiter)
-            inside.add(next_waiter)
+            holders.add(next_waiter)
 
-    for number, comes in enumerate(steps):
-        if comes:
+    for number, arrives in enumerate(steps):
+        if arrives:
             if semaphore.acquire(number):
-                inside.add(number)
+                holders.add(number)
             else:
                 waiting.append(number)
-        elif inside:
+        elif holders:
             release()
-        assert len(inside) == min(slots, len(inside) + len(waiting))
-    while inside:
+        assert len(holders) == min(slots, len(holders) + len(waiting))
+    while holders:
         release()
     assert not waiting

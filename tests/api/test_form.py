@@ -1,4 +1,4 @@
-"""What the form may hold: each refusal says what to send instead, and nothing stays on the disk."""
+"""Validation of the form: each error explains what to send instead, and no file remains on the disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from api.wire import BOUNDARY, form, part, recording
 AUDIO = part("audio", "{}", "meeting.wav")
 
 
-def refusal(answer, status: int = 400, code: str = "invalid_option") -> str:
-    """The words of a refusal, after its shape was checked."""
+def error_message(answer, status: int = 400, code: str = "invalid_option") -> str:
+    """Check the format of an error response, and return its message."""
     assert (answer.status_code, answer.content_type) == (status, "application/json"), answer.text
     body = answer.get_json()
     assert list(body) == ["error", "code", "request_id"]
@@ -25,9 +25,9 @@ def refusal(answer, status: int = 400, code: str = "invalid_option") -> str:
 @pytest.mark.parametrize("field", ["num_speakers", "min_speakers", "max_speakers"])
 @pytest.mark.parametrize("value", ["0", "-1", "101", str(10**9), "9" * 5000, "1.5", "two", "1e3", "NaN", "٣x", "1;2"])
 def test_numbers_of_speakers_out_of_range(post, field, value):
-    words = refusal(post(**{field: value}))
-    assert field in words
-    assert "from 1 to 100" in words
+    message = error_message(post(**{field: value}))
+    assert field in message
+    assert "from 1 to 100" in message
 
 
 @pytest.mark.parametrize("field", ["num_speakers", "min_speakers", "max_speakers"])
@@ -46,7 +46,7 @@ def test_numbers_of_speakers_in_range(post, field, value):
     ],
 )
 def test_contradictory_hints(post, hints):
-    assert "speakers" in refusal(post(**hints))
+    assert "speakers" in error_message(post(**hints))
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_contradictory_hints(post, hints):
     ],
 )  # fmt: skip
 def test_values_that_are_not_known(post, field, value):
-    assert field in refusal(post(**{field: value}))
+    assert field in error_message(post(**{field: value}))
 
 
 @pytest.mark.parametrize("field", ["num_speaker", "Audio2", "stream", "x" * 200, "<img src=x>", "a.b"])
 def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
-    words = refusal(post(form(AUDIO, part(field, "1"))))
-    assert field[:60] in words
-    assert "num_speakers" in words
+    message = error_message(post(form(AUDIO, part(field, "1"))))
+    assert field[:60] in message
+    assert "num_speakers" in message
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (form(), "no file in the field 'audio'"),
         (form(part("words", "true")), "no file in the field 'audio'"),
@@ -86,17 +86,17 @@ def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
         (b"nothing like a form", "not well-formed"),
     ],
 )
-def test_forms_without_one_recording(post, body, said):
-    assert said in refusal(post(body))
+def test_forms_without_one_recording(post, body, expected):
+    assert expected in error_message(post(body))
 
 
 @pytest.mark.parametrize("body", [form(), form(part("file", "{}", "a.wav")), form(part("audio", "", ""))])
 def test_what_to_send_is_shown(post, body):
-    assert "curl -F audio=@meeting.wav" in refusal(post(body))
+    assert "curl -F audio=@meeting.wav" in error_message(post(body))
 
 
 def test_an_empty_file(post):
-    assert "is empty" in refusal(post(form(part("audio", "", "a.wav"))), code="empty_audio")
+    assert "is empty" in error_message(post(form(part("audio", "", "a.wav"))), code="empty_audio")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_an_empty_file(post):
 )  # fmt: skip
 def test_bodies_that_are_no_form(client, content_type):
     answer = client.post("/diarize", data=recording(), headers={"Content-Type": content_type} if content_type else {})
-    assert "curl -F audio=@meeting.wav" in refusal(answer)
+    assert "curl -F audio=@meeting.wav" in error_message(answer)
 
 
 def test_a_request_without_a_body(client):
-    assert "without a body" in refusal(client.post("/diarize"))
+    assert "without a body" in error_message(client.post("/diarize"))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_file_names_are_never_paths(post, filename, name):
 
 def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(post, settings):
     assert post(content=b" " * (settings.upload_limit_bytes - 2) + b"{}").status_code == 200
-    words = refusal(post(content=b" " * (settings.upload_limit_bytes - 1) + b"{}"), 413, "upload_too_large")
-    assert "1 MB" in words
+    message = error_message(post(content=b" " * (settings.upload_limit_bytes - 1) + b"{}"), 413, "upload_too_large")
+    assert "1 MB" in message
 
 
 @pytest.mark.parametrize(
@@ -155,31 +155,31 @@ def test_any_bytes_arrive_as_they_were_sent(post, settings, pattern):
 
 
 def test_many_parts(post):
-    refusal(post(form(AUDIO, *(part(f"f{i}", "1") for i in range(1_001)))), 413, "form_too_large")
+    error_message(post(form(AUDIO, *(part(f"f{i}", "1") for i in range(1_001)))), 413, "form_too_large")
 
 
 def test_many_files(post):
-    refusal(post(form(*(part("audio", "x", "a.wav") for _ in range(100)))), 413, "form_too_large")
+    error_message(post(form(*(part("audio", "x", "a.wav") for _ in range(100)))), 413, "form_too_large")
 
 
 def test_a_long_text_field(post):
-    refusal(post(form(part("language", b"x" * 600_000), AUDIO)), 413, "form_too_large")
+    error_message(post(form(part("language", b"x" * 600_000), AUDIO)), 413, "form_too_large")
 
 
 def test_a_body_beyond_the_limit_is_refused_by_its_declared_length(client):
     declared = {"CONTENT_TYPE": "multipart/form-data; boundary=b", "CONTENT_LENGTH": str(2**40)}
-    refusal(client.post("/diarize", environ_overrides=declared), 413, "upload_too_large")
+    error_message(client.post("/diarize", environ_overrides=declared), 413, "upload_too_large")
 
 
 def test_too_many_at_once(post, app):
-    gate = app.extensions["diarist"].waiting_slots
-    taken = [gate.acquire(blocking=False) for _ in range(8)]
-    assert all(taken)
+    slots = app.extensions["diarist"].waiting_slots
+    acquired = [slots.acquire(blocking=False) for _ in range(8)]
+    assert all(acquired)
     try:
         answer = post(content="{}")
-        assert "8 recordings" in refusal(answer, 429, "queue_full")
+        assert "8 requests" in error_message(answer, 429, "queue_full")
         assert int(answer.headers["Retry-After"]) > 0
     finally:
-        for _ in taken:
-            gate.release()
+        for _ in acquired:
+            slots.release()
     assert post(content="{}").status_code == 200

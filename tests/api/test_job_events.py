@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def order(server):
-    """``order(**steps)``: a job of the shared service, deleted after the test."""
+def create_job(server):
+    """``create_job(**steps)``: creates a job of the shared service, which is deleted after the test."""
     made = []
 
     def send(**steps: object) -> dict:
@@ -34,12 +34,12 @@ def order(server):
 
 @pytest.fixture
 def listen(server):
-    """``listen(job, after=None, query="")``: a listener, closed after the test."""
+    """``listen(job, after=None, query="")``: connects a listener, which is closed after the test."""
     opened = []
 
     def connect(job: dict, last: str | None = None, query: str = "") -> NotificationListener:
         headers = {} if last is None else {"Last-Event-ID": last}
-        listener = patient(server, job, headers, query)
+        listener = connect_when_free(server, job, headers, query)
         opened.append(listener)
         return listener
 
@@ -48,27 +48,29 @@ def listen(server):
         each.__exit__()
 
 
-def patient(server, job: dict, headers: dict[str, str] | None = None, query: str = "") -> NotificationListener:
-    """A listener, as soon as there is room: the places of those before are free within half a second."""
-    found: list[NotificationListener] = []
+def connect_when_free(
+    server, job: dict, headers: dict[str, str] | None = None, query: str = ""
+) -> NotificationListener:
+    """Connect a listener as soon as a slot is free. A closed stream releases its slot within half a second."""
+    listeners: list[NotificationListener] = []
 
     def connected() -> bool:
-        found.append(NotificationListener(server.address, job["links"]["events"] + query, headers))
-        if found[-1].response.status != 429:
+        listeners.append(NotificationListener(server.address, job["links"]["events"] + query, headers))
+        if listeners[-1].response.status != 429:
             return True
-        found[-1].__exit__()
+        listeners[-1].__exit__()
         return False
 
     eventually(connected, 10)
-    return found[-1]
+    return listeners[-1]
 
 
-def kept(events) -> list[tuple[str, object]]:
+def stored_events(events) -> list[tuple[str, object]]:
     return [(e.id, e.data.get("state", e.data.get("index"))) for e in events if e.kind != "progress"]
 
 
-def test_a_job_is_followed_to_its_end(order, listen, tmp_path):
-    job = order(finalize=True, until=str(tmp_path / "go"))
+def test_a_job_is_followed_to_its_end(create_job, listen, tmp_path):
+    job = create_job(finalize=True, until=str(tmp_path / "go"))
     listener = listen(job)
     response = listener.response
     assert response.status == 200
@@ -99,50 +101,50 @@ def test_a_job_is_followed_to_its_end(order, listen, tmp_path):
     assert listener.retry_ms == 3_000
 
 
-def test_a_listener_who_comes_back_misses_nothing_and_hears_nothing_twice(order, listen, tmp_path):
-    job = order(finalize=True, until=str(tmp_path / "go"))
+def test_a_listener_who_comes_back_misses_nothing_and_hears_nothing_twice(create_job, listen, tmp_path):
+    job = create_job(finalize=True, until=str(tmp_path / "go"))
     first = listen(job)
-    heard = first.until("utterance", index=0)
+    last_event = first.until("utterance", index=0)
     first.__exit__()
     (tmp_path / "go").touch()
-    rest = kept(listen(job, heard.id).events())
+    rest = stored_events(listen(job, last_event.id).events())
     assert [value for _, value in rest] == [1, "succeeded"]
-    everything = kept(listen(job).events())
+    everything = stored_events(listen(job).events())
     assert [value for _, value in everything] == ["queued", "running", 0, 1, "succeeded"]
     assert everything[-2:] == rest
-    assert kept(listen(job, query=f"?after={heard.id}").events()) == rest
-    assert kept(listen(job, heard.id, query="?after=0").events()) == rest
+    assert stored_events(listen(job, query=f"?after={last_event.id}").events()) == rest
+    assert stored_events(listen(job, last_event.id, query="?after=0").events()) == rest
 
 
-def test_after_the_last_event_there_is_nothing_to_come_back_for(order, listen):
-    job = order()
+def test_after_the_last_event_there_is_nothing_to_come_back_for(create_job, listen):
+    job = create_job()
     last = list(listen(job).events())[-1]
     assert last.data["state"] == "succeeded"
     again = listen(job, last.id)
     assert (again.response.status, again.response.read()) == (204, b"")
 
 
-def test_words_on_request(order, listen):
-    event = listen(order(), query="?words=true").until("utterance", index=0)
+def test_words_on_request(create_job, listen):
+    event = listen(create_job(), query="?words=true").until("utterance", index=0)
     assert "".join(word["text"] for word in event.data["words"]) == event.data["text"]
 
 
-def test_why_it_failed(order, listen):
-    event = listen(order(fail="NotAudio", message="Send\na recording. 🎉\u2028")).until("state", state="failed")
+def test_why_it_failed(create_job, listen):
+    event = listen(create_job(fail="NotAudio", message="Send\na recording. 🎉\u2028")).until("state", state="failed")
     assert event.data["error"] == {"code": "not_audio", "message": "Send\na recording. 🎉\u2028"}
 
 
-def test_a_job_that_waits_tells_its_place(server, order, listen, tmp_path):
-    order(until=str(tmp_path / "go"))
-    listener = listen(order())
+def test_a_job_that_waits_tells_its_place(server, create_job, listen, tmp_path):
+    create_job(until=str(tmp_path / "go"))
+    listener = listen(create_job())
     assert listener.until("progress", queue_position=1).data["stage"] == "queued"
     (tmp_path / "go").touch()
     assert listener.until("state", state="succeeded")
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_cancel_and_delete_end_the_stream(server, order, listen, tmp_path, method):
-    job = order(until=str(tmp_path / "never"))
+def test_cancel_and_delete_end_the_stream(server, create_job, listen, tmp_path, method):
+    job = create_job(until=str(tmp_path / "never"))
     listener = listen(job)
     assert listener.until("state", state="running")
     call(server.address, method, job["links"]["cancel" if method == "POST" else "self"])
@@ -152,14 +154,14 @@ def test_cancel_and_delete_end_the_stream(server, order, listen, tmp_path, metho
 
 @pytest.mark.parametrize(("last", "query"), [("x", ""), ("-1", ""), ("1" * 30, ""), ("１", ""), (None, "?after=x"),
                                              (None, "?after=-1"), (None, "?before=1")])  # fmt: skip
-def test_places_to_begin_that_cannot_be(server, order, last, query):
+def test_places_to_begin_that_cannot_be(server, create_job, last, query):
     headers = {} if last is None else {"Last-Event-ID": last.encode()}
-    answer = call(server.address, "GET", order()["links"]["events"] + query, headers=headers)
+    answer = call(server.address, "GET", create_job()["links"]["events"] + query, headers=headers)
     assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_option")
 
 
-def test_listeners_beyond_the_number_are_refused_and_those_who_hang_up_make_room(server, order, listen, tmp_path):
-    job = order(until=str(tmp_path / "never"))
+def test_listeners_beyond_the_number_are_refused_and_those_who_hang_up_make_room(server, create_job, listen, tmp_path):
+    job = create_job(until=str(tmp_path / "never"))
     first, second = listen(job), listen(job)
     assert first.until("state", state="running")
     assert second.until("state", state="running")
@@ -171,9 +173,9 @@ def test_listeners_beyond_the_number_are_refused_and_those_who_hang_up_make_room
     assert call(server.address, "GET", "/status").status == 200
 
 
-def test_the_log_has_a_line_when_the_stream_ends_and_none_before(server, order, tmp_path):
-    job = order(until=str(tmp_path / "go"))
-    with patient(server, job, {"X-Request-ID": "listens"}) as listener:
+def test_the_log_has_a_line_when_the_stream_ends_and_none_before(server, create_job, tmp_path):
+    job = create_job(until=str(tmp_path / "go"))
+    with connect_when_free(server, job, {"X-Request-ID": "listens"}) as listener:
         assert listener.response.getheader("X-Request-ID") == "listens"
         assert listener.until("state", state="running")
         assert not any("request=listens" in line and "/events 200" in line for line in server.log)
@@ -203,10 +205,10 @@ def test_a_silent_stream_is_kept_alive_and_does_not_last_for_ever(app, make, mon
     assert b"\n\n: keep-alive\n\n" in answer.data
     assert b"succeeded" not in answer.data
     answer.close()
-    gate = app.extensions["diarist"].stream_slots
-    assert [gate.acquire(blocking=False) for _ in range(3)] == [True, True, False]
+    slots = app.extensions["diarist"].stream_slots
+    assert [slots.acquire(blocking=False) for _ in range(3)] == [True, True, False]
     for _ in range(2):
-        gate.release()
+        slots.release()
 
 
 def test_asking_for_the_head_alone_holds_no_place(app, client, make):
@@ -214,13 +216,13 @@ def test_asking_for_the_head_alone_holds_no_place(app, client, make):
         answer = client.head(make()["links"]["events"])
         assert (answer.status_code, answer.data) == (200, b"")
         answer.close()
-    gate = app.extensions["diarist"].stream_slots
-    assert [gate.acquire(blocking=False) for _ in range(2)] == [True, True]
+    slots = app.extensions["diarist"].stream_slots
+    assert [slots.acquire(blocking=False) for _ in range(2)] == [True, True]
     for _ in range(2):
-        gate.release()
+        slots.release()
 
 
-def test_what_is_said_cannot_forge_an_event(order, listen):
+def test_what_is_said_cannot_forge_an_event(create_job, listen):
     forged = "\n\nid: 9\nevent: state\ndata: {}\r\n\u2028\u2029 -->"
-    event = listen(order(words=[forged])).until("utterance", index=0)
+    event = listen(create_job(words=[forged])).until("utterance", index=0)
     assert json.dumps(event.data["text"]) == json.dumps(forged.strip())

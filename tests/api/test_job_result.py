@@ -7,7 +7,7 @@ import json
 import pytest
 
 from api.conftest import eventually
-from api.test_jobs import refusal, script
+from api.test_jobs import error_message, script
 from diarist.formats import FORMATS
 
 
@@ -39,7 +39,7 @@ def test_words_and_details(client, make, done):
     [("format=mp3", "format"), ("words=maybe", "words"), ("format=srt&details=true", None), ("stream=true", None)],
 )
 def test_parameters_that_cannot_be(client, make, query, param):
-    refusal(client.get(f"{make()['links']['result']}?{query}"), 400, "invalid_option", param)
+    error_message(client.get(f"{make()['links']['result']}?{query}"), 400, "invalid_option", param)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_a_job_failed_with(client, make, done, kind, status, code):
     assert seen["error"] == {"code": code, "message": "Do this instead."}
     for query in ("", "?partial=true"):
         result = client.get(job["links"]["result"] + query)
-        assert refusal(result, status, code) == "Do this instead."
+        assert error_message(result, status, code) == "Do this instead."
         assert result.headers["x-should-retry"] == "false"
 
 
@@ -71,7 +71,7 @@ def test_a_fault_of_ours_is_500_and_not_to_be_asked_again(client, make, jobs, ki
     held = jobs.store.get(job["id"])
     assert jobs.store.fail(held.id, held.worker, JobError(code, "It broke."))
     result = client.get(job["links"]["result"])
-    assert refusal(result, 500, code) == "It broke."
+    assert error_message(result, 500, code) == "It broke."
     assert "Retry-After" not in result.headers
     assert result.headers["x-should-retry"] == "false"
 
@@ -80,7 +80,7 @@ def test_before_the_end(client, make, tmp_path):
     job = make(script(finalize=True, until=str(tmp_path / "go")))
     eventually(lambda: client.get(job["links"]["self"]).get_json()["utterances"] == 1)
     refused = client.get(job["links"]["result"])
-    assert "running" in refusal(refused, 409, "job_not_done")
+    assert "running" in error_message(refused, 409, "job_not_done")
     assert 1 <= int(refused.headers["Retry-After"]) <= 30
     partial = client.get(job["links"]["result"] + "?partial=true&words=true")
     assert (partial.status_code, partial.headers["Diarist-Partial"]) == (200, "true")
@@ -88,7 +88,7 @@ def test_before_the_end(client, make, tmp_path):
     assert segment["text"] == "Hello, how are you?"
     assert len(segment["words"]) == 4
     assert "SPEAKER_00" in client.get(job["links"]["result"] + "?partial=true&format=rttm").text
-    refusal(client.get(job["links"]["result"] + "?partial=true&details=true"), 400, "invalid_option")
+    error_message(client.get(job["links"]["result"] + "?partial=true&details=true"), 400, "invalid_option")
     (tmp_path / "go").touch()
     eventually(lambda: client.get(job["links"]["result"]).status_code == 200)
     whole = client.get(job["links"]["result"] + "?partial=true&words=true")
@@ -101,4 +101,4 @@ def test_nothing_is_final_yet(client, make, tmp_path):
     job = make()
     answer = client.get(job["links"]["result"] + "?partial=true")
     assert (answer.get_json(), answer.headers["Diarist-Partial"]) == ({"conversation": []}, "true")
-    assert "queued" in refusal(client.get(job["links"]["result"]), 409, "job_not_done")
+    assert "queued" in error_message(client.get(job["links"]["result"]), 409, "job_not_done")

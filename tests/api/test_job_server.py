@@ -1,4 +1,4 @@
-"""Jobs through the real server in a process of its own: large uploads, and what the log says."""
+"""Jobs of the real server in a process of its own: large uploads, and the log."""
 
 from __future__ import annotations
 

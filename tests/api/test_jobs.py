@@ -1,4 +1,4 @@
-"""``/v1/jobs``: made, asked for, listed, canceled, deleted."""
+"""``/v1/jobs``: jobs are created, read, listed, canceled and deleted."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def script(**steps: object) -> str:
     return json.dumps(steps)
 
 
-def refusal(answer, status: int, code: str, param: str | None = None) -> str:
-    """The words of a refusal, after its shape was checked."""
+def error_message(answer, status: int, code: str, param: str | None = None) -> str:
+    """Check the format of an error response, and return its message."""
     assert (answer.status_code, answer.content_type) == (status, "application/json"), answer.text
     error = answer.get_json()["error"]
     assert list(answer.get_json()) == ["error"]
@@ -109,7 +109,7 @@ class TestCreate:
             assert client.delete(answer.headers["Location"]).status_code == 204
 
     @pytest.mark.parametrize(
-        ("parts", "said"),
+        ("parts", "expected"),
         [
             ((), "no file in the field 'audio'"),
             ((part("url", " "),), "no file in the field 'audio'"),
@@ -122,11 +122,11 @@ class TestCreate:
             ((part("audio", "{}", ""),), "no file was chosen"),
         ],
     )
-    def test_not_one_recording(self, post, parts, said):
-        assert said in refusal(post(*parts), 400, "invalid_option")
+    def test_not_one_recording(self, post, parts, expected):
+        assert expected in error_message(post(*parts), 400, "invalid_option")
 
     def test_a_file_without_bytes(self, post):
-        assert "is empty" in refusal(post(part("audio", "", "a.wav")), 400, "empty_audio")
+        assert "is empty" in error_message(post(part("audio", "", "a.wav")), 400, "empty_audio")
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -159,47 +159,49 @@ class TestCreate:
     @pytest.mark.parametrize("field", ["url", "webhook_url"])
     def test_no_way_into_private_networks(self, post, field, url):
         parts = (part("url", url),) if field == "url" else (AUDIO, part("webhook_url", url))
-        assert "not public" in refusal(post(*parts), 400, "url_refused")
+        assert "not public" in error_message(post(*parts), 400, "url_refused")
 
     @pytest.mark.parametrize(
         "url", ["file:///etc/passwd", "gopher://a/", "data:audio/wav;base64,", "//a", "x", "http://"]
     )
     def test_what_is_no_url_of_the_web(self, client, url):
-        assert "url" in refusal(client.post("/v1/jobs", json={"url": url}), 400, "invalid_option", "url")
+        assert "url" in error_message(client.post("/v1/jobs", json={"url": url}), 400, "invalid_option", "url")
 
     @pytest.mark.parametrize(
-        ("body", "said"),
+        ("body", "expected"),
         [
-            (b"", "body"), (b"{", "body"), (b"[]", "one object"), (b'"x"', "one object"), (b"\xff", "body"),
+            (b"", "body"), (b"{", "body"), (b"[]", "JSON object"), (b'"x"', "JSON object"), (b"\xff", "body"),
             (b"[" * 60_000, "body"), (b"{}", "url"), (b'{"url": 1}', "url"), (b'{"url": ""}', "url"),
             (b'{"url": "https://a.example/", "audio": "x"}', "audio"),
             (b'{"url": "https://a.example/", "labels": []}', "labels"),
             (b'{"url": "https://a.example/", "num_speakers": "two"}', "num_speakers"),
         ],
     )  # fmt: skip
-    def test_json_that_is_no_order(self, client, body, said):
+    def test_json_that_is_not_a_new_job(self, client, body, expected):
         answer = client.post("/v1/jobs", data=body, content_type="application/json")
         assert answer.status_code == 400, answer.text
-        assert said in answer.get_json()["error"]["message"]
+        assert expected in answer.get_json()["error"]["message"]
 
     def test_a_long_body_of_json(self, client):
         answer = client.post("/v1/jobs", json={"url": URL, "labels": {"a": "b" * 2**17}})
-        assert "64 kB" in refusal(answer, 413, "upload_too_large")
+        assert "64 kB" in error_message(answer, 413, "upload_too_large")
 
     def test_what_is_missing_is_said(self, client):
-        said = refusal(client.post("/v1/jobs", json={"num_speakers": 2}), 400, "invalid_option", "url")
-        assert said.startswith("url is missing.")
-        said = refusal(client.post("/v1/jobs", data=form(part("language", "en")), headers=FORM), 400, "invalid_option")
-        assert said.startswith("There is no file in the field 'audio' or 'file', and no 'url' in its place.")
+        message = error_message(client.post("/v1/jobs", json={"num_speakers": 2}), 400, "invalid_option", "url")
+        assert message.startswith("url is missing.")
+        message = error_message(
+            client.post("/v1/jobs", data=form(part("language", "en")), headers=FORM), 400, "invalid_option"
+        )
+        assert message.startswith("There is no file in the field 'audio' or 'file', and no 'url' in its place.")
 
     @pytest.mark.parametrize("content_type", ["audio/wav", "application/x-www-form-urlencoded", "text/plain", None])
     def test_other_bodies(self, client, content_type):
         answer = client.post("/v1/jobs", data=b"url=x", headers={"Content-Type": content_type} if content_type else {})
-        assert "curl -F audio=@meeting.wav" in refusal(answer, 400, "invalid_option")
+        assert "curl -F audio=@meeting.wav" in error_message(answer, 400, "invalid_option")
 
     def test_a_body_that_is_too_large_by_its_declared_length(self, client):
         declared = {"CONTENT_TYPE": "multipart/form-data; boundary=b", "CONTENT_LENGTH": str(2**40)}
-        refusal(client.post("/v1/jobs", environ_overrides=declared), 413, "upload_too_large")
+        error_message(client.post("/v1/jobs", environ_overrides=declared), 413, "upload_too_large")
 
     @pytest.mark.parametrize(
         "filename",
@@ -224,20 +226,20 @@ class TestCreate:
         first = make(headers={"Idempotency-Key": "made-before"})
         monkeypatch.setattr(jobs, "check_capacity", full)
         answer = client.post("/v1/jobs", data=recording("{}"), headers=FORM)
-        refusal(answer, 429, "queue_full")
+        error_message(answer, 429, "queue_full")
         assert answer.get_json()["error"]["type"] == "rate_limit_error"
         assert int(answer.headers["Retry-After"]) > 0
         again = client.post("/v1/jobs", data=recording("{}"), headers=FORM | {"Idempotency-Key": "made-before"})
         assert (again.status_code, again.get_json()["id"]) == (200, first["id"])
         new = client.post("/v1/jobs", data=recording("{}"), headers=FORM | {"Idempotency-Key": "not-made-before"})
-        refusal(new, 429, "queue_full")
+        error_message(new, 429, "queue_full")
 
     def test_the_queue_is_full_for_real(self, app, settings, jobs, client, make, tmp_path, monkeypatch):
         monkeypatch.setattr(jobs, "_settings", settings.model_copy(update={"max_queued": 2}))
         for _ in range(2):
             make(script(until=str(tmp_path / "never")))
-        refusal(client.post("/v1/jobs", data=recording("{}"), headers=FORM), 429, "queue_full")
-        refusal(client.post("/v1/jobs", json={"url": URL}), 429, "queue_full")
+        error_message(client.post("/v1/jobs", data=recording("{}"), headers=FORM), 429, "queue_full")
+        error_message(client.post("/v1/jobs", json={"url": URL}), 429, "queue_full")
 
 
 KEY = {"Idempotency-Key": "8f14e45f!~"}
@@ -275,7 +277,7 @@ class TestIdempotency:
     )  # fmt: skip
     def test_another_order_with_the_same_key_is_a_mistake(self, client, make, content, fields):
         make(headers=KEY)
-        refusal(self.send(client, content, **fields), 422, "idempotency_conflict")
+        error_message(self.send(client, content, **fields), 422, "idempotency_conflict")
 
     def test_the_name_of_the_file_does_not_count(self, client, make):
         first = make(headers=KEY)
@@ -293,7 +295,7 @@ class TestIdempotency:
 
     @pytest.mark.parametrize("key", ["", " ", "a b", "ä", "a" * 256, "a\tb"])
     def test_keys_that_cannot_be(self, client, key):
-        refusal(self.send(client, key={"Idempotency-Key": key}), 400, "invalid_option", "Idempotency-Key")
+        error_message(self.send(client, key={"Idempotency-Key": key}), 400, "invalid_option", "Idempotency-Key")
 
     def test_once_deleted_the_key_is_free(self, client, make):
         first = make(headers=KEY)
@@ -331,7 +333,7 @@ class TestList:
         ("query", "param"), [({"label": ",".join(["a:b"] * 17)}, "label"), ({"state": "queued,"}, "state")]
     )
     def test_filters_that_cannot_be(self, client, query, param):
-        refusal(client.get("/v1/jobs", query_string=query), 400, "invalid_option", param)
+        error_message(client.get("/v1/jobs", query_string=query), 400, "invalid_option", param)
 
     def test_filters(self, client, three, make, tmp_path):
         waits = make(script(until=str(tmp_path / "never")))
@@ -352,10 +354,10 @@ class TestList:
          ("created_before", "2026-13-01T00:00:00Z"), ("cursor", "x" * 600), ("page", "2")],
     )  # fmt: skip
     def test_parameters_that_cannot_be(self, client, name, value):
-        words = refusal(
+        message = error_message(
             client.get("/v1/jobs", query_string={name: value}), 400, "invalid_option", name if name != "page" else None
         )
-        assert name in words
+        assert name in message
 
     @pytest.mark.parametrize("cursor", ["x", "-1", "99999999999999999999", "0; DROP TABLE jobs", "ä", "1.5", "\x00"])
     def test_cursors_that_are_none(self, client, cursor):
@@ -371,7 +373,7 @@ class TestEnds:
         for _ in range(2):
             answer = client.post(job["links"]["cancel"])
             assert (answer.status_code, answer.get_json()["state"]) == (200, "canceled")
-        refusal(client.get(job["links"]["result"]), 410, "job_canceled")
+        error_message(client.get(job["links"]["result"]), 410, "job_canceled")
         after = make()
         eventually(lambda: client.get(after["links"]["self"]).get_json()["state"] == "succeeded")
 
@@ -387,7 +389,7 @@ class TestEnds:
     def test_what_has_ended_cannot_be_canceled(self, client, make, done):
         job = make()
         assert done(job["id"]) == "succeeded"
-        assert "succeeded" in refusal(client.post(job["links"]["cancel"]), 409, "job_ended")
+        assert "succeeded" in error_message(client.post(job["links"]["cancel"]), 409, "job_ended")
 
     def test_delete_leaves_nothing(self, client, make, done, settings, tmp_path):
         ended, running = make(), make(script(until=str(tmp_path / "never")))
@@ -396,8 +398,8 @@ class TestEnds:
             answer = client.delete(job["links"]["self"])
             assert (answer.status_code, answer.data) == (204, b"")
             assert not (settings.data_dir / "jobs" / job["id"]).exists()
-            refusal(client.delete(job["links"]["self"]), 404, "job_not_found")
-            refusal(client.get(job["links"]["result"]), 404, "job_not_found")
+            error_message(client.delete(job["links"]["self"]), 404, "job_not_found")
+            error_message(client.get(job["links"]["result"]), 404, "job_not_found")
 
     def test_there_is_a_log_of_deliveries(self, client, make):
         job = make()
@@ -418,7 +420,7 @@ class TestWhose:
             answer = client.open(rule.replace("<job_id>", job["id"]), method=method)
             assert answer.status_code == 404, (method, rule)
             if method != "HEAD":
-                refusal(answer, 404, "job_not_found")
+                error_message(answer, 404, "job_not_found")
         assert client.get("/v1/jobs").get_json()["data"] == []
         monkeypatch.undo()
         assert jobs.store.get(job["id"]).state is not JobState.CANCELED
@@ -429,7 +431,7 @@ class TestWhose:
             answer = client.open(rule.replace("<job_id>", job_id), method=method)
             assert answer.status_code == 404, (method, rule, answer.status_code)
             if method != "HEAD" and ".." not in job_id and "%2e" not in job_id:
-                refusal(answer, 404, "job_not_found")
+                error_message(answer, 404, "job_not_found")
 
     def test_a_waiting_request_is_no_job(self, app, client, jobs, settings, tmp_path):
         path = settings.temp_dir / "upload"
@@ -445,5 +447,5 @@ class TestWhose:
 
 
 def test_addresses_below_v1_that_are_not_there(client):
-    refusal(client.get("/v1/nothing"), 404, "not_found")
-    refusal(client.put("/v1/jobs"), 405, "method_not_allowed")
+    error_message(client.get("/v1/nothing"), 404, "not_found")
+    error_message(client.put("/v1/jobs"), 405, "method_not_allowed")

@@ -1,4 +1,4 @@
-"""Metrics: what a scrape says, read back by Prometheus's own parser, and what it costs."""
+"""Metrics: the result of a scrape, parsed by the parser of Prometheus, and its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true of what the service does."""
+"""The OpenAPI document is valid and complete, and agrees with the service."""
 
 from __future__ import annotations
 

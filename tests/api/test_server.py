@@ -1,4 +1,4 @@
-"""The real server in a process of its own: what happens on the wire, before the application and after it."""
+"""The real server in a process of its own: what it does on connections before and after the application runs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def send_gigabytes(connection: socket.socket, number: int) -> None:
         connection.sendall(b"x" * 2**20)
 
 
-def shows(answer, status: int, code: str) -> str:
-    """The words of a refusal whose shape is right."""
+def error_message(answer, status: int, code: str) -> str:
+    """Check the format of an error response, and return its message."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json) == ["error", "code", "request_id"]
@@ -68,24 +68,26 @@ def test_a_chunked_upload_without_content_length(server):
 
 def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(server):
     assert diarize(server.address, recording(b"x" * LIMIT_BYTES)).status == 200
-    assert "1 MB" in shows(diarize(server.address, recording(b"x" * (LIMIT_BYTES + 1))), 413, "upload_too_large")
+    assert "1 MB" in error_message(
+        diarize(server.address, recording(b"x" * (LIMIT_BYTES + 1))), 413, "upload_too_large"
+    )
 
 
 def test_a_body_over_the_limit_by_a_byte_is_refused_before_it_is_read(server):
     answer = raw(server.address, head(LIMIT_BYTES + FORM_BYTES + 1))
-    assert "1 MB" in shows(answer, 413, "upload_too_large")
+    assert "1 MB" in error_message(answer, 413, "upload_too_large")
     assert answer.headers["connection"] == "close"
 
 
 def test_a_sender_who_asks_before_an_upload_that_is_too_large_is_not_told_to_go_on(server):
-    shows(raw(server.address, head(2**40, "Expect: 100-continue")), 413, "upload_too_large")
+    error_message(raw(server.address, head(2**40, "Expect: 100-continue")), 413, "upload_too_large")
 
 
 def test_a_sender_who_does_not_stop_still_reads_the_refusal_and_is_then_cut_off(server):
     with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(head(2**33))
         connection.sendall(b"x" * 2**20)
-        shows(answer_on(connection), 413, "upload_too_large")
+        error_message(answer_on(connection), 413, "upload_too_large")
         with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe, as it comes
             send_gigabytes(connection, 1_000)
 
@@ -98,7 +100,7 @@ def test_a_chunked_upload_is_cut_off_at_the_limit(server):
     with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(head(None, "Transfer-Encoding: chunked"))
         endless(connection)
-        shows(answer_on(connection), 413, "upload_too_large")
+        error_message(answer_on(connection), 413, "upload_too_large")
 
 
 @pytest.mark.parametrize("piece", [b"1\r\nx\r\n", b"\r\n", b"0", b"1;" + b"x" * 60_000])
@@ -111,13 +113,13 @@ def test_chunks_that_are_no_body_are_cut_off_before_they_hold_others_up(server, 
             while sent_bytes < 2**20 and not select.select([connection], [], [], 0)[0]:
                 connection.sendall(block)
                 sent_bytes += len(block)
-        shows(answer_on(connection), 400, "bad_request")
+        error_message(answer_on(connection), 400, "bad_request")
 
 
 def test_what_follows_the_last_chunk_has_an_end(server):
     with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(head(None, "Transfer-Encoding: chunked") + b"0\r\n" + b"x: y\r\n" * 20_000)
-        shows(answer_on(connection), 400, "bad_request")
+        error_message(answer_on(connection), 400, "bad_request")
 
 
 def test_small_chunks_are_taken(server):
@@ -144,12 +146,12 @@ def test_small_chunks_are_taken(server):
     ],
 )
 def test_requests_that_are_no_http_are_refused_in_json(server, pieces, status, code):
-    shows(raw(server.address, *pieces), status, code)
+    error_message(raw(server.address, *pieces), status, code)
 
 
 def test_a_lying_content_length_that_is_too_small_is_a_malformed_form(server):
     body = recording("{}")
-    shows(raw(server.address, head(len(body) - 10, "Connection: close"), body[:-10]), 400, "invalid_option")
+    error_message(raw(server.address, head(len(body) - 10, "Connection: close"), body[:-10]), 400, "invalid_option")
 
 
 def test_a_lying_content_length_that_is_too_large_leaves_nothing(server):
@@ -163,7 +165,7 @@ def test_no_second_request_hides_in_a_refused_body(server):
     hidden = b"GET /status HTTP/1.1\r\nHost: x\r\nX-Request-ID: hidden-one\r\n\r\n"
     with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(head(2**40) + hidden + hidden)
-        shows(answer_on(connection), 413, "upload_too_large")
+        error_message(answer_on(connection), 413, "upload_too_large")
         assert connection.recv(1) == b""
     assert not any("hidden-one" in line for line in server.log)
 
@@ -180,10 +182,10 @@ def test_slow_senders_are_shown_out_with_a_reason(start):
     service = start(SCRIPTED_REQUEST_TIMEOUT_S=0.3)
     with socket.create_connection(service.address, timeout=20) as connection:
         connection.sendall(b"POST /diarize HT")
-        shows(answer_on(connection), 408, "upload_too_slow")
+        error_message(answer_on(connection), 408, "upload_too_slow")
     with socket.create_connection(service.address, timeout=20) as connection:
         connection.sendall(head(500_000) + b"x" * 100)
-        shows(answer_on(connection), 408, "upload_too_slow")
+        error_message(answer_on(connection), 408, "upload_too_slow")
     assert service.stop() == 0
 
 
@@ -211,7 +213,7 @@ def test_more_than_may_wait_are_refused_and_status_goes_on(server, tmp_path):
         try:
             eventually(lambda: sum(counts(server).values()) == 4)
             refused = diarize(server.address, body)
-            shows(refused, 429, "queue_full")
+            error_message(refused, 429, "queue_full")
             assert int(refused.headers["retry-after"]) > 0
         finally:
             (tmp_path / "go").touch()
@@ -223,8 +225,8 @@ def test_answers_do_not_mix(server):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda content: diarize(server.address, recording(content)), contents))
     assert [answer.status for answer in answers] == [200] * 24
-    said = [answer.json["conversation"][0]["text"] for answer in answers]
-    assert said == [hashlib.sha256(content).hexdigest() for content in contents]
+    texts = [answer.json["conversation"][0]["text"] for answer in answers]
+    assert texts == [hashlib.sha256(content).hexdigest() for content in contents]
 
 
 @pytest.mark.timing
@@ -290,7 +292,7 @@ def test_a_signal_answers_who_waits_and_ends_everything(start, tmp_path, number)
         assert children
         assert service.stop(number) == 0
         for caller in callers:
-            assert "stopping" in shows(caller.result(), 503, "engine_unavailable")
+            assert "stopping" in error_message(caller.result(), 503, "engine_unavailable")
             assert "retry-after" in caller.result().headers
     assert not any(child.is_running() for child in children)
     assert service.left_behind() == []
@@ -322,7 +324,7 @@ def test_an_engine_that_fails_is_shown_and_mends(start, tmp_path):
     eventually(lambda: call(service.address, "GET", "/status").json["status"] == "error")
     assert any("diarist models pull" in error for error in call(service.address, "GET", "/status").json["errors"])
     refused = diarize(service.address, recording("{}"))
-    assert "diarist models pull" in shows(refused, 503, "engine_unavailable")
+    assert "diarist models pull" in error_message(refused, 503, "engine_unavailable")
     engine.write_text("ready")
     eventually(lambda: call(service.address, "GET", "/status").json["status"] == "ready")
     assert diarize(service.address, recording("{}")).status == 200
@@ -366,7 +368,7 @@ def test_a_killed_service_leaves_nothing_to_the_next_one(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
         ({"MAX_WAITING": 32, "HTTP_THREADS": 32}, "MAX_WAITING"),
         ({"MAX_LISTENERS": 15}, "MAX_LISTENERS"),
@@ -376,10 +378,10 @@ def test_a_killed_service_leaves_nothing_to_the_next_one(start, tmp_path):
         ({"TEMP_AUDIO_DIR": "/dev/null/tmp"}, "TEMP_AUDIO_DIR"),
     ],
 )
-def test_settings_that_cannot_be_used_are_named(start, settings, said):
+def test_settings_that_cannot_be_used_are_named(start, settings, expected):
     service = start(**settings)
     assert service.wait() == 1
-    assert said in service.log[-1]
+    assert expected in service.log[-1]
     assert not any("Traceback" in line for line in service.log)
 
 
@@ -399,9 +401,11 @@ def test_localhost_is_every_address_of_that_name(start):
 
 def test_an_upload_that_the_disk_has_no_room_for_is_refused_when_it_is_declared(start):
     service = start(MIN_FREE_MB=1_048_576)
-    shows(raw(service.address, head(500_000, "Expect: 100-continue")), 507, "storage_full")
+    error_message(raw(service.address, head(500_000, "Expect: 100-continue")), 507, "storage_full")
     service.wait_for(r"WARNING .* storage_full: TEMP_AUDIO_DIR has \d+ MB free, .* 1048576 MB must stay free")
-    shows(raw(service.address, head(None, "Transfer-Encoding: chunked"), b"5\r\nhello\r\n"), 507, "storage_full")
+    error_message(
+        raw(service.address, head(None, "Transfer-Encoding: chunked"), b"5\r\nhello\r\n"), 507, "storage_full"
+    )
     assert call(service.address, "GET", "/status").status == 200
 
 
@@ -413,7 +417,7 @@ def test_a_disk_that_runs_full_is_said_and_leaves_nothing(start, size_bytes):
     process = psutil.Process(service.process.pid)
     before = process.rlimit(psutil.RLIMIT_FSIZE)
     process.rlimit(psutil.RLIMIT_FSIZE, (400_000, before[1]))
-    shows(diarize(service.address, recording(b"x" * size_bytes)), 507, "storage_full")
+    error_message(diarize(service.address, recording(b"x" * size_bytes)), 507, "storage_full")
     assert service.left_behind() == []
     process.rlimit(psutil.RLIMIT_FSIZE, before)
     assert diarize(service.address, recording(b"x" * size_bytes)).status == 200

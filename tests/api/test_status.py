@@ -141,11 +141,11 @@ def test_a_store_that_refuses_leaves_what_was_known(settings, jobs):
 
     breaking.store.count_by_state = refuse
     eventually(lambda: client.get("/status").get_json()["status"] == "error")
-    told = client.get("/status").get_json()
-    assert told["errors"] == ["The disk is gone."]
-    assert told["age_s"] > known["age_s"]
+    status = client.get("/status").get_json()
+    assert status["errors"] == ["The disk is gone."]
+    assert status["age_s"] > known["age_s"]
     kept = known.keys() - {"status", "errors", "nemo_components_loaded", "age_s"}
-    assert {key: told[key] for key in kept} == {key: known[key] for key in kept}
+    assert {key: status[key] for key in kept} == {key: known[key] for key in kept}
     del breaking.store.count_by_state
     eventually(lambda: client.get("/status").get_json()["status"] == "ready")
 
@@ -256,7 +256,7 @@ def test_a_database_that_hangs_holds_up_no_poller(on_postgres, postgres_server):
     assert (known["status"], known["errors"], known["jobs"]) == ("ready", [], {"waiting": 1, "running": 0})
     assert "diarist_store_up 1.0" in client.get("/metrics").text
 
-    def told() -> dict:
+    def current_status() -> dict:
         answers = poll(app, "/status")
         assert {answer.status_code for answer in answers} == {200}
         bodies = [answer.get_json() for answer in answers]
@@ -264,9 +264,9 @@ def test_a_database_that_hangs_holds_up_no_poller(on_postgres, postgres_server):
         return max(bodies, key=lambda body: body["age_s"])
 
     with postgres_server.frozen():
-        eventually(lambda: told()["age_s"] > StatusCache.TIMEOUT_S)
-        eventually(lambda: told()["status"] == "error", 60)
-        body = told()
+        eventually(lambda: current_status()["age_s"] > StatusCache.TIMEOUT_S)
+        eventually(lambda: current_status()["status"] == "error", 60)
+        body = current_status()
         assert body["age_s"] > known["age_s"]
         assert not body["nemo_components_loaded"]
         assert any("job store" in error for error in body["errors"])

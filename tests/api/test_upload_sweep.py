@@ -1,4 +1,4 @@
-"""What a killed service leaves in TEMP_AUDIO_DIR goes at the next start; what others have there stays."""
+"""The next start removes what a killed service left in TEMP_AUDIO_DIR, and keeps the files of others."""
 
 from __future__ import annotations
 

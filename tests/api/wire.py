@@ -1,4 +1,4 @@
-"""HTTP by hand: forms, requests and raw sockets, so that tests can send what no client library would."""
+"""Forms, HTTP requests and raw sockets, so that tests can send what no client library would send."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Answer:
 
 
 def part(name: str, content: bytes | str, filename: str | None = None) -> bytes:
-    """One part of a form; a file where it has a file name. Nothing is escaped."""
+    """Return one part of a form, which is a file if it has a file name. Nothing is escaped."""
     disposition = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename is not None else "")
     content = content.encode() if isinstance(content, str) else content
     return b"\r\n".join((b"--" + BOUNDARY, f"Content-Disposition: {disposition}".encode(), b"", content, b""))
@@ -37,7 +37,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def recording(content: bytes | str = b"RIFF", **fields: object) -> bytes:
-    """The form of an ordinary request."""
+    """Return the form of a valid request."""
     texts = [part(name, str(value)) for name, value in fields.items()]
     return form(*texts, part("audio", content, "meeting.wav"))
 
@@ -69,11 +69,11 @@ def diarize(
     return call(address, "POST", "/diarize", body or recording(**fields), FORM | (headers or {}))
 
 
-def raw(address: Address, *pieces: bytes, timeout: float = 20) -> Answer:
-    """Send bytes as they are, then read one answer; status 0 where the connection closes without one."""
+def raw(address: Address, *parts: bytes, timeout: float = 20) -> Answer:
+    """Send bytes as they are, and read one response; its status is 0 if the connection is closed without one."""
     with socket.create_connection(address, timeout=timeout) as connection:
-        for piece in pieces:
-            connection.sendall(piece)
+        for data in parts:
+            connection.sendall(data)
         return answer_on(connection)
 
 
@@ -87,8 +87,8 @@ def answer_on(connection: socket.socket) -> Answer:
 
 
 def head(length: int | str | None = None, *lines: str) -> bytes:
-    """The start of a ``POST /diarize`` whose body the test writes itself."""
-    own = [f"Content-Type: {FORM['Content-Type']}", *lines]
+    """Return the head of a ``POST /diarize`` request, whose body the test sends itself."""
+    headers = [f"Content-Type: {FORM['Content-Type']}", *lines]
     if length is not None:
-        own.append(f"Content-Length: {length}")
-    return "\r\n".join(("POST /diarize HTTP/1.1", "Host: localhost", *own, "", "")).encode()
+        headers.append(f"Content-Length: {length}")
+    return "\r\n".join(("POST /diarize HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
