@@ -232,12 +232,12 @@ def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random
             "DATABASE_URL": postgres.fresh_database(), "QUEUE_URL": redis.url, "MEDIA_URL": str(folder / "media"),
             "JOB_LEASE_S": "5", "CPU_THREADS": "1", "MIN_FREE_MB": "0", "FLASK_PORT": str(port), "JOB_ATTEMPTS": "3",
         }  # fmt: skip
-        worker_slots = [folder / "api", *(folder / f"worker-{number}" for number in range(args.workers))]
+        folders = [folder / "api", *(folder / f"worker-{number}" for number in range(args.workers))]
         services = []
-        for place in worker_slots:
+        for place in folders:
             place.mkdir()
             own = {**shared, "DATA_DIR": str(place / "data"), "LOG_FILE": "/dev/null"}
-            services.append(Service(["serve"] if place == worker_slots[0] else ["worker"], own, place))
+            services.append(Service(["serve"] if place == folders[0] else ["worker"], own, place))
             stack.callback(services[-1].stop)
             services[-1].start()
         client = Client(f"http://127.0.0.1:{port}")
@@ -245,7 +245,7 @@ def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random
         with killing(services[1:], args.kill_every, args.kills or 10_000, luck) as killed:
             for number in range(args.jobs):
                 client.send(number, work[number % len(work)])
-            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in worker_slots)])
+            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in folders)])
         return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
 
 

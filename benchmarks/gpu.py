@@ -67,7 +67,7 @@ def babble(minutes: float, seed: int = 0) -> Audio:
     return Audio(samples.clip(-1, 1))
 
 
-def stretches(audio: Audio) -> tuple[Span, ...]:
+def speech_spans(audio: Audio) -> tuple[Span, ...]:
     """Where ``babble`` is not silent."""
     starts = np.arange(0.0, audio.duration, 7.0)
     return tuple(Span(float(start), min(float(start) + 6.2, audio.duration)) for start in starts)
@@ -135,7 +135,7 @@ def recognition(options: dict[str, object], minutes: float, batches: Sequence[in
         recognizer = recognizer_of(load_settings(**options, nemo_batch=batch))
         runs.append(
             measured(
-                "recognition", minutes, batch, partial(recognizer.recognize, audio, stretches(audio), None, quietly)
+                "recognition", minutes, batch, partial(recognizer.recognize, audio, speech_spans(audio), None, quietly)
             )
         )
         say(runs[-1])

@@ -40,7 +40,7 @@ def grow(
     """
     rows: list[dict[str, Any]] = []
     for minutes in lengths:
-        recording, turns = stretch(samples, source.turns, minutes, folder)
+        recording, turns = write_repeated(samples, source.turns, minutes, folder)
         reference = Reference(recording.stem, turns)
         for system in systems:
             if system.reading_of is None:
@@ -61,7 +61,9 @@ def _row(system: System, run: Run, reference: Reference, duration: Seconds) -> d
     return row
 
 
-def stretch(samples: np.ndarray, turns: Sequence[Turn], minutes: float, out: Path) -> tuple[Path, tuple[Turn, ...]]:
+def write_repeated(
+    samples: np.ndarray, turns: Sequence[Turn], minutes: float, out: Path
+) -> tuple[Path, tuple[Turn, ...]]:
     """Write ``growth-MINUTES.wav``: the recording again and again until it is ``minutes`` long; it, and its turns.
 
     Args:

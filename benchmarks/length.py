@@ -80,7 +80,7 @@ def main() -> None:
           "(found / there) | labels kept |\n|---|---|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
     for minutes in map(float, arguments.minutes.split(",")):
         with tempfile.TemporaryDirectory(prefix="diarist-length-") as scratch:
-            path, turns = growth.stretch(samples, reference, minutes, Path(scratch))
+            path, turns = growth.write_repeated(samples, reference, minutes, Path(scratch))
             seen, answer = work(path, Path(scratch), arguments.threads)
         print(row(minutes, seen, answer, turns), flush=True)
 

@@ -47,8 +47,8 @@ def _der(result: pooling.Result) -> Figure:
     for index, system in enumerate(systems):
         scores = {name: Score(**one["score"]) for name, one in system["recordings"].items()}
         heights = [100 * (scores[name].der or 0.0) if name in scores else 0.0 for name in names]
-        worker_slots = [place + (index - (len(systems) - 1) / 2) * width for place in range(len(names))]
-        axes.bar(worker_slots, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
+        positions = [place + (index - (len(systems) - 1) / 2) * width for place in range(len(names))]
+        axes.bar(positions, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes.set_ylabel("DER, strict (%)")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

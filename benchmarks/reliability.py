@@ -89,7 +89,7 @@ def annotation(turns: Iterable[Turn]) -> Annotation:
 
 
 def word_claims(reference: Reference, transcript: Transcript, language: str | None) -> list[Claim]:
-    """The recogniser's confidence of each word, true where it stands in the best alignment to the reference's text."""
+    """The recognizer's confidence of each word, true where it stands in the best alignment to the reference's text."""
     normal = normalizer(language)
     heard = [(part, word.confidence) for word in transcript.words for part in normal(word.text).split()]
     said = normal(" ".join(segment.text for segment in reference.segments or ()))

@@ -47,7 +47,7 @@ class Heard:
     """Start, end, speaker; may overlap."""
 
     words: tuple[tuple[float, float, str, float, str | None], ...] = ()
-    """Start, end, text with the white space before it, the recogniser's probability, and the speaker or None."""
+    """Start, end, text with the white space before it, the recognizer's probability, and the speaker or None."""
 
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of each part of the work, where the system tells."""

@@ -51,10 +51,10 @@ class _Renamed:
         return self._session.run(None, {"features": np.ascontiguousarray(input_feed["feats"], dtype=np.float32)})
 
 
-class _Voices(ONNXWeSpeakerPretrainedSpeakerEmbedding):
+class _SpeakerEmbedding(ONNXWeSpeakerPretrainedSpeakerEmbedding):
     threads = 1
 
-    def to(self, device: torch.device) -> _Voices:
+    def to(self, device: torch.device) -> _SpeakerEmbedding:
         self.session_ = _Renamed(self.embedding, self.threads)
         self.device = device
         return self
@@ -84,10 +84,10 @@ class Stages:
 
 def load(task: exchange.Task) -> exchange.Hear:
     torch.set_num_threads(task.threads)
-    _Voices.threads = task.threads
+    _SpeakerEmbedding.threads = task.threads
     models = Path(task.models)
     speaker_diarization.get_plda = lambda *_, **__: None
-    speaker_diarization.PretrainedSpeakerEmbedding = lambda embedding, **_: _Voices(embedding)
+    speaker_diarization.PretrainedSpeakerEmbedding = lambda embedding, **_: _SpeakerEmbedding(embedding)
     pipeline = speaker_diarization.SpeakerDiarization(
         segmentation=Model.from_pretrained(str(models / "segmentation-3.0" / "pytorch_model.bin")),
         embedding=str(models / "campplus" / "model.onnx"),

@@ -42,22 +42,22 @@ def load(task: exchange.Task) -> exchange.Hear:
         ]
         torch.set_num_threads(task.threads)
         at.append(time.perf_counter())
-        voices: list[np.ndarray] = []
+        embeddings: list[np.ndarray] = []
         spans: list[tuple[int, float, float]] = []
         for index, (first, last) in enumerate(speech):
             _, found, windows = encoder.embed_utterance(
                 samples[first:last], return_partials=True, rate=A_SECOND, min_coverage=0.5
             )
-            voices.extend(found)
+            embeddings.extend(found)
             # each window speaks for the time around its middle
             middles = [(first + (window.start + window.stop) / 2) / RATE for window in windows]
             half = 1 / (2 * A_SECOND)
             ends = [first / RATE, *(middle + half for middle in middles[:-1]), last / RATE]
             spans.extend((index, min(start, last / RATE), min(end, last / RATE)) for start, end in pairwise(ends))
         at.append(time.perf_counter())
-        if not voices:
+        if not embeddings:
             return exchange.Heard(())
-        labels = clusterer.predict(np.stack(voices)) if len(voices) > 1 else [0]
+        labels = clusterer.predict(np.stack(embeddings)) if len(embeddings) > 1 else [0]
         at.append(time.perf_counter())
         runs = groupby(zip(spans, labels, strict=False), key=lambda pair: (pair[0][0], int(pair[1])))
         turns = []

@@ -48,11 +48,8 @@ class Implementation:
     trained: bool = False
     """Whether its output has a meaning: models that the tests make have random weights."""
 
-    most: int | None = None
+    max_speakers: int | None = None
     """The maximum number of speakers that it can distinguish."""
-
-    voices: bool = True
-    """Whether it computes speaker embeddings."""
 
     spreads: bool = False
     """Whether other machines can process chunks of its work."""
@@ -61,8 +58,8 @@ class Implementation:
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "embedded": Implementation(embedded, trained=True, spreads=True),
     "clustering": Implementation(on_nemo("clustering")),
-    "sortformer": Implementation(on_nemo("sortformer"), most=4, voices=False),
-    "auto": Implementation(on_nemo("auto"), voices=False),
+    "sortformer": Implementation(on_nemo("sortformer"), max_speakers=4),
+    "auto": Implementation(on_nemo("auto")),
     "onnx": Implementation(on_onnx),
 }
 
@@ -204,9 +201,9 @@ def test_the_bounds_on_speakers_are_kept(diarizer, chosen, call):
 
 
 def test_more_speakers_than_speech_can_be_divided_among(diarizer, chosen, call):
-    if chosen.most is not None:
-        with pytest.raises(InvalidOption, match=rf"at most {chosen.most}.*DIARIZER"):
-            run(diarizer, call, num_speakers=chosen.most + 1)
+    if chosen.max_speakers is not None:
+        with pytest.raises(InvalidOption, match=rf"at most {chosen.max_speakers}.*DIARIZER"):
+            run(diarizer, call, num_speakers=chosen.max_speakers + 1)
         return
     audio = Audio(call.samples[14 * SAMPLE_RATE : 18 * SAMPLE_RATE])
     diarization = run(diarizer, audio, num_speakers=100)

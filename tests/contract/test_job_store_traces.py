@@ -101,7 +101,7 @@ class TestEvents:
         )
 
     def test_numbers_have_no_holes_whoever_writes_at_once(self, store):
-        """One settles, others renew, cancel and look: of one job."""
+        """One thread finalizes utterances of a job while others renew and cancel it and list its events."""
         job = store.create(new_job())
         store.claim("w", LEASE_S, ATTEMPTS)
         barrier = threading.Barrier(5)
@@ -147,7 +147,7 @@ class TestEvents:
             assert tasks_of(store, job.id) == [(WEBHOOK, f'{{"event": "job.{told[-1]}"}}')]
 
 
-class TestErrands:
+class TestOutboxTasks:
     def test_whoever_asked_is_told_of_the_end_once(self, store, running, clock):
         job = store.create(new_job(webhook_url=HOOK))
         assert tasks_of(store, job.id) == []
@@ -291,7 +291,7 @@ class TestDeletion:
         assert [job.id for job in store.list_unfinished()] == [third]
 
 
-class TestTallies:
+class TestMetrics:
     def test_ends_waits_and_stages_are_counted(self, store, clock):
         done, refused, canceled, lost = (store.create(new_job()).id for _ in range(4))
         clock.advance(5)

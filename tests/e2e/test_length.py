@@ -70,46 +70,47 @@ def test_progress_rises_and_at_half_tells_when_the_work_is_done(engine, make_con
 
 
 class Repeated:
-    """Hours in which the turns of one stretch return again and again, and the voices say something else each time.
+    """Hours in which the turns of one segment are repeated, while the speakers say something else each time.
 
-    The real networks hear the stretch. What a window of it sounds like is taken apart into its voice and the rest, and
-    the rest is drawn anew each time: a phrase that returned unchanged would be more like itself than like its voice.
+    The real networks process the segment. The embedding of each window is divided into the part of its speaker and a
+    remainder, and the remainder is drawn at random each time: a phrase that is repeated without a change would be more
+    similar to itself than to its speaker.
     """
 
-    def __init__(self, diarizer: EmbeddedDiarizer, stretch: Audio) -> None:
+    def __init__(self, diarizer: EmbeddedDiarizer, segment: Audio) -> None:
         self._real = diarizer
-        self._twice = Audio(np.concatenate([stretch.samples, stretch.samples]))
-        self._period_s = stretch.duration
-        self._windows = len(stretch.samples) // (STEP_FRAMES * FRAME_SAMPLES)
-        self._voices = diarizer.diarize(stretch, SpeakerHints(), lambda *_: None).embeddings
+        self._twice = Audio(np.concatenate([segment.samples, segment.samples]))
+        self._period_s = segment.duration
+        self._windows = len(segment.samples) // (STEP_FRAMES * FRAME_SAMPLES)
+        self._references = diarizer.diarize(segment, SpeakerHints(), lambda *_: None).embeddings
         self._random = np.random.default_rng(1)
 
     def segment(self, audio, progress):
-        heard = self._real._segmenter.segment(self._twice, progress)
+        local = self._real._segmenter.segment(self._twice, progress)
         windows = 1 + -(-(len(audio.samples) - WINDOW_SAMPLES) // (STEP_FRAMES * FRAME_SAMPLES))
         rows = np.arange(windows) % self._windows
         starts = np.arange(windows) * STEP_FRAMES
         frames = round((len(audio.samples) - RECEPTIVE_FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5)
         return replace(
-            heard, activity=heard.activity[rows], classes=heard.classes[rows], starts=starts,
+            local, activity=local.activity[rows], classes=local.classes[rows], starts=starts,
             frames=min(frames, int(starts[-1]) + WINDOW_FRAMES),
         )  # fmt: skip
 
     def embed(self, audio, windows, progress):
-        worker_slots = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
-        spans = [Span(start, start + duration) for start, duration in dict.fromkeys(worker_slots)]
-        heard = l2_normalize(self._real._embedder.embed(self._twice, spans, progress)) @ self._voices.T
-        known = dict(zip(dict.fromkeys(worker_slots), heard, strict=True))
-        alike = np.stack([known[write_frames] for write_frames in worker_slots])  # (windows, voices)
-        who, share = alike.argmax(axis=1), alike.max(axis=1, keepdims=True)
-        rest = l2_normalize(self._random.standard_normal((len(who), self._voices.shape[1]), dtype=np.float32))
-        return share * self._voices[who] + np.sqrt(1 - share**2) * rest
+        keys = [(round(window.start % self._period_s, 2), round(window.duration, 2)) for window in windows]
+        spans = [Span(start, start + duration) for start, duration in dict.fromkeys(keys)]
+        similarities = l2_normalize(self._real._embedder.embed(self._twice, spans, progress)) @ self._references.T
+        known = dict(zip(dict.fromkeys(keys), similarities, strict=True))
+        similarity = np.stack([known[key] for key in keys])  # (windows, speakers)
+        who, share = similarity.argmax(axis=1), similarity.max(axis=1, keepdims=True)
+        rest = l2_normalize(self._random.standard_normal((len(who), self._references.shape[1]), dtype=np.float32))
+        return share * self._references[who] + np.sqrt(1 - share**2) * rest
 
 
 def test_a_speaker_keeps_one_label_for_hours(model_store, make_conversation):
     conversation = make_conversation(4)
-    stretch = decode(conversation.path, DecodeLimits())[0].samples
-    whole = stretch[: len(stretch) // (STEP_FRAMES * FRAME_SAMPLES) * (STEP_FRAMES * FRAME_SAMPLES)]
+    segment = decode(conversation.path, DecodeLimits())[0].samples
+    whole = segment[: len(segment) // (STEP_FRAMES * FRAME_SAMPLES) * (STEP_FRAMES * FRAME_SAMPLES)]
     diarizer = load_diarizer(load_settings()).part
     assert isinstance(diarizer, EmbeddedDiarizer)
     repeated = Repeated(diarizer, Audio(whole))

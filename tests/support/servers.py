@@ -90,10 +90,10 @@ class Server(ABC):
         process, self._process = self._process, None
         if process is None:
             return
-        for number, patience_s in ((by or self.end_signal, 20.0), (signal.SIGKILL, None)):
+        for number, timeout_s in ((by or self.end_signal, 20.0), (signal.SIGKILL, None)):
             process.send_signal(number)
             try:
-                process.wait(patience_s)
+                process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 continue
             return

@@ -22,10 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.audio import decoder_program
+from diarist.audio.decoder_program.messages import BLOCK_SAMPLES, MAX_CHANNELS, MESSAGE
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed, NotAudio, UnsupportedAudio
 
 log = logging.getLogger(__name__)
+
+PROGRAM = Path(decoder_program.__file__).with_name("__main__.py")
+"""The file that the decoder process runs. Its memory, time and files are limited by ``resource_limits`` beside it."""
 
 _AUDIO_ERRORS: dict[str, type[AudioError]] = {
     error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
@@ -133,7 +137,7 @@ def decoder_messages(
         "cpu_s": math.ceil(timeout_s) + 5,
     }
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", decoder_program.__file__, json.dumps(request)],
+        [sys.executable, "-I", "-S", "-B", str(PROGRAM), json.dumps(request)],
         stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
         # An interpreter whose libraries are found through this variable cannot start without it.
         env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
@@ -172,18 +176,12 @@ class _Reader:
 
     def read(self) -> Iterator[Message]:
         while True:
-            kind, channels, length, done = decoder_program.MESSAGE.unpack(
-                self._read_exactly(decoder_program.MESSAGE.size)
-            )
+            kind, channels, length, done = MESSAGE.unpack(self._read_exactly(MESSAGE.size))
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
-            if (
-                kind == b"S"
-                and 1 <= channels <= decoder_program.MAX_CHANNELS
-                and length <= decoder_program.BLOCK_SAMPLES
-            ):
+            if kind == b"S" and 1 <= channels <= MAX_CHANNELS and length <= BLOCK_SAMPLES:
                 block = np.frombuffer(self._read_exactly(length * channels * 4), dtype=np.float32)
                 yield Block(block.reshape(length, channels))
-            elif kind == b"Z" and length <= decoder_program.BLOCK_SAMPLES:
+            elif kind == b"Z" and length <= BLOCK_SAMPLES:
                 yield Silence(length)
             elif kind in {b"O", b"E", b"D"} and length <= _MAX_JSON_BYTES:
                 fields = json.loads(self._read_exactly(length))

@@ -23,7 +23,7 @@ from diarist.audio.decoder_process import (
     decoder_messages,
     report_fields,
 )
-from diarist.audio.decoder_program import DURATION_TOLERANCE_S
+from diarist.audio.decoder_program.rejection import DURATION_TOLERANCE_S
 from diarist.audio.headers import Header
 from diarist.audio.samples import SampleBuffer
 from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio

@@ -1,1 +1,1 @@
-"""API keys: who may use the service, and which jobs belong to whom."""
+"""API keys, which authenticate clients and own jobs."""

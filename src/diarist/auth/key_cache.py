@@ -1,4 +1,4 @@
-"""The API keys that a running service has in memory. They are read from the store again and again."""
+"""A cache of the API keys in memory, which a running service refreshes from the store."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from diarist.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_AGE_S = 1.0
-"""How old the keys in memory may be. A revoked key is therefore refused after this time at the latest."""
+"""The maximum age of the keys in memory. A revoked key is rejected after this time at the latest."""
 
 REFRESH_AGE_S = 0.5
 """When the keys are older than this, they are read again in the background, so that under load no request waits."""
 
 UNKNOWN_KEY_MAX_AGE_S = 0.02
-"""How old the keys may be for a token to be refused as unknown: the key may be new."""
+"""The maximum age of the keys when a token is rejected as unknown, because the key may be new."""
 
 STORE_TIMEOUT_S = 5.0
 """How long a request waits for the store."""
@@ -46,7 +46,7 @@ class KeyStore(Protocol):
 class KeyCache:
     """The API keys of a service. Safe to call from any thread.
 
-    A store that does not answer blocks callers for no longer than they are willing to wait.
+    If the store does not respond, callers are blocked no longer than their ``timeout_s``.
 
     Args:
         settings: The settings, which may contain a key (API_KEY).

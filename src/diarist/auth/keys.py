@@ -1,8 +1,8 @@
 """API keys, their tokens, and the rules for the secrets that users choose.
 
-A token is ``dk_<id>_<secret>``. The secret consists of 256 random bits, of which the job store keeps only the SHA-256
-hash. Nobody can try that many secrets, so a deliberately slow hash, as passwords need, would only slow down those who
-have a key.
+A token is ``dk_<id>_<secret>``. The secret consists of 256 random bits, and the job store contains only its SHA-256
+hash. There are too many possible secrets to try them all, so a deliberately slow hash, as passwords need, would only
+slow down valid requests.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from diarist.types import Span
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Represents a stretch of one speaker's speech with its text, or one word of it."""
+    """Represents a segment of one speaker's speech with its text, or one word of it."""
 
     span: Span
     speaker: str

@@ -1,1 +1,1 @@
-"""From a recording to a transcript: the steps that the service, its workers and the command line share."""
+"""The steps from a recording to a transcript, which the service, its workers and the command line share."""

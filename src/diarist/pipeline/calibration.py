@@ -1,8 +1,8 @@
-"""Calibration of confidences: scores are mapped to probabilities that are right as often as they say.
+"""Calibration of confidences: scores are mapped to probabilities that match how often they are correct.
 
-Two logistic functions with few constants, fitted on recordings whose speakers are known. ``docs/accuracy.md`` says
-which recordings, and how well the functions hold on others. The first is Platt's scaling of a posterior's log-odds
-("Probabilistic outputs for support vector machines", 1999).
+Two logistic functions with few constants are fitted on recordings whose speakers are known. ``docs/accuracy.md`` lists
+these recordings, and says how accurate the functions are on others. The first is Platt's scaling of a posterior's
+log-odds ("Probabilistic outputs for support vector machines", 1999).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diarist.types import Diarization, SpeakerActivity
 Floats = NDArray[np.float64]
 
 CALIBRATED_DIARIZER = "embedded"
-"""The one diarizer whose numbers of speakers were compared with the truth often enough to be calibrated."""
+"""The only diarizer whose speaker counts were compared with references often enough to be calibrated."""
 
 SPEECH_ACTIVITY = 0.05
 """Frames in which no speaker's activity is above this are silence."""
@@ -54,7 +54,7 @@ class CountScaling:
 
 
 def speaker_probability(posterior: Floats, contested: Floats, scaling: WordScaling = WordScaling()) -> Floats:
-    """Return the probability that each word is its speaker's, (words,), 0..1.
+    """Return the probability that each word belongs to its speaker, (words,), 0..1.
 
     Args:
         posterior: The posterior of each word's speaker among all speakers, 0..1, (words,).
@@ -85,10 +85,10 @@ def contested_share(activity: Floats, speaker: NDArray[np.int64]) -> Floats:
 
 
 def count_probability(diarization: Diarization, scaling: CountScaling = CountScaling()) -> float | None:
-    """Return the probability that the number of speakers is right, 0..1.
+    """Return the probability that the number of speakers is correct, 0..1.
 
-    Speakers that were merged or split leave frames that could belong to one speaker as well as to another: the more of
-    these there are, the less certain is the count. No other feature that was tried (the similarity of the embeddings,
+    Speakers that were merged or split leave frames that could belong to either of two speakers: the more such frames
+    there are, the less certain is the count. No other feature that was tried (the similarity of the embeddings,
     the speech of the quietest speaker, the number of speakers) improved it on recordings that it was not fitted on.
 
     Returns:

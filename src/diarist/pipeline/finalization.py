@@ -1,7 +1,7 @@
-"""Utterances in the order of the transcript, each of them released as soon as nothing that follows can change it.
+"""Finalization of utterances, in the order of the transcript: each one is released once later speech cannot change it.
 
-A speaker's final name depends on whose words come first, and the words of several channels form one conversation. Both
-are known for an utterance once everything before it is known.
+A speaker's final name depends on the order in which speakers first say a word, and the words of several channels form
+one conversation. Both are known for an utterance once everything before it is known.
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ WEIGHTS: Mapping[Stage, float] = {
     "recognition": 0.58,
     "attribution": 0.01,
 }
-"""The share of each stage in the total time if somebody speaks all the time. It makes the progress even.
+"""The share of each stage in the total time of a recording without pauses, so that the progress advances evenly.
 
-Processor time of the embedded engine with one thread, Whisper base, on 1, 5 and 20 minutes of conversation.
+They were measured as processor time of the embedded engine with one thread and Whisper base, on conversations of 1, 5
+and 20 minutes.
 """
 
 

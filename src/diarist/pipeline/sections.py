@@ -15,7 +15,7 @@ from diarist.types import Seconds, Span
 SECTION_SPEECH_S: Seconds = 270.0
 """The approximate speech in a section. Shorter sections take a recognizer longer in total, because it has fewer chunks
 of similar length to process at once: Whisper takes 2 % longer for ten minutes in sections of this length than in one
-piece, and 9 % longer with 180 s. With longer sections, callers wait longer for words, and there are too few sections
+section, and 9 % longer with 180 s. With longer sections, callers wait longer for words, and there are too few sections
 for several machines."""
 
 MIN_EVEN_COUNT = 4
@@ -25,7 +25,7 @@ MAX_SHIFT = 0.2
 """The maximum distance of a boundary from its even position in favor of a longer pause, as a share of the section."""
 
 MAX_PAUSE_S: Seconds = 1.5
-"""Longer pauses are no better: an utterance has ended by then, and even sections are complete at the same time."""
+"""Longer pauses have no advantage: an utterance has ended by then, and sections of equal length finish together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,6 @@ def _section_count(total: Seconds, length: Seconds) -> int:
 
 
 def _pause_score(speech: Sequence[Span], at: int, shift: float) -> tuple[Seconds, float]:
-    """Prefer the longer pause, and of two that are equal to the millisecond the one that is nearer."""
+    """Return the sort key of a pause: prefer longer pauses, and of two that are equal to the millisecond the nearer."""
     pause = min(speech[at].start - speech[at - 1].end, MAX_PAUSE_S)
     return round(pause * (1 - shift / 2), 3), -shift

@@ -51,7 +51,7 @@ def transcribe(
     on_final: OnFinal | None = None,
     scatter: Scatter | None = None,
 ) -> Transcript:
-    """Transcribe a recording: recognize its words, and who says them.
+    """Transcribe a recording: recognize its words, and assign them to speakers.
 
     Args:
         path: An audio or video file in any supported format.

@@ -10,7 +10,7 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode
 from diarist.audio.decoder_process import Report
-from diarist.audio.decoder_program import Timeline
+from diarist.audio.decoder_program.timeline import Timeline
 from diarist.audio.decoding import check_complete
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio

@@ -1,4 +1,4 @@
-"""The decoder process: its limits, and that it always ends."""
+"""The decoder process has limits, and it always ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from diarist.audio import DecodeLimits, decode, decoder_program
+from diarist.audio import DecodeLimits, decode, decoder_process
 from diarist.errors import Cancelled, CorruptAudio, DecoderFailed, NotAudio
 from diarist.settings import Settings
 from support.audio_files import encode, pcm, tone, wav, write
@@ -22,22 +22,23 @@ from support.audio_files import encode, pcm, tone, wav, write
 LIMITS = DecodeLimits(max_duration_s=600.0, timeout_s=30.0, memory_mb=512)
 PATIENCE_S = 10.0
 
-REAL = decoder_program.__file__
+AUDIO_PACKAGE = str(Path(decoder_process.__file__).parent)
 PARENT = """
 import sys
 from pathlib import Path
 from diarist.audio import DecodeLimits, decode
-from diarist.audio import decoder_program
-decoder_program.__file__ = sys.argv[1]
+from diarist.audio import decoder_process
+decoder_process.PROGRAM = Path(sys.argv[1])
 decode(Path(sys.argv[2]), DecodeLimits())
 """
 PRELUDE = """
-import json, os, resource, runpy, signal, struct, subprocess, sys, time
-real = runpy.run_path({real!r})
+import json, os, resource, signal, struct, subprocess, sys, time
+sys.path.append({package!r})
+from decoder_program import main, messages, resource_limits
 request = json.loads(sys.argv[1])
 def send(kind, channels, length, body=b""):
-    os.write(1, real["MESSAGE"].pack(kind, channels, length, 0.0) + body)
-def tell(text):
+    os.write(1, messages.MESSAGE.pack(kind, channels, length, 0.0) + body)
+def send_text(text):
     body = json.dumps({{"code": "not_audio", "message": text}}).encode()
     send(b"E", 0, len(body), body)
 """
@@ -50,12 +51,12 @@ def recording(tmp_path):
 
 @pytest.fixture
 def play(monkeypatch, tmp_path):
-    """Puts another program in the decoder's place."""
+    """Runs other code in the decoder process."""
 
     def use(program):
         script = tmp_path / "program.py"
-        script.write_text(PRELUDE.format(real=REAL) + program)
-        monkeypatch.setattr(decoder_program, "__file__", str(script))
+        script.write_text(PRELUDE.format(package=AUDIO_PACKAGE) + program)
+        monkeypatch.setattr(decoder_process, "PROGRAM", script)
 
     return use
 
@@ -132,7 +133,7 @@ def test_a_crash_is_an_error_and_nothing_more(play, recording):
 
 
 def test_an_error_of_the_program_is_logged_and_not_shown(play, recording, caplog):
-    play("real['main'].__globals__['decode_recording'] = None\nreal['main']()")
+    play("main.decode_recording = None\nmain.main()")
     with pytest.raises(DecoderFailed) as caught:
         decode(recording, LIMITS)
     assert "NoneType" not in str(caught.value)
@@ -176,7 +177,7 @@ def test_memory_is_limited_and_the_error_names_the_limit(tmp_path):
 
 
 def test_a_small_file_that_asks_for_gigabytes_is_damaged(play, recording):
-    play("real['main'].__globals__['decode_recording'] = lambda *_: bytearray(2**31)\nreal['main']()")
+    play("main.decode_recording = lambda *_: bytearray(2**31)\nmain.main()")
     with pytest.raises(CorruptAudio, match="more than 512 MB"):
         decode(recording, LIMITS)
 
@@ -185,9 +186,9 @@ def test_the_process_has_limits_and_no_environment(play, recording, monkeypatch)
     monkeypatch.setenv("DIARIST_SECRET", "hidden")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     play(
-        "real['apply_limits'](request)\nreal['apply_memory_limit'](request['memory_bytes'])\n"
+        "resource_limits.apply_limits(request)\nresource_limits.apply_memory_limit(request['memory_bytes'])\n"
         "limits = {n: resource.getrlimit(getattr(resource, n))[0] for n in dir(resource) if n.startswith('RLIMIT_')}\n"
-        "tell(json.dumps([dict(os.environ), limits, os.getpgrp() == os.getpid(), sys.argv,"
+        "send_text(json.dumps([dict(os.environ), limits, os.getpgrp() == os.getpid(), sys.argv,"
         " sorted(os.readlink('/proc/self/fd/' + n) for n in os.listdir('/proc/self/fd') if int(n) < 64 and"
         " os.path.exists('/proc/self/fd/' + n))]))"
     )
@@ -210,8 +211,8 @@ def test_the_process_dies_with_its_parent(tmp_path, recording):
     script = tmp_path / "program.py"
     pid = tmp_path / "pid"
     script.write_text(
-        PRELUDE.format(real=REAL)
-        + f"real['apply_limits'](request)\nos.mkdir({str(pid)!r} + str(os.getpid()))\nsignal.pause()"
+        PRELUDE.format(package=AUDIO_PACKAGE)
+        + f"resource_limits.apply_limits(request)\nos.mkdir({str(pid)!r} + str(os.getpid()))\nsignal.pause()"
     )
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(script), str(recording)])
     try:

@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode, decoder_program
+from diarist.audio import DecodeLimits, decode
+from diarist.audio.decoder_program.formats import DECODERS, OPEN_OPTIONS
 from diarist.errors import AudioTooLong, CorruptAudio, EmptyAudio, NotAudio, UnsupportedAudio
 from support.audio_files import chunk, encode, encoded_bytes, loudest_hertz, pcm, push, rms, tone, wav, write
 
@@ -48,7 +49,7 @@ def test_a_playlist_past_the_format_list_still_opens_nothing(tmp_path, monkeypat
         assert sum(frame.samples for frame in leak.decode(audio=0)) == 32_000
     descriptor = os.open(upload, os.O_RDONLY)
     try:
-        options = {**decoder_program.OPEN_OPTIONS, "format_whitelist": "concat,wav", "fd": str(descriptor)}
+        options = {**OPEN_OPTIONS, "format_whitelist": "concat,wav", "fd": str(descriptor)}
         with pytest.raises(av.FFmpegError), av.open("fd:", options=options) as container:
             next(container.decode(audio=0))
     finally:
@@ -188,9 +189,9 @@ def test_video_is_passed_over_and_never_decoded(tmp_path):
             os.close(descriptor)
         return "".join(line for _, _, line in lines)
 
-    free = {name: value for name, value in decoder_program.OPEN_OPTIONS.items() if name != "codec_whitelist"}
+    free = {name: value for name, value in OPEN_OPTIONS.items() if name != "codec_whitelist"}
     assert "whitelist" not in said(free)
-    assert "Codec (magicyuv) not on whitelist" in said(decoder_program.OPEN_OPTIONS)
+    assert "Codec (magicyuv) not on whitelist" in said(OPEN_OPTIONS)
 
 
 def test_video_alone_is_no_recording(tmp_path):
@@ -199,7 +200,7 @@ def test_video_alone_is_no_recording(tmp_path):
 
 
 def test_no_listed_decoder_is_for_video():
-    for name in decoder_program.DECODERS:
+    for name in DECODERS:
         try:
             kind = av.Codec(name, "r").type
         except av.codec.codec.UnknownCodecError:

@@ -43,10 +43,10 @@ def test_sets_that_cannot_be_read_are_named(tmp_path, text):
         sets.read_sets(tmp_path)
 
 
-def test_a_stretched_recording_has_its_length_and_its_speakers(tmp_path):
+def test_a_repeated_recording_has_its_length_and_its_speakers(tmp_path):
     samples = np.linspace(-0.5, 0.5, 16_000 * 4, dtype=np.float32)
     reference = (Turn(Span(0, 1.5), "ann"), Turn(Span(2, 3.5), "bob"))
-    path, turns = growth.stretch(samples, reference, 0.25, tmp_path)
+    path, turns = growth.write_repeated(samples, reference, 0.25, tmp_path)
     with wave.open(str(path)) as file:
         assert file.getnframes() == 15 * 16_000
     assert {turn.speaker for turn in turns} == {"ann", "bob"}
@@ -287,8 +287,8 @@ def test_a_result_is_json_a_page_and_small_pictures(tmp_path):
 
 @pytest.mark.bench
 def test_more_speakers_than_words_are_scored_for_cost_the_words_alone():
-    stretches = (Segment(Span(0, 30), "ann", "so many"),)
-    reference = Reference("x", (Turn(Span(0, 30), "ann"),), stretches)
+    segments = (Segment(Span(0, 30), "ann", "so many"),)
+    reference = Reference("x", (Turn(Span(0, 30), "ann"),), segments)
     words = tuple(running.SpokenWord(RecognizedWord(" so", Span(at, at + 0.5), 0.9), f"s{at}") for at in range(25))
     output = running.Output((Turn(Span(0, 30), "s0"),), words, 1.0, 1.0, {})
     found, fault = compare.scored(reference, output, None, 30.0, "en")

@@ -1,4 +1,4 @@
-"""docs/cli.md and docs/output.md agree with the program."""
+"""The pages of the documentation that show commands and output formats agree with the program."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 CONSOLE = blocks("cli.md", "console")
+MODELS = blocks("models.md", "console")
 EXAMPLES = blocks("cli.md", "sh")
 
 
@@ -58,7 +59,7 @@ CALL = Transcript(
 )
 
 
-@pytest.mark.parametrize("block", CONSOLE, ids=[block.splitlines()[0] for block in CONSOLE])
+@pytest.mark.parametrize("block", CONSOLE + MODELS, ids=lambda block: block.splitlines()[0])
 def test_help_is_as_shown(block):
     command, _, shown = block.partition("\n")
     assert command.startswith("$ diarist ")
@@ -73,6 +74,7 @@ def test_the_help_of_each_is_shown():
         "$ diarist models export --help", "$ diarist keys --help", "$ diarist keys create --help",
         "$ diarist doctor --help",
     ]  # fmt: skip
+    assert [block.splitlines()[0] for block in MODELS] == ["$ diarist models --help"]
 
 
 def test_every_command_is_documented():

@@ -34,7 +34,7 @@ def test_the_libraries_of_the_engine_are_loaded(settings):
     assert engine.check_engine(settings).level == "ok"
 
 
-def test_every_diarizer_and_recogniser_has_its_libraries():
+def test_every_diarizer_and_recognizer_has_its_libraries():
     assert engine.LIBRARIES.keys() == registry.DIARIZERS.keys() | registry.RECOGNIZERS.keys()
 
 

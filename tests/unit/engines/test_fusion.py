@@ -102,8 +102,8 @@ def test_the_running_median_has_no_seams_between_blocks():
     values = np.random.default_rng(0).random((40_100, 1), dtype=np.float32)
     smooth = median_filter(values, 31)
     for first in (19_900, 39_900):
-        stretch = median_filter(values[first : first + 200], 31)
-        assert np.array_equal(smooth[first + 15 : first + 185], stretch[15:-15])
+        segment = median_filter(values[first : first + 200], 31)
+        assert np.array_equal(smooth[first + 15 : first + 185], segment[15:-15])
 
 
 @given(
@@ -112,8 +112,8 @@ def test_the_running_median_has_no_seams_between_blocks():
 )
 @patient
 def test_the_top_speakers_match_the_count_and_exceed_all_others(score, data):
-    voices = score.shape[1]
-    count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, voices)))
+    speakers = score.shape[1]
+    count = data.draw(hnp.arrays(np.int64, len(score), elements=st.integers(0, speakers)))
     active = top_speakers(score, count)
     assert active.sum(axis=1).tolist() == count.tolist()
     for row, on in zip(score, active, strict=True):

@@ -46,9 +46,9 @@ HOOK = "https://example.com/hook"
 workers = st.sampled_from(WORKERS)
 picks = st.integers(0, 63)
 DEEDS = (
-    "settle",
-    "settle",
-    "settle",
+    "finalize",
+    "finalize",
+    "finalize",
     "retry",
     "retry",
     "die",
@@ -181,7 +181,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         match deed:
             case "renew":
                 self.renew(number, worker, count / 3)
-            case "settle":
+            case "finalize":
                 self.finalize(number, worker, number % 3, count)
             case "finish":
                 self.finish(number, worker)

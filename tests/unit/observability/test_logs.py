@@ -318,7 +318,7 @@ class Ends:
 def fail():
     raise ValueError("first")
 
-thread = threading.Thread(target=fail, name="errands")
+thread = threading.Thread(target=fail, name="outbox")
 thread.start()
 thread.join()
 Ends()
@@ -332,7 +332,7 @@ raise LookupError("last")
     assert [line["exc_info"].splitlines()[-1] for line in lines] == [
         "ValueError: first", "KeyError: 'third'", "LookupError: last",
     ]  # fmt: skip
-    assert "errands" in lines[0]["message"]
+    assert "outbox" in lines[0]["message"]
     assert (tmp_path / "service.log").read_text() == ended.stderr
 
 
@@ -387,11 +387,11 @@ def test_a_workers_name_and_trace_come_with_its_lines(configured, ids, monkeypat
 
 def test_about_names_what_a_thread_is_about(configured, ids):
     console = configured()
-    with logs.log_context(job="errand"):
+    with logs.log_context(job="the-job"):
         logging.getLogger("diarist.test").info("within")
     logging.getLogger("diarist.test").info("after")
     within, after = console.getvalue().splitlines()
-    assert "[request=the-request job=errand] within" in within
+    assert "[request=the-request job=the-job] within" in within
     assert "[request=the-request job=the-job] after" in after
 
 

@@ -32,8 +32,8 @@ def channels(draw):
                 at += draw(st.sampled_from((0.0, 0.1, 0.9, 2.5, 40.0)))
             parts.append((words, at))
         turns = draw(strategies.turns())
-        voices = np.arange(len(Diarization(turns).speakers), dtype=np.float32)[:, None]
-        found.append((Diarization(turns, voices), parts))
+        embeddings = np.arange(len(Diarization(turns).speakers), dtype=np.float32)[:, None]
+        found.append((Diarization(turns, embeddings), parts))
     return found
 
 

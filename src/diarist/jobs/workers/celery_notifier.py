@@ -102,7 +102,7 @@ class CeleryNotifier:
         connection = self._app.connection_for_write()
         try:
             while (queue := self._pending.get()) is not None:
-                # Several messages for one queue in a row say the same.
+                # Several consecutive messages for one queue have the same effect as one.
                 for name in dict.fromkeys((queue, *self._other_pending())):
                     if not self._closing.is_set():
                         self._send(connection, name)
@@ -161,7 +161,7 @@ class NotificationListener:
         self._thread.start()
 
     def wait_until_ready(self, timeout: float) -> bool:
-        """Wait until messages are received; return whether that is so within ``timeout`` seconds."""
+        """Wait until messages are received. Return False if that takes longer than ``timeout`` seconds."""
         return self._ready.wait(timeout)
 
     def stop(self) -> None:

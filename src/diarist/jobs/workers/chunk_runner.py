@@ -25,7 +25,7 @@ class ChunkRunner:
     Args:
         context: the worker.
         engine: processes the chunks.
-        preemption: lets requests interrupt a chunk.
+        preemption: allows requests to interrupt a chunk.
     """
 
     def __init__(self, context: WorkerContext, engine: Engine, preemption: Preemption) -> None:
@@ -41,7 +41,7 @@ class ChunkRunner:
         return time.monotonic() - self._processed_at < RECENT_S
 
     def run_next(self) -> bool:
-        """Process the next chunk. Returns False if there is none, or without a fleet.
+        """Process the next chunk. Returns False if there is none, or if the service is not distributed.
 
         Raises:
             ServiceError: no chunk could be claimed.
@@ -67,7 +67,7 @@ class ChunkRunner:
                 logger.info("Chunk abandoned: its job has ended, or this worker is shutting down")
                 context.chunks.release(context.worker)
             except Exception as error:
-                # The worker that holds the job processes the chunk then, and reports what is wrong with it.
+                # The worker that holds the job will process the chunk instead, and report the error.
                 if isinstance(error, MediaMissing):
                     logger.warning(
                         "Chunk abandoned: its job has ended, or MEDIA_URL is not the same place on all machines"

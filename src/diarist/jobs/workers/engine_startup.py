@@ -67,7 +67,7 @@ def _wait(context: WorkerContext, seconds: float) -> None:
 
 
 def queues_of(engine: Engine, settings: Settings) -> tuple[str, ...]:
-    """Return the queues in QUEUES, or else those that the worker can serve: any job, its device, its engine."""
+    """Return the queues in QUEUES, or else those that the worker can serve: for any job, its device and its engine."""
     if settings.queues:
         return tuple(dict.fromkeys(name for name in settings.queues.split(",") if name))
     return (ANY_QUEUE, "gpu" if "cuda" in engine.device else "cpu", settings.engine)

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker process and the renewal of its leases, whatever its main thread is doing.
+"""The heartbeat of a worker process and the renewal of its leases, both independent of its main thread.
 
 There are two threads. One sends heartbeats to the supervisor and never blocks. The other one talks to the store, which
 may not answer for longer than a lease.
@@ -53,7 +53,7 @@ class _Lease:
 class Heartbeat:
     """Sends heartbeats and renews the leases of the jobs that this worker holds, in its own threads.
 
-    A worker may hold several jobs: one that is running, and others that were interrupted for it. If work makes no
+    A worker may hold several jobs: one that is running, and others that it has interrupted. If work makes no
     progress for ``settings.job_stall_s``, heartbeats and renewals stop, and the supervisor ends the process.
 
     Args:
@@ -242,7 +242,7 @@ class Heartbeat:
         try:
             held = lease.renew(lease.stage, lease.progress)
         except ServiceError as error:
-            # The lease outlasts a few failures. If it does not, the store says so with its next answer.
+            # A lease is long enough for a few failures. If it has expired, the next response of the store reports it.
             logger.warning("The lease could not be renewed: %s", error)
             return True
         self._store_answered_at = time.monotonic()

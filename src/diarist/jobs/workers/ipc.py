@@ -40,14 +40,14 @@ class WorkerConfig:
     """The configuration that a worker process receives when it starts."""
 
     worker: str
-    """The name of this one process; it is never used again."""
+    """The name of this process; no other process ever gets the same name."""
 
     settings: Settings
     error: str | None = None
     """Why earlier processes of this worker failed; the worker reports it until it is ready."""
 
     gpu: str | None = None
-    """The only GPU of this worker, as it is named outside of the process; None where it has no GPU of its own."""
+    """The only GPU of this worker, as it is named outside of the process; None if it has no GPU of its own."""
 
     def dump(self) -> bytes:
         """Return one line of JSON, including the line break."""

@@ -39,7 +39,7 @@ class JobRunner:
         self._transcribe = transcribe
         self._queues = queues_of(engine, context.settings)
         self.preemption = Preemption(context, lambda: self.run_next(requests_only=True))
-        """Lets requests interrupt work, that of other parts of this worker too."""
+        """Allows requests to interrupt work, including that of other parts of this worker."""
 
     def run_next(self, *, requests_only: bool = False) -> bool:
         """Run the next job to its end. Returns False if no job is waiting.
@@ -101,7 +101,7 @@ class JobRunner:
             )
 
     def _scatter(self, job: Job) -> Scatter | None:
-        """Return how other workers help with the job, or None without a fleet. Requests get help too."""
+        """Return what distributes the job, or a request, over other workers; None if the service is not distributed."""
         context = self._context
         if not context.settings.distributed:
             return None
@@ -150,7 +150,7 @@ class JobRunner:
                     return False
 
     def _remove_parts(self, job: Job) -> None:
-        """Remove what was stored of the recording for other workers, unless the job goes on elsewhere."""
+        """Remove the parts of the recording that were stored for other workers, unless the job continues elsewhere."""
         context = self._context
         if not context.settings.distributed:
             return

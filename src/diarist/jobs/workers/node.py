@@ -1,4 +1,4 @@
-"""The workers of one machine of a fleet, which the queue wakes, and which drain before they stop."""
+"""Running the workers of one machine of a fleet, which are woken through the queue and drained before they stop."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         stop.wait()
         logger.info("Shutting down: jobs in progress have %.0f s to finish", settings.drain_s)
         pool.drain(settings.drain_s)
-        pool.stop()  # first of all, because a container may be killed soon after DRAIN_S
+        pool.stop()  # before everything else, because a container may be killed soon after DRAIN_S
     logger.info("All workers have stopped")
 
 

@@ -1,4 +1,4 @@
-"""Notifications that wake workers. They carry no jobs: workers claim those from the store, which they also poll."""
+"""Notifications that wake workers. They contain no jobs: workers claim jobs from the store, which they also poll."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class WorkerPool:
             supervisor.start()
 
     def wake(self) -> None:
-        """Tell all workers that there may be a new or a canceled job."""
+        """Notify all workers that there may be a new or a canceled job."""
         for supervisor in self._supervisors:
             supervisor.wake()
 

@@ -20,7 +20,7 @@ MAX_DEPTH = 3
 """The largest number of jobs in progress: the running one, and those that were interrupted for requests."""
 
 UNREACHABLE_S = 30.0
-"""How long a running job does not look for requests after the store could not be used."""
+"""How long a running job does not check for requests after the store was unavailable."""
 
 
 class Preemption:

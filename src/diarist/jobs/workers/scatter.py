@@ -26,7 +26,7 @@ from diarist.types import SAMPLE_RATE, Audio, Progress
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.2
-"""The time between two looks at the chunks that others process, while no chunk is left to be claimed."""
+"""The time between two checks of the chunks that other workers process, while there is no chunk to claim."""
 
 WRITE_BLOCK_SAMPLES = 60 * SAMPLE_RATE
 """How many samples of a channel are written at a time."""
@@ -112,7 +112,7 @@ class StoreScatter:
                     self._wait(POLL_INTERVAL_S)
                     continue
                 claimed = indices.get(task.digest)
-                if claimed is None:  # an earlier attempt posted it with other parameters: nobody needs its result
+                if claimed is None:  # an earlier attempt posted it with other parameters, so its result is not needed
                     self._chunks.complete(task, self._worker)
                     continue
                 self._process(task, claimed, progress)
@@ -180,10 +180,10 @@ class StoreScatter:
 
 
 def process_chunk(task: ChunkTask, engine: Engine, media: MediaStore, progress: Progress) -> None:
-    """Process a chunk of a job that another worker holds, and store its result where that worker finds it.
+    """Process a chunk of a job that another worker holds, and store its result where that worker reads it.
 
     Raises:
-        MediaMissing: the job is over, or this machine does not see the same media.
+        MediaMissing: the job has ended, or this machine does not use the same media store.
     """
     chunk = task.chunk
     content = media.read_part_range(

@@ -1,4 +1,4 @@
-"""Ending a worker process whose main thread does not react to the request to exit."""
+"""Ending a worker process whose main thread does not respond to a shutdown request."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Supervisor:
         self._watchdog.start()
 
     def wake(self) -> None:
-        """Tell the worker that there may be a new or a canceled job."""
+        """Notify the worker that there may be a new or a canceled job."""
         with self._lock:
             if self._process is not None:
                 self._process.wake()
@@ -104,7 +104,7 @@ class Supervisor:
                 self._process.drain()
 
     def join(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds until the worker has ended for good."""
+        """Wait up to ``timeout`` seconds until the worker has ended and will not be restarted."""
         self._main.join(timeout)
 
     def terminate(self) -> None:
@@ -116,7 +116,7 @@ class Supervisor:
                 self._process.terminate()
 
     def stop(self, timeout: float) -> None:
-        """Terminate the worker, and kill it after ``timeout`` seconds. Its jobs are requeued; no process is left."""
+        """Terminate the worker, and kill it after ``timeout`` seconds. Its jobs are requeued; no process remains."""
         self.terminate()
         if not self._main.is_alive():
             return
@@ -155,7 +155,7 @@ class Supervisor:
                 break
             healthy = process is not None and (process.ended_jobs > 0 or process.age_s > HEALTHY_AFTER_S)
             crashes = 1 if healthy else crashes + 1
-            # A worker that was ready is back in a moment. One that never became ready has an error to be shown.
+            # A worker that was ready will be ready again soon. If it never became ready, its status shows an error.
             was_ready = process is not None and process.ready
             error = None if was_ready else f"The worker process {how} before it was ready. See the log for details."
             name = self._name_next(error)
@@ -176,7 +176,7 @@ class Supervisor:
             return self._process
 
     def _name_next(self, error: str | None) -> str:
-        """Return a name for the next process, and report its status until it does so itself."""
+        """Return a name for the next process, and report a status for it, until it reports its own."""
         name = f"{socket.gethostname()}-{self._slot.number:02d}-{secrets.token_hex(4)}"
         errors = () if error is None else (error,)
         state = "loading" if error is None else "error"
@@ -187,7 +187,7 @@ class Supervisor:
         return name
 
     def _release(self, name: str) -> None:
-        """Release what the dead process held; retry until the store can be written, because nobody else does it.
+        """Release what the dead process held; retry until the store can be written, because no other process does this.
 
         If the process was told to exit, its end does not count as a crash that the job caused.
         """

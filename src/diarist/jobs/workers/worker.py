@@ -39,7 +39,7 @@ def run_worker(
 ) -> None:
     """Run jobs until the worker is told to exit.
 
-    If the work does not stop within ``EXIT_GRACE_S`` by then, the process ends instead.
+    If the work does not stop within ``EXIT_GRACE_S`` after that, the process is ended.
     """
     store = open_store(config.settings)
     stopped = threading.Event()
@@ -71,7 +71,7 @@ def serve_jobs(context: WorkerContext, engine: Engine, transcribe: TranscribeFil
             channel.shutdown.wait(STORE_RETRY_S)
             continue
         except Exception:
-            # A job that a newer version wrote, for example. It would not help to load the engine again.
+            # A job that a newer version wrote may be the cause. Loading the engine again would not help.
             logger.exception("No job can be claimed because of an unexpected error")
             channel.shutdown.wait(STORE_RETRY_S)
             continue

@@ -74,7 +74,7 @@ class WorkerProcess:
                     pipe.close()
             self._stdin.close()
             raise
-        with contextlib.suppress(OSError):  # if it has exited already, wait() says how
+        with contextlib.suppress(OSError):  # if it has exited already, wait() returns how
             self._stdin.write(config.dump())
             self._stdin.flush()
             os.set_blocking(self._stdin.fileno(), False)
@@ -90,11 +90,11 @@ class WorkerProcess:
         return time.monotonic() - self._last_message_at
 
     def reset_silence(self) -> None:
-        """Count its silence from now on: the whole machine, or this process too, was suspended."""
+        """Restart the measurement of ``silent_s``, because this process or the whole machine was suspended."""
         self._last_message_at = time.monotonic()
 
     def wake(self) -> None:
-        """Tell it that there may be a new or a canceled job."""
+        """Notify it that there may be a new or a canceled job."""
         # If the pipe is full, it holds enough wake messages. If it is broken, the process has exited.
         with contextlib.suppress(OSError):
             os.write(self._stdin.fileno(), b"\n")
@@ -114,14 +114,14 @@ class WorkerProcess:
             self._kill_group()
 
     def kill_unresponsive(self) -> None:
-        """Kill it because it sends no messages any more; ``wait`` then says so."""
+        """Kill it because it no longer sends messages; the result of ``wait`` then contains this reason."""
         self._unresponsive = True
         self.kill()
 
     def wait(self) -> str:
-        """Wait for its end and return how it ended, to follow "The worker process"."""
+        """Wait for its end, and return how it ended as the predicate of a sentence about "the worker process"."""
         code = self._process.wait()
-        # The processes that it started must end too. While the group has members, its number is not used again.
+        # The processes that it started must end too. The ID of a group is not reused while the group has members.
         self._kill_group()
         if self._unresponsive:
             return "sent no heartbeat and was killed"

@@ -28,7 +28,7 @@ from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
 from support.strategies import patient
 
 SCALES = (ScaleConfig(1.5, 0.75), ScaleConfig(1.0, 0.5), ScaleConfig(0.5, 0.25))
-CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), SpeakerEmbeddingsConfig("voices", SCALES))
+CONFIG = DiarConfig(VadConfig("vad", Binarization(0.5, 0.5)), SpeakerEmbeddingsConfig("speaker", SCALES))
 PITCHES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """The sample levels that encode speakers: the third speaker has the level 0.3."""
 

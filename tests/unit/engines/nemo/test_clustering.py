@@ -1,4 +1,4 @@
-"""NeMo's clustering on voices that are made up, and the whole diarizer on a real recording with random weights."""
+"""NeMo's clustering on generated speaker embeddings, and the whole diarizer on a real recording with random weights."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ SHIFTS = (1.5, 1.0, 0.5, 0.25)
 
 
 def conversation(speakers, seconds, *, scatter=0.7, turn=6.0, seed=0, values=64):
-    """Scales of windows of voices that take turns of ``turn`` seconds, and who speaks in each base window."""
+    """Return scales of windows whose speakers alternate every ``turn`` seconds, and the speaker of each base window."""
     rng = np.random.default_rng(seed)
-    voices = rng.standard_normal((speakers, values))
+    centers = rng.standard_normal((speakers, values))
     scales, who = [], np.zeros(0, dtype=np.int64)
     for shift in SHIFTS:
         start = np.arange(max(1, int(seconds / shift))) * shift
         who = ((start + shift) // turn).astype(np.int64) % speakers
         noise = rng.standard_normal((len(start), values)) * scatter
-        unit = l2_normalize((voices[who] + noise).astype(np.float32))
+        unit = l2_normalize((centers[who] + noise).astype(np.float32))
         scales.append(Scale(unit, start, start + 2 * shift))
     return tuple(scales), renumber(who)
 
 
 def agreement(labels, truth):
-    """Share of windows whose label is the one that most of their true voice have."""
-    return sum(np.bincount(labels[truth == voice]).max() for voice in np.unique(truth)) / len(truth)
+    """Return the share of windows whose label is the most frequent one of their true speaker."""
+    return sum(np.bincount(labels[truth == speaker]).max() for speaker in np.unique(truth)) / len(truth)
 
 
 @pytest.mark.parametrize("speakers", range(2, 9))

@@ -168,13 +168,13 @@ def test_voices_are_those_of_nemo(folders, nemo, call):
     windows = [Span(0.0, 3.0), Span(7.013, 8.51), Span(14.0, 14.5), Span(8.0, 9.5)]
     session, features, _ = opened(folders["speaker"])
     found = OnnxSpeakerEncoder(session, features).embed(call, windows, quiet)
-    for window, voice in zip(windows, found, strict=True):
+    for window, embedding in zip(windows, found, strict=True):
         samples = torch.from_numpy(call.cut(window).samples)[None]
         with torch.inference_mode():
             _, wanted = model.forward(input_signal=samples, input_signal_length=torch.tensor([samples.shape[1]]))
-        unit, other = voice / np.linalg.norm(voice), wanted[0].numpy() / np.linalg.norm(wanted[0].numpy())
+        unit, other = embedding / np.linalg.norm(embedding), wanted[0].numpy() / np.linalg.norm(wanted[0].numpy())
         assert unit @ other > 0.9999
-        assert np.abs(voice - wanted[0].numpy()).max() < 1e-4
+        assert np.abs(embedding - wanted[0].numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", [*RECOGNIZERS, *OTHERS])

@@ -367,10 +367,10 @@ def test_the_same_answer_again(nemo_models, settings):
     for _ in range(2):
         model = load(nemo_models["speaker"], "embedding", settings).model
         with runtime.inference():
-            _, voice = model.forward(
+            _, embedding = model.forward(
                 input_signal=runtime.tensor(samples[None]), input_signal_length=torch.tensor([len(samples)])
             )
-        answers.append(voice.numpy())
+        answers.append(embedding.numpy())
     assert np.array_equal(*answers)
 
 

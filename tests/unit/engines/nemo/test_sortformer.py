@@ -199,7 +199,7 @@ def test_turns_are_those_of_nemos_diarize(streaming, call, name, tmp_path):
     for (end, start), (their_end, their_start) in zip(found, theirs, strict=True):
         # NeMo rounds to 10 ms and lets turns end after the recording
         assert end == pytest.approx(min(their_end, call.duration), abs=0.012)
-        # and loses the first of two stretches that are both padded to the very start
+        # and loses the first of two segments that are both padded to the very start
         assert start == pytest.approx(their_start, abs=0.006) or start == 0.0
 
 

@@ -14,10 +14,10 @@ CALLHOME = Binarization(0.641, 0.561, 0.229, 0.079, 0.511, 0.296)
 DIHARD = Binarization(0.56, 1.0, 0.063, 0.002, 0.007, 0.151)
 
 
-def probabilities(frames: int, *stretches: tuple[int, int, int, float], speakers: int = 4) -> np.ndarray:
-    """Nobody speaks but where ``(speaker, first, stop, probability)`` says so."""
+def probabilities(frames: int, *segments: tuple[int, int, int, float], speakers: int = 4) -> np.ndarray:
+    """Return probabilities that are low except in the given segments ``(speaker, first, stop, probability)``."""
     values = np.full((frames, speakers), 0.02, dtype=np.float32)
-    for speaker, first, stop, value in stretches:
+    for speaker, first, stop, value in segments:
         values[first:stop, speaker] = value
     return values
 
@@ -88,7 +88,7 @@ def test_too_many_speakers_leave_the_most_active_and_nothing_said_is_lost():
     found = find(THREE, max_speakers=2)
     assert len(find(THREE).speakers) == 3
     assert found.speakers == ("SPEAKER_00", "SPEAKER_01")
-    # the first stretch of the third goes to the first, who is more probable there, the other one to the second
+    # the first segment of the third goes to the first, who is more probable there, the other one to the second
     assert spans(found, "SPEAKER_00") == [(0.0, 8.079), (19.771, 24.079), (31.771, 40.079)]
     assert spans(found, "SPEAKER_01") == [(7.771, 20.079), (39.771, 44.079)]
     assert found.activity is not None

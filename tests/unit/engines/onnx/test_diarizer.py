@@ -13,13 +13,13 @@ from diarist.engines.onnx.diarizer import EmbeddingClusterer
 def scales(seconds=120.0, turn=12.0, seed=0, lengths=(1.5, 1.0, 0.5)):
     """Return alternating turns of two speakers in windows of several lengths: shorter windows are noisier."""
     rng = np.random.default_rng(seed)
-    voices = l2_normalize(rng.standard_normal((2, 64)).astype(np.float32))
+    speaker_embeddings = l2_normalize(rng.standard_normal((2, 64)).astype(np.float32))
     made = []
     for length in lengths:
         start = np.arange(0.0, seconds - length, length / 2)
         who = ((start + length / 2) // turn).astype(int) % 2
-        heard = voices[who] + rng.standard_normal((len(start), 64)).astype(np.float32) * 0.05 / length
-        made.append(Scale(l2_normalize(heard), start, start + length))
+        embeddings = speaker_embeddings[who] + rng.standard_normal((len(start), 64)).astype(np.float32) * 0.05 / length
+        made.append(Scale(l2_normalize(embeddings), start, start + length))
     return made, ((made[-1].start + 0.25) // turn).astype(int) % 2
 
 

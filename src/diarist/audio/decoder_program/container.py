@@ -1,0 +1,70 @@
+"""Opening of the container, choice of the audio track, and the durations that the header states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .formats import DECODERS, FILE_DURATION_FORMATS, OPEN_OPTIONS, TRACK_DURATION_FORMATS
+from .rejection import RecordingRejected
+
+
+def open_recording(av: Any, kind: str | None) -> Any:
+    """Open the container on descriptor 0, or raise ``RecordingRejected``."""
+    try:
+        return av.open("fd:", options=OPEN_OPTIONS, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        if kind is None:
+            raise RecordingRejected(
+                "not_audio",
+                "This is not a supported audio or video file. Send WAV, FLAC, MP3, M4A, MP4, Ogg, Opus, WebM or "
+                "another common format. Raw samples without a header must be converted to one of them first.",
+            ) from error
+        raise RecordingRejected(
+            "corrupt_audio",
+            f"This looks like {kind}, but its header is damaged or missing, as if a recording or a copy was cut off. "
+            "Export or copy it again.",
+        ) from error
+
+
+def choose_stream(av: Any, container: Any) -> Any:
+    """Return the default audio track, or else the first, of those that can be decoded.
+
+    Raises ``RecordingRejected`` if there is none.
+    """
+    tracks = [stream for stream in container.streams if stream.type == "audio"]
+    if not tracks:
+        raise RecordingRejected("not_audio", "The file has no audio track. Send a recording with sound.")
+    decodable = [track for track in tracks if track.codec_context is not None and track.codec_context.name in DECODERS]
+    if not decodable:
+        names = ", ".join(sorted({track.codec_context.name for track in tracks if track.codec_context is not None}))
+        raise RecordingRejected(
+            "unsupported_audio",
+            f"The audio codec is not supported ({names or 'unknown'}). Convert the recording to WAV, FLAC or MP3.",
+        )
+    default = [track for track in decodable if track.disposition & av.stream.Disposition.default]
+    return (default or decodable)[0]
+
+
+def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return the stated durations in seconds, of the track and of the longest track.
+
+    A duration is None if the header does not state it, or if FFmpeg estimates it.
+    """
+    name = container.format.name
+    if name in FILE_DURATION_FORMATS:
+        return None, container.duration / 1e6 if container.duration else None
+    stated = request["states_length"] if name == "mp3" else name in TRACK_DURATION_FORMATS
+    if not stated or not stream.duration or stream.duration < 0:
+        return None, None
+    seconds = float(stream.duration * stream.time_base)
+    bytes_stated = seconds * (stream.codec_context.bit_rate or 0) / 8
+    # Writers that cannot seek back leave the largest number, or 2^31, as a placeholder.
+    if (
+        name in {"wav", "w64", "au", "aiff"}
+        and bytes_stated >= 2**31 - 2**16
+        and bytes_stated > 2 * request["size_bytes"]
+    ):
+        return None, None
+    return seconds, None
