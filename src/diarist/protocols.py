@@ -74,7 +74,7 @@ ChunkStage: TypeAlias = Literal["segmentation", "embedding", "recognition"]
 class Chunk:
     """A part of the work on one channel, which any machine that has loaded the same engine can process.
 
-    ``diarist.engines.chunk_processing.perform`` processes it. The result is identical on all machines if the samples
+    ``diarist.engines.distributed_chunks.perform`` processes it. The result is identical on all machines if the samples
     are.
     """
 

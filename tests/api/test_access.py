@@ -16,7 +16,7 @@ from api.conftest import eventually
 from api.process import ServiceProcess
 from api.wire import FORM, call, diarize, head, raw, recording
 from diarist.api import access, create_app
-from diarist.auth.key_cache import KeyCache
+from diarist.auth.api_key_lookup import KeyCache
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.chunk_processing import make_chunk, perform
+from diarist.engines.distributed_chunks import make_chunk, perform
 from diarist.errors import Cancelled, InvalidOption
 from diarist.protocols import Diarizer, DistributedDiarizer, Engine
 from diarist.settings import load_settings

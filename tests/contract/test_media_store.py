@@ -17,7 +17,7 @@ import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, ServiceError, UploadTooLarge
 from diarist.jobs.media.base import MediaStore
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import new_job_id
 from diarist.settings import Settings, load_settings
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.engines.chunk_processing import parse_recognition, perform, recognition_chunk
+from diarist.engines.distributed_chunks import parse_recognition, perform, recognition_chunk
 from diarist.errors import Cancelled, InvalidOption
 from diarist.pipeline.attribution import merged_speech
 from diarist.protocols import Engine, Recognizer

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from diarist.jobs.workers.celery_notifier import CeleryNotifier, NotificationListener
-from diarist.jobs.workers.notifier import LocalNotifier
+from diarist.jobs.workers.celery_wakeup import CeleryNotifier, NotificationListener
+from diarist.jobs.workers.wakeup import LocalNotifier
 
 BUSY_MACHINE_S = 20.0
 """How long a test waits before it fails; how long it took is another question."""

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 from diarist.audio import DecodeLimits
-from diarist.engines.chunk_processing import perform
+from diarist.engines.distributed_chunks import perform
 from diarist.engines.registry import load_engine
 from diarist.formats import json_format
 from diarist.pipeline.sections import split_into_sections

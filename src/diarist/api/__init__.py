@@ -8,7 +8,7 @@ from diarist.api import access, diarize, job_events, job_result, jobs, metrics, 
 from diarist.api.request_log import RequestLog
 from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.upload import MAX_PARTS, MAX_TEXT_BYTES, UploadRequest
-from diarist.auth.key_cache import KeyCache
+from diarist.auth.api_key_lookup import KeyCache
 from diarist.errors import ConfigurationError
 from diarist.jobs.service import JobService
 from diarist.settings import Settings

@@ -17,8 +17,8 @@ from apiflask import APIFlask
 from flask import current_app, g, request
 
 from diarist.api.runtime import runtime
-from diarist.auth.key_cache import STORE_TIMEOUT_S, KeyCache
-from diarist.auth.keys import ApiKey
+from diarist.auth.api_key_lookup import STORE_TIMEOUT_S, KeyCache
+from diarist.auth.api_keys import ApiKey
 from diarist.errors import JobNotFound, Unauthorized
 from diarist.jobs.model import Job
 from diarist.loopback import is_loopback, loopback_address

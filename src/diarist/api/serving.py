@@ -11,7 +11,7 @@ from diarist.api import access, create_app
 from diarist.api.data_dir_lock import lock_data_dir
 from diarist.api.server import Server
 from diarist.api.upload import sweep
-from diarist.auth.key_cache import KeyCache
+from diarist.auth.api_key_lookup import KeyCache
 from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.job_store import SqlJobStore

@@ -15,7 +15,7 @@ from diarist.errors import InvalidOption
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diarist.auth.keys import ApiKey
+    from diarist.auth.api_keys import ApiKey
     from diarist.jobs.db.api_keys import ApiKeyStore
     from diarist.jobs.db.database import Database
 
@@ -71,7 +71,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def list_keys(as_json: bool) -> None:
     """List all keys, without their secrets."""
-    from diarist.auth.keys import ENV_ID, ApiKey
+    from diarist.auth.api_keys import ENV_ID, ApiKey
     from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _open_store() as (settings, database):
@@ -153,7 +153,7 @@ def _owner(store: ApiKeyStore, key: str | None) -> str:
     Raises:
         InvalidOption: There is no such key.
     """
-    from diarist.auth.keys import ENV_ID
+    from diarist.auth.api_keys import ENV_ID
 
     if key is None or key == ENV_ID:
         return key or ""

@@ -9,7 +9,7 @@ from diarist.clustering.embeddings import (
     l2_normalize,
     renumber,
 )
-from diarist.clustering.speakers import SPECTRAL_MAX_WINDOWS, cluster
+from diarist.clustering.speaker_clustering import SPECTRAL_MAX_WINDOWS, cluster
 from diarist.clustering.spectral import k_means
 
 __all__ = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote, urlsplit
 
-from diarist.auth.keys import checked_secret, configured_key
+from diarist.auth.api_keys import checked_secret, configured_key
 from diarist.doctor.findings import NETWORK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore
@@ -94,7 +94,7 @@ def check_queue(settings: Settings) -> Finding:
 
 def check_media(settings: Settings) -> Finding:
     """Check that an object can be written to the recording storage, read back and deleted."""
-    from diarist.jobs.media.opening import open_media
+    from diarist.jobs.media.factory import open_media
 
     location = settings.media_url if settings.in_s3 else str(settings.media_dir)
     if not settings.in_s3 and not settings.media_dir.exists() and not settings.media_url:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
 from diarist.jobs.admission import RequestAdmission
-from diarist.jobs.completion import CompletionNotifier
+from diarist.jobs.completion_wait import CompletionNotifier
 from diarist.jobs.db import metrics_snapshot
 from diarist.jobs.db.database import utc_now
 from diarist.jobs.db.job_store import SqlJobStore
@@ -24,17 +24,17 @@ from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
 from diarist.jobs.media.base import MediaStore
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobSpec, JobState, Limits, PoolStatus, new_job_id
-from diarist.jobs.outbox.download import DownloadHandler
+from diarist.jobs.outbox.recording_download import DownloadHandler
 from diarist.jobs.outbox.runner import OutboxRunner
-from diarist.jobs.outbox.webhook import WebhookHandler
+from diarist.jobs.outbox.webhook_delivery import WebhookHandler
 from diarist.jobs.queue_positions import QueuePositions
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
-from diarist.jobs.workers.notifier import LocalNotifier, WorkerNotifier
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
+from diarist.jobs.workers.wakeup import LocalNotifier, WorkerNotifier
 from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
 
@@ -342,7 +342,7 @@ class _CreationUnconfirmed(StoreUnavailable):
 
 
 def _open_notifier(settings: Settings) -> WorkerNotifier:
-    from diarist.jobs.workers.celery_notifier import CeleryNotifier
+    from diarist.jobs.workers.celery_wakeup import CeleryNotifier
 
     return CeleryNotifier(settings.queue_url)
 

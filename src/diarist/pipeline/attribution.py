@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.pipeline.calibration import contested_share, speaker_probability
+from diarist.pipeline.confidence_calibration import contested_share, speaker_probability
 from diarist.types import Diarization, RecognizedWord, Seconds, Span, Turn, Utterance, Word
 
 Floats = NDArray[np.float64]

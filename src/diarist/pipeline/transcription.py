@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from diarist.audio import DecodeLimits, decode
-from diarist.engines.chunk_processing import parse_recognition, recognition_chunk, run_distributed
+from diarist.engines.distributed_chunks import parse_recognition, recognition_chunk, run_distributed
 from diarist.errors import InvalidOption
 from diarist.pipeline.attribution import Attribution, merged_speech
-from diarist.pipeline.calibration import count_probability
-from diarist.pipeline.finalization import OnFinal, UtteranceFinalizer
+from diarist.pipeline.confidence_calibration import count_probability
 from diarist.pipeline.progress import ProgressMeter
 from diarist.pipeline.sections import Section, split_into_sections
+from diarist.pipeline.utterance_finalization import OnFinal, UtteranceFinalizer
 from diarist.protocols import (
     LANGUAGE_DETECTION_COST_S,
     DistributedDiarizer,

@@ -24,7 +24,7 @@ from diarist.jobs.db.schema import metadata
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.base import MediaStore
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_job_id
 from diarist.jobs.retention import Sweeper, SweepResult
 from diarist.outbound.webhooks import DeliveryResult
@@ -138,7 +138,7 @@ from pathlib import Path
 from diarist.api.upload import UploadFile
 from diarist.audio.samples import SampleBuffer
 from diarist.jobs.model import new_job_id
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.db.job_store import open_store
 from diarist.settings import load_settings
 import numpy as np

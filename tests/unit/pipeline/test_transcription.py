@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from diarist.audio import DecodeLimits
-from diarist.engines.chunk_processing import perform
+from diarist.engines.distributed_chunks import perform
 from diarist.errors import Cancelled, InvalidOption, NotAudio
 from diarist.pipeline import transcription
 from diarist.pipeline.progress import WEIGHTS

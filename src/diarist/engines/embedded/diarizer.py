@@ -22,7 +22,7 @@ from diarist.clustering import (
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
-from diarist.engines.fusion import (
+from diarist.engines.speaker_activity import (
     Window,
     build_diarization,
     centroids,

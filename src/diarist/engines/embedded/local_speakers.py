@@ -1,8 +1,8 @@
 """What the segmentation tells: the number of speakers per frame, the change points, and which local speaker is whom.
 
 The segmentation is precise to a few frames about when somebody starts and stops, but it distinguishes its speakers only
-within ten seconds. The embeddings identify them over the whole recording (``diarist.engines.fusion``). How the two are
-combined decides the speaker of words at turn boundaries.
+within ten seconds. The embeddings identify them over the whole recording (``diarist.engines.speaker_activity``). How
+the two are combined decides the speaker of words at turn boundaries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.engines.embedded.segmentation import GRID, POWERSET, WINDOW_FRAMES, Segmentation
-from diarist.engines.fusion import Window
+from diarist.engines.speaker_activity import Window
 
 Floats = NDArray[np.float32]
 

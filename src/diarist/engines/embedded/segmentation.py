@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.engines.chunk_processing import dump_arrays, load_arrays, make_chunk, run_distributed
+from diarist.engines.distributed_chunks import dump_arrays, load_arrays, make_chunk, run_distributed
 from diarist.engines.embedded.parallel import map_in_order
-from diarist.engines.fusion import Grid
+from diarist.engines.speaker_activity import Grid
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
 

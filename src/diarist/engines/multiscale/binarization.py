@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.engines.fusion import Grid
+from diarist.engines.speaker_activity import Grid
 from diarist.types import Seconds, Span
 
 _ROUNDING: Seconds = 1e-6

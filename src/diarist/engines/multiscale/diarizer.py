@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.clustering import Labels, SpeakerBounds, l2_normalize
-from diarist.engines.fusion import (
+from diarist.engines.multiscale.binarization import speech_spans
+from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig
+from diarist.engines.speaker_activity import (
     Floats,
     Grid,
     Window,
@@ -28,8 +30,6 @@ from diarist.engines.fusion import (
     spread_over_frames,
     turns_from_frames,
 )
-from diarist.engines.multiscale.binarization import speech_spans
-from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig
 from diarist.types import Audio, Diarization, Progress, Span, SpeakerHints
 
 GRID = Grid(0.02)

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from diarist.clustering import Labels, SpeakerBounds, k_means, l2_normalize, renumber
-from diarist.engines.fusion import Floats
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import load_model
 from diarist.engines.nemo.speaker_embedding import NemoSpeakerEncoder
 from diarist.engines.nemo.vad import speech_detector
 from diarist.engines.nemo_yaml.diar_infer_config import ClusteringConfig, DiarConfig, read_config
+from diarist.engines.speaker_activity import Floats
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import MAX_SPEAKERS

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from diarist.engines.fusion import Floats
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel, load_model
 from diarist.engines.nemo.mel_features import MelReader
 from diarist.engines.nemo.sortformer_turns import TurnFinder
 from diarist.engines.nemo_yaml.sortformer_config import SortformerConfig, StreamingConfig, read_config
+from diarist.engines.speaker_activity import Floats
 from diarist.errors import AudioTooLong, ConfigurationError, InvalidOption, ModelError
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diarist.engines.fusion import Floats, Grid, build_diarization
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
+from diarist.engines.speaker_activity import Floats, Grid, build_diarization
 from diarist.types import Diarization, Seconds, Span, Turn
 
 DECISION_STEP: Seconds = 0.01

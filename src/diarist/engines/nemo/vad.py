@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diarist.engines.fusion import Floats, Grid
 from diarist.engines.multiscale.diarizer import SpeechDetector
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel
 from diarist.engines.nemo_yaml.diar_infer_config import Smoothing, VadConfig
+from diarist.engines.speaker_activity import Floats, Grid
 from diarist.errors import ConfigurationError
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.schema_validation import (
+from diarist.engines.nemo_yaml.yaml_file import (
     ConfigFile,
     InvalidValue,
     Schema,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diarist.engines.multiscale.binarization import Binarization
-from diarist.engines.nemo_yaml.schema_validation import ConfigFile, Schema, find_config, integer, number
+from diarist.engines.nemo_yaml.yaml_file import ConfigFile, Schema, find_config, integer, number
 from diarist.settings import Settings
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime
 
 from diarist.clustering import EmbeddedWindows, Labels, SpeakerBounds, cluster, l2_normalize
-from diarist.engines.fusion import Grid
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
 from diarist.engines.onnx.exported_model import Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
 from diarist.engines.onnx.session import open_graph
+from diarist.engines.speaker_activity import Grid
 from diarist.errors import ModelCorrupt
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings

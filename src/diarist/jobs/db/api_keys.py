@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
-from diarist.auth.keys import (
+from diarist.auth.api_keys import (
     ENV_ID,
     USE_RESOLUTION_S,
     ApiKey,

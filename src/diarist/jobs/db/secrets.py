@@ -6,7 +6,7 @@ import secrets
 
 from sqlalchemy import insert, select
 
-from diarist.auth.keys import checked_secret
+from diarist.auth.api_keys import checked_secret
 from diarist.jobs.db import schema
 from diarist.jobs.db.database import Database, serialize_writers
 from diarist.settings import Settings

@@ -8,7 +8,7 @@ from diarist.errors import ServiceError
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.media.base import MediaStore
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.heartbeat import Heartbeat
 from diarist.jobs.workers.ipc import WorkerChannel, WorkerConfig

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from diarist import scratch
 from diarist.errors import ConfigurationError
 from diarist.jobs.db.job_store import open_store
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
@@ -36,7 +36,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
             "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet, set "
             "QUEUE_URL, DATABASE_URL, and MEDIA_URL, which must name a place that all machines can reach."
         )
-    from diarist.jobs.workers.celery_notifier import NotificationListener
+    from diarist.jobs.workers.celery_wakeup import NotificationListener
 
     # Celery logs each message that it receives at INFO, and a lost connection at WARNING.
     for name in ("celery", "kombu", "amqp"):

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from diarist.jobs.store import JobStore
-from diarist.jobs.workers.placement import WorkerSlot, worker_slots
 from diarist.jobs.workers.supervisor import Supervisor
+from diarist.jobs.workers.worker_placement import WorkerSlot, worker_slots
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from diarist import __version__, scratch
-from diarist.engines.chunk_processing import perform
+from diarist.engines.distributed_chunks import perform
 from diarist.errors import JobFailed, MediaMissing
 from diarist.jobs.db.chunks import ChunkStore, ChunkTask
 from diarist.jobs.media.base import MediaStore

@@ -17,7 +17,7 @@ from diarist.jobs.db.database import utc_now
 from diarist.jobs.model import WorkerReport
 from diarist.jobs.store import JobStore
 from diarist.jobs.workers.ipc import WorkerConfig
-from diarist.jobs.workers.placement import WorkerSlot
+from diarist.jobs.workers.worker_placement import WorkerSlot
 from diarist.jobs.workers.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from diarist.engines.embedded.local_speakers import (
     speaker_count,
 )
 from diarist.engines.embedded.segmentation import GRID, POWERSET, POWERSET_CLASSES, WINDOW_FRAMES, Segmentation
-from diarist.engines.fusion import Window
+from diarist.engines.speaker_activity import Window
 from diarist.types import Span
 from support.strategies import patient
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.chunk_processing import dump_arrays
+from diarist.engines.distributed_chunks import dump_arrays
 from diarist.engines.embedded.segmentation import (
     FRAME_SAMPLES,
     GRID,

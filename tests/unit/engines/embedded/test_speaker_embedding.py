@@ -8,7 +8,7 @@ import kaldi_native_fbank
 import numpy as np
 import pytest
 
-from diarist.engines.chunk_processing import dump_arrays
+from diarist.engines.distributed_chunks import dump_arrays
 from diarist.engines.embedded.speaker_embedding import (
     EMBEDDING_VALUES,
     GROUP_WINDOWS,

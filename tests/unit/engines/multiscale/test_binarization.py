@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.engines.fusion import Grid
 from diarist.engines.multiscale.binarization import Binarization, speech_spans
+from diarist.engines.speaker_activity import Grid
 from support.strategies import patient
 
 GRID = Grid(0.1)

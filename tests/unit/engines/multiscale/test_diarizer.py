@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.clustering import k_means, renumber
-from diarist.engines.fusion import Grid, Window
 from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.multiscale.diarizer import (
     GRID,
@@ -23,6 +22,7 @@ from diarist.engines.multiscale.diarizer import (
     silent_frames,
 )
 from diarist.engines.nemo_yaml.diar_infer_config import DiarConfig, ScaleConfig, SpeakerEmbeddingsConfig, VadConfig
+from diarist.engines.speaker_activity import Grid, Window
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
 from support.strategies import patient

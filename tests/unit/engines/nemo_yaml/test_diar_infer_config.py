@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from diarist.engines.multiscale.binarization import Binarization
 from diarist.engines.nemo_yaml import diar_infer_config
 from diarist.engines.nemo_yaml.diar_infer_config import SCHEMA, ScaleConfig, read_config
-from diarist.engines.nemo_yaml.schema_validation import shipped_folder
+from diarist.engines.nemo_yaml.yaml_file import shipped_folder
 from diarist.errors import ConfigurationError
 from diarist.settings import load_settings
 from support.strategies import patient

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from diarist.auth.keys import ENV_ID
+from diarist.auth.api_keys import ENV_ID
 from diarist.errors import InvalidOption, StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore, _first
 from diarist.jobs.db.database import Database
@@ -104,7 +104,9 @@ def test_one_keys_secret_does_not_open_with_anothers_id(keys):
 def test_the_hash_is_compared_also_where_there_is_no_such_key(keys, monkeypatch):
     _, token = keys.create("web")
     seen = []
-    monkeypatch.setattr("diarist.auth.keys.hmac.compare_digest", lambda *both: seen.append(both) or both[0] == both[1])
+    monkeypatch.setattr(
+        "diarist.auth.api_keys.hmac.compare_digest", lambda *both: seen.append(both) or both[0] == both[1]
+    )
     unknown = "dk_" + "A" * 12 + token[15:]
     assert keys.check(token)
     assert keys.check(unknown) is None

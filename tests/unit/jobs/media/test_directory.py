@@ -14,7 +14,7 @@ import pytest
 
 from diarist.errors import MediaMissing, MediaUnavailable, StorageFull
 from diarist.jobs.media.directory import DirectoryMedia
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import new_job_id
 from diarist.settings import load_settings
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from botocore.response import StreamingBody
 
 from diarist.errors import Cancelled, ConfigurationError, MediaMissing, MediaUnavailable, ServiceError, StorageFull
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.media.s3 import ATTEMPTS
 from diarist.jobs.media.s3_errors import translated_errors
 from diarist.jobs.model import new_job_id

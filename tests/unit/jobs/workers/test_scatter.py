@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from diarist.engines.chunk_processing import make_chunk, perform
+from diarist.engines.distributed_chunks import make_chunk, perform
 from diarist.errors import Cancelled, JobFailed
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store

@@ -19,9 +19,9 @@ from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.schema import jobs
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import JobKind, JobState
-from diarist.jobs.workers.placement import WorkerSlot
 from diarist.jobs.workers.scatter import engine_signature, samples_part
 from diarist.jobs.workers.supervisor import Supervisor
+from diarist.jobs.workers.worker_placement import WorkerSlot
 from diarist.protocols import Chunk, Engine
 from diarist.types import ModelInfo
 

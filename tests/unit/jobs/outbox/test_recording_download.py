@@ -16,9 +16,9 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import FETCH, OutboxStore, OutboxTask
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.media.directory import DirectoryMedia
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import Job, JobKind, JobSpec, JobState, new_job_id
-from diarist.jobs.outbox.download import DownloadHandler
+from diarist.jobs.outbox.recording_download import DownloadHandler
 from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import Settings
 from support.job_stores import Clock, tasks_of
@@ -126,7 +126,7 @@ def test_a_runner_that_lost_its_task_fails_nothing(bench, site, monkeypatch):
         bench.run()
         raise UrlUnusable("The connection of the one that stood still was cut.")
 
-    monkeypatch.setattr("diarist.jobs.outbox.download.fetch", stand_still)
+    monkeypatch.setattr("diarist.jobs.outbox.recording_download.fetch", stand_still)
     bench.handler.run(mine, lambda: None)
     kept = bench.store.get(job.id)
     assert (kept.state, kept.ready, kept.error) == (JobState.QUEUED, True, None)
@@ -142,7 +142,7 @@ def test_a_recording_that_another_process_is_at_is_not_given_up_for_it(bench, si
     def refuse(*_: object, **__: object) -> None:
         raise UrlUnusable("Not for me.")
 
-    monkeypatch.setattr("diarist.jobs.outbox.download.fetch", refuse)
+    monkeypatch.setattr("diarist.jobs.outbox.recording_download.fetch", refuse)
     bench.handler.run(mine, lambda: None)
     assert bench.store.get(job.id).state is JobState.QUEUED
     bench.handler.run(theirs, lambda: None)
@@ -417,8 +417,8 @@ KILLED = """
 import sys
 from diarist.jobs.db.database import open_database
 from diarist.jobs.db.outbox import OutboxStore
-from diarist.jobs.outbox.download import DownloadHandler
-from diarist.jobs.media.opening import open_media
+from diarist.jobs.outbox.recording_download import DownloadHandler
+from diarist.jobs.media.factory import open_media
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.scratch import DOWNLOAD_PREFIX
 from diarist.settings import load_settings

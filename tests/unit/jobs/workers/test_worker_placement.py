@@ -5,7 +5,7 @@ import os
 import pytest
 
 from diarist.engines import registry
-from diarist.jobs.workers.placement import NEMO_DIARIZERS, NEMO_RECOGNIZERS, may_use_gpus, worker_slots
+from diarist.jobs.workers.worker_placement import NEMO_DIARIZERS, NEMO_RECOGNIZERS, may_use_gpus, worker_slots
 
 TWO = {"CUDA_VISIBLE_DEVICES": "4,GPU-7"}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from typing import Protocol
 
-from diarist.auth.keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
+from diarist.auth.api_keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
 from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings

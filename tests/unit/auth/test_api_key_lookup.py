@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from diarist.auth import key_cache, keys
-from diarist.auth.key_cache import KeyCache
-from diarist.auth.keys import ENV_ID, KeySnapshot
+from diarist.auth import api_key_lookup, api_keys
+from diarist.auth.api_key_lookup import KeyCache
+from diarist.auth.api_keys import ENV_ID, KeySnapshot
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
@@ -65,7 +65,7 @@ def time_goes(monkeypatch):
     """``time_goes(seconds)``: for the cache, not for the test."""
     ahead = [0.0]
     real = time.monotonic
-    monkeypatch.setattr(key_cache.time, "monotonic", lambda: real() + ahead[0])
+    monkeypatch.setattr(api_key_lookup.time, "monotonic", lambda: real() + ahead[0])
 
     def go(seconds: float) -> None:
         ahead[0] += seconds
@@ -84,7 +84,7 @@ def test_a_new_key_is_known_at_once(store, settings):
     _, first = store.create("first")
     assert cache.check(first).name == "first"
     _, second = store.create("second")
-    time.sleep(key_cache.UNKNOWN_KEY_MAX_AGE_S)
+    time.sleep(api_key_lookup.UNKNOWN_KEY_MAX_AGE_S)
     assert cache.check(second).name == "second"
     assert cache.required()
 
@@ -94,7 +94,7 @@ def test_a_revoked_key_is_refused_within_a_second(store, settings, time_goes):
     _, token = store.create("web")
     assert cache.check(token)
     store.revoke("web")
-    time_goes(key_cache.MAX_AGE_S)
+    time_goes(api_key_lookup.MAX_AGE_S)
     assert cache.check(token) is None
     assert cache.required(), "all keys are revoked: all requests are refused"
 
@@ -106,7 +106,7 @@ def test_many_requests_are_few_looks(store, settings):
     before, started = store.looks, time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(cache.check, [token] * 400))
-    assert store.looks - before <= 1 + (time.monotonic() - started) / key_cache.REFRESH_AGE_S
+    assert store.looks - before <= 1 + (time.monotonic() - started) / api_key_lookup.REFRESH_AGE_S
 
 
 def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time_goes):
@@ -114,7 +114,7 @@ def test_nobody_waits_for_a_look_while_the_last_one_counts(store, settings, time
     _, token = store.create("web")
     assert cache.check(token)
     store.open.clear()
-    time_goes(key_cache.REFRESH_AGE_S + 0.1)
+    time_goes(api_key_lookup.REFRESH_AGE_S + 0.1)
     assert cache.check(token, timeout_s=0), "one look goes on"
     assert cache.check(token, timeout_s=0)
 
@@ -140,7 +140,7 @@ def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, sett
     _, token = store.create("web")
     assert cache.check(token)
     store.broken = True
-    time_goes(key_cache.MAX_AGE_S)
+    time_goes(api_key_lookup.MAX_AGE_S)
     for ask in (lambda: cache.check(token), lambda: KeyCache(settings, store).required()):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
@@ -156,7 +156,7 @@ def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings,
     assert cache.required()
     empty = Database(open_sqlite(tmp_path / "other.sqlite3"))
     store._database = empty
-    time_goes(key_cache.MAX_AGE_S)
+    time_goes(api_key_lookup.MAX_AGE_S)
     assert cache.required()
     empty.close()
 
@@ -202,4 +202,4 @@ def test_use_is_noted_again_after_a_minute(store, settings, time_goes):
         assert cache.check(token)
         assert store.noted.wait(20)
         store.noted.clear()
-        time_goes(keys.USE_RESOLUTION_S)
+        time_goes(api_keys.USE_RESOLUTION_S)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.chunk_processing import (
+from diarist.engines.distributed_chunks import (
     dump_arrays,
     load_arrays,
     make_chunk,

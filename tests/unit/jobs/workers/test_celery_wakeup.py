@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diarist.errors import ConfigurationError
-from diarist.jobs.workers.celery_notifier import (
+from diarist.jobs.workers.celery_wakeup import (
     TIMEOUT_S,
     CeleryNotifier,
     NotificationListener,

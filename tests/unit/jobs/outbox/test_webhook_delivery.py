@@ -20,7 +20,7 @@ from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.outbox import WEBHOOK, OutboxStore
 from diarist.jobs.db.sqlite import open_sqlite
 from diarist.jobs.model import Job, JobError, JobKind, JobSpec, JobState, new_job_id
-from diarist.jobs.outbox.webhook import WebhookHandler
+from diarist.jobs.outbox.webhook_delivery import WebhookHandler
 from diarist.outbound.webhooks import RETRY_DELAYS_S, secret_for
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support import documents

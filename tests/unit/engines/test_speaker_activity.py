@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.engines.fusion import (
+from diarist.engines.speaker_activity import (
     Grid,
     Window,
     centroids,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.clustering import speakers as speaker_clustering
+from diarist.clustering import speaker_clustering
 from diarist.clustering.agglomerative import agglomerate
 from diarist.clustering.embeddings import (
     EmbeddedWindows,
@@ -18,7 +18,7 @@ from diarist.clustering.embeddings import (
     l2_normalize,
     renumber,
 )
-from diarist.clustering.speakers import (
+from diarist.clustering.speaker_clustering import (
     MIN_SPLIT_SHARE,
     SPECTRAL_MAX_WINDOWS,
     SPECTRAL_MIN_WINDOWS,

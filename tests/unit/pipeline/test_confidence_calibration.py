@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.pipeline.attribution import attribute
-from diarist.pipeline.calibration import (
+from diarist.pipeline.confidence_calibration import (
     CALIBRATED_DIARIZER,
     contested_frames,
     contested_share,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from diarist.jobs.workers.gpus import visible_gpus
+from diarist.jobs.workers.gpu_detection import visible_gpus
 from diarist.settings import Settings
 
 NEMO_DIARIZERS = ("clustering", "sortformer", "auto")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.pipeline.attribution import Attribution, attribute
-from diarist.pipeline.finalization import UtteranceFinalizer
+from diarist.pipeline.utterance_finalization import UtteranceFinalizer
 from diarist.types import Diarization, RecognizedWord, Span, Turn, Utterance, Word
 from support import strategies
 from support.strategies import patient

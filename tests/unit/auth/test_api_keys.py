@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diarist.auth.keys import configured_key
+from diarist.auth.api_keys import configured_key
 from diarist.errors import ConfigurationError
 from diarist.settings import Settings
 
