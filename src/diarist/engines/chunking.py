@@ -1,11 +1,13 @@
-"""Speech in chunks for the recognizer: it is cut at its longest pauses, into chunks of a suitable length."""
+"""Speech in chunks for the recognizer: it is cut at its longest pauses, or where it is quietest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from diarist.types import Seconds, Span
+import numpy as np
+
+from diarist.types import Audio, Seconds, Span
 
 
 def pack(speech: Sequence[Span], max_length: Seconds, max_pause: Seconds) -> tuple[Span, ...]:
@@ -58,3 +60,19 @@ def _best_pause(group: list[Span], max_length: Seconds) -> int:
         return round(length * min(1.0, shorter / (max_length / 3)), 3), shorter
 
     return max(range(1, len(group)), key=score)
+
+
+def quietest_position(audio: Audio, within: Span, length: Seconds = 0.1, hop: Seconds = 0.01) -> Seconds:
+    """Return the middle of the quietest tenth of a second, or of the whole span if it is not longer than that."""
+    step = round(hop * audio.rate)
+    samples = audio.cut(within).samples
+    hops = len(samples) // step
+    energy = np.square(samples[: hops * step], dtype=np.float64).reshape(hops, step).sum(axis=1)
+    width = round(length / hop)
+    if hops <= width:
+        return within.middle
+    loudness = np.convolve(energy, np.ones(width), mode="valid")  # (hops - width + 1,)
+    # Of equally quiet positions the one nearest the middle is chosen, as in digital silence.
+    candidates = np.flatnonzero(loudness <= loudness.min() * (1 + 1e-9) + 1e-12)
+    best = candidates[np.abs(candidates - len(loudness) // 2).argmin()]
+    return within.start + (float(best) + width / 2) * hop

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
-from diarist.engines.chunking import pack
+from diarist.engines.chunking import pack, quietest_position
 from diarist.types import Audio, Seconds, Span
 
 
@@ -53,21 +51,5 @@ def _boundary(audio: Audio, before: Span, after: Span, config: WindowConfig) -> 
         middle = (before.end + after.start) / 2
         return min(before.end + config.margin, middle), max(after.start - config.margin, middle)
     reach = min(config.search, before.duration / 2, after.duration / 2)
-    at = _quietest(audio, Span(before.end - reach, before.end + reach))
+    at = quietest_position(audio, Span(before.end - reach, before.end + reach))
     return at, at
-
-
-def _quietest(audio: Audio, within: Span, length: Seconds = 0.1, hop: Seconds = 0.01) -> Seconds:
-    """Return the middle of the quietest tenth of a second, or of the whole span if it is not longer than that."""
-    step = round(hop * audio.rate)
-    samples = audio.cut(within).samples
-    hops = len(samples) // step
-    energy = np.square(samples[: hops * step], dtype=np.float64).reshape(hops, step).sum(axis=1)
-    width = round(length / hop)
-    if hops <= width:
-        return within.middle
-    loudness = np.convolve(energy, np.ones(width), mode="valid")  # (hops - width + 1,)
-    # Of equally quiet positions the one nearest the middle is chosen, as in digital silence.
-    candidates = np.flatnonzero(loudness <= loudness.min() * (1 + 1e-9) + 1e-12)
-    best = candidates[np.abs(candidates - len(loudness) // 2).argmin()]
-    return within.start + (float(best) + width / 2) * hop

@@ -8,24 +8,29 @@ without words are Diarist's own, since batches of long windows drop whole uttera
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ctranslate2 import StorageView
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
+from faster_whisper.transcribe import get_suppressed_tokens
 from numpy.typing import NDArray
 
 from diarist.engines.chunking import pack
+from diarist.engines.embedded.decoding_windows import DecodingWindow, decoding_windows
 from diarist.engines.embedded.parallel import Parallelism, ProgressRelay, map_in_order
+from diarist.engines.embedded.second_pass import Gap, uncovered_speech
 from diarist.engines.embedded.whisper_features import log_mel
+from diarist.engines.embedded.word_merging import insert, join
+from diarist.engines.embedded.word_times import Loudness, in_sequence, place
+from diarist.engines.word_boundaries import continues_word
 from diarist.errors import InvalidOption
 from diarist.protocols import LANGUAGE_DETECTION_COST_S
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Seconds, Span
@@ -53,35 +58,40 @@ class DecodingOptions:
     """The parameters of the recognizer. ``docs/accuracy.md`` gives the effect of each of them."""
 
     beam_size: int = 5
-    batch_size: int = 8
-    max_chunk: Seconds = 16.0
+    batch_size: int = 12
+    max_chunk: Seconds = 27.0
     """The maximum length of a chunk."""
 
     max_pause: Seconds = 4.0
     """A longer pause always ends a chunk."""
 
-    margin: Seconds = 0.2
+    margin: Seconds = 0.4
     """The audio that is added before and after a chunk's speech."""
 
-    padding: Seconds = 6.0
-    """The silence after the longest chunk of a batch. With less, Whisper repeats itself; with more, up to the 30 s that
-    it was trained on, the encoder processes nothing but silence. Its time grows faster than the length."""
+    overlap: Seconds = 0.4
+    """The audio that two chunks share where speech without a pause is cut."""
 
-    min_padding: Seconds = 4.0
-    """The lower limit of the padding where ``padding`` would exceed ``max_input``."""
+    search: Seconds = 1.0
+    """The maximum distance of such a cut from its even position in favor of a quieter one."""
 
-    max_input: Seconds = 20.4
-    """Up to this length the encoder's attention matrix (8 heads, the square of 50 frames per second, 4 bytes) stays
-    below 32 MiB, from which on glibc returns memory to the system after every use: 21.5 s take half as long again."""
+    padding: Seconds = 10.0
+    """The silence after the longest chunk of a batch, as far as ``max_input`` allows. With less, Whisper repeats
+    itself; with more, up to the 30 s that it was trained on, the encoder processes nothing but silence."""
 
-    max_word: Seconds = 0.7
-    """A short word rarely lasts longer: the rest of its span is a pause, or speech without a word."""
+    max_input: Seconds = 28.8
+    """The maximum length of a chunk with its padding."""
 
     max_compression_ratio: float = 2.4
     """A text with a higher compression ratio is a repetition loop (Whisper's own threshold)."""
 
     min_uncovered: Seconds = 1.0
     """Speech of this length without a word is recognized again in a second pass."""
+
+    min_log_probability: float = -1.0
+    """A reading with a lower mean log probability of its tokens, of audio that is also more likely silent than
+    ``max_silence_probability``, is dropped. Both thresholds are Whisper's own."""
+
+    max_silence_probability: float = 0.6
 
 
 class WhisperRecognizer:
@@ -116,13 +126,40 @@ class WhisperRecognizer:
         def report_second(done: float) -> None:
             progress("recognition", FIRST_PASS_SHARE + 0.05 * done)
 
-        words = self._transcribe(audio, chunks, tokenizer, report_first)
-        words = [clamp_word_duration(word, options.max_word) for word in words]
-        uncovered = pack(uncovered_speech(chunks, speech, words, options.min_uncovered), options.max_chunk, 0.0)
-        if uncovered:
-            words += self._transcribe(audio, uncovered, tokenizer, report_second)
+        windows = self._windows(audio, chunks)
+        words = join(windows, self._transcribe(audio, windows, tokenizer, report_first))
+        words = in_sequence(self._placed(audio, words))
+        gaps = uncovered_speech(chunks, speech, words, options.min_uncovered)
+        if gaps:
+            words = self._with_gaps(audio, words, gaps, tokenizer, report_second)
         progress("recognition", 1.0)
-        return Recognition(sort_words(words, audio.duration), language, probability)
+        return Recognition(clamp_to(words, audio.duration), language, probability)
+
+    def _windows(self, audio: Audio, chunks: Sequence[Span]) -> tuple[DecodingWindow, ...]:
+        options = self._options
+        return decoding_windows(audio, chunks, margin=options.margin, overlap=options.overlap, search=options.search)
+
+    def _with_gaps(
+        self,
+        audio: Audio,
+        words: Sequence[RecognizedWord],
+        gaps: Sequence[Gap],
+        tokenizer: Tokenizer,
+        report: Callable[[float], None],
+    ) -> list[RecognizedWord]:
+        """Return the words with those that a second pass finds in the gaps."""
+        parts = [(gap, part) for gap in gaps for part in pack([gap.span], self._options.max_chunk, 0.0)]
+        windows = self._windows(audio, [part for _, part in parts])
+        readings = self._transcribe(audio, windows, tokenizer, report)
+        blocks: dict[Gap, list[RecognizedWord]] = {}
+        for gap in gaps:
+            own = [i for i, (of, _) in enumerate(parts) if of == gap]
+            block = join([windows[i] for i in own], [readings[i] for i in own])
+            blocks[gap] = self._placed(audio, block)
+        return in_sequence(insert(words, blocks))
+
+    def _placed(self, audio: Audio, words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
+        return [place(word, Loudness.measure(audio, word.span)) for word in words]
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -158,10 +195,14 @@ class WhisperRecognizer:
         return language, float(probability)
 
     def _transcribe(
-        self, audio: Audio, chunks: Sequence[Span], tokenizer: Tokenizer, report: Callable[[float], None]
-    ) -> list[RecognizedWord]:
-        """Return the words of all chunks; those of longer chunks come first."""
-        batches = batch_by_length([self._with_margin(audio, chunk) for chunk in chunks], self._options.batch_size)
+        self,
+        audio: Audio,
+        windows: Sequence[DecodingWindow],
+        tokenizer: Tokenizer,
+        report: Callable[[float], None],
+    ) -> list[list[RecognizedWord]]:
+        """Return the words of each window."""
+        batches = batch_by_length([window.span for window in windows], self._options.batch_size)
         costs = [len(spans) * self._input_length(spans) for spans in batches]
         done = [0.0] * len(batches)
 
@@ -171,59 +212,53 @@ class WhisperRecognizer:
 
         relay = ProgressRelay(report_batch)
 
-        def decode(batch: int) -> list[RecognizedWord]:
+        def decode(batch: int) -> list[list[RecognizedWord]]:
             words = self._decode_batch(audio, batches[batch], tokenizer, partial(relay.post, batch))
             relay.post(batch, 1.0)
             return words
 
+        readings: dict[Span, list[RecognizedWord]] = {}
         with closing(map_in_order(decode, range(len(batches)), self._workers, relay)) as results:
-            return [word for words in results for word in words]
-
-    def _with_margin(self, audio: Audio, chunk: Span) -> Span:
-        margin = self._options.margin
-        return Span(chunk.start - margin, chunk.end + margin).clamp(0.0, audio.duration)
+            for spans, result in zip(batches, results, strict=True):
+                readings |= zip(spans, result, strict=True)
+        return [readings[window.span] for window in windows]
 
     def _decode_batch(
-        self, audio: Audio, spans: Sequence[Span], tokenizer: Tokenizer, report: Callable[[float], None]
-    ) -> list[RecognizedWord]:
+        self,
+        audio: Audio,
+        spans: Sequence[Span],
+        tokenizer: Tokenizer,
+        report: Callable[[float], None],
+    ) -> list[list[RecognizedWord]]:
         rows: list[NDArray[np.float32]] = []
         for span in spans:
             rows.append(self._encode(audio, span, self._input_length(spans)))
             report(ENCODER_SHARE * len(rows) / len(spans))
-        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
-        tokens = self._generate(np.concatenate(rows), [prompt] * len(spans))
-        for i, own in enumerate(tokens):
-            if _is_repetitive(tokenizer.decode(own), self._options.max_compression_ratio):
+        prompt = self._model.get_prompt(tokenizer, [])
+        decoded = self._generate(np.concatenate(rows), [prompt] * len(spans))
+        for i, own in enumerate(decoded):
+            if _is_repetitive(_text(tokenizer, own), self._options.max_compression_ratio):
                 # Forbidding the repetition of three tokens breaks the loop.
                 alone = self._encode(audio, spans[i], self._input_length([spans[i]]))
-                tokens[i] = self._generate(alone, [prompt], no_repeat_ngram_size=3)[0]
-        words: list[RecognizedWord] = []
-        for aligned, (span, row, own) in enumerate(zip(spans, rows, tokens, strict=True)):
+                decoded[i] = self._generate(alone, [prompt], no_repeat_ngram_size=3)[0]
+        readings: list[list[RecognizedWord]] = []
+        for aligned, (span, row, own) in enumerate(zip(spans, rows, decoded, strict=True)):
             report(1 - ALIGNMENT_SHARE * (1 - aligned / len(spans)))
-            text_tokens = [token for token in own if token < tokenizer.eot]
+            if self._is_silence(own):
+                readings.append([])
+                continue
+            text_tokens = [token for token in own.tokens if token < tokenizer.eot]
             # The alignment uses every other frame, and fails without any.
             frames = max(2, round(span.duration * FRAMES_PER_SECOND))
             (alignment,) = self._model.find_alignment(tokenizer, [text_tokens], StorageView.from_array(row), [frames])
-            merge_punctuations(alignment, PREPEND_PUNCTUATIONS, APPEND_PUNCTUATIONS)
-            words += [
-                RecognizedWord(
-                    word["word"],
-                    Span(float(word["start"]), max(float(word["end"]), float(word["start"]))).shift(
-                        span.start + ALIGNMENT_LEAD_S
-                    ),
-                    min(1.0, max(0.0, float(word["probability"]))),
-                )
-                for word in alignment
-                if word["word"].strip()
-            ]
-        return words
+            readings.append(whole_words(alignment, span.start + ALIGNMENT_LEAD_S))
+        return readings
 
     def _input_length(self, spans: Sequence[Span]) -> Seconds:
         """Return the length to which the spans of one batch are padded with silence."""
         options = self._options
         longest = max(span.duration for span in spans)
-        padding = min(options.padding, max(options.min_padding, options.max_input - longest))
-        return min(WHISPER_WINDOW_S, longest + padding)
+        return max(longest, min(longest + options.padding, options.max_input))
 
     def _encode(self, audio: Audio, span: Span, length: Seconds) -> NDArray[np.float32]:
         """Return the encoder output of a span, padded with silence to ``length``: (1, frames, values).
@@ -236,12 +271,32 @@ class WhisperRecognizer:
         features = log_mel(self._model.feature_extractor, np.pad(samples, (0, count - len(samples))))
         return np.array(self._model.encode(features[None]))
 
-    def _generate(self, encoded: NDArray[np.float32], prompts: list[list[int]], **options: int) -> list[list[int]]:
+    def _generate(self, encoded: NDArray[np.float32], prompts: list[list[int]], **options: int) -> list[_Reading]:
         results = self._model.model.generate(
             StorageView.from_array(encoded), prompts, beam_size=self._options.beam_size,
-            max_length=self._model.max_length, suppress_blank=True, suppress_tokens=self._suppressed, **options,
+            max_length=self._model.max_length, suppress_blank=True, suppress_tokens=self._suppressed,
+            return_scores=True, return_no_speech_prob=True, **options,
         )  # fmt: skip
-        return [list(result.sequences_ids[0]) for result in results]
+        return [
+            _Reading(tuple(result.sequences_ids[0]), float(result.scores[0]), float(result.no_speech_prob))
+            for result in results
+        ]
+
+    def _is_silence(self, reading: _Reading) -> bool:
+        improbable = reading.log_probability < self._options.min_log_probability
+        return improbable and reading.silence_probability > self._options.max_silence_probability
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the decoder made of one window."""
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    """The mean over the tokens."""
+
+    silence_probability: float
+    """The probability that nobody speaks, as the model gives it before the first token."""
 
 
 def batch_by_length(spans: Sequence[Span], max_size: int) -> list[list[Span]]:
@@ -254,6 +309,10 @@ def batch_by_length(spans: Sequence[Span], max_size: int) -> list[list[Span]]:
     count = min(len(ordered), 2 * -(-len(ordered) // (2 * max_size)))
     edges = [len(ordered) * i // count for i in range(count + 1)] if count else []
     return [ordered[first:stop] for first, stop in pairwise(edges)]
+
+
+def _text(tokenizer: Tokenizer, reading: _Reading) -> str:
+    return str(tokenizer.decode(list(reading.tokens)))
 
 
 def _is_repetitive(text: str, max_compression_ratio: float, min_words: int = 6) -> bool:
@@ -275,46 +334,38 @@ def _repeats_phrase(text: str, min_words: int) -> bool:
     return False
 
 
-def clamp_word_duration(word: RecognizedWord, max_word: Seconds) -> RecognizedWord:
-    """Return the word with a duration of at most ``max_word``, or 0.1 s per letter if that is more."""
-    max_duration = max(max_word, 0.1 * len(word.text.strip()))
-    return RecognizedWord(
-        word.text, Span(word.span.start, min(word.span.end, word.span.start + max_duration)), word.confidence
-    )
+def whole_words(alignment: Sequence[Mapping[str, Any]], offset: Seconds) -> list[RecognizedWord]:
+    """Return the words of an alignment, each with its punctuation and with all parts of its last character.
 
+    Punctuation takes no time: Whisper gives it the pause after the word.
 
-def uncovered_speech(
-    chunks: Sequence[Span], speech: Sequence[Span], words: Sequence[RecognizedWord], min_duration: Seconds
-) -> tuple[Span, ...]:
-    """Return the speech of at least ``min_duration`` in which no word was found.
-
-    Speech in chunks without any word is left out: there the model decided that nobody speaks.
+    Args:
+        alignment: The parts of words of ``WhisperModel.find_alignment``, in order, with times in seconds.
+        offset: The time in the recording from which these times count.
     """
-    spans = sorted(word.span for word in words)
-    starts, ends = [span.start for span in spans], list(accumulate((span.end for span in spans), max))
+    words: list[RecognizedWord] = []
+    prefix = ""
+    for part in alignment:
+        text = str(part["word"])
+        start, end = float(part["start"]) + offset, float(part["end"]) + offset
+        probability = min(1.0, max(0.0, float(part["probability"])))
+        before = words[-1] if words and not prefix else None
+        if not text.strip():
+            continue
+        if text[0].isspace() and text.strip() in PREPEND_PUNCTUATIONS:
+            prefix += text
+        elif before is not None and text in APPEND_PUNCTUATIONS:
+            words[-1] = replace(before, text=before.text + text)
+        elif before is not None and continues_word(before.text, text):
+            span = Span(before.span.start, max(before.span.end, end))
+            words[-1] = RecognizedWord(before.text + text, span, min(before.confidence, probability))
+        else:
+            joined = prefix + text.lstrip() if prefix else text
+            words.append(RecognizedWord(joined, Span(start, max(start, end)), probability))
+            prefix = ""
+    return words
 
-    def has_words(chunk: Span) -> bool:
-        last = bisect_left(starts, chunk.end) - 1
-        return last >= 0 and (starts[last] >= chunk.start or ends[last] > chunk.start)
 
-    chunks_with_words = [chunk for chunk in chunks if has_words(chunk)]
-    gaps: list[Span] = []
-    covered_until, following = 0.0, 0
-    for span in speech:
-        covered_until = max(covered_until, span.start)
-        while following < len(spans) and starts[following] < span.end:
-            gaps.append(Span(covered_until, max(covered_until, starts[following])))
-            covered_until = max(covered_until, ends[following])
-            following += 1
-        gaps.append(Span(min(covered_until, span.end), span.end))
-    return tuple(
-        gap
-        for gap in gaps
-        if gap.duration >= min_duration and any(chunk.overlap(gap) > 0 for chunk in chunks_with_words)
-    )
-
-
-def sort_words(words: Sequence[RecognizedWord], duration: Seconds) -> tuple[RecognizedWord, ...]:
-    """Return the words in order of start, with spans clamped to the recording."""
-    clamped = [RecognizedWord(w.text, w.span.clamp(0.0, duration), w.confidence) for w in words]
-    return tuple(sorted(clamped, key=lambda w: (w.span.start, w.span.end)))
+def clamp_to(words: Sequence[RecognizedWord], duration: Seconds) -> tuple[RecognizedWord, ...]:
+    """Return the words with spans within the recording."""
+    return tuple(replace(word, span=word.span.clamp(0.0, duration)) for word in words)

@@ -1,4 +1,4 @@
-"""Tests of the code around Whisper: the order and duration of words, batches, and the second pass."""
+"""Tests of the code around Whisper: words from its alignment, loops, and batches."""
 
 from __future__ import annotations
 
@@ -14,125 +14,56 @@ from diarist.engines.embedded.whisper import (
     WhisperRecognizer,
     _is_repetitive,
     batch_by_length,
-    clamp_word_duration,
-    sort_words,
-    uncovered_speech,
+    clamp_to,
+    whole_words,
 )
 from diarist.protocols import LANGUAGE_DETECTION_COST_S
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
-from support.ratios import growth
 from support.strategies import patient
 
-MIN = 1.0
+
+def part(text, start, end, probability=0.9):
+    return {"word": text, "start": start, "end": end, "probability": probability}
 
 
-def word(start, end, text=" word"):
-    return RecognizedWord(text, Span(start, end), 0.8)
+def texts(*parts):
+    return [word.text for word in whole_words(parts, 0.0)]
 
 
-@st.composite
-def heard(draw):
-    """Draw speech, and words most of which are in it."""
-    start, speech, words = draw(st.floats(0, 2)), [], []
-    for _ in range(draw(st.integers(0, 6))):
-        end = start + draw(st.floats(0.2, 8))
-        speech.append(Span(start, end))
-        at = start - draw(st.sampled_from((0.0, 0.2)))
-        while at < end and draw(st.booleans()):
-            length = draw(st.sampled_from((0.0, 0.3, 0.7)))
-            words.append(word(max(at, 0.0), max(at, 0.0) + length))
-            at += length + draw(st.sampled_from((0.0, 0.05, 1.2, 3.0)))
-        start = end + draw(st.floats(0.2, 4))
-    return speech, words
+def test_punctuation_takes_no_time():
+    words = whole_words([part(" Yes", 1.0, 1.4), part(".", 1.4, 6.0), part(" No", 6.0, 6.2)], 10.0)
+    assert [(word.text, word.span) for word in words] == [(" Yes.", Span(11.0, 11.4)), (" No", Span(16.0, 16.2))]
 
 
-def test_a_gap_in_speech_is_uncovered_and_a_pause_is_not():
-    speech = (Span(0, 6), Span(10, 12))
-    words = [word(0, 0.5), word(0.6, 1.0), word(4.5, 5.5), word(10, 12)]
-    assert uncovered_speech((Span(0, 12),), speech, words, MIN) == (Span(1.0, 4.5),)
+def test_an_opening_mark_belongs_to_the_word_after_it():
+    assert texts(part(" (", 0, 0.1), part("so", 0.1, 0.3), part(")", 0.3, 0.4), part(" it", 0.4, 0.5)) == [
+        " (so)",
+        " it",
+    ]
 
 
-def test_speech_before_the_first_word_and_after_the_last_is_uncovered():
-    assert uncovered_speech((Span(0, 9),), (Span(0, 9),), [word(4, 5)], MIN) == (Span(0, 4), Span(5, 9))
+def test_the_parts_of_a_syllable_are_one_word():
+    parts = [part("ก", 0.0, 0.2, 0.9), part("ำ", 0.2, 0.4, 0.5), part("เ", 0.4, 0.5), part("ด", 0.5, 0.7)]
+    words = whole_words(parts, 0.0)
+    assert [word.text for word in words] == ["กำ", "เด"]
+    assert (words[0].span, words[0].confidence) == (Span(0.0, 0.4), 0.5)
 
 
-def test_a_short_gap_is_ignored():
-    assert uncovered_speech((Span(0, 3),), (Span(0, 3),), [word(0.9, 2.1)], MIN) == ()
+def test_a_latin_word_among_chinese_ones_is_whole():
+    assert texts(part("用", 0, 1), part("Wi", 1, 2), part("Fi", 2, 3), part("上", 3, 4)) == ["用", "WiFi", "上"]
 
 
-def test_a_chunk_without_words_is_not_uncovered():
-    chunks = (Span(0, 5), Span(10, 15))
-    assert uncovered_speech(chunks, chunks, [word(0, 1)], MIN) == (Span(1, 5),)
-    assert uncovered_speech(chunks, chunks, [], MIN) == ()
-
-
-def test_a_word_without_duration_covers_its_surroundings():
-    assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.1, 0.4), word(1.0, 1.0), word(1.8, 2.0)], MIN) == ()
-
-
-def test_a_word_without_length_at_the_very_start_counts():
-    assert uncovered_speech((Span(0, 2),), (Span(0, 2),), [word(0.0, 0.0)], MIN) == (Span(0, 2),)
-
-
-def test_a_word_across_two_spans_of_speech_counts_in_both():
-    speech = (Span(0, 2), Span(2.5, 4))
-    assert uncovered_speech((Span(0, 4),), speech, [word(0.0, 1.5), word(1.6, 3.5)], MIN) == ()
-
-
-@given(heard())
-@patient
-def test_uncovered_speech_has_no_words(case):
-    speech, words = case
-    chunks = (Span(0, 100),)
-    gaps = uncovered_speech(chunks, speech, words, MIN)
-    assert all(gap.duration >= MIN for gap in gaps)
-    assert all(before.end <= after.start for before, after in pairwise(gaps))
-    for gap in gaps:
-        assert any(span.start <= gap.start and gap.end <= span.end for span in speech)
-        assert all(gap.overlap(w.span) == 0 for w in words)
-        assert not any(gap.start < w.span.start < gap.end for w in words)
-    if words:  # nothing that long is forgotten: a probe in every stretch of speech
-        for span in speech:
-            inside = sorted(w.span for w in words if w.span.end >= span.start and w.span.start < span.end)
-            edges = [span.start, *(edge for w in inside for edge in (w.start, w.end)), span.end]
-            holes = [Span(a, b) for a, b in pairwise(edges) if b - a > MIN]
-            free = [hole for hole in holes if not any(w.overlap(hole) for w in inside)]
-            assert all(any(gap.overlap(hole) > 0 for gap in gaps) for hole in free)
-
-
-@pytest.mark.timing
-def test_the_time_for_uncovered_speech_is_linear():
-    def hours(chunks: int):
-        return (
-            [Span(i * 25.0, i * 25.0 + 24.8) for i in range(chunks)],
-            [Span(i * 2.5, i * 2.5 + 2.3) for i in range(chunks * 10)],
-            [word(i * 0.35, i * 0.35 + 0.3) for i in range(chunks * 72)],
-        )
-
-    def look(case) -> None:
-        assert uncovered_speech(*case, MIN) == ()
-
-    assert growth(look, hours(140), hours(560)) < 8
-
-
-@pytest.mark.parametrize(
-    ("text", "length", "expected"),
-    [(" so", 0.3, 0.3), (" so", 5.0, 0.7), (" unbelievable", 5.0, 1.2), (" so", 0.0, 0.0), (" 12345678", 0.75, 0.75)],
-)
-def test_a_word_lasts_no_longer_than_it_takes_to_say(text, length, expected):
-    short = clamp_word_duration(word(3.0, 3.0 + length, text), 0.7)
-    assert (short.text, short.confidence, short.span.start) == (text, 0.8, 3.0)
-    assert short.span.duration == pytest.approx(expected)
+def test_an_alignment_without_text_has_no_words():
+    assert whole_words([part(" ", 0, 1)], 0.0) == []
 
 
 @given(st.lists(st.tuples(st.floats(-1, 12), st.floats(0, 3))), st.floats(0, 10))
 @patient
-def test_words_come_by_start_and_lie_in_the_recording(spans, duration):
-    words = [word(start, start + length, f" {i}") for i, (start, length) in enumerate(spans)]
-    ordered = sort_words(words, duration)
-    assert sorted(w.text for w in ordered) == sorted(w.text for w in words)
-    assert all(0 <= w.span.start <= w.span.end <= duration for w in ordered)
-    assert all(a.span.start <= b.span.start for a, b in pairwise(ordered))
+def test_words_lie_in_the_recording(spans, duration):
+    words = [RecognizedWord(f" {i}", Span(start, start + length), 0.8) for i, (start, length) in enumerate(spans)]
+    clamped = clamp_to(words, duration)
+    assert [word.text for word in clamped] == [word.text for word in words]
+    assert all(0 <= word.span.start <= word.span.end <= duration for word in clamped)
 
 
 def test_a_loop_is_distinguished_from_speech():
@@ -176,8 +107,8 @@ class Wordless(WhisperRecognizer):
     def detect(self, audio, speech):
         return "de", 0.9
 
-    def _transcribe(self, audio, chunks, tokenizer, report):
-        return []
+    def _transcribe(self, audio, windows, tokenizer, report):
+        return [[] for _ in windows]
 
 
 @pytest.mark.parametrize("spoken", [LANGUAGE_DETECTION_COST_S, 3 * LANGUAGE_DETECTION_COST_S])

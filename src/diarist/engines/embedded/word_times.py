@@ -1,0 +1,155 @@
+"""The times of Whisper's words, corrected by what a word can take to say and by where there is sound.
+
+Whisper's alignment gives each moment of a chunk to some word. A pause, and speech that was not recognized, therefore
+makes a neighboring word long: usually the one after it, whose end is right and whose start is too early.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from diarist.engines.word_boundaries import WITHOUT_SPACES
+from diarist.types import Audio, RecognizedWord, Seconds, Span
+
+MIN_LIMIT_S: Seconds = 0.7
+"""A short word rarely lasts longer: the rest of its span is a pause, or speech without a word."""
+
+LETTER_S: Seconds = 0.1
+"""The maximum duration of a letter of a long word."""
+
+SYLLABLE_S: Seconds = 0.35
+"""The maximum duration of a character that is a syllable or more: of Chinese, Japanese, Korean and Burmese, of Khmer,
+Thai and Lao."""
+
+SPELLED_S: Seconds = 0.5
+"""The maximum duration of a character that is spoken as a word: a digit, a symbol, or a letter of an abbreviation."""
+
+SPOKEN_MARKS = "%‰#&@"
+"""Punctuation that is spoken, as Unicode classifies it; other symbols, such as *$*, have a class of their own."""
+
+ABBREVIATION_S: Seconds = 1.0
+"""The maximum duration of a short word with a period, which may be an abbreviation such as *Dr.* or *approx.*"""
+
+MIN_WORD_S: Seconds = 0.02
+"""Shorter words share the time of their neighbors: none can be spoken in so little."""
+
+QUIETER_DB = 12.0
+"""The end of a long span is only given up for its start if it is quieter by this much."""
+
+
+def max_spoken_duration(text: str) -> Seconds:
+    """Return the time that the word can take to say at most, by how it is spoken: *$20* is two words."""
+    word = text.strip()
+    total = sum(_max_duration(char, word) for char in word)
+    letters = [char for char in word if char.isalpha()]
+    if 0 < len(letters) <= 4 and word.endswith("."):
+        total += ABBREVIATION_S - MIN_LIMIT_S
+        return max(ABBREVIATION_S, total)
+    return max(MIN_LIMIT_S, total)
+
+
+def _max_duration(char: str, word: str) -> Seconds:
+    category = unicodedata.category(char)
+    if category[0] in "NS" or char in SPOKEN_MARKS:
+        return SPELLED_S
+    if category[0] == "L":
+        if WITHOUT_SPACES.match(char) or "\uac00" <= char <= "\ud7af":
+            return SYLLABLE_S
+        return SPELLED_S if len(word) > 1 and word.isupper() else LETTER_S
+    return 0.0 if category[0] == "M" else LETTER_S / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Loudness:
+    """The level of a part of a recording in short frames."""
+
+    start: Seconds
+    """The start of the first frame."""
+
+    levels_db: np.ndarray[tuple[int], np.dtype[np.float64]]
+    """The level of each frame in dB of full scale, (frames,)."""
+
+    FRAME_S = 0.02
+
+    @classmethod
+    def measure(cls, audio: Audio, span: Span) -> Loudness:
+        """Measure the part of the recording within ``span``."""
+        samples = audio.cut(span).samples
+        width = round(cls.FRAME_S * audio.rate)
+        frames = max(len(samples) // width, 1)
+        padded = np.zeros(frames * width)
+        padded[: min(len(samples), len(padded))] = samples[: len(padded)]
+        power = np.square(padded).reshape(frames, width).mean(axis=1)
+        return cls(span.start, 10 * np.log10(power + 1e-10))
+
+    def mean_db(self, span: Span) -> float:
+        """Return the mean level of the frames that ``span`` touches."""
+        first = min(max(int((span.start - self.start) / self.FRAME_S), 0), len(self.levels_db) - 1)
+        stop = min(max(int(np.ceil((span.end - self.start) / self.FRAME_S)), first + 1), len(self.levels_db))
+        return float(self.levels_db[first:stop].mean())
+
+
+def place(word: RecognizedWord, loudness: Loudness) -> RecognizedWord:
+    """Return the word with a span that it can have been spoken in.
+
+    A longer span is cut to its end, where the alignment is usually right, or to its start if the end is much quieter.
+    """
+    limit = max_spoken_duration(word.text)
+    if word.span.duration <= limit:
+        return word
+    at_start = Span(word.span.start, word.span.start + limit)
+    at_end = Span(word.span.end - limit, word.span.end)
+    is_early = loudness.mean_db(at_start) > loudness.mean_db(at_end) + QUIETER_DB
+    return replace(word, span=at_start if is_early else at_end)
+
+
+def in_sequence(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
+    """Return the words in the same order with starts that never fall, no overlaps, and no words without duration.
+
+    Words shorter than ``MIN_WORD_S`` and their neighbor share its time by the length of their texts.
+    """
+    ordered: list[RecognizedWord] = []
+    latest = 0.0
+    for word in words:
+        start = max(word.span.start, latest)
+        ordered.append(replace(word, span=Span(start, max(word.span.end, start))))
+        latest = start
+    for i, (word, following) in enumerate(pairwise(ordered)):
+        if word.span.end > following.span.start:
+            ordered[i] = replace(word, span=Span(word.span.start, following.span.start))
+    return _share_times(ordered)
+
+
+def _share_times(words: list[RecognizedWord]) -> list[RecognizedWord]:
+    """Give words without duration a part of the time of their neighbor: the one before if it touches, or the next."""
+    first = 0
+    while first < len(words):
+        stop = first
+        while stop < len(words) and words[stop].span.duration < MIN_WORD_S:
+            stop += 1
+        if stop == first:
+            first += 1
+            continue
+        before = first > 0 and words[first].span.start - words[first - 1].span.end < MIN_WORD_S
+        after = stop < len(words) and words[stop].span.start - words[stop - 1].span.end < MIN_WORD_S
+        low = first - 1 if before else first
+        high = stop if before or not after else stop + 1
+        words[low:high] = _divide(words[low:high])
+        first = max(stop, high)
+    return words
+
+
+def _divide(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
+    """Divide the time from the first to the last of the words by the length of their texts."""
+    start, end = words[0].span.start, words[-1].span.end
+    lengths = np.array([max(len(word.text.strip()), 1) for word in words], dtype=np.float64)
+    edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(lengths) / lengths.sum()])
+    return [
+        replace(word, span=Span(float(low), float(high)))
+        for word, (low, high) in zip(words, pairwise(edges), strict=True)
+    ]

@@ -1,0 +1,108 @@
+"""The times of words: what they can take to say, and where there is sound."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diarist.engines.embedded.word_times import Loudness, in_sequence, max_spoken_duration, place
+from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
+from support.strategies import patient
+
+
+def word(start, end, text=" word"):
+    return RecognizedWord(text, Span(start, end), 0.8)
+
+
+def sound(duration, *loud):
+    """Return noise at -80 dB, and at -20 dB within the given spans."""
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal(round(duration * SAMPLE_RATE)).astype(np.float32) * 1e-4
+    for span in loud:
+        samples[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)] *= 1e3
+    return Audio(samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        (" so", 0.7, 0.7),
+        (" unbelievable", 1.2, 1.2),
+        (" 1,255", 2.0, 2.5),  # one thousand two hundred and fifty-five
+        (" 555-0123", 3.5, 4.0),
+        (" $20", 1.5, 1.5),
+        (" 3%", 1.0, 1.0),
+        (" Dr.", 1.0, 1.0),
+        (" NASA", 2.0, 2.0),
+        (" I", 0.7, 0.7),
+        ("東京都", 1.0, 1.1),
+        ("สวัสดี", 1.0, 2.0),
+        ("", 0.7, 0.7),
+    ],
+)
+def test_a_word_takes_what_its_sounds_take(text, least, most):
+    assert least - 1e-9 <= max_spoken_duration(text) <= most + 1e-9
+
+
+def test_a_word_of_plausible_length_stays():
+    spoken = word(3.0, 3.6)
+    assert place(spoken, Loudness.measure(sound(9.0), spoken.span)) is spoken
+
+
+def test_a_word_that_is_long_for_a_pause_before_it_keeps_its_end():
+    spoken = word(1.0, 6.7, " I")
+    placed = place(spoken, Loudness.measure(sound(9.0, Span(6.1, 8.0)), spoken.span))
+    assert (placed.span.start, placed.span.end) == (pytest.approx(6.0), 6.7)
+
+
+def test_a_word_that_is_long_for_speech_before_it_keeps_its_end():
+    spoken = word(1.0, 6.7, " I")
+    placed = place(spoken, Loudness.measure(sound(9.0, Span(0.0, 9.0)), spoken.span))
+    assert placed.span.end == 6.7
+
+
+def test_a_word_that_is_long_for_a_pause_after_it_keeps_its_start():
+    spoken = word(1.0, 6.7, " I")
+    placed = place(spoken, Loudness.measure(sound(9.0, Span(0.0, 1.7)), spoken.span))
+    assert (placed.span.start, placed.span.end) == (1.0, pytest.approx(1.7))
+
+
+def test_a_long_number_is_left_whole():
+    spoken = word(1.0, 4.0, " 555-0123")
+    assert place(spoken, Loudness.measure(sound(9.0), spoken.span)) is spoken
+
+
+def test_the_end_of_the_recording_has_a_level():
+    assert Loudness.measure(sound(1.0), Span(1.0, 2.0)).mean_db(Span(1.5, 2.0)) == pytest.approx(-100)
+
+
+@given(st.lists(st.tuples(st.floats(0, 12), st.floats(0, 3))))
+@patient
+def test_words_keep_their_order_and_do_not_overlap(spans):
+    words = [word(start, start + length, f" {i}") for i, (start, length) in enumerate(spans)]
+    ordered = in_sequence(words)
+    assert [w.text for w in ordered] == [w.text for w in words]
+    assert all(a.span.start <= b.span.start + 1e-9 for a, b in pairwise(ordered))
+    assert all(a.span.end <= b.span.start + 1e-9 for a, b in pairwise(ordered))
+
+
+def test_words_without_duration_share_the_time_of_the_word_before():
+    ordered = in_sequence([word(0.0, 0.9, "ab"), word(0.9, 0.9, "c"), word(0.9, 0.9, "d"), word(2.0, 2.5, "e")])
+    edges = [pytest.approx(each) for each in (0.0, 0.45, 0.675, 0.9)]
+    assert [w.span.start for w in ordered[:3]] == edges[:3]
+    assert [w.span.end for w in ordered[:3]] == edges[1:]
+    assert ordered[3].span == Span(2.0, 2.5)
+
+
+def test_a_first_word_without_duration_shares_the_time_of_the_next_one():
+    ordered = in_sequence([word(1.0, 1.0, "a"), word(1.0, 2.0, "b")])
+    assert [w.span for w in ordered] == [Span(1.0, 1.5), Span(1.5, 2.0)]
+
+
+def test_a_lone_word_without_duration_stays():
+    assert in_sequence([word(1.0, 1.0)]) == [word(1.0, 1.0)]
+    assert in_sequence([]) == []
