@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from api.wire import BOUNDARY, form, part, recording
+from api.wire import BOUNDARY, FORM, form, part, recording
 
 AUDIO = part("audio", "{}", "meeting.wav")
 
@@ -126,6 +126,44 @@ def test_file_names_are_never_paths(post, filename, name):
     assert "passwd" not in answer.headers.get("Content-Disposition", "")
     if name == "rttm":
         assert all(len(line.split()) == 10 for line in answer.text.splitlines())
+
+
+class TestQuery:
+    """The fields of the form may come in the query."""
+
+    @pytest.fixture
+    def ask(self, client):
+        def send(query: str, *parts: bytes):
+            return client.post(f"/diarize?{query}", data=form(AUDIO, *parts), headers=FORM)
+
+        return send
+
+    def test_fields_of_the_query_are_those_of_the_form(self, ask):
+        answer = ask("format=json&words=true&details=&num_speakers=2", part("language", "en"))
+        assert answer.status_code == 200, answer.text
+        assert all(segment["words"] for segment in answer.get_json()["conversation"])
+        assert ask("format=srt").content_type.startswith("application/x-subrip")
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("num_speaker=2", "There is no field 'num_speaker'. The fields are num_speakers, "),
+            ("audio=meeting.wav", "There is no field 'audio'."),
+            ("words=maybe", "words cannot be 'maybe'"),
+            ("words=true&words=true", "given more often: 'words'"),
+            ("min_speakers=3&max_speakers=2", "min_speakers"),
+            ("format=srt&details=true", "details=true needs format=json"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, ask, query, expected):
+        assert expected in error_message(ask(query))
+
+    def test_a_field_is_given_once(self, ask):
+        message = error_message(ask("words=true", part("words", "true")))
+        assert message == "Each field may be given once; given in both the query and the body: 'words'."
+
+    def test_both_together_must_agree(self, ask):
+        assert "details=true needs format=json" in error_message(ask("details=true", part("format", "srt")))
 
 
 def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(post, settings):

@@ -108,6 +108,36 @@ class TestCreate:
             assert job["options"]["num_speakers"] == 2
             assert client.delete(answer.headers["Location"]).status_code == 204
 
+    def test_fields_may_come_in_the_query(self, client):
+        answers = [
+            client.post(f"/v1/jobs?priority=low&num_speakers=2&url={URL}&labels=%7B%22a%22:%22b%22%7D", data=form(part(
+                "language", "en")), headers=FORM),
+            client.post("/v1/jobs?priority=low&num_speakers=2", json={"url": URL, "labels": {"a": "b"}}),
+        ]  # fmt: skip
+        for answer in answers:
+            assert answer.status_code == 202, answer.text
+            job = answer.get_json()
+            assert (job["priority"], job["source_url"], job["labels"]) == ("low", URL, {"a": "b"})
+            assert job["options"]["num_speakers"] == 2
+            assert client.delete(answer.headers["Location"]).status_code == 204
+
+    @pytest.mark.parametrize(
+        ("query", "expected", "param"),
+        [
+            ("stream=1", "There is no field 'stream'. The fields are num_speakers, ", None),
+            ("words=true", "There is no field 'words'.", None),
+            ("labels=team", "labels cannot be 'team'", "labels"),
+            ("priority=low&priority=low", "given more often: 'priority'", None),
+            ("queue=any", "given in both the query and the body: 'queue'", "queue"),
+            (f"url={URL}", "both a file and the field 'url'", None),
+            ("webhook_url=http://10.0.0.1/", "not public", "webhook_url"),
+        ],
+    )
+    def test_queries_that_cannot_be(self, client, query, expected, param):
+        answer = client.post(f"/v1/jobs?{query}", data=form(AUDIO, part("queue", "any")), headers=FORM)
+        code = "url_refused" if param == "webhook_url" else "invalid_option"
+        assert expected in error_message(answer, 400, code, param)
+
     @pytest.mark.parametrize(
         ("parts", "expected"),
         [

@@ -79,10 +79,10 @@ def test_limits_are_those_of_the_core():
     assert len(schemas.DiarizeForm.model_fields) < MAX_PARTS
 
 
-def beyond_a_schema(body) -> list:
-    """Checks that cannot hold for this form, by rules that JSON Schema has no words for."""
-    if not isinstance(body, dict):
-        return []
+def beyond_a_schema(case) -> list:
+    """Checks that cannot hold for this form and query, by rules that JSON Schema has no words for."""
+    form, query = (part if isinstance(part, dict) else {} for part in (case.body, case.query))
+    body = {**query, **form}
     # A form has nothing but text: an array of one arrives as its element, an empty one or null as an empty field, and
     # an empty field is one that was not given: browsers send them for what was left open.
     shapeless = [
@@ -94,6 +94,8 @@ def beyond_a_schema(body) -> list:
         "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f",
     }  # fmt: skip
     excluded = [negative_data_rejection] if shapeless or as_said_elsewhere else []
+    if form.keys() & query.keys():
+        excluded.append(positive_data_acceptance)
     truthy = str(body.get("details")).strip().lower() in {"true", "1", "yes", "on", "y", "t"}
     if truthy and body.get("format", "json") != "json":
         excluded.append(positive_data_acceptance)
@@ -114,7 +116,7 @@ def conforms(app, path: str, mode: GenerationMode, examples: int, method: str = 
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
-        case.call_and_validate(excluded_checks=beyond(case) if beyond else beyond_a_schema(case.body))
+        case.call_and_validate(excluded_checks=(beyond or beyond_a_schema)(case))
 
     check()
 
@@ -131,7 +133,7 @@ def test_the_others_do_what_the_document_says(app, path):
 
 def beyond_the_schema_of_a_job(case) -> list:
     """As ``beyond_a_schema``; besides, one recording or URL must be there, whose host must be public."""
-    return [*beyond_a_schema(case.body), positive_data_acceptance]
+    return [*beyond_a_schema(case), positive_data_acceptance]
 
 
 def beyond_the_schema_of_a_query(case) -> list:

@@ -67,14 +67,8 @@ class JobForm(WorkForm):
     `nemo`. If no worker serves the queue, the job waits until one does."""
 
 
-class NewJob(JobForm):
-    """A new job as a form: the recording in `audio` (or `file`), or its URL in `url`."""
-
-    audio: UploadFile | SkipJsonSchema[None] = None
-    """The recording, in any common audio or video format."""
-
-    file: UploadFile | SkipJsonSchema[None] = None
-    """An alias of `audio`, for clients that use this name."""
+class NewJobQuery(JobForm):
+    """The query of a new job, which may contain every field of the form except the recording."""
 
     url: Url | SkipJsonSchema[None] = None
     """The URL from which the recording is downloaded, instead of a file: an http or https URL with a public address."""
@@ -84,6 +78,16 @@ class NewJob(JobForm):
     def _read_labels(cls, value: Any) -> Any:
         """Parse the labels of a form, which are JSON in a text field."""
         return from_json(value) if isinstance(value, str) else value
+
+
+class NewJob(NewJobQuery):
+    """A new job as a form: the recording in `audio` (or `file`), or its URL in `url`."""
+
+    audio: UploadFile | SkipJsonSchema[None] = None
+    """The recording, in any common audio or video format."""
+
+    file: UploadFile | SkipJsonSchema[None] = None
+    """An alias of `audio`, for clients that use this name."""
 
 
 class NewJobByUrl(JobForm):

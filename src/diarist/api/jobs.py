@@ -22,13 +22,14 @@ from diarist.api.job_schemas import (
     JobView,
     NewJob,
     NewJobByUrl,
+    NewJobQuery,
     fingerprint,
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.schemas import InvalidField, to_invalid_field
-from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
+from diarist.api.schemas import InvalidField, to_invalid_field, with_query
+from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, check_query, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
@@ -49,9 +50,10 @@ blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
 
 @blueprint.post("/v1/jobs")
+@blueprint.input(NewJobQuery, location="query", arg_name="query")
 @blueprint.output(JobView, status_code=202, description="The job was created. `Location` has its URL.")
 @blueprint.doc(responses=CREATE_RESPONSES, operation_id="createJob")
-def create() -> Response:
+def create(query: NewJobQuery) -> Response:
     """Create a job.
 
     Send the recording, or the URL from which it is downloaded. The response to an upload is sent as soon as the
@@ -60,12 +62,13 @@ def create() -> Response:
     """
     service = runtime()
     service.check_running()
+    check_query(request)
     spec = _spec_from_headers()
     if request.mimetype != JSON_TYPE:
         check_head(request)
     queue_full = _check_capacity(service, spec)
     form, upload = _parse_body()
-    spec = _with_form(service, spec, form, upload)
+    spec = _with_form(service, spec, with_query(form, query), upload)
     existing = _find_existing(service, spec)
     if existing is not None:
         return _job_response(service, existing, repeated=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from apiflask.fields import UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -80,7 +80,11 @@ class RenderForm(Form):
             raise InvalidOption(f"details=true needs format=json: {self.format} cannot contain details.")
 
 
-class DiarizeForm(RenderForm, WorkForm):
+class DiarizeQuery(RenderForm, WorkForm):
+    """The query of ``POST /diarize``, which may contain every field of the form except the recording."""
+
+
+class DiarizeForm(DiarizeQuery):
     """The form of ``POST /diarize``. An empty text field counts as not given."""
 
     audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
@@ -93,6 +97,20 @@ class InvalidField(InvalidOption):
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
         self.param = param
+
+
+AnyForm = TypeVar("AnyForm", bound=WorkForm)
+
+
+def with_query(form: AnyForm, query: WorkForm) -> AnyForm:
+    """Return ``form`` with the fields that the query gives. Raise ``InvalidField`` if both give the same field."""
+    repeated = sorted(form.model_fields_set & query.model_fields_set)
+    if repeated:
+        raise InvalidField(
+            f"Each field may be given once; given in both the query and the body: {', '.join(map(repr, repeated))}.",
+            repeated[0],
+        )
+    return form.model_copy(update={name: getattr(query, name) for name in query.model_fields_set})
 
 
 def to_invalid_field(error: ValidationError) -> InvalidField:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from flask import Request
-from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
 
 from diarist import scratch
@@ -134,6 +134,18 @@ def _curl_example(request: Request) -> str:
     return f"curl -F audio=@meeting.wav {request.base_url}"
 
 
+def check_query(request: Request) -> None:
+    """Check that the query gives each parameter at most once. Raise ``InvalidOption`` if it does not."""
+    repeated = _repeated(request.args)
+    if repeated:
+        raise InvalidOption(f"Each query parameter may be given once; given more often: {repeated}.")
+
+
+def _repeated(fields: MultiDict[str, str]) -> str:
+    """Return the names of the fields that have several values, separated by commas."""
+    return ", ".join(repr(name) for name, values in sorted(fields.lists()) if len(values) > 1)
+
+
 def check_head(request: Request) -> None:
     """Check by its headers that a request can contain a recording of an accepted size.
 
@@ -187,13 +199,14 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), alternative:
         raise InvalidOption(
             f"Only the field {file_fields} takes a file; found one in {', '.join(map(repr, misplaced))}."
         )
-    repeated = sorted(name for name, values in request.form.lists() if len(values) > 1)
+    repeated = _repeated(request.form)
     if repeated:
-        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, repeated))}.")
+        raise InvalidOption(f"Each field may be given once; given more often: {repeated}.")
 
 
 def _is_given(request: Request, name: str) -> bool:
-    return bool(request.form.get(name, "").strip())
+    """Return whether the form or the query gives the text field."""
+    return any(fields.get(name, "").strip() for fields in (request.form, request.args))
 
 
 def _release_spool(request: Request) -> None:
