@@ -54,7 +54,7 @@ def test_contradictory_hints(post, hints):
     [
         ("format", "mp3"), ("format", "JSON "), ("format", "../json"), ("words", "maybe"), ("words", "2"),
         ("details", "maybe"),
-        ("channels", "left"), ("language", "english"), ("language", "e"), ("language", "e\n"), ("language", "../"),
+        ("channels", "left"), ("language", "klingon"), ("language", "e"), ("language", "e\n"), ("language", "../"),
         ("language", "{{7*7}}"), ("language", "\x1b[31m"),
     ],
 )  # fmt: skip

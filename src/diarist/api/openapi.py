@@ -213,7 +213,7 @@ def _complete_document(document: Document | str) -> Document | str:
     create = document["paths"]["/v1/jobs"]["post"]
     for parameter in create["parameters"]:
         if parameter["name"] == "labels":
-            parameter["schema"] = _JSON_TEXT
+            parameter["schema"] = _JSON_TEXT | {"description": labels["description"]}
     create["requestBody"] = {
         "content": {
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/NewJob"}},

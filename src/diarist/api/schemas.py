@@ -6,16 +6,32 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from apiflask.fields import UploadFile
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from diarist.errors import InvalidOption
+from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test checks that they are the same."""
+
+
+def _check_language(text: str) -> str:
+    try:
+        parse_language(text)
+    except InvalidOption as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Language: TypeAlias = Annotated[
+    str,
+    AfterValidator(_check_language),
+    Field(json_schema_extra={"anyOf": [{"pattern": f"^{TAG}$"}, {"enum": [DETECT, *LANGUAGES]}]}),
+]
 
 MAX_SHOWN_CHARS = 80
 """The maximum length of an invalid value in an error message."""
@@ -46,8 +62,9 @@ class WorkForm(Form):
     max_speakers: SpeakerCount = None
     """The maximum number of speakers: a whole number from 1 to 100."""
 
-    language: Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")] | SkipJsonSchema[None] = None
-    """The spoken language as an ISO 639 code such as `en`. If it is not given, it is detected."""
+    language: Language | SkipJsonSchema[None] = None
+    """The spoken language: a code or tag such as `en`, `en-US` or `zh-Hant`, or an English name such as `German`, in
+    upper or lower case. If it is `auto` or not given, the language is detected."""
 
     channels: Literal["mix", "separate"] = "mix"
     """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
@@ -57,7 +74,7 @@ class WorkForm(Form):
         """Return the options. Raise ``InvalidOption`` if fields contradict each other."""
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
-            language=self.language.lower() if self.language else None,
+            language=self.language,
             channels=self.channels,
         )
 

@@ -51,7 +51,8 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--num-speakers", type=int, metavar="N", help="Exact number of speakers.")
 @click.option("--min-speakers", type=int, metavar="N", help="Minimum number of speakers.")
 @click.option("--max-speakers", type=int, metavar="N", help="Maximum number of speakers.")
-@click.option("--language", metavar="CODE", help="Spoken language, such as en or de; detected if not given.")
+@click.option("--language", default="auto", show_default=True, metavar="NAME",
+              help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
@@ -69,7 +70,7 @@ def transcribe(
     num_speakers: int | None,
     min_speakers: int | None,
     max_speakers: int | None,
-    language: str | None,
+    language: str,
     channels: str,
     words: bool,
     details: bool,
@@ -98,7 +99,7 @@ def transcribe(
         if given and all(each.name != "json" for each in formats):
             raise InvalidOption(f"{option} needs --format json: the other formats cannot contain them")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(hints, language and language.lower(), "separate" if channels == "separate" else "mix")
+    options = TranscribeOptions(hints, language, "separate" if channels == "separate" else "mix")
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     tasks = plan(files, formats, output, replace=force)

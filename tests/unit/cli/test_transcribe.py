@@ -94,6 +94,8 @@ def test_options_arrive(folder):
     assert "channels" in refused.stderr
     run("meeting.wav", "--num-speakers", 3, engine=engine)
     assert engine.requests[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
+    run("meeting.wav", "--language", "German", engine=engine)
+    assert engine.requests[2][1].language == "de"
     assert engine.offline is False
 
 
@@ -157,6 +159,7 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--num-speakers", "1000000000"), "from 1 to 100"),
         (("meeting.wav", "--min-speakers", "3", "--max-speakers", "2"), "min_speakers (3) is above max_speakers (2)"),
         (("meeting.wav", "--num-speakers", "5", "--max-speakers", "2"), "num_speakers contradicts"),
+        (("meeting.wav", "--language", "Klingon"), "language must be a code or tag such as en"),
         (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
         (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
         (("-", "-", "-f", "json"), "would both be written to stdin.json"),
