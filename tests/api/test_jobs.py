@@ -254,6 +254,22 @@ class TestCreate:
         assert all(len(line.split()) == 10 for line in result.text.splitlines())
         assert client.delete(job["links"]["self"]).status_code == 204
 
+    @pytest.mark.parametrize(
+        ("sent", "name"),
+        [
+            ("Café.wav".encode("latin-1"), "Café.wav"),
+            ("Café.wav".encode(), "Café.wav"),
+            (b'a \\"b\\" \\\\ c.wav', 'a "b" \\ c.wav'),
+            (b"a \\b.wav", "a \\b.wav"),
+        ],
+    )
+    def test_names_arrive_however_clients_encode_them(self, client, post, sent, name):
+        answer = post(part("audio", "{}", "NAME").replace(b"NAME", sent), part("language", "de"))
+        assert answer.status_code == 202, answer.text
+        job = answer.get_json()
+        assert (job["filename"], job["options"]["language"]) == (name, "de")
+        assert client.delete(job["links"]["self"]).status_code == 204
+
     def test_when_the_queue_is_full(self, client, make, jobs, monkeypatch):
         def full(*_: object) -> None:
             raise QueueFull("Too many wait.")

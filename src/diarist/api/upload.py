@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.formparser import FormDataParser
 
 from diarist import scratch
+from diarist.api.multipart import StrictFormParser
 from diarist.api.runtime import runtime
 from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
@@ -36,13 +36,6 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 SWEEP_AGE = timedelta(hours=1)
 """Younger files may belong to another service that shares TEMP_AUDIO_DIR: an upload lies there only for moments."""
-
-
-class StrictFormParser(FormDataParser):
-    """A form parser that raises an error for a malformed form; that of Werkzeug returns an empty form."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs | {"silent": False})
 
 
 class UploadRequest(Request):
@@ -143,7 +136,7 @@ def check_query(request: Request) -> None:
 
 def _repeated(fields: MultiDict[str, str]) -> str:
     """Return the names of the fields that have several values, separated by commas."""
-    return ", ".join(repr(name) for name, values in sorted(fields.lists()) if len(values) > 1)
+    return ", ".join(sorted(repr(name) for name, values in fields.lists() if len(values) > 1))
 
 
 def check_head(request: Request) -> None:
