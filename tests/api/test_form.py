@@ -128,6 +128,21 @@ def test_file_names_are_never_paths(post, filename, name):
         assert all(len(line.split()) == 10 for line in answer.text.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("filename", "recording"),
+    [
+        ("board.meeting.wav", "board.meeting"),
+        ("meeting", "meeting"),
+        ("/calls/meeting 1.wav", "meeting_1"),
+        ("C:\\Users\\x\\meeting 1.wav", "meeting_1"),
+        ("/", "_"),
+    ],
+)
+def test_rttm_names_the_recording_without_folder_and_extension(post, filename, recording):
+    answer = post(form(part("audio", "{}", filename), part("format", "rttm")))
+    assert {line.split()[1] for line in answer.text.splitlines()} == {recording}
+
+
 class TestQuery:
     """The fields of the form may come in the query."""
 

@@ -259,8 +259,10 @@ class TestCreate:
         [
             ("Café.wav".encode("latin-1"), "Café.wav"),
             ("Café.wav".encode(), "Café.wav"),
-            (b'a \\"b\\" \\\\ c.wav', 'a "b" \\ c.wav'),
-            (b"a \\b.wav", "a \\b.wav"),
+            (b'a \\"b\\" \\\\ c.wav', " c.wav"),
+            (b"C:\\Users\\x\\meeting 1.wav", "meeting 1.wav"),
+            (b"C:\\\\Users\\\\x\\\\meeting 1.wav", "meeting 1.wav"),
+            (b"calls/1:1.wav", "1:1.wav"),
         ],
     )
     def test_names_arrive_however_clients_encode_them(self, client, post, sent, name):

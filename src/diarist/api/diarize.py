@@ -17,7 +17,7 @@ from diarist.api.request_log import current_request_id
 from diarist.api.runtime import STOPPING, Runtime, runtime
 from diarist.api.schemas import Conversation, DiarizeForm, DiarizeQuery, with_query
 from diarist.api.transcript_response import transcript_response
-from diarist.api.upload import check_form, check_head, check_query, received
+from diarist.api.upload import check_form, check_head, check_query, file_name, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job, JobSpec
 from diarist.observability import logs, tracing
@@ -75,7 +75,7 @@ def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     service = runtime()
     form = with_query(form, query)
     form.check_details()
-    filename = form.audio.filename or ""
+    filename = file_name(form.audio)
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )

@@ -29,7 +29,7 @@ from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPO
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, to_invalid_field, with_query
-from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, check_query, received
+from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
@@ -228,7 +228,7 @@ def _with_form(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, uplo
     spec = replace(
         spec,
         options=form.options(),
-        filename=(upload.filename or "") if upload else "",
+        filename=file_name(upload) if upload else "",
         queue=form.queue,
         priority=PRIORITIES[form.priority],
         labels=tuple(sorted(form.labels.items())),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -243,6 +244,11 @@ def received(file: FileStorage) -> UploadFile:
     if not isinstance(stream, UploadFile):
         raise TypeError(f"a {type(stream).__name__} is not a received file")
     return stream
+
+
+def file_name(file: FileStorage) -> str:
+    r"""Return the name of a file of the request without its folder, which some clients send: ``C:\calls\a.wav``."""
+    return re.split(r"[\\/]", file.filename or "")[-1]
 
 
 def sweep(folder: Path) -> None:
