@@ -74,7 +74,9 @@ def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
     [
         (form(), "no file in the field 'audio'"),
         (form(part("words", "true")), "no file in the field 'audio'"),
-        (form(part("file", "{}", "a.wav")), "no file in the field 'audio'"),
+        (form(part("recording", "{}", "a.wav")), "no file in the field 'audio' or 'file'"),
+        (form(AUDIO, part("file", "{}", "b.wav")), "2 files"),
+        (form(part("file", "", "")), "The file in the field 'file' has no name"),
         (form(part("audio", "@meeting.wav")), "came as text"),
         (form(AUDIO, part("audio", "text")), "came as text"),
         (form(part("audio", "", "")), "no file was chosen"),
@@ -90,9 +92,15 @@ def test_forms_without_one_recording(post, body, expected):
     assert expected in error_message(post(body))
 
 
-@pytest.mark.parametrize("body", [form(), form(part("file", "{}", "a.wav")), form(part("audio", "", ""))])
+@pytest.mark.parametrize("body", [form(), form(part("recording", "{}", "a.wav")), form(part("audio", "", ""))])
 def test_what_to_send_is_shown(post, body):
     assert "curl -F audio=@meeting.wav" in error_message(post(body))
+
+
+def test_file_is_another_name_of_audio(post):
+    answer = post(form(part("file", "{}", "meeting.wav"), part("format", "rttm")))
+    assert answer.status_code == 200, answer.text
+    assert answer.text.split()[1] == "meeting"
 
 
 def test_an_empty_file(post):

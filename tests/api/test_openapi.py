@@ -13,7 +13,7 @@ from schemathesis.checks import negative_data_rejection, positive_data_acceptanc
 from schemathesis.openapi import from_wsgi
 
 from diarist.api import job_schemas, schemas
-from diarist.api.upload import MAX_PARTS
+from diarist.api.upload import FILE_FIELDS, MAX_PARTS
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
@@ -68,7 +68,7 @@ def test_the_form_is_described(document):
     body = document["paths"]["/diarize"]["post"]["requestBody"]
     assert body["required"] is True
     schema = document["components"]["schemas"]["DiarizeForm"]
-    assert schema["required"] == ["audio"]
+    assert schema["oneOf"] == [{"required": ["audio"]}, {"required": ["file"]}]
     assert list(schema["properties"]) == sorted(schemas.DiarizeForm.model_fields)
     assert all(field.get("description") for field in schema["properties"].values())
 
@@ -88,7 +88,8 @@ def beyond_a_schema(case) -> list:
     shapeless = [
         value
         for name, value in body.items()
-        if name != "audio" and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
+        if name not in FILE_FIELDS
+        and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
     as_said_elsewhere = {str(body.get(name)).strip().lower() for name in ("words", "details")} & {
         "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f",

@@ -75,11 +75,11 @@ def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     service = runtime()
     form = with_query(form, query)
     form.check_details()
-    filename = file_name(form.audio)
+    filename = file_name(form.recording())
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
-    job = service.jobs.submit(received(form.audio).path, spec)
+    job = service.jobs.submit(received(form.recording()).path, spec)
     with _job_of_request(service, job):
         _wait_until_ended(service, job)
         return transcript_response(service.jobs.result(job.id), form, recording=filename)

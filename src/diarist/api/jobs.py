@@ -29,15 +29,13 @@ from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPO
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
 from diarist.api.schemas import InvalidField, to_invalid_field, with_query
-from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
+from diarist.api.upload import FILE_FIELDS, IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
-
-FILE_FIELDS = ("audio", "file")
 
 JSON_TYPE = "application/json"
 
@@ -215,7 +213,7 @@ def _parse_body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
             ) from error
         except ValidationError as error:
             raise to_invalid_field(error) from error
-    check_form(request, FILE_FIELDS, alternative="url")
+    check_form(request, alternative="url")
     files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
     try:
         form = NewJob.model_validate(request.form.to_dict() | files)

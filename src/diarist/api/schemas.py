@@ -101,11 +101,25 @@ class DiarizeQuery(RenderForm, WorkForm):
     """The query of ``POST /diarize``, which may contain every field of the form except the recording."""
 
 
+Recording: TypeAlias = Annotated[UploadFile | SkipJsonSchema[None], Field(json_schema_extra={"minLength": 1})]
+
+
 class DiarizeForm(DiarizeQuery):
     """The form of ``POST /diarize``. An empty text field counts as not given."""
 
-    audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["audio"]}, {"required": ["file"]}]})
+
+    audio: Recording = None
     """The recording, in any common audio or video format."""
+
+    file: Recording = None
+    """An alias of `audio`, for clients that use this name."""
+
+    def recording(self) -> UploadFile:
+        """Return the recording of a form that ``check_form`` accepted."""
+        recording = self.audio or self.file
+        assert recording is not None
+        return recording
 
 
 class InvalidField(InvalidOption):

@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +30,11 @@ MAX_PARTS = 32
 MAX_TEXT_BYTES = 512 * 2**10
 """The maximum length of a text field. Werkzeug applies it to its buffer for *files* too: it reads 64 kB at a time and
 may hold some of it back, so a much lower limit would refuse some recordings, depending on their content."""
+
+FILE_FIELDS = ("audio", "file")
+"""The fields that may contain the recording."""
+
+_FIELD_NAMES = " or ".join(map(repr, FILE_FIELDS))
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header of a request that takes effect once, even if it is sent several times."""
@@ -158,12 +162,11 @@ def check_head(request: Request) -> None:
     request.max_content_length = limit_bytes + FORM_BYTES
 
 
-def check_form(request: Request, names: Sequence[str] = ("audio",), alternative: str | None = None) -> None:
+def check_form(request: Request, alternative: str | None = None) -> None:
     """Read the form, and check that it contains exactly one file, and each other field at most once.
 
     Args:
         request: a request that ``check_head`` accepted.
-        names: the fields that may contain the file.
         alternative: a text field that may replace the file.
 
     Raises:
@@ -181,17 +184,16 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), alternative:
     _release_spool(request)
     if (
         alternative is None
-        or any(name in files or name in request.form for name in names)
+        or any(name in files or name in request.form for name in FILE_FIELDS)
         or not _is_given(request, alternative)
     ):
-        _check_recording(request, names, alternative)
+        _check_recording(request, alternative)
         if alternative is not None and _is_given(request, alternative):
             raise InvalidOption(f"There are both a file and the field {alternative!r}: send one of the two.")
-    misplaced = sorted(name for name in files if name not in names)
+    misplaced = sorted(name for name in files if name not in FILE_FIELDS)
     if misplaced:
-        file_fields = " or ".join(map(repr, names))
         raise InvalidOption(
-            f"Only the field {file_fields} takes a file; found one in {', '.join(map(repr, misplaced))}."
+            f"Only the field {_FIELD_NAMES} takes a file; found one in {', '.join(map(repr, misplaced))}."
         )
     repeated = _repeated(request.form)
     if repeated:
@@ -210,31 +212,31 @@ def _release_spool(request: Request) -> None:
         body.truncate(0)
 
 
-def _check_recording(request: Request, names: Sequence[str], alternative: str | None) -> None:
-    files = [file for name in names for file in request.files.getlist(name)]
-    field = names[0]
-    for name in names:
+def _check_recording(request: Request, alternative: str | None) -> None:
+    files = [file for name in FILE_FIELDS for file in request.files.getlist(name)]
+    for name in FILE_FIELDS:
         if name in request.form:
             raise InvalidOption(
                 f"The field {name!r} came as text, not as a file. With curl, write @ before it: "
                 f"{_curl_example(request)}"
             )
-    field_names = " or ".join(map(repr, names))
     if not files:
         other = "" if alternative is None else f", and no {alternative!r} in its place"
         raise InvalidOption(
-            f"There is no file in the field {field_names}{other}. Send it like this: {_curl_example(request)}"
+            f"There is no file in the field {_FIELD_NAMES}{other}. Send it like this: {_curl_example(request)}"
         )
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording per request.")
+        raise InvalidOption(
+            f"There are {len(files)} files in the field {_FIELD_NAMES}: send one recording per request."
+        )
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field {field!r} has no name, so no file was chosen. Send it like this: "
+            f"The file in the field {files[0].name!r} has no name, so no file was chosen. Send it like this: "
             f"{_curl_example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
-            f"The file in the field {field!r} is empty. Check that the recording was saved, and send it again."
+            f"The file in the field {files[0].name!r} is empty. Check that the recording was saved, and send it again."
         )
 
 
