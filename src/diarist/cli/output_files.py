@@ -18,6 +18,9 @@ from diarist.scratch import PIPED_PREFIX, locked_file
 
 STDIN = Path("-")
 
+MAX_NAME_BYTES = 255
+"""The maximum length of a file name on the usual file systems. Names of transcripts are shortened to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -55,20 +58,17 @@ def plan(
         InvalidOption: A recording cannot be read, two recordings have the same output file, an output file already
             exists, or the folder cannot be used. In this case nothing has been written.
     """
-    _check_readable(recordings)
-    if folder is None and len(recordings) == len(formats) == 1:
-        return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
-    target = folder or Path()
-    tasks = tuple(
-        Task(
-            recording,
-            _name(recording),
-            tuple((each, target / f"{_name(recording)}.{each.extension}") for each in formats),
-        )
-        for recording in recordings
-    )
-    _check_distinct(tasks)
-    _check_not_existing(tasks, replace=replace)
+    try:
+        _check_readable(recordings)
+        if folder is None and len(recordings) == len(formats) == 1:
+            return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
+        target = folder or Path()
+        tasks = tuple(_files_task(recording, formats, target) for recording in recordings)
+        _check_distinct(tasks)
+        _check_not_existing(tasks, replace=replace)
+    except OSError as error:
+        # Path.exists() and Path.is_dir() raise it if a name is too long or a folder cannot be searched.
+        raise InvalidOption(f"{error.filename}: {error.strerror}") from error
     _create_folder(target)
     return tasks
 
@@ -135,6 +135,14 @@ def regular_file(recording: Path) -> Iterator[Path]:
 
 def _name(recording: Path) -> str:
     return "stdin" if recording == STDIN else recording.stem
+
+
+def _files_task(recording: Path, formats: Sequence[Format], folder: Path) -> Task:
+    name = _name(recording)
+    limit_bytes = MAX_NAME_BYTES - max(len(f".{each.extension}") for each in formats)
+    if len(os.fsencode(name)) > limit_bytes:
+        name = os.fsencode(name)[:limit_bytes].decode(errors="ignore")
+    return Task(recording, name, tuple((each, folder / f"{name}.{each.extension}") for each in formats))
 
 
 def _check_readable(recordings: Sequence[Path]) -> None:

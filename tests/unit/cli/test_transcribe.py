@@ -60,6 +60,22 @@ def test_several_formats_go_into_the_current_folder(folder):
     assert json.loads((folder / "board.meeting.json").read_text())["conversation"][0]["text"] == "Hello."
 
 
+@pytest.mark.parametrize(
+    ("stem", "written"), [("a" * 251, "a" * 250), ("a" + "é" * 125, "a" + "é" * 124), ("a" * 250, "a" * 250)]
+)
+def test_a_long_name_is_shortened_to_leave_room_for_the_extension(folder, stem, written):
+    recording(folder, f"{stem}.wav")
+    result = run(f"{stem}.wav", "-f", "json,txt", "-o", "out")
+    assert (result.exit_code, names(folder / "out")) == (0, [f"{written}.json", f"{written}.txt"])
+
+
+def test_recordings_whose_shortened_names_are_the_same_are_refused(folder):
+    files = [recording(folder, f"{'a' * 250}{i}.wav").name for i in range(2)]
+    result = run(*files, "-f", "json")
+    assert result.exit_code == 2
+    assert "would both be written to" in result.stderr
+
+
 def test_several_recordings_take_one_engine(folder):
     recording(folder, "a.wav", "say A.")
     recording(folder, "b.mp3", "say B.")
@@ -148,6 +164,8 @@ def test_serve_takes_the_same_choices(monkeypatch):
     [
         ((), "Missing argument 'FILE...'"),
         (("absent.wav", "missing.wav"), "absent.wav: no such file; missing.wav: no such file"),
+        ((f"{'a' * 252}.wav",), "aaa.wav: File name too long"),
+        (("meeting.wav", "--output", "a" * 256), "aaa/meeting.txt: File name too long"),
         (("there",), "there is a folder: give the recordings in it"),
         (("meeting.wav", "--format", "docx"), "must be one of json, txt, srt, vtt, rttm, not 'docx'"),
         (("meeting.wav", "--format", ""), "must be one of"),
