@@ -404,7 +404,8 @@ class TestList:
         ("name", "value"),
         [("limit", "0"), ("limit", "101"), ("limit", "x"), ("state", "done"), ("state", "queued;running"),
          ("label", "n"), ("label", "a b:c"), ("created_after", "yesterday"), ("created_after", "2026-01-01T00:00:00"),
-         ("created_before", "2026-13-01T00:00:00Z"), ("cursor", "x" * 600), ("page", "2")],
+         ("created_before", "2026-13-01T00:00:00Z"), ("created_before", "79"), ("created_after", "1.7e9"),
+         ("cursor", "x" * 600), ("page", "2")],
     )  # fmt: skip
     def test_parameters_that_cannot_be(self, client, name, value):
         message = error_message(

@@ -121,6 +121,18 @@ LabelPair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f
 States: TypeAlias = Annotated[list[StateName], Field(max_length=len(JobState)), BeforeValidator(_split)]
 
 
+def _refuse_number(value: str) -> str:
+    try:
+        float(value)
+    except ValueError:
+        return value
+    raise ValueError("a number is not a time")
+
+
+Time: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+"""A time in RFC 3339 format. Pydantic would also accept a number of seconds or milliseconds."""
+
+
 class JobsQuery(Form):
     """The filters and the page of a list of jobs."""
 
@@ -138,10 +150,10 @@ class JobsQuery(Form):
     )
     """Only jobs with all of these labels: at most 16 `name:value` pairs, separated by commas."""
 
-    created_after: AwareDatetime | SkipJsonSchema[None] = None
+    created_after: Time | SkipJsonSchema[None] = None
     """Only jobs created after this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
-    created_before: AwareDatetime | SkipJsonSchema[None] = None
+    created_before: Time | SkipJsonSchema[None] = None
     """Only jobs created before this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
     def labels(self) -> tuple[tuple[str, str], ...]:
