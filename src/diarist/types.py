@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.errors import InvalidOption
+from diarist.languages import parse_language
 
 Seconds: TypeAlias = float
 Samples: TypeAlias = NDArray[np.float32]
@@ -360,7 +361,7 @@ class TranscribeOptions:
 
     hints: SpeakerHints = SpeakerHints()
     language: str | None = None
-    """The ISO 639-1 code of the language, or None to detect it."""
+    """The ISO 639-1 code of the language, or None to detect it. It may be given as ``parse_language`` accepts it."""
 
     channels: ChannelMode = "mix"
     """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel.
@@ -369,6 +370,7 @@ class TranscribeOptions:
     """
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "language", parse_language(self.language))
         if self.channels == "separate" and self.hints != SpeakerHints():
             raise InvalidOption("channels=separate makes each channel one speaker: leave out the numbers of speakers")
 

@@ -54,7 +54,7 @@ def table(heading: str) -> list[str]:
 
 
 def test_every_field_is_there_and_no_other():
-    assert {"audio", *table("## `POST /diarize`")} == set(schemas.DiarizeForm.model_fields)
+    assert {"audio", "file", *table("## `POST /diarize`")} == set(schemas.DiarizeForm.model_fields)
 
 
 def test_every_field_of_a_job_is_there_and_no_other():

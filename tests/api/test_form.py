@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from api.wire import BOUNDARY, form, part, recording
+from api.wire import BOUNDARY, FORM, form, part, recording
 
 AUDIO = part("audio", "{}", "meeting.wav")
 
@@ -54,7 +54,7 @@ def test_contradictory_hints(post, hints):
     [
         ("format", "mp3"), ("format", "JSON "), ("format", "../json"), ("words", "maybe"), ("words", "2"),
         ("details", "maybe"),
-        ("channels", "left"), ("language", "english"), ("language", "e"), ("language", "e\n"), ("language", "../"),
+        ("channels", "left"), ("language", "klingon"), ("language", "e"), ("language", "e\n"), ("language", "../"),
         ("language", "{{7*7}}"), ("language", "\x1b[31m"),
     ],
 )  # fmt: skip
@@ -74,7 +74,9 @@ def test_a_field_that_is_not_known_is_named_with_those_that_are(post, field):
     [
         (form(), "no file in the field 'audio'"),
         (form(part("words", "true")), "no file in the field 'audio'"),
-        (form(part("file", "{}", "a.wav")), "no file in the field 'audio'"),
+        (form(part("recording", "{}", "a.wav")), "no file in the field 'audio' or 'file'"),
+        (form(AUDIO, part("file", "{}", "b.wav")), "2 files"),
+        (form(part("file", "", "")), "The file in the field 'file' has no name"),
         (form(part("audio", "@meeting.wav")), "came as text"),
         (form(AUDIO, part("audio", "text")), "came as text"),
         (form(part("audio", "", "")), "no file was chosen"),
@@ -90,9 +92,15 @@ def test_forms_without_one_recording(post, body, expected):
     assert expected in error_message(post(body))
 
 
-@pytest.mark.parametrize("body", [form(), form(part("file", "{}", "a.wav")), form(part("audio", "", ""))])
+@pytest.mark.parametrize("body", [form(), form(part("recording", "{}", "a.wav")), form(part("audio", "", ""))])
 def test_what_to_send_is_shown(post, body):
     assert "curl -F audio=@meeting.wav" in error_message(post(body))
+
+
+def test_file_is_another_name_of_audio(post):
+    answer = post(form(part("file", "{}", "meeting.wav"), part("format", "rttm")))
+    assert answer.status_code == 200, answer.text
+    assert answer.text.split()[1] == "meeting"
 
 
 def test_an_empty_file(post):
@@ -126,6 +134,59 @@ def test_file_names_are_never_paths(post, filename, name):
     assert "passwd" not in answer.headers.get("Content-Disposition", "")
     if name == "rttm":
         assert all(len(line.split()) == 10 for line in answer.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("filename", "recording"),
+    [
+        ("board.meeting.wav", "board.meeting"),
+        ("meeting", "meeting"),
+        ("/calls/meeting 1.wav", "meeting_1"),
+        ("C:\\Users\\x\\meeting 1.wav", "meeting_1"),
+        ("/", "_"),
+    ],
+)
+def test_rttm_names_the_recording_without_folder_and_extension(post, filename, recording):
+    answer = post(form(part("audio", "{}", filename), part("format", "rttm")))
+    assert {line.split()[1] for line in answer.text.splitlines()} == {recording}
+
+
+class TestQuery:
+    """The fields of the form may come in the query."""
+
+    @pytest.fixture
+    def ask(self, client):
+        def send(query: str, *parts: bytes):
+            return client.post(f"/diarize?{query}", data=form(AUDIO, *parts), headers=FORM)
+
+        return send
+
+    def test_fields_of_the_query_are_those_of_the_form(self, ask):
+        answer = ask("format=json&words=true&details=&num_speakers=2", part("language", "en"))
+        assert answer.status_code == 200, answer.text
+        assert all(segment["words"] for segment in answer.get_json()["conversation"])
+        assert ask("format=srt").content_type.startswith("application/x-subrip")
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ("num_speaker=2", "There is no field 'num_speaker'. The fields are num_speakers, "),
+            ("audio=meeting.wav", "There is no field 'audio'."),
+            ("words=maybe", "words cannot be 'maybe'"),
+            ("words=true&words=true", "given more often: 'words'"),
+            ("min_speakers=3&max_speakers=2", "min_speakers"),
+            ("format=srt&details=true", "details=true needs format=json"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, ask, query, expected):
+        assert expected in error_message(ask(query))
+
+    def test_a_field_is_given_once(self, ask):
+        message = error_message(ask("words=true", part("words", "true")))
+        assert message == "Each field may be given once; given in both the query and the body: 'words'."
+
+    def test_both_together_must_agree(self, ask):
+        assert "details=true needs format=json" in error_message(ask("details=true", part("format", "srt")))
 
 
 def test_a_file_of_the_limit_is_taken_and_one_byte_more_is_not(post, settings):

@@ -96,6 +96,12 @@ class TestCreate:
         assert done(job["id"]) == "succeeded"
         assert "language='de', channels='separate'" in client.get(job["links"]["result"]).text
 
+    @pytest.mark.parametrize(
+        ("language", "code"), [("auto", None), ("en-US", "en"), ("zh-Hant", "zh"), ("German", "de")]
+    )
+    def test_languages_by_tag_and_name(self, make, language, code):
+        assert make(language=language)["options"]["language"] == code
+
     def test_by_url_as_a_form_and_as_json(self, client, post):
         made = [
             post(part("url", URL), part("num_speakers", "2")),
@@ -107,6 +113,35 @@ class TestCreate:
             assert (job["source_url"], job["state"], job["size_bytes"]) == (URL, "queued", 0)
             assert job["options"]["num_speakers"] == 2
             assert client.delete(answer.headers["Location"]).status_code == 204
+
+    def test_fields_may_come_in_the_query(self, client):
+        answers = [
+            client.post(f"/v1/jobs?priority=low&num_speakers=2&url={URL}&labels=%7B%22a%22:%22b%22%7D", data=form(part(
+                "language", "en")), headers=FORM),
+            client.post("/v1/jobs?priority=low&num_speakers=2", json={"url": URL, "labels": {"a": "b"}}),
+        ]  # fmt: skip
+        for answer in answers:
+            assert answer.status_code == 202, answer.text
+            job = answer.get_json()
+            assert (job["priority"], job["source_url"], job["labels"]) == ("low", URL, {"a": "b"})
+            assert job["options"]["num_speakers"] == 2
+            assert client.delete(answer.headers["Location"]).status_code == 204
+
+    @pytest.mark.parametrize(
+        ("query", "expected", "param"),
+        [
+            ("stream=1", "There is no field 'stream'. The fields are num_speakers, ", None),
+            ("words=true", "There is no field 'words'.", None),
+            ("labels=team", "labels cannot be 'team'", "labels"),
+            ("priority=low&priority=low", "given more often: 'priority'", None),
+            ("queue=any", "given in both the query and the body: 'queue'", "queue"),
+            (f"url={URL}", "both a file and the field 'url'", None),
+            ("webhook_url=ftp://example.com/", "webhook_url", "webhook_url"),
+        ],
+    )
+    def test_queries_that_cannot_be(self, client, query, expected, param):
+        answer = client.post(f"/v1/jobs?{query}", data=form(AUDIO, part("queue", "any")), headers=FORM)
+        assert expected in error_message(answer, 400, "invalid_option", param)
 
     @pytest.mark.parametrize(
         ("parts", "expected"),
@@ -131,7 +166,7 @@ class TestCreate:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("priority", "urgent"), ("queue", "../any"), ("num_speakers", "0"), ("language", "english"),
+            ("priority", "urgent"), ("queue", "../any"), ("num_speakers", "0"), ("language", "klingon"),
             ("labels", "team=sales"), ("labels", "[]"), ("labels", '"a"'), ("labels", "null"), ("labels", "{"),
             ("labels", '{"a": 1}'), ("labels", '{"a": null}'), ("labels", '{"a b": "c"}'), ("labels", '{"": "c"}'),
             ("labels", '{"a\\n": "c"}'), ("labels", '{"a": "b\\nc"}'), ("labels", '{"a": "\\u0000"}'),
@@ -217,6 +252,24 @@ class TestCreate:
         result = client.get(job["links"]["result"] + "?format=rttm")
         assert result.headers["Content-Disposition"] == f'inline; filename="{job["id"]}.rttm"'
         assert all(len(line.split()) == 10 for line in result.text.splitlines())
+        assert client.delete(job["links"]["self"]).status_code == 204
+
+    @pytest.mark.parametrize(
+        ("sent", "name"),
+        [
+            ("Café.wav".encode("latin-1"), "Café.wav"),
+            ("Café.wav".encode(), "Café.wav"),
+            (b'a \\"b\\" \\\\ c.wav', " c.wav"),
+            (b"C:\\Users\\x\\meeting 1.wav", "meeting 1.wav"),
+            (b"C:\\\\Users\\\\x\\\\meeting 1.wav", "meeting 1.wav"),
+            (b"calls/1:1.wav", "1:1.wav"),
+        ],
+    )
+    def test_names_arrive_however_clients_encode_them(self, client, post, sent, name):
+        answer = post(part("audio", "{}", "NAME").replace(b"NAME", sent), part("language", "de"))
+        assert answer.status_code == 202, answer.text
+        job = answer.get_json()
+        assert (job["filename"], job["options"]["language"]) == (name, "de")
         assert client.delete(job["links"]["self"]).status_code == 204
 
     def test_when_the_queue_is_full(self, client, make, jobs, monkeypatch):
@@ -351,7 +404,8 @@ class TestList:
         ("name", "value"),
         [("limit", "0"), ("limit", "101"), ("limit", "x"), ("state", "done"), ("state", "queued;running"),
          ("label", "n"), ("label", "a b:c"), ("created_after", "yesterday"), ("created_after", "2026-01-01T00:00:00"),
-         ("created_before", "2026-13-01T00:00:00Z"), ("cursor", "x" * 600), ("page", "2")],
+         ("created_before", "2026-13-01T00:00:00Z"), ("created_before", "79"), ("created_after", "1.7e9"),
+         ("cursor", "x" * 600), ("page", "2")],
     )  # fmt: skip
     def test_parameters_that_cannot_be(self, client, name, value):
         message = error_message(

@@ -13,7 +13,7 @@ from schemathesis.checks import negative_data_rejection, positive_data_acceptanc
 from schemathesis.openapi import from_wsgi
 
 from diarist.api import job_schemas, schemas
-from diarist.api.upload import MAX_PARTS
+from diarist.api.upload import FILE_FIELDS, MAX_PARTS
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
@@ -68,7 +68,7 @@ def test_the_form_is_described(document):
     body = document["paths"]["/diarize"]["post"]["requestBody"]
     assert body["required"] is True
     schema = document["components"]["schemas"]["DiarizeForm"]
-    assert schema["required"] == ["audio"]
+    assert schema["oneOf"] == [{"required": ["audio"]}, {"required": ["file"]}]
     assert list(schema["properties"]) == sorted(schemas.DiarizeForm.model_fields)
     assert all(field.get("description") for field in schema["properties"].values())
 
@@ -79,21 +79,24 @@ def test_limits_are_those_of_the_core():
     assert len(schemas.DiarizeForm.model_fields) < MAX_PARTS
 
 
-def beyond_a_schema(body) -> list:
-    """Checks that cannot hold for this form, by rules that JSON Schema has no words for."""
-    if not isinstance(body, dict):
-        return []
+def beyond_a_schema(case) -> list:
+    """Checks that cannot hold for this form and query, by rules that JSON Schema has no words for."""
+    form, query = (part if isinstance(part, dict) else {} for part in (case.body, case.query))
+    body = {**query, **form}
     # A form has nothing but text: an array of one arrives as its element, an empty one or null as an empty field, and
     # an empty field is one that was not given: browsers send them for what was left open.
     shapeless = [
         value
         for name, value in body.items()
-        if name != "audio" and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
+        if name not in FILE_FIELDS
+        and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
     as_said_elsewhere = {str(body.get(name)).strip().lower() for name in ("words", "details")} & {
         "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f",
     }  # fmt: skip
     excluded = [negative_data_rejection] if shapeless or as_said_elsewhere else []
+    if form.keys() & query.keys():
+        excluded.append(positive_data_acceptance)
     truthy = str(body.get("details")).strip().lower() in {"true", "1", "yes", "on", "y", "t"}
     if truthy and body.get("format", "json") != "json":
         excluded.append(positive_data_acceptance)
@@ -114,7 +117,7 @@ def conforms(app, path: str, mode: GenerationMode, examples: int, method: str = 
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
-        case.call_and_validate(excluded_checks=beyond(case) if beyond else beyond_a_schema(case.body))
+        case.call_and_validate(excluded_checks=(beyond or beyond_a_schema)(case))
 
     check()
 
@@ -131,7 +134,7 @@ def test_the_others_do_what_the_document_says(app, path):
 
 def beyond_the_schema_of_a_job(case) -> list:
     """As ``beyond_a_schema``; besides, one recording or URL must be there, whose host must be public."""
-    return [*beyond_a_schema(case.body), positive_data_acceptance]
+    return [*beyond_a_schema(case), positive_data_acceptance]
 
 
 def beyond_the_schema_of_a_query(case) -> list:

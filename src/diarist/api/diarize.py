@@ -15,9 +15,9 @@ from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import STOPPING, Runtime, runtime
-from diarist.api.schemas import Conversation, DiarizeForm
+from diarist.api.schemas import Conversation, DiarizeForm, DiarizeQuery, with_query
 from diarist.api.transcript_response import transcript_response
-from diarist.api.upload import check_form, check_head, received
+from diarist.api.upload import check_form, check_head, check_query, file_name, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull
 from diarist.jobs.model import Job, JobSpec
 from diarist.observability import logs, tracing
@@ -49,6 +49,7 @@ def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
                 "this service. Try again later; the operator of the service can raise MAX_WAITING."
             )
         try:
+            check_query(request)
             check_head(request)
             service.jobs.check_capacity(request.content_length or 0)
             check_form(request)
@@ -60,23 +61,25 @@ def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
 
 
 @blueprint.post("/diarize")
+@blueprint.input(DiarizeQuery, location="query", arg_name="query")
 @limit_waiting_requests
 @blueprint.input(DiarizeForm, location="form_and_files", arg_name="form")
 @blueprint.output(Conversation, description="The transcript: who said what, when.")
 @blueprint.doc(responses=DIARIZE_RESPONSES, operation_id="diarize")
-def diarize(form: DiarizeForm) -> Response:
+def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     """Transcribe a recording, and tell who said what, when.
 
     Send a recording and wait for the response. If nobody speaks, the conversation is empty. If the connection is
     closed before the response, the work is stopped. The recording is deleted after the response.
     """
     service = runtime()
+    form = with_query(form, query)
     form.check_details()
-    filename = form.audio.filename or ""
+    filename = file_name(form.recording())
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
-    job = service.jobs.submit(received(form.audio).path, spec)
+    job = service.jobs.submit(received(form.recording()).path, spec)
     with _job_of_request(service, job):
         _wait_until_ended(service, job)
         return transcript_response(service.jobs.result(job.id), form, recording=filename)

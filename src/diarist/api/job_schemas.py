@@ -67,14 +67,8 @@ class JobForm(WorkForm):
     `nemo`. If no worker serves the queue, the job waits until one does."""
 
 
-class NewJob(JobForm):
-    """A new job as a form: the recording in `audio` (or `file`), or its URL in `url`."""
-
-    audio: UploadFile | SkipJsonSchema[None] = None
-    """The recording, in any common audio or video format."""
-
-    file: UploadFile | SkipJsonSchema[None] = None
-    """An alias of `audio`, for clients that use this name."""
+class NewJobQuery(JobForm):
+    """The query of a new job, which may contain every field of the form except the recording."""
 
     url: Url | SkipJsonSchema[None] = None
     """The URL from which the recording is downloaded, instead of a file: an http or https URL with a public address."""
@@ -84,6 +78,16 @@ class NewJob(JobForm):
     def _read_labels(cls, value: Any) -> Any:
         """Parse the labels of a form, which are JSON in a text field."""
         return from_json(value) if isinstance(value, str) else value
+
+
+class NewJob(NewJobQuery):
+    """A new job as a form: the recording in `audio` (or `file`), or its URL in `url`."""
+
+    audio: UploadFile | SkipJsonSchema[None] = None
+    """The recording, in any common audio or video format."""
+
+    file: UploadFile | SkipJsonSchema[None] = None
+    """An alias of `audio`, for clients that use this name."""
 
 
 class NewJobByUrl(JobForm):
@@ -117,6 +121,18 @@ LabelPair: TypeAlias = Annotated[str, Field(pattern=rf"^{LABEL_NAME}:[^\x00-\x1f
 States: TypeAlias = Annotated[list[StateName], Field(max_length=len(JobState)), BeforeValidator(_split)]
 
 
+def _refuse_number(value: str) -> str:
+    try:
+        float(value)
+    except ValueError:
+        return value
+    raise ValueError("a number is not a time")
+
+
+Time: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+"""A time in RFC 3339 format. Pydantic would also accept a number of seconds or milliseconds."""
+
+
 class JobsQuery(Form):
     """The filters and the page of a list of jobs."""
 
@@ -134,10 +150,10 @@ class JobsQuery(Form):
     )
     """Only jobs with all of these labels: at most 16 `name:value` pairs, separated by commas."""
 
-    created_after: AwareDatetime | SkipJsonSchema[None] = None
+    created_after: Time | SkipJsonSchema[None] = None
     """Only jobs created after this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
-    created_before: AwareDatetime | SkipJsonSchema[None] = None
+    created_before: Time | SkipJsonSchema[None] = None
     """Only jobs created before this time, in RFC 3339 format, for example 2026-01-31T12:00:00Z."""
 
     def labels(self) -> tuple[tuple[str, str], ...]:

@@ -22,21 +22,20 @@ from diarist.api.job_schemas import (
     JobView,
     NewJob,
     NewJobByUrl,
+    NewJobQuery,
     fingerprint,
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
 from diarist.api.request_log import current_request_id
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.schemas import InvalidField, to_invalid_field
-from diarist.api.upload import IDEMPOTENCY_KEY, check_form, check_head, received
+from diarist.api.schemas import InvalidField, to_invalid_field, with_query
+from diarist.api.upload import FILE_FIELDS, IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
 from diarist.observability import tracing
 from diarist.outbound.networks import parse_networks
 from diarist.outbound.urls import check_url
-
-FILE_FIELDS = ("audio", "file")
 
 JSON_TYPE = "application/json"
 
@@ -49,9 +48,10 @@ blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
 
 @blueprint.post("/v1/jobs")
+@blueprint.input(NewJobQuery, location="query", arg_name="query")
 @blueprint.output(JobView, status_code=202, description="The job was created. `Location` has its URL.")
 @blueprint.doc(responses=CREATE_RESPONSES, operation_id="createJob")
-def create() -> Response:
+def create(query: NewJobQuery) -> Response:
     """Create a job.
 
     Send the recording, or the URL from which it is downloaded. The response to an upload is sent as soon as the
@@ -60,12 +60,13 @@ def create() -> Response:
     """
     service = runtime()
     service.check_running()
+    check_query(request)
     spec = _spec_from_headers()
     if request.mimetype != JSON_TYPE:
         check_head(request)
     queue_full = _check_capacity(service, spec)
     form, upload = _parse_body()
-    spec = _with_form(service, spec, form, upload)
+    spec = _with_form(service, spec, with_query(form, query), upload)
     existing = _find_existing(service, spec)
     if existing is not None:
         return _job_response(service, existing, repeated=True)
@@ -212,7 +213,7 @@ def _parse_body() -> tuple[NewJob | NewJobByUrl, FileStorage | None]:
             ) from error
         except ValidationError as error:
             raise to_invalid_field(error) from error
-    check_form(request, FILE_FIELDS, alternative="url")
+    check_form(request, alternative="url")
     files = {name: request.files[name] for name in FILE_FIELDS if name in request.files}
     try:
         form = NewJob.model_validate(request.form.to_dict() | files)
@@ -225,7 +226,7 @@ def _with_form(service: Runtime, spec: JobSpec, form: NewJob | NewJobByUrl, uplo
     spec = replace(
         spec,
         options=form.options(),
-        filename=(upload.filename or "") if upload else "",
+        filename=file_name(upload) if upload else "",
         queue=form.queue,
         priority=PRIORITIES[form.priority],
         labels=tuple(sorted(form.labels.items())),

@@ -186,6 +186,12 @@ JOB_EXAMPLE = {
 }
 
 
+_JSON_TEXT: Document = {
+    "type": "string", "contentMediaType": "application/json", "examples": ['{"team": "sales"}'],
+}  # fmt: skip
+"""The schema of labels in a text field."""
+
+
 def configure(app: APIFlask) -> None:
     """Set the title of ``app``, and complete its OpenAPI document with what APIFlask leaves out."""
     app.title = "Diarist"
@@ -201,13 +207,14 @@ def _complete_document(document: Document | str) -> Document | str:
     for model in (Problem, V1Problem, NewJob, NewJobByUrl):
         schemas |= _schemas_by_name(model)
     schemas["JobView"]["examples"] = [JOB_EXAMPLE]
-    # In a form, an object is JSON in a text field.
+    # In a form and in a query, an object is JSON in a text field.
     labels = schemas[NewJob.__name__]["properties"]["labels"]
-    schemas[NewJob.__name__]["properties"]["labels"] = {
-        "type": "string", "contentMediaType": "application/json", "description": labels["description"],
-        "examples": ['{"team": "sales"}'],
-    }  # fmt: skip
-    document["paths"]["/v1/jobs"]["post"]["requestBody"] = {
+    schemas[NewJob.__name__]["properties"]["labels"] = _JSON_TEXT | {"description": labels["description"]}
+    create = document["paths"]["/v1/jobs"]["post"]
+    for parameter in create["parameters"]:
+        if parameter["name"] == "labels":
+            parameter["schema"] = _JSON_TEXT | {"description": labels["description"]}
+    create["requestBody"] = {
         "content": {
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/NewJob"}},
             "application/json": {"schema": {"$ref": "#/components/schemas/NewJobByUrl"}, "example": NEW_JOB_EXAMPLE},

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from apiflask.fields import UploadFile
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from diarist.errors import InvalidOption
+from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test checks that they are the same."""
+
+
+def _check_language(text: str) -> str:
+    try:
+        parse_language(text)
+    except InvalidOption as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Language: TypeAlias = Annotated[
+    str,
+    AfterValidator(_check_language),
+    Field(json_schema_extra={"anyOf": [{"pattern": f"^{TAG}$"}, {"enum": [DETECT, *LANGUAGES]}]}),
+]
 
 MAX_SHOWN_CHARS = 80
 """The maximum length of an invalid value in an error message."""
@@ -46,8 +62,9 @@ class WorkForm(Form):
     max_speakers: SpeakerCount = None
     """The maximum number of speakers: a whole number from 1 to 100."""
 
-    language: Annotated[str, Field(pattern="^[A-Za-z]{2,3}$")] | SkipJsonSchema[None] = None
-    """The spoken language as an ISO 639 code such as `en`. If it is not given, it is detected."""
+    language: Language | SkipJsonSchema[None] = None
+    """The spoken language: a code or tag such as `en`, `en-US` or `zh-Hant`, or an English name such as `German`, in
+    upper or lower case. If it is `auto` or not given, the language is detected."""
 
     channels: Literal["mix", "separate"] = "mix"
     """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
@@ -57,7 +74,7 @@ class WorkForm(Form):
         """Return the options. Raise ``InvalidOption`` if fields contradict each other."""
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
-            language=self.language.lower() if self.language else None,
+            language=self.language,
             channels=self.channels,
         )
 
@@ -80,11 +97,29 @@ class RenderForm(Form):
             raise InvalidOption(f"details=true needs format=json: {self.format} cannot contain details.")
 
 
-class DiarizeForm(RenderForm, WorkForm):
+class DiarizeQuery(RenderForm, WorkForm):
+    """The query of ``POST /diarize``, which may contain every field of the form except the recording."""
+
+
+Recording: TypeAlias = Annotated[UploadFile | SkipJsonSchema[None], Field(json_schema_extra={"minLength": 1})]
+
+
+class DiarizeForm(DiarizeQuery):
     """The form of ``POST /diarize``. An empty text field counts as not given."""
 
-    audio: Annotated[UploadFile, Field(json_schema_extra={"minLength": 1})]
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["audio"]}, {"required": ["file"]}]})
+
+    audio: Recording = None
     """The recording, in any common audio or video format."""
+
+    file: Recording = None
+    """An alias of `audio`, for clients that use this name."""
+
+    def recording(self) -> UploadFile:
+        """Return the recording of a form that ``check_form`` accepted."""
+        recording = self.audio or self.file
+        assert recording is not None
+        return recording
 
 
 class InvalidField(InvalidOption):
@@ -93,6 +128,20 @@ class InvalidField(InvalidOption):
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
         self.param = param
+
+
+AnyForm = TypeVar("AnyForm", bound=WorkForm)
+
+
+def with_query(form: AnyForm, query: WorkForm) -> AnyForm:
+    """Return ``form`` with the fields that the query gives. Raise ``InvalidField`` if both give the same field."""
+    repeated = sorted(form.model_fields_set & query.model_fields_set)
+    if repeated:
+        raise InvalidField(
+            f"Each field may be given once; given in both the query and the body: {', '.join(map(repr, repeated))}.",
+            repeated[0],
+        )
+    return form.model_copy(update={name: getattr(query, name) for name in query.model_fields_set})
 
 
 def to_invalid_field(error: ValidationError) -> InvalidField:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from flask import Response
 
 from diarist import formats
@@ -17,10 +19,12 @@ def transcript_response(
     Args:
         transcript: the transcript.
         options: the format and the details.
-        recording: the name of the recording, for formats that contain it. It may contain any characters.
+        recording: the file name of the recording, without a folder. It may contain any characters. Formats that contain
+            the name get it without the extension.
         filename: the name, without extension, under which browsers save the response. It must be safe in a header.
     """
-    text = formats.render(transcript, options.format, recording=recording, words=options.words, details=options.details)
+    name = PurePosixPath(recording).stem
+    text = formats.render(transcript, options.format, recording=name, words=options.words, details=options.details)
     format_ = formats.FORMATS[options.format]
     if options.format == "json":
         return Response(text, content_type=format_.media_type)

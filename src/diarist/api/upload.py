@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Sequence
+import re
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from flask import Request
-from werkzeug.datastructures import FileStorage
-from werkzeug.formparser import FormDataParser
+from werkzeug.datastructures import FileStorage, MultiDict
 
 from diarist import scratch
+from diarist.api.multipart import StrictFormParser
 from diarist.api.runtime import runtime
 from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
@@ -31,18 +31,16 @@ MAX_TEXT_BYTES = 512 * 2**10
 """The maximum length of a text field. Werkzeug applies it to its buffer for *files* too: it reads 64 kB at a time and
 may hold some of it back, so a much lower limit would refuse some recordings, depending on their content."""
 
+FILE_FIELDS = ("audio", "file")
+"""The fields that may contain the recording."""
+
+_FIELD_NAMES = " or ".join(map(repr, FILE_FIELDS))
+
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header of a request that takes effect once, even if it is sent several times."""
 
 SWEEP_AGE = timedelta(hours=1)
 """Younger files may belong to another service that shares TEMP_AUDIO_DIR: an upload lies there only for moments."""
-
-
-class StrictFormParser(FormDataParser):
-    """A form parser that raises an error for a malformed form; that of Werkzeug returns an empty form."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs | {"silent": False})
 
 
 class UploadRequest(Request):
@@ -134,6 +132,18 @@ def _curl_example(request: Request) -> str:
     return f"curl -F audio=@meeting.wav {request.base_url}"
 
 
+def check_query(request: Request) -> None:
+    """Check that the query gives each parameter at most once. Raise ``InvalidOption`` if it does not."""
+    repeated = _repeated(request.args)
+    if repeated:
+        raise InvalidOption(f"Each query parameter may be given once; given more often: {repeated}.")
+
+
+def _repeated(fields: MultiDict[str, str]) -> str:
+    """Return the names of the fields that have several values, separated by commas."""
+    return ", ".join(sorted(repr(name) for name, values in fields.lists() if len(values) > 1))
+
+
 def check_head(request: Request) -> None:
     """Check by its headers that a request can contain a recording of an accepted size.
 
@@ -152,12 +162,11 @@ def check_head(request: Request) -> None:
     request.max_content_length = limit_bytes + FORM_BYTES
 
 
-def check_form(request: Request, names: Sequence[str] = ("audio",), alternative: str | None = None) -> None:
+def check_form(request: Request, alternative: str | None = None) -> None:
     """Read the form, and check that it contains exactly one file, and each other field at most once.
 
     Args:
         request: a request that ``check_head`` accepted.
-        names: the fields that may contain the file.
         alternative: a text field that may replace the file.
 
     Raises:
@@ -175,25 +184,25 @@ def check_form(request: Request, names: Sequence[str] = ("audio",), alternative:
     _release_spool(request)
     if (
         alternative is None
-        or any(name in files or name in request.form for name in names)
+        or any(name in files or name in request.form for name in FILE_FIELDS)
         or not _is_given(request, alternative)
     ):
-        _check_recording(request, names, alternative)
+        _check_recording(request, alternative)
         if alternative is not None and _is_given(request, alternative):
             raise InvalidOption(f"There are both a file and the field {alternative!r}: send one of the two.")
-    misplaced = sorted(name for name in files if name not in names)
+    misplaced = sorted(name for name in files if name not in FILE_FIELDS)
     if misplaced:
-        file_fields = " or ".join(map(repr, names))
         raise InvalidOption(
-            f"Only the field {file_fields} takes a file; found one in {', '.join(map(repr, misplaced))}."
+            f"Only the field {_FIELD_NAMES} takes a file; found one in {', '.join(map(repr, misplaced))}."
         )
-    repeated = sorted(name for name, values in request.form.lists() if len(values) > 1)
+    repeated = _repeated(request.form)
     if repeated:
-        raise InvalidOption(f"Each field may be given once; given more often: {', '.join(map(repr, repeated))}.")
+        raise InvalidOption(f"Each field may be given once; given more often: {repeated}.")
 
 
 def _is_given(request: Request, name: str) -> bool:
-    return bool(request.form.get(name, "").strip())
+    """Return whether the form or the query gives the text field."""
+    return any(fields.get(name, "").strip() for fields in (request.form, request.args))
 
 
 def _release_spool(request: Request) -> None:
@@ -203,31 +212,31 @@ def _release_spool(request: Request) -> None:
         body.truncate(0)
 
 
-def _check_recording(request: Request, names: Sequence[str], alternative: str | None) -> None:
-    files = [file for name in names for file in request.files.getlist(name)]
-    field = names[0]
-    for name in names:
+def _check_recording(request: Request, alternative: str | None) -> None:
+    files = [file for name in FILE_FIELDS for file in request.files.getlist(name)]
+    for name in FILE_FIELDS:
         if name in request.form:
             raise InvalidOption(
                 f"The field {name!r} came as text, not as a file. With curl, write @ before it: "
                 f"{_curl_example(request)}"
             )
-    field_names = " or ".join(map(repr, names))
     if not files:
         other = "" if alternative is None else f", and no {alternative!r} in its place"
         raise InvalidOption(
-            f"There is no file in the field {field_names}{other}. Send it like this: {_curl_example(request)}"
+            f"There is no file in the field {_FIELD_NAMES}{other}. Send it like this: {_curl_example(request)}"
         )
     if len(files) > 1:
-        raise InvalidOption(f"There are {len(files)} files in the field {field_names}: send one recording per request.")
+        raise InvalidOption(
+            f"There are {len(files)} files in the field {_FIELD_NAMES}: send one recording per request."
+        )
     if not files[0].filename:
         raise InvalidOption(
-            f"The file in the field {field!r} has no name, so no file was chosen. Send it like this: "
+            f"The file in the field {files[0].name!r} has no name, so no file was chosen. Send it like this: "
             f"{_curl_example(request)}"
         )
     if received(files[0]).size_bytes == 0:
         raise EmptyAudio(
-            f"The file in the field {field!r} is empty. Check that the recording was saved, and send it again."
+            f"The file in the field {files[0].name!r} is empty. Check that the recording was saved, and send it again."
         )
 
 
@@ -237,6 +246,11 @@ def received(file: FileStorage) -> UploadFile:
     if not isinstance(stream, UploadFile):
         raise TypeError(f"a {type(stream).__name__} is not a received file")
     return stream
+
+
+def file_name(file: FileStorage) -> str:
+    r"""Return the name of a file of the request without its folder, which some clients send: ``C:\calls\a.wav``."""
+    return re.split(r"[\\/]", file.filename or "")[-1]
 
 
 def sweep(folder: Path) -> None:

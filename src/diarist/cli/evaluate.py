@@ -13,6 +13,7 @@ import click
 
 from diarist.cli.engine_options import engine_options
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InvalidOption, ModelError
+from diarist.languages import parse_language
 
 if TYPE_CHECKING:
     from diarist.cli.progress_display import ProgressReporter
@@ -33,8 +34,8 @@ HypothesisSource: TypeAlias = "Callable[[Reference, StatusProgress], Hypothesis]
               help="Score existing transcripts: NAME.rttm, NAME.json, or both.")  # fmt: skip
 @click.option("--json", "output", metavar="FILE", type=click.Path(path_type=Path),
               help="Write counts and rates to this file, or to standard output (-) instead of the table.")  # fmt: skip
-@click.option("--language", default="en", show_default=True, metavar="CODE",
-              help="Spoken language, such as en or de; auto detects it.")  # fmt: skip
+@click.option("--language", default="en", show_default=True, metavar="NAME",
+              help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--known-speakers", is_flag=True, help="Use the reference's number of speakers for transcription.")
 @engine_options
 @click.option("--offline", is_flag=True, help="Never fetch models; fail if one is missing.")
@@ -79,7 +80,7 @@ def evaluate(
         )
     if known_speakers and transcripts is not None:
         raise InvalidOption("--known-speakers has no effect with --transcripts: leave it out")
-    spoken = None if language.lower() == "auto" else language.lower()
+    spoken = parse_language(language)
     references = reference.find(folder)
     if transcripts is None and (missing := [each.name for each in references if each.recording is None]):
         advice = f"put {missing[0]}.wav into the folder of its reference"

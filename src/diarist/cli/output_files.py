@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from diarist.cli import printable
 from diarist.errors import InvalidOption, ServiceError
@@ -17,6 +18,11 @@ from diarist.formats import Format
 from diarist.scratch import PIPED_PREFIX, locked_file
 
 STDIN = Path("-")
+
+Existing: TypeAlias = Literal["refuse", "replace", "skip"]
+
+MAX_NAME_BYTES = 255
+"""The maximum length of a file name on the usual file systems. Names of transcripts are shortened to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,12 @@ class Task:
     """The name of the transcript files, without the extension."""
 
     outputs: tuple[tuple[Format, Path | None], ...]
-    """Each format with its file; None is standard output."""
+    """Each format with its file; None is standard output. It is empty if all files exist and are kept."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The output files."""
+        return tuple(path for _, path in self.outputs if path)
 
     @property
     def display_name(self) -> str:
@@ -39,37 +50,48 @@ class Task:
 
 
 def plan(
-    recordings: Sequence[Path], formats: Sequence[Format], folder: Path | None, *, replace: bool
+    recordings: Sequence[Path],
+    formats: Sequence[Format],
+    folder: Path | None,
+    *,
+    beside: bool = False,
+    existing: Existing = "refuse",
 ) -> tuple[Task, ...]:
     """Return a task for each recording, after checking that its outputs can be written.
 
-    One recording in one format without a folder goes to standard output. Otherwise all outputs are files.
+    One recording in one format goes to standard output. With several of them, or with one of the other arguments, all
+    outputs are files.
 
     Args:
         recordings: The paths that the user gave.
         formats: The formats that the user chose.
         folder: The output folder, which is created if it does not exist; None is the current folder.
-        replace: Whether existing files may be replaced.
+        beside: Whether each output is written into the folder of its recording; ``folder`` is then None.
+        existing: Whether existing outputs are an error, are replaced, or are kept and left out of the tasks.
 
     Raises:
         InvalidOption: A recording cannot be read, two recordings have the same output file, an output file already
             exists, or the folder cannot be used. In this case nothing has been written.
     """
-    _check_readable(recordings)
-    if folder is None and len(recordings) == len(formats) == 1:
-        return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
-    target = folder or Path()
-    tasks = tuple(
-        Task(
-            recording,
-            _name(recording),
-            tuple((each, target / f"{_name(recording)}.{each.extension}") for each in formats),
+    try:
+        _check_readable(recordings)
+        if folder is None and not beside and existing != "skip" and len(recordings) == len(formats) == 1:
+            return (Task(recordings[0], _name(recordings[0]), ((formats[0], None),)),)
+        if beside and STDIN in recordings:
+            raise InvalidOption("standard input is in no folder: use --output instead of --beside")
+        tasks = tuple(
+            _files_task(recording, formats, recording.parent if beside else folder or Path())
+            for recording in recordings
         )
-        for recording in recordings
-    )
-    _check_distinct(tasks)
-    _check_not_existing(tasks, replace=replace)
-    _create_folder(target)
+        _check_distinct(tasks)
+        _check_existing(tasks, existing)
+        if existing == "skip":
+            tasks = tuple(_without_existing(task) for task in tasks)
+    except OSError as error:
+        # Path.exists() and Path.is_dir() raise it if a name is too long or a folder cannot be searched.
+        raise InvalidOption(f"{error.filename}: {error.strerror}") from error
+    for target in dict.fromkeys(path.parent for task in tasks for path in task.files):
+        _create_folder(target)
     return tasks
 
 
@@ -137,6 +159,14 @@ def _name(recording: Path) -> str:
     return "stdin" if recording == STDIN else recording.stem
 
 
+def _files_task(recording: Path, formats: Sequence[Format], folder: Path) -> Task:
+    name = _name(recording)
+    limit_bytes = MAX_NAME_BYTES - max(len(f".{each.extension}") for each in formats)
+    if len(os.fsencode(name)) > limit_bytes:
+        name = os.fsencode(name)[:limit_bytes].decode(errors="ignore")
+    return Task(recording, name, tuple((each, folder / f"{name}.{each.extension}") for each in formats))
+
+
 def _check_readable(recordings: Sequence[Path]) -> None:
     problems = [problem for recording in recordings if (problem := _problem_with(recording))]
     if problems:
@@ -156,27 +186,39 @@ def _problem_with(recording: Path) -> str | None:
 def _check_distinct(tasks: Sequence[Task]) -> None:
     seen: dict[str, Task] = {}
     for task in tasks:
-        # All outputs are in one folder, so equal names are equal files. On Windows, names are not case-sensitive.
-        other = seen.setdefault(os.path.normcase(task.name), task)
+        # The outputs of a task differ only in their extensions. On Windows, names are not case-sensitive.
+        other = seen.setdefault(os.path.normcase(task.files[0].resolve()), task)
         if other is not task:
             raise InvalidOption(
-                f"{other.display_name} and {task.display_name} would both be written to {task.outputs[0][1]}: "
+                f"{other.display_name} and {task.display_name} would both be written to {task.files[0]}: "
                 "transcribe them separately, into two folders (--output)"
             )
 
 
-def _check_not_existing(tasks: Sequence[Task], *, replace: bool) -> None:
-    outputs = [path for task in tasks for _, path in task.outputs if path]
-    recordings = [task.recording for task in tasks if task.recording != STDIN]
-    for path in outputs:
+def _check_existing(tasks: Sequence[Task], existing: Existing) -> None:
+    found = [path for task in tasks for path in task.files if path.exists()]
+    recordings = {_identity(task.recording) for task in tasks if task.recording != STDIN}
+    for path in found:
         if path.is_dir():
             raise InvalidOption(f"{path} is a folder, but a transcript would be written there")
-        if path.exists() and any(path.samefile(recording) for recording in recordings):
+        if _identity(path) in recordings:
             raise InvalidOption(f"{path} is a recording itself: choose another folder (--output)")
-    existing = [str(path) for path in outputs if path.exists()]
-    if existing and not replace:
-        shown = ", ".join(existing[:3]) + (f" and {len(existing) - 3} more" if len(existing) > 3 else "")
-        raise InvalidOption(f"{shown}: already exists; choose another folder (--output), or replace with --force")
+    if found and existing == "refuse":
+        shown = ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise InvalidOption(
+            f"{shown}: already exists; choose another folder (--output), replace with --force, or keep with "
+            "--skip-existing"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _without_existing(task: Task) -> Task:
+    missing = tuple((each, path) for each, path in task.outputs if path and not path.exists())
+    return Task(task.recording, task.name, missing)
 
 
 def _create_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
-    from diarist.cli.output_files import Task
+    from diarist.cli.output_files import Existing, Task
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
@@ -47,11 +47,14 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
               help="json, txt, srt, vtt or rttm; several are separated by commas.")  # fmt: skip
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path),
               help="Write files into this folder; it is created if it does not exist.")  # fmt: skip
+@click.option("--beside", is_flag=True, help="Write files into the folder of each recording.")
 @click.option("--force", "--overwrite", is_flag=True, help="Replace existing transcripts.")
+@click.option("--skip-existing", is_flag=True, help="Skip recordings whose transcripts exist, to resume a batch.")
 @click.option("--num-speakers", type=int, metavar="N", help="Exact number of speakers.")
 @click.option("--min-speakers", type=int, metavar="N", help="Minimum number of speakers.")
 @click.option("--max-speakers", type=int, metavar="N", help="Maximum number of speakers.")
-@click.option("--language", metavar="CODE", help="Spoken language, such as en or de; detected if not given.")
+@click.option("--language", default="auto", show_default=True, metavar="NAME",
+              help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
@@ -65,11 +68,13 @@ def transcribe(
     files: tuple[Path, ...],
     formats: tuple[Format, ...],
     output: Path | None,
+    beside: bool,
     force: bool,
+    skip_existing: bool,
     num_speakers: int | None,
     min_speakers: int | None,
     max_speakers: int | None,
-    language: str | None,
+    language: str,
     channels: str,
     words: bool,
     details: bool,
@@ -82,8 +87,9 @@ def transcribe(
     """Transcribe recordings and say who speaks when.
 
     The transcript of one FILE in one format goes to standard output. With several files or formats, or with
-    --output, transcripts are written to files that are named after the recordings (meeting.json), in the current
-    folder or in the folder that --output names. If FILE is -, it is read from standard input.
+    --output, --beside or --skip-existing, transcripts are written to files that are named after the recordings
+    (meeting.json), in the current folder or where --output or --beside says. If FILE is -, it is read from standard
+    input.
 
     Exit codes: 0 all done, 1 some recordings failed (the others are done), 2 wrong options, 3 no models or engine,
     130 interrupted.
@@ -97,17 +103,32 @@ def transcribe(
     for given, option in ((words, "--words"), (details, "--details")):
         if given and all(each.name != "json" for each in formats):
             raise InvalidOption(f"{option} needs --format json: the other formats cannot contain them")
+    if output is not None and beside:
+        raise InvalidOption("--output and --beside cannot be combined: give one of them")
+    if force and skip_existing:
+        raise InvalidOption("--force and --skip-existing cannot be combined: give one of them")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(hints, language and language.lower(), "separate" if channels == "separate" else "mix")
+    options = TranscribeOptions(hints, language, "separate" if channels == "separate" else "mix")
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
-    tasks = plan(files, formats, output, replace=force)
+    existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"
+    tasks = _without_skipped(plan(files, formats, output, beside=beside, existing=existing))
+    if not tasks:
+        return
     configure_logging(verbose=verbose)
     with exit_on_signals(), progress_reporter(verbose=verbose) as report:
         transcriber = (load or load_transcriber)(settings, report, offline)
         failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details), replace=force)
     if failures:
         sys.exit(1)
+
+
+def _without_skipped(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Return the tasks that have outputs, and tell the user which have none, because all their files exist."""
+    for task in tasks:
+        if not task.outputs:
+            click.echo(f"diarist: {task.display_name}: skipped, because its transcripts exist", err=True)
+    return tuple(task for task in tasks if task.outputs)
 
 
 def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:

@@ -60,6 +60,22 @@ def test_several_formats_go_into_the_current_folder(folder):
     assert json.loads((folder / "board.meeting.json").read_text())["conversation"][0]["text"] == "Hello."
 
 
+@pytest.mark.parametrize(
+    ("stem", "written"), [("a" * 251, "a" * 250), ("a" + "é" * 125, "a" + "é" * 124), ("a" * 250, "a" * 250)]
+)
+def test_a_long_name_is_shortened_to_leave_room_for_the_extension(folder, stem, written):
+    recording(folder, f"{stem}.wav")
+    result = run(f"{stem}.wav", "-f", "json,txt", "-o", "out")
+    assert (result.exit_code, names(folder / "out")) == (0, [f"{written}.json", f"{written}.txt"])
+
+
+def test_recordings_whose_shortened_names_are_the_same_are_refused(folder):
+    files = [recording(folder, f"{'a' * 250}{i}.wav").name for i in range(2)]
+    result = run(*files, "-f", "json")
+    assert result.exit_code == 2
+    assert "would both be written to" in result.stderr
+
+
 def test_several_recordings_take_one_engine(folder):
     recording(folder, "a.wav", "say A.")
     recording(folder, "b.mp3", "say B.")
@@ -94,6 +110,8 @@ def test_options_arrive(folder):
     assert "channels" in refused.stderr
     run("meeting.wav", "--num-speakers", 3, engine=engine)
     assert engine.requests[1][1] == TranscribeOptions(SpeakerHints(3), None, "mix")
+    run("meeting.wav", "--language", "German", engine=engine)
+    assert engine.requests[2][1].language == "de"
     assert engine.offline is False
 
 
@@ -146,6 +164,8 @@ def test_serve_takes_the_same_choices(monkeypatch):
     [
         ((), "Missing argument 'FILE...'"),
         (("absent.wav", "missing.wav"), "absent.wav: no such file; missing.wav: no such file"),
+        ((f"{'a' * 252}.wav",), "aaa.wav: File name too long"),
+        (("meeting.wav", "--output", "a" * 256), "aaa/meeting.txt: File name too long"),
         (("there",), "there is a folder: give the recordings in it"),
         (("meeting.wav", "--format", "docx"), "must be one of json, txt, srt, vtt, rttm, not 'docx'"),
         (("meeting.wav", "--format", ""), "must be one of"),
@@ -157,6 +177,7 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--num-speakers", "1000000000"), "from 1 to 100"),
         (("meeting.wav", "--min-speakers", "3", "--max-speakers", "2"), "min_speakers (3) is above max_speakers (2)"),
         (("meeting.wav", "--num-speakers", "5", "--max-speakers", "2"), "num_speakers contradicts"),
+        (("meeting.wav", "--language", "Klingon"), "language must be a code or tag such as en"),
         (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
         (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
         (("-", "-", "-f", "json"), "would both be written to stdin.json"),
@@ -164,6 +185,12 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--output", "taken"), "taken/meeting.txt: already exists"),
         (("meeting.wav", "--output", "folders"), "folders/meeting.txt is a folder"),
         (("speech.txt", "--output", ".", "--force"), "speech.txt is a recording itself"),
+        (("meeting.wav", "--beside", "--output", "."), "--output and --beside cannot be combined"),
+        (("-", "--beside"), "standard input is in no folder: use --output"),
+        (("meeting.wav", "there/../meeting.wav", "--beside"), "would both be written to there/../meeting.txt"),
+        (("meeting.wav", "--skip-existing", "--force"), "--force and --skip-existing cannot be combined"),
+        (("meeting.wav", "--output", "folders", "--skip-existing"), "folders/meeting.txt is a folder"),
+        (("speech.txt", "--skip-existing"), "speech.txt is a recording itself"),
         (("meeting.wav", "--frobnicate"), "No such option"),
     ],
 )
@@ -190,6 +217,45 @@ def test_force_replaces(folder, flag):
     assert (folder / "meeting.txt").read_text() == "old"
     assert run("meeting.wav", "-o", ".", flag).exit_code == 0
     assert (folder / "meeting.txt").read_text() == "[00:00:00.000] SPEAKER_00: Hello.\n"
+
+
+def test_beside_writes_into_the_folder_of_each_recording(folder):
+    files = [recording(folder / sub, "meeting.wav", f"say {sub}.") for sub in ("a", "b")]
+    assert run(*files, "--beside").exit_code == 0
+    for file in files:
+        assert file.with_suffix(".txt").read_text() == f"[00:00:00.000] SPEAKER_00: {file.parent.name}.\n"
+    assert run(files[0], "--beside", "-f", "json").exit_code == 0
+    assert names(folder / "a") == ["meeting.json", "meeting.txt", "meeting.wav"]
+
+
+class TestSkipExisting:
+    def test_a_batch_is_resumed(self, folder):
+        for name in "abc":
+            recording(folder, f"{name}.wav", f"say {name}.")
+        (folder / "a.txt").write_text("old a")
+        (folder / "a.json").write_text("{}")
+        (folder / "b.txt").write_text("old b")
+        engine = FakeEngine()
+        result = run("a.wav", "b.wav", "c.wav", "-f", "txt,json", "--skip-existing", engine=engine)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "diarist: a.wav: skipped, because its transcripts exist\n"
+        assert [path.name for path, _ in engine.requests] == ["b.wav", "c.wav"]
+        assert ((folder / "a.txt").read_text(), (folder / "b.txt").read_text()) == ("old a", "old b")
+        assert json.loads((folder / "b.json").read_text())["conversation"][0]["text"] == "b."
+        assert names(folder) == [f"{name}.{extension}" for name in "abc" for extension in ("json", "txt", "wav")]
+
+    def test_no_engine_is_loaded_if_nothing_is_left(self, folder):
+        recording(folder)
+        engine = FakeEngine(available=False)
+        (folder / "meeting.txt").write_text("old")
+        result = run("meeting.wav", "--skip-existing", engine=engine)
+        assert (result.exit_code, engine.loads) == (0, 0)
+
+    def test_one_recording_goes_to_a_file_too(self, folder):
+        recording(folder)
+        result = run("meeting.wav", "--skip-existing")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+        assert names(folder) == ["meeting.txt", "meeting.wav"]
 
 
 def test_one_bad_recording_does_not_stop_the_others(folder):

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.jobs.db.serialization import dump_options, dump_transcript, load_options, load_transcript
+from diarist.languages import LANGUAGES, TAG
 from diarist.types import Diarization, SpeakerHints, TranscribeOptions, Transcript
 from support.strategies import patient, transcripts
 
 counts = st.none() | st.integers(1, 5)
+languages = st.sampled_from(tuple(LANGUAGES)) | st.from_regex(TAG, fullmatch=True)
 
 
 @patient
@@ -55,7 +57,7 @@ def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote
 
 
 @patient
-@given(counts, st.integers(1, 5), st.integers(0, 5), st.none() | st.text())
+@given(counts, st.integers(1, 5), st.integers(0, 5), st.none() | languages)
 def test_any_options_come_back_as_they_were(exact, least, more, language):
     hints = SpeakerHints(exact) if exact else SpeakerHints(None, least, least + more)
     for options in (TranscribeOptions(hints, language), TranscribeOptions(SpeakerHints(), language, "separate")):
