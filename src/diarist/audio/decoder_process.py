@@ -72,16 +72,19 @@ class Report:
     """The container, by FFmpeg's name."""
 
     track_duration: float | None
-    """The duration of the audio track in seconds, if the header states it."""
+    """The duration of the audio track in seconds from its own start, if the header states it."""
 
     file_duration: float | None
-    """The duration of the longest track in seconds, if the header states it."""
+    """The end of the longest track in seconds, on the same scale as ``last_timestamp``, if the header states it."""
 
     decoded_duration: float
     """The decoded duration in seconds, including the gaps that were filled."""
 
+    leading_silence: float
+    """The time in seconds by which the audio track starts after the recording, which was filled with silence."""
+
     last_timestamp: float
-    """The end of the last packet of any track in seconds."""
+    """The end of the last packet of any track, by its timestamp in seconds."""
 
     truncated: bool
     """Whether reading stopped at damage."""

@@ -267,7 +267,7 @@ def check_complete(report: Report, header: Header, *, decoded: bool) -> None:
     # The duration by the stated size, at the seconds per byte of the actual file.
     duration_by_size = report.decoded_duration * (header.stated_bytes or 0) / header.size_bytes
     for stated, reached in (
-        (report.track_duration, report.decoded_duration),
+        (report.track_duration, report.decoded_duration - report.leading_silence),
         (report.file_duration, max(report.last_timestamp, report.decoded_duration)),
         (duration_by_size, report.decoded_duration),
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .formats import DECODERS, FILE_DURATION_FORMATS, OPEN_OPTIONS, TRACK_DURATION_FORMATS
+from .formats import DECODERS, MATROSKA, OPEN_OPTIONS, TRACK_DURATION_FORMATS
 from .rejection import RecordingRejected
 
 
@@ -48,12 +48,17 @@ def choose_stream(av: Any, container: Any) -> Any:
 
 
 def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return the stated durations in seconds, of the track and of the longest track.
+    """Return the stated duration of the track and the stated end of the longest track, in seconds.
 
     A duration is None if the header does not state it, or if FFmpeg estimates it.
     """
     name = container.format.name
-    if name in FILE_DURATION_FORMATS:
+    if name == "asf":
+        # FFmpeg gives each stream the duration of the file, and adds the start of the stream to that of the container.
+        return None, max(
+            (float(each.duration * each.time_base) for each in container.streams if each.duration), default=None
+        )
+    if name == MATROSKA:
         return None, container.duration / 1e6 if container.duration else None
     stated = request["states_length"] if name == "mp3" else name in TRACK_DURATION_FORMATS
     if not stated or not stream.duration or stream.duration < 0:
