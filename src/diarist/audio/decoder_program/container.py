@@ -28,8 +28,8 @@ def open_recording(av: Any, kind: str | None) -> Any:
         ) from error
 
 
-def choose_stream(av: Any, container: Any) -> Any:
-    """Return the default audio track, or else the first, of those that can be decoded.
+def audio_tracks(av: Any, container: Any) -> list[Any]:
+    """Return the audio tracks that can be decoded: the default one, or else the first, and then the others in order.
 
     Raises ``RecordingRejected`` if there is none.
     """
@@ -43,8 +43,13 @@ def choose_stream(av: Any, container: Any) -> Any:
             "unsupported_audio",
             f"The audio codec is not supported ({names or 'unknown'}). Convert the recording to WAV, FLAC or MP3.",
         )
-    default = [track for track in decodable if track.disposition & av.stream.Disposition.default]
-    return (default or decodable)[0]
+    default = next((track for track in decodable if track.disposition & av.stream.Disposition.default), decodable[0])
+    return [default, *(track for track in decodable if track is not default)]
+
+
+def track_number(container: Any, stream: Any) -> int:
+    """Return the number of the stream among all audio tracks of the file, from 1."""
+    return 1 + sum(1 for other in container.streams if other.type == "audio" and other.index < stream.index)
 
 
 def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
