@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 
 import av
@@ -115,6 +116,37 @@ def test_mp4_cuts_out_what_precedes_zero(tmp_path, kind):
 def test_a_live_recording_states_no_duration(tmp_path, kind):
     path = film(tmp_path / "film", kind, audio_start=13.5, video_start=10.0, options={"live": "1"})
     expect_tone_at(path, 3.5)
+
+
+@pytest.mark.parametrize("kind", MATROSKA)
+@pytest.mark.parametrize(("audio_start", "video_start", "silence"), [(13.5, 10.0, 3.5), (10.0, 13.5, 0.0)])
+def test_a_matroska_file_may_state_its_length_without_the_time_before_its_start(
+    tmp_path, kind, audio_start, video_start, silence
+):
+    """mkvmerge writes the length from the first timestamp, FFmpeg the last timestamp."""
+    content = film(tmp_path / "film", kind, audio_start=audio_start, video_start=video_start).read_bytes()
+    duration = b"\x44\x89\x88"  # the ID of the element Duration, and the size of its value
+    at = content.index(duration) + len(duration)
+    (end_ms,) = struct.unpack(">d", content[at : at + 8])
+    assert end_ms > 15_000
+    content = content[:at] + struct.pack(">d", end_ms - 10_000) + content[at + 8 :]
+    expect_tone_at(write(tmp_path / "film", content), silence)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mp4-opus"])
+@pytest.mark.parametrize(("audio_start", "video_start"), [(3.5, 0.0), (0.0, 3.5), (13.5, 10.0)])
+def test_packets_have_the_same_times_in_matroska_as_in_mp4(tmp_path, kind, audio_start, video_start):
+    path = film(tmp_path / "film.mp4", kind, audio_start=audio_start, video_start=video_start)
+    copy = tmp_path / "film.mkv"
+    with av.open(str(path)) as source, av.open(str(copy), "w", format="matroska") as file:
+        copies = [file.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.pts is not None:
+                packet.stream = copies[packet.stream.index]
+                file.mux(packet)
+    (audio,), (same,) = decode(path, LIMITS), decode(copy, LIMITS)
+    assert first_sound(audio) == pytest.approx(first_sound(same), abs=0.05)
+    assert audio.duration == pytest.approx(same.duration, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mkv-pcm"])
