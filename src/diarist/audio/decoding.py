@@ -146,14 +146,13 @@ def _decode_audible_track(
 
     deadline = time.monotonic() + limits.timeout_s
     first = _decode_track(recording, header, limits, on_progress, channels, 0)
-    track = 1
-    while first.silent and track < first.tracks and time.monotonic() < deadline:
+    silence = f"Audio track {first.number} is silent."
+    for track in range(1, first.tracks if first.silent else 1):
+        if time.monotonic() >= deadline:
+            return first.take(), f"{silence} The time limit (DECODE_TIMEOUT_S) did not suffice to try all other tracks."
         other = _decode_track(recording, header, limits, on_progress, channels, track)
         if not other.silent:
-            return other.take(), (
-                f"Audio track {first.number} is silent. The transcript is that of audio track {other.number}."
-            )
-        track += 1
+            return other.take(), f"{silence} The transcript is that of audio track {other.number}."
     return first.take(), None
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode
+from diarist.audio import DecodeLimits, decode, decoding
 from diarist.errors import CorruptAudio, EmptyAudio
 from support.audio_files import loudest_hertz, push, rms, tone
 
@@ -109,6 +110,16 @@ def test_progress_never_falls_while_another_track_is_decoded(tmp_path):
     decode(tracks(tmp_path / "a", SILENCE, SILENCE, 440), LIMITS, progress=told.append)
     assert all(a <= b for a, b in pairwise(told))
     assert told[-1] == 1.0
+
+
+def test_many_silent_tracks_cannot_occupy_the_decoder(tmp_path, monkeypatch):
+    path = tracks(tmp_path / "a", SILENCE, SILENCE, 440)
+    times = iter((0.0, LIMITS.timeout_s - 1, LIMITS.timeout_s))
+    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    heard = []
+    (audio,) = decode(path, LIMITS, warn=heard.append)
+    assert rms(audio.samples) == 0.0
+    assert ["DECODE_TIMEOUT_S" in warning for warning in heard] == [True]
 
 
 def test_damage_in_the_track_with_sound_is_no_silence(tmp_path):
