@@ -304,6 +304,9 @@ class Transcript:
     speakers_confidence: float | None = None
     """The probability that the number of speakers is right, 0..1; None if the number was given, or if it is unknown."""
 
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user about choices that Diarist made for the recording, such as that of another audio track."""
+
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for utterance in self.utterances for word in utterance.words)

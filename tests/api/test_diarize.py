@@ -61,6 +61,7 @@ def test_details_on_request(post):
         "diarizer": "by the script",
         "recognizer": "scripted",
         "device": "cpu",
+        "warnings": [],
         "timings": [{"stage": "decode", "seconds": 0.01}, {"stage": "recognition", "seconds": 0.333}],
     }
     assert next(iter(answer)) == "conversation"

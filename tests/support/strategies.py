@@ -132,4 +132,5 @@ def transcripts(draw: st.DrawFn, max_utterances: int = 5) -> Transcript:
         recognizer=draw(st.just("") | word_texts()),
         device=draw(st.sampled_from(("cpu", "cuda:0 (NVIDIA H200)"))),
         speakers_confidence=draw(st.none() | confidences()),
+        warnings=tuple(draw(st.lists(word_texts(), max_size=2))),
     )

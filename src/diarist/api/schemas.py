@@ -257,6 +257,9 @@ class Conversation(BaseModel):
     device: str | SkipJsonSchema[None] = None
     """The device that the engine ran on: `cpu`, or a GPU."""
 
+    warnings: list[str] | SkipJsonSchema[None] = None
+    """Sentences about choices that the service made for the recording, such as that of another audio track."""
+
     timings: list[StageTime] | SkipJsonSchema[None] = None
     """The duration of each stage, in order of the stages."""
 

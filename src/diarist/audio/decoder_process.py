@@ -71,17 +71,26 @@ class Report:
     format: str
     """The container, by FFmpeg's name."""
 
+    track_number: int
+    """The number of the track among all audio tracks of the file, from 1."""
+
+    tracks: int
+    """The number of audio tracks that can be decoded."""
+
     track_duration: float | None
-    """The duration of the audio track in seconds, if the header states it."""
+    """The duration of the audio track in seconds from its own start, if the header states it."""
 
     file_duration: float | None
-    """The duration of the longest track in seconds, if the header states it."""
+    """The end of the longest track in seconds, on the same scale as ``last_timestamp``, if the header states it."""
 
     decoded_duration: float
     """The decoded duration in seconds, including the gaps that were filled."""
 
+    leading_silence: float
+    """The time in seconds by which the audio track starts after the recording, which was filled with silence."""
+
     last_timestamp: float
-    """The end of the last packet of any track in seconds."""
+    """The end of the last packet of any track, by its timestamp in seconds."""
 
     truncated: bool
     """Whether reading stopped at damage."""
@@ -112,8 +121,11 @@ def decoder_messages(
     timeout_s: float,
     memory_mb: int,
     on_progress: Callable[[float], None],
+    track: int = 0,
 ) -> Iterator[Iterator[Message]]:
     """Start a decoder process for the file open on descriptor ``recording``, and yield its messages.
+
+    ``track`` is 0 for the default audio track, or else the first, and from 1 for the others that can be decoded.
 
     ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, even while no messages
     arrive. Exceptions that it raises are passed on. The process and its process group are dead when the context ends.
@@ -129,6 +141,7 @@ def decoder_messages(
         "parent": os.getpid(),
         "libraries": str(Path(libraries.origin).parents[1]),
         "kind": header.kind,
+        "track": track,
         "size_bytes": header.size_bytes,
         "tag_bytes": header.tag_bytes,
         "states_length": header.states_length,

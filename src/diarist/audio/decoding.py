@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ cannot decode."""
 _MAX_INVALID_FRACTION = 0.05
 """The maximum fraction of samples that are NaN or infinite."""
 
+_SILENT_PEAK = 10 ** (-70 / 20)
+"""The maximum level of a silent audio track (-70 dB of full scale), whose place another track takes."""
+
 _SEPARATE_DURATION_FACTOR = 2
 """The maximum total duration of separate channels, as a multiple of the limit of a mixed recording: each channel takes
 as much processing as one."""
@@ -83,6 +87,7 @@ def decode(
     limits: DecodeLimits,
     progress: Callable[[float], None] | None = None,
     channels: ChannelMode = "mix",
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Audio, ...]:
     """Return the audio of an audio or video file: 16 kHz, float32, finite, in -1..1.
 
@@ -90,6 +95,9 @@ def decode(
     each channel, without duplicates. Above ``MAX_IN_MEMORY_S`` the samples are in a memory-mapped file: read them by
     ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the fraction that is done, 0..1 and never decreasing,
     about ten times a second. An exception that it raises (``Cancelled``) ends the decoder at once and is passed on.
+
+    Of several audio tracks, the default one is decoded, or else the first. If it is silent, the first track with sound
+    is decoded instead. ``warn`` is called with a sentence for the user about such a choice, which is also logged.
 
     Raises:
         NotAudio: The file contains no audio, or its container is not supported.
@@ -110,19 +118,88 @@ def decode(
             raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
-        header = Header.of(recording)
-        with closing(_Collector(limits, channels)) as collector:
-            with decoder_messages(
-                recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
-                memory_mb=limits.memory_mb, on_progress=on_progress,
-            ) as arriving:  # fmt: skip
-                for message in arriving:
-                    collector.add(message)
-            audio = collector.finish(header)
+        audio, warning = _decode_audible_track(recording, Header.of(recording), limits, on_progress, channels)
     finally:
         os.close(recording)
+    if warning is not None:
+        log.warning("%s", warning)
+        if warn is not None:
+            warn(warning)
     on_progress(1.0)
     return audio
+
+
+def _decode_audible_track(
+    recording: int, header: Header, limits: DecodeLimits, progress: Callable[[float], None], channels: ChannelMode
+) -> tuple[tuple[Audio, ...], str | None]:
+    """Decode the first track that is not silent, or else the first one, and return it with a warning.
+
+    No further track is tried after the time limit of one, so that a file of many silent tracks cannot occupy the
+    decoder for longer than twice the limit.
+    """
+    most_done = 0.0
+
+    def on_progress(done: float) -> None:
+        nonlocal most_done
+        most_done = max(most_done, done)
+        progress(most_done)
+
+    deadline = time.monotonic() + limits.timeout_s
+    first = _decode_track(recording, header, limits, on_progress, channels, 0)
+    silence = f"Audio track {first.number} is silent."
+    for track in range(1, first.tracks if first.silent else 1):
+        if time.monotonic() >= deadline:
+            return first.take(), f"{silence} The time limit (DECODE_TIMEOUT_S) did not suffice to try all other tracks."
+        other = _decode_track(recording, header, limits, on_progress, channels, track)
+        if not other.silent:
+            return other.take(), f"{silence} The transcript is that of audio track {other.number}."
+    return first.take(), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """One audio track of a recording."""
+
+    number: int
+    """The number among all audio tracks of the file, from 1."""
+
+    tracks: int
+    """The number of audio tracks that can be decoded."""
+
+    silent: bool
+    audio: tuple[Audio, ...]
+    empty: EmptyAudio | None = None
+    """The error, if the track contains no samples."""
+
+    def take(self) -> tuple[Audio, ...]:
+        """Return the audio, or raise the error."""
+        if self.empty is not None:
+            raise self.empty
+        return self.audio
+
+
+def _decode_track(
+    recording: int,
+    header: Header,
+    limits: DecodeLimits,
+    on_progress: Callable[[float], None],
+    channels: ChannelMode,
+    track: int,
+) -> _Track:
+    os.lseek(recording, 0, os.SEEK_SET)  # the processes share the position in the file
+    with closing(_Collector(limits, channels)) as collector:
+        with decoder_messages(
+            recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
+            memory_mb=limits.memory_mb, on_progress=on_progress, track=track,
+        ) as arriving:  # fmt: skip
+            for message in arriving:
+                collector.add(message)
+        report = collector.report
+        try:
+            audio = collector.finish(report, header)
+        except EmptyAudio as error:
+            return _Track(report.track_number, report.tracks, silent=True, audio=(), empty=error)
+        return _Track(report.track_number, report.tracks, silent=collector.peak <= _SILENT_PEAK, audio=audio)
 
 
 class _Collector:
@@ -139,6 +216,15 @@ class _Collector:
         self._values = 0
         self._invalid_values = 0
         self._report: Report | None = None
+        self.peak = 0.0
+        """The largest absolute value of the samples."""
+
+    @property
+    def report(self) -> Report:
+        """The report of the decoder process, or ``DecoderFailed`` if there is none."""
+        if self._report is None:
+            raise DecoderFailed("The decoder stopped without a report. Convert the recording to WAV and send it again.")
+        return self._report
 
     def add(self, message: Message) -> None:
         match message:
@@ -159,6 +245,7 @@ class _Collector:
             self._invalid_values += block.size - int(np.count_nonzero(valid))
             block = np.where(valid, block, np.float32(0.0))
         block = np.clip(block, -1.0, 1.0)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
         tracks = block.shape[1] if self._mode == "separate" else 1
         if not self._buffers:
             max_in_memory = round(MAX_IN_MEMORY_S * SAMPLE_RATE) // tracks
@@ -202,10 +289,7 @@ class _Collector:
                 "recording, or use channels=mix."
             )
 
-    def finish(self, header: Header) -> tuple[Audio, ...]:
-        report = self._report
-        if report is None:
-            raise DecoderFailed("The decoder stopped without a report. Convert the recording to WAV and send it again.")
+    def finish(self, report: Report, header: Header) -> tuple[Audio, ...]:
         check_complete(report, header, decoded=bool(self._buffers))
         if self._samples < MIN_DURATION_S * SAMPLE_RATE:
             raise EmptyAudio(
@@ -267,7 +351,7 @@ def check_complete(report: Report, header: Header, *, decoded: bool) -> None:
     # The duration by the stated size, at the seconds per byte of the actual file.
     duration_by_size = report.decoded_duration * (header.stated_bytes or 0) / header.size_bytes
     for stated, reached in (
-        (report.track_duration, report.decoded_duration),
+        (report.track_duration, report.decoded_duration - report.leading_silence),
         (report.file_duration, max(report.last_timestamp, report.decoded_duration)),
         (duration_by_size, report.decoded_duration),
     ):

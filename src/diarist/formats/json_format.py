@@ -59,6 +59,7 @@ def _details(transcript: Transcript) -> dict[str, Value]:
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
         "device": transcript.device,
+        "warnings": transcript.warnings,
         "timings": timings,
     }
 

@@ -73,9 +73,10 @@ def transcribe(
         raise InvalidOption(
             f"This model does not support the language {options.language!r}; it supports {', '.join(supported)}."
         )
+    warnings: list[str] = []
     meter = ProgressMeter(progress)
     with meter.timed("decode"):
-        channels = decode(path, limits, lambda done: meter.report("decode", done), options.channels)
+        channels = decode(path, limits, lambda done: meter.report("decode", done), options.channels, warnings.append)
         distribute = scatter if scatter is not None and scatter.accept(channels) else None
     duration = max(audio.duration for audio in channels)
     hints = options.hints if options.channels == "mix" else SpeakerHints(num_speakers=1)
@@ -109,6 +110,7 @@ def transcribe(
         recognizer=next((model.name for model in engine.models if model.role == "recognition"), ""),
         device=engine.device,
         speakers_confidence=speakers_confidence,
+        warnings=tuple(warnings),
     )
 
 

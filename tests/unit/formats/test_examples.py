@@ -77,6 +77,7 @@ def test_json_details():
         recognizer='a "model"',
         device="cuda:1 (NVIDIA H200)",
         speakers_confidence=0.9416,
+        warnings=("Audio track 1 is silent.",),
     )
     assert render(done, "json", recording="call", details=True) == (
         '{"conversation": [\n'
@@ -91,6 +92,7 @@ def test_json_details():
         ' "diarizer": "auto",\n'
         ' "recognizer": "a \\"model\\"",\n'
         ' "device": "cuda:1 (NVIDIA H200)",\n'
+        ' "warnings": ["Audio track 1 is silent."],\n'
         ' "timings": [{"stage": "decode", "seconds": 0.123}]}\n'
     )
 

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -33,6 +34,7 @@ from diarist.types import (
     Turn,
     Word,
 )
+from support.audio_files import push
 
 LIMITS = DecodeLimits()
 
@@ -149,6 +151,18 @@ def test_a_talk_becomes_a_transcript(recording, engine):
     assert (transcript.language, transcript.language_probability) == ("en", 0.75)
     assert transcript.engine == "scripted"
     reports.check()
+
+
+def test_the_transcript_warns_that_another_audio_track_was_used(recording, engine, tmp_path):
+    assert run(recording(TALK), engine).warnings == ()
+    path = tmp_path / "tracks.mka"
+    with av.open(str(path), "w", format="matroska") as file:
+        streams = [file.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono") for _ in range(2)]
+        for stream, samples in zip(streams, (np.zeros_like(TALK), TALK), strict=True):
+            push(file, stream, samples[:, None], SAMPLE_RATE, "mono")
+    transcript = run(path, engine)
+    assert [utterance.text for utterance in transcript.utterances] == ["word1.", "word3.", "word5.", "word7."]
+    assert transcript.warnings == ("Audio track 1 is silent. The transcript is that of audio track 2.",)
 
 
 def test_time_is_measured_by_stage(recording, engine):

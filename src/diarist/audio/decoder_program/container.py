@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .formats import DECODERS, FILE_DURATION_FORMATS, OPEN_OPTIONS, TRACK_DURATION_FORMATS
+from .formats import DECODERS, MATROSKA, OPEN_OPTIONS, TRACK_DURATION_FORMATS
 from .rejection import RecordingRejected
 
 
@@ -28,8 +28,8 @@ def open_recording(av: Any, kind: str | None) -> Any:
         ) from error
 
 
-def choose_stream(av: Any, container: Any) -> Any:
-    """Return the default audio track, or else the first, of those that can be decoded.
+def audio_tracks(av: Any, container: Any) -> list[Any]:
+    """Return the audio tracks that can be decoded: the default one, or else the first, and then the others in order.
 
     Raises ``RecordingRejected`` if there is none.
     """
@@ -43,17 +43,27 @@ def choose_stream(av: Any, container: Any) -> Any:
             "unsupported_audio",
             f"The audio codec is not supported ({names or 'unknown'}). Convert the recording to WAV, FLAC or MP3.",
         )
-    default = [track for track in decodable if track.disposition & av.stream.Disposition.default]
-    return (default or decodable)[0]
+    default = next((track for track in decodable if track.disposition & av.stream.Disposition.default), decodable[0])
+    return [default, *(track for track in decodable if track is not default)]
+
+
+def track_number(container: Any, stream: Any) -> int:
+    """Return the number of the stream among all audio tracks of the file, from 1."""
+    return 1 + sum(1 for other in container.streams if other.type == "audio" and other.index < stream.index)
 
 
 def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return the stated durations in seconds, of the track and of the longest track.
+    """Return the stated duration of the track and the stated end of the longest track, in seconds.
 
     A duration is None if the header does not state it, or if FFmpeg estimates it.
     """
     name = container.format.name
-    if name in FILE_DURATION_FORMATS:
+    if name == "asf":
+        # FFmpeg gives each stream the duration of the file, and adds the start of the stream to that of the container.
+        return None, max(
+            (float(each.duration * each.time_base) for each in container.streams if each.duration), default=None
+        )
+    if name == MATROSKA:
         return None, container.duration / 1e6 if container.duration else None
     stated = request["states_length"] if name == "mp3" else name in TRACK_DURATION_FORMATS
     if not stated or not stream.duration or stream.duration < 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-from .container import choose_stream, open_recording, stated_durations
+from .container import audio_tracks, open_recording, stated_durations, track_number
 from .formats import RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
 from .messages import BLOCK_SAMPLES, SAMPLE_RATE, MessageWriter
+from .recording_start import read_to_start
 from .rejection import DURATION_TOLERANCE_S, check_supported, duration_error
 from .timeline import Timeline
 
@@ -16,22 +18,28 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
     """Decode the recording on descriptor 0 to ``writer``, or raise ``RecordingRejected`` or ``MemoryError``."""
     max_duration_s, size_bytes = request["max_duration_s"], request["size_bytes"]
     with open_recording(av, request["kind"]) as container:
-        stream = choose_stream(av, container)
+        tracks = audio_tracks(av, container)
+        stream = tracks[request["track"]]
         codec = stream.codec_context
         if codec.sample_rate:
             check_supported(codec.sample_rate, codec.channels or 1)
         track_duration, file_duration = stated_durations(container, stream, request)
         expected = track_duration or file_duration
-        if expected is not None and expected > max_duration_s + DURATION_TOLERANCE_S:
+        # The stated duration of a file includes the time before its start, that of a track does not.
+        start_time = max(container.start_time or 0, 0) / 1e6 if file_duration else 0.0
+        if expected is not None and expected - start_time > max_duration_s + DURATION_TOLERANCE_S:
             raise duration_error(max_duration_s)
-        guess = expected or (container.duration / 1e6 if container.duration else None)
+        guess = max(expected or 0.0, (container.duration or 0) / 1e6) or None
         writer.write_json(b"O", format=container.format.name, codec=codec.name, duration=guess)
 
         report: dict[str, Any] = {
             "format": container.format.name,
+            "track_number": track_number(container, stream),
+            "tracks": len(tracks),
             "track_duration": track_duration,
             "file_duration": file_duration,
             "decoded_duration": 0.0,
+            "leading_silence": 0.0,
             "last_timestamp": 0.0,
             "truncated": False,
             "last_packet_offset": 0,
@@ -42,16 +50,14 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             if container.format.name in RAW_STREAM_FORMATS
             else None,
         }
-        origin = None if container.start_time is None else container.start_time / 1e6
-        timeline = Timeline(origin, expected, timestamped=container.format.name in TIMESTAMPED_FORMATS)
+        arriving = packets(av, container, report)
+        timestamped = container.format.name in TIMESTAMPED_FORMATS
+        origin, held = read_to_start(av, container, arriving, stream.index) if timestamped else (None, [])
+        timeline = Timeline(origin, guess if expected else None, timestamped=timestamped)
         resampler = Resampler(av, writer)
         codec.thread_count = 1
         flushed = False
-        for packet in packets(av, container, report):
-            if packet.pts is not None and packet.time_base:
-                end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - (origin or 0.0)
-                report["last_timestamp"] = max(report["last_timestamp"], end)
-            report["last_packet_offset"] = max(report["last_packet_offset"], packet.pos or 0)
+        for packet in chain(held, arriving):
             if packet.stream.index != stream.index:
                 continue
             flushed = packet.size == 0
@@ -62,16 +68,17 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             write_frames(decode_packet(av, codec, None, report), timeline, resampler, writer, max_duration_s)
         resampler.flush()
         report["decoded_duration"] = timeline.position
+        report["leading_silence"] = timeline.leading_silence
         writer.done = 1.0
         writer.write_json(b"D", **report)
 
 
 def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
-    """Yield all packets up to the end or the first damage, which sets ``report["truncated"]``."""
+    """Yield all packets up to the end or the first damage, and record in ``report`` how far they reach."""
     demuxer = container.demux()
     while True:
         try:
-            yield next(demuxer)
+            packet = next(demuxer)
         except StopIteration:
             return
         except MemoryError:
@@ -79,6 +86,11 @@ def packets(av: Any, container: Any, report: dict[str, Any]) -> Iterator[Any]:
         except (av.FFmpegError, ValueError):
             report["truncated"] = True
             return
+        if packet.pts is not None and packet.time_base:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            report["last_timestamp"] = max(report["last_timestamp"], end)
+        report["last_packet_offset"] = max(report["last_packet_offset"], packet.pos or 0)
+        yield packet
 
 
 def decode_packet(av: Any, codec: Any, packet: Any, report: dict[str, Any]) -> list[Any]:

@@ -30,9 +30,6 @@ OPEN_OPTIONS = {
 TRACK_DURATION_FORMATS = frozenset({"wav", "w64", "aiff", "au", "caf", "nistsphere", "flac", MOV, "avi"})
 """Containers whose header may state the duration of the audio track."""
 
-FILE_DURATION_FORMATS = frozenset({MATROSKA, "asf"})
-"""Containers whose header states only the duration of the longest track."""
-
 TIMESTAMPED_FORMATS = frozenset({MOV, MATROSKA, "asf", "ogg", "flac"})
 """Containers whose timestamps show gaps. In all others FFmpeg generates the timestamps while it reads."""
 

@@ -11,10 +11,19 @@ MAX_GAP_S = 600.0
 
 
 class Timeline:
-    """Tracks the position of the next sample in the recording, and the silence to insert before it."""
+    """Tracks the position of the next sample in the recording, and the silence to insert before it.
+
+    Args:
+        origin: The timestamp of the start of the recording in seconds; None is that of the first sample.
+        end: The duration of the recording in seconds, or more; None is unknown.
+        timestamped: Whether the timestamps show gaps.
+    """
 
     def __init__(self, origin: float | None, end: float | None, *, timestamped: bool) -> None:
         self.position: float = 0.0
+        self.leading_silence: float = 0.0
+        """The silence before the first sample, in seconds."""
+
         self._shift = None if origin is None else -origin
         self._end = end
         self._timestamped = timestamped
@@ -30,6 +39,8 @@ class Timeline:
             return 0.0
         max_gap = MAX_GAP_S if self._end is None else self._end + 1.0 - self.position
         if 0 < gap <= max_gap:
+            if self.position == 0.0:
+                self.leading_silence = gap
             return gap
         self._shift -= gap
         return 0.0

@@ -47,6 +47,7 @@ def dump_transcript(transcript: Transcript) -> str:
             "recognizer": transcript.recognizer,
             "device": transcript.device,
             "speakers_confidence": transcript.speakers_confidence,
+            "warnings": transcript.warnings,
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
@@ -82,6 +83,7 @@ def load_transcript(text: str) -> Transcript:
         recognizer=data.get("recognizer", ""),  # early transcripts of version 1 lack these fields
         device=data.get("device", "cpu"),
         speakers_confidence=data.get("speakers_confidence"),
+        warnings=tuple(data.get("warnings", ())),
     )
 
 

@@ -24,7 +24,7 @@ def test_any_transcript_comes_back_as_it_was(transcript):
     back = load_transcript(text)
     for name in (
         "utterances", "duration", "language", "language_probability", "engine", "timings", "speakers", "recognizer",
-        "device", "speakers_confidence",
+        "device", "speakers_confidence", "warnings",
     ):  # fmt: skip
         assert getattr(back, name) == getattr(transcript, name)
     assert back.diarization.diarizer == transcript.diarization.diarizer
@@ -49,11 +49,11 @@ def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote
     back = load_transcript(text)
     assert (back.diarization.diarizer, back.recognizer, back.device) == ("auto", "parakeet", "cuda:1 (NVIDIA H200)")
     fields = json.loads(text)
-    for name in ("diarizer", "recognizer", "device", "speakers_confidence"):
+    for name in ("diarizer", "recognizer", "device", "speakers_confidence", "warnings"):
         del fields[name]
     old = load_transcript(json.dumps(fields))
     assert (old.engine, old.diarization.diarizer, old.recognizer, old.device) == ("nemo", "", "", "cpu")
-    assert old.speakers_confidence is None
+    assert (old.speakers_confidence, old.warnings) == (None, ())
 
 
 @patient
