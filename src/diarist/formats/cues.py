@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from diarist.formats.single_line import one_line
 from diarist.formats.timestamps import milliseconds
@@ -18,6 +20,9 @@ MAX_CUE_MS = 7_000
 
 MIN_CUE_MS = 1_000
 """The minimum duration of a cue if no other follows sooner, since a cue of 0.2 s could not be read."""
+
+MIN_SHOWN_MS = 300
+"""The minimum duration of a cue that may not overlap the next one, which begins later if it has to."""
 
 PAUSE_MS = 1_500
 """Words with a pause of this length between them are never in one cue, which would show the second too early."""
@@ -57,29 +62,69 @@ class _CueWord:
     columns: int
 
 
-def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "") -> tuple[Cue, ...]:
+def subtitles(
+    transcript: Transcript, prefix: Callable[[str], str] = lambda _: "", *, overlap: bool = True
+) -> tuple[Cue, ...]:
     """Return the cues of a transcript in order of start.
 
     Breaks are between words, preferably at the ends of sentences and clauses. A cue begins with its first word. It ends
-    with its last word or ``MIN_CUE_MS`` after its start, unless the next cue begins sooner.
+    with its last word or ``MIN_CUE_MS`` after its start, unless the next cue begins sooner. Cues of one speaker never
+    overlap: the earlier one ends when the next one begins. The next one begins ``MIN_SHOWN_MS`` after the earlier one if
+    its words begin sooner.
 
     Args:
         transcript: The transcript, which may be empty.
         prefix: Returns the text before a speaker's words in each cue, which counts as part of the first line.
+        overlap: Whether cues of different speakers may overlap.
     """
     cues = sorted(
         (cue for utterance in transcript.utterances for cue in _cues(utterance, prefix(utterance.speaker))),
-        key=lambda cue: cue.start_ms,
+        key=_start,
     )
     last_ms = milliseconds(transcript.duration)
-    until = [*(cue.start_ms for cue in cues[1:]), last_ms]
-    return tuple(_extend(cue, min(next_ms, last_ms)) for cue, next_ms in zip(cues, until, strict=False))
+    tracks: dict[str, list[Cue]] = {}
+    for cue in cues:
+        tracks.setdefault(cue.speaker if overlap else "", []).append(cue)
+    tracks = {name: _delay_starts(track, last_ms) for name, track in tracks.items()}
+    starts = sorted(cue.start_ms for track in tracks.values() for cue in track)
+    return tuple(sorted((cue for track in tracks.values() for cue in _set_ends(track, starts, last_ms)), key=_start))
 
 
-def _extend(cue: Cue, until_ms: int) -> Cue:
-    # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
-    min_end_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
-    return replace(cue, end_ms=max(cue.end_ms, min_end_ms, cue.start_ms + 1))
+def _start(cue: Cue) -> int:
+    return cue.start_ms
+
+
+def _delay_starts(track: Sequence[Cue], last_ms: int) -> list[Cue]:
+    """Return cues whose starts are ``MIN_SHOWN_MS`` apart, or less at the end of the recording, but never the same."""
+    delayed: list[Cue] = []
+    for cue in track:
+        start_ms = cue.start_ms
+        if delayed:
+            previous_ms = delayed[-1].start_ms
+            start_ms = max(start_ms, min(previous_ms + MIN_SHOWN_MS, last_ms - 1), previous_ms + 1)
+        delayed.append(replace(cue, start_ms=start_ms))
+    return delayed
+
+
+def _set_ends(track: Sequence[Cue], starts: Sequence[int], last_ms: int) -> Iterator[Cue]:
+    """Yield the cues of a track, none of which overlaps the next one.
+
+    Args:
+        track: The cues, in order of start.
+        starts: The starts of the cues of all tracks, in order. No cue is extended beyond the next start.
+        last_ms: The end of the recording, beyond which no cue is extended.
+    """
+    for cue, following in zip_longest(track, track[1:]):
+        position = bisect_right(starts, cue.start_ms)
+        pause_end_ms = min([*starts[position : position + 1], last_ms])
+        end_ms = max(
+            cue.end_ms,
+            min(cue.start_ms + MIN_CUE_MS, pause_end_ms),
+            min(cue.start_ms + MIN_SHOWN_MS, last_ms),
+            # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
+            cue.start_ms + 1,
+        )
+        yield replace(cue, end_ms=min(end_ms, following.start_ms) if following else end_ms)
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
@@ -130,12 +175,14 @@ def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, in
 def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -> Iterator[int]:
     """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
+    end_ms = words[first].end_ms
     yield first + 1
     for position in range(first + 1, len(words)):
         word = words[position]
-        if word.start_ms - words[position - 1].end_ms >= PAUSE_MS:
+        if word.start_ms - end_ms >= PAUSE_MS:
             return
-        if word.end_ms - words[first].start_ms > MAX_CUE_MS:
+        end_ms = max(end_ms, word.end_ms)
+        if end_ms - words[first].start_ms > MAX_CUE_MS:
             return
         if used + word.spaced + word.columns <= LINE_COLUMNS:
             used += word.spaced + word.columns

@@ -9,8 +9,11 @@ from diarist.types import Transcript
 
 
 def render(transcript: Transcript) -> str:
-    """Return numbered cues. Each begins with its speaker, since the format has no field for it."""
-    cues = subtitles(transcript, prefix=lambda speaker: f"{one_line(speaker)}: ")
+    """Return numbered cues that do not overlap, since many players show only one of them.
+
+    Each cue begins with its speaker, because the format has no field for it.
+    """
+    cues = subtitles(transcript, prefix=lambda speaker: f"{one_line(speaker)}: ", overlap=False)
     return "".join(f"{number}\n{_cue(cue)}\n" for number, cue in enumerate(cues, start=1))
 
 
