@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,12 @@ MAX_CUE_MS = 7_000
 
 MIN_CUE_MS = 1_000
 """The minimum duration of a cue if no other follows sooner, since a cue of 0.2 s could not be read."""
+
+READING_SPEED = 20
+"""The characters that viewers read in a second: the limit of Netflix for programs for adults. Wide ones count twice."""
+
+GAP_MS = 80
+"""The time that a cue which is shown beyond its last word leaves before the next cue: two frames at 25 a second."""
 
 MIN_SHOWN_MS = 300
 """The minimum duration of a cue that may not overlap the next one, which begins later if it has to."""
@@ -68,9 +75,11 @@ def subtitles(
     """Return the cues of a transcript in order of start.
 
     Breaks are between words, preferably at the ends of sentences and clauses. A cue begins with its first word. It ends
-    with its last word or ``MIN_CUE_MS`` after its start, unless the next cue begins sooner. Cues of one speaker never
-    overlap: the earlier one ends when the next one begins. The next one begins ``MIN_SHOWN_MS`` after the earlier one if
-    its words begin sooner.
+    with its last word, or later in the pause that follows: it is shown for ``MIN_CUE_MS`` and for as long as it takes
+    to read at ``READING_SPEED``, up to ``MAX_CUE_MS``, but only until ``GAP_MS`` before the next cue.
+
+    Cues of one speaker never overlap: the earlier one ends when the next one begins. The next one begins
+    ``MIN_SHOWN_MS`` after the earlier one if its words begin sooner.
 
     Args:
         transcript: The transcript, which may be empty.
@@ -111,20 +120,26 @@ def _set_ends(track: Sequence[Cue], starts: Sequence[int], last_ms: int) -> Iter
 
     Args:
         track: The cues, in order of start.
-        starts: The starts of the cues of all tracks, in order. No cue is extended beyond the next start.
+        starts: The starts of the cues of all tracks, in order. No cue is extended up to the next start.
         last_ms: The end of the recording, beyond which no cue is extended.
     """
     for cue, following in zip_longest(track, track[1:]):
         position = bisect_right(starts, cue.start_ms)
-        pause_end_ms = min([*starts[position : position + 1], last_ms])
+        pause_end_ms = min([last_ms, *(start_ms - GAP_MS for start_ms in starts[position : position + 1])])
         end_ms = max(
             cue.end_ms,
-            min(cue.start_ms + MIN_CUE_MS, pause_end_ms),
+            min(cue.start_ms + max(MIN_CUE_MS, min(_reading_ms(cue), MAX_CUE_MS)), pause_end_ms),
             min(cue.start_ms + MIN_SHOWN_MS, last_ms),
             # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
             cue.start_ms + 1,
         )
         yield replace(cue, end_ms=min(end_ms, following.start_ms) if following else end_ms)
+
+
+def _reading_ms(cue: Cue) -> int:
+    """Return the time to read a cue, in which every code point and every line break counts, as in subtitle editors."""
+    characters = sum(2 if _wide(character) else 1 for character in "\n".join(cue.lines))
+    return math.ceil(characters * 1000 / READING_SPEED)
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import pysrt
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.formats import render
-from diarist.formats.cues import MIN_SHOWN_MS, Cue, subtitles
+from diarist.formats.cues import GAP_MS, MAX_CUE_MS, MIN_SHOWN_MS, READING_SPEED, Cue, subtitles
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support.strategies import patient
@@ -93,6 +93,45 @@ def test_cues_are_shown_for_a_while_and_no_later_than_that_takes(overlap, transc
             assert crowded_end or cue.end_ms - cue.start_ms >= MIN_SHOWN_MS
             if position and cue.start_ms not in spoken:
                 assert cue.start_ms - track[position - 1].start_ms <= MIN_SHOWN_MS
+
+
+@patient
+@given(overlapping_transcripts())
+def test_a_cue_can_be_read_if_the_pause_after_it_allows_that(transcript):
+    items = pysrt.from_string(render(transcript, "srt", recording="r"))
+    last_ms = milliseconds(transcript.duration)
+    for item, following in zip_longest(items, items[1:]):
+        pause_end_ms = min(following.start.ordinal - GAP_MS, last_ms) if following else last_ms
+        assert (
+            item.characters_per_second <= READING_SPEED
+            or item.duration.ordinal >= MAX_CUE_MS
+            or item.end.ordinal >= pause_end_ms
+        )
+
+
+@patient
+@given(overlapping_transcripts())
+def test_no_cue_is_shown_beyond_its_words_until_less_than_the_gap_before_the_next(transcript):
+    cues = subtitles(transcript, overlap=False)
+    ends = {milliseconds(word.span.end) for word in transcript.words}
+    for before, after in pairwise(cues):
+        spoken_to_the_end = before.end_ms in ends or before.end_ms == after.start_ms
+        shortest = before.end_ms == before.start_ms + MIN_SHOWN_MS
+        assert spoken_to_the_end or shortest or before.end_ms <= after.start_ms - GAP_MS
+
+
+LONG = ("internationalization", 1.0, 1.5), ("of", 1.5, 1.6), ("the", 1.6, 1.7), ("telecommunications.", 1.7, 2.2)
+
+
+@pytest.mark.parametrize(
+    ("pause_end", "end_ms"),
+    [(2.2, 2200), (2.25, 2200), (2.5, 2420), (3.3, 3220), (3.43, 3350), (60.0, 3350)],
+)
+def test_a_fast_cue_is_shown_into_the_pause_after_it(pause_end, end_ms):
+    said = transcript(utterance("A", *LONG), utterance("B", ("Pardon?", pause_end, pause_end + 1)), duration=100.0)
+    cue = subtitles(said, overlap=False)[0]
+    assert len("\n".join(cue.lines)) == 47
+    assert (cue.start_ms, cue.end_ms) == (1000, end_ms)
 
 
 def test_an_interrupted_cue_of_srt_ends_when_the_next_begins_and_that_of_vtt_goes_on():

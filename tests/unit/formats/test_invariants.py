@@ -15,7 +15,7 @@ from hypothesis import given
 
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS, render, rttm
-from diarist.formats.cues import LINE_COLUMNS, MAX_CUE_MS, MIN_CUE_MS, MIN_SHOWN_MS, PAUSE_MS, subtitles
+from diarist.formats.cues import GAP_MS, LINE_COLUMNS, MAX_CUE_MS, MIN_CUE_MS, MIN_SHOWN_MS, PAUSE_MS, subtitles
 from diarist.formats.single_line import one_line
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Transcript
@@ -196,8 +196,10 @@ def test_cues_can_be_read(transcript):
         assert cue.end_ms - cue.start_ms <= MAX_CUE_MS or one_word
         following = starts[position + 1 :]
         if cue.end_ms - cue.start_ms < MIN_CUE_MS:
-            room = min([*following, milliseconds(transcript.duration)])
-            assert cue.end_ms >= min(room, cue.start_ms + MIN_CUE_MS) or cue.end_ms >= room
+            room = min(
+                [*(start - GAP_MS for start in following if start > cue.start_ms), milliseconds(transcript.duration)]
+            )
+            assert cue.end_ms >= room
     longest = max((letters(one_line(word.text)) for word in transcript.words), default=0)
     assert all(letters(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
     for utterance in transcript.utterances:
