@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from diarist.formats.single_line import one_line
+from diarist.formats.cue_words import CueWord, cue_words, join
+from diarist.formats.line_breaking import Break, columns, line_break, wide
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
 
@@ -36,7 +36,7 @@ PAUSE_MS = 1_500
 
 _SENTENCE_ENDS = frozenset(".?!…。？！۔।")
 _CLAUSE_ENDS = frozenset(",;:、，；：،–—")
-_CLOSING_MARKS = "\"'”’»)]}」』"
+_CLOSING_MARKS = "\"'”’»)]}」』）】》"
 
 # The costs of a break by its position, and of each cue. They were tuned on real transcripts.
 _AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
@@ -54,19 +54,6 @@ class Cue:
     speaker: str
     lines: tuple[str, ...]
     """One or two lines, the first with the prefix. No line is blank."""
-
-
-@dataclass(frozen=True, slots=True)
-class _CueWord:
-    """A word without characters that are unsafe to show."""
-
-    text: str
-    spaced: bool
-    """Whether there is white space between this word and the previous one."""
-
-    start_ms: int
-    end_ms: int
-    columns: int
 
 
 def subtitles(
@@ -138,37 +125,24 @@ def _set_ends(track: Sequence[Cue], starts: Sequence[int], last_ms: int) -> Iter
 
 def _reading_ms(cue: Cue) -> int:
     """Return the time to read a cue, in which every code point and every line break counts, as in subtitle editors."""
-    characters = sum(2 if _wide(character) else 1 for character in "\n".join(cue.lines))
+    characters = sum(2 if wide(character) else 1 for character in "\n".join(cue.lines))
     return math.ceil(characters * 1000 / READING_SPEED)
 
 
 def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
-    words = _cue_words(utterance)
-    for first, end in _split(words, _columns(prefix)):
-        cue_words = words[first:end]
-        lines = _layout_lines(cue_words, _columns(prefix))
+    words = cue_words(utterance, LINE_COLUMNS)
+    for first, end in _split(words, columns(prefix)):
+        shown = words[first:end]
+        lines = _layout_lines(shown, columns(prefix))
         yield Cue(
-            start_ms=cue_words[0].start_ms,
-            end_ms=max(word.end_ms for word in cue_words),
+            start_ms=shown[0].start_ms,
+            end_ms=max(word.end_ms for word in shown),
             speaker=utterance.speaker,
             lines=(prefix + lines[0], *lines[1:]),
         )
 
 
-def _cue_words(utterance: Utterance) -> list[_CueWord]:
-    words: list[_CueWord] = []
-    spaced = False
-    for word in utterance.words:
-        text = one_line(word.text)
-        spaced = spaced or word.text[:1].isspace()
-        if not text:
-            continue
-        words.append(_CueWord(text, spaced, milliseconds(word.span.start), milliseconds(word.span.end), _columns(text)))
-        spaced = word.text[-1].isspace()
-    return words
-
-
-def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, int]]:
+def _split(words: Sequence[CueWord], prefix_columns: int) -> list[tuple[int, int]]:
     """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
     cost = [0.0] * (len(words) + 1)
     chosen = [0] * len(words)
@@ -187,7 +161,7 @@ def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, in
     return cues
 
 
-def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -> Iterator[int]:
+def _possible_ends(words: Sequence[CueWord], first: int, prefix_columns: int) -> Iterator[int]:
     """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
     end_ms = words[first].end_ms
@@ -208,26 +182,26 @@ def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -
         yield position + 1
 
 
-def _break_cost(words: Sequence[_CueWord], position: int) -> float:
+def _break_cost(words: Sequence[CueWord], position: int) -> float:
     """Return the cost of a break before the word at ``position``."""
     if position in {0, len(words)}:
         return 0.0
     before, after = words[position - 1], words[position]
+    if line_break(before.text, after.text, spaced=after.spaced) is not Break.ALLOWED:
+        return _WITHIN_WORD
     last = before.text.rstrip(_CLOSING_MARKS)[-1:]
-    if last in _SENTENCE_ENDS and (after.spaced or _wide(last)):
+    if last in _SENTENCE_ENDS:
         return _AFTER_SENTENCE
-    if last in _CLAUSE_ENDS and (after.spaced or _wide(last)):
+    if last in _CLAUSE_ENDS:
         return _AFTER_CLAUSE
-    if after.spaced or _wide(before.text[-1]) or _wide(after.text[0]):
-        return _BETWEEN_WORDS
-    return _WITHIN_WORD
+    return _BETWEEN_WORDS
 
 
-def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, ...]:
+def _layout_lines(words: Sequence[CueWord], prefix_columns: int) -> tuple[str, ...]:
     """Return one line if everything fits in it, or else two of similar length with a break at a good position."""
     total_columns = prefix_columns + _width(words)
     if total_columns <= LINE_COLUMNS or len(words) == 1:
-        return (_join(words),)
+        return (join(words),)
 
     def layout_cost(position: int) -> float:
         upper, lower = prefix_columns + _width(words[:position]), _width(words[position:])
@@ -235,20 +209,8 @@ def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, 
         return 100 * excess + 4 * _break_cost(words, position) + abs(upper - lower)
 
     middle = min(range(1, len(words)), key=layout_cost)
-    return _join(words[:middle]), _join(words[middle:])
+    return join(words[:middle]), join(words[middle:])
 
 
-def _width(words: Sequence[_CueWord]) -> int:
+def _width(words: Sequence[CueWord]) -> int:
     return sum(word.columns for word in words) + sum(word.spaced for word in words[1:])
-
-
-def _join(words: Sequence[_CueWord]) -> str:
-    return words[0].text + "".join(f" {word.text}" if word.spaced else word.text for word in words[1:])
-
-
-def _columns(text: str) -> int:
-    return sum(0 if unicodedata.combining(character) else 2 if _wide(character) else 1 for character in text)
-
-
-def _wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in {"W", "F"}

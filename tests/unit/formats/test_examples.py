@@ -204,7 +204,7 @@ def test_vtt_cannot_be_broken_out_of():
     written = render(transcript(Utterance((word,))), "vtt", recording="r")
     assert written == (
         "WEBVTT\n\n00:00:01.000 --> 00:00:03.550\n<v A &lt;b&gt;&amp; B>"
-        "--&gt; &lt;b&gt;bold&lt;/b&gt; &amp; &lt;/v&gt;&lt;v OTHER&gt;x &amp;lt; STYLE ::cue{}\n"
+        "--&gt; &lt;b&gt;bold&lt;/b&gt; &amp; &lt;/v&gt;&lt;v\nOTHER&gt;x &amp;lt; STYLE ::cue{}\n"
     )
     assert len(webvtt.from_string(written).captions) == 1
 
@@ -212,7 +212,7 @@ def test_vtt_cannot_be_broken_out_of():
 def test_srt_has_no_arrow_and_no_blank_line_within_a_cue():
     word = Word("a\n\n2\n00:00:01,000 --> 00:00:02,000\r\n\r\nforged", Span(1, 2), "S\n\nT", 0.9, 0.9)
     written = render(transcript(Utterance((word,))), "srt", recording="r")
-    assert written == ("1\n00:00:01,000 --> 00:00:03,250\nS T: a 2 00:00:01,000 → 00:00:02,000 forged\n\n")
+    assert written == ("1\n00:00:01,000 --> 00:00:03,250\nS T: a 2 00:00:01,000\n→ 00:00:02,000 forged\n\n")
 
 
 def test_an_arrow_made_of_two_words_is_escaped_too():
