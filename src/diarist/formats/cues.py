@@ -6,27 +6,13 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import accumulate, pairwise, zip_longest
 
 from diarist.formats.cue_words import CueWord, cue_words, join
 from diarist.formats.line_breaking import Break, columns, line_break, wide
+from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
-
-LINE_COLUMNS = 42
-"""The maximum line length of broadcasters for Latin script. A wide (East Asian) character takes two columns."""
-
-MAX_CUE_MS = 7_000
-"""The maximum duration of a cue, if it has more than one word."""
-
-MIN_CUE_MS = 1_000
-"""The minimum duration of a cue if no other follows sooner, since a cue of 0.2 s could not be read."""
-
-READING_SPEED = 20
-"""The characters that viewers read in a second: the limit of Netflix for programs for adults. Wide ones count twice."""
-
-GAP_MS = 80
-"""The time that a cue which is shown beyond its last word leaves before the next cue: two frames at 25 a second."""
 
 MIN_SHOWN_MS = 300
 """The minimum duration of a cue that may not overlap the next one, which begins later if it has to."""
@@ -53,28 +39,33 @@ class Cue:
 
     speaker: str
     lines: tuple[str, ...]
-    """One or two lines, the first with the prefix. No line is blank."""
+    """At least one line. The first one begins with the prefix, and no line is blank."""
 
 
 def subtitles(
-    transcript: Transcript, prefix: Callable[[str], str] = lambda _: "", *, overlap: bool = True
+    transcript: Transcript,
+    options: SubtitleOptions = DEFAULT,
+    *,
+    prefix: Callable[[str], str] = lambda _: "",
+    overlap: bool = True,
 ) -> tuple[Cue, ...]:
     """Return the cues of a transcript in order of start.
 
     Breaks are between words, preferably at the ends of sentences and clauses. A cue begins with its first word. It ends
-    with its last word, or later in the pause that follows: it is shown for ``MIN_CUE_MS`` and for as long as it takes
-    to read at ``READING_SPEED``, up to ``MAX_CUE_MS``, but only until ``GAP_MS`` before the next cue.
+    with its last word, or later in the pause that follows: it is shown for the minimum duration and for as long as it
+    takes to read, up to the maximum duration, but only until the gap before the next cue.
 
     Cues of one speaker never overlap: the earlier one ends when the next one begins. The next one begins
     ``MIN_SHOWN_MS`` after the earlier one if its words begin sooner.
 
     Args:
         transcript: The transcript, which may be empty.
+        options: The limits of cues.
         prefix: Returns the text before a speaker's words in each cue, which counts as part of the first line.
         overlap: Whether cues of different speakers may overlap.
     """
     cues = sorted(
-        (cue for utterance in transcript.utterances for cue in _cues(utterance, prefix(utterance.speaker))),
+        (cue for utterance in transcript.utterances for cue in _cues(utterance, options, prefix(utterance.speaker))),
         key=_start,
     )
     last_ms = milliseconds(transcript.duration)
@@ -83,7 +74,8 @@ def subtitles(
         tracks.setdefault(cue.speaker if overlap else "", []).append(cue)
     tracks = {name: _delay_starts(track, last_ms) for name, track in tracks.items()}
     starts = sorted(cue.start_ms for track in tracks.values() for cue in track)
-    return tuple(sorted((cue for track in tracks.values() for cue in _set_ends(track, starts, last_ms)), key=_start))
+    ended = (cue for track in tracks.values() for cue in _set_ends(track, options, starts, last_ms))
+    return tuple(sorted(ended, key=_start))
 
 
 def _start(cue: Cue) -> int:
@@ -102,20 +94,22 @@ def _delay_starts(track: Sequence[Cue], last_ms: int) -> list[Cue]:
     return delayed
 
 
-def _set_ends(track: Sequence[Cue], starts: Sequence[int], last_ms: int) -> Iterator[Cue]:
+def _set_ends(track: Sequence[Cue], options: SubtitleOptions, starts: Sequence[int], last_ms: int) -> Iterator[Cue]:
     """Yield the cues of a track, none of which overlaps the next one.
 
     Args:
         track: The cues, in order of start.
+        options: The limits of cues.
         starts: The starts of the cues of all tracks, in order. No cue is extended up to the next start.
         last_ms: The end of the recording, beyond which no cue is extended.
     """
+    gap_ms, min_ms, max_ms = (milliseconds(time) for time in (options.gap, options.min_duration, options.max_duration))
     for cue, following in zip_longest(track, track[1:]):
         position = bisect_right(starts, cue.start_ms)
-        pause_end_ms = min([last_ms, *(start_ms - GAP_MS for start_ms in starts[position : position + 1])])
+        pause_end_ms = min([last_ms, *(start_ms - gap_ms for start_ms in starts[position : position + 1])])
         end_ms = max(
             cue.end_ms,
-            min(cue.start_ms + max(MIN_CUE_MS, min(_reading_ms(cue), MAX_CUE_MS)), pause_end_ms),
+            min(cue.start_ms + max(min_ms, min(_reading_ms(cue, options), max_ms)), pause_end_ms),
             min(cue.start_ms + MIN_SHOWN_MS, last_ms),
             # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
             cue.start_ms + 1,
@@ -123,17 +117,17 @@ def _set_ends(track: Sequence[Cue], starts: Sequence[int], last_ms: int) -> Iter
         yield replace(cue, end_ms=min(end_ms, following.start_ms) if following else end_ms)
 
 
-def _reading_ms(cue: Cue) -> int:
+def _reading_ms(cue: Cue, options: SubtitleOptions) -> int:
     """Return the time to read a cue, in which every code point and every line break counts, as in subtitle editors."""
     characters = sum(2 if wide(character) else 1 for character in "\n".join(cue.lines))
-    return math.ceil(characters * 1000 / READING_SPEED)
+    return math.ceil(characters * 1000 / options.reading_speed)
 
 
-def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
-    words = cue_words(utterance, LINE_COLUMNS)
-    for first, end in _split(words, columns(prefix)):
+def _cues(utterance: Utterance, options: SubtitleOptions, prefix: str) -> Iterator[Cue]:
+    words = cue_words(utterance, options.max_chars)
+    for first, end in _split(words, options, columns(prefix)):
         shown = words[first:end]
-        lines = _layout_lines(shown, columns(prefix))
+        lines = _layout_lines(shown, options, columns(prefix))
         yield Cue(
             start_ms=shown[0].start_ms,
             end_ms=max(word.end_ms for word in shown),
@@ -142,14 +136,15 @@ def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
         )
 
 
-def _split(words: Sequence[CueWord], prefix_columns: int) -> list[tuple[int, int]]:
+def _split(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> list[tuple[int, int]]:
     """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
+    min_ms = milliseconds(options.min_duration)
     cost = [0.0] * (len(words) + 1)
     chosen = [0] * len(words)
     for first in reversed(range(len(words))):
         cost[first] = float("inf")
-        for end in _possible_ends(words, first, prefix_columns):
-            short = words[end - 1].end_ms - words[first].start_ms < MIN_CUE_MS
+        for end in _possible_ends(words, first, options, prefix_columns):
+            short = words[end - 1].end_ms - words[first].start_ms < min_ms
             total = _CUE + (_SHORT_CUE if short else 0.0) + _break_cost(words, end) + cost[end]
             if total <= cost[first]:
                 cost[first], chosen[first] = total, end
@@ -161,7 +156,9 @@ def _split(words: Sequence[CueWord], prefix_columns: int) -> list[tuple[int, int
     return cues
 
 
-def _possible_ends(words: Sequence[CueWord], first: int, prefix_columns: int) -> Iterator[int]:
+def _possible_ends(
+    words: Sequence[CueWord], first: int, options: SubtitleOptions, prefix_columns: int
+) -> Iterator[int]:
     """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
     end_ms = words[first].end_ms
@@ -171,12 +168,12 @@ def _possible_ends(words: Sequence[CueWord], first: int, prefix_columns: int) ->
         if word.start_ms - end_ms >= PAUSE_MS:
             return
         end_ms = max(end_ms, word.end_ms)
-        if end_ms - words[first].start_ms > MAX_CUE_MS:
+        if end_ms - words[first].start_ms > milliseconds(options.max_duration):
             return
-        if used + word.spaced + word.columns <= LINE_COLUMNS:
+        if used + word.spaced + word.columns <= options.max_chars:
             used += word.spaced + word.columns
-        elif line == 1 and word.columns <= LINE_COLUMNS:
-            line, used = 2, word.columns
+        elif line < options.max_lines and word.columns <= options.max_chars:
+            line, used = line + 1, word.columns
         else:
             return
         yield position + 1
@@ -197,20 +194,36 @@ def _break_cost(words: Sequence[CueWord], position: int) -> float:
     return _BETWEEN_WORDS
 
 
-def _layout_lines(words: Sequence[CueWord], prefix_columns: int) -> tuple[str, ...]:
-    """Return one line if everything fits in it, or else two of similar length with a break at a good position."""
-    total_columns = prefix_columns + _width(words)
-    if total_columns <= LINE_COLUMNS or len(words) == 1:
-        return (join(words),)
+def _layout_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> tuple[str, ...]:
+    """Return as few lines as possible, of similar length and with breaks at good positions."""
+    lines = _count_lines(words, options, prefix_columns)
+    # In columns from the start of the cue, if all words were on one line.
+    widths = (words[0].columns, *(word.spaced + word.columns for word in words[1:]))
+    ends = list(accumulate(widths, initial=prefix_columns))
+    mean = ends[-1] / lines
 
-    def layout_cost(position: int) -> float:
-        upper, lower = prefix_columns + _width(words[:position]), _width(words[position:])
-        excess = max(0, upper - LINE_COLUMNS) + max(0, lower - LINE_COLUMNS)
-        return 100 * excess + 4 * _break_cost(words, position) + abs(upper - lower)
+    def line_cost(first: int, end: int) -> float:
+        width = ends[end] - ends[first] - words[first].spaced if first else ends[end]
+        return 100 * max(0, width - options.max_chars) + abs(width - mean) + 4 * _break_cost(words, end)
 
-    middle = min(range(1, len(words)), key=layout_cost)
-    return join(words[:middle]), join(words[middle:])
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    for rest in reversed(range(lines)):
+        longer: dict[int, tuple[float, tuple[int, ...]]] = {}
+        for first, (cost, breaks) in best.items():
+            for end in range(first + 1, len(words) - rest + 1) if rest else (len(words),):
+                total = cost + line_cost(first, end)
+                if end not in longer or total < longer[end][0]:
+                    longer[end] = (total, (*breaks, first))
+        best = longer
+    edges = (*best[len(words)][1], len(words))
+    return tuple(join(words[first:end]) for first, end in pairwise(edges))
 
 
-def _width(words: Sequence[CueWord]) -> int:
-    return sum(word.columns for word in words) + sum(word.spaced for word in words[1:])
+def _count_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> int:
+    """Return the minimum number of lines that the words of a cue need."""
+    lines, used = 1, prefix_columns + words[0].columns
+    for word in words[1:]:
+        used += word.spaced + word.columns
+        if used > options.max_chars:
+            lines, used = lines + 1, word.columns
+    return lines

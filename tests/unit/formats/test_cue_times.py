@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.formats import render
-from diarist.formats.cues import GAP_MS, MAX_CUE_MS, MIN_SHOWN_MS, READING_SPEED, Cue, subtitles
+from diarist.formats.cues import MIN_SHOWN_MS, Cue, subtitles
+from diarist.formats.subtitle_options import DEFAULT
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support.strategies import patient
@@ -101,10 +102,10 @@ def test_a_cue_can_be_read_if_the_pause_after_it_allows_that(transcript):
     items = pysrt.from_string(render(transcript, "srt", recording="r"))
     last_ms = milliseconds(transcript.duration)
     for item, following in zip_longest(items, items[1:]):
-        pause_end_ms = min(following.start.ordinal - GAP_MS, last_ms) if following else last_ms
+        pause_end_ms = min(following.start.ordinal - milliseconds(DEFAULT.gap), last_ms) if following else last_ms
         assert (
-            item.characters_per_second <= READING_SPEED
-            or item.duration.ordinal >= MAX_CUE_MS
+            item.characters_per_second <= DEFAULT.reading_speed
+            or item.duration.ordinal >= milliseconds(DEFAULT.max_duration)
             or item.end.ordinal >= pause_end_ms
         )
 
@@ -117,7 +118,7 @@ def test_no_cue_is_shown_beyond_its_words_until_less_than_the_gap_before_the_nex
     for before, after in pairwise(cues):
         spoken_to_the_end = before.end_ms in ends or before.end_ms == after.start_ms
         shortest = before.end_ms == before.start_ms + MIN_SHOWN_MS
-        assert spoken_to_the_end or shortest or before.end_ms <= after.start_ms - GAP_MS
+        assert spoken_to_the_end or shortest or before.end_ms <= after.start_ms - milliseconds(DEFAULT.gap)
 
 
 LONG = ("internationalization", 1.0, 1.5), ("of", 1.5, 1.6), ("the", 1.6, 1.7), ("telecommunications.", 1.7, 2.2)

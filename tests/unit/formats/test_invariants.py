@@ -15,9 +15,10 @@ from hypothesis import given
 
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS, render, rttm
-from diarist.formats.cues import GAP_MS, LINE_COLUMNS, MAX_CUE_MS, MIN_CUE_MS, MIN_SHOWN_MS, PAUSE_MS, subtitles
+from diarist.formats.cues import MIN_SHOWN_MS, PAUSE_MS, subtitles
 from diarist.formats.line_breaking import Break, columns, line_break
 from diarist.formats.single_line import one_line
+from diarist.formats.subtitle_options import DEFAULT
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Transcript, Utterance, Word
 from support.strategies import patient, transcripts
@@ -209,16 +210,15 @@ def test_cues_can_be_read(transcript):
             milliseconds(run[0].span.start) <= cue.start_ms and milliseconds(ends(run)) >= cue.end_ms
             for run in unbroken
         )
-        assert cue.end_ms - cue.start_ms <= MAX_CUE_MS or one_word
+        assert cue.end_ms - cue.start_ms <= milliseconds(DEFAULT.max_duration) or one_word
         following = starts[position + 1 :]
-        if cue.end_ms - cue.start_ms < MIN_CUE_MS:
-            room = min(
-                [*(start - GAP_MS for start in following if start > cue.start_ms), milliseconds(transcript.duration)]
-            )
+        if cue.end_ms - cue.start_ms < milliseconds(DEFAULT.min_duration):
+            pauses = [start - milliseconds(DEFAULT.gap) for start in following if start > cue.start_ms]
+            room = min([*pauses, milliseconds(transcript.duration)])
             assert cue.end_ms >= room
     characters = [run for each in transcript.utterances for run in runs(each, {Break.NEVER})]
     longest = max((columns(one_line("".join(word.text for word in run))) for run in characters), default=0)
-    assert all(columns(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
+    assert all(columns(line) <= max(DEFAULT.max_chars, longest) for cue in cues for line in cue.lines)
     for before, after in pairwise(unbroken):
         if before[0].speaker == after[0].speaker and after[0].span.start - ends(before) > PAUSE_MS / 1000 + 0.002:
             assert any(0 <= start - milliseconds(after[0].span.start) <= len(cues) * MIN_SHOWN_MS for start in starts)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.formats import render
-from diarist.formats.cues import LINE_COLUMNS, subtitles
+from diarist.formats.cues import subtitles
 from diarist.formats.line_breaking import Break, columns, line_break
+from diarist.formats.subtitle_options import DEFAULT
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support.strategies import patient
 
@@ -91,14 +92,14 @@ def test_no_word_is_broken_in_scripts_with_spaces(words, step):
 @patient
 @given(torn_sentences())
 def test_lines_of_torn_sentences_fit(words):
-    assert all(columns(line) <= LINE_COLUMNS for line in lines_of(words))
+    assert all(columns(line) <= DEFAULT.max_chars for line in lines_of(words))
 
 
 def test_a_sentence_without_spaces_in_one_word_is_divided():
     sentence = SENTENCES[0]
     cues = subtitles(transcript([sentence], step=9.0))
     assert "".join(line for cue in cues for line in cue.lines) == sentence
-    assert all(columns(line) <= LINE_COLUMNS for cue in cues for line in cue.lines)
+    assert all(columns(line) <= DEFAULT.max_chars for cue in cues for line in cue.lines)
     assert (cues[0].start_ms, cues[-1].end_ms) == (0, 9000)
     assert len(cues) > 1
 
@@ -111,7 +112,7 @@ def test_an_unspaced_latin_word_stays_whole_even_where_pieces_are_far_apart():
 def test_letters_without_any_space_are_broken_at_last():
     lines = lines_of(["x"] * 200)
     assert "".join(lines) == "x" * 200
-    assert all(len(line) <= LINE_COLUMNS for line in lines)
+    assert all(len(line) <= DEFAULT.max_chars for line in lines)
 
 
 def test_srt_of_japanese_has_no_line_that_begins_with_a_small_kana():
