@@ -139,13 +139,14 @@ def _cues(utterance: Utterance, options: SubtitleOptions, prefix: str) -> Iterat
 def _split(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> list[tuple[int, int]]:
     """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
     min_ms = milliseconds(options.min_duration)
+    break_costs = [_break_cost(words, position) for position in range(len(words) + 1)]
     cost = [0.0] * (len(words) + 1)
     chosen = [0] * len(words)
     for first in reversed(range(len(words))):
         cost[first] = float("inf")
         for end in _possible_ends(words, first, options, prefix_columns):
             short = words[end - 1].end_ms - words[first].start_ms < min_ms
-            total = _CUE + (_SHORT_CUE if short else 0.0) + _break_cost(words, end) + cost[end]
+            total = _CUE + (_SHORT_CUE if short else 0.0) + break_costs[end] + cost[end]
             if total <= cost[first]:
                 cost[first], chosen[first] = total, end
     cues = []
@@ -162,13 +163,14 @@ def _possible_ends(
     """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
     end_ms = words[first].end_ms
+    max_end_ms = words[first].start_ms + milliseconds(options.max_duration)
     yield first + 1
     for position in range(first + 1, len(words)):
         word = words[position]
         if word.start_ms - end_ms >= PAUSE_MS:
             return
         end_ms = max(end_ms, word.end_ms)
-        if end_ms - words[first].start_ms > milliseconds(options.max_duration):
+        if end_ms > max_end_ms:
             return
         if used + word.spaced + word.columns <= options.max_chars:
             used += word.spaced + word.columns

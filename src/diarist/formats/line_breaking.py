@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from enum import Enum
+from functools import lru_cache
 
 _SPACELESS_BLOCKS = (
     range(0x0E00, 0x1000),  # Thai, Lao, Tibetan
@@ -106,6 +107,7 @@ def wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in {"W", "F"}
 
 
+@lru_cache(maxsize=4096)
 def _invisible(character: str) -> bool:
     """Return whether a character takes no column of its own."""
     return (
