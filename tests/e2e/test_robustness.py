@@ -10,7 +10,7 @@ import pytest
 
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
-from diarist.formats import json_format
+from diarist.formats import Extras, json_format
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -161,6 +161,6 @@ def test_a_language_other_than_english_is_detected_and_recognized(read, shared_d
     assert transcript.language_probability is not None
     assert 0.5 < transcript.language_probability <= 1.0
     assert any("\u4e00" <= letter <= "\u9fff" for word in transcript.words for letter in word.text)
-    shown = json.loads(json_format.render(transcript, json_format.Extras(details=True)))
+    shown = json.loads(json_format.render(transcript, Extras(details=True)))
     assert shown["language"] == "zh"
     assert shown["language_probability"] == pytest.approx(transcript.language_probability, abs=0.01)

@@ -29,6 +29,9 @@ Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcri
 LoadTranscriber: TypeAlias = "Callable[[Settings, ProgressReporter, bool], Transcriber]"
 """Loads the engine once for all recordings; the last argument forbids fetching models."""
 
+# The names are repeated here because importing the formats would slow down every --help.
+SUBTITLE_PRESETS = ("netflix", "bbc")
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,6 +62,12 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
+@click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",
+              help="Limits of subtitles by a broadcaster: netflix or bbc (srt, vtt).")  # fmt: skip
+@click.option("--subtitle-max-chars", type=int, metavar="N",
+              help="Maximum characters a line; 42 without a preset (srt, vtt).")  # fmt: skip
+@click.option("--subtitle-max-lines", type=int, metavar="N",
+              help="Maximum lines of a subtitle; 2 without a preset (srt, vtt).")  # fmt: skip
 @engine_options
 @click.option("--offline", is_flag=True, help="Never fetch models; fail if one is missing.")
 @click.option("-v", "--verbose", is_flag=True, help="Report each stage in a line on standard error.")
@@ -78,6 +87,9 @@ def transcribe(
     channels: str,
     words: bool,
     details: bool,
+    subtitle_preset: str | None,
+    subtitle_max_chars: int | None,
+    subtitle_max_lines: int | None,
     engine: str | None,
     diarizer: str | None,
     recognizer: str | None,
@@ -97,16 +109,22 @@ def transcribe(
     from diarist.cli.output_files import plan
     from diarist.cli.progress_display import progress_reporter
     from diarist.formats import Extras
+    from diarist.formats.subtitle_options import subtitle_options
     from diarist.settings import load_settings
     from diarist.types import SpeakerHints, TranscribeOptions
 
+    names = {each.name for each in formats}
     for given, option in ((words, "--words"), (details, "--details")):
-        if given and all(each.name != "json" for each in formats):
+        if given and "json" not in names:
             raise InvalidOption(f"{option} needs --format json: the other formats cannot contain them")
     if output is not None and beside:
         raise InvalidOption("--output and --beside cannot be combined: give one of them")
     if force and skip_existing:
         raise InvalidOption("--force and --skip-existing cannot be combined: give one of them")
+    subtitles = subtitle_options(subtitle_preset, subtitle_max_chars, subtitle_max_lines)
+    limits = (subtitle_preset, subtitle_max_chars, subtitle_max_lines)
+    if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
+        raise InvalidOption("options of subtitles need --format srt or vtt")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
     options = TranscribeOptions(hints, language, "separate" if channels == "separate" else "mix")
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
@@ -118,7 +136,7 @@ def transcribe(
     configure_logging(verbose=verbose)
     with exit_on_signals(), progress_reporter(verbose=verbose) as report:
         transcriber = (load or load_transcriber)(settings, report, offline)
-        failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details), replace=force)
+        failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details, subtitles), replace=force)
     if failures:
         sys.exit(1)
 

@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from diarist.errors import InvalidOption
 from diarist.formats import json_format, rttm, srt, txt, vtt
-from diarist.formats.json_format import Extras
+from diarist.formats.extras import Extras
+from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.types import Transcript
 
 __all__ = ["FORMATS", "Extras", "Format", "find", "render"]
@@ -38,8 +39,8 @@ def _by_name(*formats: Format) -> Mapping[str, Format]:
 FORMATS: Mapping[str, Format] = _by_name(
     Format("json", "application/json", "json", lambda it, _, extras: json_format.render(it, extras)),
     Format("txt", "text/plain", "txt", lambda it, _, __: txt.render(it)),
-    Format("srt", "application/x-subrip", "srt", lambda it, _, __: srt.render(it)),
-    Format("vtt", "text/vtt", "vtt", lambda it, _, __: vtt.render(it)),
+    Format("srt", "application/x-subrip", "srt", lambda it, _, extras: srt.render(it, extras.subtitles)),
+    Format("vtt", "text/vtt", "vtt", lambda it, _, extras: vtt.render(it, extras.subtitles)),
     Format("rttm", "text/plain", "rttm", lambda it, recording, _: rttm.render(it, recording)),
 )
 """All formats by name, in the order in which they are listed."""
@@ -56,7 +57,15 @@ def find(name: str) -> Format:
     return FORMATS[name]
 
 
-def render(transcript: Transcript, name: str, *, recording: str, words: bool = False, details: bool = False) -> str:
+def render(
+    transcript: Transcript,
+    name: str,
+    *,
+    recording: str,
+    words: bool = False,
+    details: bool = False,
+    subtitles: SubtitleOptions = DEFAULT,
+) -> str:
     """Return ``transcript`` in the format called ``name``.
 
     Args:
@@ -65,8 +74,9 @@ def render(transcript: Transcript, name: str, *, recording: str, words: bool = F
         recording: The recording's name, for formats that contain one (rttm). It may be any text and is escaped.
         words: Whether to add each word with its times and confidences, if the format supports it (json).
         details: Whether to add facts about the recording and its processing, if the format supports it (json).
+        subtitles: The limits of cues, for formats that have them (srt, vtt).
 
     Raises:
         InvalidOption: There is no such format.
     """
-    return find(name).render(transcript, recording, Extras(words, details))
+    return find(name).render(transcript, recording, Extras(words, details, subtitles))

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import unicodedata
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise, zip_longest
 
-from diarist.formats.single_line import one_line
+from diarist.formats.cue_words import CueWord, cue_words, join
+from diarist.formats.line_breaking import Break, columns, line_break, wide
+from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
 
-LINE_COLUMNS = 42
-"""The maximum line length of broadcasters for Latin script. A wide (East Asian) character takes two columns."""
-
-MAX_CUE_MS = 7_000
-"""The maximum duration of a cue, if it has more than one word."""
-
-MIN_CUE_MS = 1_000
-"""The minimum duration of a cue if no other follows sooner, since a cue of 0.2 s could not be read."""
+MIN_SHOWN_MS = 300
+"""The minimum duration of a cue that may not overlap the next one, which begins later if it has to."""
 
 PAUSE_MS = 1_500
 """Words with a pause of this length between them are never in one cue, which would show the second too early."""
 
 _SENTENCE_ENDS = frozenset(".?!…。？！۔।")
 _CLAUSE_ENDS = frozenset(",;:、，；：،–—")
-_CLOSING_MARKS = "\"'”’»)]}」』"
+_CLOSING_MARKS = "\"'”’»)]}」』）】》"
 
 # The costs of a break by its position, and of each cue. They were tuned on real transcripts.
 _AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
@@ -41,82 +39,114 @@ class Cue:
 
     speaker: str
     lines: tuple[str, ...]
-    """One or two lines, the first with the prefix. No line is blank."""
+    """At least one line. The first one begins with the prefix, and no line is blank."""
 
 
-@dataclass(frozen=True, slots=True)
-class _CueWord:
-    """A word without characters that are unsafe to show."""
-
-    text: str
-    spaced: bool
-    """Whether there is white space between this word and the previous one."""
-
-    start_ms: int
-    end_ms: int
-    columns: int
-
-
-def subtitles(transcript: Transcript, prefix: Callable[[str], str] = lambda _: "") -> tuple[Cue, ...]:
+def subtitles(
+    transcript: Transcript,
+    options: SubtitleOptions = DEFAULT,
+    *,
+    prefix: Callable[[str], str] = lambda _: "",
+    overlap: bool = True,
+) -> tuple[Cue, ...]:
     """Return the cues of a transcript in order of start.
 
     Breaks are between words, preferably at the ends of sentences and clauses. A cue begins with its first word. It ends
-    with its last word or ``MIN_CUE_MS`` after its start, unless the next cue begins sooner.
+    with its last word, or later in the pause that follows: it is shown for the minimum duration and for as long as it
+    takes to read, up to the maximum duration, but only until the gap before the next cue.
+
+    Cues of one speaker never overlap: the earlier one ends when the next one begins. The next one begins
+    ``MIN_SHOWN_MS`` after the earlier one if its words begin sooner.
 
     Args:
         transcript: The transcript, which may be empty.
+        options: The limits of cues.
         prefix: Returns the text before a speaker's words in each cue, which counts as part of the first line.
+        overlap: Whether cues of different speakers may overlap.
     """
     cues = sorted(
-        (cue for utterance in transcript.utterances for cue in _cues(utterance, prefix(utterance.speaker))),
-        key=lambda cue: cue.start_ms,
+        (cue for utterance in transcript.utterances for cue in _cues(utterance, options, prefix(utterance.speaker))),
+        key=_start,
     )
     last_ms = milliseconds(transcript.duration)
-    until = [*(cue.start_ms for cue in cues[1:]), last_ms]
-    return tuple(_extend(cue, min(next_ms, last_ms)) for cue, next_ms in zip(cues, until, strict=False))
+    tracks: dict[str, list[Cue]] = {}
+    for cue in cues:
+        tracks.setdefault(cue.speaker if overlap else "", []).append(cue)
+    tracks = {name: _delay_starts(track, last_ms) for name, track in tracks.items()}
+    starts = sorted(cue.start_ms for track in tracks.values() for cue in track)
+    ended = (cue for track in tracks.values() for cue in _set_ends(track, options, starts, last_ms))
+    return tuple(sorted(ended, key=_start))
 
 
-def _extend(cue: Cue, until_ms: int) -> Cue:
-    # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
-    min_end_ms = min(cue.start_ms + MIN_CUE_MS, until_ms)
-    return replace(cue, end_ms=max(cue.end_ms, min_end_ms, cue.start_ms + 1))
+def _start(cue: Cue) -> int:
+    return cue.start_ms
 
 
-def _cues(utterance: Utterance, prefix: str) -> Iterator[Cue]:
-    words = _cue_words(utterance)
-    for first, end in _split(words, _columns(prefix)):
-        cue_words = words[first:end]
-        lines = _layout_lines(cue_words, _columns(prefix))
+def _delay_starts(track: Sequence[Cue], last_ms: int) -> list[Cue]:
+    """Return cues whose starts are ``MIN_SHOWN_MS`` apart, or less at the end of the recording, but never the same."""
+    delayed: list[Cue] = []
+    for cue in track:
+        start_ms = cue.start_ms
+        if delayed:
+            previous_ms = delayed[-1].start_ms
+            start_ms = max(start_ms, min(previous_ms + MIN_SHOWN_MS, last_ms - 1), previous_ms + 1)
+        delayed.append(replace(cue, start_ms=start_ms))
+    return delayed
+
+
+def _set_ends(track: Sequence[Cue], options: SubtitleOptions, starts: Sequence[int], last_ms: int) -> Iterator[Cue]:
+    """Yield the cues of a track, none of which overlaps the next one.
+
+    Args:
+        track: The cues, in order of start.
+        options: The limits of cues.
+        starts: The starts of the cues of all tracks, in order. No cue is extended up to the next start.
+        last_ms: The end of the recording, beyond which no cue is extended.
+    """
+    gap_ms, min_ms, max_ms = (milliseconds(time) for time in (options.gap, options.min_duration, options.max_duration))
+    for cue, following in zip_longest(track, track[1:]):
+        position = bisect_right(starts, cue.start_ms)
+        pause_end_ms = min([last_ms, *(start_ms - gap_ms for start_ms in starts[position : position + 1])])
+        end_ms = max(
+            cue.end_ms,
+            min(cue.start_ms + max(min_ms, min(_reading_ms(cue, options), max_ms)), pause_end_ms),
+            min(cue.start_ms + MIN_SHOWN_MS, last_ms),
+            # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
+            cue.start_ms + 1,
+        )
+        yield replace(cue, end_ms=min(end_ms, following.start_ms) if following else end_ms)
+
+
+def _reading_ms(cue: Cue, options: SubtitleOptions) -> int:
+    """Return the time to read a cue, in which every code point and every line break counts, as in subtitle editors."""
+    characters = sum(2 if wide(character) else 1 for character in "\n".join(cue.lines))
+    return math.ceil(characters * 1000 / options.reading_speed)
+
+
+def _cues(utterance: Utterance, options: SubtitleOptions, prefix: str) -> Iterator[Cue]:
+    words = cue_words(utterance, options.max_chars)
+    for first, end in _split(words, options, columns(prefix)):
+        shown = words[first:end]
+        lines = _layout_lines(shown, options, columns(prefix))
         yield Cue(
-            start_ms=cue_words[0].start_ms,
-            end_ms=max(word.end_ms for word in cue_words),
+            start_ms=shown[0].start_ms,
+            end_ms=max(word.end_ms for word in shown),
             speaker=utterance.speaker,
             lines=(prefix + lines[0], *lines[1:]),
         )
 
 
-def _cue_words(utterance: Utterance) -> list[_CueWord]:
-    words: list[_CueWord] = []
-    spaced = False
-    for word in utterance.words:
-        text = one_line(word.text)
-        spaced = spaced or word.text[:1].isspace()
-        if not text:
-            continue
-        words.append(_CueWord(text, spaced, milliseconds(word.span.start), milliseconds(word.span.end), _columns(text)))
-        spaced = word.text[-1].isspace()
-    return words
-
-
-def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, int]]:
+def _split(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> list[tuple[int, int]]:
     """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
+    min_ms = milliseconds(options.min_duration)
+    break_costs = [_break_cost(words, position) for position in range(len(words) + 1)]
     cost = [0.0] * (len(words) + 1)
     chosen = [0] * len(words)
     for first in reversed(range(len(words))):
         cost[first] = float("inf")
-        for end in _possible_ends(words, first, prefix_columns):
-            short = words[end - 1].end_ms - words[first].start_ms < MIN_CUE_MS
-            total = _CUE + (_SHORT_CUE if short else 0.0) + _break_cost(words, end) + cost[end]
+        for end in _possible_ends(words, first, options, prefix_columns):
+            short = words[end - 1].end_ms - words[first].start_ms < min_ms
+            total = _CUE + (_SHORT_CUE if short else 0.0) + break_costs[end] + cost[end]
             if total <= cost[first]:
                 cost[first], chosen[first] = total, end
     cues = []
@@ -127,66 +157,75 @@ def _split(words: Sequence[_CueWord], prefix_columns: int) -> list[tuple[int, in
     return cues
 
 
-def _possible_ends(words: Sequence[_CueWord], first: int, prefix_columns: int) -> Iterator[int]:
+def _possible_ends(
+    words: Sequence[CueWord], first: int, options: SubtitleOptions, prefix_columns: int
+) -> Iterator[int]:
     """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
     line, used = 1, prefix_columns + words[first].columns
+    end_ms = words[first].end_ms
+    max_end_ms = words[first].start_ms + milliseconds(options.max_duration)
     yield first + 1
     for position in range(first + 1, len(words)):
         word = words[position]
-        if word.start_ms - words[position - 1].end_ms >= PAUSE_MS:
+        if word.start_ms - end_ms >= PAUSE_MS:
             return
-        if word.end_ms - words[first].start_ms > MAX_CUE_MS:
+        end_ms = max(end_ms, word.end_ms)
+        if end_ms > max_end_ms:
             return
-        if used + word.spaced + word.columns <= LINE_COLUMNS:
+        if used + word.spaced + word.columns <= options.max_chars:
             used += word.spaced + word.columns
-        elif line == 1 and word.columns <= LINE_COLUMNS:
-            line, used = 2, word.columns
+        elif line < options.max_lines and word.columns <= options.max_chars:
+            line, used = line + 1, word.columns
         else:
             return
         yield position + 1
 
 
-def _break_cost(words: Sequence[_CueWord], position: int) -> float:
+def _break_cost(words: Sequence[CueWord], position: int) -> float:
     """Return the cost of a break before the word at ``position``."""
     if position in {0, len(words)}:
         return 0.0
     before, after = words[position - 1], words[position]
+    if line_break(before.text, after.text, spaced=after.spaced) is not Break.ALLOWED:
+        return _WITHIN_WORD
     last = before.text.rstrip(_CLOSING_MARKS)[-1:]
-    if last in _SENTENCE_ENDS and (after.spaced or _wide(last)):
+    if last in _SENTENCE_ENDS:
         return _AFTER_SENTENCE
-    if last in _CLAUSE_ENDS and (after.spaced or _wide(last)):
+    if last in _CLAUSE_ENDS:
         return _AFTER_CLAUSE
-    if after.spaced or _wide(before.text[-1]) or _wide(after.text[0]):
-        return _BETWEEN_WORDS
-    return _WITHIN_WORD
+    return _BETWEEN_WORDS
 
 
-def _layout_lines(words: Sequence[_CueWord], prefix_columns: int) -> tuple[str, ...]:
-    """Return one line if everything fits in it, or else two of similar length with a break at a good position."""
-    total_columns = prefix_columns + _width(words)
-    if total_columns <= LINE_COLUMNS or len(words) == 1:
-        return (_join(words),)
+def _layout_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> tuple[str, ...]:
+    """Return as few lines as possible, of similar length and with breaks at good positions."""
+    lines = _count_lines(words, options, prefix_columns)
+    # In columns from the start of the cue, if all words were on one line.
+    widths = (words[0].columns, *(word.spaced + word.columns for word in words[1:]))
+    ends = list(accumulate(widths, initial=prefix_columns))
+    mean = ends[-1] / lines
 
-    def layout_cost(position: int) -> float:
-        upper, lower = prefix_columns + _width(words[:position]), _width(words[position:])
-        excess = max(0, upper - LINE_COLUMNS) + max(0, lower - LINE_COLUMNS)
-        return 100 * excess + 4 * _break_cost(words, position) + abs(upper - lower)
+    def line_cost(first: int, end: int) -> float:
+        width = ends[end] - ends[first] - words[first].spaced if first else ends[end]
+        return 100 * max(0, width - options.max_chars) + abs(width - mean) + 4 * _break_cost(words, end)
 
-    middle = min(range(1, len(words)), key=layout_cost)
-    return _join(words[:middle]), _join(words[middle:])
-
-
-def _width(words: Sequence[_CueWord]) -> int:
-    return sum(word.columns for word in words) + sum(word.spaced for word in words[1:])
-
-
-def _join(words: Sequence[_CueWord]) -> str:
-    return words[0].text + "".join(f" {word.text}" if word.spaced else word.text for word in words[1:])
-
-
-def _columns(text: str) -> int:
-    return sum(0 if unicodedata.combining(character) else 2 if _wide(character) else 1 for character in text)
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    for rest in reversed(range(lines)):
+        longer: dict[int, tuple[float, tuple[int, ...]]] = {}
+        for first, (cost, breaks) in best.items():
+            for end in range(first + 1, len(words) - rest + 1) if rest else (len(words),):
+                total = cost + line_cost(first, end)
+                if end not in longer or total < longer[end][0]:
+                    longer[end] = (total, (*breaks, first))
+        best = longer
+    edges = (*best[len(words)][1], len(words))
+    return tuple(join(words[first:end]) for first, end in pairwise(edges))
 
 
-def _wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in {"W", "F"}
+def _count_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> int:
+    """Return the minimum number of lines that the words of a cue need."""
+    lines, used = 1, prefix_columns + words[0].columns
+    for word in words[1:]:
+        used += word.spaced + word.columns
+        if used > options.max_chars:
+            lines, used = lines + 1, word.columns
+    return lines

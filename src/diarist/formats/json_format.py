@@ -5,27 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from diarist.formats.extras import NO_EXTRAS, Extras
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Seconds, Transcript, Utterance, Word
 
 Member = Mapping[str, str | float | None]
 Value = str | float | None | Sequence[str] | Sequence[Member]
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """Selects optional parts of a document. Formats other than JSON ignore them."""
-
-    words: bool = False
-    """Whether each word is included with its times and confidences."""
-
-    details: bool = False
-    """Whether facts about the recording and its processing are included."""
-
-
-NO_EXTRAS = Extras()
 
 
 def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:

@@ -6,13 +6,14 @@ from html import escape
 
 from diarist.formats.cues import Cue, subtitles
 from diarist.formats.single_line import one_line
+from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.formats.timestamps import clock
 from diarist.types import Transcript
 
 
-def render(transcript: Transcript) -> str:
+def render(transcript: Transcript, options: SubtitleOptions = DEFAULT) -> str:
     """Return cues with the speaker in a voice span, such as ``<v SPEAKER_00>``."""
-    return "WEBVTT\n" + "".join(f"\n{_cue(cue)}" for cue in subtitles(transcript))
+    return "WEBVTT\n" + "".join(f"\n{_cue(cue)}" for cue in subtitles(transcript, options))
 
 
 def _cue(cue: Cue) -> str:

@@ -12,10 +12,14 @@ from click.testing import CliRunner
 
 from diarist.api import serving
 from diarist.cli import engine_options, main
+from diarist.cli.transcribe import SUBTITLE_PRESETS
 from diarist.engines import registry
+from diarist.formats.subtitle_options import PRESETS
 from diarist.settings import Settings
 from diarist.types import SpeakerHints, TranscribeOptions
 from unit.cli.fake_engine import FakeEngine
+
+PROPOSAL = "The committee will discuss this proposal on Tuesday afternoon."
 
 
 def run(*args, engine=None, stdin=None):
@@ -50,6 +54,31 @@ def test_one_recording_in_one_format_goes_to_standard_output(folder):
 def test_each_format(folder, name, begins):
     recording(folder)
     assert run("meeting.wav", "--format", name).stdout.startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("args", "lines"),
+    [
+        ((), ["The committee will discuss this", "proposal on Tuesday afternoon."]),
+        (("--subtitle-max-chars", "65", "--subtitle-max-lines", "1"), [PROPOSAL]),
+        (
+            ("--subtitle-preset", "bbc", "--subtitle-max-lines", "3"),
+            ["The committee will discuss this", "proposal on Tuesday afternoon."],
+        ),
+        (
+            ("--subtitle-preset", "netflix", "--subtitle-max-chars", "30", "--subtitle-max-lines", "3"),
+            ["The committee will", "discuss this proposal", "on Tuesday afternoon."],
+        ),
+    ],
+)
+def test_subtitles_keep_to_the_limits_that_are_given(folder, args, lines):
+    recording(folder, does=f"say {PROPOSAL}")
+    shown = run("meeting.wav", "--format", "vtt", *args).stdout.partition("<v SPEAKER_00>")[2]
+    assert shown.strip().split("\n") == lines
+
+
+def test_every_preset_of_subtitles_can_be_chosen():
+    assert tuple(PRESETS) == SUBTITLE_PRESETS
 
 
 def test_several_formats_go_into_the_current_folder(folder):
@@ -171,6 +200,10 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--format", ""), "must be one of"),
         (("meeting.wav", "--words"), "--words needs --format json"),
         (("meeting.wav", "--format", "srt,txt", "--details"), "--details needs --format json"),
+        (("meeting.wav", "--subtitle-preset", "bbc"), "options of subtitles need --format srt or vtt"),
+        (("meeting.wav", "-f", "srt", "--subtitle-preset", "arte"), "'arte' is not one of 'netflix', 'bbc'"),
+        (("meeting.wav", "-f", "vtt", "--subtitle-max-chars", "5"), "must be a whole number from 20 to 200, not 5"),
+        (("meeting.wav", "-f", "vtt", "--subtitle-max-lines", "0"), "must be a whole number from 1 to 4, not 0"),
         (("meeting.wav", "--engine", "magic"), "'magic' is not one of 'embedded', 'nemo'"),
         (("meeting.wav", "--num-speakers", "0"), "num_speakers must be a whole number from 1 to 100, not 0"),
         (("meeting.wav", "--num-speakers", "1.5"), "'1.5' is not a valid integer"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections import defaultdict
 from html import unescape
+from itertools import pairwise
 
 import pysrt
 import pytest
@@ -15,10 +15,12 @@ from hypothesis import given
 
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS, render, rttm
-from diarist.formats.cues import LINE_COLUMNS, MAX_CUE_MS, MIN_CUE_MS, PAUSE_MS, subtitles
+from diarist.formats.cues import MIN_SHOWN_MS, PAUSE_MS, subtitles
+from diarist.formats.line_breaking import Break, columns, line_break
 from diarist.formats.single_line import one_line
+from diarist.formats.subtitle_options import DEFAULT
 from diarist.formats.timestamps import milliseconds
-from diarist.types import Diarization, Transcript
+from diarist.types import Diarization, Transcript, Utterance, Word
 from support.strategies import patient, transcripts
 
 EMPTY = Transcript(
@@ -41,9 +43,23 @@ def spoken(transcript: Transcript) -> dict[str, str]:
     return {speaker: text for speaker, text in texts.items() if text}
 
 
-def letters(text: str) -> int:
-    """Characters that take a column: marks stand on the letter before them."""
-    return sum(not unicodedata.combining(character) for character in text)
+def runs(utterance: Utterance, joining: set[Break]) -> list[list[Word]]:
+    """The words that show anything, in runs within which the kind of each break is one of ``joining``."""
+    found: list[list[Word]] = []
+    spaced = False
+    for word in utterance.words:
+        spaced = spaced or word.text[:1].isspace()
+        if text := one_line(word.text):
+            if found and line_break(one_line(found[-1][-1].text), text, spaced=spaced) in joining:
+                found[-1].append(word)
+            else:
+                found.append([word])
+            spaced = word.text[-1].isspace()
+    return found
+
+
+def ends(run: list[Word]) -> float:
+    return max(word.span.end for word in run)
 
 
 def srt_arrow(texts: dict[str, str]) -> dict[str, str]:
@@ -187,24 +203,26 @@ def test_rttm_is_read_back_to_the_millisecond(transcript):
 def test_cues_can_be_read(transcript):
     cues = subtitles(transcript)
     starts = [cue.start_ms for cue in cues]
+    unbroken = [run for each in transcript.utterances for run in runs(each, {Break.NEVER, Break.WITHIN_WORD})]
     for position, cue in enumerate(cues):
         assert 1 <= len(cue.lines) <= 2
         assert all(line and line == line.strip() for line in cue.lines)
         one_word = any(
-            milliseconds(word.span.start) == cue.start_ms and milliseconds(word.span.end) >= cue.end_ms
-            for word in transcript.words
+            milliseconds(run[0].span.start) <= cue.start_ms and milliseconds(ends(run)) >= cue.end_ms
+            for run in unbroken
         )
-        assert cue.end_ms - cue.start_ms <= MAX_CUE_MS or one_word
+        assert cue.end_ms - cue.start_ms <= milliseconds(DEFAULT.max_duration) or one_word
         following = starts[position + 1 :]
-        if cue.end_ms - cue.start_ms < MIN_CUE_MS:
-            room = min([*following, milliseconds(transcript.duration)])
-            assert cue.end_ms >= min(room, cue.start_ms + MIN_CUE_MS) or cue.end_ms >= room
-    longest = max((letters(one_line(word.text)) for word in transcript.words), default=0)
-    assert all(letters(line) <= max(LINE_COLUMNS, longest) for cue in cues for line in cue.lines)
-    for utterance in transcript.utterances:
-        for before, after in zip(utterance.words, utterance.words[1:], strict=False):
-            if after.span.start - before.span.end > PAUSE_MS / 1000 + 0.002 and one_line(after.text):
-                assert milliseconds(after.span.start) in starts
+        if cue.end_ms - cue.start_ms < milliseconds(DEFAULT.min_duration):
+            pauses = [start - milliseconds(DEFAULT.gap) for start in following if start > cue.start_ms]
+            room = min([*pauses, milliseconds(transcript.duration)])
+            assert cue.end_ms >= room
+    characters = [run for each in transcript.utterances for run in runs(each, {Break.NEVER})]
+    longest = max((columns(one_line("".join(word.text for word in run))) for run in characters), default=0)
+    assert all(columns(line) <= max(DEFAULT.max_chars, longest) for cue in cues for line in cue.lines)
+    for before, after in pairwise(unbroken):
+        if before[0].speaker == after[0].speaker and after[0].span.start - ends(before) > PAUSE_MS / 1000 + 0.002:
+            assert any(0 <= start - milliseconds(after[0].span.start) <= len(cues) * MIN_SHOWN_MS for start in starts)
 
 
 @patient
