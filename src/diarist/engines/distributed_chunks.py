@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.audio.muting import mute
 from diarist.protocols import (
     RECOGNITION_REACH,
     Chunk,
@@ -91,12 +92,22 @@ def make_chunk(stage: ChunkStage, audio: Audio, first_sample: int, stop_sample: 
     return Chunk(stage, first, min(max(stop_sample, first), length), length, content)
 
 
-def recognition_chunk(audio: Audio, speech: Sequence[Span], language: str | None) -> Chunk:
-    """Return the chunk that recognizes the words of ``speech``: ordered, disjoint spans, at least one."""
-    first = round((speech[0].start - RECOGNITION_REACH) * audio.rate)
-    stop = round((speech[-1].end + RECOGNITION_REACH) * audio.rate)
-    work = {"language": language, "speech": [[span.start, span.end] for span in speech]}
+def recognition_chunk(audio: Audio, speech: Sequence[Span], language: str | None, muted: Sequence[Span] = ()) -> Chunk:
+    """Return the chunk that recognizes the words of ``speech``, without what is heard in ``muted``.
+
+    Both are ordered, disjoint spans; there is at least one span of speech.
+    """
+    first, stop = recognition_range(audio, speech)
+    work: dict[str, Any] = {"language": language, "speech": [[span.start, span.end] for span in speech]}
+    if muted:
+        work["muted"] = [[span.start, span.end] for span in muted]
     return make_chunk("recognition", audio, first, stop, work)
+
+
+def recognition_range(audio: Audio, speech: Sequence[Span]) -> tuple[int, int]:
+    """Return the first sample that is read to recognize ``speech``, and the end of these samples, not clipped."""
+    first = round((speech[0].start - RECOGNITION_REACH) * audio.rate)
+    return first, round((speech[-1].end + RECOGNITION_REACH) * audio.rate)
 
 
 def parse_recognition(result: bytes) -> Recognition:
@@ -128,6 +139,9 @@ def load_arrays(content: bytes) -> dict[str, NDArray[Any]]:
 def _recognize(engine: Engine, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
     work = json.loads(chunk.work)
     speech = [Span(start, end) for start, end in work["speech"]]
+    muted = [Span(start, end) for start, end in work.get("muted", ())]
+    if muted:
+        audio = mute(audio, muted, chunk.first_sample, chunk.stop_sample)
     recognition = engine.recognizer.recognize(audio, speech, work["language"], progress)
     words = [[word.text, word.span.start, word.span.end, word.confidence] for word in recognition.words]
     content = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ They were measured as processor time of the embedded engine with one thread and 
 and 20 minutes.
 """
 
+_DIARIZATION: tuple[Stage, ...] = ("segmentation", "embedding", "clustering")
+
 
 class ProgressMeter:
     """Combines the progress of the stages into one fraction that never falls, and measures the time of each stage."""
@@ -33,31 +35,43 @@ class ProgressMeter:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._done = 0.0
-        self._channel, self._channels = 0, 1
-        self._weights = WEIGHTS
+        self._channel = 0
+        self._speech_shares: tuple[float, ...] = (1.0,)
         self._seconds: dict[TimedStage, float] = {}
 
-    def start_channel(self, channel: int, channels: int) -> None:
-        """Count the following stages as those of one of several channels."""
-        self._channel, self._channels = channel, channels
-        self._weights = WEIGHTS
+    def set_channels(self, channels: int) -> None:
+        """Set the number of channels, once it is known."""
+        self._speech_shares = (1.0,) * channels
 
-    def set_speech_share(self, share: float) -> None:
-        """Set the share of the recording that is recognized: the speech, once it is known.
+    def start_channel(self, channel: int) -> None:
+        """Count the following reports as those of this channel. Each stage is done for one channel after the other."""
+        self._channel = channel
 
-        The share can exceed 1, because the cost of language detection is added to it.
+    def set_speech_shares(self, shares: Sequence[float]) -> None:
+        """Set the share of each channel that is recognized: the speech, once it is known.
+
+        A share can exceed 1, because the cost of language detection is added to it.
         """
-        self._weights = {**WEIGHTS, "recognition": WEIGHTS["recognition"] * share}
+        self._speech_shares = tuple(shares)
 
     def report(self, stage: Stage, done: float) -> None:
         """Report that this share of a stage is done, 0..1."""
-        names = list(self._weights)
-        before = sum(self._weights[name] for name in names[: names.index(stage)])
-        total = (before + self._weights[stage] * min(max(done, 0.0), 1.0)) / sum(self._weights.values())
-        if self._channels > 1 and stage not in ("decode", "attribution"):
-            first, last = WEIGHTS["decode"], 1.0 - WEIGHTS["attribution"]
-            total = first + (self._channel * (last - first) + total - first) / self._channels
-        self._done = max(self._done, total)
+        shares = self._speech_shares
+        recognition = [WEIGHTS["recognition"] * share / len(shares) for share in shares]
+        diarization = sum(WEIGHTS[each] for each in _DIARIZATION)
+        done = min(max(done, 0.0), 1.0)
+        if stage == "decode":
+            position = WEIGHTS[stage] * done
+        elif stage in _DIARIZATION:
+            before = sum(WEIGHTS[each] for each in _DIARIZATION[: _DIARIZATION.index(stage)])
+            position = WEIGHTS["decode"] + (self._channel * diarization + before + WEIGHTS[stage] * done) / len(shares)
+        elif stage == "recognition":
+            position = WEIGHTS["decode"] + diarization
+            position += sum(recognition[: self._channel]) + recognition[self._channel] * done
+        else:
+            position = WEIGHTS["decode"] + diarization + sum(recognition) + WEIGHTS[stage] * done
+        whole = WEIGHTS["decode"] + diarization + sum(recognition) + WEIGHTS["attribution"]
+        self._done = max(self._done, position / whole)
         self._progress(stage, self._done)
 
     def subrange(self, stage: Stage, start: float, end: float) -> Progress:

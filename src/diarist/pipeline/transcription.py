@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import TypeAlias
 
 from diarist.audio import DecodeLimits, decode
-from diarist.engines.distributed_chunks import parse_recognition, recognition_chunk, run_distributed
+from diarist.audio.muting import mute
+from diarist.engines.distributed_chunks import (
+    parse_recognition,
+    recognition_chunk,
+    recognition_range,
+    run_distributed,
+)
 from diarist.errors import InvalidOption
 from diarist.pipeline.attribution import Attribution, merged_speech
 from diarist.pipeline.confidence_calibration import count_probability
+from diarist.pipeline.crosstalk import find_crosstalk, without_crosstalk
 from diarist.pipeline.progress import ProgressMeter
 from diarist.pipeline.sections import Section, split_into_sections
 from diarist.pipeline.utterance_finalization import OnFinal, UtteranceFinalizer
 from diarist.protocols import (
     LANGUAGE_DETECTION_COST_S,
+    RECOGNITION_REACH,
     DistributedDiarizer,
     Engine,
     LanguageDetector,
@@ -32,6 +40,7 @@ from diarist.types import (
     Progress,
     Recognition,
     Seconds,
+    Span,
     SpeakerHints,
     TranscribeOptions,
     Transcript,
@@ -81,18 +90,28 @@ def transcribe(
     duration = max(audio.duration for audio in channels)
     hints = options.hints if options.channels == "mix" else SpeakerHints(num_speakers=1)
     finalizer = UtteranceFinalizer(len(channels), on_final)
+    scatter_chunks = [None if distribute is None else partial(distribute, index) for index in range(len(channels))]
+    meter.set_channels(len(channels))
     diarizations: list[Diarization] = []
+    with meter.timed("diarization"):
+        for index, audio in enumerate(channels):
+            meter.start_channel(index)
+            diarizations.append(_diarize(audio, engine, hints, meter.report, scatter_chunks[index]))
+        crosstalk = _find_crosstalk(channels, diarizations, meter)
+        diarizations = list(map(without_crosstalk, diarizations, crosstalk))
+    detects = options.language is None and len(engine.recognizer.languages) > 1
+    work = [
+        _RecognitionWork.of(audio, diarization, other, detects)
+        for audio, diarization, other in zip(channels, diarizations, crosstalk, strict=True)
+    ]
+    meter.set_speech_shares([each.total_cost / each.audio.duration for each in work])
     summaries: list[_ChannelSummary] = []
-    for index, audio in enumerate(channels):
-        meter.start_channel(index, len(channels))
-        scatter_chunks = None if distribute is None else partial(distribute, index)
-        with meter.timed("diarization"):
-            diarization = _diarize(audio, engine, hints, meter.report, scatter_chunks)
-        sections = split_into_sections(merged_speech(diarization.turns), audio.duration)
-        with closing(_recognize(audio, engine, sections, options.language, meter, scatter_chunks)) as recognitions:
-            recognized = zip(sections, meter.timed_items("recognition", recognitions), strict=True)
-            summaries.append(_attribute(recognized, Attribution(diarization), partial(finalizer.add, index), meter))
-        diarizations.append(diarization)
+    for index, each in enumerate(work):
+        meter.start_channel(index)
+        with closing(_recognize(each, engine, options.language, meter, scatter_chunks[index])) as recognitions:
+            recognized = zip(each.sections, meter.timed_items("recognition", recognitions), strict=True)
+            attribution = Attribution(diarizations[index])
+            summaries.append(_attribute(recognized, attribution, partial(finalizer.add, index), meter))
     with meter.timed("attribution"):
         diarization = finalizer.finish(diarizations)
     main = max(summaries, key=lambda summary: summary.words)
@@ -133,6 +152,54 @@ class _ChannelSummary:
         return _ChannelSummary(words, section.language, section.language_probability)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _RecognitionWork:
+    """What to recognize in a channel."""
+
+    audio: Audio
+    sections: tuple[Section, ...]
+    crosstalk: tuple[Span, ...]
+    costs: tuple[Seconds, ...]
+    """The cost of each section, as a duration of speech."""
+
+    @classmethod
+    def of(
+        cls, audio: Audio, diarization: Diarization, crosstalk: tuple[Span, ...], detects_language: bool
+    ) -> _RecognitionWork:
+        sections = split_into_sections(merged_speech(diarization.turns), audio.duration)
+        costs = [section.speech_duration for section in sections]
+        if costs and detects_language:
+            costs[0] += LANGUAGE_DETECTION_COST_S
+        return cls(audio, sections, crosstalk, tuple(costs))
+
+    @property
+    def total_cost(self) -> Seconds:
+        """The cost of all sections; 1 if there are none."""
+        return sum(self.costs) or 1.0
+
+    def muted(self, section: Section) -> tuple[Span, ...]:
+        """Return the crosstalk that a recognizer of the section may read."""
+        start = section.speech[0].start - RECOGNITION_REACH
+        end = section.speech[-1].end + RECOGNITION_REACH
+        return tuple(span for span in self.crosstalk if span.end > start and span.start < end)
+
+    def section_audio(self, section: Section) -> Audio:
+        """Return the audio for the recognition of a section, in which crosstalk is muted."""
+        muted = self.muted(section)
+        return mute(self.audio, muted, *recognition_range(self.audio, section.speech)) if muted else self.audio
+
+
+def _find_crosstalk(
+    channels: Sequence[Audio], diarizations: Sequence[Diarization], meter: ProgressMeter
+) -> Sequence[tuple[Span, ...]]:
+    """Return the crosstalk of each channel; a single channel has none."""
+    if len(channels) == 1:
+        return ((),)
+    return find_crosstalk(
+        channels, [diarization.turns for diarization in diarizations], lambda: meter.report("clustering", 1.0)
+    )
+
+
 def _diarize(
     audio: Audio, engine: Engine, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks | None
 ) -> Diarization:
@@ -161,12 +228,7 @@ def _attribute(
 
 
 def _recognize(
-    audio: Audio,
-    engine: Engine,
-    sections: Sequence[Section],
-    language: str | None,
-    meter: ProgressMeter,
-    scatter: ScatterChunks | None,
+    work: _RecognitionWork, engine: Engine, language: str | None, meter: ProgressMeter, scatter: ScatterChunks | None
 ) -> Generator[Recognition, None, None]:
     """Yield the recognition of each section, in order.
 
@@ -175,20 +237,17 @@ def _recognize(
     """
     recognizer = engine.recognizer
     unknown = language is None and len(recognizer.languages) > 1
-    costs = [section.speech_duration for section in sections]
-    if costs and unknown:
-        costs[0] += LANGUAGE_DETECTION_COST_S
-    before = [0.0, *accumulate(costs)]
-    total = before[-1] or 1.0
-    meter.set_speech_share(total / audio.duration)
+    sections = work.sections
+    before = [0.0, *accumulate(work.costs)]
+    total = work.total_cost
     for number, section in enumerate(sections):
         probability: float | None = None
         if scatter is not None and number < len(sections) - 1:
             if unknown and isinstance(recognizer, LanguageDetector):
-                language, probability = recognizer.detect(audio, section.speech)
+                language, probability = recognizer.detect(work.section_audio(section), section.speech)
             if language is not None or not unknown:
                 progress = meter.subrange("recognition", before[number] / total, 1.0)
-                with closing(_recognize_distributed(audio, sections[number:], language, scatter, progress)) as results:
+                with closing(_recognize_distributed(work, number, language, scatter, progress)) as results:
                     first = next(results)
                     yield first if probability is None else replace(first, language_probability=probability)
                     if not unknown or first.words:
@@ -197,20 +256,18 @@ def _recognize(
                 language = None
                 continue
         progress = meter.subrange("recognition", before[number] / total, before[number + 1] / total)
-        recognition = recognizer.recognize(audio, section.speech, language, progress)
+        recognition = recognizer.recognize(work.section_audio(section), section.speech, language, progress)
         if unknown and recognition.words:
             language, unknown = recognition.language, False
         yield _clamped(recognition, section)
 
 
 def _recognize_distributed(
-    audio: Audio,
-    sections: Sequence[Section],
-    language: str | None,
-    scatter: ScatterChunks,
-    progress: Progress,
+    work: _RecognitionWork, first: int, language: str | None, scatter: ScatterChunks, progress: Progress
 ) -> Generator[Recognition, None, None]:
-    chunks = [recognition_chunk(audio, section.speech, language) for section in sections]
+    """Yield the recognition of the sections from ``first`` on."""
+    sections = work.sections[first:]
+    chunks = [recognition_chunk(work.audio, section.speech, language, work.muted(section)) for section in sections]
     costs = [section.speech_duration for section in sections]
     with closing(run_distributed(chunks, costs, scatter, progress)) as results:
         for section, result in zip(sections, results, strict=True):

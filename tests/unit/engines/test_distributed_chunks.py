@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diarist.audio.muting import mute
 from diarist.engines.distributed_chunks import (
     dump_arrays,
     load_arrays,
@@ -92,6 +93,17 @@ def test_the_recognizer_gets_the_times_of_the_channel_and_the_samples_of_the_chu
     assert not audio.samples[: heard.start].any()
     assert not audio.samples[heard.stop :].any()
     assert reports == [("recognition", 1.0)]
+
+
+def test_the_recognizer_hears_nothing_of_what_is_muted():
+    recorder = Recorder()
+    chunk = recognition_chunk(WHOLE, (Span(3.0, 4.0), Span(6.0, 7.0)), "de", (Span(1.0, 2.5), Span(4.5, 5.5)))
+    perform(engine(recorder), piece(chunk), chunk, ignore)
+    audio, *_ = recorder.asked
+    muted = mute(WHOLE, (Span(1.0, 2.5), Span(4.5, 5.5)), chunk.first_sample, chunk.stop_sample)
+    assert np.array_equal(audio.samples, muted.samples)
+    assert not audio.samples[round(4.51 * SAMPLE_RATE) : round(5.49 * SAMPLE_RATE)].any()
+    assert audio.samples[round(3.1 * SAMPLE_RATE)] == WHOLE.samples[round(3.1 * SAMPLE_RATE)]
 
 
 @pytest.mark.parametrize(

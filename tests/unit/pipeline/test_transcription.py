@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -221,7 +222,7 @@ def test_separate_channels_are_separate_people(recording, engine):
         ("SPEAKER_00", "word5."),
         ("SPEAKER_01", "word7."),
     ]
-    assert [asked[1] for asked in engine.asked[::2]] == [SpeakerHints(num_speakers=1)] * 2
+    assert [asked[1] for asked in engine.asked[:2]] == [SpeakerHints(num_speakers=1)] * 2
     assert transcript.diarization.embeddings.tolist() == [[3.0], [7.0]]
     assert [t.speaker for t in transcript.diarization.turns] == ["SPEAKER_00", "SPEAKER_01"] * 2
     assert [t.stage for t in transcript.timings] == ["decode", "diarization", "recognition", "attribution"]
@@ -232,6 +233,58 @@ def test_simultaneous_speech_on_separate_channels_is_kept(recording, engine):
     transcript = run(recording(track(5.0, (1.0, 3.0, 300)), track(5.0, (1.0, 3.0, 700))), engine, channels="separate")
     assert [u.speaker for u in transcript.utterances] == ["SPEAKER_00", "SPEAKER_01"]
     assert len(transcript.diarization.turns) == 2
+
+
+class Hearing(Scripted):
+    """A recognizer that also hears what is between the given speech."""
+
+    def recognize(self, audio, speech, language, progress):
+        between = Span(speech[0].start - 0.1, speech[-1].end + 0.1)
+        heard = [span for span in loud(audio) if span.overlap(between) > 0]
+        return super().recognize(audio, heard, language, progress)
+
+
+def noise(samples, level=1e-5):
+    return level * np.random.default_rng(1).standard_normal(len(samples))
+
+
+@pytest.mark.parametrize("level", [0.3, 0.1])
+def test_crosstalk_gives_each_word_once(recording, level):
+    first = CALLER + level * np.roll(CALLED, 50) + noise(CALLER)
+    second = CALLED + level * np.roll(CALLER, 50) + noise(CALLED)
+    reports = Reports()
+    transcript = run(recording(first, second), Hearing(), reports, channels="separate")
+    assert [(u.speaker, u.text) for u in transcript.utterances] == [
+        ("SPEAKER_00", "word1."),
+        ("SPEAKER_01", "word3."),
+        ("SPEAKER_00", "word5."),
+        ("SPEAKER_01", "word7."),
+    ]
+    assert [turn.speaker for turn in transcript.diarization.turns] == ["SPEAKER_00", "SPEAKER_01"] * 2
+    reports.check()
+
+
+def test_a_channel_with_nothing_but_crosstalk_adds_nobody(recording):
+    engine = Hearing()
+    other = 0.1 * np.roll(TALK, 50) + noise(TALK)
+    transcript = run(recording(other, TALK + noise(TALK, 1e-4)), engine, channels="separate")
+    assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
+    assert len(transcript.words) == 4
+    assert len(transcript.diarization.turns) == len(transcript.diarization.embeddings) * 2 == 4
+    assert len(engine.asked) == 3
+
+
+def test_cancelled_while_crosstalk_is_looked_for_is_propagated(recording, engine):
+    def progress(stage, _done):
+        if stage == "clustering" and len(engine.asked) == 2:
+            reported.append(stage)
+            if len(reported) > 4:  # those of the second channel's clustering come before
+                raise Cancelled("enough")
+
+    reported = []
+    with pytest.raises(Cancelled, match="enough"):
+        run(recording(CALLER, CALLED), engine, progress, channels="separate")
+    assert len(engine.asked) == 2
 
 
 def test_a_channel_where_nobody_speaks_adds_nobody(recording, engine):
@@ -551,6 +604,23 @@ def test_sections_that_other_machines_recognize_give_the_same(meeting, separate_
     assert scatter.closed == (2 if channels == "separate" else 1)
     asked = [language for speech, language in here.asked if isinstance(speech, tuple)]
     assert asked == [language] * first * (2 if channels == "separate" else 1)
+
+
+@in_short_sections
+def test_other_machines_do_not_hear_crosstalk_either(tmp_path):
+    turns = [(at, at + 4.0) for at in np.arange(1.0, 170.0, 10.0).tolist()]
+    first = track(180.0, *((*turn, 300) for turn in turns))
+    second = np.roll(track(180.0, *((*turn, 700) for turn in turns)), 5 * SAMPLE_RATE)
+    first, second = first + 0.05 * second + noise(first), second + 0.05 * first + noise(second)
+    path = tmp_path / "call.wav"
+    soundfile.write(path, np.stack([first, second], axis=1), SAMPLE_RATE, subtype="PCM_16")
+    alone = run(path, Hearing(), channels="separate", language="de")
+    scatter, reports = Elsewhere(Hearing()), Reports()
+    together = distribute(path, Hearing(), scatter, reports, channels="separate", language="de")
+    assert together.utterances == alone.utterances
+    assert any("muted" in json.loads(chunk.work) for _, chunk in scatter.done)
+    assert len(alone.words) == 2 * 17
+    reports.check()
 
 
 @dataclass
