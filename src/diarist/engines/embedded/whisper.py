@@ -29,7 +29,7 @@ from diarist.engines.embedded.parallel import Parallelism, ProgressRelay, map_in
 from diarist.engines.embedded.second_pass import Gap, uncovered_speech
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.engines.embedded.word_merging import insert, join
-from diarist.engines.embedded.word_times import Loudness, in_sequence, place
+from diarist.engines.embedded.word_times import Loudness, in_sequence, place, trim_to_speech
 from diarist.engines.word_boundaries import continues_word
 from diarist.errors import InvalidOption
 from diarist.protocols import LANGUAGE_DETECTION_COST_S
@@ -128,7 +128,7 @@ class WhisperRecognizer:
 
         windows = self._windows(audio, chunks)
         words = join(windows, self._transcribe(audio, windows, tokenizer, report_first))
-        words = in_sequence(self._placed(audio, words))
+        words = trim_to_speech(in_sequence(self._placed(audio, words)), speech)
         gaps = uncovered_speech(chunks, speech, words, options.min_uncovered)
         if gaps:
             words = self._with_gaps(audio, words, gaps, tokenizer, report_second)

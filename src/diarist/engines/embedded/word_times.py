@@ -7,6 +7,7 @@ makes a neighboring word long: usually the one after it, whose end is right and 
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -106,6 +107,26 @@ def place(word: RecognizedWord, loudness: Loudness) -> RecognizedWord:
     at_end = Span(word.span.end - limit, word.span.end)
     is_early = loudness.mean_db(at_start) > loudness.mean_db(at_end) + QUIETER_DB
     return replace(word, span=at_start if is_early else at_end)
+
+
+def trim_to_speech(words: Sequence[RecognizedWord], speech: Sequence[Span]) -> list[RecognizedWord]:
+    """Return the words without the silence before and after the speech that they overlap.
+
+    The first and the last word of a window take the silence at its edges. A word outside of all speech stays.
+
+    Args:
+        words: Words with starts that never fall.
+        speech: Ordered, disjoint spans.
+    """
+    starts = [span.start for span in speech]
+    trimmed: list[RecognizedWord] = []
+    for word in words:
+        first = max(bisect_right(starts, word.span.start) - 1, 0)
+        stop = bisect_left(starts, word.span.end)
+        overlapping = [each for each in speech[first:stop] if each.overlap(word.span) > MIN_WORD_S]
+        span = word.span.clamp(overlapping[0].start, overlapping[-1].end) if overlapping else word.span
+        trimmed.append(replace(word, span=span))
+    return trimmed
 
 
 def in_sequence(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diarist.engines.embedded.word_times import Loudness, in_sequence, max_spoken_duration, place
+from diarist.engines.embedded.word_times import (
+    Loudness,
+    in_sequence,
+    max_spoken_duration,
+    place,
+    trim_to_speech,
+)
 from diarist.types import SAMPLE_RATE, Audio, RecognizedWord, Span
 from support.strategies import patient
 
@@ -106,3 +112,30 @@ def test_a_first_word_without_duration_shares_the_time_of_the_next_one():
 def test_a_lone_word_without_duration_stays():
     assert in_sequence([word(1.0, 1.0)]) == [word(1.0, 1.0)]
     assert in_sequence([]) == []
+
+
+def test_a_word_loses_the_silence_around_speech():
+    speech = (Span(1.0, 2.0), Span(3.0, 4.0))
+    words = [word(0.6, 1.3), word(1.3, 1.6), word(1.8, 2.4), word(2.7, 3.2), word(3.5, 5.0)]
+    spans = [Span(1.0, 1.3), Span(1.3, 1.6), Span(1.8, 2.0), Span(3.0, 3.2), Span(3.5, 4.0)]
+    assert [w.span for w in trim_to_speech(words, speech)] == spans
+
+
+def test_a_word_across_a_pause_keeps_it_and_one_outside_of_speech_stays():
+    speech = (Span(1.0, 2.0), Span(3.0, 4.0))
+    words = [word(0.2, 0.5), word(1.5, 3.5), word(6.0, 6.5)]
+    assert trim_to_speech(words, speech) == words
+    assert trim_to_speech(words, ()) == words
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 3))), st.lists(st.tuples(st.floats(0.1, 2), st.floats(0.1, 3))))
+@patient
+def test_trimmed_words_keep_their_order(spans, parts):
+    speech, at = [], 0.0
+    for pause, length in parts:
+        speech.append(Span(at + pause, at + pause + length))
+        at = speech[-1].end
+    words = in_sequence([word(start, start + length, f" {i}") for i, (start, length) in enumerate(sorted(spans))])
+    trimmed = trim_to_speech(words, speech)
+    assert all(a.span.start <= b.span.start for a, b in pairwise(trimmed))
+    assert all(w.span.start <= t.span.start <= t.span.end <= w.span.end for w, t in zip(words, trimmed, strict=True))
