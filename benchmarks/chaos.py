@@ -1,13 +1,14 @@
-"""What is lost when processes are killed: jobs over HTTP, kill -9 at random, and every answer compared.
+"""Send jobs over HTTP while processes are killed at random with ``kill -9``, and compare every result.
 
     python benchmarks/chaos.py fleet RECORDING... [--jobs 200] [--workers 2] [--kill-every 5]
     python benchmarks/chaos.py service RECORDING... [--jobs 60] [--kills 20]
 
-``fleet``: one service and some workers with PostgreSQL and Redis of their own; a worker with all its processes is
-killed every few seconds, and started again. ``service``: the service as users start it, with its worker; all of it is
-killed at random moments while jobs are sent, and started again. Each recording is cut into pieces of ten seconds; what
-is right is what the pipeline says of a piece when nobody is killed. Prints one line of JSON; exits 1 where a job was
-lost, doubled, or answered otherwise, or where a file is left. Needs what `make test` sets up.
+``fleet`` starts one service and several workers with their own PostgreSQL and Redis; every few seconds, one worker and
+all its processes are killed and started again. ``service`` starts the service as users do, with its worker; all its
+processes are killed at random moments while jobs are sent, and started again. Each recording is cut into chunks of ten
+seconds; the expected result of a chunk is what the pipeline returns when no process is killed. The script prints one
+line of JSON. It exits with status 1 if a job was lost, duplicated, or had a different result, or if a file is left
+behind. It needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PATIENCE_S = 1_200.0
 
 
 def pieces(recordings: Sequence[Path], folder: Path) -> list[Path]:
-    """Recordings of ten seconds, cut one after the other."""
+    """Cut the recordings into consecutive chunks of ten seconds, and return the paths of the chunks."""
     found: list[Path] = []
     for recording in recordings:
         (audio,) = decode(recording, DecodeLimits(), lambda _: None)
@@ -57,7 +58,7 @@ def pieces(recordings: Sequence[Path], folder: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class Service:
-    """A process that is killed and started again; ``url`` once it listens."""
+    """A process that is killed and started again."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -74,7 +75,7 @@ class Service:
             )  # fmt: skip
 
     def kill(self) -> None:
-        """All of it at once, as when the machine loses power."""
+        """Kill the process and all its children at once, as when the machine loses power."""
         assert self.process is not None
         tree = [self.process.pid]
         with suppress(psutil.NoSuchProcess):
@@ -95,11 +96,11 @@ class Service:
 
 @dataclass(slots=True)
 class Client:
-    """Sends jobs, again where nobody answered: with an idempotency key, so that none is made twice."""
+    """An HTTP client that retries failed requests; an idempotency key prevents that a job is created twice."""
 
     url: str
     accepted: dict[str, str] = field(default_factory=dict)
-    """The piece of each job id."""
+    """The file name of the chunk by job ID."""
 
     def send(self, number: int, piece: Path) -> None:
         boundary = "piece"
@@ -153,7 +154,7 @@ class Client:
 
 
 def expected(work: Sequence[Path]) -> dict[str, Any]:
-    """What the pipeline says of each piece when nobody is killed."""
+    """Return the conversation in each chunk, by file name, as transcribed while no process is killed."""
     result = subprocess.run(
         [sys.executable, "-m", "diarist.cli", "transcribe", *map(str, work), "--format", "json", "--output",
          str(work[0].parent / "expected")],
@@ -173,7 +174,7 @@ def free_port() -> int:
 
 
 def judge(client: Client, wanted: Mapping[str, Any], sent: int, folders: Sequence[Path]) -> dict[str, Any]:
-    """Wait for every job, compare, delete, and look for what is left."""
+    """Wait for every job, compare its result, delete all jobs, and list the files that are left."""
     outcome: Counter[str] = Counter()
     attempts: Counter[int] = Counter()
     for job_id, piece in client.accepted.items():
@@ -198,7 +199,10 @@ def judge(client: Client, wanted: Mapping[str, Any], sent: int, folders: Sequenc
 def killing(
     victims: Sequence[Service], every_s: float | None, kills: int, luck: random.Random
 ) -> Iterator[list[float]]:
-    """Kill one of them, chosen at random, every so often (None: at random moments), and start it again."""
+    """Kill a randomly chosen service every ``every_s`` seconds (None: at random intervals), and start it again.
+
+    Yields the times at which a service was killed.
+    """
     over = threading.Event()
     killed: list[float] = []
 

@@ -1,11 +1,12 @@
-"""Many clients at once: how soon ``/status`` answers while they upload and poll, and what an upload costs in memory.
+"""Measure the response time of ``/status`` while many clients upload and poll, and the memory that an upload needs.
 
     python benchmarks/clients.py --clients 50 --seconds 20
     python benchmarks/clients.py --upload-mb 2048
 
-Starts the real service with a worker that does what recordings say (``tests/api/scripted_worker.py``), so that what is
-seen is the service and not the models. The clients are in processes of their own; each makes a job, polls it and
-``/status`` until it has ended, fetches the result and deletes the job, again and again.
+The script starts the real service with a worker that follows the instructions in each recording
+(``tests/api/scripted_worker.py``), so that it measures the service and not the models. The clients run in separate
+processes; each client repeatedly creates a job, polls the job and ``/status`` until the job has ended, fetches the
+result, and deletes the job.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BLOCK = bytes(2**20)
 
 @dataclass(slots=True)
 class Seen:
-    """What clients saw: seconds by kind of request, and how often each status came."""
+    """The response times in seconds by kind of request, and how often each HTTP status was returned."""
 
     took_s: dict[str, list[float]] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -52,7 +53,7 @@ class Seen:
 
 
 class Client:
-    """One caller, with one connection that it keeps."""
+    """A client with one persistent connection."""
 
     def __init__(self, address: Address, number: int) -> None:
         self.seen = Seen()
@@ -93,7 +94,7 @@ class Client:
 
 
 def crowd(address: Address, numbers: range, seconds: float, results: multiprocessing.Queue[Seen]) -> None:
-    """Some of the clients, in a process of their own."""
+    """Run some of the clients; this is the target of a separate process."""
     clients = [Client(address, number) for number in numbers]
     until = time.monotonic() + seconds
     threads = [threading.Thread(target=client.run, args=(until,)) for client in clients]
@@ -132,7 +133,10 @@ def show(seen: Seen) -> None:
 
 
 def upload(address: Address, process: psutil.Process, megabytes: int) -> None:
-    """One large recording, made on the way; in a queue that nobody serves, so that it stays where it is."""
+    """Upload one large recording, which is generated while it is sent.
+
+    The job goes to a queue that no worker serves, so that it stays queued.
+    """
     before = b"\r\n".join(
         (b"--" + BOUNDARY, b'Content-Disposition: form-data; name="queue"', b"", b"gpu",
          b"--" + BOUNDARY, b'Content-Disposition: form-data; name="audio"; filename="long.wav"', b"", b"")

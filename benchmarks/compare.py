@@ -1,9 +1,9 @@
-"""Diarist and its peers side by side, on the same recordings and the same machine: ``make bench``.
+"""Compare Diarist with other systems on the same recordings and the same machine (``make bench``).
 
     python benchmarks/compare.py FOLDER [--systems diarist,senko,...] [--rounds 3] [--growth 1,10,60,240] [--no-words]
 
-FOLDER holds recordings with references: ``NAME.wav`` (or another kind) and ``NAME.rttm``, ``NAME.stm``, or both. Each
-system runs in a process of its own, one after the other, on the same 16 kHz WAV files. See ``README.md``.
+FOLDER contains recordings with references: ``NAME.wav`` (or another audio file) and ``NAME.rttm``, ``NAME.stm``, or
+both. The systems run one after the other, each in a separate process, on the same 16 kHz WAV files. See ``README.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sets import read_sets, set_of
 from systems import SYSTEMS, System, answer, chosen
 
 BUSY_SHARE = 0.1
-"""Of all cores, kept busy by others while a system ran: from here on times are not to be trusted."""
+"""Wall times are reported as unreliable if other processes kept more than this share of all cores busy."""
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run, score, and write the results.
+    """Run and score all systems, and write the results.
 
     Raises:
         DiaristError: a recording or a reference cannot be read.
@@ -128,7 +128,7 @@ def compare(arguments: argparse.Namespace) -> None:
             "growth": [],
         }
         path = place(result, arguments.out)
-        write(result, path)  # before what may take hours
+        write(result, path)  # the growth runs, which follow, can take hours
         if source is not None:
             growing = {each.name for each in chosen(arguments.growth_systems, words=words)}
             result["growth"] = growth.grow(
@@ -141,7 +141,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def references_of(arguments: argparse.Namespace) -> list[Reference]:
-    """Those that have a recording, and were asked for."""
+    """Return the requested references that have a recording."""
     found = [each for each in find(arguments.folder) if each.recording is not None]
     if unknown := set(arguments.only) - {each.name for each in found}:
         sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} has no such recording with a reference")
@@ -152,7 +152,7 @@ def references_of(arguments: argparse.Namespace) -> list[Reference]:
 
 
 def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
-    """The recording that is repeated to see how time and memory grow; None where nobody asked for it."""
+    """Return the recording that is repeated to measure how time and memory grow, or None if growth is not measured."""
     if not arguments.minutes:
         return None
     if not arguments.growth_from:
@@ -167,11 +167,11 @@ def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) ->
 
 
 def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
-    """The systems that can run, and why the others cannot."""
+    """Return the systems that can run, and by name of each other system the reason why it cannot."""
     wanted = chosen(arguments.systems, words=not arguments.no_words)
     absent: dict[str, str] = {}
     for environment in dict.fromkeys(each.environment for each in wanted):
-        if environment == "diarist":  # made by `make bench`: it is what runs this
+        if environment == "diarist":  # `make bench` creates it, and this script runs in it
             continue
         try:
             tell(f"environment for {environment}")
@@ -183,7 +183,7 @@ def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
 
 
 def as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
-    """Write the recording as every system reads it; its length."""
+    """Write the recording as the WAV file that every system reads, and return its length."""
     assert reference.recording is not None
     samples = samples_of(reference.recording, settings)
     growth.write_wav(folder / f"{reference.name}.wav", [samples])
@@ -201,7 +201,10 @@ def summary(
     lengths: Mapping[str, Seconds],
     language: str | None,
 ) -> dict[str, Any]:
-    """What is kept of a system; the words of those that find none are faster-whisper's where that took part."""
+    """Return the results of a system as JSON.
+
+    If a system does not recognize words and faster-whisper was run, the words of faster-whisper are scored.
+    """
     rounds = runs[system.name]
     recordings: dict[str, Any] = {}
     unscored: list[str] = []
@@ -241,16 +244,16 @@ def summary(
 def scored(
     reference: Reference, output: Output, whisper: Output | None, length: Seconds, language: str | None
 ) -> tuple[Score, str | None]:
-    """The score of a recording, and why its words were left out of it, if they were."""
+    """Return the score of a recording, and the reason why its words were not scored, or None if they were."""
     found = answer(output, whisper, length)
     try:
         return score(reference, found, language=language), None
-    except InvalidOption as error:  # more speakers than words are scored for: no reason to lose all the others
+    except InvalidOption as error:  # too many speakers to score the words; the diarization is scored
         return score(reference, replace(found, segments=None, words=()), language=language), str(error)
 
 
 def place(result: Mapping[str, Any], out: Path) -> Path:
-    """Day and commit, and a number where that is taken: where the result goes, without an ending."""
+    """Return the path of the result without a suffix: the day and the commit, and a number if that name is taken."""
     out.mkdir(parents=True, exist_ok=True)
     day = f"{str(result['made'])[:10]}-{str(result['commit']).rstrip('+')}"
     name, number = day, 1
@@ -261,7 +264,7 @@ def place(result: Mapping[str, Any], out: Path) -> Path:
 
 
 def write(result: dict[str, Any], path: Path) -> None:
-    """JSON, Markdown and plots, under one name."""
+    """Write the JSON, the Markdown page, and the plots under one name."""
     import plots
 
     rows = [*result["systems"].values(), *result["growth"]]

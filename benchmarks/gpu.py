@@ -1,8 +1,8 @@
-"""How fast NeMo's models are on this machine, and how much memory they take: ``python benchmarks/gpu.py``.
+"""Measure the speed and the memory usage of NeMo models on this machine: ``python benchmarks/gpu.py``.
 
-The models have the published architectures and random weights, so nothing has to be fetched: the arithmetic is the
-same. What they say is nonsense; only the decoder's share of the time depends on it, since a real transcript has
-another number of words. See ``gpu.md``.
+The models have the published architectures and random weights, so nothing has to be downloaded; the arithmetic is the
+same. Their output is meaningless. Only the decoder's share of the time depends on it, since a real transcript has a
+different number of words. See ``gpu.md``.
 """
 
 from __future__ import annotations
@@ -50,16 +50,19 @@ class Run:
     batch: int
     seconds: float
     peak_mb: int
-    """Of the GPU's memory, or the process's where there is no GPU (which never falls from one run to the next)."""
+    """The peak of the GPU's memory in megabytes (2^20 bytes).
+
+    Without a GPU, it is the peak of the process's memory, which never decreases from one run to the next.
+    """
 
     @property
     def speed(self) -> float:
-        """Seconds of audio in a second."""
+        """The seconds of audio that are processed per second."""
         return self.minutes * 60 / self.seconds
 
 
 def babble(minutes: float, seed: int = 0) -> Audio:
-    """Noise that swells and fades as speech does, with a pause every few seconds."""
+    """Return noise whose level rises and falls like that of speech, with a pause every seven seconds."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(round(minutes * 60 * SAMPLE_RATE)).astype(np.float32)
     at = np.arange(len(samples), dtype=np.float32) / SAMPLE_RATE
@@ -68,13 +71,13 @@ def babble(minutes: float, seed: int = 0) -> Audio:
 
 
 def speech_spans(audio: Audio) -> tuple[Span, ...]:
-    """Where ``babble`` is not silent."""
+    """Return the spans in which the audio of ``babble`` is not silent."""
     starts = np.arange(0.0, audio.duration, 7.0)
     return tuple(Span(float(start), min(float(start) + 6.2, audio.duration)) for start in starts)
 
 
 def build(folder: Path, size: str) -> dict[str, object]:
-    """Saves the models and a configuration that names them; gives the settings to load them with."""
+    """Save the models and a configuration that names them, and return the settings that load them."""
     recognizer, sortformer, frame_vad, speaker = SIZES[size]
     made: dict[str, Callable[[], object]] = {
         "tdt": lambda: architectures.tdt(folder / "tokenizer", recognizer),
@@ -86,7 +89,7 @@ def build(folder: Path, size: str) -> dict[str, object]:
         make().save_to(str(folder / f"{name}.nemo"))  # type: ignore[attr-defined]
         gc.collect()
     asr, vad, speaker_model = (folder / f"{name}.nemo" for name in ("tdt", "vad", "speaker"))
-    # All is taken for speech, so that there is something to embed.
+    # With these thresholds, the VAD classifies all audio as speech, so that there are embeddings to compute.
     configs = nemo_configuration.write(folder / "conf", asr=asr, vad=vad, speaker=speaker_model, onset=0.0, offset=0.0)
     return {
         "engine": "nemo",
@@ -96,7 +99,7 @@ def build(folder: Path, size: str) -> dict[str, object]:
 
 
 def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) -> Run:
-    """The second of two runs: the first one warms up."""
+    """Call ``work`` twice, and measure the second call; the first one is the warm-up."""
     import torch
 
     work()
@@ -124,11 +127,11 @@ def diarizer_of(name: str, settings: Settings) -> Diarizer:
 
 
 def quietly(_stage: Stage, _done: float) -> None:
-    """Progress that tells nobody."""
+    """Ignore a progress report."""
 
 
 def recognition(options: dict[str, object], minutes: float, batches: Sequence[int]) -> list[Run]:
-    """At each batch, until it is no longer faster."""
+    """Measure recognition at each batch size until a larger batch is no longer faster."""
     audio = babble(minutes)
     runs: list[Run] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""How time and memory grow: one recording over and over, with its reference, until it is as long as wanted."""
+"""Measure how time and memory grow with length: a recording and its reference are repeated to each length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from systems import System, answer
 
 PAUSE_S: Seconds = 0.5
 ODD_SAMPLES = 37
-"""Each copy is followed by so much more silence than the one before, so that no two are cut into the same windows."""
+"""The silence after each copy is this much longer than the one before, so that no two copies have the same windows."""
 
 
 def grow(
@@ -28,15 +28,15 @@ def grow(
     folder: Path,
     start: Callable[[System, Sequence[Path]], Run],
 ) -> list[dict[str, Any]]:
-    """Time, memory and accuracy by length, each in a fresh process.
+    """Measure time, memory, and accuracy for each length, each in a new process.
 
     Args:
-        systems: other readings of what a system finds are passed over.
-        samples: of the recording to repeat: float32, shape (samples,), 16 kHz.
-        source: its reference.
-        lengths: in minutes.
-        folder: where the long recordings lie for as long as they are needed.
-        start: runs a system.
+        systems: The systems to run; systems that are another reading of a system's output are skipped.
+        samples: The samples of the recording to repeat: float32, shape (samples,), 16 kHz.
+        source: The reference of the recording.
+        lengths: The lengths in minutes.
+        folder: The folder that holds each long recording while it is needed.
+        start: A function that runs a system.
     """
     rows: list[dict[str, Any]] = []
     for minutes in lengths:
@@ -64,13 +64,13 @@ def _row(system: System, run: Run, reference: Reference, duration: Seconds) -> d
 def write_repeated(
     samples: np.ndarray, turns: Sequence[Turn], minutes: float, out: Path
 ) -> tuple[Path, tuple[Turn, ...]]:
-    """Write ``growth-MINUTES.wav``: the recording again and again until it is ``minutes`` long; it, and its turns.
+    """Write ``growth-MINUTES.wav``, which repeats the recording, and return its path and its turns.
 
     Args:
-        samples: float32, shape (samples,), 16 kHz.
-        turns: who speaks when in it.
-        minutes: of the whole; the last copy is cut.
-        out: folder.
+        samples: The samples of the recording: float32, shape (samples,), 16 kHz.
+        turns: The turns of the recording.
+        minutes: The total length; the last copy is truncated.
+        out: The folder to write to.
     """
     total = round(minutes * 60 * SAMPLE_RATE)
     pieces: list[np.ndarray] = []
@@ -93,7 +93,7 @@ def write_repeated(
 
 
 def write_wav(path: Path, pieces: list[np.ndarray]) -> None:
-    """Float32 samples of shape (samples,) in -1..1, one piece after the other, as 16 kHz mono of 16 bit."""
+    """Write float32 arrays of shape (samples,) in -1..1, one after the other, as a 16-bit mono WAV file at 16 kHz."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

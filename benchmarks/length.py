@@ -1,10 +1,10 @@
-"""What hours cost: the whole service by length of recording, with all of its processes counted.
+"""Measure the time and the memory of the whole service, all its processes together, by length of recording.
 
     python benchmarks/length.py RECORDING --minutes 10,60,240 [--threads 2]
 
-RECORDING has an RTTM of the same name beside it, and is repeated to each length; minutes of many voices do best, for a
-phrase that returns hundreds of times becomes a voice of its own. Each length has a service of its own, started as users
-start it, with empty folders. Needs the ``bench`` extra.
+RECORDING needs an RTTM file of the same name in the same folder, and is repeated to each length. Use a recording of
+several minutes with many speakers: a phrase that is repeated hundreds of times becomes a speaker of its own. Each
+length gets a new service, started as users start it, with empty folders. The script needs the ``bench`` extra.
 """
 
 from __future__ import annotations
@@ -43,20 +43,23 @@ BOUNDARY = "diarist-length"
 
 @dataclass
 class Watched:
-    """What was seen of one recording."""
+    """The measurements of one recording."""
 
     peak_mb: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Most memory of all processes together, shared pages divided among them (PSS), by stage."""
+    """The peak memory of all processes together, with shared pages divided among them (PSS), by stage."""
 
     reports: list[tuple[Seconds, float]] = field(default_factory=list)
-    """Seconds since the work began, and what was done by then."""
+    """The seconds since processing began, and the fraction that was done by then."""
 
     wall: Seconds = 0.0
     cpu: Seconds = 0.0
 
     @property
     def eta_ratio(self) -> float:
-        """What was expected of the second half, against the truth: 1 is right; nan where there was no report."""
+        """The estimated remaining time at the first report from 50 % on, divided by the actual remaining time.
+
+        1 is a correct estimate; the value is NaN if there was no such report.
+        """
         for at, done in self.reports:
             if 0.5 <= done < 1.0:
                 return at / done * (1 - done) / max(self.wall - at, 1e-9)
@@ -86,7 +89,7 @@ def main() -> None:
 
 
 def row(minutes: float, seen: Watched, answer: dict[str, Any], turns: Sequence[Turn]) -> str:
-    """A line of the table."""
+    """Return one row of the table."""
     found = [Turn(Span(each["start_time"], each["end_time"]), each["speaker"]) for each in answer["conversation"]]
     stages = ", ".join(f"{stage} {peak}" for stage, peak in seen.peak_mb.items())
     there = {turn.speaker for turn in turns}
@@ -101,7 +104,7 @@ def row(minutes: float, seen: Watched, answer: dict[str, Any], turns: Sequence[T
 
 
 def labels(truth: Sequence[Turn], found: Sequence[Turn], start: Seconds, end: Seconds) -> dict[str, str]:
-    """The label that each speaker shares most time with, between two moments."""
+    """Return for each speaker the label with the longest overlap in time, within the span from start to end."""
     shared: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     here = [turn for turn in found if turn.span.start < end and turn.span.end > start]
     for turn in truth:
@@ -112,7 +115,7 @@ def labels(truth: Sequence[Turn], found: Sequence[Turn], start: Seconds, end: Se
 
 
 def work(path: Path, scratch: Path, threads: int) -> tuple[Watched, dict[str, Any]]:
-    """Send the recording to a service of its own, and watch that until it answers."""
+    """Send the recording to a new service, and monitor the service until it responds."""
     settings = load_settings(data_dir=scratch / "data", max_duration_s=50_000.0)
     environment = {
         "DATA_DIR": str(settings.data_dir), "LOG_FILE": str(scratch / "service.log"), "FLASK_PORT": "0",
@@ -125,7 +128,7 @@ def work(path: Path, scratch: Path, threads: int) -> tuple[Watched, dict[str, An
 
 @contextmanager
 def serving(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]:
-    """A service that is ready, and its address."""
+    """Start a service, and yield its process and its address when it is ready."""
     command = [sys.executable, "-m", "diarist.cli", "serve"]
     log = Path(environment["LOG_FILE"])
     quiet = subprocess.DEVNULL
@@ -147,7 +150,7 @@ def serving(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]
 
 
 def post(address: str, path: Path) -> dict[str, Any]:
-    """What ``POST /diarize`` answers; the file is sent as it is read."""
+    """Return the response to ``POST /diarize``; the file is streamed from disk."""
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="details"\r\n\r\ntrue\r\n'
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="language"\r\n\r\nen\r\n'
@@ -176,7 +179,7 @@ def post(address: str, path: Path) -> dict[str, Any]:
 
 
 def watch(service: psutil.Process, settings: Settings, sent: Future[dict[str, Any]]) -> Watched:
-    """Memory, progress and time until the answer is there."""
+    """Record memory, progress, and time until the service responds."""
     seen = Watched()
     store = open_store(settings)
     cpu, began = cpu_seconds(service), time.monotonic()
@@ -196,7 +199,7 @@ def watch(service: psutil.Process, settings: Settings, sent: Future[dict[str, An
 
 
 def cpu_seconds(service: psutil.Process) -> Seconds:
-    """Of all its processes, those that have ended too."""
+    """Return the CPU time of all processes of the service, including those that have ended."""
     times = [each.cpu_times() for each in (service, *service.children(recursive=True))]
     return sum(each.user + each.system + each.children_user + each.children_system for each in times)
 

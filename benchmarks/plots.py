@@ -1,4 +1,4 @@
-"""Pictures of a comparison: DER by recording, time by stage, growth with length. PNG, without a display."""
+"""Plot a comparison as PNG files, without a display: DER by recording, time by stage, and growth with length."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ ORDER = (
     "decode", "decode and speech", "speech", "features", "segmentation", "embedding", "clustering", "turns",
     "recognition", "attribution",
 )  # fmt: skip
-"""Stages as they follow each other; those that are not among them come after, and what belongs to none last."""
+"""The stages in order of execution; other stages are drawn after them, and time that belongs to no stage last."""
 
 
 def draw(result: pooling.Result, folder: Path, name: str) -> list[str]:
-    """Write ``NAME-der.png``, ``NAME-time.png`` and, for growth, ``NAME-growth.png``; their file names."""
+    """Write ``NAME-der.png``, ``NAME-time.png``, and ``NAME-growth.png``, and return their file names.
+
+    A plot without data is not written.
+    """
     wanted: dict[str, Callable[[pooling.Result], Figure]] = {}
     if any(system["recordings"] for system in pooling.speaking(result)):
         wanted["der"] = _der

@@ -1,10 +1,10 @@
-"""One long recording, several workers: how much faster it is done, and whether the transcript is the same.
+"""Measure the speedup of one long recording with several workers, and check that the transcript is the same.
 
     python benchmarks/spread.py RECORDING [--workers 1,2]
 
-Each number of workers has a fleet of its own: PostgreSQL, Redis, and `diarist worker` as users start it, each on a core
-of its own with one thread. Prints one line of JSON a fleet, then how many times faster than the first one each was.
-Needs what `make test` sets up.
+Each number of workers gets a new fleet: PostgreSQL, Redis, and `diarist worker` as users start it, each worker on its
+own core with one thread. The script prints one line of JSON per fleet, and then the speedup of each fleet over the
+first one. It needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ START_S = 120.0
 
 
 def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Transcript]:
-    """What a fleet of so many workers makes of the recording, and how long it takes."""
+    """Process the recording with a fleet of ``count`` workers, and return the figures and the transcript."""
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
         raise SystemExit(f"{count} workers need a core each, and there are {len(cores)}")

@@ -1,4 +1,7 @@
-"""The systems that are compared, and what Diarist's own attribution makes of their turns and another's words."""
+"""Define the systems that are compared, and convert their output to hypotheses.
+
+If a system recognizes no words, Diarist's attribution assigns the words of faster-whisper to the system's turns.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,33 @@ from running import Output
 
 PAUSE_S: Seconds = 1.0
 NOBODY = "SPEAKER_00"
-"""Who says the words of a system that knows no speakers."""
+"""The speaker of the words of a system that does not diarize."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One that takes part."""
+    """A system that is compared."""
 
     name: str
     title: str
     environment: str
-    """Whose virtual environment it runs in."""
+    """The name of the virtual environment that the system runs in."""
 
     speakers: bool = True
-    """Is scored by how it tells speakers apart."""
+    """Whether the diarization of the system is scored."""
 
     words: bool = False
-    """Finds words; the words of those that do not are faster-whisper's."""
+    """Whether the system recognizes words; otherwise, the words of faster-whisper are used."""
 
     reading_of: str | None = None
-    """The system that gives these turns beside its own: it runs once, and its time is theirs."""
+    """The system that returns these turns in addition to its own; it runs once, and both have the same time."""
 
     same_as: str | None = None
-    """The system of which this is the diarization alone, where that finds words too: only its time counts."""
+    """The system, with words, of which this is the diarization alone; only the time of this run is reported."""
 
     @property
     def script(self) -> str:
-        """``peers/run_SCRIPT.py``."""
+        """The NAME in ``peers/run_NAME.py``."""
         return (self.same_as or self.name).replace("-", "_")
 
 
@@ -59,11 +62,11 @@ SYSTEMS: Mapping[str, System] = {
 
 
 def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
-    """The systems of these names that have something to do, with the other readings of what they find.
+    """Return the systems of these names that have work to do, together with the other readings of their output.
 
     Args:
-        names: of ``SYSTEMS``; that of a reading brings the system that gives it.
-        words: False where diarization alone is wanted.
+        names: Names in ``SYSTEMS``; the name of a reading also selects the system that returns it.
+        words: False if only diarization is compared.
     """
     wanted = {SYSTEMS[name].reading_of or name for name in names}
     return tuple(
@@ -72,13 +75,13 @@ def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
 
 
 def answer(output: Output, recognised: Output | None, duration: Seconds) -> Hypothesis:
-    """What a system says, ready to be scored.
+    """Return the output of a system as a hypothesis that can be scored.
 
     Args:
-        output: of the system.
-        recognised: of faster-whisper alone: its words go to the speakers of ``output.turns``, by Diarist's attribution,
-            where the system finds none of its own. None: it is scored without words.
-        duration: of the recording.
+        output: The output of the system.
+        recognised: The output of faster-whisper alone. If the system recognizes no words, these words are attributed
+            to the speakers of ``output.turns`` by Diarist's attribution. None: the hypothesis has no words then.
+        duration: The length of the recording.
     """
     took = output.wall
     words = tuple(Segment(each.word.span, each.speaker or NOBODY, each.word.text.strip()) for each in output.words)
@@ -91,7 +94,7 @@ def answer(output: Output, recognised: Output | None, duration: Seconds) -> Hypo
 
 
 def joined(words: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Words that one speaker says in a row, without a pause of ``PAUSE_S``, as one segment; in order of start."""
+    """Join consecutive words of one speaker without a pause of ``PAUSE_S`` to segments, in order of start."""
     runs: list[list[Segment]] = []
     for word in sorted(words, key=lambda each: each.span.start):
         if runs and runs[-1][-1].speaker == word.speaker and word.span.gap(runs[-1][-1].span) < PAUSE_S:

@@ -1,4 +1,4 @@
-"""The result of a comparison as Markdown."""
+"""Format the result of a comparison as Markdown."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pooling import Result, System, common, left_out, members, pooled, ratio, sp
 
 ALL = "all"
 BASE_MINUTES = 10.0
-"""The length beside which the others of the growth are put."""
+"""The length in minutes that the other lengths are compared with in the growth table."""
 
 
 def report(result: Result, pictures: Sequence[str]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [f"# Comparison of {result['made']}", "", conditions(result)]
     for remark in remarks(result):
         lines += ["", remark]
@@ -42,7 +42,7 @@ def conditions(result: Result) -> str:
 
 
 def remarks(result: Result) -> list[str]:
-    """What has to be known of the run before its figures are read."""
+    """Return remarks that the reader needs in order to interpret the figures."""
     found = []
     if result["machine"]["busy"]:
         found.append(
@@ -65,7 +65,7 @@ def remarks(result: Result) -> list[str]:
 
 
 def scope(result: Result) -> str:
-    """Which recordings are pooled."""
+    """Return a paragraph that says which recordings are pooled."""
     systems, names = speaking(result), result["sets"]
     said = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
     missing = left_out(systems, names)
@@ -78,7 +78,7 @@ def scope(result: Result) -> str:
 
 
 def beside(result: Result) -> list[str]:
-    """Ratios: the errors of Diarist to those of each other system, and its time to theirs."""
+    """Return the ratios of Diarist's errors and time to those of each other system."""
     groups, ours = members(result), result["systems"]["diarist"]
     rows = []
     for system in speaking(result):
@@ -96,7 +96,7 @@ def beside(result: Result) -> list[str]:
 
 
 def speeds(result: Result) -> list[str]:
-    """How long Diarist takes beside the others, wall and CPU time, over what both finished."""
+    """Compare Diarist's wall and CPU time with each other system's, over the recordings that both finished."""
     systems = result["systems"]
     lines = []
     for name in ("whisper", "whisper-sequential"):
@@ -116,7 +116,7 @@ def speeds(result: Result) -> list[str]:
 
 
 def _spent_by_both(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
-    """Wall and CPU time of the first as ratios to those of the other; None where they finished nothing in common."""
+    """Return the ratios of the first system's wall and CPU time to the other's; None if no recording is common."""
     if other is None or not one["recordings"] or not other["recordings"]:
         return None
     names = common((one, other), result["sets"])
@@ -155,7 +155,7 @@ def by_set(result: Result) -> list[str]:
 
 
 def words(result: Result) -> list[str]:
-    """Of systems without words: those of faster-whisper, given to their speakers."""
+    """Return the word error rates; systems without words have those of faster-whisper, attributed to their speakers."""
     head = ("system", "WER", "cpWER", "tcpWER", "wrong speaker at boundaries")
     names = members(result)[ALL] if speaking(result) else tuple(result["sets"])
     rows = []
@@ -181,7 +181,7 @@ def by_recording(result: Result) -> list[str]:
 
 
 def timed(result: Result) -> tuple[list[System], tuple[str, ...]]:
-    """The systems whose time is shown, and the recordings that all of them finished."""
+    """Return the systems whose time is shown, and the recordings that all of them finished."""
     systems = [each for each in result["systems"].values() if each["recordings"] and each["reading_of"] is None]
     return systems, common(systems, result["sets"])
 
@@ -249,6 +249,6 @@ def times(figure: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of Markdown; bars within cells would end them."""
+    """Return the lines of a Markdown table; vertical bars in cells are replaced, because they would end the cell."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]

@@ -1,4 +1,4 @@
-"""Diarist as it is installed: the configured engine, through the pipeline that the service and the command line use."""
+"""Run Diarist as installed: the configured engine, through the pipeline that the service and the command line use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from diarist.settings import Settings, load_settings
 from diarist.types import SpeakerHints, TranscribeOptions, Turn
 
 PIPELINES_OWN = ("decode", "recognition", "attribution")
-"""Stages of which the pipeline's own clock tells; all others are parts of the diarization."""
+"""The stages that the pipeline itself times; all others are parts of the diarization."""
 
 
 class Stages:
-    """Seconds by stage, from the calls that report progress: each comes when a piece of its stage is done."""
+    """The time in seconds by stage, measured between progress reports: each follows a completed part of its stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -33,7 +33,7 @@ class Stages:
         self._last = now
 
     def within(self, timed: Mapping[str, float]) -> dict[str, float]:
-        """What was timed, with the diarization in its parts; what is none of them makes the ``turns``."""
+        """Return ``timed`` with the diarization split into its parts; the time of no part is that of ``turns``."""
         stages: dict[str, float] = {}
         for name, seconds in timed.items():
             if name != "diarization":
@@ -46,7 +46,7 @@ class Stages:
 
 def load(task: exchange.Task) -> exchange.Hear:
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-    # a recording of four hours and the silence after it
+    # The limit allows a recording of four hours, with the silences between its copies.
     settings = load_settings(cpu_threads=task.threads, max_duration_s=50_000.0)
     engine = load_engine(settings)
 

@@ -1,7 +1,8 @@
-"""Resemblyzer's voice encoder over Silero VAD's speech, and spectral clustering: a pipeline as tutorials build it.
+"""Run Resemblyzer's voice encoder on the speech that Silero VAD finds, with spectral clustering.
 
-Windows of 1.6 s, 4 a second; the clustering is that of ``spectralcluster`` with the refinements of Wang et al.,
-"Speaker diarization with LSTM" (2018), which were made for this kind of embedding, and 1 to 10 speakers.
+This is the pipeline that tutorials describe. The windows are 1.6 s long, with 4 windows per second. The clustering is
+that of ``spectralcluster`` with the refinements of Wang et al., "Speaker diarization with LSTM" (2018), which were
+designed for this kind of embedding, and with 1 to 10 speakers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def load(task: exchange.Task) -> exchange.Hear:
         samples, rate = soundfile.read(recording, dtype="float32")
         assert rate == RATE
         at = [time.perf_counter()]
-        torch.set_num_threads(1)  # as Silero's authors advise: more only wait for each other
+        torch.set_num_threads(1)  # as Silero's authors advise: more threads only wait for each other
         speech = [
             (span["start"], span["end"])
             for span in get_speech_timestamps(torch.from_numpy(samples), vad)
@@ -49,7 +50,7 @@ def load(task: exchange.Task) -> exchange.Hear:
                 samples[first:last], return_partials=True, rate=A_SECOND, min_coverage=0.5
             )
             embeddings.extend(found)
-            # each window speaks for the time around its middle
+            # Each window represents the time around its middle.
             middles = [(first + (window.start + window.stop) / 2) / RATE for window in windows]
             half = 1 / (2 * A_SECOND)
             ends = [first / RATE, *(middle + half for middle in middles[:-1]), last / RATE]

@@ -1,7 +1,7 @@
-"""faster-whisper alone, with Diarist's model, precision, beam and batch: the floor for the time of recognition.
+"""Run faster-whisper alone, with Diarist's model, precision, beam, and batch size: a lower bound for recognition time.
 
-Batches are given Diarist's threads, language and word times too; what faster-whisper decides by itself is left to it:
-its own voice activity detection, pieces of up to 30 s, one temperature.
+Batched recognition also uses Diarist's threads, language, and word timestamps. All other choices are faster-whisper's
+own: its voice activity detection, chunks of up to 30 s, and one temperature.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diarist.models import ModelStore
 from diarist.settings import load_settings
 
 Start = Callable[[str], Iterable[Any]]
-"""Prepares a recording of that path and gives its segments, which are recognised as they are asked for."""
+"""A function that opens the recording at a path and returns its segments, which are recognized lazily."""
 
 
 def load(task: exchange.Task) -> exchange.Hear:
@@ -46,7 +46,7 @@ def open_model(task: exchange.Task) -> WhisperModel:
 
 
 def hearing(start: Start) -> exchange.Hear:
-    """What hears a recording by ``start``, and takes the time."""
+    """Return a function that recognizes a recording by ``start`` and measures the time."""
 
     def hear(recording: Path) -> exchange.Heard:
         at = [time.perf_counter()]

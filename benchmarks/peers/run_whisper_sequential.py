@@ -1,4 +1,4 @@
-"""faster-whisper alone as it is called by default, one window of 30 s after the other: Diarist's model and beam."""
+"""Run faster-whisper alone in its default mode, one 30 s window after the other, with Diarist's model and beam."""
 
 from __future__ import annotations
 
