@@ -124,7 +124,7 @@ def many(address: Address, clients: int, seconds: float) -> Seen:
 
 
 def show(seen: Seen) -> None:
-    print("| request | answers | p50 ms | p99 ms | most ms |\n|---|---|---|---|---|")
+    print("| request | responses | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|")
     for kind, took_s in sorted(seen.took_s.items()):
         ordered = sorted(took_s)
         p50, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.99))
@@ -171,7 +171,7 @@ def upload(address: Address, process: psutil.Process, megabytes: int) -> None:
     watcher.join()
     print(
         f"{megabytes} MB: {response.status} after {took_s:.1f} s ({sent_s:.1f} s to send); the process grew from "
-        f"{at_first / 2**20:.0f} MB by {(peak - at_first) / 2**20:.1f} MB at the most"
+        f"{at_first / 2**20:.0f} MB by at most {(peak - at_first) / 2**20:.1f} MB"
     )
     connection.request("DELETE", job["links"]["self"])
     connection.getresponse().read()

@@ -52,32 +52,38 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="recordings with references")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="who takes part; default: %(default)s")
-    parser.add_argument("--only", default="", help="names of recordings, comma-separated")
-    parser.add_argument("--no-words", action="store_true", help="diarization alone: much faster, no WER")
-    parser.add_argument("--language", default="en", help="of the words; 'auto' detects it; default: %(default)s")
-    parser.add_argument("--threads", type=int, help="for each system; default: what Diarist takes")
-    parser.add_argument("--rounds", type=int, default=1, help="run all systems so often and keep each one's fastest")
-    parser.add_argument("--growth", default="", help="minutes, comma-separated: time and memory by length, as 1,10,60")
-    parser.add_argument("--growth-from", default="", help="the recording to repeat for it; default: the longest")
     parser.add_argument(
-        "--growth-systems", default="diarist,whisper,senko", help="who takes part in it; default: %(default)s"
+        "--systems", default=",".join(SYSTEMS), help="the systems to run, comma-separated; default: %(default)s"
     )
-    parser.add_argument("--limit", type=float, default=7_200.0, help="seconds that a system may take in all, a round")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--environments", type=Path, default=ROOT / ".cache" / "bench")
-    parser.add_argument("--torch", default="torch==2.13.0", help="what pip is given for PyTorch; default: %(default)s")
+    parser.add_argument("--only", default="", help="names of recordings, comma-separated; default: all")
+    parser.add_argument("--no-words", action="store_true", help="run diarization alone: much faster, no WER")
+    parser.add_argument("--language", default="en", help="the spoken language; 'auto' detects it; default: %(default)s")
+    parser.add_argument("--threads", type=int, help="threads per system; default: as many as Diarist uses")
+    parser.add_argument("--rounds", type=int, default=1, help="number of runs per system; the fastest is kept")
+    parser.add_argument("--growth", default="", help="measure time and memory at these minutes, for example 1,10,60")
+    parser.add_argument("--growth-from", default="", help="the recording to repeat for --growth; default: the longest")
+    parser.add_argument(
+        "--growth-systems", default="diarist,whisper,senko", help="the systems for --growth; default: %(default)s"
+    )
+    parser.add_argument("--limit", type=float, default=7_200.0, help="maximum seconds per system and round")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument(
+        "--environments", type=Path, default=ROOT / ".cache" / "bench", help="folder of the virtual environments"
+    )
+    parser.add_argument(
+        "--torch", default="torch==2.13.0", help="pip arguments that install PyTorch; default: %(default)s"
+    )
     arguments = parser.parse_args()
     for option in ("systems", "growth_systems", "only"):
         setattr(arguments, option, [each for each in getattr(arguments, option).split(",") if each])
     if unknown := {*arguments.systems, *arguments.growth_systems} - SYSTEMS.keys():
-        parser.error(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+        parser.error(f"unknown system: {', '.join(sorted(unknown))}; the systems are {', '.join(SYSTEMS)}")
     if arguments.rounds < 1:
-        parser.error("--rounds takes a number from 1 on")
+        parser.error("--rounds must be at least 1")
     try:
         arguments.minutes = [float(each) for each in arguments.growth.split(",") if each]
     except ValueError:
-        parser.error("--growth takes minutes with commas between them: 1,10,60,240")
+        parser.error("--growth must be a comma-separated list of minutes, for example 1,10,60,240")
     return arguments
 
 
@@ -137,17 +143,17 @@ def compare(arguments: argparse.Namespace) -> None:
             )  # fmt: skip
             write(result, path)
     print(path.with_suffix(".md").read_text())
-    tell(f"written to {path.with_suffix('.md')}, .json and the plots beside them")
+    tell(f"The results are in {path.with_suffix('.md')}, with the .json file and the plots in the same folder.")
 
 
 def references_of(arguments: argparse.Namespace) -> list[Reference]:
     """Return the requested references that have a recording."""
     found = [each for each in find(arguments.folder) if each.recording is not None]
     if unknown := set(arguments.only) - {each.name for each in found}:
-        sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} has no such recording with a reference")
+        sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} contains no such recording with a reference")
     references = [each for each in found if not arguments.only or each.name in arguments.only]
     if not references:
-        sys.exit(f"{arguments.folder} holds no recording with an RTTM or STM of the same name")
+        sys.exit(f"{arguments.folder} contains no recording with an RTTM or STM file of the same name")
     return references
 
 
@@ -161,7 +167,7 @@ def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) ->
         if each.name == arguments.growth_from:
             return each
     sys.exit(
-        f"--growth-from {arguments.growth_from}: no such recording; there are"
+        f"--growth-from {arguments.growth_from}: no such recording; the recordings are"
         f" {', '.join(each.name for each in references)}"
     )
 
@@ -174,7 +180,7 @@ def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
         if environment == "diarist":  # `make bench` creates it, and this script runs in it
             continue
         try:
-            tell(f"environment for {environment}")
+            tell(f"Preparing the environment of {environment}")
             prepare(environment, arguments.environments, arguments.torch)
         except NotInstalled as error:
             tell(str(error))

@@ -176,11 +176,13 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the models (tiny: to try this out)")
-    parser.add_argument("--minutes", default="1,10,60", help="lengths of recordings, with commas between them")
-    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="batches to try")
-    parser.add_argument("--parts", default="recognition,sortformer,clustering", help="what to measure")
-    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument(
+        "--size", choices=SIZES, default="full", help="size of the models; tiny is for testing this script"
+    )
+    parser.add_argument("--minutes", default="1,10,60", help="lengths of the recordings, comma-separated")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="batch sizes, comma-separated")
+    parser.add_argument("--parts", default="recognition,sortformer,clustering", help="parts to measure")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
     lengths = [float(word) for word in arguments.minutes.split(",")]
     batches = [int(word) for word in arguments.batches.split(",")]

@@ -74,13 +74,16 @@ class Watched:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
-    parser.add_argument("--minutes", default="10,60,240", help="lengths, comma-separated; default: %(default)s")
+    parser.add_argument(
+        "--minutes", default="10,60,240", help="lengths in minutes, comma-separated; default: %(default)s"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU_THREADS of the service")
     arguments = parser.parse_args()
     samples = decode(arguments.recording, DecodeLimits(max_duration_s=50_000.0))[0].samples
     reference = rttm.parse(arguments.recording.with_suffix(".rttm").read_text(encoding="utf-8-sig"))
-    print("| minutes | s | s a minute | CPU s a minute | peak MB | by stage | ETA at 50 % / truth | rises | speakers "
-          "(found / there) | labels kept |\n|---|---|---|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
+    print("| minutes | s | s per minute | CPU s per minute | peak MB | by stage | ETA at 50 % / actual | monotonic | "
+          "speakers (found / reference) | labels kept |\n|---|---|---|---|---|---|---|---|---|---|",
+          flush=True)  # fmt: skip
     for minutes in map(float, arguments.minutes.split(",")):
         with tempfile.TemporaryDirectory(prefix="diarist-length-") as scratch:
             path, turns = growth.write_repeated(samples, reference, minutes, Path(scratch))
@@ -141,7 +144,7 @@ def serving(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]
             if listening and "is ready on" in said:
                 break
             if process.poll() is not None or time.monotonic() > until:
-                sys.exit(f"The service does not start:\n{said}")
+                sys.exit(f"The service did not start:\n{said}")
             time.sleep(SAMPLED_S)
         yield psutil.Process(process.pid), listening[1]
     finally:
@@ -174,7 +177,7 @@ def post(address: str, path: Path) -> dict[str, Any]:
     answer = connection.getresponse()
     found: dict[str, Any] = json.loads(answer.read())
     if answer.status != 200:
-        sys.exit(f"The service answered {answer.status}: {found}")
+        sys.exit(f"The service responded with status {answer.status}: {found}")
     return found
 
 

@@ -71,7 +71,7 @@ def _time(result: pooling.Result) -> Figure:
         left = [at + width for at, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     busy = " (busy machine)" if result["machine"]["busy"] else ""
-    axes.set_xlabel(f"wall seconds for a minute of audio{busy}")
+    axes.set_xlabel(f"wall seconds per minute of audio{busy}")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -91,7 +91,7 @@ def _growth(result: pooling.Result) -> Figure:
         style = {"marker": "o", "label": system["title"], "color": COLOURS[index % len(COLOURS)]}
         time.plot(lengths, [row["cpu_s"] / row["minutes"] for row in rows], **style)
         memory.plot(lengths, [row["peak_mb"] for row in rows], **style)
-    for axes, label in ((time, "CPU seconds for a minute of audio"), (memory, "peak memory (MB)")):
+    for axes, label in ((time, "CPU seconds per minute of audio"), (memory, "peak memory (MB)")):
         axes.set_xscale("log")
         measured = sorted({row["minutes"] for row in result["growth"]})
         axes.set_xticks(measured, [f"{minutes:g}" for minutes in measured])

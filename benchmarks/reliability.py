@@ -125,8 +125,8 @@ def summary(claims: Sequence[Claim]) -> str:
 def table(name: str, claims: Sequence[Claim]) -> str:
     """Return a Markdown table, or a line that says that there is no data."""
     if not claims:
-        return f"{name}: nothing to hold against a reference"
-    lines = [f"{name}, {summary(claims)}", "", "| confidence | how many | expected | true |", "|---|---|---|---|"]
+        return f"{name}: nothing to compare with a reference"
+    lines = [f"{name}, {summary(claims)}", "", "| confidence | count | expected | correct |", "|---|---|---|---|"]
     lines += [f"| {a:g} to {b:g} | {n} | {mean:.3f} | {share:.3f} |" for a, b, n, mean, share in bins(claims, EDGES)]
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def picture(panels: Iterable[tuple[str, Sequence[Claim]]]) -> str:
         drawn.append(f'<path d="M{left} {gap + side}l{side} -{side}" stroke="#999" stroke-dasharray="4"/>')
         for _, _, count, mean, share in bins(claims, EDGES):
             x, y, size = left + side * mean, gap + side * (1 - share), 2 + 2 * np.log10(count)
-            title = f"{count}: {mean:.3f} expected, {share:.3f} true"
+            title = f"{count}: {mean:.3f} expected, {share:.3f} correct"
             drawn.append(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="#1f6f8b"><title>{title}</title></circle>'
             )
@@ -154,9 +154,9 @@ def picture(panels: Iterable[tuple[str, Sequence[Claim]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--svg", type=Path, help="draw it here")
-    parser.add_argument("--only", default="", help="names of recordings, comma-separated")
-    parser.add_argument("--language", default="en", help="'auto' detects it")
+    parser.add_argument("--svg", type=Path, help="write the reliability diagrams to this file")
+    parser.add_argument("--only", default="", help="names of recordings, comma-separated; default: all")
+    parser.add_argument("--language", default="en", help="the spoken language; 'auto' detects it")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="pyannote")
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)

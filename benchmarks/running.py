@@ -184,7 +184,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _reason(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a word"
+    return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a message"
 
 
 def _output(found: Mapping[str, Any]) -> Output:

@@ -33,10 +33,10 @@ def read_sets(folder: Path) -> Mapping[str, tuple[str, ...]]:
     try:
         found = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SystemExit(f"{path} cannot be read: {error}") from error
+        raise SystemExit(f"{path} is not valid TOML: {error}") from error
     for name, prefixes in found.items():
         if not (isinstance(prefixes, list) and all(isinstance(prefix, str) for prefix in prefixes)):
-            raise SystemExit(f'{path}: {name} must be a list of beginnings of file names: {name} = ["abc"]')
+            raise SystemExit(f'{path}: {name} must be a list of prefixes of file names: {name} = ["abc"]')
     return {name: tuple(prefixes) for name, prefixes in found.items()}
 
 

@@ -38,7 +38,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
     """Process the recording with a fleet of ``count`` workers, and return the figures and the transcript."""
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
-        raise SystemExit(f"{count} workers need a core each, and there are {len(cores)}")
+        raise SystemExit(f"{count} workers need one core each, but only {len(cores)} are available")
     with ExitStack() as stack:
         redis, postgres = servers.RedisServer(), servers.PostgresServer()
         stack.callback(redis.close)
@@ -66,7 +66,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
         until = time.monotonic() + START_S
         while sum(worker.state == "ready" for worker in service.pool_status().workers) < count:
             if time.monotonic() > until:
-                raise SystemExit("the workers are not ready")
+                raise SystemExit(f"The workers were not ready within {START_S:.0f} s")
             time.sleep(0.1)
         with recording.open("rb") as file:
             job = service.submit(file, JobSpec(kind=JobKind.JOB))
@@ -78,7 +78,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
             time.sleep(0.1)
         took_s = time.monotonic() - started
         if job.state is not JobState.SUCCEEDED:
-            raise SystemExit(f"the job has {job.state}: {job.error}")
+            raise SystemExit(f"The job ended in state {job.state}: {job.error}")
         transcript = service.result(job.id)
         return {
             "workers": count,

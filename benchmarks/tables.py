@@ -18,12 +18,12 @@ def report(result: Result, pictures: Sequence[str]) -> str:
     for remark in remarks(result):
         lines += ["", remark]
     if "diarist" in result["systems"] and (ratios := beside(result)):
-        lines += ["", "## Diarist beside the others", "", *ratios]
-    lines += ["", "## Who speaks when", "", scope(result), "", *accuracy(result)]
+        lines += ["", "## Diarist compared with the other systems", "", *ratios]
+    lines += ["", "## Diarization", "", scope(result), "", *accuracy(result)]
     lines += ["", "## By set", "", *by_set(result)]
     if result["words"]:
-        lines += ["", "## What is said", "", *words(result)]
-    lines += ["", "## By recording, DER strict", "", *by_recording(result)]
+        lines += ["", "## Recognition", "", *words(result)]
+    lines += ["", "## By recording, strict DER", "", *by_recording(result)]
     lines += ["", "## Time and memory", "", *resources(result), "", *stages(result)]
     if result["growth"]:
         lines += ["", "## Growth", "", *growth(result)]
@@ -33,7 +33,7 @@ def report(result: Result, pictures: Sequence[str]) -> str:
 
 def conditions(result: Result) -> str:
     machine = result["machine"]
-    rounds = f"; the fastest of {result['rounds']} rounds" if result["rounds"] > 1 else ""
+    rounds = f", fastest of {result['rounds']} rounds" if result["rounds"] > 1 else ""
     return (
         f"Commit {result['commit']}; {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB;"
         f" {machine['system']}, Python {machine['python']}; {result['threads']} thread(s) for each system{rounds};"
@@ -46,11 +46,11 @@ def remarks(result: Result) -> list[str]:
     found = []
     if result["machine"]["busy"]:
         found.append(
-            "**The machine was busy**: others were at work while systems ran (see *others* below). Accuracy and memory"
-            " are sound, wall times are not; compare the CPU time."
+            "**The machine was busy**: other processes ran at the same time as the systems (see *others* below)."
+            " Accuracy and memory are reliable, but wall times are not; compare the CPU times."
         )
     found += [
-        f"{name} did not take part: it cannot be installed here ({why})." for name, why in result["not_run"].items()
+        f"{name} was not run, because it cannot be installed here ({why})." for name, why in result["not_run"].items()
     ]
     for system in result["systems"].values():
         if system["failure"] and system["reading_of"] is None:
@@ -60,7 +60,7 @@ def remarks(result: Result) -> list[str]:
             )
         found += [f"{system['title']}, words not scored: {each}" for each in system["words_unscored"]]
         if not system["steady"]:
-            found.append(f"{system['title']} did not give the same answers in every round; those of the fastest count.")
+            found.append(f"{system['title']} did not give the same output in every round; the fastest is scored.")
     return found
 
 
@@ -71,9 +71,9 @@ def scope(result: Result) -> str:
     missing = left_out(systems, names)
     if missing:
         each = "; ".join(f"{name} ({', '.join(titles)})" for name, titles in missing.items())
-        said += f" Left out, with who did not finish them: {each}."
+        said += f" Left out, with the systems that did not finish them: {each}."
     if nothing := [system["title"] for system in systems if not system["recordings"]]:
-        said += f" {', '.join(nothing)} finished none, and is in no figure."
+        said += f" Not included, because no recording was finished: {', '.join(nothing)}."
     return said
 
 
@@ -90,8 +90,8 @@ def beside(result: Result) -> list[str]:
     lines = []
     if rows:
         heads = [each for each in groups if each != ALL]
-        lines += [*table(("Diarist's DER as a ratio to that of", ALL, "all, collar", *heads), rows), ""]
-        lines += ["Below 1: Diarist makes fewer errors.", ""]
+        lines += [*table(("ratio of Diarist's DER to that of", ALL, "all, collar", *heads), rows), ""]
+        lines += ["If the ratio is below 1, Diarist makes fewer errors.", ""]
     return [*lines, *(f"- {line}" for line in speeds(result))]
 
 
@@ -150,7 +150,7 @@ def by_set(result: Result) -> list[str]:
             found = pooled(system, names)
             cells.append(f"{percent(found.der)} / {percent(found.der_collar)} ({found.exact} of {found.recordings})")
         rows.append((system["title"], *cells))
-    note = "DER strict / with collar; in brackets: recordings with the right number of speakers."
+    note = "Strict DER / DER with collar (recordings with the correct number of speakers)."
     return [*table(("system", *groups), rows), "", note]
 
 
@@ -197,11 +197,11 @@ def resources(result: Result) -> list[str]:
                    ("{:.2f}", ratio(60 * took.cpu, took.audio)))  # fmt: skip
         cells = ("-" if figure is None else form.format(figure) for form, figure in figures)
         rows.append((system["title"], *cells, start, str(system["peak_mb"]), f"{system['others_cores']:.2f}"))
-    head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s a minute of audio", "start-up s", "peak MB",
+    head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s per minute of audio", "start-up s", "peak MB",
             "others, cores")  # fmt: skip
     note = (
-        f"Times are of what all of these finished, recordings: {len(names)}; RTF is wall seconds for a second of"
-        " audio. *others*: cores that other processes kept busy meanwhile."
+        f"Times are totals of the recordings that all of these systems finished ({len(names)}). RTF is the wall time"
+        " per second of audio. *others* is the number of cores that other processes kept busy at the same time."
     )
     return [*table(head, rows), "", note]
 
@@ -235,9 +235,9 @@ def growth(result: Result) -> list[str]:
         cells = (f"{row['wall_s']:.1f}", f"{row['wall_s'] / minutes / 60:.4f}", f"{row['cpu_s'] / minutes:.2f}", slower,
                  str(row["peak_mb"]), percent(row.get("der")), count)  # fmt: skip
         rows.append((title, f"{minutes:g}", *cells))
-    head = ("system", "minutes", "wall s", "RTF", "CPU s a minute", f"a minute beside {BASE_MINUTES:g} min, wall / CPU",
-            "peak MB", "DER", "speakers")  # fmt: skip
-    return [f"{result['growth'][0]['source']}, again and again.", "", *table(head, rows)]
+    head = ("system", "minutes", "wall s", "RTF", "CPU s per minute",
+            f"ratio of time per minute to {BASE_MINUTES:g} min, wall / CPU", "peak MB", "DER", "speakers")  # fmt: skip
+    return [f"The recording {result['growth'][0]['source']} is repeated to each length.", "", *table(head, rows)]
 
 
 def percent(rate: float | None) -> str:

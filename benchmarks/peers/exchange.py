@@ -81,7 +81,7 @@ def _measured(hear: Hear, recording: Path) -> dict[str, object]:
     try:
         heard = hear(recording)
     except Exception as error:  # noqa: BLE001 - the other recordings are still processed
-        lines = [line for line in str(error).splitlines() if line.strip()] or ["no word of why"]
+        lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
         return {"failure": f"{type(error).__name__}: {lines[0].strip()}"}
     took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
     return {**took, **asdict(heard)}

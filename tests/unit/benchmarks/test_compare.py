@@ -1,4 +1,4 @@
-"""Side by side: sets, long recordings, answers and the page that is written."""
+"""The comparison: sets, repeated recordings, the output of systems, and the page that is written."""
 
 from __future__ import annotations
 
@@ -231,8 +231,8 @@ def test_only_recordings_that_every_system_finished_are_pooled():
     assert pooling.members(result) == {"calls": ("x",), "meeting": (), "all": ("x",)}
     page = tables.report(result, [])
     assert "over the 1 of 2 recordings" in page
-    assert "Left out, with who did not finish them: y (senko)." in page
-    assert "pyannote finished none" in page
+    assert "Left out, with the systems that did not finish them: y (senko)." in page
+    assert "no recording was finished: pyannote." in page
     assert "| senko | 0.50 | 1.00 | 0.50 | - |" in page
     assert "takes 2.00 times as long as whisper (CPU time 2.00)" in page
     assert "as fast as senko" not in page, "diarization was not measured alone"

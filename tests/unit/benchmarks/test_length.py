@@ -1,4 +1,4 @@
-"""What ``benchmarks/length.py`` makes of what it saw."""
+"""The figures that ``benchmarks/length.py`` computes from its measurements."""
 
 from __future__ import annotations
 
