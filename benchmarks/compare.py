@@ -34,7 +34,7 @@ from peers import exchange
 from rounds import Rounds, run_all
 from running import Output, Run, run
 from sets import read_sets, set_of
-from systems import SYSTEMS, System, answer, chosen
+from systems import SYSTEMS, System, select_systems, to_hypothesis
 
 BUSY_SHARE = 0.1
 """Wall times are reported as unreliable if other processes kept more than this share of all cores busy."""
@@ -97,20 +97,20 @@ def compare(arguments: argparse.Namespace) -> None:
     settings = load_settings(max_duration_s=50_000.0)
     threads = arguments.threads or settings.threads
     words = not arguments.no_words
-    references = references_of(arguments)
-    source = source_of(arguments, references)
+    references = find_references(arguments)
+    source = growth_source(arguments, references)
     language = None if arguments.language == "auto" else arguments.language
-    systems, absent = ready(arguments)
+    systems, absent = available_systems(arguments)
     if not systems:
         sys.exit(f"none of these systems can run: {'; '.join(f'{name}: {why}' for name, why in absent.items())}")
     sets = read_sets(arguments.folder)
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as scratch:
         folder = Path(scratch)
-        lengths = {each.name: as_wav(each, folder, settings) for each in references}
+        lengths = {each.name: write_as_wav(each, folder, settings) for each in references}
         warm_up = str(folder / f"{min(lengths, key=lambda name: lengths[name])}.wav")
 
         def start(system: System, recordings: Sequence[Path]) -> Run:
-            tell(f"{system.title}: {len(recordings)} recording{'s' * (len(recordings) != 1)}")
+            print_status(f"{system.title}: {len(recordings)} recording{'s' * (len(recordings) != 1)}")
             python = arguments.environments / system.environment / "bin" / "python"
             task = exchange.Task(
                 tuple(map(str, recordings)), threads, language, words and system.words, str(settings.model_dir),
@@ -133,20 +133,20 @@ def compare(arguments: argparse.Namespace) -> None:
             "systems": {name: summary(SYSTEMS[name], runs, references, lengths, language) for name in runs},
             "growth": [],
         }
-        path = place(result, arguments.out)
+        path = result_path(result, arguments.out)
         write(result, path)  # the growth runs, which follow, can take hours
         if source is not None:
-            growing = {each.name for each in chosen(arguments.growth_systems, words=words)}
+            growing = {each.name for each in select_systems(arguments.growth_systems, words=words)}
             result["growth"] = growth.grow(
                 [each for each in systems if each.name in growing],
-                samples_of(folder / f"{source.name}.wav", settings), source, arguments.minutes, folder, start,
+                read_samples(folder / f"{source.name}.wav", settings), source, arguments.minutes, folder, start,
             )  # fmt: skip
             write(result, path)
     print(path.with_suffix(".md").read_text())
-    tell(f"The results are in {path.with_suffix('.md')}, with the .json file and the plots in the same folder.")
+    print_status(f"The results are in {path.with_suffix('.md')}, with the .json file and the plots in the same folder.")
 
 
-def references_of(arguments: argparse.Namespace) -> list[Reference]:
+def find_references(arguments: argparse.Namespace) -> list[Reference]:
     """Return the requested references that have a recording."""
     found = [each for each in find(arguments.folder) if each.recording is not None]
     if unknown := set(arguments.only) - {each.name for each in found}:
@@ -157,7 +157,7 @@ def references_of(arguments: argparse.Namespace) -> list[Reference]:
     return references
 
 
-def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
+def growth_source(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
     """Return the recording that is repeated to measure how time and memory grow, or None if growth is not measured."""
     if not arguments.minutes:
         return None
@@ -172,31 +172,31 @@ def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) ->
     )
 
 
-def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
+def available_systems(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
     """Return the systems that can run, and by name of each other system the reason why it cannot."""
-    wanted = chosen(arguments.systems, words=not arguments.no_words)
+    wanted = select_systems(arguments.systems, words=not arguments.no_words)
     absent: dict[str, str] = {}
     for environment in dict.fromkeys(each.environment for each in wanted):
         if environment == "diarist":  # `make bench` creates it, and this script runs in it
             continue
         try:
-            tell(f"Preparing the environment of {environment}")
+            print_status(f"Preparing the environment of {environment}")
             prepare(environment, arguments.environments, arguments.torch)
         except NotInstalled as error:
-            tell(str(error))
+            print_status(str(error))
             absent |= {each.name: error.why for each in wanted if each.environment == environment}
     return [each for each in wanted if each.name not in absent], absent
 
 
-def as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
+def write_as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
     """Write the recording as the WAV file that every system reads, and return its length."""
     assert reference.recording is not None
-    samples = samples_of(reference.recording, settings)
+    samples = read_samples(reference.recording, settings)
     growth.write_wav(folder / f"{reference.name}.wav", [samples])
     return len(samples) / SAMPLE_RATE
 
 
-def samples_of(path: Path, settings: Settings) -> Samples:
+def read_samples(path: Path, settings: Settings) -> Samples:
     return decode(path, DecodeLimits.of(settings))[0].samples
 
 
@@ -219,9 +219,9 @@ def summary(
         if output is None:
             continue
         whisper = runs["whisper"].best.outputs.get(reference.name) if "whisper" in runs and system.speakers else None
-        found, fault = scored(reference, output, whisper, lengths[reference.name], language)
-        if fault:
-            unscored.append(f"{reference.name}: {fault}")
+        found, word_error = score_recording(reference, output, whisper, lengths[reference.name], language)
+        if word_error:
+            unscored.append(f"{reference.name}: {word_error}")
         recordings[reference.name] = {
             "score": asdict(found),
             "wall_s": output.wall,
@@ -247,18 +247,18 @@ def summary(
     }
 
 
-def scored(
+def score_recording(
     reference: Reference, output: Output, whisper: Output | None, length: Seconds, language: str | None
 ) -> tuple[Score, str | None]:
     """Return the score of a recording, and the reason why its words were not scored, or None if they were."""
-    found = answer(output, whisper, length)
+    found = to_hypothesis(output, whisper, length)
     try:
         return score(reference, found, language=language), None
     except InvalidOption as error:  # too many speakers to score the words; the diarization is scored
         return score(reference, replace(found, segments=None, words=()), language=language), str(error)
 
 
-def place(result: Mapping[str, Any], out: Path) -> Path:
+def result_path(result: Mapping[str, Any], out: Path) -> Path:
     """Return the path of the result without a suffix: the day and the commit, and a number if that name is taken."""
     out.mkdir(parents=True, exist_ok=True)
     day = f"{str(result['made'])[:10]}-{str(result['commit']).rstrip('+')}"
@@ -280,8 +280,8 @@ def write(result: dict[str, Any], path: Path) -> None:
     path.with_suffix(".md").write_text(tables.report(result, pictures), encoding="utf-8")
 
 
-def tell(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def print_status(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def prepare(name: str, folder: Path, torch: str) -> Path:
     requirements = PEERS / f"{name}.txt"
     home = folder / name
     python, stamp = home / "bin" / "python", home / "ready"
-    wanted = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    digest = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
         return python
     text = requirements.read_text()
     # PyTorch is installed by the same command, not before it, so that pip resolves all packages for this PyTorch, from
@@ -51,9 +51,9 @@ def prepare(name: str, folder: Path, torch: str) -> Path:
         if "# torchaudio:" in text:
             _call(str(python), str(PEERS / "mend_torchaudio.py"))
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        raise NotInstalled(name, said[-1].strip() if said else f"exit status {error.returncode}") from error
-    stamp.write_text(wanted)
+        lines = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        raise NotInstalled(name, lines[-1].strip() if lines else f"exit status {error.returncode}") from error
+    stamp.write_text(digest)
     return python
 
 

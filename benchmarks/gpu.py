@@ -61,7 +61,7 @@ class Run:
         return self.minutes * 60 / self.seconds
 
 
-def babble(minutes: float, seed: int = 0) -> Audio:
+def speech_like_noise(minutes: float, seed: int = 0) -> Audio:
     """Return noise whose level rises and falls like that of speech, with a pause every seven seconds."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(round(minutes * 60 * SAMPLE_RATE)).astype(np.float32)
@@ -71,7 +71,7 @@ def babble(minutes: float, seed: int = 0) -> Audio:
 
 
 def speech_spans(audio: Audio) -> tuple[Span, ...]:
-    """Return the spans in which the audio of ``babble`` is not silent."""
+    """Return the spans in which the audio of ``speech_like_noise`` is not silent."""
     starts = np.arange(0.0, audio.duration, 7.0)
     return tuple(Span(float(start), min(float(start) + 6.2, audio.duration)) for start in starts)
 
@@ -98,7 +98,7 @@ def build(folder: Path, size: str) -> dict[str, object]:
     }
 
 
-def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) -> Run:
+def measure(part: str, minutes: float, batch: int, work: Callable[[], object]) -> Run:
     """Call ``work`` twice, and measure the second call; the first one is the warm-up."""
     import torch
 
@@ -118,30 +118,33 @@ def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) 
     return Run(part, minutes, batch, seconds, peak // 2**20)
 
 
-def recognizer_of(settings: Settings) -> Recognizer:
+def load_recognizer(settings: Settings) -> Recognizer:
     return registry.load_recognizer("nemo", settings).part
 
 
-def diarizer_of(name: str, settings: Settings) -> Diarizer:
+def load_diarizer(name: str, settings: Settings) -> Diarizer:
     return registry.load_diarizer(name, settings).part
 
 
-def quietly(_stage: Stage, _done: float) -> None:
+def ignore_progress(_stage: Stage, _done: float) -> None:
     """Ignore a progress report."""
 
 
 def recognition(options: dict[str, object], minutes: float, batches: Sequence[int]) -> list[Run]:
     """Measure recognition at each batch size until a larger batch is no longer faster."""
-    audio = babble(minutes)
+    audio = speech_like_noise(minutes)
     runs: list[Run] = []
     for batch in batches:
-        recognizer = recognizer_of(load_settings(**options, nemo_batch=batch))
+        recognizer = load_recognizer(load_settings(**options, nemo_batch=batch))
         runs.append(
-            measured(
-                "recognition", minutes, batch, partial(recognizer.recognize, audio, speech_spans(audio), None, quietly)
+            measure(
+                "recognition",
+                minutes,
+                batch,
+                partial(recognizer.recognize, audio, speech_spans(audio), None, ignore_progress),
             )
         )
-        say(runs[-1])
+        print_run(runs[-1])
         del recognizer
         gc.collect()
         if len(runs) > 1 and runs[-1].speed < 1.03 * runs[-2].speed:
@@ -150,16 +153,16 @@ def recognition(options: dict[str, object], minutes: float, batches: Sequence[in
 
 
 def diarization(name: str, options: dict[str, object], lengths: Sequence[float], batch: int) -> list[Run]:
-    diarizer = diarizer_of(name, load_settings(**options, nemo_batch=batch))
+    diarizer = load_diarizer(name, load_settings(**options, nemo_batch=batch))
     runs: list[Run] = []
     for minutes in lengths:
-        audio = babble(minutes)
-        runs.append(measured(name, minutes, batch, partial(diarizer.diarize, audio, SpeakerHints(), quietly)))
-        say(runs[-1])
+        audio = speech_like_noise(minutes)
+        runs.append(measure(name, minutes, batch, partial(diarizer.diarize, audio, SpeakerHints(), ignore_progress)))
+        print_run(runs[-1])
     return runs
 
 
-def say(run: Run) -> None:
+def print_run(run: Run) -> None:
     print(
         f"{run.part:12} {run.minutes:6.1f} min  batch {run.batch or 'auto':>4}  {run.seconds:8.2f} s"
         f"  {run.speed:8.1f} x real time  {run.peak_mb:7d} MB",

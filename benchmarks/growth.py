@@ -13,10 +13,10 @@ from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import score
 from diarist.types import SAMPLE_RATE, Seconds, Span, Turn
 from running import Run
-from systems import System, answer
+from systems import System, to_hypothesis
 
 PAUSE_S: Seconds = 0.5
-ODD_SAMPLES = 37
+EXTRA_SILENCE_SAMPLES = 37
 """The silence after each copy is this much longer than the one before, so that no two copies have the same windows."""
 
 
@@ -56,7 +56,7 @@ def _row(system: System, run: Run, reference: Reference, duration: Seconds) -> d
     if output := run.outputs.get(reference.name):
         row |= {"wall_s": output.wall, "cpu_s": output.cpu, "stages_s": output.stages}
         if system.speakers:
-            found = score(reference, answer(output, None, duration))
+            found = score(reference, to_hypothesis(output, None, duration))
             row |= {"der": found.der, "speakers": found.speakers, "found": found.found}
     return row
 
@@ -73,7 +73,7 @@ def write_repeated(
         out: The folder to write to.
     """
     total = round(minutes * 60 * SAMPLE_RATE)
-    pieces: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     repeated: list[Turn] = []
     at = copies = 0
     while at < total:
@@ -82,21 +82,23 @@ def write_repeated(
             end = min(at / SAMPLE_RATE + turn.span.end, total / SAMPLE_RATE)
             if end - start >= 0.001:
                 repeated.append(Turn(Span(start, end), turn.speaker))
-        silence = np.zeros(round(PAUSE_S * SAMPLE_RATE) + copies * ODD_SAMPLES % SAMPLE_RATE, dtype=np.float32)
+        silence = np.zeros(
+            round(PAUSE_S * SAMPLE_RATE) + copies * EXTRA_SILENCE_SAMPLES % SAMPLE_RATE, dtype=np.float32
+        )
         whole = np.concatenate([samples, silence])[: total - at]
-        pieces.append(whole)
+        parts.append(whole)
         at += len(whole)
         copies += 1
     path = out / f"growth-{minutes:g}.wav"
-    write_wav(path, pieces)
+    write_wav(path, parts)
     return path, tuple(repeated)
 
 
-def write_wav(path: Path, pieces: list[np.ndarray]) -> None:
+def write_wav(path: Path, parts: list[np.ndarray]) -> None:
     """Write float32 arrays of shape (samples,) in -1..1, one after the other, as a 16-bit mono WAV file at 16 kHz."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        for piece in pieces:
-            file.writeframes((np.clip(piece, -1, 1) * 32_767).round().astype("<i2").tobytes())
+        for part in parts:
+            file.writeframes((np.clip(part, -1, 1) * 32_767).round().astype("<i2").tobytes())

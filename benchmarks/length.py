@@ -36,13 +36,13 @@ from diarist.settings import Settings, load_settings
 from diarist.types import Seconds, Span, Turn
 from running import tree_bytes
 
-SAMPLED_S = 0.5
+SAMPLE_INTERVAL_S = 0.5
 START_S = 120.0
 BOUNDARY = "diarist-length"
 
 
 @dataclass
-class Watched:
+class Measurements:
     """The measurements of one recording."""
 
     peak_mb: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -66,7 +66,7 @@ class Watched:
         return float("nan")
 
     @property
-    def rises(self) -> bool:
+    def monotonic(self) -> bool:
         shares = [done for _, done in self.reports]
         return shares == sorted(shares)
 
@@ -87,22 +87,23 @@ def main() -> None:
     for minutes in map(float, arguments.minutes.split(",")):
         with tempfile.TemporaryDirectory(prefix="diarist-length-") as scratch:
             path, turns = growth.write_repeated(samples, reference, minutes, Path(scratch))
-            seen, answer = work(path, Path(scratch), arguments.threads)
-        print(row(minutes, seen, answer, turns), flush=True)
+            measured, response = process_recording(path, Path(scratch), arguments.threads)
+        print(row(minutes, measured, response, turns), flush=True)
 
 
-def row(minutes: float, seen: Watched, answer: dict[str, Any], turns: Sequence[Turn]) -> str:
+def row(minutes: float, measured: Measurements, response: dict[str, Any], turns: Sequence[Turn]) -> str:
     """Return one row of the table."""
-    found = [Turn(Span(each["start_time"], each["end_time"]), each["speaker"]) for each in answer["conversation"]]
-    stages = ", ".join(f"{stage} {peak}" for stage, peak in seen.peak_mb.items())
+    found = [Turn(Span(each["start_time"], each["end_time"]), each["speaker"]) for each in response["conversation"]]
+    stages = ", ".join(f"{stage} {peak}" for stage, peak in measured.peak_mb.items())
     there = {turn.speaker for turn in turns}
     span = min(600.0, minutes * 30)
     first, last = (labels(turns, found, start, start + span) for start in (0.0, minutes * 60 - span))
     kept = sum(first[who] == last.get(who) for who in first)
     return (
-        f"| {minutes:g} | {seen.wall:.0f} | {seen.wall / minutes:.2f} | {seen.cpu / minutes:.2f} "
-        f"| {max(seen.peak_mb.values())} | {stages} | {seen.eta_ratio:.2f} | {'yes' if seen.rises else 'NO'} "
-        f"| {len(answer['speakers'])} / {len(there)} | {kept} of {len(first)} |"
+        f"| {minutes:g} | {measured.wall:.0f} | {measured.wall / minutes:.2f} | {measured.cpu / minutes:.2f} "
+        f"| {max(measured.peak_mb.values())} | {stages} | {measured.eta_ratio:.2f} "
+        f"| {'yes' if measured.monotonic else 'NO'} "
+        f"| {len(response['speakers'])} / {len(there)} | {kept} of {len(first)} |"
     )
 
 
@@ -117,20 +118,20 @@ def labels(truth: Sequence[Turn], found: Sequence[Turn], start: Seconds, end: Se
     return {who: max(times, key=lambda label: times[label]) for who, times in shared.items() if any(times.values())}
 
 
-def work(path: Path, scratch: Path, threads: int) -> tuple[Watched, dict[str, Any]]:
+def process_recording(path: Path, scratch: Path, threads: int) -> tuple[Measurements, dict[str, Any]]:
     """Send the recording to a new service, and monitor the service until it responds."""
     settings = load_settings(data_dir=scratch / "data", max_duration_s=50_000.0)
     environment = {
         "DATA_DIR": str(settings.data_dir), "LOG_FILE": str(scratch / "service.log"), "FLASK_PORT": "0",
         "FLASK_HOST": "127.0.0.1", "MAX_DURATION_S": "50000", "CPU_THREADS": str(threads), "LOG_FORMAT": "plain",
     }  # fmt: skip
-    with serving(environment) as (service, address), ThreadPoolExecutor(1) as sender:
+    with running_service(environment) as (service, address), ThreadPoolExecutor(1) as sender:
         sent = sender.submit(post, address, path)
-        return watch(service, settings, sent), sent.result()
+        return monitor(service, settings, sent), sent.result()
 
 
 @contextmanager
-def serving(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]:
+def running_service(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]:
     """Start a service, and yield its process and its address when it is ready."""
     command = [sys.executable, "-m", "diarist.cli", "serve"]
     log = Path(environment["LOG_FILE"])
@@ -139,13 +140,13 @@ def serving(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]
     try:
         until = time.monotonic() + START_S
         while True:
-            said = log.read_text() if log.exists() else ""
-            listening = re.search(r"Listening on http://(\S+:\d+)", said)
-            if listening and "is ready on" in said:
+            log_text = log.read_text() if log.exists() else ""
+            listening = re.search(r"Listening on http://(\S+:\d+)", log_text)
+            if listening and "is ready on" in log_text:
                 break
             if process.poll() is not None or time.monotonic() > until:
-                sys.exit(f"The service did not start:\n{said}")
-            time.sleep(SAMPLED_S)
+                sys.exit(f"The service did not start:\n{log_text}")
+            time.sleep(SAMPLE_INTERVAL_S)
         yield psutil.Process(process.pid), listening[1]
     finally:
         process.terminate()
@@ -174,16 +175,16 @@ def post(address: str, path: Path) -> dict[str, Any]:
         "Content-Length": str(len(head) + path.stat().st_size + len(tail)),
     }
     connection.request("POST", "/diarize", body(), headers)
-    answer = connection.getresponse()
-    found: dict[str, Any] = json.loads(answer.read())
-    if answer.status != 200:
-        sys.exit(f"The service responded with status {answer.status}: {found}")
+    response = connection.getresponse()
+    found: dict[str, Any] = json.loads(response.read())
+    if response.status != 200:
+        sys.exit(f"The service responded with status {response.status}: {found}")
     return found
 
 
-def watch(service: psutil.Process, settings: Settings, sent: Future[dict[str, Any]]) -> Watched:
+def monitor(service: psutil.Process, settings: Settings, sent: Future[dict[str, Any]]) -> Measurements:
     """Record memory, progress, and time until the service responds."""
-    seen = Watched()
+    measured = Measurements()
     store = open_store(settings)
     cpu, began = cpu_seconds(service), time.monotonic()
     stage, working = "upload", False
@@ -193,12 +194,12 @@ def watch(service: psutil.Process, settings: Settings, sent: Future[dict[str, An
                 if not working:
                     working, began = True, time.monotonic()
                 stage = job.stage
-                seen.reports.append((time.monotonic() - began, job.progress))
-        seen.peak_mb[stage] = max(seen.peak_mb[stage], tree_bytes(service) >> 20)
-        time.sleep(SAMPLED_S)
-    seen.wall, seen.cpu = time.monotonic() - began, cpu_seconds(service) - cpu
+                measured.reports.append((time.monotonic() - began, job.progress))
+        measured.peak_mb[stage] = max(measured.peak_mb[stage], tree_bytes(service) >> 20)
+        time.sleep(SAMPLE_INTERVAL_S)
+    measured.wall, measured.cpu = time.monotonic() - began, cpu_seconds(service) - cpu
     store.close()
-    return seen
+    return measured
 
 
 def cpu_seconds(service: psutil.Process) -> Seconds:

@@ -52,24 +52,25 @@ class Claim:
     true: bool
 
 
-def plain(text: str) -> str:
+def simplify(text: str) -> str:
     """Return the text in lower case without punctuation and spaces; apostrophes are kept."""
     return re.sub(r"[^\w']", "", text.lower())
 
 
 def true_speaker(word: Word, reference: Reference) -> str | None:
     """Return the true speaker of a word, or None if there is none or it is ambiguous."""
-    middle, text = word.span.middle, plain(word.text)
-    timed = [(abs(w.span.middle - middle), w.speaker) for w in reference.words if plain(w.text) == text]
+    middle, text = word.span.middle, simplify(word.text)
+    timed = [(abs(w.span.middle - middle), w.speaker) for w in reference.words if simplify(w.text) == text]
     if timed and min(timed)[0] <= SAME_WORD:
         return min(timed)[1]
     near = {t.speaker for t in reference.turns if t.span.start - NEAR <= middle <= t.span.end + NEAR}
     speaking = {t.speaker for t in reference.turns if t.span.start <= middle <= t.span.end} or near
     if len(speaking) > 1:
         speaking &= {
-            said.speaker
-            for said in reference.segments or ()
-            if said.span.start - NEAR <= middle <= said.span.end + NEAR and text in map(plain, said.text.split())
+            segment.speaker
+            for segment in reference.segments or ()
+            if segment.span.start - NEAR <= middle <= segment.span.end + NEAR
+            and text in map(simplify, segment.text.split())
         }
     return next(iter(speaking)) if len(speaking) == 1 else None
 
@@ -92,13 +93,13 @@ def annotation(turns: Iterable[Turn]) -> Annotation:
 def word_claims(reference: Reference, transcript: Transcript, language: str | None) -> list[Claim]:
     """Return the recognizer's confidence of each word; a word is correct if it matches in the best alignment."""
     normal = normalizer(language)
-    heard = [(part, word.confidence) for word in transcript.words for part in normal(word.text).split()]
-    said = normal(" ".join(segment.text for segment in reference.segments or ()))
-    if not said or not heard:
+    recognized = [(part, word.confidence) for word in transcript.words for part in normal(word.text).split()]
+    spoken = normal(" ".join(segment.text for segment in reference.segments or ()))
+    if not spoken or not recognized:
         return []
-    aligned = jiwer.process_words(said, " ".join(part for part, _ in heard)).alignments[0]
+    aligned = jiwer.process_words(spoken, " ".join(part for part, _ in recognized)).alignments[0]
     true = {i for c in aligned if c.type == "equal" for i in range(c.hyp_start_idx, c.hyp_end_idx)}
-    return [Claim(confidence, i in true) for i, (_, confidence) in enumerate(heard)]
+    return [Claim(confidence, i in true) for i, (_, confidence) in enumerate(recognized)]
 
 
 def bins(claims: Sequence[Claim], edges: Sequence[float]) -> list[tuple[float, float, int, float, float]]:

