@@ -1,13 +1,14 @@
-"""What is lost when processes are killed: jobs over HTTP, kill -9 at random, and every answer compared.
+"""Send jobs over HTTP while processes are killed at random with ``kill -9``, and compare every result.
 
     python benchmarks/chaos.py fleet RECORDING... [--jobs 200] [--workers 2] [--kill-every 5]
     python benchmarks/chaos.py service RECORDING... [--jobs 60] [--kills 20]
 
-``fleet``: one service and some workers with PostgreSQL and Redis of their own; a worker with all its processes is
-killed every few seconds, and started again. ``service``: the service as users start it, with its worker; all of it is
-killed at random moments while jobs are sent, and started again. Each recording is cut into pieces of ten seconds; what
-is right is what the pipeline says of a piece when nobody is killed. Prints one line of JSON; exits 1 where a job was
-lost, doubled, or answered otherwise, or where a file is left. Needs what `make test` sets up.
+``fleet`` starts one service and several workers with their own PostgreSQL and Redis; every few seconds, one worker and
+all its processes are killed and started again. ``service`` starts the service as users do, with its worker; all its
+processes are killed at random moments while jobs are sent, and started again. Each recording is cut into chunks of ten
+seconds; the expected result of a chunk is what the pipeline returns when no process is killed. The script prints one
+line of JSON. It exits with status 1 if a job was lost, duplicated, or had a different result, or if a file is left
+behind. It needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ import soundfile
 from diarist.audio import DecodeLimits, decode
 from diarist.types import SAMPLE_RATE
 
-PIECE_S = 10
-PATIENCE_S = 1_200.0
+CHUNK_S = 10
+TIMEOUT_S = 1_200.0
 
 
-def pieces(recordings: Sequence[Path], folder: Path) -> list[Path]:
-    """Recordings of ten seconds, cut one after the other."""
+def cut_chunks(recordings: Sequence[Path], folder: Path) -> list[Path]:
+    """Cut the recordings into consecutive chunks of ten seconds, and return the paths of the chunks."""
     found: list[Path] = []
     for recording in recordings:
         (audio,) = decode(recording, DecodeLimits(), lambda _: None)
-        length = PIECE_S * SAMPLE_RATE
+        length = CHUNK_S * SAMPLE_RATE
         for first in range(0, len(audio.samples) - length + 1, length):
-            path = folder / f"piece-{len(found):03d}.wav"
+            path = folder / f"chunk-{len(found):03d}.wav"
             soundfile.write(path, audio.samples[first : first + length], SAMPLE_RATE)
             found.append(path)
     return found
@@ -57,7 +58,7 @@ def pieces(recordings: Sequence[Path], folder: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class Service:
-    """A process that is killed and started again; ``url`` once it listens."""
+    """A process that is killed and started again."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -74,7 +75,7 @@ class Service:
             )  # fmt: skip
 
     def kill(self) -> None:
-        """All of it at once, as when the machine loses power."""
+        """Kill the process and all its children at once, as when the machine loses power."""
         assert self.process is not None
         tree = [self.process.pid]
         with suppress(psutil.NoSuchProcess):
@@ -95,47 +96,47 @@ class Service:
 
 @dataclass(slots=True)
 class Client:
-    """Sends jobs, again where nobody answered: with an idempotency key, so that none is made twice."""
+    """An HTTP client that retries failed requests; an idempotency key prevents duplicate jobs."""
 
     url: str
     accepted: dict[str, str] = field(default_factory=dict)
-    """The piece of each job id."""
+    """The file name of the chunk by job ID."""
 
-    def send(self, number: int, piece: Path) -> None:
-        boundary = "piece"
+    def send(self, number: int, chunk: Path) -> None:
+        boundary = "chunk"
         body = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="audio"; filename="{piece.name}"\r\n\r\n'.encode()
-            + piece.read_bytes()
+            f'--{boundary}\r\nContent-Disposition: form-data; name="audio"; filename="{chunk.name}"\r\n\r\n'.encode()
+            + chunk.read_bytes()
             + f"\r\n--{boundary}--\r\n".encode()
         )
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Idempotency-Key": f"job-{number}"}
-        job = self._retry_write("/v1/jobs", body, headers)
-        self.accepted[job["id"]] = piece.name
+        job = self._request_with_retry("/v1/jobs", body, headers)
+        self.accepted[job["id"]] = chunk.name
 
     def job(self, job_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._retry_write(f"/v1/jobs/{job_id}")
+        found: dict[str, Any] = self._request_with_retry(f"/v1/jobs/{job_id}")
         return found
 
-    def text(self, job_id: str) -> Any:
-        return self._retry_write(f"/v1/jobs/{job_id}/result")
+    def result(self, job_id: str) -> Any:
+        return self._request_with_retry(f"/v1/jobs/{job_id}/result")
 
     def all_jobs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            page = self._retry_write(f"/v1/jobs?limit=100{cursor}")
+            page = self._request_with_retry(f"/v1/jobs?limit=100{cursor}")
             found += page["data"]
             if not page["next_cursor"]:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
     def delete(self, job_id: str) -> None:
-        self._retry_write(f"/v1/jobs/{job_id}", method="DELETE")
+        self._request_with_retry(f"/v1/jobs/{job_id}", method="DELETE")
 
-    def _retry_write(
+    def _request_with_retry(
         self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
     ) -> Any:
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
@@ -143,17 +144,17 @@ class Client:
                     content = answer.read()
                     return json.loads(content) if content else None
             except urllib.error.HTTPError as error:
-                said = error.read()[:300]
+                body_start = error.read()[:300]
                 if error.code not in (429, 503) or time.monotonic() > until:
-                    raise SystemExit(f"{path}: {error.code} {said!r}") from error
+                    raise SystemExit(f"{path}: {error.code} {body_start!r}") from error
             except (OSError, http.client.HTTPException) as error:
                 if time.monotonic() > until:
                     raise SystemExit(f"{path}: {error}") from error
             time.sleep(0.2)
 
 
-def expected(work: Sequence[Path]) -> dict[str, Any]:
-    """What the pipeline says of each piece when nobody is killed."""
+def transcribe_chunks(work: Sequence[Path]) -> dict[str, Any]:
+    """Return the conversation in each chunk, by file name, as transcribed while no process is killed."""
     result = subprocess.run(
         [sys.executable, "-m", "diarist.cli", "transcribe", *map(str, work), "--format", "json", "--output",
          str(work[0].parent / "expected")],
@@ -161,7 +162,7 @@ def expected(work: Sequence[Path]) -> dict[str, Any]:
     )  # fmt: skip
     del result
     folder = work[0].parent / "expected"
-    return {piece.name: json.loads((folder / f"{piece.stem}.json").read_text())["conversation"] for piece in work}
+    return {chunk.name: json.loads((folder / f"{chunk.stem}.json").read_text())["conversation"] for chunk in work}
 
 
 def free_port() -> int:
@@ -172,17 +173,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def judge(client: Client, wanted: Mapping[str, Any], sent: int, folders: Sequence[Path]) -> dict[str, Any]:
-    """Wait for every job, compare, delete, and look for what is left."""
+def check_results(
+    client: Client, expected_results: Mapping[str, Any], sent: int, folders: Sequence[Path]
+) -> dict[str, Any]:
+    """Wait for every job, compare its result, delete all jobs, and list the files that are left."""
     outcome: Counter[str] = Counter()
     attempts: Counter[int] = Counter()
-    for job_id, piece in client.accepted.items():
-        until = time.monotonic() + PATIENCE_S
+    for job_id, chunk in client.accepted.items():
+        until = time.monotonic() + TIMEOUT_S
         while (job := client.job(job_id))["state"] in ("queued", "running") and time.monotonic() < until:
             time.sleep(0.2)
         outcome[job["state"]] += 1
         attempts[job["attempts"]] += 1
-        if job["state"] == "succeeded" and client.text(job_id)["conversation"] != wanted[piece]:
+        if job["state"] == "succeeded" and client.result(job_id)["conversation"] != expected_results[chunk]:
             outcome["answered otherwise"] += 1
     known = client.all_jobs()
     outcome["lost"] = sent - len(client.accepted)
@@ -195,16 +198,19 @@ def judge(client: Client, wanted: Mapping[str, Any], sent: int, folders: Sequenc
 
 
 @contextmanager
-def killing(
-    victims: Sequence[Service], every_s: float | None, kills: int, luck: random.Random
+def kill_randomly(
+    victims: Sequence[Service], every_s: float | None, kills: int, rng: random.Random
 ) -> Iterator[list[float]]:
-    """Kill one of them, chosen at random, every so often (None: at random moments), and start it again."""
+    """Kill a randomly chosen service every ``every_s`` seconds (None: at random intervals), and start it again.
+
+    Yields the times at which a service was killed.
+    """
     over = threading.Event()
     killed: list[float] = []
 
     def kill() -> None:
-        while len(killed) < kills and not over.wait(every_s if every_s is not None else luck.uniform(0.5, 15.0)):
-            victim = luck.choice(victims)
+        while len(killed) < kills and not over.wait(every_s if every_s is not None else rng.uniform(0.5, 15.0)):
+            victim = rng.choice(victims)
             victim.kill()
             killed.append(time.monotonic())
             victim.start()
@@ -218,11 +224,11 @@ def killing(
         thread.join()
 
 
-def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random.Random) -> dict[str, Any]:
+def fleet(args: argparse.Namespace, folder: Path, work: list[Path], rng: random.Random) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from support import servers
 
-    wanted = expected(work)
+    expected_results = transcribe_chunks(work)
     with ExitStack() as stack:
         redis, postgres = servers.RedisServer(), servers.PostgresServer()
         stack.callback(redis.close)
@@ -242,15 +248,17 @@ def fleet(args: argparse.Namespace, folder: Path, work: list[Path], luck: random
             services[-1].start()
         client = Client(f"http://127.0.0.1:{port}")
         started = time.monotonic()
-        with killing(services[1:], args.kill_every, args.kills or 10_000, luck) as killed:
+        with kill_randomly(services[1:], args.kill_every, args.kills or 10_000, rng) as killed:
             for number in range(args.jobs):
                 client.send(number, work[number % len(work)])
-            result = judge(client, wanted, args.jobs, [folder / "media", *(place / "data" for place in folders)])
+            result = check_results(
+                client, expected_results, args.jobs, [folder / "media", *(place / "data" for place in folders)]
+            )
         return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
 
 
-def service(args: argparse.Namespace, folder: Path, work: list[Path], luck: random.Random) -> dict[str, Any]:
-    wanted = expected(work)
+def service(args: argparse.Namespace, folder: Path, work: list[Path], rng: random.Random) -> dict[str, Any]:
+    expected_results = transcribe_chunks(work)
     port = free_port()
     place = folder / "service"
     place.mkdir()
@@ -260,20 +268,20 @@ def service(args: argparse.Namespace, folder: Path, work: list[Path], luck: rand
     client = Client(f"http://127.0.0.1:{port}")
     started = time.monotonic()
     try:
-        with killing([only], None, args.kills or 20, luck) as killed:
+        with kill_randomly([only], None, args.kills or 20, rng) as killed:
             number = 0
             while number < args.jobs or len(killed) < (args.kills or 20):
                 client.send(number, work[number % len(work)])
                 number += 1
-                while len(killed) < (args.kills or 20) and number - _ended(client) > 8:
+                while len(killed) < (args.kills or 20) and number - _count_ended(client) > 8:
                     time.sleep(0.2)
-        result = judge(client, wanted, number, [place / "data"])
+        result = check_results(client, expected_results, number, [place / "data"])
     finally:
         only.stop()
     return {**result, "kills": len(killed), "wall_s": round(time.monotonic() - started, 1)}
 
 
-def _ended(client: Client) -> int:
+def _count_ended(client: Client) -> int:
     return sum(job["state"] not in ("queued", "running") for job in client.all_jobs())
 
 
@@ -289,9 +297,9 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
-        cut = folder / "pieces"
-        cut.mkdir()
-        work = pieces(args.recordings, cut)
+        chunk_folder = folder / "chunks"
+        chunk_folder.mkdir()
+        work = cut_chunks(args.recordings, chunk_folder)
         result = (fleet if args.what == "fleet" else service)(args, folder, work, random.Random(args.seed))
     print(json.dumps(result))
     bad = ("failed", "canceled", "answered otherwise", "lost", "doubled")

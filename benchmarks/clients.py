@@ -1,11 +1,12 @@
-"""Many clients at once: how soon ``/status`` answers while they upload and poll, and what an upload costs in memory.
+"""Measure the response time of ``/status`` while many clients upload and poll, and the memory that an upload needs.
 
     python benchmarks/clients.py --clients 50 --seconds 20
     python benchmarks/clients.py --upload-mb 2048
 
-Starts the real service with a worker that does what recordings say (``tests/api/scripted_worker.py``), so that what is
-seen is the service and not the models. The clients are in processes of their own; each makes a job, polls it and
-``/status`` until it has ended, fetches the result and deletes the job, again and again.
+The script starts the real service with a worker that follows the instructions in each recording
+(``tests/api/scripted_worker.py``), so that it measures the service and not the models. The clients run in separate
+processes; each client repeatedly creates a job, polls the job and ``/status`` until the job has ended, fetches the
+result, and deletes the job.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ BLOCK = bytes(2**20)
 
 
 @dataclass(slots=True)
-class Seen:
-    """What clients saw: seconds by kind of request, and how often each status came."""
+class Measurements:
+    """The response times in seconds by kind of request, and how often each HTTP status was returned."""
 
     took_s: dict[str, list[float]] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def add(self, other: Seen) -> None:
+    def add(self, other: Measurements) -> None:
         for kind, took in other.took_s.items():
             self.took_s.setdefault(kind, []).extend(took)
         self.statuses += other.statuses
 
 
 class Client:
-    """One caller, with one connection that it keeps."""
+    """A client with one persistent connection."""
 
     def __init__(self, address: Address, number: int) -> None:
-        self.seen = Seen()
+        self.measurements = Measurements()
         self._connection = http.client.HTTPConnection(*address, timeout=60)
         self._random = random.Random(number)
 
@@ -66,73 +67,80 @@ class Client:
 
     def _one_job(self) -> None:
         body = recording(self._random.randbytes(RECORDING_BYTES))
-        status, answer = self._ask("upload", "POST", "/v1/jobs", body, FORM)
+        status, answer = self._send_request("upload", "POST", "/v1/jobs", body, FORM)
         if status != 202:
             time.sleep(POLL_S)
             return
         links = json.loads(answer)["links"]
         while True:
-            self._ask("status", "GET", "/status")
-            _, answer = self._ask("poll", "GET", links["self"])
+            self._send_request("status", "GET", "/status")
+            _, answer = self._send_request("poll", "GET", links["self"])
             if json.loads(answer)["state"] not in ("queued", "running"):
                 break
             time.sleep(POLL_S)
-        self._ask("result", "GET", links["result"])
-        self._ask("delete", "DELETE", links["self"])
+        self._send_request("result", "GET", links["result"])
+        self._send_request("delete", "DELETE", links["self"])
 
-    def _ask(
+    def _send_request(
         self, kind: str, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
         started = time.perf_counter()
         self._connection.request(method, path, body, headers or {})
         response = self._connection.getresponse()
         answer = response.read()
-        self.seen.took_s.setdefault(kind, []).append(time.perf_counter() - started)
-        self.seen.statuses[response.status] += 1
+        self.measurements.took_s.setdefault(kind, []).append(time.perf_counter() - started)
+        self.measurements.statuses[response.status] += 1
         return response.status, answer
 
 
-def crowd(address: Address, numbers: range, seconds: float, results: multiprocessing.Queue[Seen]) -> None:
-    """Some of the clients, in a process of their own."""
+def run_client_group(
+    address: Address, numbers: range, seconds: float, results: multiprocessing.Queue[Measurements]
+) -> None:
+    """Run some of the clients; this is the target of a separate process."""
     clients = [Client(address, number) for number in numbers]
     until = time.monotonic() + seconds
     threads = [threading.Thread(target=client.run, args=(until,)) for client in clients]
     for thread in threads:
         thread.start()
-    seen = Seen()
+    measurements = Measurements()
     for thread, client in zip(threads, clients, strict=True):
         thread.join()
-        seen.add(client.seen)
-    results.put(seen)
+        measurements.add(client.measurements)
+    results.put(measurements)
 
 
-def many(address: Address, clients: int, seconds: float) -> Seen:
-    results: multiprocessing.Queue[Seen] = multiprocessing.Queue()
+def run_clients(address: Address, clients: int, seconds: float) -> Measurements:
+    results: multiprocessing.Queue[Measurements] = multiprocessing.Queue()
     processes = [
-        multiprocessing.Process(target=crowd, args=(address, range(first, clients, PROCESSES), seconds, results))
+        multiprocessing.Process(
+            target=run_client_group, args=(address, range(first, clients, PROCESSES), seconds, results)
+        )
         for first in range(min(PROCESSES, clients))
     ]
     for process in processes:
         process.start()
-    seen = Seen()
+    measurements = Measurements()
     for _ in processes:
-        seen.add(results.get())
+        measurements.add(results.get())
     for process in processes:
         process.join()
-    return seen
+    return measurements
 
 
-def show(seen: Seen) -> None:
-    print("| request | answers | p50 ms | p99 ms | most ms |\n|---|---|---|---|---|")
-    for kind, took_s in sorted(seen.took_s.items()):
+def print_table(measurements: Measurements) -> None:
+    print("| request | responses | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|")
+    for kind, took_s in sorted(measurements.took_s.items()):
         ordered = sorted(took_s)
         p50, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.99))
         print(f"| {kind} | {len(ordered)} | {p50 * 1e3:.0f} | {p99 * 1e3:.0f} | {ordered[-1] * 1e3:.0f} |")
-    print("statuses:", dict(sorted(seen.statuses.items())))
+    print("statuses:", dict(sorted(measurements.statuses.items())))
 
 
 def upload(address: Address, process: psutil.Process, megabytes: int) -> None:
-    """One large recording, made on the way; in a queue that nobody serves, so that it stays where it is."""
+    """Upload one large recording, which is generated while it is sent.
+
+    The job goes to a queue that no worker serves, so that it stays queued.
+    """
     before = b"\r\n".join(
         (b"--" + BOUNDARY, b'Content-Disposition: form-data; name="queue"', b"", b"gpu",
          b"--" + BOUNDARY, b'Content-Disposition: form-data; name="audio"; filename="long.wav"', b"", b"")
@@ -167,7 +175,7 @@ def upload(address: Address, process: psutil.Process, megabytes: int) -> None:
     watcher.join()
     print(
         f"{megabytes} MB: {response.status} after {took_s:.1f} s ({sent_s:.1f} s to send); the process grew from "
-        f"{at_first / 2**20:.0f} MB by {(peak - at_first) / 2**20:.1f} MB at the most"
+        f"{at_first / 2**20:.0f} MB by at most {(peak - at_first) / 2**20:.1f} MB"
     )
     connection.request("DELETE", job["links"]["self"])
     connection.getresponse().read()
@@ -179,16 +187,16 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--upload-mb", type=int, help="measure one upload of this size instead")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         service = ServiceProcess(Path(folder), MIN_FREE_MB=0, MAX_UPLOAD_MB=4096)
         try:
             service.wait_for("is ready")
-            if asked.upload_mb:
-                many(service.address, 1, 1.0)
-                upload(service.address, psutil.Process(service.process.pid), asked.upload_mb)
+            if arguments.upload_mb:
+                run_clients(service.address, 1, 1.0)
+                upload(service.address, psutil.Process(service.process.pid), arguments.upload_mb)
             else:
-                show(many(service.address, asked.clients, asked.seconds))
+                print_table(run_clients(service.address, arguments.clients, arguments.seconds))
                 print("tracebacks in the log:", sum("Traceback" in line for line in service.log))
         finally:
             service.stop()

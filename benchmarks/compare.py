@@ -1,9 +1,9 @@
-"""Diarist and its peers side by side, on the same recordings and the same machine: ``make bench``.
+"""Compare Diarist with other systems on the same recordings and the same machine (``make bench``).
 
     python benchmarks/compare.py FOLDER [--systems diarist,senko,...] [--rounds 3] [--growth 1,10,60,240] [--no-words]
 
-FOLDER holds recordings with references: ``NAME.wav`` (or another kind) and ``NAME.rttm``, ``NAME.stm``, or both. Each
-system runs in a process of its own, one after the other, on the same 16 kHz WAV files. See ``README.md``.
+FOLDER contains recordings with references: ``NAME.wav`` (or another audio file) and ``NAME.rttm``, ``NAME.stm``, or
+both. The systems run one after the other, each in a separate process, on the same 16 kHz WAV files. See ``README.md``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from peers import exchange
 from rounds import Rounds, run_all
 from running import Output, Run, run
 from sets import read_sets, set_of
-from systems import SYSTEMS, System, answer, chosen
+from systems import SYSTEMS, System, select_systems, to_hypothesis
 
 BUSY_SHARE = 0.1
-"""Of all cores, kept busy by others while a system ran: from here on times are not to be trusted."""
+"""Wall times are reported as unreliable if other processes kept more than this share of all cores busy."""
 
 
 def main() -> None:
@@ -52,37 +52,43 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="recordings with references")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="who takes part; default: %(default)s")
-    parser.add_argument("--only", default="", help="names of recordings, comma-separated")
-    parser.add_argument("--no-words", action="store_true", help="diarization alone: much faster, no WER")
-    parser.add_argument("--language", default="en", help="of the words; 'auto' detects it; default: %(default)s")
-    parser.add_argument("--threads", type=int, help="for each system; default: what Diarist takes")
-    parser.add_argument("--rounds", type=int, default=1, help="run all systems so often and keep each one's fastest")
-    parser.add_argument("--growth", default="", help="minutes, comma-separated: time and memory by length, as 1,10,60")
-    parser.add_argument("--growth-from", default="", help="the recording to repeat for it; default: the longest")
     parser.add_argument(
-        "--growth-systems", default="diarist,whisper,senko", help="who takes part in it; default: %(default)s"
+        "--systems", default=",".join(SYSTEMS), help="the systems to run, comma-separated; default: %(default)s"
     )
-    parser.add_argument("--limit", type=float, default=7_200.0, help="seconds that a system may take in all, a round")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--environments", type=Path, default=ROOT / ".cache" / "bench")
-    parser.add_argument("--torch", default="torch==2.13.0", help="what pip is given for PyTorch; default: %(default)s")
+    parser.add_argument("--only", default="", help="names of recordings, comma-separated; default: all")
+    parser.add_argument("--no-words", action="store_true", help="run diarization alone: much faster, no WER")
+    parser.add_argument("--language", default="en", help="the spoken language; 'auto' detects it; default: %(default)s")
+    parser.add_argument("--threads", type=int, help="threads per system; default: as many as Diarist uses")
+    parser.add_argument("--rounds", type=int, default=1, help="number of runs per system; the fastest is kept")
+    parser.add_argument("--growth", default="", help="measure time and memory at these minutes, for example 1,10,60")
+    parser.add_argument("--growth-from", default="", help="the recording to repeat for --growth; default: the longest")
+    parser.add_argument(
+        "--growth-systems", default="diarist,whisper,senko", help="the systems for --growth; default: %(default)s"
+    )
+    parser.add_argument("--limit", type=float, default=7_200.0, help="maximum seconds per system and round")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument(
+        "--environments", type=Path, default=ROOT / ".cache" / "bench", help="folder of the virtual environments"
+    )
+    parser.add_argument(
+        "--torch", default="torch==2.13.0", help="pip arguments that install PyTorch; default: %(default)s"
+    )
     arguments = parser.parse_args()
     for option in ("systems", "growth_systems", "only"):
         setattr(arguments, option, [each for each in getattr(arguments, option).split(",") if each])
     if unknown := {*arguments.systems, *arguments.growth_systems} - SYSTEMS.keys():
-        parser.error(f"no such system: {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+        parser.error(f"unknown system: {', '.join(sorted(unknown))}; the systems are {', '.join(SYSTEMS)}")
     if arguments.rounds < 1:
-        parser.error("--rounds takes a number from 1 on")
+        parser.error("--rounds must be at least 1")
     try:
         arguments.minutes = [float(each) for each in arguments.growth.split(",") if each]
     except ValueError:
-        parser.error("--growth takes minutes with commas between them: 1,10,60,240")
+        parser.error("--growth must be a comma-separated list of minutes, for example 1,10,60,240")
     return arguments
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run, score, and write the results.
+    """Run and score all systems, and write the results.
 
     Raises:
         DiaristError: a recording or a reference cannot be read.
@@ -91,20 +97,20 @@ def compare(arguments: argparse.Namespace) -> None:
     settings = load_settings(max_duration_s=50_000.0)
     threads = arguments.threads or settings.threads
     words = not arguments.no_words
-    references = references_of(arguments)
-    source = source_of(arguments, references)
+    references = find_references(arguments)
+    source = growth_source(arguments, references)
     language = None if arguments.language == "auto" else arguments.language
-    systems, absent = ready(arguments)
+    systems, absent = available_systems(arguments)
     if not systems:
         sys.exit(f"none of these systems can run: {'; '.join(f'{name}: {why}' for name, why in absent.items())}")
     sets = read_sets(arguments.folder)
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as scratch:
         folder = Path(scratch)
-        lengths = {each.name: as_wav(each, folder, settings) for each in references}
+        lengths = {each.name: write_as_wav(each, folder, settings) for each in references}
         warm_up = str(folder / f"{min(lengths, key=lambda name: lengths[name])}.wav")
 
         def start(system: System, recordings: Sequence[Path]) -> Run:
-            tell(f"{system.title}: {len(recordings)} recording{'s' * (len(recordings) != 1)}")
+            print_status(f"{system.title}: {len(recordings)} recording{'s' * (len(recordings) != 1)}")
             python = arguments.environments / system.environment / "bin" / "python"
             task = exchange.Task(
                 tuple(map(str, recordings)), threads, language, words and system.words, str(settings.model_dir),
@@ -127,32 +133,32 @@ def compare(arguments: argparse.Namespace) -> None:
             "systems": {name: summary(SYSTEMS[name], runs, references, lengths, language) for name in runs},
             "growth": [],
         }
-        path = place(result, arguments.out)
-        write(result, path)  # before what may take hours
+        path = result_path(result, arguments.out)
+        write(result, path)  # the growth runs, which follow, can take hours
         if source is not None:
-            growing = {each.name for each in chosen(arguments.growth_systems, words=words)}
+            growing = {each.name for each in select_systems(arguments.growth_systems, words=words)}
             result["growth"] = growth.grow(
                 [each for each in systems if each.name in growing],
-                samples_of(folder / f"{source.name}.wav", settings), source, arguments.minutes, folder, start,
+                read_samples(folder / f"{source.name}.wav", settings), source, arguments.minutes, folder, start,
             )  # fmt: skip
             write(result, path)
     print(path.with_suffix(".md").read_text())
-    tell(f"written to {path.with_suffix('.md')}, .json and the plots beside them")
+    print_status(f"The results are in {path.with_suffix('.md')}, with the .json file and the plots in the same folder.")
 
 
-def references_of(arguments: argparse.Namespace) -> list[Reference]:
-    """Those that have a recording, and were asked for."""
+def find_references(arguments: argparse.Namespace) -> list[Reference]:
+    """Return the requested references that have a recording."""
     found = [each for each in find(arguments.folder) if each.recording is not None]
     if unknown := set(arguments.only) - {each.name for each in found}:
-        sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} has no such recording with a reference")
+        sys.exit(f"--only {', '.join(sorted(unknown))}: {arguments.folder} contains no such recording with a reference")
     references = [each for each in found if not arguments.only or each.name in arguments.only]
     if not references:
-        sys.exit(f"{arguments.folder} holds no recording with an RTTM or STM of the same name")
+        sys.exit(f"{arguments.folder} contains no recording with an RTTM or STM file of the same name")
     return references
 
 
-def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
-    """The recording that is repeated to see how time and memory grow; None where nobody asked for it."""
+def growth_source(arguments: argparse.Namespace, references: Sequence[Reference]) -> Reference | None:
+    """Return the recording that is repeated to measure how time and memory grow, or None if growth is not measured."""
     if not arguments.minutes:
         return None
     if not arguments.growth_from:
@@ -161,36 +167,36 @@ def source_of(arguments: argparse.Namespace, references: Sequence[Reference]) ->
         if each.name == arguments.growth_from:
             return each
     sys.exit(
-        f"--growth-from {arguments.growth_from}: no such recording; there are"
+        f"--growth-from {arguments.growth_from}: no such recording; the recordings are"
         f" {', '.join(each.name for each in references)}"
     )
 
 
-def ready(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
-    """The systems that can run, and why the others cannot."""
-    wanted = chosen(arguments.systems, words=not arguments.no_words)
+def available_systems(arguments: argparse.Namespace) -> tuple[list[System], dict[str, str]]:
+    """Return the systems that can run, and by name of each other system the reason why it cannot."""
+    wanted = select_systems(arguments.systems, words=not arguments.no_words)
     absent: dict[str, str] = {}
     for environment in dict.fromkeys(each.environment for each in wanted):
-        if environment == "diarist":  # made by `make bench`: it is what runs this
+        if environment == "diarist":  # `make bench` creates it, and this script runs in it
             continue
         try:
-            tell(f"environment for {environment}")
+            print_status(f"Preparing the environment of {environment}")
             prepare(environment, arguments.environments, arguments.torch)
         except NotInstalled as error:
-            tell(str(error))
+            print_status(str(error))
             absent |= {each.name: error.why for each in wanted if each.environment == environment}
     return [each for each in wanted if each.name not in absent], absent
 
 
-def as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
-    """Write the recording as every system reads it; its length."""
+def write_as_wav(reference: Reference, folder: Path, settings: Settings) -> Seconds:
+    """Write the recording as the WAV file that every system reads, and return its length."""
     assert reference.recording is not None
-    samples = samples_of(reference.recording, settings)
+    samples = read_samples(reference.recording, settings)
     growth.write_wav(folder / f"{reference.name}.wav", [samples])
     return len(samples) / SAMPLE_RATE
 
 
-def samples_of(path: Path, settings: Settings) -> Samples:
+def read_samples(path: Path, settings: Settings) -> Samples:
     return decode(path, DecodeLimits.of(settings))[0].samples
 
 
@@ -201,7 +207,10 @@ def summary(
     lengths: Mapping[str, Seconds],
     language: str | None,
 ) -> dict[str, Any]:
-    """What is kept of a system; the words of those that find none are faster-whisper's where that took part."""
+    """Return the results of a system as JSON.
+
+    If a system does not recognize words and faster-whisper was run, the words of faster-whisper are scored.
+    """
     rounds = runs[system.name]
     recordings: dict[str, Any] = {}
     unscored: list[str] = []
@@ -210,9 +219,9 @@ def summary(
         if output is None:
             continue
         whisper = runs["whisper"].best.outputs.get(reference.name) if "whisper" in runs and system.speakers else None
-        found, fault = scored(reference, output, whisper, lengths[reference.name], language)
-        if fault:
-            unscored.append(f"{reference.name}: {fault}")
+        found, word_error = score_recording(reference, output, whisper, lengths[reference.name], language)
+        if word_error:
+            unscored.append(f"{reference.name}: {word_error}")
         recordings[reference.name] = {
             "score": asdict(found),
             "wall_s": output.wall,
@@ -238,19 +247,19 @@ def summary(
     }
 
 
-def scored(
+def score_recording(
     reference: Reference, output: Output, whisper: Output | None, length: Seconds, language: str | None
 ) -> tuple[Score, str | None]:
-    """The score of a recording, and why its words were left out of it, if they were."""
-    found = answer(output, whisper, length)
+    """Return the score of a recording, and the reason why its words were not scored, or None if they were."""
+    found = to_hypothesis(output, whisper, length)
     try:
         return score(reference, found, language=language), None
-    except InvalidOption as error:  # more speakers than words are scored for: no reason to lose all the others
+    except InvalidOption as error:  # too many speakers to score the words; the diarization is scored
         return score(reference, replace(found, segments=None, words=()), language=language), str(error)
 
 
-def place(result: Mapping[str, Any], out: Path) -> Path:
-    """Day and commit, and a number where that is taken: where the result goes, without an ending."""
+def result_path(result: Mapping[str, Any], out: Path) -> Path:
+    """Return the path of the result without a suffix: the day and the commit, and a number if that name is taken."""
     out.mkdir(parents=True, exist_ok=True)
     day = f"{str(result['made'])[:10]}-{str(result['commit']).rstrip('+')}"
     name, number = day, 1
@@ -261,7 +270,7 @@ def place(result: Mapping[str, Any], out: Path) -> Path:
 
 
 def write(result: dict[str, Any], path: Path) -> None:
-    """JSON, Markdown and plots, under one name."""
+    """Write the JSON, the Markdown page, and the plots under one name."""
     import plots
 
     rows = [*result["systems"].values(), *result["growth"]]
@@ -271,8 +280,8 @@ def write(result: dict[str, Any], path: Path) -> None:
     path.with_suffix(".md").write_text(tables.report(result, pictures), encoding="utf-8")
 
 
-def tell(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def print_status(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

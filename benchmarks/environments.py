@@ -1,4 +1,4 @@
-"""A virtual environment for each system that Diarist is compared with, away from the project's own."""
+"""Create a virtual environment for each system that Diarist is compared with, apart from the project's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEERS = Path(__file__).parent / "peers"
 
 @dataclass
 class NotInstalled(Exception):
-    """A system cannot be had on this machine; ``why`` is the last that pip said."""
+    """Raised if a system cannot be installed on this machine; ``why`` is the last line of pip's output."""
 
     name: str
     why: str
@@ -23,24 +23,26 @@ class NotInstalled(Exception):
 
 
 def prepare(name: str, folder: Path, torch: str) -> Path:
-    """The Python of the environment ``folder / name``, made from ``peers/NAME.txt`` where it is not there yet.
+    """Return the Python of the environment ``folder / name``, which is created from ``peers/NAME.txt`` if necessary.
 
     Args:
-        name: of the system.
-        folder: of all environments.
-        torch: what to give pip for PyTorch, options and requirement, where ``NAME.txt`` says that it is needed.
+        name: The name of the system.
+        folder: The folder that contains all environments.
+        torch: The arguments for pip, options and requirement, that install PyTorch if ``NAME.txt`` says that it is
+            needed.
 
     Raises:
-        NotInstalled: pip failed.
+        NotInstalled: If pip fails.
     """
     requirements = PEERS / f"{name}.txt"
     home = folder / name
     python, stamp = home / "bin" / "python", home / "ready"
-    wanted = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted:
+    digest = hashlib.sha256(requirements.read_bytes() + torch.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
         return python
     text = requirements.read_text()
-    # with it rather than before it: pip is to choose everything for this PyTorch, from where it is told to look
+    # PyTorch is installed by the same command, not before it, so that pip resolves all packages for this PyTorch, from
+    # the index given in these options.
     pytorch = torch.split() if "# torch:" in text else []
     try:
         if not python.exists():
@@ -49,9 +51,9 @@ def prepare(name: str, folder: Path, torch: str) -> Path:
         if "# torchaudio:" in text:
             _call(str(python), str(PEERS / "mend_torchaudio.py"))
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        raise NotInstalled(name, said[-1].strip() if said else f"exit status {error.returncode}") from error
-    stamp.write_text(wanted)
+        lines = [line for line in error.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        raise NotInstalled(name, lines[-1].strip() if lines else f"exit status {error.returncode}") from error
+    stamp.write_text(digest)
     return python
 
 

@@ -1,8 +1,8 @@
-"""How fast NeMo's models are on this machine, and how much memory they take: ``python benchmarks/gpu.py``.
+"""Measure the speed and the memory usage of NeMo models on this machine: ``python benchmarks/gpu.py``.
 
-The models have the published architectures and random weights, so nothing has to be fetched: the arithmetic is the
-same. What they say is nonsense; only the decoder's share of the time depends on it, since a real transcript has
-another number of words. See ``gpu.md``.
+The models have the published architectures and random weights, so nothing has to be downloaded; the arithmetic is the
+same. Their output is meaningless. Only the decoder's share of the time depends on it, since a real transcript has a
+different number of words. See ``gpu.md``.
 """
 
 from __future__ import annotations
@@ -50,16 +50,19 @@ class Run:
     batch: int
     seconds: float
     peak_mb: int
-    """Of the GPU's memory, or the process's where there is no GPU (which never falls from one run to the next)."""
+    """The peak of the GPU's memory in megabytes (2^20 bytes).
+
+    Without a GPU, it is the peak of the process's memory, which never decreases from one run to the next.
+    """
 
     @property
     def speed(self) -> float:
-        """Seconds of audio in a second."""
+        """The seconds of audio that are processed per second."""
         return self.minutes * 60 / self.seconds
 
 
-def babble(minutes: float, seed: int = 0) -> Audio:
-    """Noise that swells and fades as speech does, with a pause every few seconds."""
+def speech_like_noise(minutes: float, seed: int = 0) -> Audio:
+    """Return noise whose level rises and falls like that of speech, with a pause every seven seconds."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(round(minutes * 60 * SAMPLE_RATE)).astype(np.float32)
     at = np.arange(len(samples), dtype=np.float32) / SAMPLE_RATE
@@ -68,13 +71,13 @@ def babble(minutes: float, seed: int = 0) -> Audio:
 
 
 def speech_spans(audio: Audio) -> tuple[Span, ...]:
-    """Where ``babble`` is not silent."""
+    """Return the spans in which the audio of ``speech_like_noise`` is not silent."""
     starts = np.arange(0.0, audio.duration, 7.0)
     return tuple(Span(float(start), min(float(start) + 6.2, audio.duration)) for start in starts)
 
 
 def build(folder: Path, size: str) -> dict[str, object]:
-    """Saves the models and a configuration that names them; gives the settings to load them with."""
+    """Save the models and a configuration that names them, and return the settings that load them."""
     recognizer, sortformer, frame_vad, speaker = SIZES[size]
     made: dict[str, Callable[[], object]] = {
         "tdt": lambda: architectures.tdt(folder / "tokenizer", recognizer),
@@ -86,7 +89,7 @@ def build(folder: Path, size: str) -> dict[str, object]:
         make().save_to(str(folder / f"{name}.nemo"))  # type: ignore[attr-defined]
         gc.collect()
     asr, vad, speaker_model = (folder / f"{name}.nemo" for name in ("tdt", "vad", "speaker"))
-    # All is taken for speech, so that there is something to embed.
+    # With these thresholds, the VAD classifies all audio as speech, so that there are embeddings to compute.
     configs = nemo_configuration.write(folder / "conf", asr=asr, vad=vad, speaker=speaker_model, onset=0.0, offset=0.0)
     return {
         "engine": "nemo",
@@ -95,8 +98,8 @@ def build(folder: Path, size: str) -> dict[str, object]:
     }
 
 
-def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) -> Run:
-    """The second of two runs: the first one warms up."""
+def measure(part: str, minutes: float, batch: int, work: Callable[[], object]) -> Run:
+    """Call ``work`` twice, and measure the second call; the first one is the warm-up."""
     import torch
 
     work()
@@ -115,30 +118,33 @@ def measured(part: str, minutes: float, batch: int, work: Callable[[], object]) 
     return Run(part, minutes, batch, seconds, peak // 2**20)
 
 
-def recognizer_of(settings: Settings) -> Recognizer:
+def load_recognizer(settings: Settings) -> Recognizer:
     return registry.load_recognizer("nemo", settings).part
 
 
-def diarizer_of(name: str, settings: Settings) -> Diarizer:
+def load_diarizer(name: str, settings: Settings) -> Diarizer:
     return registry.load_diarizer(name, settings).part
 
 
-def quietly(_stage: Stage, _done: float) -> None:
-    """Progress that tells nobody."""
+def ignore_progress(_stage: Stage, _done: float) -> None:
+    """Ignore a progress report."""
 
 
 def recognition(options: dict[str, object], minutes: float, batches: Sequence[int]) -> list[Run]:
-    """At each batch, until it is no longer faster."""
-    audio = babble(minutes)
+    """Measure recognition at each batch size until a larger batch is no longer faster."""
+    audio = speech_like_noise(minutes)
     runs: list[Run] = []
     for batch in batches:
-        recognizer = recognizer_of(load_settings(**options, nemo_batch=batch))
+        recognizer = load_recognizer(load_settings(**options, nemo_batch=batch))
         runs.append(
-            measured(
-                "recognition", minutes, batch, partial(recognizer.recognize, audio, speech_spans(audio), None, quietly)
+            measure(
+                "recognition",
+                minutes,
+                batch,
+                partial(recognizer.recognize, audio, speech_spans(audio), None, ignore_progress),
             )
         )
-        say(runs[-1])
+        print_run(runs[-1])
         del recognizer
         gc.collect()
         if len(runs) > 1 and runs[-1].speed < 1.03 * runs[-2].speed:
@@ -147,16 +153,16 @@ def recognition(options: dict[str, object], minutes: float, batches: Sequence[in
 
 
 def diarization(name: str, options: dict[str, object], lengths: Sequence[float], batch: int) -> list[Run]:
-    diarizer = diarizer_of(name, load_settings(**options, nemo_batch=batch))
+    diarizer = load_diarizer(name, load_settings(**options, nemo_batch=batch))
     runs: list[Run] = []
     for minutes in lengths:
-        audio = babble(minutes)
-        runs.append(measured(name, minutes, batch, partial(diarizer.diarize, audio, SpeakerHints(), quietly)))
-        say(runs[-1])
+        audio = speech_like_noise(minutes)
+        runs.append(measure(name, minutes, batch, partial(diarizer.diarize, audio, SpeakerHints(), ignore_progress)))
+        print_run(runs[-1])
     return runs
 
 
-def say(run: Run) -> None:
+def print_run(run: Run) -> None:
     print(
         f"{run.part:12} {run.minutes:6.1f} min  batch {run.batch or 'auto':>4}  {run.seconds:8.2f} s"
         f"  {run.speed:8.1f} x real time  {run.peak_mb:7d} MB",
@@ -173,11 +179,13 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the models (tiny: to try this out)")
-    parser.add_argument("--minutes", default="1,10,60", help="lengths of recordings, with commas between them")
-    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="batches to try")
-    parser.add_argument("--parts", default="recognition,sortformer,clustering", help="what to measure")
-    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument(
+        "--size", choices=SIZES, default="full", help="size of the models; tiny is for testing this script"
+    )
+    parser.add_argument("--minutes", default="1,10,60", help="lengths of the recordings, comma-separated")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="batch sizes, comma-separated")
+    parser.add_argument("--parts", default="recognition,sortformer,clustering", help="parts to measure")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
     lengths = [float(word) for word in arguments.minutes.split(",")]
     batches = [int(word) for word in arguments.batches.split(",")]

@@ -1,4 +1,4 @@
-"""How time and memory grow: one recording over and over, with its reference, until it is as long as wanted."""
+"""Measure how time and memory grow with length: a recording and its reference are repeated to each length."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from diarist.evaluation.reference import Reference
 from diarist.evaluation.scoring import score
 from diarist.types import SAMPLE_RATE, Seconds, Span, Turn
 from running import Run
-from systems import System, answer
+from systems import System, to_hypothesis
 
 PAUSE_S: Seconds = 0.5
-ODD_SAMPLES = 37
-"""Each copy is followed by so much more silence than the one before, so that no two are cut into the same windows."""
+EXTRA_SILENCE_SAMPLES = 37
+"""The silence after each copy is this much longer than the one before, so that no two copies have the same windows."""
 
 
 def grow(
@@ -28,15 +28,15 @@ def grow(
     folder: Path,
     start: Callable[[System, Sequence[Path]], Run],
 ) -> list[dict[str, Any]]:
-    """Time, memory and accuracy by length, each in a fresh process.
+    """Measure time, memory, and accuracy for each length, each in a new process.
 
     Args:
-        systems: other readings of what a system finds are passed over.
-        samples: of the recording to repeat: float32, shape (samples,), 16 kHz.
-        source: its reference.
-        lengths: in minutes.
-        folder: where the long recordings lie for as long as they are needed.
-        start: runs a system.
+        systems: The systems to run; systems that are another reading of a system's output are skipped.
+        samples: The samples of the recording to repeat: float32, shape (samples,), 16 kHz.
+        source: The reference of the recording.
+        lengths: The lengths in minutes.
+        folder: The folder that holds each long recording while it is needed.
+        start: A function that runs a system.
     """
     rows: list[dict[str, Any]] = []
     for minutes in lengths:
@@ -56,7 +56,7 @@ def _row(system: System, run: Run, reference: Reference, duration: Seconds) -> d
     if output := run.outputs.get(reference.name):
         row |= {"wall_s": output.wall, "cpu_s": output.cpu, "stages_s": output.stages}
         if system.speakers:
-            found = score(reference, answer(output, None, duration))
+            found = score(reference, to_hypothesis(output, None, duration))
             row |= {"der": found.der, "speakers": found.speakers, "found": found.found}
     return row
 
@@ -64,16 +64,16 @@ def _row(system: System, run: Run, reference: Reference, duration: Seconds) -> d
 def write_repeated(
     samples: np.ndarray, turns: Sequence[Turn], minutes: float, out: Path
 ) -> tuple[Path, tuple[Turn, ...]]:
-    """Write ``growth-MINUTES.wav``: the recording again and again until it is ``minutes`` long; it, and its turns.
+    """Write ``growth-MINUTES.wav``, which repeats the recording, and return its path and its turns.
 
     Args:
-        samples: float32, shape (samples,), 16 kHz.
-        turns: who speaks when in it.
-        minutes: of the whole; the last copy is cut.
-        out: folder.
+        samples: The samples of the recording: float32, shape (samples,), 16 kHz.
+        turns: The turns of the recording.
+        minutes: The total length; the last copy is truncated.
+        out: The folder to write to.
     """
     total = round(minutes * 60 * SAMPLE_RATE)
-    pieces: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     repeated: list[Turn] = []
     at = copies = 0
     while at < total:
@@ -82,21 +82,23 @@ def write_repeated(
             end = min(at / SAMPLE_RATE + turn.span.end, total / SAMPLE_RATE)
             if end - start >= 0.001:
                 repeated.append(Turn(Span(start, end), turn.speaker))
-        silence = np.zeros(round(PAUSE_S * SAMPLE_RATE) + copies * ODD_SAMPLES % SAMPLE_RATE, dtype=np.float32)
+        silence = np.zeros(
+            round(PAUSE_S * SAMPLE_RATE) + copies * EXTRA_SILENCE_SAMPLES % SAMPLE_RATE, dtype=np.float32
+        )
         whole = np.concatenate([samples, silence])[: total - at]
-        pieces.append(whole)
+        parts.append(whole)
         at += len(whole)
         copies += 1
     path = out / f"growth-{minutes:g}.wav"
-    write_wav(path, pieces)
+    write_wav(path, parts)
     return path, tuple(repeated)
 
 
-def write_wav(path: Path, pieces: list[np.ndarray]) -> None:
-    """Float32 samples of shape (samples,) in -1..1, one piece after the other, as 16 kHz mono of 16 bit."""
+def write_wav(path: Path, parts: list[np.ndarray]) -> None:
+    """Write float32 arrays of shape (samples,) in -1..1, one after the other, as a 16-bit mono WAV file at 16 kHz."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        for piece in pieces:
-            file.writeframes((np.clip(piece, -1, 1) * 32_767).round().astype("<i2").tobytes())
+        for part in parts:
+            file.writeframes((np.clip(part, -1, 1) * 32_767).round().astype("<i2").tobytes())

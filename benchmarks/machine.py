@@ -1,4 +1,4 @@
-"""What a comparison ran on, and which commit it measured."""
+"""Describe the machine that a comparison runs on, and the commit that it measures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, system."""
+    """Return the processor, the number of cores, the memory, the operating system, and the Python version."""
     return {
         "processor": processor(),
         "cores": os.cpu_count() or 1,
@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it, else as Python does."""
+    """Return the name of the processor from ``/proc/cpuinfo`` on Linux, and from ``platform`` elsewhere."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -35,7 +35,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a ``+`` where Diarist's code has changes that are in no commit."""
+    """Return the short hash of the current commit, followed by ``+`` if ``src`` has uncommitted changes."""
     try:
         name = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: DER by recording, time by stage, growth with length. PNG, without a display."""
+"""Plot a comparison as PNG files, without a display: DER by recording, time by stage, and growth with length."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ import pooling
 import tables
 from diarist.evaluation.scoring import Score
 
-COLOURS = ("#1f6f8b", "#e07a1f", "#6a8d3f", "#8e5ea2", "#777777", "#c2a83e", "#b5485d", "#4b5fa5")
-DOTS_AN_INCH = 90
+COLORS = ("#1f6f8b", "#e07a1f", "#6a8d3f", "#8e5ea2", "#777777", "#c2a83e", "#b5485d", "#4b5fa5")
+DPI = 90
 ORDER = (
     "decode", "decode and speech", "speech", "features", "segmentation", "embedding", "clustering", "turns",
     "recognition", "attribution",
 )  # fmt: skip
-"""Stages as they follow each other; those that are not among them come after, and what belongs to none last."""
+"""The stages in order of execution; other stages are drawn after them, and time that belongs to no stage last."""
 
 
 def draw(result: pooling.Result, folder: Path, name: str) -> list[str]:
-    """Write ``NAME-der.png``, ``NAME-time.png`` and, for growth, ``NAME-growth.png``; their file names."""
-    wanted: dict[str, Callable[[pooling.Result], Figure]] = {}
+    """Write ``NAME-der.png``, ``NAME-time.png``, and ``NAME-growth.png``, and return their file names.
+
+    A plot without data is not written.
+    """
+    figures: dict[str, Callable[[pooling.Result], Figure]] = {}
     if any(system["recordings"] for system in pooling.speaking(result)):
-        wanted["der"] = _der
+        figures["der"] = _der
     if tables.timed(result)[1]:
-        wanted["time"] = _time
+        figures["time"] = _time
     if any("wall_s" in row for row in result["growth"]):
-        wanted["growth"] = _growth
+        figures["growth"] = _growth
     names = []
-    for kind, make in wanted.items():
+    for kind, make in figures.items():
         picture = f"{name}-{kind}.png"
-        make(result).savefig(folder / picture, dpi=DOTS_AN_INCH, bbox_inches="tight")
+        make(result).savefig(folder / picture, dpi=DPI, bbox_inches="tight")
         names.append(picture)
     return names
 
@@ -48,7 +51,7 @@ def _der(result: pooling.Result) -> Figure:
         scores = {name: Score(**one["score"]) for name, one in system["recordings"].items()}
         heights = [100 * (scores[name].der or 0.0) if name in scores else 0.0 for name in names]
         positions = [place + (index - (len(systems) - 1) / 2) * width for place in range(len(names))]
-        axes.bar(positions, heights, width, label=system["title"], color=COLOURS[index % len(COLOURS)])
+        axes.bar(positions, heights, width, label=system["title"], color=COLORS[index % len(COLORS)])
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     axes.set_ylabel("DER, strict (%)")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -63,12 +66,12 @@ def _time(result: pooling.Result) -> Figure:
     left = [0.0] * len(systems)
     for index, stage in enumerate(sorted({stage for each in spent for stage in each}, key=_slot)):
         widths = [each.get(stage, 0.0) / minutes for each in spent]
-        colour = colormaps["tab20"](index % 20)
-        axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=colour)
+        color = colormaps["tab20"](index % 20)
+        axes.barh([system["title"] for system in systems], widths, left=left, label=stage, color=color)
         left = [at + width for at, width in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     busy = " (busy machine)" if result["machine"]["busy"] else ""
-    axes.set_xlabel(f"wall seconds for a minute of audio{busy}")
+    axes.set_xlabel(f"wall seconds per minute of audio{busy}")
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
@@ -85,10 +88,10 @@ def _growth(result: pooling.Result) -> Figure:
         if not rows:
             continue
         lengths = [row["minutes"] for row in rows]
-        style = {"marker": "o", "label": system["title"], "color": COLOURS[index % len(COLOURS)]}
+        style = {"marker": "o", "label": system["title"], "color": COLORS[index % len(COLORS)]}
         time.plot(lengths, [row["cpu_s"] / row["minutes"] for row in rows], **style)
         memory.plot(lengths, [row["peak_mb"] for row in rows], **style)
-    for axes, label in ((time, "CPU seconds for a minute of audio"), (memory, "peak memory (MB)")):
+    for axes, label in ((time, "CPU seconds per minute of audio"), (memory, "peak memory (MB)")):
         axes.set_xscale("log")
         measured = sorted({row["minutes"] for row in result["growth"]})
         axes.set_xticks(measured, [f"{minutes:g}" for minutes in measured])

@@ -1,4 +1,4 @@
-"""Which recordings of a comparison are added up, and what is made of the sums."""
+"""Select the recordings of a comparison that are pooled, and compute figures from their sums."""
 
 from __future__ import annotations
 
@@ -9,56 +9,59 @@ from typing import Any
 from diarist.evaluation.scoring import Score, pool
 
 Result = Mapping[str, Any]
-"""What ``compare.py`` writes as JSON."""
+"""The JSON object that ``compare.py`` writes."""
 
 System = Mapping[str, Any]
-"""One of its ``systems``."""
+"""An entry of ``systems`` in a ``Result``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a system took for some recordings."""
+    """The time that a system took for some recordings."""
 
     audio: float
-    """Seconds of recording."""
+    """The total length of the recordings in seconds."""
 
     wall: float
     cpu: float
 
 
 def speaking(result: Result) -> list[System]:
-    """The systems that tell speakers apart, those that finished nothing among them."""
+    """Return the systems that diarize, including those that finished no recording."""
     return [system for system in result["systems"].values() if system["speakers"]]
 
 
 def common(systems: Iterable[System], names: Iterable[str]) -> tuple[str, ...]:
-    """The recordings that all systems finished, but for systems that finished none: nothing else can be compared."""
+    """Return the recordings that all systems finished, which are the only ones that can be compared.
+
+    Systems that finished no recording are ignored.
+    """
     took_part = [system["recordings"] for system in systems if system["recordings"]]
     return tuple(name for name in names if took_part and all(name in finished for finished in took_part))
 
 
 def left_out(systems: Iterable[System], names: Iterable[str]) -> dict[str, list[str]]:
-    """The recordings that some system did not finish, with the titles of those systems."""
+    """Return the titles of the systems that did not finish a recording, by recording."""
     took_part = [system for system in systems if system["recordings"]]
     missing = {name: [each["title"] for each in took_part if name not in each["recordings"]] for name in names}
     return {name: titles for name, titles in missing.items() if titles}
 
 
 def members(result: Result) -> dict[str, tuple[str, ...]]:
-    """By set, and under ``all``: the recordings that every system which tells speakers apart finished."""
+    """Return the recordings that every diarizing system finished, by set, and all of them under ``all``."""
     names = common(speaking(result), result["sets"])
     sets = dict.fromkeys(result["sets"].values())
     return {each: tuple(name for name in names if result["sets"][name] == each) for each in sets} | {"all": names}
 
 
 def pooled(system: System, names: Sequence[str]) -> Score:
-    """The scores of these recordings added up; of a system that finished none: nothing."""
+    """Return the pooled score of these recordings; it is empty if the system finished none of them."""
     scores = system["recordings"]
     return pool(Score(**scores[name]["score"]) for name in names if name in scores)
 
 
 def spent(result: Result, system: System, names: Sequence[str]) -> Spent:
-    """The time of these recordings added up."""
+    """Return the total time of these recordings."""
     took = [system["recordings"][name] for name in names]
     return Spent(
         sum(result["lengths"][name] for name in names),
@@ -68,7 +71,7 @@ def spent(result: Result, system: System, names: Sequence[str]) -> Spent:
 
 
 def stage_seconds(system: System, names: Sequence[str]) -> dict[str, float]:
-    """Wall seconds of each stage over these recordings; what belongs to none is ``rest``."""
+    """Return the total wall time in seconds by stage over these recordings; ``rest`` belongs to no stage."""
     total: dict[str, float] = {}
     for one in (system["recordings"][name] for name in names):
         for stage, seconds in one["stages_s"].items():
@@ -78,5 +81,5 @@ def stage_seconds(system: System, names: Sequence[str]) -> dict[str, float]:
 
 
 def ratio(one: float | None, other: float | None) -> float | None:
-    """How many times the other the first is; None where one is not known, or the other is 0."""
+    """Return ``one / other``, or None if either is None or ``other`` is 0."""
     return None if one is None or not other else one / other

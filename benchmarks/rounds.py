@@ -1,4 +1,4 @@
-"""Runs all systems in turn, once or several times, and keeps of each the run that was disturbed least."""
+"""Run all systems in turn, once or several times, and keep the least disturbed run of each."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ Start = Callable[[System], Run]
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What a system did in all rounds."""
+    """The runs of a system in all rounds."""
 
     best: Run
-    """The round of the most recordings, and of those the fastest: time, memory and answers are of one process."""
+    """The fastest of the runs that finished the most recordings; time, memory, and output are of one process."""
 
     wall: tuple[Seconds, ...]
-    """Of all its recordings, round by round."""
+    """The total wall time of all recordings in each round."""
 
     cpu: tuple[Seconds, ...]
     others: tuple[float, ...]
-    """Cores that others kept busy, round by round."""
+    """The average number of cores that other processes kept busy in each round."""
 
     steady: bool
-    """Every round gave the same answers, for the recordings that it finished."""
+    """Whether every round had the same output for the recordings that it finished."""
 
 
 def run_all(systems: Sequence[System], rounds: int, start: Start) -> dict[str, Rounds]:
-    """Run each system once a round, every other round in reverse order: a busy minute hits no system in all of them.
+    """Run each system once per round.
+
+    Every other round is in reverse order, so that a busy period does not affect the same system in all rounds.
 
     Args:
-        systems: other readings of what a system finds are not run, but taken from its run.
-        rounds: how many.
-        start: runs a system.
+        systems: The systems; those that are another reading of a system's output are not run, but use its run.
+        rounds: The number of rounds.
+        start: A function that runs a system.
 
     Returns:
-        By the system's name, in the order of ``systems``.
+        The rounds by the system's name, in the order of ``systems``.
     """
     running = [each for each in systems if each.reading_of is None]
     runs: dict[str, list[Run]] = {each.name: [] for each in running}
@@ -50,12 +52,12 @@ def run_all(systems: Sequence[System], rounds: int, start: Start) -> dict[str, R
     for system in systems:
         source = system.reading_of or system.name
         if source in runs:
-            found[system.name] = summed([_reading(run, system) for run in runs[source]])
+            found[system.name] = summarize([_reading(run, system) for run in runs[source]])
     return found
 
 
-def summed(runs: Sequence[Run]) -> Rounds:
-    """One or more rounds of a system."""
+def summarize(runs: Sequence[Run]) -> Rounds:
+    """Summarize one or more runs of a system."""
     wall, cpu = (
         tuple(sum(getattr(each, kind) for each in run.outputs.values()) for run in runs) for kind in ("wall", "cpu")
     )
@@ -64,7 +66,7 @@ def summed(runs: Sequence[Run]) -> Rounds:
 
 
 def _reading(run: Run, system: System) -> Run:
-    """The run with the turns of another reading, where ``system`` is one."""
+    """Return the run with the turns of the other reading if ``system`` is one, and unchanged otherwise."""
     if system.reading_of is None:
         return run
     outputs = {
@@ -79,7 +81,7 @@ def _steady(runs: Sequence[Run]) -> bool:
     answers: dict[str, Mapping[str, object]] = {}
     for run in runs:
         for name, output in run.outputs.items():
-            said = {"turns": output.turns, "words": output.words}
-            if answers.setdefault(name, said) != said:
+            answer = {"turns": output.turns, "words": output.words}
+            if answers.setdefault(name, answer) != answer:
                 return False
     return True

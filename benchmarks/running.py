@@ -1,4 +1,4 @@
-"""Runs a system over recordings in a process of its own, and watches its time, its memory, and who else is at work."""
+"""Run a system on recordings in a separate process, and measure its time, its memory, and the load of the machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from diarist.types import RecognizedWord, Seconds, Span, Turn
 from peers import exchange
 
 PEERS = Path(__file__).parent / "peers"
-SAMPLED_S = 0.2
-SHORTEST_S: Seconds = 0.001
+SAMPLE_INTERVAL_S = 0.2
+MIN_TURN_S: Seconds = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word of a system, with its speaker where the system gives one."""
+    """A word that a system recognized, with its speaker if the system assigns one."""
 
     word: RecognizedWord
     speaker: str | None
@@ -33,7 +33,7 @@ class SpokenWord:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a system made of one recording."""
+    """The output of a system for one recording."""
 
     turns: tuple[Turn, ...]
     words: tuple[SpokenWord, ...]
@@ -41,54 +41,54 @@ class Output:
     cpu: Seconds
     stages: dict[str, Seconds]
     readings: dict[str, tuple[Turn, ...]] = field(default_factory=dict)
-    """Other turns that it gave in the same go, by the name of the system that they stand for."""
+    """Other turns that the system returned in the same run, by the name of the ``System`` that represents them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process of a system."""
+    """The results of one process of a system."""
 
     outputs: dict[str, Output]
-    """By the recording's name; those that it failed on are missing."""
+    """The outputs by the name of the recording; recordings that failed are missing."""
 
     startup: Seconds | None
-    """From the start of the process until it could take a recording."""
+    """The time from the start of the process until it was ready for a recording."""
 
     peak_mb: int
-    """Most memory of the process and its children at a time, shared pages divided among them (PSS)."""
+    """The peak memory of the process and its children, with shared pages divided among them (PSS)."""
 
     others: float
-    """Cores that others kept busy meanwhile, on average."""
+    """The average number of cores that other processes kept busy during the run."""
 
     failure: str | None
-    """Why recordings are missing."""
+    """The reason why recordings are missing, or None."""
 
 
 def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
-    """Run ``peers/run_NAME.py``; a system that fails or takes longer than ``limit`` says so in ``Run.failure``.
+    """Run ``peers/run_NAME.py``; ``Run.failure`` is set if the system fails or takes longer than ``limit``.
 
     Args:
-        name: of the script.
-        python: of the environment that it runs in.
-        task: what it is to do.
-        limit: seconds for all of it.
+        name: The name of the script.
+        python: The Python of the environment that it runs in.
+        task: The task of the system.
+        limit: The maximum time in seconds for the whole run.
     """
     with tempfile.TemporaryDirectory(prefix="diarist-bench-") as folder:
-        out, order, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
+        out, task_path, log = Path(folder) / "out", Path(folder) / "task.json", Path(folder) / "log"
         out.mkdir()
-        exchange.write_task(task, order)
-        command = [str(python), str(PEERS / f"run_{name}.py"), str(order), str(out)]
-        others = OtherWork()
-        with log.open("wb") as said:
-            process = subprocess.Popen(command, stdout=said, stderr=said, env=_environment(task.threads))
-            watch = Watch(process.pid)
+        exchange.write_task(task, task_path)
+        command = [str(python), str(PEERS / f"run_{name}.py"), str(task_path), str(out)]
+        others = OtherLoad()
+        with log.open("wb") as log_file:
+            process = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=_environment(task.threads))
+            sampler = MemorySampler(process.pid)
             try:
                 code = process.wait(timeout=limit)
-                failure = _reason(log) if code else None
+                failure = _failure_reason(log) if code else None
             except subprocess.TimeoutExpired:
                 failure = f"was stopped after {limit:.0f} s"
             finally:
-                peak_mb = watch.stop()
+                peak_mb = sampler.stop()
                 _end(process)
         ready = out / "ready.json"
         startup = json.loads(ready.read_text())["seconds"] if ready.exists() else None
@@ -105,52 +105,55 @@ def run(name: str, python: Path, task: exchange.Task, limit: Seconds) -> Run:
         return Run(outputs, startup, peak_mb, busy, failure)
 
 
-class OtherWork:
-    """Measures from its making on what is done on the machine by others than this process and those it started."""
+class OtherLoad:
+    """Measures the load of processes other than this one and its children, from the creation of the object on."""
 
     def __init__(self) -> None:
         self._before = self._now()
 
     def cores(self) -> float:
-        """Cores that were busy with it on average; processes that were killed with children count as others."""
+        """Return the average number of cores that other processes kept busy.
+
+        Killed processes that had children count as other processes.
+        """
         wall, machine, own = (after - before for after, before in zip(self._now(), self._before, strict=True))
         return max(0.0, (machine - own) / wall) if wall > 0 else 0.0
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Wall seconds, processor seconds of the machine, and ours."""
+        """Return the wall time, the CPU time of the machine, and that of this process, in seconds."""
         times = psutil.cpu_times()
-        # Linux counts guests as users too
+        # Linux includes guest time in user time.
         idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0)
         idle += getattr(times, "guest_nice", 0.0)
         return time.perf_counter(), sum(times) - idle, exchange.cpu_seconds()
 
 
-class Watch:
-    """Samples the memory of a process and its children until told to stop."""
+class MemorySampler:
+    """Samples the memory of a process and its children until ``stop`` is called."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._peak = 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
     def stop(self) -> int:
-        """The most that was seen, in megabytes (2^20 bytes)."""
+        """Stop sampling, and return the peak in megabytes (2^20 bytes)."""
         self._done.set()
         self._thread.join()
         return self._peak >> 20
 
-    def _follow(self) -> None:
+    def _sample(self) -> None:
         while True:
             self._peak = max(self._peak, tree_bytes(self._root))
-            if self._done.wait(SAMPLED_S):
+            if self._done.wait(SAMPLE_INTERVAL_S):
                 return
 
 
 def tree_bytes(root: psutil.Process) -> int:
-    """Memory of a process and its children: PSS where the system has it, else resident size."""
+    """Return the memory of a process and its children in bytes: PSS if the system has it, else the resident size."""
     total = 0
     try:
         family = [root, *root.children(recursive=True)]
@@ -166,7 +169,7 @@ def tree_bytes(root: psutil.Process) -> int:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """The caller's, with as many threads for every library that looks there."""
+    """Return this process's environment with the number of threads set for the numeric libraries that read it."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {**os.environ, **dict.fromkeys(names, str(threads)), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -179,9 +182,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _reason(log: Path) -> str:
+def _failure_reason(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a word"
+    return lines[-1].strip().replace(str(PEERS.parent.parent), "...") if lines else "ended without a message"
 
 
 def _output(found: Mapping[str, Any]) -> Output:
@@ -194,5 +197,5 @@ def _output(found: Mapping[str, Any]) -> Output:
 
 
 def _turns(rows: Sequence[tuple[float, float, str]]) -> tuple[Turn, ...]:
-    """In order of start; those that are shorter than a millisecond, as RTTM gives times, are left out."""
-    return tuple(sorted(Turn(Span(start, end), who) for start, end, who in rows if end - start >= SHORTEST_S))
+    """Return the turns in order of start, without those shorter than a millisecond, the resolution of RTTM."""
+    return tuple(sorted(Turn(Span(start, end), who) for start, end, who in rows if end - start >= MIN_TURN_S))

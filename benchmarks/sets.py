@@ -1,6 +1,6 @@
-"""Which recordings belong together: scores are pooled over each set, and over all.
+"""Assign recordings to sets; scores are pooled over each set and over all recordings.
 
-A ``sets.toml`` beside the recordings names them, with the beginnings of file names::
+A ``sets.toml`` in the folder of the recordings defines the sets by prefixes of file names::
 
     meeting = ["ES", "IS"]
     interviews = ["talk-"]
@@ -22,10 +22,10 @@ OTHER = "other"
 
 
 def read_sets(folder: Path) -> Mapping[str, tuple[str, ...]]:
-    """The sets of a folder.
+    """Return the sets of a folder: the prefixes by name.
 
     Raises:
-        SystemExit: its ``sets.toml`` cannot be used.
+        SystemExit: If its ``sets.toml`` is invalid.
     """
     path = folder / "sets.toml"
     if not path.exists():
@@ -33,15 +33,15 @@ def read_sets(folder: Path) -> Mapping[str, tuple[str, ...]]:
     try:
         found = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SystemExit(f"{path} cannot be read: {error}") from error
+        raise SystemExit(f"{path} is not valid TOML: {error}") from error
     for name, prefixes in found.items():
         if not (isinstance(prefixes, list) and all(isinstance(prefix, str) for prefix in prefixes)):
-            raise SystemExit(f'{path}: {name} must be a list of beginnings of file names: {name} = ["abc"]')
+            raise SystemExit(f'{path}: {name} must be a list of prefixes of file names: {name} = ["abc"]')
     return {name: tuple(prefixes) for name, prefixes in found.items()}
 
 
 def set_of(recording: str, sets: Mapping[str, tuple[str, ...]]) -> str:
-    """The set of a recording: that with the longest beginning that fits, or ``OTHER``."""
+    """Return the set with the longest prefix that matches the name of the recording, or ``OTHER``."""
     fits = [
         (len(prefix), name) for name, prefixes in sets.items() for prefix in prefixes if recording.startswith(prefix)
     ]

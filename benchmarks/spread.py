@@ -1,10 +1,10 @@
-"""One long recording, several workers: how much faster it is done, and whether the transcript is the same.
+"""Measure the speedup of one long recording with several workers, and check that the transcript is the same.
 
     python benchmarks/spread.py RECORDING [--workers 1,2]
 
-Each number of workers has a fleet of its own: PostgreSQL, Redis, and `diarist worker` as users start it, each on a core
-of its own with one thread. Prints one line of JSON a fleet, then how many times faster than the first one each was.
-Needs what `make test` sets up.
+Each number of workers gets a new fleet: PostgreSQL, Redis, and `diarist worker` as users start it, each worker on its
+own core with one thread. The script prints one line of JSON per fleet, and then the speedup of each fleet over the
+first one. It needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ START_S = 120.0
 
 
 def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Transcript]:
-    """What a fleet of so many workers makes of the recording, and how long it takes."""
+    """Process the recording with a fleet of ``count`` workers, and return the figures and the transcript."""
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
-        raise SystemExit(f"{count} workers need a core each, and there are {len(cores)}")
+        raise SystemExit(f"{count} workers need one core each, but only {len(cores)} are available")
     with ExitStack() as stack:
         redis, postgres = servers.RedisServer(), servers.PostgresServer()
         stack.callback(redis.close)
@@ -66,7 +66,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
         until = time.monotonic() + START_S
         while sum(worker.state == "ready" for worker in service.pool_status().workers) < count:
             if time.monotonic() > until:
-                raise SystemExit("the workers are not ready")
+                raise SystemExit(f"The workers were not ready within {START_S:.0f} s")
             time.sleep(0.1)
         with recording.open("rb") as file:
             job = service.submit(file, JobSpec(kind=JobKind.JOB))
@@ -78,7 +78,7 @@ def run(recording: Path, count: int, folder: Path) -> tuple[dict[str, Any], Tran
             time.sleep(0.1)
         took_s = time.monotonic() - started
         if job.state is not JobState.SUCCEEDED:
-            raise SystemExit(f"the job has {job.state}: {job.error}")
+            raise SystemExit(f"The job ended in state {job.state}: {job.error}")
         transcript = service.result(job.id)
         return {
             "workers": count,

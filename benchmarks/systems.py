@@ -1,4 +1,7 @@
-"""The systems that are compared, and what Diarist's own attribution makes of their turns and another's words."""
+"""Define the systems that are compared, and convert their output to hypotheses.
+
+If a system recognizes no words, Diarist's attribution assigns the words of faster-whisper to the system's turns.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,33 @@ from running import Output
 
 PAUSE_S: Seconds = 1.0
 NOBODY = "SPEAKER_00"
-"""Who says the words of a system that knows no speakers."""
+"""The speaker of the words of a system that does not diarize."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One that takes part."""
+    """A system that is compared."""
 
     name: str
     title: str
     environment: str
-    """Whose virtual environment it runs in."""
+    """The name of the virtual environment that the system runs in."""
 
     speakers: bool = True
-    """Is scored by how it tells speakers apart."""
+    """Whether the diarization of the system is scored."""
 
     words: bool = False
-    """Finds words; the words of those that do not are faster-whisper's."""
+    """Whether the system recognizes words; otherwise, the words of faster-whisper are used."""
 
     reading_of: str | None = None
-    """The system that gives these turns beside its own: it runs once, and its time is theirs."""
+    """The system that returns these turns in addition to its own; it runs once, and both have the same time."""
 
     same_as: str | None = None
-    """The system of which this is the diarization alone, where that finds words too: only its time counts."""
+    """The system, with words, of which this is the diarization alone; only the time of this run is reported."""
 
     @property
     def script(self) -> str:
-        """``peers/run_SCRIPT.py``."""
+        """The NAME in ``peers/run_NAME.py``."""
         return (self.same_as or self.name).replace("-", "_")
 
 
@@ -58,40 +61,42 @@ SYSTEMS: Mapping[str, System] = {
 }
 
 
-def chosen(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
-    """The systems of these names that have something to do, with the other readings of what they find.
+def select_systems(names: Sequence[str], *, words: bool) -> tuple[System, ...]:
+    """Return the systems of these names that have work to do, together with the other readings of their output.
 
     Args:
-        names: of ``SYSTEMS``; that of a reading brings the system that gives it.
-        words: False where diarization alone is wanted.
+        names: Names in ``SYSTEMS``; the name of a reading also selects the system that returns it.
+        words: False if only diarization is compared.
     """
-    wanted = {SYSTEMS[name].reading_of or name for name in names}
+    selected = {SYSTEMS[name].reading_of or name for name in names}
     return tuple(
-        each for each in SYSTEMS.values() if (each.reading_of or each.name) in wanted and (words or each.speakers)
+        each for each in SYSTEMS.values() if (each.reading_of or each.name) in selected and (words or each.speakers)
     )
 
 
-def answer(output: Output, recognised: Output | None, duration: Seconds) -> Hypothesis:
-    """What a system says, ready to be scored.
+def to_hypothesis(output: Output, recognized: Output | None, duration: Seconds) -> Hypothesis:
+    """Return the output of a system as a hypothesis that can be scored.
 
     Args:
-        output: of the system.
-        recognised: of faster-whisper alone: its words go to the speakers of ``output.turns``, by Diarist's attribution,
-            where the system finds none of its own. None: it is scored without words.
-        duration: of the recording.
+        output: The output of the system.
+        recognized: The output of faster-whisper alone. If the system recognizes no words, these words are attributed
+            to the speakers of ``output.turns`` by Diarist's attribution. None: the hypothesis has no words then.
+        duration: The length of the recording.
     """
     took = output.wall
     words = tuple(Segment(each.word.span, each.speaker or NOBODY, each.word.text.strip()) for each in output.words)
-    if not words and recognised is not None:
-        took += recognised.wall
-        utterances = attribute([each.word for each in recognised.words], Diarization(output.turns))
-        words = tuple(Segment(word.span, word.speaker, word.text.strip()) for said in utterances for word in said.words)
-    segments = joined(words) if output.words or recognised is not None else None
+    if not words and recognized is not None:
+        took += recognized.wall
+        utterances = attribute([each.word for each in recognized.words], Diarization(output.turns))
+        words = tuple(
+            Segment(word.span, word.speaker, word.text.strip()) for utterance in utterances for word in utterance.words
+        )
+    segments = joined(words) if output.words or recognized is not None else None
     return Hypothesis(output.turns, segments, words, duration, took)
 
 
 def joined(words: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Words that one speaker says in a row, without a pause of ``PAUSE_S``, as one segment; in order of start."""
+    """Join consecutive words of one speaker without a pause of ``PAUSE_S`` to segments, in order of start."""
     runs: list[list[Segment]] = []
     for word in sorted(words, key=lambda each: each.span.start):
         if runs and runs[-1][-1].speaker == word.speaker and word.span.gap(runs[-1][-1].span) < PAUSE_S:

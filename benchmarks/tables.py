@@ -1,4 +1,4 @@
-"""The result of a comparison as Markdown."""
+"""Format the result of a comparison as Markdown."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pooling import Result, System, common, left_out, members, pooled, ratio, sp
 
 ALL = "all"
 BASE_MINUTES = 10.0
-"""The length beside which the others of the growth are put."""
+"""The length in minutes that the other lengths are compared with in the growth table."""
 
 
 def report(result: Result, pictures: Sequence[str]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [f"# Comparison of {result['made']}", "", conditions(result)]
     for remark in remarks(result):
         lines += ["", remark]
-    if "diarist" in result["systems"] and (ratios := beside(result)):
-        lines += ["", "## Diarist beside the others", "", *ratios]
-    lines += ["", "## Who speaks when", "", scope(result), "", *accuracy(result)]
+    if "diarist" in result["systems"] and (ratios := comparison(result)):
+        lines += ["", "## Diarist compared with the other systems", "", *ratios]
+    lines += ["", "## Diarization", "", scope(result), "", *accuracy(result)]
     lines += ["", "## By set", "", *by_set(result)]
     if result["words"]:
-        lines += ["", "## What is said", "", *words(result)]
-    lines += ["", "## By recording, DER strict", "", *by_recording(result)]
+        lines += ["", "## Recognition", "", *words(result)]
+    lines += ["", "## By recording, strict DER", "", *by_recording(result)]
     lines += ["", "## Time and memory", "", *resources(result), "", *stages(result)]
     if result["growth"]:
         lines += ["", "## Growth", "", *growth(result)]
@@ -33,7 +33,7 @@ def report(result: Result, pictures: Sequence[str]) -> str:
 
 def conditions(result: Result) -> str:
     machine = result["machine"]
-    rounds = f"; the fastest of {result['rounds']} rounds" if result["rounds"] > 1 else ""
+    rounds = f", fastest of {result['rounds']} rounds" if result["rounds"] > 1 else ""
     return (
         f"Commit {result['commit']}; {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB;"
         f" {machine['system']}, Python {machine['python']}; {result['threads']} thread(s) for each system{rounds};"
@@ -42,15 +42,15 @@ def conditions(result: Result) -> str:
 
 
 def remarks(result: Result) -> list[str]:
-    """What has to be known of the run before its figures are read."""
+    """Return remarks that the reader needs in order to interpret the figures."""
     found = []
     if result["machine"]["busy"]:
         found.append(
-            "**The machine was busy**: others were at work while systems ran (see *others* below). Accuracy and memory"
-            " are sound, wall times are not; compare the CPU time."
+            "**The machine was busy**: other processes ran at the same time as the systems (see *others* below)."
+            " Accuracy and memory are reliable, but wall times are not; compare the CPU times."
         )
     found += [
-        f"{name} did not take part: it cannot be installed here ({why})." for name, why in result["not_run"].items()
+        f"{name} was not run, because it cannot be installed here ({why})." for name, why in result["not_run"].items()
     ]
     for system in result["systems"].values():
         if system["failure"] and system["reading_of"] is None:
@@ -60,25 +60,25 @@ def remarks(result: Result) -> list[str]:
             )
         found += [f"{system['title']}, words not scored: {each}" for each in system["words_unscored"]]
         if not system["steady"]:
-            found.append(f"{system['title']} did not give the same answers in every round; those of the fastest count.")
+            found.append(f"{system['title']} did not give the same output in every round; the fastest is scored.")
     return found
 
 
 def scope(result: Result) -> str:
-    """Which recordings are pooled."""
+    """Return a paragraph that says which recordings are pooled."""
     systems, names = speaking(result), result["sets"]
-    said = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
+    text = f"Pooled over the {len(members(result)[ALL])} of {len(names)} recordings that every system here finished."
     missing = left_out(systems, names)
     if missing:
         each = "; ".join(f"{name} ({', '.join(titles)})" for name, titles in missing.items())
-        said += f" Left out, with who did not finish them: {each}."
+        text += f" Left out, with the systems that did not finish them: {each}."
     if nothing := [system["title"] for system in systems if not system["recordings"]]:
-        said += f" {', '.join(nothing)} finished none, and is in no figure."
-    return said
+        text += f" Not included, because no recording was finished: {', '.join(nothing)}."
+    return text
 
 
-def beside(result: Result) -> list[str]:
-    """Ratios: the errors of Diarist to those of each other system, and its time to theirs."""
+def comparison(result: Result) -> list[str]:
+    """Return the ratios of Diarist's errors and time to those of each other system."""
     groups, ours = members(result), result["systems"]["diarist"]
     rows = []
     for system in speaking(result):
@@ -90,18 +90,18 @@ def beside(result: Result) -> list[str]:
     lines = []
     if rows:
         heads = [each for each in groups if each != ALL]
-        lines += [*table(("Diarist's DER as a ratio to that of", ALL, "all, collar", *heads), rows), ""]
-        lines += ["Below 1: Diarist makes fewer errors.", ""]
+        lines += [*table(("ratio of Diarist's DER to that of", ALL, "all, collar", *heads), rows), ""]
+        lines += ["If the ratio is below 1, Diarist makes fewer errors.", ""]
     return [*lines, *(f"- {line}" for line in speeds(result))]
 
 
 def speeds(result: Result) -> list[str]:
-    """How long Diarist takes beside the others, wall and CPU time, over what both finished."""
+    """Compare Diarist's wall and CPU time with each other system's, over the recordings that both finished."""
     systems = result["systems"]
     lines = []
     for name in ("whisper", "whisper-sequential"):
-        if result["words"] and (told := _spent_by_both(result, systems["diarist"], systems.get(name))):
-            wall, cpu = told
+        if result["words"] and (ratios := _time_ratios(result, systems["diarist"], systems.get(name))):
+            wall, cpu = ratios
             lines.append(
                 f"The whole pipeline takes {wall:.2f} times as long as {systems[name]['title']} (CPU time {cpu:.2f})."
             )
@@ -109,14 +109,14 @@ def speeds(result: Result) -> list[str]:
     for system in speaking(result):
         if system is systems["diarist"] or system["reading_of"] or alone is None:
             continue
-        if told := _spent_by_both(result, system, alone):
-            wall, cpu = told
+        if ratios := _time_ratios(result, system, alone):
+            wall, cpu = ratios
             lines.append(f"Diarization alone is {wall:.2f} times as fast as {system['title']} (CPU time {cpu:.2f}).")
     return lines
 
 
-def _spent_by_both(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
-    """Wall and CPU time of the first as ratios to those of the other; None where they finished nothing in common."""
+def _time_ratios(result: Result, one: System, other: System | None) -> tuple[float, float] | None:
+    """Return the ratios of the first system's wall and CPU time to the other's; None if no recording is common."""
     if other is None or not one["recordings"] or not other["recordings"]:
         return None
     names = common((one, other), result["sets"])
@@ -150,12 +150,12 @@ def by_set(result: Result) -> list[str]:
             found = pooled(system, names)
             cells.append(f"{percent(found.der)} / {percent(found.der_collar)} ({found.exact} of {found.recordings})")
         rows.append((system["title"], *cells))
-    note = "DER strict / with collar; in brackets: recordings with the right number of speakers."
+    note = "Strict DER / DER with collar (recordings with the correct number of speakers)."
     return [*table(("system", *groups), rows), "", note]
 
 
 def words(result: Result) -> list[str]:
-    """Of systems without words: those of faster-whisper, given to their speakers."""
+    """Return the word error rates; systems without words have those of faster-whisper, attributed to their speakers."""
     head = ("system", "WER", "cpWER", "tcpWER", "wrong speaker at boundaries")
     names = members(result)[ALL] if speaking(result) else tuple(result["sets"])
     rows = []
@@ -181,7 +181,7 @@ def by_recording(result: Result) -> list[str]:
 
 
 def timed(result: Result) -> tuple[list[System], tuple[str, ...]]:
-    """The systems whose time is shown, and the recordings that all of them finished."""
+    """Return the systems whose time is shown, and the recordings that all of them finished."""
     systems = [each for each in result["systems"].values() if each["recordings"] and each["reading_of"] is None]
     return systems, common(systems, result["sets"])
 
@@ -197,11 +197,11 @@ def resources(result: Result) -> list[str]:
                    ("{:.2f}", ratio(60 * took.cpu, took.audio)))  # fmt: skip
         cells = ("-" if figure is None else form.format(figure) for form, figure in figures)
         rows.append((system["title"], *cells, start, str(system["peak_mb"]), f"{system['others_cores']:.2f}"))
-    head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s a minute of audio", "start-up s", "peak MB",
+    head = ("system", "wall s", "CPU s", "RTF", "x real time", "CPU s per minute of audio", "start-up s", "peak MB",
             "others, cores")  # fmt: skip
     note = (
-        f"Times are of what all of these finished, recordings: {len(names)}; RTF is wall seconds for a second of"
-        " audio. *others*: cores that other processes kept busy meanwhile."
+        f"Times are totals of the recordings that all of these systems finished ({len(names)}). RTF is the wall time"
+        " per second of audio. *others* is the number of cores that other processes kept busy at the same time."
     )
     return [*table(head, rows), "", note]
 
@@ -235,9 +235,9 @@ def growth(result: Result) -> list[str]:
         cells = (f"{row['wall_s']:.1f}", f"{row['wall_s'] / minutes / 60:.4f}", f"{row['cpu_s'] / minutes:.2f}", slower,
                  str(row["peak_mb"]), percent(row.get("der")), count)  # fmt: skip
         rows.append((title, f"{minutes:g}", *cells))
-    head = ("system", "minutes", "wall s", "RTF", "CPU s a minute", f"a minute beside {BASE_MINUTES:g} min, wall / CPU",
-            "peak MB", "DER", "speakers")  # fmt: skip
-    return [f"{result['growth'][0]['source']}, again and again.", "", *table(head, rows)]
+    head = ("system", "minutes", "wall s", "RTF", "CPU s per minute",
+            f"ratio of time per minute to {BASE_MINUTES:g} min, wall / CPU", "peak MB", "DER", "speakers")  # fmt: skip
+    return [f"The recording {result['growth'][0]['source']} is repeated to each length.", "", *table(head, rows)]
 
 
 def percent(rate: float | None) -> str:
@@ -249,6 +249,6 @@ def times(figure: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of Markdown; bars within cells would end them."""
+    """Return the lines of a Markdown table; vertical bars in cells are replaced, because they would end the cell."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]

@@ -1,10 +1,10 @@
-"""Count words that a transcript has twice, and words that are not in order of time.
+"""Count repeated words in a transcript, and words that are not in order of time.
 
     python benchmarks/word_order.py FOLDER ... [--language en] [--show]
 
 Each FOLDER contains recordings NAME.wav (or another audio file) with NAME.stm. A phrase of up to four words that
 directly follows itself counts as doubled, unless the reference repeats it as well. A word counts as out of order if it
-starts before the word that precedes it in the text. Needs the ``bench`` extra.
+starts before the word that precedes it in the text. The script needs the ``bench`` extra.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Faults:
 
     words: int
     doubled: tuple[str, ...]
-    """The phrases that follow themselves, and do not in the reference."""
+    """The phrases that directly follow themselves, but not in the reference."""
 
     disordered: tuple[str, ...]
     """The words that start before the word that precedes them in the text."""
@@ -75,8 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     for reference in (each for folder in options.folders for each in find(folder)):
         if reference.recording is None or not reference.segments:
             continue
-        asked = TranscribeOptions(language=options.language)
-        transcript = transcribe(reference.recording, engine, asked, lambda _stage, _done: None, DecodeLimits())
+        transcribe_options = TranscribeOptions(language=options.language)
+        transcript = transcribe(
+            reference.recording, engine, transcribe_options, lambda _stage, _done: None, DecodeLimits()
+        )
         own = faults(transcript, reference, options.language)
         total.append(own)
         print(f"{reference.name}: {own.words} words, {len(own.doubled)} doubled, {len(own.disordered)} out of order")

@@ -1,8 +1,8 @@
-"""Takes from torchaudio the compiled extension that this PyTorch cannot load, so that the rest of it can be imported.
+"""Remove the compiled extension of torchaudio if this PyTorch cannot load it, so that torchaudio can be imported.
 
-torchaudio's wheels for Linux on the package index are built for CUDA: beside a PyTorch without CUDA their extension
-finds no ``libc10_cuda.so``, and the whole import fails. Where there is no extension torchaudio does without, as it says
-itself (``torchaudio/_extension``); what it holds is not needed here (forced alignment, RNN-T loss, filters).
+The torchaudio wheels for Linux on the package index are built for CUDA: with a PyTorch without CUDA, their extension
+does not find ``libc10_cuda.so``, and the whole import fails. Without the extension, torchaudio can be imported
+(``torchaudio/_extension``); what the extension contains (forced alignment, RNN-T loss, filters) is not needed here.
 """
 
 from __future__ import annotations

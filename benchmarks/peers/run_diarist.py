@@ -1,4 +1,4 @@
-"""Diarist as it is installed: the configured engine, through the pipeline that the service and the command line use."""
+"""Run Diarist as installed: the configured engine, through the pipeline that the service and the command line use."""
 
 from __future__ import annotations
 
@@ -16,65 +16,67 @@ from diarist.protocols import Engine
 from diarist.settings import Settings, load_settings
 from diarist.types import SpeakerHints, TranscribeOptions, Turn
 
-PIPELINES_OWN = ("decode", "recognition", "attribution")
-"""Stages of which the pipeline's own clock tells; all others are parts of the diarization."""
+PIPELINE_STAGES = ("decode", "recognition", "attribution")
+"""The stages that the pipeline itself times; all others are parts of the diarization."""
 
 
 class Stages:
-    """Seconds by stage, from the calls that report progress: each comes when a piece of its stage is done."""
+    """The time in seconds by stage, measured between progress reports: each follows a completed part of its stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def note(self, stage: str, _done: float) -> None:
+    def record(self, stage: str, _done: float) -> None:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
-    def within(self, timed: Mapping[str, float]) -> dict[str, float]:
-        """What was timed, with the diarization in its parts; what is none of them makes the ``turns``."""
+    def split_diarization(self, timed: Mapping[str, float]) -> dict[str, float]:
+        """Return ``timed`` with the diarization split into its parts; the time of no part is that of ``turns``."""
         stages: dict[str, float] = {}
         for name, seconds in timed.items():
             if name != "diarization":
                 stages[name] = seconds
                 continue
-            parts = {each: spent for each, spent in self.seconds.items() if each not in PIPELINES_OWN}
+            parts = {each: spent for each, spent in self.seconds.items() if each not in PIPELINE_STAGES}
             stages |= {**parts, "turns": max(0.0, seconds - sum(parts.values()))}
         return stages
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-    # a recording of four hours and the silence after it
+    # The limit allows a recording of four hours, with the silences between its copies.
     settings = load_settings(cpu_threads=task.threads, max_duration_s=50_000.0)
     engine = load_engine(settings)
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         return (
             _transcribe(recording, engine, settings, task.language)
             if task.words
             else _diarize(recording, engine, settings)
         )
 
-    return hear
+    return process
 
 
-def _transcribe(recording: Path, engine: Engine, settings: Settings, language: str | None) -> exchange.Heard:
+def _transcribe(recording: Path, engine: Engine, settings: Settings, language: str | None) -> exchange.RecordingResult:
     stages = Stages()
-    found = transcribe(recording, engine, TranscribeOptions(language=language), stages.note, DecodeLimits.of(settings))
+    found = transcribe(
+        recording, engine, TranscribeOptions(language=language), stages.record, DecodeLimits.of(settings)
+    )
     words = tuple((w.span.start, w.span.end, w.text, w.confidence, w.speaker) for w in found.words)
     timed = {each.stage: each.seconds for each in found.timings}
-    return exchange.Heard(_turns(found.diarization.turns), words, stages.within(timed))
+    return exchange.RecordingResult(_turns(found.diarization.turns), words, stages.split_diarization(timed))
 
 
-def _diarize(recording: Path, engine: Engine, settings: Settings) -> exchange.Heard:
+def _diarize(recording: Path, engine: Engine, settings: Settings) -> exchange.RecordingResult:
     started = time.perf_counter()
     audio = decode(recording, DecodeLimits.of(settings), lambda _done: None, "mix")[0]
     decoded, stages = time.perf_counter(), Stages()
-    found = engine.diarizer.diarize(audio, SpeakerHints(), stages.note)
+    found = engine.diarizer.diarize(audio, SpeakerHints(), stages.record)
     timed = {"decode": decoded - started, "diarization": time.perf_counter() - decoded}
-    return exchange.Heard(_turns(found.turns), stages=stages.within(timed))
+    return exchange.RecordingResult(_turns(found.turns), stages=stages.split_diarization(timed))
 
 
 def _turns(turns: tuple[Turn, ...]) -> tuple[tuple[float, float, str], ...]:

@@ -1,11 +1,11 @@
 # ruff: noqa: E402
-"""pyannote.audio's own pipeline class on segmentation-3.0, with CAM++ for a speaker model.
+"""Run pyannote.audio's own pipeline class on segmentation-3.0, with CAM++ as the speaker model.
 
-Segmentation every 1 s, local speakers, one embedding for each, centroid-linkage clustering, overlap: the pipeline of
-pyannote.audio 3.1 with its own parameters. Its own speaker model is on no package index; the embedding is computed as
-3D-Speaker does. The threshold, which was found for the other network, suits this one too: on the 17 recordings of
-``docs/accuracy.md`` 0.6, 0.7046, 0.8 and 0.9 give a DER of 13.9, 13.0, 12.7 and 12.9. VBx, of release 4, needs a PLDA,
-and there is none for CAM++.
+This is the pipeline of pyannote.audio 3.1 with its own parameters: segmentation every 1 s, local speakers, one
+embedding for each, centroid-linkage clustering, and overlap. Its own speaker model is not on any package index; the
+embedding is computed as 3D-Speaker does. The threshold was tuned for the other network, but suits this one too: on the
+17 recordings of ``docs/accuracy.md``, thresholds of 0.6, 0.7046, 0.8, and 0.9 give a DER of 13.9, 13.0, 12.7, and
+12.9. VBx, which release 4 uses, needs a PLDA model, and there is none for CAM++.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 
-# both must come before the import
+# Both statements must come before the import of pyannote.audio.
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 warnings.filterwarnings("ignore")
 
@@ -31,15 +31,15 @@ from pyannote.audio.pipelines.speaker_verification import ONNXWeSpeakerPretraine
 from torchaudio.compliance import kaldi
 
 THRESHOLD = 0.7046
-SMALLEST_CLUSTER = 12
-"""Both of speaker-diarization-3.1's configuration."""
+MIN_CLUSTER_SIZE = 12
+"""Both values are from the configuration of speaker-diarization-3.1."""
 
 STAGES = {"speaker_counting": "segmentation", "embeddings": "embedding", "discrete_diarization": "clustering"}
-"""What its steps are called here."""
+"""The names of the stages by the names of the pipeline's steps."""
 
 
 class _Renamed:
-    """The graph of CAM++ under the names that pyannote.audio asks for."""
+    """The CAM++ model with the input and output names that pyannote.audio uses."""
 
     def __init__(self, graph: str, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -61,7 +61,7 @@ class _SpeakerEmbedding(ONNXWeSpeakerPretrainedSpeakerEmbedding):
 
     @cached_property
     def min_num_samples(self) -> int:
-        return 3_200  # 0.2 s: what Diarist gives the network at least
+        return 3_200  # 0.2 s: the minimum that Diarist passes to the network
 
     def compute_fbank(self, waveforms: torch.Tensor, **_: object) -> torch.Tensor:
         rows = [kaldi.fbank(each, num_mel_bins=80, dither=0.0, sample_frequency=16_000) for each in waveforms]
@@ -70,19 +70,19 @@ class _SpeakerEmbedding(ONNXWeSpeakerPretrainedSpeakerEmbedding):
 
 
 class Stages:
-    """Seconds by stage, from the calls of the pipeline's hook: each comes when a piece of its stage is done."""
+    """The time in seconds by stage, measured between hook calls: each follows a completed part of its stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def note(self, step: str, *_: object, **__: object) -> None:
+    def record(self, step: str, *_: object, **__: object) -> None:
         now, stage = time.perf_counter(), STAGES.get(step, step)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     torch.set_num_threads(task.threads)
     _SpeakerEmbedding.threads = task.threads
     models = Path(task.models)
@@ -99,20 +99,20 @@ def load(task: exchange.Task) -> exchange.Hear:
     pipeline.instantiate(
         {
             "segmentation": {"min_duration_off": 0.0},
-            "clustering": {"method": "centroid", "min_cluster_size": SMALLEST_CLUSTER, "threshold": THRESHOLD},
+            "clustering": {"method": "centroid", "min_cluster_size": MIN_CLUSTER_SIZE, "threshold": THRESHOLD},
         }
     )
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         samples, rate = soundfile.read(recording, dtype="float32")
         stages = Stages()
-        found = pipeline({"waveform": torch.from_numpy(samples)[None], "sample_rate": rate}, hook=stages.note)
-        stages.note("clustering")
+        found = pipeline({"waveform": torch.from_numpy(samples)[None], "sample_rate": rate}, hook=stages.record)
+        stages.record("clustering")
         turns = found.speaker_diarization.itertracks(yield_label=True)
-        heard = tuple((turn.start, turn.end, str(speaker)) for turn, _, speaker in turns)
-        return exchange.Heard(heard, stages=stages.seconds)
+        segments = tuple((turn.start, turn.end, str(speaker)) for turn, _, speaker in turns)
+        return exchange.RecordingResult(segments, stages=stages.seconds)
 
-    return hear
+    return process
 
 
 if __name__ == "__main__":

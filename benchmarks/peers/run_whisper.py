@@ -1,7 +1,7 @@
-"""faster-whisper alone, with Diarist's model, precision, beam and batch: the floor for the time of recognition.
+"""Run faster-whisper alone, with Diarist's model, precision, beam, and batch size: a lower bound for recognition time.
 
-Batches are given Diarist's threads, language and word times too; what faster-whisper decides by itself is left to it:
-its own voice activity detection, pieces of up to 30 s, one temperature.
+Batched recognition also uses Diarist's threads, language, and word timestamps. All other choices are faster-whisper's
+own: its voice activity detection, chunks of up to 30 s, and one temperature.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from diarist.models import ModelStore
 from diarist.settings import load_settings
 
 Start = Callable[[str], Iterable[Any]]
-"""Prepares a recording of that path and gives its segments, which are recognised as they are asked for."""
+"""A function that opens the recording at a path and returns its segments, which are recognized lazily."""
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     pipeline, options = BatchedInferencePipeline(open_model(task)), DecodingOptions()
 
     def start(recording: str) -> Iterable[Any]:
@@ -35,7 +35,7 @@ def load(task: exchange.Task) -> exchange.Hear:
             word_timestamps=True,
         )[0]
 
-    return hearing(start)
+    return timed_processor(start)
 
 
 def open_model(task: exchange.Task) -> WhisperModel:
@@ -45,10 +45,10 @@ def open_model(task: exchange.Task) -> WhisperModel:
     return WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=task.threads)
 
 
-def hearing(start: Start) -> exchange.Hear:
-    """What hears a recording by ``start``, and takes the time."""
+def timed_processor(start: Start) -> exchange.Processor:
+    """Return a function that recognizes a recording by ``start`` and measures the time."""
 
-    def hear(recording: Path) -> exchange.Heard:
+    def process(recording: Path) -> exchange.RecordingResult:
         at = [time.perf_counter()]
         segments = start(str(recording))
         at.append(time.perf_counter())
@@ -58,9 +58,9 @@ def hearing(start: Start) -> exchange.Hear:
             for word in segment.words or ()
         )
         at.append(time.perf_counter())
-        return exchange.Heard((), words, {"decode and speech": at[1] - at[0], "recognition": at[2] - at[1]})
+        return exchange.RecordingResult((), words, {"decode and speech": at[1] - at[0], "recognition": at[2] - at[1]})
 
-    return hear
+    return process
 
 
 if __name__ == "__main__":

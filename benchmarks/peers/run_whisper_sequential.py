@@ -1,4 +1,4 @@
-"""faster-whisper alone as it is called by default, one window of 30 s after the other: Diarist's model and beam."""
+"""Run faster-whisper alone in its default mode, one 30 s window after the other, with Diarist's model and beam."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import exchange
-from run_whisper import hearing, open_model
+from run_whisper import open_model, timed_processor
 
 from diarist.engines.embedded.whisper import DecodingOptions
 
 
-def load(task: exchange.Task) -> exchange.Hear:
+def load(task: exchange.Task) -> exchange.Processor:
     model, beam = open_model(task), DecodingOptions().beam_size
 
     def start(recording: str) -> Iterable[Any]:
         return model.transcribe(recording, language=task.language, beam_size=beam, word_timestamps=True)[0]
 
-    return hearing(start)
+    return timed_processor(start)
 
 
 if __name__ == "__main__":

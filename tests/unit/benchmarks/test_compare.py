@@ -1,4 +1,4 @@
-"""Side by side: sets, long recordings, answers and the page that is written."""
+"""The comparison: sets, repeated recordings, the output of systems, and the page that is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from diarist.types import RecognizedWord, Span, Turn
 from peers import exchange
 
 
-def test_the_longest_beginning_decides_the_set(tmp_path):
+def test_the_longest_prefix_decides_the_set(tmp_path):
     (tmp_path / "sets.toml").write_text('calls = ["a"]\nmeeting = ["ab"]\n')
     named = sets.read_sets(tmp_path)
     assert [sets.set_of(name, named) for name in ("ax", "abx", "x")] == ["calls", "meeting", "other"]
@@ -57,38 +57,38 @@ def test_a_repeated_recording_has_its_length_and_its_speakers(tmp_path):
 @pytest.mark.bench
 def test_growth_is_measured_length_by_length_and_leaves_nothing(tmp_path):
     turns = (Turn(Span(0, 2), "x"), Turn(Span(2, 4), "y"))
-    heard = []
+    started = []
 
     def start(system, recordings):
-        heard.append((system.name, recordings[0].name, recordings[0].exists()))
+        started.append((system.name, recordings[0].name, recordings[0].exists()))
         if system.name == "whisper":
             return running.Run({}, None, 7, 0.0, "no memory")
-        # half of what is said in a tenth of a minute is found
+        # The output contains half of the speech in a tenth of a minute.
         output = running.Output((Turn(Span(0, 2), "a"), Turn(Span(2, 3), "b")), (), 1.5, 2.5, {"speech": 1.0})
         return running.Run({recordings[0].stem: output}, 0.5, 9, 0.25, None)
 
-    chosen = systems.chosen(["senko", "whisper"], words=True)
+    chosen = systems.select_systems(["senko", "whisper"], words=True)
     samples, source = np.zeros(16_000 * 4, dtype=np.float32), Reference("talk", turns)
     failed, found = growth.grow(chosen, samples, source, [0.1], tmp_path, start)
-    assert heard == [("whisper", "growth-0.1.wav", True), ("senko", "growth-0.1.wav", True)]
+    assert started == [("whisper", "growth-0.1.wav", True), ("senko", "growth-0.1.wav", True)]
     assert (failed["failure"], failed["peak_mb"], "wall_s" in failed) == ("no memory", 7, False)
     assert found["der"] == pytest.approx(2.5 / 5.5)
     assert (found["speakers"], found["found"], found["others_cores"], found["source"]) == (2, 2, 0.25, "talk")
     assert not list(tmp_path.iterdir())
 
 
-def test_words_of_another_go_to_the_speakers_of_the_turns():
+def test_words_of_another_system_are_attributed_to_the_turns():
     turns = (Turn(Span(0, 2), "a"), Turn(Span(2, 4), "b"))
-    heard = [
+    words = [
         running.SpokenWord(RecognizedWord(text, Span(at, at + 0.3), 0.9), None)
         for text, at in ((" hi", 0.5), (" yes", 3.0))
     ]
     diarized = running.Output(turns, (), 1.0, 1.0, {})
-    recognised = running.Output((), tuple(heard), 2.0, 2.0, {})
-    found = systems.answer(diarized, recognised, 4.0)
+    recognized = running.Output((), tuple(words), 2.0, 2.0, {})
+    found = systems.to_hypothesis(diarized, recognized, 4.0)
     assert [(word.text, word.speaker) for word in found.words] == [("hi", "a"), ("yes", "b")]
     assert found.took == 3.0
-    assert systems.answer(diarized, None, 4.0).segments is None
+    assert systems.to_hypothesis(diarized, None, 4.0).segments is None
 
 
 def test_words_in_a_row_are_joined_until_a_pause_or_another_speaker():
@@ -116,13 +116,13 @@ def test_what_a_system_writes_is_read_back(tmp_path, monkeypatch):
     (tmp_path / "exchange.py").write_text((running.PEERS / "exchange.py").read_text())
     (tmp_path / "run_good.py").write_text(
         "import exchange\n"
-        "def hear(path):\n"
+        "def process(path):\n"
         "    if path.stem == 'b':\n"
         "        raise ValueError('too short\\nfor this')\n"
         "    turns = ((2.0, 2.0001, 'c'), (0.5, 1.25, 'a b'))\n"
         "    words = ((0.5, 0.75, ' hi', 0.5, None),)\n"
-        "    return exchange.Heard(turns, words, {'speech': 0.25}, {'other': ((0.0, 3.0, 'x'),)})\n"
-        "exchange.serve(lambda task: hear)\n"
+        "    return exchange.RecordingResult(turns, words, {'speech': 0.25}, {'other': ((0.0, 3.0, 'x'),)})\n"
+        "exchange.serve(lambda task: process)\n"
     )
     monkeypatch.setattr(running, "PEERS", tmp_path)
     order = task(tmp_path / "b.wav", tmp_path / "a.wav", warm_up=str(tmp_path / "b.wav"))
@@ -139,8 +139,10 @@ def test_what_a_system_writes_is_read_back(tmp_path, monkeypatch):
 
 
 def test_other_readings_come_with_the_system_that_gives_them():
-    assert [each.name for each in systems.chosen(["senko-merged"], words=True)] == ["senko", "senko-merged"]
-    assert [each.name for each in systems.chosen(["diarist-turns", "whisper", "diarist"], words=False)] == ["diarist"]
+    assert [each.name for each in systems.select_systems(["senko-merged"], words=True)] == ["senko", "senko-merged"]
+    assert [each.name for each in systems.select_systems(["diarist-turns", "whisper", "diarist"], words=False)] == [
+        "diarist"
+    ]
     assert systems.SYSTEMS["diarist-turns"].script == "diarist"
     assert systems.SYSTEMS["whisper-sequential"].script == "whisper_sequential"
     assert all((running.PEERS / f"run_{each.script}.py").exists() for each in systems.SYSTEMS.values()
@@ -156,7 +158,7 @@ def run_of(wall, who="x", others=0.0, names=("a",)):
 
 
 def test_of_several_rounds_the_fastest_of_the_most_complete_counts():
-    chosen = systems.chosen(["senko", "resemblyzer"], words=True)
+    chosen = systems.select_systems(["senko", "resemblyzer"], words=True)
     order = []
     runs = {
         "senko": iter([run_of(3.0), run_of(2.0, others=0.5), run_of(1.0, names=())]),
@@ -212,7 +214,7 @@ def result_of(systems_of, growth_rows=()):
     return json.loads(json.dumps(result))
 
 
-def test_the_page_tells_of_failures_and_of_a_busy_machine():
+def test_the_page_reports_failures_and_a_busy_machine():
     broken = system_of("A|B", 5, names=("x",), failure="y: out of memory", steady=False, words_unscored=["x: 21"])
     page = tables.report(result_of({"a": broken}), ["x.png"])
     for part in ("machine was busy", "no wheel", "out of memory", "1 of 2 recordings", "not give the same", "x: 21",
@@ -231,8 +233,8 @@ def test_only_recordings_that_every_system_finished_are_pooled():
     assert pooling.members(result) == {"calls": ("x",), "meeting": (), "all": ("x",)}
     page = tables.report(result, [])
     assert "over the 1 of 2 recordings" in page
-    assert "Left out, with who did not finish them: y (senko)." in page
-    assert "pyannote finished none" in page
+    assert "Left out, with the systems that did not finish them: y (senko)." in page
+    assert "no recording was finished: pyannote." in page
     assert "| senko | 0.50 | 1.00 | 0.50 | - |" in page
     assert "takes 2.00 times as long as whisper (CPU time 2.00)" in page
     assert "as fast as senko" not in page, "diarization was not measured alone"
@@ -251,7 +253,7 @@ def test_diarization_alone_is_compared_with_the_others():
     assert "| merged | 0.25 |" in page
 
 
-def test_growth_is_put_beside_ten_minutes():
+def test_growth_is_compared_with_ten_minutes():
     row = {"system": "diarist", "source": "x", "peak_mb": 5, "failure": None, "others_cores": 0.0}
     rows = [
         row | {"minutes": 10.0, "wall_s": 60.0, "cpu_s": 60.0, "der": 0.1, "speakers": 2, "found": 2},
@@ -263,11 +265,11 @@ def test_growth_is_put_beside_ten_minutes():
     assert "| Diarist | 240 | - | - | - | - | 5 | - | out of memory |" in page
 
 
-def test_a_second_result_of_a_day_and_commit_takes_no_place(tmp_path):
+def test_a_second_result_of_a_day_and_commit_gets_a_number(tmp_path):
     result = result_of({"diarist": system_of("Diarist", 5)})
     names = []
     for _ in range(3):
-        path = compare.place(result, tmp_path)
+        path = compare.result_path(result, tmp_path)
         path.with_suffix(".json").touch()
         names.append(path.name)
     assert names == ["2026-01-01-abc", "2026-01-01-abc-2", "2026-01-01-abc-3"]
@@ -286,11 +288,11 @@ def test_a_result_is_json_a_page_and_small_pictures(tmp_path):
 
 
 @pytest.mark.bench
-def test_more_speakers_than_words_are_scored_for_cost_the_words_alone():
+def test_too_many_speakers_leave_only_the_words_unscored():
     segments = (Segment(Span(0, 30), "ann", "so many"),)
     reference = Reference("x", (Turn(Span(0, 30), "ann"),), segments)
     words = tuple(running.SpokenWord(RecognizedWord(" so", Span(at, at + 0.5), 0.9), f"s{at}") for at in range(25))
     output = running.Output((Turn(Span(0, 30), "s0"),), words, 1.0, 1.0, {})
-    found, fault = compare.scored(reference, output, None, 30.0, "en")
-    assert "25 speakers" in fault
+    found, error = compare.score_recording(reference, output, None, 30.0, "en")
+    assert "25 speakers" in error
     assert (found.der, found.words) == (0.0, 0)
