@@ -30,7 +30,11 @@ def _check_language(text: str) -> str:
 Language: TypeAlias = Annotated[
     str,
     AfterValidator(_check_language),
-    Field(json_schema_extra={"anyOf": [{"pattern": f"^{TAG}$"}, {"enum": [DETECT, *LANGUAGES]}]}),
+    Field(
+        json_schema_extra={
+            "anyOf": [{"type": "string", "pattern": f"^{TAG}$"}, {"type": "string", "enum": [DETECT, *LANGUAGES]}]
+        }
+    ),
 ]
 
 MAX_SHOWN_CHARS = 80
