@@ -58,7 +58,7 @@ class DecodingOptions:
     """The parameters of the recognizer. ``docs/accuracy.md`` gives the effect of each of them."""
 
     beam_size: int = 5
-    batch_size: int = 12
+    batch_size: int = 8
     max_chunk: Seconds = 27.0
     """The maximum length of a chunk."""
 
