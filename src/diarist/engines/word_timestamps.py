@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from diarist.engines.word_boundaries import WITHOUT_SPACES, continues_word
 from diarist.types import RecognizedWord, Seconds, Span
 
 LETTER_DURATION_S: Seconds = 0.06
@@ -21,11 +22,6 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 _CLOSING = frozenset(".,!?;:…%)]}»”’。，！？、：；」』）】·।؟،؛")
 """Punctuation that belongs to the word before it, whether or not the tokenizer has a space there."""
-
-_WITHOUT_SPACES = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-"""Thai, Lao, Burmese, Khmer, kana and Chinese characters: written without spaces, so that each token is a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +134,7 @@ class Vocabulary:
                     groups.pop()
                 groups[-1].tokens.append(token)
             elif after_space or entry.starts_word:
-                groups.append(_WordTokens("" if _WITHOUT_SPACES.match(text) else " ", [token]))
+                groups.append(_WordTokens("" if WITHOUT_SPACES.match(text) else " ", [token]))
             elif _separates(before, text):
                 groups.append(_WordTokens("", [token]))
             else:
@@ -157,9 +153,9 @@ class Vocabulary:
 
 def _separates(before: str, text: str) -> bool:
     """Return whether a new word starts between two tokens that have no space between them."""
-    if not before or not text or unicodedata.category(text[0])[0] == "M":
+    if not before or not text or continues_word(before, text):
         return False
-    return bool(_WITHOUT_SPACES.match(text) or _WITHOUT_SPACES.match(before[-1]))
+    return bool(WITHOUT_SPACES.match(text) or WITHOUT_SPACES.match(before[-1]))
 
 
 def _entry(token: str, sentence_piece: bool, word_piece: bool) -> _VocabularyEntry:

@@ -29,7 +29,7 @@ from diarist.engines.embedded.parallel import Parallelism, ProgressRelay, map_in
 from diarist.engines.embedded.second_pass import Gap, uncovered_speech
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.engines.embedded.word_merging import insert, join
-from diarist.engines.embedded.word_times import Loudness, in_sequence, place, trim_to_speech
+from diarist.engines.embedded.word_times import in_sequence, place, trim_to_speech
 from diarist.engines.word_boundaries import continues_word
 from diarist.errors import InvalidOption
 from diarist.protocols import LANGUAGE_DETECTION_COST_S
@@ -159,7 +159,7 @@ class WhisperRecognizer:
         return in_sequence(insert(words, blocks))
 
     def _placed(self, audio: Audio, words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
-        return [place(word, Loudness.measure(audio, word.span)) for word in words]
+        return [place(word, audio) for word in words]
 
     @property
     def languages(self) -> tuple[str, ...]:

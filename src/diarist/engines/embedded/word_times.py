@@ -95,7 +95,7 @@ class Loudness:
         return float(self.levels_db[first:stop].mean())
 
 
-def place(word: RecognizedWord, loudness: Loudness) -> RecognizedWord:
+def place(word: RecognizedWord, audio: Audio) -> RecognizedWord:
     """Return the word with a span that it can have been spoken in.
 
     A longer span is cut to its end, where the alignment is usually right, or to its start if the end is much quieter.
@@ -103,6 +103,7 @@ def place(word: RecognizedWord, loudness: Loudness) -> RecognizedWord:
     limit = max_spoken_duration(word.text)
     if word.span.duration <= limit:
         return word
+    loudness = Loudness.measure(audio, word.span)
     at_start = Span(word.span.start, word.span.start + limit)
     at_end = Span(word.span.end - limit, word.span.end)
     is_early = loudness.mean_db(at_start) > loudness.mean_db(at_end) + QUIETER_DB

@@ -56,30 +56,30 @@ def test_a_word_takes_what_its_sounds_take(text, least, most):
 
 def test_a_word_of_plausible_length_stays():
     spoken = word(3.0, 3.6)
-    assert place(spoken, Loudness.measure(sound(9.0), spoken.span)) is spoken
+    assert place(spoken, sound(9.0)) is spoken
 
 
 def test_a_word_that_is_long_for_a_pause_before_it_keeps_its_end():
     spoken = word(1.0, 6.7, " I")
-    placed = place(spoken, Loudness.measure(sound(9.0, Span(6.1, 8.0)), spoken.span))
+    placed = place(spoken, sound(9.0, Span(6.1, 8.0)))
     assert (placed.span.start, placed.span.end) == (pytest.approx(6.0), 6.7)
 
 
 def test_a_word_that_is_long_for_speech_before_it_keeps_its_end():
     spoken = word(1.0, 6.7, " I")
-    placed = place(spoken, Loudness.measure(sound(9.0, Span(0.0, 9.0)), spoken.span))
+    placed = place(spoken, sound(9.0, Span(0.0, 9.0)))
     assert placed.span.end == 6.7
 
 
 def test_a_word_that_is_long_for_a_pause_after_it_keeps_its_start():
     spoken = word(1.0, 6.7, " I")
-    placed = place(spoken, Loudness.measure(sound(9.0, Span(0.0, 1.7)), spoken.span))
+    placed = place(spoken, sound(9.0, Span(0.0, 1.7)))
     assert (placed.span.start, placed.span.end) == (1.0, pytest.approx(1.7))
 
 
 def test_a_long_number_is_left_whole():
     spoken = word(1.0, 4.0, " 555-0123")
-    assert place(spoken, Loudness.measure(sound(9.0), spoken.span)) is spoken
+    assert place(spoken, sound(9.0)) is spoken
 
 
 def test_the_end_of_the_recording_has_a_level():
