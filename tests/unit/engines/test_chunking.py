@@ -68,6 +68,19 @@ def test_a_pause_near_the_middle_is_preferred_to_a_longer_one_near_an_end():
     assert pack(spans, LONGEST, PAUSE) == (Span(0, 15), Span(15.8, 30))
 
 
+def test_the_fewest_chunks_are_made_that_end_at_fair_pauses():
+    spans = [Span(1.5 * i, 1.5 * i + 1) for i in range(56)]  # 84 s of equal pauses
+    chunks = pack(spans, LONGEST, PAUSE)
+    assert len(chunks) == 3
+
+
+def test_a_long_pause_is_worth_one_more_chunk_than_a_cut_within_a_sentence():
+    spans = [Span(0, 26), Span(26.02, 27), Span(28.4, 50)]
+    assert pack(spans, 26.5, PAUSE) == (Span(0, 26), Span(26.02, 50))
+    spans = [Span(0, 14), Span(15.4, 26), Span(26.02, 50)]
+    assert pack(spans, 36.0, PAUSE) == (Span(0, 14), Span(15.4, 50))
+
+
 def test_speech_without_any_pause_is_split_evenly():
     chunks = pack([Span(3, 73)], LONGEST, PAUSE)
     assert [chunk.duration for chunk in chunks] == pytest.approx([70 / 3] * 3)
