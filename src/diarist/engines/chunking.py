@@ -10,7 +10,6 @@ import numpy as np
 
 from diarist.types import Audio, Seconds, Span
 
-
 CUT_COST = 2.0
 """The cost of a cut within speech, relative to that of one more chunk. It halves with every 0.28 s of a pause."""
 

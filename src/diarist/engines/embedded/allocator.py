@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
@@ -20,48 +19,50 @@ DEFAULT_TRIM_THRESHOLD = 64 * 2**20
 
 KEEP_BYTES = 2**30
 
-_lock = threading.Lock()
-_users = 0
-
 
 def _glibc() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(None)
-        return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
     except (OSError, TypeError):  # TypeError: Windows
         return None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-_library = _glibc()
+class HeapOfLargeBlocks(AbstractContextManager[None]):
+    """While at least one caller is within the context, blocks of any size are on the heap, where they are used again.
 
-
-@contextmanager
-def large_blocks_on_heap() -> Iterator[None]:
-    """Keep blocks of any size on the heap, where they are used again, until the last context that is open ends.
-
-    The settings are those of the whole process. Without glibc this does nothing.
+    The settings are those of the whole process. Without glibc the context does nothing. Any number of threads may
+    enter it.
     """
-    global _users
-    if _library is None:
-        yield
-        return
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _library.mallopt(M_MMAP_MAX, 0)
-            _library.mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _library.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
-                _library.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
-        release_free_memory()
+
+    def __init__(self) -> None:
+        self._library = _glibc()
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._set(0, KEEP_BYTES)
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._set(DEFAULT_MMAP_MAX, DEFAULT_TRIM_THRESHOLD)
+        self.release_free_memory()
+
+    def release_free_memory(self) -> None:
+        """Return the free memory of the heap to the system, so that phases with unlike blocks do not add up."""
+        if self._library is not None:
+            self._library.malloc_trim(0)
+
+    def _set(self, mmap_max: int, trim_threshold_bytes: int) -> None:
+        if self._library is not None:
+            self._library.mallopt(M_MMAP_MAX, mmap_max)
+            self._library.mallopt(M_TRIM_THRESHOLD, trim_threshold_bytes)
 
 
-def release_free_memory() -> None:
-    """Return the free memory of the heap to the system, so that phases with unlike blocks do not add up."""
-    if _library is not None:
-        _library.malloc_trim(0)
+heap_of_large_blocks = HeapOfLargeBlocks()
+"""The one instance of the process."""

@@ -24,7 +24,7 @@ from faster_whisper.transcribe import get_suppressed_tokens
 from numpy.typing import NDArray
 
 from diarist.engines.chunking import pack
-from diarist.engines.embedded.allocator import large_blocks_on_heap, release_free_memory
+from diarist.engines.embedded.allocator import heap_of_large_blocks
 from diarist.engines.embedded.decoding_windows import DecodingWindow, decoding_windows
 from diarist.engines.embedded.parallel import Parallelism, ProgressRelay, map_in_order
 from diarist.engines.embedded.second_pass import Gap, uncovered_speech
@@ -219,7 +219,8 @@ class WhisperRecognizer:
             return words
 
         readings: dict[Span, list[RecognizedWord]] = {}
-        with large_blocks_on_heap(), closing(map_in_order(decode, range(len(batches)), self._workers, relay)) as results:
+        results = map_in_order(decode, range(len(batches)), self._workers, relay)
+        with heap_of_large_blocks, closing(results):
             for spans, result in zip(batches, results, strict=True):
                 readings |= zip(spans, result, strict=True)
         return [readings[window.span] for window in windows]
@@ -235,7 +236,7 @@ class WhisperRecognizer:
         for span in spans:
             rows.append(self._encode(audio, span, self._input_length(spans)))
             report(ENCODER_SHARE * len(rows) / len(spans))
-        release_free_memory()
+        heap_of_large_blocks.release_free_memory()
         prompt = self._model.get_prompt(tokenizer, [])
         decoded = self._generate(np.concatenate(rows), [prompt] * len(spans))
         for i, own in enumerate(decoded):
@@ -243,7 +244,7 @@ class WhisperRecognizer:
                 # Forbidding the repetition of three tokens breaks the loop.
                 alone = self._encode(audio, spans[i], self._input_length([spans[i]]))
                 decoded[i] = self._generate(alone, [prompt], no_repeat_ngram_size=3)[0]
-        release_free_memory()
+        heap_of_large_blocks.release_free_memory()
         readings: list[list[RecognizedWord]] = []
         for aligned, (span, row, own) in enumerate(zip(spans, rows, decoded, strict=True)):
             report(1 - ALIGNMENT_SHARE * (1 - aligned / len(spans)))

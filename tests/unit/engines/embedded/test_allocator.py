@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the s
 PROGRAM = """
 import ctypes, sys
 from contextlib import ExitStack
-from diarist.engines.embedded.allocator import large_blocks_on_heap, release_free_memory
+from diarist.engines.embedded.allocator import heap_of_large_blocks
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -40,12 +40,12 @@ def resident():
         return int(statm.read().split()[1]) * 4096
 
 outside = faults_of_blocks()
-with large_blocks_on_heap():
-    with large_blocks_on_heap():
+with heap_of_large_blocks:
+    with heap_of_large_blocks:
         pass
     inside = faults_of_blocks()
     kept = resident()
-    release_free_memory()
+    heap_of_large_blocks.release_free_memory()
     released = kept - resident()
 after = faults_of_blocks()
 print(outside, inside, after, released)
@@ -61,6 +61,7 @@ def test_large_blocks_are_used_again_within_the_context_only():
 
 
 def test_the_context_ends_when_its_body_raises():
-    with pytest.raises(KeyError), allocator.large_blocks_on_heap():
+    heap = allocator.HeapOfLargeBlocks()
+    with pytest.raises(KeyError), heap:
         raise KeyError
-    assert allocator._users == 0
+    assert heap._users == 0
