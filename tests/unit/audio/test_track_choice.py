@@ -96,7 +96,7 @@ def test_a_number_that_does_not_exist_is_an_error_that_says_how_many_there_are(t
     path = encode_tracks(tmp_path / "a", *tones(440, 880, 1_320))
     with pytest.raises(TrackNotFound, match="no audio track 4: the recording has 3 audio tracks"):
         read_recording(path, LIMITS, track=4)
-    with pytest.raises(TrackNotFound, match=r"has 1 audio track\."):
+    with pytest.raises(TrackNotFound, match=r"has 1 audio track\. Leave the number out"):
         read_recording(write(tmp_path / "b", wav(pcm(tone()))), LIMITS, track=10**9 - 1)
 
 

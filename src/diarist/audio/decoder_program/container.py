@@ -60,10 +60,11 @@ def find_track(av: Any, container: Any, number: int | None) -> tuple[Any, dict[s
     tracks = [stream for stream in container.streams if stream.type == "audio"]
     decodable = audio_tracks(av, container)
     if number is not None and number > len(tracks):
+        several = len(tracks) > 1
         raise RecordingRejected(
             "track_not_found",
-            f"There is no audio track {number}: the recording has {len(tracks)} audio "
-            f"track{'s' if len(tracks) > 1 else ''}. Give a number from 1 to {len(tracks)}, or leave it out.",
+            f"There is no audio track {number}: the recording has {len(tracks)} audio track{'s' * several}. "
+            + (f"Give a number from 1 to {len(tracks)}, or leave it out." if several else "Leave the number out."),
         )
     stream = decodable[0] if number is None else tracks[number - 1]
     numbers = [tracks.index(track) + 1 for track in decodable]
