@@ -87,7 +87,7 @@ def beyond_a_schema(case) -> list:
     # an empty field is one that was not given: browsers send them for what was left open.
     shapeless = [
         value
-        for name, value in body.items()
+        for name, value in (*query.items(), *form.items())
         if name not in FILE_FIELDS
         and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
