@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diarist.errors import InvalidOption
 from diarist.languages import parse_language
+from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation, parse_track
 
 Seconds: TypeAlias = float
 Samples: TypeAlias = NDArray[np.float32]
@@ -307,6 +308,12 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     """Sentences for the user about choices that Diarist made for the recording, such as that of another audio track."""
 
+    audio_tracks: AudioTracks | None = None
+    """The audio tracks of the file; None if they are unknown."""
+
+    truncation: Truncation | None = None
+    """How much of the recording was transcribed, if it was cut off; otherwise None."""
+
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for utterance in self.utterances for word in utterance.words)
@@ -372,10 +379,33 @@ class TranscribeOptions:
     Separate channels give the number of speakers, so ``InvalidOption`` is raised if there are hints as well.
     """
 
+    track: TrackChoice = None
+    """The audio track: its number from 1; ``default``; ``best``, the one with most speech; or ``all``, which mixes each
+    track and makes it one speaker, and so excludes hints and separate channels. None is the default track, or another
+    one if it is silent. A number may also be given as its digits."""
+
+    partial: PartialMode = "refuse"
+    """Whether a recording that was cut off is refused, or transcribed as far as it goes (``accept``)."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", parse_language(self.language))
+        object.__setattr__(self, "track", parse_track(self.track))
+        if self.partial not in get_args(PartialMode):
+            raise InvalidOption(f"partial must be refuse or accept, not {self.partial!r}")
         if self.channels == "separate" and self.hints != SpeakerHints():
             raise InvalidOption("channels=separate makes each channel one speaker: leave out the numbers of speakers")
+        if self.track == "all" and self.channels == "separate":
+            raise InvalidOption(
+                "track=all mixes the channels of each track, and makes each track one speaker: give track=all or "
+                "channels=separate, but not both"
+            )
+        if self.track == "all" and self.hints != SpeakerHints():
+            raise InvalidOption("track=all makes each audio track one speaker: leave out the numbers of speakers")
+
+    @property
+    def one_speaker_each(self) -> bool:
+        """Whether each channel or track is one speaker."""
+        return self.channels == "separate" or self.track == "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,10 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
+@click.option("--track", metavar="N|NAME", help="Audio track: its number from 1, default, best (the one with most "
+              "speech), or all (each track is one speaker).")  # fmt: skip
+@click.option("--partial", type=click.Choice(["refuse", "accept"]), default="refuse", show_default=True,
+              help="accept: transcribe what there is of recordings that were cut off.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
 @click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",
@@ -85,6 +89,8 @@ def transcribe(
     max_speakers: int | None,
     language: str,
     channels: str,
+    track: str | None,
+    partial: str,
     words: bool,
     details: bool,
     subtitle_preset: str | None,
@@ -111,6 +117,7 @@ def transcribe(
     from diarist.formats import Extras
     from diarist.formats.subtitle_options import subtitle_options
     from diarist.settings import load_settings
+    from diarist.tracks import parse_track
     from diarist.types import SpeakerHints, TranscribeOptions
 
     names = {each.name for each in formats}
@@ -126,7 +133,10 @@ def transcribe(
     if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
         raise InvalidOption("options of subtitles need --format srt or vtt")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(hints, language, "separate" if channels == "separate" else "mix")
+    options = TranscribeOptions(
+        hints, language, "separate" if channels == "separate" else "mix", parse_track(track),
+        "accept" if partial == "accept" else "refuse",
+    )  # fmt: skip
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"
