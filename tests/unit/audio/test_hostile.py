@@ -230,6 +230,6 @@ def test_the_default_of_two_audio_tracks_is_taken(tmp_path):
 
 
 def test_a_codec_that_is_not_listed(tmp_path):
-    path = encode(tmp_path / "a.mka", tone(), 16_000, "tta", container="matroska")
-    with pytest.raises(UnsupportedAudio, match="tta"):
+    path = encode(tmp_path / "a.mka", tone(rate=8_000), 8_000, "real_144", container="matroska")
+    with pytest.raises(UnsupportedAudio, match="real_144"):
         decode(path, LIMITS)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from .clock_jumps import with_continuous_clock
 from .container import audio_tracks, open_recording, stated_durations, track_number
-from .formats import RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
+from .formats import JUMPING_CLOCK_FORMATS, RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
 from .messages import BLOCK_SAMPLES, SAMPLE_RATE, MessageWriter
 from .recording_start import read_to_start
 from .rejection import DURATION_TOLERANCE_S, check_supported, duration_error
@@ -51,6 +52,8 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             else None,
         }
         arriving = packets(av, container, report)
+        if container.format.name in JUMPING_CLOCK_FORMATS:
+            arriving = with_continuous_clock(arriving)
         timestamped = container.format.name in TIMESTAMPED_FORMATS
         origin, held = read_to_start(av, container, arriving, stream.index) if timestamped else (None, [])
         timeline = Timeline(origin, guess if expected else None, timestamped=timestamped)
