@@ -27,6 +27,7 @@ from diarist.audio.decoder_process import (
 from diarist.audio.decoder_program.rejection import DURATION_TOLERANCE_S
 from diarist.audio.headers import Header
 from diarist.audio.samples import SampleBuffer
+from diarist.audio.unsupported_types import protected_type, refuse, unsupported_type
 from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, ChannelMode, Seconds
@@ -118,7 +119,12 @@ def decode(
             raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
-        audio, warning = _decode_audible_track(recording, Header.of(recording), limits, on_progress, channels)
+        refuse(protected_type(recording))
+        try:
+            audio, warning = _decode_audible_track(recording, Header.of(recording), limits, on_progress, channels)
+        except (NotAudio, EmptyAudio, CorruptAudio) as error:
+            refuse(unsupported_type(recording), error)
+            raise
     finally:
         os.close(recording)
     if warning is not None:
