@@ -49,6 +49,7 @@ _HTML = UnsupportedType(
     "the file. Download the recording again.",
 )
 _ARCHIVE = UnsupportedType(NotAudio, "This is an archive or a compressed file. Unpack it and send the recording in it.")
+_ENCRYPTED = UnsupportedType(NotAudio, "This is an encrypted file. Decrypt it, and send the recording.")
 _OFFICE = _document("a document of an office program")
 
 _MAGIC: tuple[tuple[int, bytes, UnsupportedType], ...] = (
@@ -70,6 +71,7 @@ _MAGIC: tuple[tuple[int, bytes, UnsupportedType], ...] = (
                                        "it and send the recording in it.")),
     (0, b"Rar!\x1a\x07", _ARCHIVE), (0, b"7z\xbc\xaf\x27\x1c", _ARCHIVE), (0, b"\x1f\x8b\x08", _ARCHIVE),
     (0, b"BZh", _ARCHIVE), (0, b"\xfd7zXZ\0", _ARCHIVE), (0, b"\x28\xb5\x2f\xfd", _ARCHIVE), (257, b"ustar", _ARCHIVE),
+    (0, b"Salted__", _ENCRYPTED), (0, b"age-encryption.org/", _ENCRYPTED), (0, b"-----BEGIN PGP MESSAGE", _ENCRYPTED),
     (0, b"\x89PNG\r\n\x1a\n", _PICTURE), (0, b"\xff\xd8\xff", _PICTURE), (0, b"GIF8", _PICTURE),
     (8, b"WEBP", _PICTURE), (0, b"II*\0", _PICTURE), (0, b"MM\0*", _PICTURE),
     (0, b"\0\x05\x16\x07", UnsupportedType(NotAudio, "This is a file of macOS with the properties of another file "

@@ -56,6 +56,8 @@ TYPES = {
     "zip": (zip_of("call.wav", wav(pcm(tone()))), "ZIP archive.*Unpack", NotAudio),
     "tar": (tar_of("notes.txt", b"x" * 2_000), "archive", NotAudio),
     "gzip": (gzip.compress(wav(pcm(tone()))), "archive", NotAudio),
+    "openssl": (b"Salted__" + NOISE, "an encrypted file", NotAudio),
+    "pgp": (b"-----BEGIN PGP MESSAGE-----\n\nhQEMA\n", "an encrypted file", NotAudio),
     "doc": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + NOISE, "office", NotAudio),
     "html": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>Please sign in</body></html>", "web page.*again", NotAudio),
     "xhtml": (b'<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml"></html>', "web page", NotAudio),
