@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -81,6 +82,11 @@ def test_sound_that_begins_after_many_megabytes_of_pictures(tmp_path, container,
     with av.open(str(path)) as file:
         assert container == "mpegts" or seconds == 16 or not file.streams.audio
     expect_tone_at(path, 12.0)
+
+
+def test_sound_that_begins_many_minutes_after_the_picture(tmp_path):
+    path = film(tmp_path / "film", "ts", audio_start=700.0, video_seconds=710.0, fps=2)
+    expect_tone_at(path, 700.0, limits=replace(LIMITS, max_duration_s=800.0))
 
 
 @pytest.mark.parametrize("kind", MPEG_KINDS)

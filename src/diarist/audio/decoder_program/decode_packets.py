@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -52,11 +53,13 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             else None,
         }
         arriving = packets(av, container, report)
+        end = guess if expected else None
         if container.format.name in JUMPING_CLOCK_FORMATS:
             arriving = with_continuous_clock(arriving)
+            end = math.inf  # what is left are gaps of this track alone
         timestamped = container.format.name in TIMESTAMPED_FORMATS
         origin, held = read_to_start(av, container, arriving, stream.index) if timestamped else (None, [])
-        timeline = Timeline(origin, guess if expected else None, timestamped=timestamped)
+        timeline = Timeline(origin, end, timestamped=timestamped)
         resampler = Resampler(av, writer)
         codec.thread_count = 1
         flushed = False
