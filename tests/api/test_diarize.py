@@ -43,6 +43,22 @@ def test_words_on_request(post):
     assert "".join(word["text"] for word in segment["words"]) == segment["text"]
 
 
+def test_names_of_speakers(post):
+    answer = post(content=script(), speaker_names='"Li, Wei",Ben,Carl', details="true").get_json()
+    assert [segment["speaker"] for segment in answer["conversation"]] == ["Li, Wei", "Ben"]
+    assert answer["speakers"] == ["Li, Wei", "Ben"]
+    assert "speaker names are not used: Carl" in answer["warnings"][0]
+    assert " Li,_Wei " in post(content=script(), speaker_names='"Li, Wei"', format="rttm").text
+
+
+@pytest.mark.parametrize("names", ["Anna,", "Anna,Anna", '"Anna', "SPEAKER_01"])
+def test_invalid_names_of_speakers(post, names):
+    answer = post(content=script(), speaker_names=names)
+    assert answer.status_code == 400
+    assert answer.get_json()["code"] == "invalid_option"
+    assert "speaker_names" in answer.get_json()["error"]
+
+
 @pytest.mark.parametrize("value", ["false", "0", "no", ""])
 def test_no_words_unless_asked_for(post, value):
     assert "words" not in post(content=script(), words=value).get_json()["conversation"][0]

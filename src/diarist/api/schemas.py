@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from diarist.errors import InvalidOption
+from diarist.formats.speaker_names import parse_speaker_names
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
 from diarist.tracks import MAX_TRACK_DIGITS, PartialMode, TrackMode
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
@@ -38,6 +39,17 @@ Language: TypeAlias = Annotated[
         }
     ),
 ]
+
+
+def _check_speaker_names(text: str) -> str:
+    try:
+        parse_speaker_names(text)
+    except InvalidOption as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+SpeakerNames: TypeAlias = Annotated[str, AfterValidator(_check_speaker_names)]
 
 MAX_SHOWN_CHARS = 80
 """The maximum length of an invalid value in an error message."""
@@ -106,6 +118,14 @@ class RenderForm(Form):
 
     format: FormatName = "json"
     """The format of the response: json, txt, srt, vtt or rttm."""
+
+    speaker_names: SpeakerNames | SkipJsonSchema[None] = None
+    """The names of the speakers in the order in which they first speak, separated by commas, such as `Anna,Ben`; a name
+    that contains a comma is quoted. No name may be empty or given twice. Other speakers keep their labels."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the speakers."""
+        return parse_speaker_names(self.speaker_names) if self.speaker_names else ()
 
     def check_details(self) -> None:
         """Raise ``InvalidOption`` if details are requested in a format that cannot contain them."""
@@ -220,7 +240,8 @@ class Segment(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     speaker: str
-    """The label of the speaker: SPEAKER_00, SPEAKER_01 and so on, in the order in which they first speak."""
+    """The speaker: a name of `speaker_names`, or else a label, which is SPEAKER_00, SPEAKER_01 and so on, in the order
+    in which they first speak."""
 
     start_time: float
     """The time at which the segment starts, in seconds from the start of the recording, to the millisecond."""

@@ -17,7 +17,8 @@ from diarist.audio.headers import Header
 from diarist.audio.limits import MAX_TRACKS, SEPARATE_DURATION_FACTOR, DecodeLimits
 from diarist.audio.speech_detection import speech_duration
 from diarist.audio.track_decoding import DecodedTrack, TrackRequest, decode_track
-from diarist.errors import AudioError, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
+from diarist.audio.unsupported_types import protected_type, refuse, unsupported_type
+from diarist.errors import AudioError, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
 from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation
 from diarist.types import Audio, ChannelMode, Seconds
 
@@ -95,8 +96,13 @@ def read_recording(
             raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
+        refuse(protected_type(recording))
         request = TrackRequest(recording, Header.of(recording), limits, "mix" if track == "all" else channels, partial)
-        decoded = _decode(request, track, _Progress(on_progress))
+        try:
+            decoded = _decode(request, track, _Progress(on_progress))
+        except (NotAudio, EmptyAudio, CorruptAudio) as error:
+            refuse(unsupported_type(recording), error)
+            raise
     finally:
         os.close(recording)
     if decoded.truncation is not None:

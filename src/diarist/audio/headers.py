@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -11,7 +12,9 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"mdat", "MP4"), (0, b"OggS", "Ogg"), (0, b"fLaC", "FLAC"), (0, b"\x1aE\xdf\xa3", "WebM"), (8, b"AIFF", "AIFF"),
     (8, b"AIFC", "AIFF"), (0, b"caff", "CAF"), (0, b"ID3", "MP3"), (0, b"\xff\xfb", "MP3"), (0, b"\xff\xf3", "MP3"),
     (0, b"\xff\xf1", "AAC"), (0, b"#!AMR", "AMR"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA"), (0, b".snd", "AU"),
-    (0, b"NIST_1A", "NIST SPHERE"),
+    (0, b"NIST_1A", "NIST SPHERE"), (0, b"FLV\1", "FLV"), (0, b"\0\0\1\xba", "MPEG"), (0, b"wvpk", "WavPack"),
+    (0, b"TTA1", "TTA"), (4, b"\xf8\x72\x6f\xba", "TrueHD"), (4, b"\xf8\x72\x6f\xbb", "MLP"),
+    (0, b"\x7f\xfe\x80\1", "DTS"), (0, b"\x0b\x77", "AC-3"),
 )  # fmt: skip
 
 _PLACEHOLDER_BYTES = 2**31 - 2**16
@@ -35,7 +38,7 @@ class Header:
     """The size of the ID3v2 tag at the start."""
 
     states_length: bool
-    """Whether an MP3 file states its length (in a Xing, Info or VBRI header)."""
+    """Whether an MP3 file states its length (in a Xing, Info or VBRI header), or an FLV file (in its metadata)."""
 
     stated_bytes: int | None
     """The size that the file should have, if its header states one."""
@@ -47,7 +50,10 @@ class Header:
         kind = next((name for offset, magic, name in _MAGIC if head[offset:].startswith(magic)), None)
         tag = _tag_bytes(os.pread(recording, 10, 0))
         first = os.pread(recording, 8_192, tag)
-        counts = any(name in first for name in (b"Xing", b"Info", b"VBRI"))
+        if kind == "FLV":
+            counts = _flv_number(first, b"duration") > 0
+        else:
+            counts = any(name in first for name in (b"Xing", b"Info", b"VBRI"))
         size = os.fstat(recording).st_size
         return cls(kind, size, tag, counts, _stated_bytes(recording, kind, size))
 
@@ -65,14 +71,26 @@ def _tag_bytes(head: bytes) -> int:
     return size + (20 if head[5] & 0x10 else 10)
 
 
+def _flv_number(first: bytes, name: bytes) -> float:
+    """Return a number in the metadata of an FLV file (Adobe FLV specification, E.5), or 0 if it is not stated.
+
+    A writer that cannot seek back leaves 0. For a duration, FFmpeg then takes the last timestamp of the file instead.
+    """
+    key = len(name).to_bytes(2, "big") + name + b"\0"  # the last byte is the type of a number
+    at = first.find(key) + len(key)
+    value = first[at : at + 8]
+    return float(struct.unpack(">d", value)[0]) if key in first and len(value) == 8 else 0.0
+
+
 def _stated_bytes(recording: int, kind: str | None, size: int) -> int | None:
     # FFmpeg limits the durations of these types by the real file size, so that a truncated file looks complete.
-    if kind == "WAV":
-        return _wav_bytes(recording, size)
-    if kind == "W64":
-        return _w64_bytes(recording, size)
+    if kind in _DATA_END:
+        return _DATA_END[kind](recording, size)
     if kind == "AVI":
         return _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
+    if kind == "FLV":
+        stated = _flv_number(os.pread(recording, 8_192, 0), b"filesize")
+        return int(stated) if 0 < stated < 2**53 else None
     if kind == "WMA":
         head = os.pread(recording, 65_536, 0)
         at = head.find(_ASF_FILE_PROPERTIES)
@@ -115,3 +133,26 @@ def _w64_bytes(recording: int, size: int) -> int | None:
             return _end(at, length)
         at += max(24, length + -length % 8)
     return None
+
+
+def _caf_bytes(recording: int, size: int) -> int | None:
+    """Return the end of the ``data`` chunk, after Apple's Core Audio Format specification. A size of -1 is unknown."""
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        head = os.pread(recording, 12, at)
+        if len(head) < 12 or at >= size:
+            break
+        (length,) = struct.unpack(">q", head[4:])
+        if head.startswith(b"data"):
+            return _end(at + 12, length)
+        if length < 0:
+            break
+        at += 12 + length
+    return None
+
+
+_DATA_END: dict[str | None, Callable[[int, int], int | None]] = {
+    "WAV": _wav_bytes,
+    "W64": _w64_bytes,
+    "CAF": _caf_bytes,
+}

@@ -44,6 +44,17 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+def _speaker_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    from diarist.formats.speaker_names import parse_speaker_names
+
+    if value is None:
+        return ()
+    try:
+        return parse_speaker_names(value)
+    except InvalidOption as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
 @click.command
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-f", "--format", "formats", default="txt", show_default=True, metavar="NAMES", callback=_formats,
@@ -56,6 +67,9 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--num-speakers", type=int, metavar="N", help="Exact number of speakers.")
 @click.option("--min-speakers", type=int, metavar="N", help="Minimum number of speakers.")
 @click.option("--max-speakers", type=int, metavar="N", help="Maximum number of speakers.")
+@click.option("--speaker-names", metavar="NAMES", callback=_speaker_names,
+              help='Names instead of SPEAKER_00, SPEAKER_01 ..., in the order in which speakers first speak, such as '
+                   '"Anna,Ben"; the same for each FILE.')  # fmt: skip
 @click.option("--language", default="auto", show_default=True, metavar="NAME",
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
@@ -87,6 +101,7 @@ def transcribe(
     num_speakers: int | None,
     min_speakers: int | None,
     max_speakers: int | None,
+    speaker_names: tuple[str, ...],
     language: str,
     channels: str,
     track: str | None,
@@ -146,7 +161,8 @@ def transcribe(
     configure_logging(verbose=verbose)
     with exit_on_signals(), progress_reporter(verbose=verbose) as report:
         transcriber = (load or load_transcriber)(settings, report, offline)
-        failures = transcribe_all(tasks, options, transcriber, report, Extras(words, details, subtitles), replace=force)
+        extras = Extras(words, details, subtitles, speaker_names)
+        failures = transcribe_all(tasks, options, transcriber, report, extras, replace=force)
     if failures:
         sys.exit(1)
 
@@ -233,11 +249,16 @@ def _transcribe_one(
     task: Task, options: TranscribeOptions, transcriber: Transcriber, report: ProgressReporter, extras: Extras
 ) -> tuple[Transcript, list[str]] | None:
     """Return the transcript and its text in each of the task's formats, or None after reporting a failure."""
+    from diarist.cli import printable
     from diarist.cli.output_files import regular_file
+    from diarist.formats.speaker_names import unused_names_warning
 
     try:
         with report.step(task.display_name) as progress, regular_file(task.recording) as path:
             transcript = transcriber(path, options, progress)
+        unused = unused_names_warning(transcript, extras.speaker_names)
+        if unused is not None:
+            report.error(f"{task.display_name}: warning: {printable(unused)}")
         return transcript, [each.render(transcript, task.name, extras) for each, _ in task.outputs]
     except (InvalidOption, ModelError, EngineUnavailable):
         raise

@@ -28,6 +28,8 @@ from diarist.types import Span, Turn
 
 AUDIO_EXTENSIONS = (
     ".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".opus", ".webm", ".aac", ".aiff", ".mkv", ".mov", ".wma", ".amr",
+    ".w64", ".aif", ".au", ".caf", ".mp2", ".m4b", ".3gp", ".oga", ".mka", ".avi", ".wmv", ".flv", ".m4v", ".ts",
+    ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".ac3", ".eac3", ".dts", ".thd", ".mlp", ".wv", ".tta",
 )  # fmt: skip
 """The extensions of recordings, in lower or upper case."""
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from diarist.errors import InvalidOption
 from diarist.formats import json_format, rttm, srt, txt, vtt
 from diarist.formats.extras import Extras
+from diarist.formats.speaker_names import with_speaker_names
 from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.types import Transcript
 
@@ -28,8 +29,12 @@ class Format:
     extension: str
     """The extension of files in this format, without the dot."""
 
-    render: Callable[[Transcript, str, Extras], str]
-    """Renders the transcript, given the recording's name and the requested extras."""
+    write: Callable[[Transcript, str, Extras], str]
+    """Returns the document of a transcript whose speakers have their names."""
+
+    def render(self, transcript: Transcript, recording: str, extras: Extras) -> str:
+        """Return the document of a transcript, given the recording's name and the requested extras."""
+        return self.write(with_speaker_names(transcript, extras.speaker_names), recording, extras)
 
 
 def _by_name(*formats: Format) -> Mapping[str, Format]:
@@ -65,6 +70,7 @@ def render(
     words: bool = False,
     details: bool = False,
     subtitles: SubtitleOptions = DEFAULT,
+    speaker_names: tuple[str, ...] = (),
 ) -> str:
     """Return ``transcript`` in the format called ``name``.
 
@@ -75,8 +81,9 @@ def render(
         words: Whether to add each word with its times and confidences, if the format supports it (json).
         details: Whether to add facts about the recording and its processing, if the format supports it (json).
         subtitles: The limits of cues, for formats that have them (srt, vtt).
+        speaker_names: The names of the speakers in the order in which they first speak.
 
     Raises:
         InvalidOption: There is no such format.
     """
-    return find(name).render(transcript, recording, Extras(words, details, subtitles))
+    return find(name).render(transcript, recording, Extras(words, details, subtitles, speaker_names))

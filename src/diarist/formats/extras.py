@@ -20,5 +20,8 @@ class Extras:
     subtitles: SubtitleOptions = DEFAULT
     """The limits of cues (srt, vtt)."""
 
+    speaker_names: tuple[str, ...] = ()
+    """The names of the speakers in the order in which they first speak; the others keep their labels (all formats)."""
+
 
 NO_EXTRAS = Extras()

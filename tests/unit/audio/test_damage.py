@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 FAST_START = {"options": {"movflags": "faststart"}}
 FRAGMENTS = {"options": {"movflags": "frag_keyframe+empty_moov"}}
+NO_METADATA = {"options": {"flvflags": "no_metadata"}}
 NO_XING = {"options": {"write_xing": "0"}}
 
 STATED = [
@@ -35,7 +36,12 @@ STATED = [
     ("ipod", "aac", 44_100, FAST_START),
     ("mp4", "aac", 44_100, FRAGMENTS),
     ("caf", "alac", 44_100, {}),
+    ("caf", "pcm_s16be", 44_100, {}),
     ("webm", "libopus", 48_000, {}),
+    ("wv", "wavpack", 44_100, {}),
+    ("tta", "tta", 44_100, {}),
+    ("flv", "aac", 44_100, {}),
+    ("flv", "libmp3lame", 44_100, {}),
     ("avi", "libmp3lame", 44_100, {}),
     ("asf", "wmav2", 44_100, {"bit_rate": 128_000}),
 ]
@@ -52,7 +58,18 @@ def test_a_file_cut_in_two_is_refused(tmp_path, container, codec, rate, options)
 
 @pytest.mark.parametrize(
     ("container", "codec", "options"),
-    [("adts", "aac", {}), ("mp3", "libmp3lame", NO_XING), ("ogg", "libopus", {}), ("amr", "libopencore_amrnb", {})],
+    [
+        ("adts", "aac", {}),
+        ("mp3", "libmp3lame", NO_XING),
+        ("ogg", "libopus", {}),
+        ("amr", "libopencore_amrnb", {}),
+        ("ac3", "ac3", {}),
+        ("latm", "aac", {}),
+        ("mpegts", "aac", {}),
+        ("mpegts", "ac3", {}),
+        ("vob", "ac3", {}),
+        ("flv", "aac", NO_METADATA),
+    ],
 )
 def test_a_stream_that_states_no_length_gives_what_there_is(tmp_path, container, codec, options):
     rate = 8_000 if container == "amr" else 48_000
@@ -224,6 +241,15 @@ BASES = [
     ("avi", "libmp3lame", 16_000, {}),
     ("asf", "wmav2", 44_100, {"bit_rate": 128_000}),
     ("amr", "libopencore_amrnb", 8_000, {}),
+    ("wv", "wavpack", 16_000, {}),
+    ("tta", "tta", 16_000, {}),
+    ("flv", "nellymoser", 16_000, {}),
+    ("mpegts", "aac", 16_000, {}),
+    ("mpegts", "ac3", 48_000, {"options": {"mpegts_m2ts_mode": "1"}}),
+    ("mpeg", "mp2", 16_000, {}),
+    ("vob", "pcm_dvd", 48_000, {}),
+    ("ac3", "ac3", 48_000, {}),
+    ("latm", "aac", 16_000, {}),
 ]
 
 

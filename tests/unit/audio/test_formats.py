@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 
@@ -20,6 +23,8 @@ from support.audio_files import (
     wav,
     write,
 )
+
+TONES = Path(__file__).parents[2] / "fixtures/tones"
 
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 
@@ -61,6 +66,28 @@ ENCODED = [
     ("matroska", "ac3", 48_000, 6),
     ("matroska", "flac", 44_100, 1),
     ("asf", "wmav2", 44_100, 2),
+    ("wv", "wavpack", 44_100, 2),
+    ("tta", "tta", 44_100, 1),
+    ("ac3", "ac3", 48_000, 2),
+    ("eac3", "eac3", 48_000, 1),
+    ("latm", "aac", 48_000, 2),
+    ("mpegts", "aac", 48_000, 2),
+    ("mpegts", "mp2", 48_000, 2),
+    ("mpegts", "libmp3lame", 48_000, 1),
+    ("mpegts", "ac3", 48_000, 6),
+    ("mpegts", "eac3", 48_000, 2),
+    ("mpegts", "libopus", 48_000, 1),
+    ("mpeg", "mp2", 44_100, 2),
+    ("mpeg", "libmp3lame", 44_100, 1),
+    ("vob", "ac3", 48_000, 6),
+    ("vob", "pcm_dvd", 48_000, 2),
+    ("dvd", "mp2", 48_000, 2),
+    ("flv", "libmp3lame", 44_100, 2),
+    ("flv", "aac", 48_000, 2),
+    ("flv", "nellymoser", 22_050, 1),
+    ("flv", "adpcm_swf", 22_050, 2),
+    ("flv", "pcm_s16le", 44_100, 2),
+    ("flv", "pcm_mulaw", 8_000, 1),
     ("avi", "libmp3lame", 44_100, 2),
     ("avi", "pcm_s16le", 16_000, 1),
 ]
@@ -90,6 +117,50 @@ def test_every_format_keeps_the_tone(tmp_path, container, codec, rate, channels)
     path = encode(tmp_path / "recording", sound, rate, codec, container=container, **CODEC_NEEDS.get(codec, {}))
     (audio,) = decode(path, LIMITS)
     expect_tone(audio)
+
+
+@pytest.mark.parametrize(
+    ("codec", "flags"),
+    [("aac", {"mpegts_flags": "latm"}), ("ac3", {"mpegts_m2ts_mode": "1"}), ("pcm_bluray", {"mpegts_m2ts_mode": "1"})],
+)
+def test_transport_streams_of_broadcasts_and_blu_ray_discs(tmp_path, codec, flags):
+    (audio,) = decode(
+        encode(tmp_path / "a", tone(2.0, 48_000, channels=2), 48_000, codec, container="mpegts", options=flags), LIMITS
+    )
+    expect_tone(audio)
+
+
+@pytest.mark.parametrize(
+    ("name", "container"),
+    [
+        *((name, container) for name in ("tone.dts", "tone.thd") for container in (None, "matroska", "mpegts", "m2ts")),
+        ("tone.dts", "mov"),
+        ("tone.dts", "vob"),
+        ("tone.mlp", None),
+        ("tone.mlp", "matroska"),
+    ],
+)
+def test_dts_and_truehd_which_cannot_be_written_here(tmp_path, name, container):
+    path = TONES / name
+    if container is not None:
+        path = copy_packets(path, tmp_path / "copy", container)
+    (audio,) = decode(path, LIMITS)
+    expect_tone(audio, seconds=1.0)
+
+
+def copy_packets(source, path, container):
+    options = {"mpegts_m2ts_mode": "1"} if container == "m2ts" else {}
+    format_ = "mpegts" if container == "m2ts" else container
+    with (
+        av.open(str(source)) as file,
+        av.open(str(path), "w", format=format_, options={**options, "strict": "-2"}) as copy,
+    ):
+        stream = copy.add_stream_from_template(file.streams.audio[0])
+        for packet in file.demux(audio=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    return path
 
 
 @pytest.mark.parametrize("kind", [8, 16, 24, 32, "f32", "f64"])

@@ -3,83 +3,21 @@
 from __future__ import annotations
 
 import struct
-from fractions import Fraction
 
 import av
-import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode
+from diarist.audio import decode
 from diarist.audio.decoder_program import recording_start
 from diarist.audio.decoder_program.recording_start import read_to_start
 from diarist.errors import AudioTooLong, CorruptAudio
 from support.audio_files import push, tone, write
+from support.films import KINDS, LIMITS, expect_tone_at, film, first_sound
 
 pytestmark = pytest.mark.slow
 
-LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
-
-KINDS = {
-    # name: container, video encoder, audio encoder
-    "mkv": ("matroska", "libx264", "libopus"),
-    "mkv-aac": ("matroska", "libx264", "aac"),
-    "mkv-pcm": ("matroska", "mpeg4", "pcm_s16le"),
-    "webm": ("webm", "libvpx-vp9", "libopus"),
-    "mp4": ("mp4", "libx264", "aac"),
-    "mp4-opus": ("mp4", "libx264", "libopus"),
-    "mov": ("mov", "mpeg4", "pcm_s16le"),
-    "wmv": ("asf", "wmv2", "wmav2"),
-}
 MATROSKA = [name for name, (container, _, _) in KINDS.items() if container in {"matroska", "webm"}]
 MP4 = [name for name, (container, _, _) in KINDS.items() if container in {"mp4", "mov"}]
-
-
-def film(
-    path,
-    kind,
-    *,
-    audio_start=0.0,
-    video_start=0.0,
-    seconds=4.0,
-    video_seconds=6.0,
-    fps=10,
-    options=None,
-    sound_first=False,
-):
-    """Write a film with a tone. Its tracks start at the times given. ``sound_first`` stores the sound ahead."""
-    container, video_codec, audio_codec = KINDS[kind]
-    rate = 44_100 if audio_codec == "wmav2" else 48_000
-    with av.open(str(path), "w", format=container, options=options or {}) as file:
-        pictures = file.add_stream(video_codec, rate=fps)
-        pictures.width = pictures.height = 64
-        pictures.pix_fmt = "yuv420p"
-        pictures.codec_context.time_base = Fraction(1, 1_000)
-        sound = file.add_stream(audio_codec, rate=rate, layout="mono")
-        if audio_codec == "wmav2":
-            sound.bit_rate = 128_000
-        if sound_first:
-            push(file, sound, tone(seconds, rate), rate, "mono", start=audio_start)
-        for i in range(round(video_seconds * fps)):
-            frame = av.VideoFrame(64, 64, "yuv420p")
-            frame.pts, frame.time_base = round((video_start + i / fps) * 1_000), Fraction(1, 1_000)
-            file.mux(pictures.encode(frame))
-        file.mux(pictures.encode(None))
-        if not sound_first:
-            push(file, sound, tone(seconds, rate), rate, "mono", start=audio_start)
-    return path
-
-
-def first_sound(audio):
-    return float(np.flatnonzero(np.abs(audio.samples) > 0.2)[0]) / 16_000
-
-
-def expect_tone_at(path, start, seconds=4.0, limits=LIMITS):
-    (audio,) = decode(path, limits)
-    assert first_sound(audio) == pytest.approx(start, abs=0.05)
-    assert audio.duration == pytest.approx(start + seconds, abs=0.15)
-    # No gap within the tone.
-    sound = audio.samples[round((start + 0.1) * 16_000) : round((start + seconds - 0.1) * 16_000)]
-    assert np.sqrt(np.square(sound[: len(sound) // 800 * 800].reshape(-1, 800)).mean(axis=1)).min() > 0.2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,7 @@
 """``diarist`` with a fake engine, as a program. The content of the recording is a command for the engine.
 
 ``say TEXT``        one speaker says TEXT
+``call``            one speaker says "Hello.", and another one "Goodbye."
 ``much``            20 MB of text, which is more than a pipe can buffer
 ``refuse``          CorruptAudio
 ``break``           an unexpected exception
@@ -49,6 +50,8 @@ class FakeEngine:
         match command:
             case "say":
                 return transcript(argument)
+            case "call":
+                return transcript("Hello.", "Goodbye.")
             case "much":
                 return transcript(*(f"{i}{4000 * '!'}" for i in range(5_000)))
             case "refuse":

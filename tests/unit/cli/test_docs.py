@@ -89,7 +89,7 @@ def test_every_command_is_documented():
 def test_examples_run(block, folder):
     (folder / "recordings").mkdir()
     for name in ("meeting.wav", "call.wav", "panel.mkv", "talk.mp4", "recordings/a.flac", "recordings/b.flac"):
-        (folder / name).write_text("say Hello.")
+        (folder / name).write_text("call" if name == "call.wav" else "say Hello.")
     program = Path(__file__).with_name("fake_engine.py")
     script = f"set -euo pipefail\ndiarist() {{ '{sys.executable}' '{program}' \"$@\"; }}\n{block}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)

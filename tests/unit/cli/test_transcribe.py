@@ -56,6 +56,43 @@ def test_each_format(folder, name, begins):
     assert run("meeting.wav", "--format", name).stdout.startswith(begins)
 
 
+def test_speakers_have_the_names_that_are_given(folder):
+    recording(folder, does="call")
+    result = run("meeting.wav", "--speaker-names", 'Anna, "Li, Wei"')
+    assert result.stdout == "[00:00:00.000] Anna: Hello.\n[00:00:01.000] Li, Wei: Goodbye.\n"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert run("meeting.wav", "--speaker-names", "Anna").stdout == (
+        "[00:00:00.000] Anna: Hello.\n[00:00:01.000] SPEAKER_01: Goodbye.\n"
+    )
+
+
+def test_names_are_the_same_for_each_recording_and_in_each_format(folder):
+    recording(folder, "a.wav", does="call")
+    recording(folder, "b.wav", does="say Hello.")
+    result = run("a.wav", "b.wav", "--format", "json,rttm", "--speaker-names", "Anna Lee,Ben")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "diarist: b.wav: warning: The recording has 1 speaker, so these speaker names are not used: Ben.\n"
+    )
+    assert {each["speaker"] for each in json.loads((folder / "a.json").read_text())["conversation"]} == {
+        "Anna Lee", "Ben",
+    }  # fmt: skip
+    assert [line.split()[7] for line in (folder / "a.rttm").read_text().splitlines()] == ["Anna_Lee", "Ben"]
+    assert [line.split()[7] for line in (folder / "b.rttm").read_text().splitlines()] == ["Anna_Lee"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [("", "is empty"), ("Anna,,Ben", "name 2 is empty"), ("Anna,Anna", "given twice")]
+)
+def test_invalid_names_of_speakers(folder, names, message):
+    recording(folder)
+    engine = FakeEngine()
+    result = run("meeting.wav", "--speaker-names", names, engine=engine)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert engine.loads == 0
+
+
 @pytest.mark.parametrize(
     ("args", "lines"),
     [

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from .formats import DECODERS, MATROSKA, OPEN_OPTIONS, TRACK_DURATION_FORMATS
+from .formats import (
+    DECODERS,
+    LATE_TRACK_FORMATS,
+    LATE_TRACK_OPTIONS,
+    MATROSKA,
+    OPEN_OPTIONS,
+    TRACK_DURATION_FORMATS,
+)
 from .rejection import RecordingRejected
 
 
 def open_recording(av: Any, kind: str | None) -> Any:
     """Open the container on descriptor 0, or raise ``RecordingRejected``."""
+    container = _open(av, kind, OPEN_OPTIONS)
+    if container.format.name in LATE_TRACK_FORMATS and not container.streams.audio:
+        container.close()
+        os.lseek(0, 0, os.SEEK_SET)
+        container = _open(av, kind, LATE_TRACK_OPTIONS)
+    return container
+
+
+def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
     try:
-        return av.open("fd:", options=OPEN_OPTIONS, metadata_errors="replace")
+        return av.open("fd:", options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -89,7 +106,7 @@ def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tu
         return None, max(
             (float(each.duration * each.time_base) for each in container.streams if each.duration), default=None
         )
-    if name == MATROSKA:
+    if name == MATROSKA or (name == "flv" and request["states_length"]):
         return None, container.duration / 1e6 if container.duration else None
     stated = request["states_length"] if name == "mp3" else name in TRACK_DURATION_FORMATS
     if not stated or not stream.duration or stream.duration < 0:

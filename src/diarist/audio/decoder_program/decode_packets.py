@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from .clock_jumps import with_continuous_clock
 from .container import find_track, open_recording, stated_durations
-from .formats import RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
+from .formats import JUMPING_CLOCK_FORMATS, RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
 from .messages import BLOCK_SAMPLES, SAMPLE_RATE, MessageWriter
 from .recording_start import read_to_start
 from .rejection import DURATION_TOLERANCE_S, check_supported, duration_error
@@ -48,9 +50,13 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             else None,
         }
         arriving = packets(av, container, report)
+        end = guess if expected else None
+        if container.format.name in JUMPING_CLOCK_FORMATS:
+            arriving = with_continuous_clock(arriving)
+            end = math.inf  # what is left are gaps of this track alone
         timestamped = container.format.name in TIMESTAMPED_FORMATS
         origin, held = read_to_start(av, container, arriving, stream.index) if timestamped else (None, [])
-        timeline = Timeline(origin, guess if expected else None, timestamped=timestamped)
+        timeline = Timeline(origin, end, timestamped=timestamped)
         resampler = Resampler(av, writer)
         codec.thread_count = 1
         flushed = False

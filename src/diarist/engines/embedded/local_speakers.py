@@ -36,10 +36,9 @@ def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
     probabilities say more than the most probable classes: a second speaker with a probability of 0.45 in all windows
     never wins the class, and neither does one who is certain in fewer than half of them.
     """
-    expected = segmentation.overlap_add((window.sum(axis=1, keepdims=True) for window in segmentation.activity), 1)[
-        :, 0
-    ]
-    count = np.floor(expected + 0.5).astype(np.int64)
+    sums = (activity.sum(axis=1, keepdims=True) for activity in segmentation.activity)
+    expected = segmentation.overlap_add(sums, 1)[:, 0]
+    count: NDArray[np.int64] = np.floor(expected + 0.5).astype(np.int64)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], expected >= OFFSET, [False]]).astype(np.int8)))
     for first, stop in edges.reshape(-1, 2):
         if expected[first:stop].max() >= ONSET:
