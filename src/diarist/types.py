@@ -39,7 +39,11 @@ Progress: TypeAlias = Callable[[Stage, float], None]
 StatusProgress: TypeAlias = Callable[[str, float], None]
 """A ``Progress`` that also accepts states outside the pipeline, such as ``download`` or ``loading``."""
 
-ChannelMode: TypeAlias = Literal["mix", "separate"]
+ChannelMode: TypeAlias = Literal["mix", "separate", "auto"]
+ChannelUse: TypeAlias = Literal["mix", "separate", "single"]
+ChannelReason: TypeAlias = Literal[
+    "requested", "mono", "silent", "duplicate", "shared", "crosstalk", "parties", "speakers", "layout", "duration"
+]
 
 MAX_SPEAKERS = 100
 """The maximum number of speakers that a hint may request."""
@@ -307,6 +311,9 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     """Sentences for the user about choices that Diarist made for the recording, such as that of another audio track."""
 
+    channels: ChannelChoice | None = None
+    """How the channels were used; None if it is unknown, as for transcripts of earlier releases."""
+
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for utterance in self.utterances for word in utterance.words)
@@ -315,6 +322,26 @@ class Transcript:
     def speakers(self) -> tuple[str, ...]:
         """The labels of all speakers in the order of their words; speakers without a recognized word come last."""
         return tuple(dict.fromkeys((*(u.speaker for u in self.utterances), *self.diarization.speakers)))
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelChoice:
+    """How the channels of a recording were used."""
+
+    requested: ChannelMode = "mix"
+    used: ChannelUse = "mix"
+    """``mix``: the mix of all channels. ``separate``: each channel is one speaker. ``single``: the one channel that
+    contains all sound."""
+
+    reason: ChannelReason = "requested"
+    """Why: on request; or, for ``auto``, what the channels contain.
+
+    ``mono``: the recording has one channel. ``silent``: at most one channel has sound. ``duplicate``: one channel has all
+    that is in the others. ``shared``: people are in several channels, or too little is known. ``crosstalk``: each channel
+    has one party, and a faint copy of another one. ``parties``: each channel has one party. ``speakers``: each channel has
+    one party, but the number of speakers that was given is another one. ``layout``: the number of channels changes.
+    ``duration``: the recording is too long for separate channels.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +394,8 @@ class TranscribeOptions:
     """The ISO 639-1 code of the language, or None to detect it. It may be given as ``parse_language`` accepts it."""
 
     channels: ChannelMode = "mix"
-    """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel.
+    """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel;
+    ``auto`` makes the choice by the sound of the recording.
 
     Separate channels give the number of speakers, so ``InvalidOption`` is raised if there are hints as well.
     """

@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from diarist.errors import InvalidOption
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
-from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
+from diarist.types import MAX_SPEAKERS, ChannelReason, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
@@ -70,9 +70,9 @@ class WorkForm(Form):
     """The spoken language: a code or tag such as `en`, `en-US` or `zh-Hant`, or an English name such as `German`, in
     upper or lower case. If it is `auto` or not given, the language is detected."""
 
-    channels: Literal["mix", "separate"] = "mix"
+    channels: Literal["mix", "separate", "auto"] = "mix"
     """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
-    then not be given."""
+    then not be given. `auto` chooses by the sound of the recording."""
 
     def options(self) -> TranscribeOptions:
         """Return the options. Raise ``InvalidOption`` if fields contradict each other."""
@@ -221,6 +221,22 @@ class Segment(BaseModel):
     """The words of the segment; only with `words=true`."""
 
 
+class ChannelsUsed(BaseModel):
+    """How the channels of the recording were used."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    requested: Literal["mix", "separate", "auto"]
+    """The value of the field `channels` of the request."""
+
+    used: Literal["mix", "separate", "single"]
+    """`mix`: the mix of all channels. `separate`: each channel as one speaker. `single`: the one channel that contains all
+    sound."""
+
+    reason: ChannelReason
+    """Why: on request, or by what `auto` found in the channels."""
+
+
 class StageTime(BaseModel):
     """The duration of one stage of the processing."""
 
@@ -263,6 +279,9 @@ class Conversation(BaseModel):
 
     warnings: list[str] | SkipJsonSchema[None] = None
     """Sentences about choices that the service made for the recording, such as that of another audio track."""
+
+    channels: ChannelsUsed | None = None
+    """How the channels of the recording were used; null for transcripts of releases that did not store it."""
 
     timings: list[StageTime] | SkipJsonSchema[None] = None
     """The duration of each stage, in order of the stages."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
-    from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
+    from diarist.types import ChannelMode, Progress, StatusProgress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
 """Transcribes one recording; the progress function receives the progress of the whole recording."""
@@ -58,8 +58,8 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--max-speakers", type=int, metavar="N", help="Maximum number of speakers.")
 @click.option("--language", default="auto", show_default=True, metavar="NAME",
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
-@click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
-              help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
+@click.option("--channels", type=click.Choice(["mix", "separate", "auto"]), default="mix", show_default=True,
+              help="separate: each channel is one speaker, as in recorded calls; auto chooses by the sound.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
 @click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",
@@ -84,7 +84,7 @@ def transcribe(
     min_speakers: int | None,
     max_speakers: int | None,
     language: str,
-    channels: str,
+    channels: ChannelMode,
     words: bool,
     details: bool,
     subtitle_preset: str | None,
@@ -126,7 +126,7 @@ def transcribe(
     if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
         raise InvalidOption("options of subtitles need --format srt or vtt")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(hints, language, "separate" if channels == "separate" else "mix")
+    options = TranscribeOptions(hints, language, channels)
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"

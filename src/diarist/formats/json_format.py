@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from diarist.formats.extras import NO_EXTRAS, Extras
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Seconds, Transcript, Utterance, Word
 
 Member = Mapping[str, str | float | None]
-Value = str | float | None | Sequence[str] | Sequence[Member]
+Value = str | float | None | Sequence[str] | Member | Sequence[Member]
 
 
 def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
@@ -46,6 +47,7 @@ def _details(transcript: Transcript) -> dict[str, Value]:
         "recognizer": transcript.recognizer or None,
         "device": transcript.device,
         "warnings": transcript.warnings,
+        "channels": None if transcript.channels is None else asdict(transcript.channels),
         "timings": timings,
     }
 

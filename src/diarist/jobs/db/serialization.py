@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diarist.types import (
+    ChannelChoice,
     Diarization,
     ModelInfo,
     Span,
@@ -48,6 +49,7 @@ def dump_transcript(transcript: Transcript) -> str:
             "device": transcript.device,
             "speakers_confidence": transcript.speakers_confidence,
             "warnings": transcript.warnings,
+            "channels": None if transcript.channels is None else asdict(transcript.channels),
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
@@ -67,6 +69,7 @@ def load_transcript(text: str) -> Transcript:
         raise ValueError(
             f"a stored transcript has version {data['version']}, but this Diarist reads only version {VERSION}"
         )
+    channels = data.get("channels")
     embeddings = np.asarray(data["embeddings"]["values"], dtype=np.float32).reshape(data["embeddings"]["shape"])
     return Transcript(
         utterances=tuple(_utterance(entry) for entry in data["utterances"]),
@@ -84,6 +87,7 @@ def load_transcript(text: str) -> Transcript:
         device=data.get("device", "cpu"),
         speakers_confidence=data.get("speakers_confidence"),
         warnings=tuple(data.get("warnings", ())),
+        channels=None if channels is None else ChannelChoice(**channels),
     )
 
 
