@@ -13,6 +13,7 @@
     │       ├── EmptyAudio         no samples
     │       ├── CorruptAudio       damaged audio: it cannot be decoded, or ends too early
     │       ├── UnsupportedAudio   an unsupported sample rate, number of channels or codec
+    │       ├── TrackNotFound      the file has no audio track with the requested number
     │       ├── AudioTooLong       longer than MAX_DURATION_S
     │       └── UploadTooLarge     larger than MAX_UPLOAD_MB
     ├── ServiceError               the service or the machine failed: a retry may succeed
@@ -107,6 +108,12 @@ class UnsupportedAudio(AudioError):
     """The sample rate, the number of channels or the codec is not supported."""
 
     code = "unsupported_audio"
+
+
+class TrackNotFound(AudioError):
+    """The file has no audio track with the requested number."""
+
+    code = "track_not_found"
 
 
 class AudioTooLong(AudioError):

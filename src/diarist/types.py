@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import InvalidOption
 from diarist.languages import parse_language
+from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation, parse_track
 
 Seconds: TypeAlias = float
 Samples: TypeAlias = NDArray[np.float32]
@@ -39,11 +41,6 @@ Progress: TypeAlias = Callable[[Stage, float], None]
 StatusProgress: TypeAlias = Callable[[str, float], None]
 """A ``Progress`` that also accepts states outside the pipeline, such as ``download`` or ``loading``."""
 
-ChannelMode: TypeAlias = Literal["mix", "separate", "auto"]
-ChannelUse: TypeAlias = Literal["mix", "separate", "single"]
-ChannelReason: TypeAlias = Literal[
-    "requested", "mono", "silent", "duplicate", "shared", "crosstalk", "parties", "speakers", "layout", "duration"
-]
 
 MAX_SPEAKERS = 100
 """The maximum number of speakers that a hint may request."""
@@ -314,6 +311,12 @@ class Transcript:
     channels: ChannelChoice | None = None
     """How the channels were used; None if it is unknown, as for transcripts of earlier releases."""
 
+    audio_tracks: AudioTracks | None = None
+    """The audio tracks of the file; None if they are unknown."""
+
+    truncation: Truncation | None = None
+    """How much of the recording was transcribed, if it was cut off; otherwise None."""
+
     @property
     def words(self) -> tuple[Word, ...]:
         return tuple(word for utterance in self.utterances for word in utterance.words)
@@ -322,26 +325,6 @@ class Transcript:
     def speakers(self) -> tuple[str, ...]:
         """The labels of all speakers in the order of their words; speakers without a recognized word come last."""
         return tuple(dict.fromkeys((*(u.speaker for u in self.utterances), *self.diarization.speakers)))
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelChoice:
-    """How the channels of a recording were used."""
-
-    requested: ChannelMode = "mix"
-    used: ChannelUse = "mix"
-    """``mix``: the mix of all channels. ``separate``: each channel is one speaker. ``single``: the one channel that
-    contains all sound."""
-
-    reason: ChannelReason = "requested"
-    """Why: on request; or, for ``auto``, what the channels contain.
-
-    ``mono``: the recording has one channel. ``silent``: at most one channel has sound. ``duplicate``: one channel has all
-    that is in the others. ``shared``: people are in several channels, or too little is known. ``crosstalk``: each channel
-    has one party, and a faint copy of another one. ``parties``: each channel has one party. ``speakers``: each channel has
-    one party, but the number of speakers that was given is another one. ``layout``: the number of channels changes.
-    ``duration``: the recording is too long for separate channels.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +368,9 @@ class SpeakerHints:
         return self._lower, self.max_speakers
 
 
+NO_HINTS = SpeakerHints()
+
+
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
     """The options of a transcription."""
@@ -400,10 +386,28 @@ class TranscribeOptions:
     Separate channels give the number of speakers, so ``InvalidOption`` is raised if there are hints as well.
     """
 
+    track: TrackChoice = None
+    """The audio track: its number from 1; ``default``; ``best``, the one with most speech; or ``all``, which mixes each
+    track and makes it one speaker, and so excludes hints and separate channels. None is the default track, or another
+    one if it is silent. A number may also be given as its digits."""
+
+    partial: PartialMode = "refuse"
+    """Whether a recording that was cut off is refused, or transcribed as far as it goes (``accept``)."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", parse_language(self.language))
+        object.__setattr__(self, "track", parse_track(self.track))
+        if self.partial not in get_args(PartialMode):
+            raise InvalidOption(f"partial must be refuse or accept, not {self.partial!r}")
         if self.channels == "separate" and self.hints != SpeakerHints():
             raise InvalidOption("channels=separate makes each channel one speaker: leave out the numbers of speakers")
+        if self.track == "all" and self.channels != "mix":
+            raise InvalidOption(
+                "track=all mixes the channels of each track, and makes each track one speaker: give track=all or "
+                f"channels={self.channels}, but not both"
+            )
+        if self.track == "all" and self.hints != SpeakerHints():
+            raise InvalidOption("track=all makes each audio track one speaker: leave out the numbers of speakers")
 
 
 @dataclass(frozen=True, slots=True)

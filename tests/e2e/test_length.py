@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from diarist.audio import DecodeLimits, decode, decoding
+from diarist.audio import DecodeLimits, decode, limits
 from diarist.clustering import l2_normalize
 from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
@@ -37,7 +37,7 @@ def test_samples_on_disk_give_the_same_transcript(engine, sample_recording, tmp_
         return transcribe(sample_recording, engine, TranscribeOptions(), lambda *_: None, limits)
 
     from_memory = read()
-    monkeypatch.setattr(decoding, "MAX_IN_MEMORY_S", 1.0)
+    monkeypatch.setattr(limits, "MAX_IN_MEMORY_S", 1.0)
     from_disk = read()
     assert from_disk.utterances == from_memory.utterances
     assert from_disk.diarization.turns == from_memory.diarization.turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,6 +93,37 @@ def push(
         file.mux(stream.encode(block))
     if flush:
         file.mux(stream.encode(None))
+
+
+def encode_tracks(
+    path: Path,
+    *sounds: Sound | None,
+    container: str = "matroska",
+    codec: str = "pcm_s16le",
+    rate: int = 48_000,
+    default: int = 0,
+    starts: Sequence[float] = (),
+    codecs: Sequence[str] = (),
+) -> Path:
+    """Write a file with one audio track for each sound, of shape (samples, channels); None is a track without packets.
+
+    ``starts`` are the times at which the tracks begin, in seconds; ``codecs`` replace ``codec`` for the first tracks.
+    """
+    with av.open(str(path), "w", format=container) as file:
+        streams = []
+        for index, sound in enumerate(sounds):
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[1 if sound is None else sound.shape[1]]
+            name = codecs[index] if index < len(codecs) else codec
+            stream = file.add_stream(name, rate=rate, layout=layout)
+            assert isinstance(stream, av.AudioStream)
+            stream.disposition = av.stream.Disposition.default if index == default else av.stream.Disposition(0)
+            stream.codec_context.open()
+            streams.append(stream)
+        for index, (stream, sound) in enumerate(zip(streams, sounds, strict=True)):
+            if sound is not None:
+                start = starts[index] if index < len(starts) else 0.0
+                push(file, stream, sound, rate, stream.codec_context.layout.name, start=start)
+    return path
 
 
 def encoded_bytes(tmp_path: Path, sound: Sound, rate: int, codec: str, container: str, **options: Any) -> bytes:

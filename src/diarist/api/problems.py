@@ -34,6 +34,7 @@ STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.NotAudio: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.UnsupportedAudio: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.CorruptAudio: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TrackNotFound: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.AudioTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ModelError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -10,9 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
+from diarist.channels import ChannelReason
 from diarist.errors import InvalidOption
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
-from diarist.types import MAX_SPEAKERS, ChannelReason, SpeakerHints, TranscribeOptions
+from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
@@ -230,8 +231,8 @@ class ChannelsUsed(BaseModel):
     """The value of the field `channels` of the request."""
 
     used: Literal["mix", "separate", "single"]
-    """`mix`: the mix of all channels. `separate`: each channel as one speaker. `single`: the one channel that contains all
-    sound."""
+    """`mix`: the mix of all channels. `separate`: each channel as one speaker. `single`: the one channel that contains
+    all sound."""
 
     reason: ChannelReason
     """Why: on request, or by what `auto` found in the channels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from diarist.audio.decoding import DecodeLimits, decode
+from diarist.audio.decoding import DecodedRecording, decode, read_recording
+from diarist.audio.limits import DecodeLimits
 
-__all__ = ["DecodeLimits", "decode"]
+__all__ = ["DecodeLimits", "DecodedRecording", "decode", "read_recording"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.audio.surround import LowFrequencyChannels, mix_weights
 from diarist.types import SAMPLE_RATE, Audio, Samples
 
 _CANCELLATION_ENERGY = 0.1
@@ -24,23 +25,29 @@ _DUPLICATE_NOISE_FLOOR = 1e-6
 class DownMix:
     """Mixes channels to their mean, or uses the loudest if they cancel, as in stereo with one inverted side.
 
+    Of surround sound, the mean is weighted: the center counts most, and what contains only low frequencies is left out.
     The decision is made for each block, so that a recording that cancels only in part keeps all of its voices.
     """
 
     def __init__(self) -> None:
         self._energy: NDArray[np.float64] = np.zeros(0)
+        self._low_frequency = LowFrequencyChannels()
         self.canceled_samples = 0
         """The number of samples for which a single channel was used."""
 
-    def mix(self, block: NDArray[np.float32]) -> Samples:
-        """Return the mix, shape (samples,), of a block of shape (samples, channels) with values in -1..1."""
+    def mix(self, block: NDArray[np.float32], positions: Sequence[str] = ()) -> Samples:
+        """Return the mix, shape (samples,), of a block of shape (samples, channels) with values in -1..1.
+
+        ``positions`` are the positions of the channels in surround sound; without them all channels count the same.
+        """
         channels = block.shape[1]
         if channels == 1:
             return block[:, 0]
-        mean: Samples = block.mean(axis=1, dtype=np.float32)
-        energy = np.einsum("sc,sc->c", block, block).astype(np.float64)
+        weights = mix_weights(positions, channels, self._low_frequency.find(block, positions))
+        mean: Samples = block @ weights
+        energy = np.einsum("sc,sc->c", block, block).astype(np.float64) * np.square(weights, dtype=np.float64)
         self._energy = energy if len(self._energy) != channels else self._energy + energy
-        if float(mean @ mean) >= _CANCELLATION_ENERGY * float(energy.sum()) / channels**2:
+        if float(mean @ mean) >= _CANCELLATION_ENERGY * float(energy.sum()):
             return mean
         self.canceled_samples += len(block)
         # The loudest channel so far, not of this block: the choice must not alternate between inverted channels of

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from diarist.audio import decoder_program
 from diarist.audio.decoder_program.messages import BLOCK_SAMPLES, MAX_CHANNELS, MESSAGE
 from diarist.audio.headers import Header
-from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed, NotAudio, UnsupportedAudio
+from diarist.errors import (
+    AudioError,
+    AudioTooLong,
+    CorruptAudio,
+    DecoderFailed,
+    NotAudio,
+    TrackNotFound,
+    UnsupportedAudio,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +40,7 @@ PROGRAM = Path(decoder_program.__file__).with_name("__main__.py")
 """The file that the decoder process runs. Its memory, time and files are limited by ``resource_limits`` beside it."""
 
 _AUDIO_ERRORS: dict[str, type[AudioError]] = {
-    error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, UnsupportedAudio)
+    error.code: error for error in (AudioTooLong, CorruptAudio, NotAudio, TrackNotFound, UnsupportedAudio)
 }
 _POLL_INTERVAL_S = 0.1
 _MAX_JSON_BYTES = 65_536
@@ -48,6 +56,15 @@ class Opened:
     duration: float | None
     """The duration in seconds, stated or estimated; None if it is unknown."""
 
+    track: int
+    """The number of the track among all audio tracks of the file, from 1."""
+
+    decodable: tuple[int, ...]
+    """The numbers of the tracks that can be decoded, the default one first."""
+
+    tracks: int
+    """The number of audio tracks of the file."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
@@ -55,6 +72,9 @@ class Block:
 
     samples: NDArray[np.float32]
     """Shape (samples, channels) at 16 kHz. The values have not been validated."""
+
+    positions: tuple[str, ...] = ()
+    """FFmpeg's names of the positions of the channels, such as ``FC``; empty if they are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +90,6 @@ class Report:
 
     format: str
     """The container, by FFmpeg's name."""
-
-    track_number: int
-    """The number of the track among all audio tracks of the file, from 1."""
-
-    tracks: int
-    """The number of audio tracks that can be decoded."""
 
     track_duration: float | None
     """The duration of the audio track in seconds from its own start, if the header states it."""
@@ -121,11 +135,11 @@ def decoder_messages(
     timeout_s: float,
     memory_mb: int,
     on_progress: Callable[[float], None],
-    track: int = 0,
+    track: int | None = None,
 ) -> Iterator[Iterator[Message]]:
     """Start a decoder process for the file open on descriptor ``recording``, and yield its messages.
 
-    ``track`` is 0 for the default audio track, or else the first, and from 1 for the others that can be decoded.
+    ``track`` is the number of an audio track, from 1. None is the default one, or else the first that can be decoded.
 
     ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, even while no messages
     arrive. Exceptions that it raises are passed on. The process and its process group are dead when the context ends.
@@ -188,23 +202,27 @@ class _Reader:
         self._done = 0.0
 
     def read(self) -> Iterator[Message]:
+        positions: tuple[str, ...] = ()
         while True:
             kind, channels, length, done = MESSAGE.unpack(self._read_exactly(MESSAGE.size))
             self._done = max(self._done, done if math.isfinite(done) else 0.0)
             if kind == b"S" and 1 <= channels <= MAX_CHANNELS and length <= BLOCK_SAMPLES:
                 block = np.frombuffer(self._read_exactly(length * channels * 4), dtype=np.float32)
-                yield Block(block.reshape(length, channels))
+                yield Block(block.reshape(length, channels), positions if len(positions) == channels else ())
             elif kind == b"Z" and length <= BLOCK_SAMPLES:
                 yield Silence(length)
-            elif kind in {b"O", b"E", b"D"} and length <= _MAX_JSON_BYTES:
+            elif kind in {b"O", b"E", b"D", b"L"} and length <= _MAX_JSON_BYTES:
                 fields = json.loads(self._read_exactly(length))
                 if kind == b"E":
                     raise self._error_for(fields["code"], fields["message"])
                 if kind == b"D":
                     yield Report(**fields)
                     return
+                if kind == b"L":
+                    positions = tuple(str(position) for position in fields["positions"])
+                    continue
                 log.debug("Decoding %s in %s", fields["codec"], fields["format"])
-                yield Opened(fields["duration"])
+                yield Opened(fields["duration"], fields["track"], tuple(fields["decodable"]), fields["tracks"])
             else:
                 raise DecoderFailed("The decoder sent an invalid message. Try another format, such as WAV.")
 

@@ -1,4 +1,4 @@
-"""Decoding of a file to samples, with the rules for rejecting recordings and their error messages."""
+"""Decoding of a file to samples: which of its audio tracks are read, and what the user is told about that."""
 
 from __future__ import annotations
 
@@ -6,80 +6,41 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from diarist.audio.channels import DownMix, drop_duplicate_channels
-from diarist.audio.decoder_process import (
-    Block,
-    Message,
-    Opened,
-    Report,
-    Silence,
-    decoder_messages,
-    report_fields,
-)
-from diarist.audio.decoder_program.rejection import DURATION_TOLERANCE_S
+from diarist.audio.channels import drop_duplicate_channels
+from diarist.audio.decoder_process import Opened
 from diarist.audio.headers import Header
-from diarist.audio.samples import SampleBuffer
-from diarist.errors import AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
-from diarist.settings import Settings
-from diarist.types import SAMPLE_RATE, Audio, ChannelMode, Seconds
+from diarist.audio.limits import MAX_TRACKS, SEPARATE_DURATION_FACTOR, DecodeLimits
+from diarist.audio.speech_detection import speech_duration
+from diarist.audio.track_decoding import DecodedTrack, TrackRequest, decode_track
+from diarist.channels import ChannelChoice, ChannelMode
+from diarist.errors import AudioError, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
+from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation
+from diarist.types import NO_HINTS, Audio, Seconds, SpeakerHints
 
 log = logging.getLogger(__name__)
 
-MIN_DURATION_S = 0.01
-"""The minimum duration: less contains no speech, and is shorter than a frame of any model."""
 
-_MAX_MISSING_S, _MAX_MISSING_FRACTION = 1.0, 0.05
-"""A recording is truncated if it lacks both more than a second and more than 5% of its stated duration."""
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedRecording:
+    """The audio of a recording, and where it comes from."""
 
-_MAX_FAILED_FRACTION = 0.1
-"""The maximum fraction of packets that may fail to decode."""
+    channels: tuple[Audio, ...]
+    """The audio: 16 kHz, float32, finite, in -1..1. It is one ``Audio``, or one for each channel or track."""
 
-_MAX_FOREIGN_FRACTION = 0.5
-"""The maximum fraction of other bytes in a file of bare packets. With more, the file has another type."""
+    channel_choice: ChannelChoice
+    """How the channels of the track were used."""
 
-_OGG_TAIL_BYTES = 2**17
-"""The maximum distance of the last Ogg packet from the end: two pages of 64 kB. FFmpeg skips chained streams that it
-cannot decode."""
+    tracks: AudioTracks
+    truncation: Truncation | None
+    """How much of the recording is left, if it was cut off and that is accepted."""
 
-_MAX_INVALID_FRACTION = 0.05
-"""The maximum fraction of samples that are NaN or infinite."""
-
-_SILENT_PEAK = 10 ** (-70 / 20)
-"""The maximum level of a silent audio track (-70 dB of full scale), whose place another track takes."""
-
-_SEPARATE_DURATION_FACTOR = 2
-"""The maximum total duration of separate channels, as a multiple of the limit of a mixed recording: each channel takes
-as much processing as one."""
-
-MAX_IN_MEMORY_S = 600.0
-"""The samples of longer recordings are stored in a file, so that at most 38 MB are in memory, for all channels
-together."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
-    """The limits of decoding one recording."""
-
-    max_duration_s: Seconds = 14_400.0
-    timeout_s: Seconds = 600.0
-    memory_mb: int = 2_048
-    """The maximum address space of the decoder process beyond its libraries, not counting the samples."""
-
-    folder: Path | None = None
-    """The folder for the samples of a long recording, which are stored in an unlinked file. None is the system's folder
-    for temporary files."""
-
-    @classmethod
-    def of(cls, settings: Settings, folder: Path | None = None) -> DecodeLimits:
-        return cls(settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb, folder)
+    warnings: tuple[str, ...]
+    """Sentences for the user about choices that were made. They have been logged."""
 
 
 def decode(
@@ -87,23 +48,47 @@ def decode(
     limits: DecodeLimits,
     progress: Callable[[float], None] | None = None,
     channels: ChannelMode = "mix",
-    warn: Callable[[str], None] | None = None,
 ) -> tuple[Audio, ...]:
-    """Return the audio of an audio or video file: 16 kHz, float32, finite, in -1..1.
+    """Return the audio of the default track of a file, as ``read_recording`` does."""
+    return read_recording(path, limits, progress, channels).channels
 
-    ``mix`` returns one ``Audio``: the mean of the channels, or the loudest if they cancel. ``separate`` returns one for
-    each channel, without duplicates. Above ``MAX_IN_MEMORY_S`` the samples are in a memory-mapped file: read them by
-    ``Audio.part`` and ``Audio.cut``. ``progress`` is called with the fraction that is done, 0..1 and never decreasing,
-    about ten times a second. An exception that it raises (``Cancelled``) ends the decoder at once and is passed on.
 
-    Of several audio tracks, the default one is decoded, or else the first. If it is silent, the first track with sound
-    is decoded instead. ``warn`` is called with a sentence for the user about such a choice, which is also logged.
+def read_recording(
+    path: Path,
+    limits: DecodeLimits,
+    progress: Callable[[float], None] | None = None,
+    channels: ChannelMode = "mix",
+    track: TrackChoice = None,
+    partial: PartialMode = "refuse",
+    hints: SpeakerHints = NO_HINTS,
+) -> DecodedRecording:
+    """Decode an audio or video file.
+
+    Args:
+        path: The file.
+        limits: The limits of decoding.
+        progress: Called with the fraction that is done, 0..1 and never decreasing, about ten times a second. An
+            exception that it raises (``Cancelled``) ends the decoder at once and is passed on.
+        channels: ``mix`` returns one ``Audio``: the mean of the channels, in which the center of surround sound counts
+            most, or the loudest channel if they cancel. ``separate`` returns one for each channel, without duplicates
+            and without a channel for low frequencies only. ``auto`` returns the channels that have a party each, or the
+            one channel that contains all sound, or otherwise the mix.
+        track: The audio track: its number among all audio tracks of the file from 1; ``default``; ``best``, the one
+            with most speech; or ``all``, which mixes each track and returns one ``Audio`` for each of them, all of the
+            same length and on the same time scale. None is the default track, or else the first, or if that one is
+            silent the first track with sound.
+        partial: ``accept`` decodes a recording that was cut off as far as it goes.
+        hints: What the caller knows about the number of speakers. ``auto`` separates channels only if their number
+            agrees with it.
+
+    Above ``MAX_IN_MEMORY_S`` the samples are in a memory-mapped file: read them by ``Audio.part`` and ``Audio.cut``.
 
     Raises:
         NotAudio: The file contains no audio, or its container is not supported.
         EmptyAudio: The file contains no samples, or less than ``MIN_DURATION_S``.
         CorruptAudio: The file is damaged or truncated.
-        UnsupportedAudio: The sample rate, the number of channels or the codec is not supported.
+        TrackNotFound: The file has no audio track with this number.
+        UnsupportedAudio: The sample rate, the number of channels or tracks, or the codec is not supported.
         AudioTooLong: The recording is longer than the limit.
         DecoderFailed: The decoder died, or exceeded its time or memory limit.
         StorageFull: There is not enough space for the samples of a long recording.
@@ -118,252 +103,184 @@ def decode(
             raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
-        audio, warning = _decode_audible_track(recording, Header.of(recording), limits, on_progress, channels)
+        request = TrackRequest(
+            recording, Header.of(recording), limits, "mix" if track == "all" else channels, partial, hints
+        )
+        decoded = _decode(request, track, _Progress(on_progress))
     finally:
         os.close(recording)
-    if warning is not None:
+    if decoded.truncation is not None:
+        available, stated = decoded.truncation.available, decoded.truncation.stated
+        warning = (
+            f"The recording was cut off: it ends after {available:.1f} s, but its header states {stated:.1f} s. The "
+            "transcript is that of the part that is there."
+        )
+        decoded = replace(decoded, warnings=(*decoded.warnings, warning))
+    for warning in decoded.warnings:
         log.warning("%s", warning)
-        if warn is not None:
-            warn(warning)
     on_progress(1.0)
-    return audio
+    return decoded
 
 
-def _decode_audible_track(
-    recording: int, header: Header, limits: DecodeLimits, progress: Callable[[float], None], channels: ChannelMode
-) -> tuple[tuple[Audio, ...], str | None]:
-    """Decode the first track that is not silent, or else the first one, and return it with a warning.
+def _decode(request: TrackRequest, track: TrackChoice, progress: _Progress) -> DecodedRecording:
+    if track == "all":
+        return _decode_all(request, progress)
+    if track == "best":
+        return _decode_best(request, progress)
+    if track is None:
+        return _decode_audible(request, progress)
+    with decode_track(replace(request, number=None if track == "default" else track), progress) as decoded:
+        return _of_one(decoded)
+
+
+def _of_one(track: DecodedTrack, *warnings: str) -> DecodedRecording:
+    """Return the recording whose transcript is that of one track, or raise the error of the track."""
+    channels = track.take()
+    tracks = AudioTracks((track.number,), track.count)
+    return DecodedRecording(channels, track.channel_choice, tracks, track.truncation, (*warnings, *track.warnings))
+
+
+def _decode_audible(request: TrackRequest, progress: _Progress) -> DecodedRecording:
+    """Decode the first track that is not silent, or else the first one.
 
     No further track is tried after the time limit of one, so that a file of many silent tracks cannot occupy the
     decoder for longer than twice the limit.
     """
-    most_done = 0.0
-
-    def on_progress(done: float) -> None:
-        nonlocal most_done
-        most_done = max(most_done, done)
-        progress(most_done)
-
-    deadline = time.monotonic() + limits.timeout_s
-    first = _decode_track(recording, header, limits, on_progress, channels, 0)
-    silence = f"Audio track {first.number} is silent."
-    for track in range(1, first.tracks if first.silent else 1):
-        if time.monotonic() >= deadline:
-            return first.take(), f"{silence} The time limit (DECODE_TIMEOUT_S) did not suffice to try all other tracks."
-        other = _decode_track(recording, header, limits, on_progress, channels, track)
-        if not other.silent:
-            return other.take(), f"{silence} The transcript is that of audio track {other.number}."
-    return first.take(), None
+    deadline = time.monotonic() + request.limits.timeout_s
+    with decode_track(request, progress) as first:
+        silence = f"Audio track {first.number} is silent."
+        for number in first.decodable[1:] if first.silent else ():
+            if time.monotonic() >= deadline:
+                return _of_one(
+                    first, f"{silence} The time limit (DECODE_TIMEOUT_S) did not suffice to try all other tracks."
+                )
+            with decode_track(replace(request, number=number), progress) as other:
+                if not other.silent:
+                    return _of_one(other, f"{silence} The transcript is that of audio track {other.number}.")
+        return _of_one(first)
 
 
-@dataclass(frozen=True, slots=True)
-class _Track:
-    """One audio track of a recording."""
+def _decode_best(request: TrackRequest, progress: _Progress) -> DecodedRecording:
+    """Decode the track with most speech; of several with the same amount, the default one or else the first.
 
-    number: int
-    """The number among all audio tracks of the file, from 1."""
-
-    tracks: int
-    """The number of audio tracks that can be decoded."""
-
-    silent: bool
-    audio: tuple[Audio, ...]
-    empty: EmptyAudio | None = None
-    """The error, if the track contains no samples."""
-
-    def take(self) -> tuple[Audio, ...]:
-        """Return the audio, or raise the error."""
-        if self.empty is not None:
-            raise self.empty
-        return self.audio
-
-
-def _decode_track(
-    recording: int,
-    header: Header,
-    limits: DecodeLimits,
-    on_progress: Callable[[float], None],
-    channels: ChannelMode,
-    track: int,
-) -> _Track:
-    os.lseek(recording, 0, os.SEEK_SET)  # the processes share the position in the file
-    with closing(_Collector(limits, channels)) as collector:
-        with decoder_messages(
-            recording, header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
-            memory_mb=limits.memory_mb, on_progress=on_progress, track=track,
-        ) as arriving:  # fmt: skip
-            for message in arriving:
-                collector.add(message)
-        report = collector.report
-        try:
-            audio = collector.finish(report, header)
-        except EmptyAudio as error:
-            return _Track(report.track_number, report.tracks, silent=True, audio=(), empty=error)
-        return _Track(report.track_number, report.tracks, silent=collector.peak <= _SILENT_PEAK, audio=audio)
-
-
-class _Collector:
-    """Collects the messages of the decoder process."""
-
-    def __init__(self, limits: DecodeLimits, channels: ChannelMode) -> None:
-        self._limits = limits
-        self._mode = channels
-        self._expected_samples = 0
-        self._buffers: list[SampleBuffer] = []
-        self._down_mix = DownMix()
-        self._silent_samples = 0
-        self._samples = 0
-        self._values = 0
-        self._invalid_values = 0
-        self._report: Report | None = None
-        self.peak = 0.0
-        """The largest absolute value of the samples."""
-
-    @property
-    def report(self) -> Report:
-        """The report of the decoder process, or ``DecoderFailed`` if there is none."""
-        if self._report is None:
-            raise DecoderFailed("The decoder stopped without a report. Convert the recording to WAV and send it again.")
-        return self._report
-
-    def add(self, message: Message) -> None:
-        match message:
-            case Opened(duration):
-                expected = min(duration or 0.0, self._limits.max_duration_s)
-                self._expected_samples = round(max(expected + 1.0, 0.0) * SAMPLE_RATE)
-            case Block(samples):
-                self._sound(samples)
-            case Silence(samples):
-                self._silence(samples)
-            case Report():
-                self._report = message
-
-    def _sound(self, block: NDArray[np.float32]) -> None:
-        valid = np.isfinite(block)
-        self._values += block.size
-        if not valid.all():
-            self._invalid_values += block.size - int(np.count_nonzero(valid))
-            block = np.where(valid, block, np.float32(0.0))
-        block = np.clip(block, -1.0, 1.0)
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        tracks = block.shape[1] if self._mode == "separate" else 1
-        if not self._buffers:
-            max_in_memory = round(MAX_IN_MEMORY_S * SAMPLE_RATE) // tracks
-            self._buffers = [
-                SampleBuffer(self._expected_samples, max_in_memory, self._limits.folder) for _ in range(tracks)
-            ]
-            for buffer in self._buffers:
-                buffer.append_silence(self._silent_samples)
-        elif tracks != len(self._buffers):
-            raise UnsupportedAudio(
-                "The number of channels changes within the recording, so that it cannot be split into channels. Use "
-                "channels=mix, or convert it to a constant number of channels."
-            )
-        self._advance(len(block))
-        if self._mode == "mix":
-            self._buffers[0].append(self._down_mix.mix(block))
-        else:
-            for buffer, channel in zip(self._buffers, block.T, strict=True):
-                buffer.append(channel)
-
-    def _silence(self, samples: int) -> None:
-        self._advance(samples)
-        if not self._buffers:
-            self._silent_samples += samples
-        for buffer in self._buffers:
-            buffer.append_silence(samples)
-
-    def _advance(self, samples: int) -> None:
-        self._samples += samples
-        tracks = len(self._buffers)
-        limit_s = self._limits.max_duration_s
-        # One second more than the process itself allows, so that normally its own error is reported.
-        if self._samples > (limit_s + DURATION_TOLERANCE_S + 1.0) * SAMPLE_RATE:
-            raise AudioTooLong(f"The recording is longer than the limit of {limit_s:,.0f} s. Split it.")
-        if (
-            tracks > _SEPARATE_DURATION_FACTOR
-            and self._samples * tracks > _SEPARATE_DURATION_FACTOR * (limit_s + 1.0) * SAMPLE_RATE
-        ):
-            raise AudioTooLong(
-                f"{tracks} separate channels may last {_SEPARATE_DURATION_FACTOR * limit_s / tracks:,.0f} s. Split the "
-                "recording, or use channels=mix."
-            )
-
-    def finish(self, report: Report, header: Header) -> tuple[Audio, ...]:
-        check_complete(report, header, decoded=bool(self._buffers))
-        if self._samples < MIN_DURATION_S * SAMPLE_RATE:
-            raise EmptyAudio(
-                f"The recording contains less than {MIN_DURATION_S * 1000:.0f} ms of sound: it failed or was cut too "
-                "short. Send one with speech."
-            )
-        if self._invalid_values > _MAX_INVALID_FRACTION * self._values:
-            raise CorruptAudio(
-                f"{100 * self._invalid_values / self._values:.0f} % of the samples are not numbers (NaN or infinite). "
-                "Export it again, as 16-bit WAV or FLAC."
-            )
-        if report.failed_packets or self._invalid_values or self._down_mix.canceled_samples:
-            log.warning(
-                "Decoded with repairs: %s; %d samples were not numbers; the loudest channel was used for %.1f s, where "
-                "the channels cancel",
-                report_fields(report), self._invalid_values, self._down_mix.canceled_samples / SAMPLE_RATE,
-            )  # fmt: skip
-        audio = [Audio(buffer.take()) for buffer in self._buffers]
-        return drop_duplicate_channels(audio) if self._mode == "separate" else tuple(audio)
-
-    def close(self) -> None:
-        """Discard the samples that were not returned."""
-        for buffer in self._buffers:
-            buffer.close()
-
-
-def check_complete(report: Report, header: Header, *, decoded: bool) -> None:
-    """Reject recordings that are mostly damaged or end too early, since silent loss is worse than an error.
-
-    Raises:
-        EmptyAudio: There is no sound, and nothing is damaged.
-        CorruptAudio: Too much of the recording is missing or damaged.
+    If there is no speech in any of them, the choice is that of ``_decode_audible``. Damage in any track is an error,
+    because without it the choice could be another one.
     """
-    damaged = report.failed_packets > 0 or report.truncated
-    if not decoded:
-        if damaged:
-            raise CorruptAudio("The audio cannot be decoded: the file is damaged. Export or copy it again.")
-        if _missing(report.track_duration, report.decoded_duration) or _missing(
-            report.file_duration, report.last_timestamp
-        ):
-            raise CorruptAudio("The audio is missing: the file was cut off after its header. Export or copy it again.")
-        raise EmptyAudio("The recording contains no sound (0 s): it failed. Send one with speech.")
-    if report.failed_packets > 1 and report.failed_packets > _MAX_FAILED_FRACTION * report.packets:
-        raise CorruptAudio(
-            f"{report.failed_packets:,} of {report.packets:,} packets cannot be decoded: the file is damaged. "
-            "Export or copy it again."
-        )
-    if report.expected_bytes is not None and report.decoded_bytes < (1 - _MAX_FOREIGN_FRACTION) * report.expected_bytes:
-        raise CorruptAudio(
-            "Most of the file is not the kind of audio that its first bytes indicate: it is damaged, or contains raw "
-            "samples without a header. Export it again, as WAV or FLAC."
-        )
-    unread = header.size_bytes - report.last_packet_offset
-    if report.format == "ogg" and unread > max(_OGG_TAIL_BYTES, _MAX_MISSING_FRACTION * header.size_bytes):
-        raise CorruptAudio(
-            f"After {report.decoded_duration:.1f} s the recording changes to another codec, or is damaged, and the "
-            "rest cannot be read. Convert it to one WAV or FLAC file."
-        )
-    # The duration by the stated size, at the seconds per byte of the actual file.
-    duration_by_size = report.decoded_duration * (header.stated_bytes or 0) / header.size_bytes
-    for stated, reached in (
-        (report.track_duration, report.decoded_duration - report.leading_silence),
-        (report.file_duration, max(report.last_timestamp, report.decoded_duration)),
-        (duration_by_size, report.decoded_duration),
-    ):
-        if stated is not None and _missing(stated, reached):
-            raise CorruptAudio(
-                f"The recording ends after {reached:.1f} s, but its header states {stated:.1f} s: the file was cut off "
-                "or is damaged. Export or copy it again."
-            )
+    deadline = time.monotonic() + SEPARATE_DURATION_FACTOR * request.limits.timeout_s
+    with decode_track(request, progress) as first:
+        if len(first.decodable) == 1:
+            return _of_one(first, *_unsupported(first))
+        progress.parts = len(first.decodable)
+        best = _Candidate.of(first, progress)
+        others, warnings = first.decodable[1:], _unsupported(first)
+    for index, number in enumerate(others, start=1):
+        if time.monotonic() >= deadline:
+            warnings += ("The time limit (DECODE_TIMEOUT_S) did not suffice to compare all audio tracks.",)
+            break
+        with decode_track(replace(request, number=number), progress.after(index)) as track:
+            candidate = _Candidate.of(track, progress)
+        best = max(best, candidate, key=lambda each: each.rank)  # the first one of equal rank
+    if isinstance(best.recording, AudioError):
+        raise best.recording
+    return replace(best.recording, warnings=(*warnings, *best.recording.warnings))
 
 
-def _missing(stated: Seconds | None, reached: Seconds) -> bool:
-    return stated is not None and stated - reached > max(_MAX_MISSING_S, _MAX_MISSING_FRACTION * stated)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A track that may be the best one."""
+
+    recording: DecodedRecording | AudioError
+    """The track, or why it contains no samples."""
+
+    rank: tuple[bool, Seconds, bool]
+    """Whether there are samples, how long somebody speaks, and whether there is sound."""
+
+    @classmethod
+    def of(cls, track: DecodedTrack, progress: _Progress) -> _Candidate:
+        if track.error is not None:
+            return cls(track.error, (False, 0.0, False))
+        silent, recording = track.silent, _of_one(track)
+        speech = 0.0 if silent else speech_duration(recording.channels, progress.check)
+        return cls(recording, (True, speech, not silent))
+
+
+def _decode_all(request: TrackRequest, progress: _Progress) -> DecodedRecording:
+    """Decode all tracks that can be decoded, and mix each of them."""
+    deadline = time.monotonic() + SEPARATE_DURATION_FACTOR * request.limits.timeout_s
+    request = replace(request, together=_count_together)
+    with ExitStack() as stack:
+        first = stack.enter_context(decode_track(request, progress))
+        tracks = [first]
+        progress.parts = len(first.decodable)
+        for index, number in enumerate(first.decodable[1:], start=1):
+            if time.monotonic() >= deadline:
+                raise DecoderFailed(
+                    f"Decoding all audio tracks took longer than {SEPARATE_DURATION_FACTOR} times the limit of "
+                    f"{request.limits.timeout_s:g} s (DECODE_TIMEOUT_S) for one. Give the number of one track."
+                )
+            track = decode_track(replace(request, number=number), progress.after(index))
+            tracks.append(stack.enter_context(track))
+        tracks.sort(key=lambda track: track.number)
+        used = [track for track in tracks if track.error is None]
+        if not used:
+            _of_one(first)  # raises its error
+        warnings = list(_unsupported(first))
+        warnings += [f"Audio track {each.number} contains no sound, and is left out." for each in tracks if each.error]
+        if first.count == 1:
+            warnings.append("The recording has only one audio track, which is treated as one speaker.")
+        length = max(track.samples for track in used)
+        channels = drop_duplicate_channels([audio for track in used for audio in track.take(length)])
+        numbers = AudioTracks(tuple(track.number for track in used), first.count)
+        return DecodedRecording(
+            channels, first.channel_choice, numbers, _longest([track.truncation for track in used]), tuple(warnings)
+        )
+
+
+def _longest(truncations: Sequence[Truncation | None]) -> Truncation | None:
+    cut = [truncation for truncation in truncations if truncation is not None]
+    if not cut:
+        return None
+    return Truncation(max(each.available for each in cut), max(each.stated for each in cut))
+
+
+def _count_together(opened: Opened) -> int:
+    count = len(opened.decodable)
+    if count > MAX_TRACKS:
+        raise UnsupportedAudio(
+            f"The recording has {count} audio tracks, but at most {MAX_TRACKS} can be transcribed together. Give the "
+            "number of one track."
+        )
+    return count
+
+
+def _unsupported(track: DecodedTrack) -> tuple[str, ...]:
+    """Return warnings about the tracks that cannot be decoded."""
+    numbers = sorted(set(range(1, track.count + 1)) - set(track.decodable))
+    return tuple(f"The codec of audio track {number} is not supported: the track is left out." for number in numbers)
+
+
+class _Progress:
+    """Turns the progress of one track after the other into that of all of them, which never decreases."""
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
+        self._most_done = 0.0
+        self._done_parts = 0
+        self.parts = 1
+        """The number of tracks that are decoded, as far as it is known."""
+
+    def __call__(self, done: float) -> None:
+        self._most_done = max(self._most_done, (self._done_parts + done) / self.parts)
+        self._report(min(self._most_done, 1.0))
+
+    def after(self, tracks: int) -> _Progress:
+        """Return this progress for the next track, after so many others."""
+        self._done_parts = tracks
+        return self
+
+    def check(self) -> None:
+        """Report the same progress again, so that the work can be stopped."""
+        self._report(self._most_done)
 
 
 def _ignore_progress(_done: float) -> None:

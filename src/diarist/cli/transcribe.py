@@ -17,11 +17,12 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
+    from diarist.channels import ChannelMode
     from diarist.cli.output_files import Existing, Task
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
-    from diarist.types import ChannelMode, Progress, StatusProgress, TranscribeOptions, Transcript
+    from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
 """Transcribes one recording; the progress function receives the progress of the whole recording."""
@@ -59,7 +60,7 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--language", default="auto", show_default=True, metavar="NAME",
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate", "auto"]), default="mix", show_default=True,
-              help="separate: each channel is one speaker, as in recorded calls; auto chooses by the sound.")  # fmt: skip
+              help="separate: each channel is one speaker, as in calls; auto: choose by the sound.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
 @click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",

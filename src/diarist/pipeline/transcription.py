@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
-from diarist.audio import DecodeLimits, decode
+from diarist.audio import DecodeLimits, read_recording
 from diarist.audio.muting import mute
 from diarist.engines.distributed_chunks import (
     parse_recognition,
@@ -82,13 +82,17 @@ def transcribe(
         raise InvalidOption(
             f"This model does not support the language {options.language!r}; it supports {', '.join(supported)}."
         )
-    warnings: list[str] = []
     meter = ProgressMeter(progress)
     with meter.timed("decode"):
-        channels = decode(path, limits, lambda done: meter.report("decode", done), options.channels, warnings.append)
+        recording = read_recording(
+            path, limits, lambda done: meter.report("decode", done), options.channels, options.track, options.partial,
+            options.hints,
+        )  # fmt: skip
+        channels = recording.channels
         distribute = scatter if scatter is not None and scatter.accept(channels) else None
     duration = max(audio.duration for audio in channels)
-    hints = options.hints if options.channels == "mix" else SpeakerHints(num_speakers=1)
+    one_speaker_each = recording.channel_choice.used == "separate" or options.track == "all"
+    hints = SpeakerHints(num_speakers=1) if one_speaker_each else options.hints
     finalizer = UtteranceFinalizer(len(channels), on_final)
     scatter_chunks = [None if distribute is None else partial(distribute, index) for index in range(len(channels))]
     meter.set_channels(len(channels))
@@ -129,7 +133,10 @@ def transcribe(
         recognizer=next((model.name for model in engine.models if model.role == "recognition"), ""),
         device=engine.device,
         speakers_confidence=speakers_confidence,
-        warnings=tuple(warnings),
+        warnings=recording.warnings,
+        channels=recording.channel_choice,
+        audio_tracks=recording.tracks,
+        truncation=recording.truncation,
     )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from diarist.audio import DecodeLimits, decode
+from diarist.audio.completeness import check_complete
 from diarist.audio.decoder_process import Report
 from diarist.audio.decoder_program.timeline import Timeline
-from diarist.audio.decoding import check_complete
 from diarist.audio.headers import Header
 from diarist.errors import AudioError, CorruptAudio, EmptyAudio
 from support.audio_files import encoded_bytes, loudest_hertz, pcm, push, rf64, rms, tone, wav, write
@@ -166,8 +166,7 @@ def clock_step(clock, timestamp):
 
 def report(**fields):
     # fmt: off
-    plain = {"format": "wav", "track_number": 1, "tracks": 1,
-             "track_duration": None, "file_duration": None, "decoded_duration": 100.0,
+    plain = {"format": "wav", "track_duration": None, "file_duration": None, "decoded_duration": 100.0,
              "leading_silence": 0.0, "last_timestamp": 100.0, "truncated": False,
              "last_packet_offset": 0, "packets": 100, "failed_packets": 0, "decoded_bytes": 1_000,
              "expected_bytes": None}

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode, decoding
+from diarist.audio import DecodeLimits, decode, limits
 from diarist.audio.samples import SampleBuffer
 from diarist.errors import Cancelled, StorageFull
 from diarist.types import SAMPLE_RATE, Audio, Span
@@ -49,7 +49,7 @@ print(audio.duration, decoded - before, resident_mb() - before)
 @pytest.fixture
 def short(monkeypatch):
     """A second is a long recording."""
-    monkeypatch.setattr(decoding, "MAX_IN_MEMORY_S", 1.0)
+    monkeypatch.setattr(limits, "MAX_IN_MEMORY_S", 1.0)
 
 
 def in_file(audio):
@@ -95,7 +95,7 @@ def test_what_is_taken_of_a_file_is_a_copy_that_can_be_written(tmp_path):
 def test_a_long_recording_has_the_same_samples(tmp_path, monkeypatch, channels):
     path = write(tmp_path / "a.wav", wav(pcm(tones(440, 220, 880)), channels=3))
     long = decode(path, DecodeLimits(folder=tmp_path), channels=channels)
-    monkeypatch.setattr(decoding, "MAX_IN_MEMORY_S", 100.0)
+    monkeypatch.setattr(limits, "MAX_IN_MEMORY_S", 100.0)
     whole = decode(path, DecodeLimits(folder=tmp_path / "nowhere"), channels=channels)
     assert len(long) == len(whole) == (1 if channels == "mix" else 3)
     assert all(in_file(audio) for audio in long)

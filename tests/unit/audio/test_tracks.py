@@ -1,4 +1,4 @@
-"""Files with several audio tracks, of which some are silent."""
+"""Files with several audio tracks, of which some are silent, if no track is chosen."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode, decoding
+from diarist.audio import DecodeLimits, decode, decoding, read_recording
 from diarist.errors import CorruptAudio, EmptyAudio
-from support.audio_files import loudest_hertz, push, rms, tone
+from support.audio_files import encode_tracks, loudest_hertz, rms, tone
 
 LIMITS = DecodeLimits(max_duration_s=60.0, timeout_s=30.0, memory_mb=512)
 SILENCE = 0.0
@@ -20,25 +20,18 @@ WARNING = "Audio track {} is silent. The transcript is that of audio track {}."
 
 def tracks(path, *hertz, container="matroska", codec="pcm_s16le", default=0, level=0.5, channels=1):
     """Write one audio track for each frequency; 0 Hz is silence, and None a track without packets."""
-    layout = {1: "mono", 2: "stereo"}[channels]
-    with av.open(str(path), "w", format=container) as file:
-        streams = [file.add_stream(codec, rate=48_000, layout=layout) for _ in hertz]
-        for i, stream in enumerate(streams):
-            stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition(0)
-            stream.codec_context.open()
-        for stream, each in zip(streams, hertz, strict=True):
-            if each is not None:
-                sound = tone(2.0, 48_000, each or 1_000.0, level if each else 0.0, channels)
-                push(file, stream, sound, 48_000, layout)
-    return path
+    sounds = [
+        None if each is None else tone(2.0, 48_000, each or 1_000.0, level if each else 0.0, channels) for each in hertz
+    ]
+    return encode_tracks(path, *sounds, container=container, codec=codec, default=default)
 
 
 def expect_tone(path, hertz, *warnings):
-    heard = []
-    (audio,) = decode(path, LIMITS, warn=heard.append)
+    recording = read_recording(path, LIMITS)
+    (audio,) = recording.channels
     assert loudest_hertz(audio.samples) == pytest.approx(hertz, abs=2)
     assert audio.duration == pytest.approx(2.0, abs=0.15)
-    assert heard == list(warnings)
+    assert recording.warnings == warnings
 
 
 @pytest.mark.parametrize(
@@ -85,9 +78,9 @@ def test_a_track_below_minus_70_db_is_silent(tmp_path, decibels, replaced):
 
 
 def test_silence_in_all_tracks_is_silence(tmp_path):
-    heard = []
-    (audio,) = decode(tracks(tmp_path / "a", SILENCE, SILENCE), LIMITS, warn=heard.append)
-    assert (audio.duration, rms(audio.samples), heard) == (2.0, 0.0, [])
+    recording = read_recording(tracks(tmp_path / "a", SILENCE, SILENCE), LIMITS)
+    (audio,) = recording.channels
+    assert (audio.duration, rms(audio.samples), recording.warnings) == (2.0, 0.0, ())
 
 
 def test_a_track_without_packets_is_silent(tmp_path):
@@ -116,10 +109,9 @@ def test_many_silent_tracks_cannot_occupy_the_decoder(tmp_path, monkeypatch):
     path = tracks(tmp_path / "a", SILENCE, SILENCE, 440)
     times = iter((0.0, LIMITS.timeout_s - 1, LIMITS.timeout_s))
     monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    heard = []
-    (audio,) = decode(path, LIMITS, warn=heard.append)
-    assert rms(audio.samples) == 0.0
-    assert ["DECODE_TIMEOUT_S" in warning for warning in heard] == [True]
+    recording = read_recording(path, LIMITS)
+    assert rms(recording.channels[0].samples) == 0.0
+    assert ["DECODE_TIMEOUT_S" in warning for warning in recording.warnings] == [True]
 
 
 def test_damage_in_the_track_with_sound_is_no_silence(tmp_path):

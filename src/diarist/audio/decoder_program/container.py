@@ -47,9 +47,34 @@ def audio_tracks(av: Any, container: Any) -> list[Any]:
     return [default, *(track for track in decodable if track is not default)]
 
 
-def track_number(container: Any, stream: Any) -> int:
-    """Return the number of the stream among all audio tracks of the file, from 1."""
-    return 1 + sum(1 for other in container.streams if other.type == "audio" and other.index < stream.index)
+def find_track(av: Any, container: Any, number: int | None) -> tuple[Any, dict[str, Any]]:
+    """Return an audio track, and the fields of the message ``O`` about the tracks of the file.
+
+    Args:
+        av: The module of PyAV.
+        container: The open container.
+        number: The number of the track among all audio tracks of the file, from 1; None is the default track.
+
+    Raises ``RecordingRejected`` if there is no such track, or if it cannot be decoded.
+    """
+    tracks = [stream for stream in container.streams if stream.type == "audio"]
+    decodable = audio_tracks(av, container)
+    if number is not None and number > len(tracks):
+        raise RecordingRejected(
+            "track_not_found",
+            f"There is no audio track {number}: the recording has {len(tracks)} audio "
+            f"track{'s' if len(tracks) > 1 else ''}. Give a number from 1 to {len(tracks)}, or leave it out.",
+        )
+    stream = decodable[0] if number is None else tracks[number - 1]
+    numbers = [tracks.index(track) + 1 for track in decodable]
+    if number is not None and number not in numbers:
+        name = stream.codec_context.name if stream.codec_context is not None else "unknown"
+        raise RecordingRejected(
+            "unsupported_audio",
+            f"The codec of audio track {number} is not supported ({name}). Convert it to WAV, FLAC or MP3, or give the "
+            f"number of another track ({', '.join(map(str, sorted(numbers)))}).",
+        )
+    return stream, {"track": tracks.index(stream) + 1, "decodable": numbers, "tracks": len(tracks)}
 
 
 def stated_durations(container: Any, stream: Any, request: dict[str, Any]) -> tuple[float | None, float | None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from .container import audio_tracks, open_recording, stated_durations, track_number
+from .container import find_track, open_recording, stated_durations
 from .formats import RAW_STREAM_FORMATS, TIMESTAMPED_FORMATS
 from .messages import BLOCK_SAMPLES, SAMPLE_RATE, MessageWriter
 from .recording_start import read_to_start
@@ -18,8 +18,7 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
     """Decode the recording on descriptor 0 to ``writer``, or raise ``RecordingRejected`` or ``MemoryError``."""
     max_duration_s, size_bytes = request["max_duration_s"], request["size_bytes"]
     with open_recording(av, request["kind"]) as container:
-        tracks = audio_tracks(av, container)
-        stream = tracks[request["track"]]
+        stream, tracks = find_track(av, container, request["track"])
         codec = stream.codec_context
         if codec.sample_rate:
             check_supported(codec.sample_rate, codec.channels or 1)
@@ -30,12 +29,10 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
         if expected is not None and expected - start_time > max_duration_s + DURATION_TOLERANCE_S:
             raise duration_error(max_duration_s)
         guess = max(expected or 0.0, (container.duration or 0) / 1e6) or None
-        writer.write_json(b"O", format=container.format.name, codec=codec.name, duration=guess)
+        writer.write_json(b"O", format=container.format.name, codec=codec.name, duration=guess, **tracks)
 
         report: dict[str, Any] = {
             "format": container.format.name,
-            "track_number": track_number(container, stream),
-            "tracks": len(tracks),
             "track_duration": track_duration,
             "file_duration": file_duration,
             "decoded_duration": 0.0,

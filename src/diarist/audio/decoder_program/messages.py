@@ -10,8 +10,9 @@ MESSAGE = struct.Struct("<cBIf")
 """The header of a message: kind, number of channels, length, and the fraction of the recording that is done (0..1).
 
 The kinds are ``O`` (opened) and ``D`` (done), with ``length`` bytes of JSON; ``E`` (rejected), with ``length`` bytes of
-JSON with ``code`` and ``message``; ``S`` (samples), with ``length`` float32 samples per channel, interleaved; and ``Z``
-(silence), ``length`` samples long."""
+JSON with ``code`` and ``message``; ``L`` (layout), with ``length`` bytes of JSON with ``positions``, FFmpeg's names of
+the positions of the channels that follow (``FL``, ``FR``, ``FC``, ``LFE``, ...); ``S`` (samples), with ``length``
+float32 samples per channel, interleaved; and ``Z`` (silence), ``length`` samples long."""
 
 SAMPLE_RATE = 16_000
 BLOCK_SAMPLES = SAMPLE_RATE
@@ -25,6 +26,7 @@ class MessageWriter:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self._layout = ""
         self.done = 0.0
 
     def write_json(self, kind: bytes, **fields: object) -> None:
@@ -33,6 +35,9 @@ class MessageWriter:
 
     def write_samples(self, frame: Any) -> None:
         channels = frame.layout.nb_channels
+        if frame.layout.name != self._layout:
+            self._layout = frame.layout.name
+            self.write_json(b"L", positions=[channel.name for channel in frame.layout.channels])
         size_bytes = frame.samples * channels * 4
         self._write(b"S", channels, frame.samples, memoryview(frame.planes[0])[:size_bytes])
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from diarist.channels import ChannelChoice
 from diarist.types import (
-    ChannelChoice,
     Diarization,
     ModelInfo,
     Span,
