@@ -95,7 +95,7 @@ class ChannelPair:
         parties = self._parties(needed)
         if parties is None:
             return "shared"
-        upper, lower = (float(np.median(self.difference[party])) for party in parties)
+        upper, lower = self._modes(parties)
         first_related, second_related = (bool(coherent[party].mean() >= MIN_RELATED_SHARE) for party in parties)
         related = first_related or second_related
         one_way = related and not (first_related and second_related)
@@ -140,9 +140,14 @@ class ChannelPair:
         parties = self.first & (self.difference > middle), self.second & (self.difference < middle)
         return None if min(_in_runs(party) for party in parties) < needed else parties
 
+    def _modes(self, parties: tuple[Mask, Mask]) -> tuple[float, float]:
+        """Return the level difference of each party while it speaks alone, as in most of its windows."""
+        upper, lower = (self.difference[party] for party in parties)
+        return float(np.percentile(upper, 75.0)), float(np.percentile(lower, 25.0))
+
     def _has_others(self, coherent: Mask, parties: tuple[Mask, Mask], *, related: bool) -> bool:
         """Return whether both channels contain somebody at similar levels, whose lag is not that of a party."""
-        upper, lower = (float(np.median(self.difference[party])) for party in parties)
+        upper, lower = self._modes(parties)
         margin = (upper - lower) / 4.0
         between = coherent & (self.difference <= upper - margin) & (self.difference >= lower + margin)
         if related:
