@@ -141,9 +141,9 @@ class ChannelPair:
         return None if min(_in_runs(party) for party in parties) < needed else parties
 
     def _modes(self, parties: tuple[Mask, Mask]) -> tuple[float, float]:
-        """Return the level difference of each party while it speaks alone, as in most of its windows."""
+        """Return the level difference of each party while it speaks alone, which may be rare."""
         upper, lower = (self.difference[party] for party in parties)
-        return float(np.percentile(upper, 75.0)), float(np.percentile(lower, 25.0))
+        return float(np.percentile(upper, 90.0)), float(np.percentile(lower, 10.0))
 
     def _has_others(self, coherent: Mask, parties: tuple[Mask, Mask], *, related: bool) -> bool:
         """Return whether both channels contain somebody at similar levels, whose lag is not that of a party."""

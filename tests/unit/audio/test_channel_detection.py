@@ -202,7 +202,7 @@ def test_crosstalk_leaves_a_party_on_each_channel(voices, attenuation_db, overla
 @pytest.mark.parametrize("attenuation_db", [10, 20, 30])
 def test_an_echo_leaves_a_party_on_each_channel(two, attenuation_db):
     first, second = two.voices
-    tail = 0.1 * np.random.default_rng(4).standard_normal(3_200) * np.exp(-np.arange(3_200) / 500)
+    tail = 0.02 * np.random.default_rng(4).standard_normal(3_200) * np.exp(-np.arange(3_200) / 500)
     tail[0] = 1.0
     echo = gain(-attenuation_db) * delayed(convolved(second, tail), 0.08)
     assert detect(*noisy(first + echo, second)) == ("crosstalk", (0, 1))
