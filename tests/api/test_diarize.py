@@ -61,6 +61,8 @@ def test_details_on_request(post):
         "diarizer": "by the script",
         "recognizer": "scripted",
         "device": "cpu",
+        "audio_tracks": None,
+        "truncation": None,
         "warnings": [],
         "timings": [{"stage": "decode", "seconds": 0.01}, {"stage": "recognition", "seconds": 0.333}],
     }
@@ -110,6 +112,7 @@ def test_text_beyond_ascii_arrives_as_it_was_said(post):
         ("EmptyAudio", 400, "empty_audio"),
         ("CorruptAudio", 422, "corrupt_audio"),
         ("UnsupportedAudio", 422, "unsupported_audio"),
+        ("TrackNotFound", 422, "track_not_found"),
         ("AudioTooLong", 413, "audio_too_long"),
         ("UploadTooLarge", 413, "upload_too_large"),
         ("InvalidOption", 400, "invalid_option"),
@@ -159,6 +162,8 @@ def test_options_reach_the_work(post):
     assert "language='de', channels='mix'" in text
     answer = post(content=script(options=True), channels="separate")
     assert "channels='separate'" in answer.get_json()["conversation"][0]["text"]
+    answer = post(content=script(options=True), track="2", partial="accept")
+    assert "track=2, partial='accept'" in answer.get_json()["conversation"][0]["text"]
 
 
 def test_the_callers_request_id_comes_back(post):

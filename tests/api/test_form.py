@@ -37,6 +37,34 @@ def test_numbers_of_speakers_in_range(post, field, value):
 
 
 @pytest.mark.parametrize(
+    "value", ["0", "-1", "1.5", "two", "1e3", "BEST", "all,1", "1 2", "٣x", "9" * 5000, str(10**9)]
+)
+def test_tracks_that_cannot_be(post, value):
+    message = error_message(post(track=value))
+    assert message.startswith("track cannot be ")
+    assert "its number, from 1; `default`" in message
+    assert len(message) < 1_000
+
+
+@pytest.mark.parametrize("value", ["1", " 2 ", "999999999", "default", "best", "all", ""])
+def test_tracks_that_may_be(post, value):
+    assert post(content="{}", track=value).status_code == 200
+
+
+def test_a_track_is_given_once(client):
+    body = form(AUDIO, part("track", "1"), part("track", "2"))
+    assert "more often: 'track'" in error_message(client.post("/diarize", data=body, headers=FORM))
+    body = form(AUDIO, part("track", "1"))
+    assert "'track'" in error_message(client.post("/diarize?track=1", data=body, headers=FORM))
+    assert "'track'" in error_message(client.post("/diarize?track=1&track=1", data=form(AUDIO), headers=FORM))
+
+
+@pytest.mark.parametrize("fields", [{"channels": "separate"}, {"num_speakers": 2}, {"max_speakers": 2}])
+def test_all_tracks_exclude_what_contradicts_them(post, fields):
+    assert "track=all" in error_message(post(track="all", **fields))
+
+
+@pytest.mark.parametrize(
     "hints",
     [
         {"min_speakers": 3, "max_speakers": 2},
@@ -54,6 +82,7 @@ def test_contradictory_hints(post, hints):
     [
         ("format", "mp3"), ("format", "JSON "), ("format", "../json"), ("words", "maybe"), ("words", "2"),
         ("details", "maybe"),
+        ("partial", "true"), ("partial", "Accept"),
         ("channels", "left"), ("language", "klingon"), ("language", "e"), ("language", "e\n"), ("language", "../"),
         ("language", "{{7*7}}"), ("language", "\x1b[31m"),
     ],
@@ -162,7 +191,7 @@ class TestQuery:
         return send
 
     def test_fields_of_the_query_are_those_of_the_form(self, ask):
-        answer = ask("format=json&words=true&details=&num_speakers=2", part("language", "en"))
+        answer = ask("format=json&words=true&details=&num_speakers=2&track=best&partial=accept", part("language", "en"))
         assert answer.status_code == 200, answer.text
         assert all(segment["words"] for segment in answer.get_json()["conversation"])
         assert ask("format=srt").content_type.startswith("application/x-subrip")

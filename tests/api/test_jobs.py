@@ -64,6 +64,7 @@ class TestCreate:
         assert (job["priority"], job["queue"], job["labels"]) == ("normal", "any", {})
         assert job["options"] == {
             "num_speakers": 2, "min_speakers": None, "max_speakers": None, "language": "en", "channels": "mix",
+            "track": None, "partial": "refuse",
         }  # fmt: skip
         created = datetime.fromisoformat(job["created_at"])
         assert abs(datetime.now(UTC) - created) < timedelta(minutes=1)
@@ -95,12 +96,35 @@ class TestCreate:
         job = make(script(options=True), channels="separate", language="DE")
         assert done(job["id"]) == "succeeded"
         assert "language='de', channels='separate'" in client.get(job["links"]["result"]).text
+        job = make(script(options=True), track="3", partial="accept")
+        assert (job["options"]["track"], job["options"]["partial"]) == (3, "accept")
+        assert done(job["id"]) == "succeeded"
+        assert "track=3, partial='accept'" in client.get(job["links"]["result"]).text
 
     @pytest.mark.parametrize(
         ("language", "code"), [("auto", None), ("en-US", "en"), ("zh-Hant", "zh"), ("German", "de")]
     )
     def test_languages_by_tag_and_name(self, make, language, code):
         assert make(language=language)["options"]["language"] == code
+
+    def test_tracks_by_url_as_json_and_in_the_query(self, client):
+        answers = [
+            (client.post("/v1/jobs", json={"url": URL, "track": 2, "partial": "accept"}), 2),
+            (client.post("/v1/jobs?partial=accept", json={"url": URL, "track": "all"}), "all"),
+            (client.post("/v1/jobs?track=best&partial=accept", json={"url": URL}), "best"),
+        ]
+        for answer, track in answers:
+            assert answer.status_code == 202, answer.text
+            assert answer.get_json()["options"]["track"] == track
+            assert answer.get_json()["options"]["partial"] == "accept"
+            assert client.delete(answer.headers["Location"]).status_code == 204
+        for value in (0, -1, 1.5, "two", True, "", [1], 10**9):
+            answer = client.post("/v1/jobs", json={"url": URL, "track": value})
+            if value == "":  # as an empty field of a form
+                assert answer.status_code == 202, answer.text
+                assert client.delete(answer.headers["Location"]).status_code == 204
+            else:
+                error_message(answer, 400, "invalid_option", "track")
 
     def test_by_url_as_a_form_and_as_json(self, client, post):
         made = [
@@ -326,7 +350,8 @@ class TestIdempotency:
     @pytest.mark.parametrize(
         ("content", "fields"),
         [("other", {}), ("{}", {"num_speakers": 3}), ("{}", {"labels": '{"a": "b"}'}), ("{}", {"priority": "low"}),
-         ("{}", {"queue": "cpu"}), ("{}", {"webhook_url": "https://example.com/"}), ("{}", {"language": "de"})],
+         ("{}", {"queue": "cpu"}), ("{}", {"webhook_url": "https://example.com/"}), ("{}", {"language": "de"}),
+         ("{}", {"track": "1"}), ("{}", {"partial": "accept"})],
     )  # fmt: skip
     def test_another_order_with_the_same_key_is_a_mistake(self, client, make, content, fields):
         make(headers=KEY)

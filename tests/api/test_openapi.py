@@ -103,7 +103,7 @@ def beyond_a_schema(case) -> list:
         excluded.append(positive_data_acceptance)
     try:
         hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
-        TranscribeOptions(hints, channels=body.get("channels", "mix"))
+        TranscribeOptions(hints, channels=body.get("channels", "mix"), track=body.get("track"))
     except InvalidOption:
         excluded.append(positive_data_acceptance)
     except TypeError:  # not numbers at all: the form itself refuses them

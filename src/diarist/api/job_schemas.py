@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -17,8 +16,9 @@ from pydantic_core import from_json
 from diarist.api.schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
 from diarist.jobs.db.outbox import Delivery
-from diarist.jobs.model import PRIORITIES, Job, JobSpec, JobState
+from diarist.jobs.model import PRIORITIES, Job, JobSpec, JobState, option_fields
 from diarist.outbound.urls import MAX_URL_CHARS
+from diarist.tracks import PartialMode, TrackMode
 
 MAX_LABELS = 16
 MAX_LABEL_CHARS = 255
@@ -105,7 +105,7 @@ def fingerprint(spec: JobSpec, recording: str) -> str:
     ``recording`` is the SHA-256 of the uploaded recording in hexadecimal, or an empty string if there is no upload.
     """
     requested = [
-        asdict(spec.options), spec.queue, spec.priority, sorted(spec.labels), spec.webhook_url, spec.source_url,
+        option_fields(spec.options), spec.queue, spec.priority, sorted(spec.labels), spec.webhook_url, spec.source_url,
         recording,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(requested).encode()).hexdigest()
@@ -200,6 +200,8 @@ class JobAsked(BaseModel):
     max_speakers: int | None
     language: str | None
     channels: Literal["mix", "separate", "auto"]
+    track: int | TrackMode | None
+    partial: PartialMode
 
 
 class JobLinks(BaseModel):
@@ -295,6 +297,8 @@ class JobView(BaseModel):
                 max_speakers=hints.max_speakers,
                 language=spec.options.language,
                 channels=spec.options.channels,
+                track=spec.options.track,
+                partial=spec.options.partial,
             ),
             links=JobLinks(self=url, result=f"{url}/result", events=f"{url}/events", cancel=f"{url}/cancel"),
         )

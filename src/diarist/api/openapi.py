@@ -37,7 +37,7 @@ DIARIZE_RESPONSES: Responses = {
     400: problem_response("A field is invalid, or the recording is empty."),
     413: problem_response("The upload is too large, or the recording is too long."),
     415: problem_response("The upload contains no audio."),
-    422: problem_response("The recording is corrupt, or its audio is not supported."),
+    422: problem_response("The recording is corrupt or cut off, its audio is not supported, or it has no such track."),
     429: problem_response("Too many requests are waiting for their transcripts.", retry=True),
     500: problem_response("The transcription failed because of an internal error."),
     503: problem_response("The engine cannot be loaded, or the service is stopping.", retry=True),
@@ -99,7 +99,10 @@ RESULT_RESPONSES: Responses = {
     410: _v1_problem("The job was canceled."),
     413: _v1_problem("The job failed because its recording is too large or too long."),
     415: _v1_problem("The job failed because its recording contains no audio."),
-    422: _v1_problem("The job failed because its recording is corrupt, cannot be downloaded, or is not supported."),
+    422: _v1_problem(
+        "The job failed because its recording is corrupt, cut off, not supported, cannot be downloaded, or has no such "
+        "audio track."
+    ),
     500: _v1_problem("The job failed because of an internal error; repeating the request gives the same response."),
     **_STORE_UNAVAILABLE,
 }
@@ -176,6 +179,8 @@ JOB_EXAMPLE = {
         "max_speakers": None,
         "language": None,
         "channels": "mix",
+        "track": None,
+        "partial": "refuse",
     },
     "links": {
         "self": "/v1/jobs/mX3vK9pQ2rT7wY1zB5cD8f",

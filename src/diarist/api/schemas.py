@@ -13,9 +13,11 @@ from pydantic.json_schema import SkipJsonSchema
 from diarist.channels import ChannelReason
 from diarist.errors import InvalidOption
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
+from diarist.tracks import MAX_TRACK_DIGITS, PartialMode, TrackMode
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
 
 SpeakerCount: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | SkipJsonSchema[None]
+TrackNumber: TypeAlias = Annotated[int, Field(ge=1, lt=10**MAX_TRACK_DIGITS)]
 FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test checks that they are the same."""
 
@@ -75,12 +77,22 @@ class WorkForm(Form):
     """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
     then not be given. `auto` chooses by the sound of the recording."""
 
+    track: TrackNumber | TrackMode | SkipJsonSchema[None] = None
+    """The audio track to transcribe: its number, from 1; `default`, the default track of the file; `best`, the track
+    with most speech; or `all`, which treats each track as one speaker, so that neither the numbers of speakers nor
+    `channels=separate` must be given. If it is not given, the default track is used, or another one if it is silent."""
+
+    partial: PartialMode = "refuse"
+    """What to do with a recording that was cut off: `refuse` it, or `accept` and transcribe what there is of it."""
+
     def options(self) -> TranscribeOptions:
         """Return the options. Raise ``InvalidOption`` if fields contradict each other."""
         return TranscribeOptions(
             hints=SpeakerHints(self.num_speakers, self.min_speakers, self.max_speakers),
             language=self.language,
             channels=self.channels,
+            track=self.track,
+            partial=self.partial,
         )
 
 
@@ -247,6 +259,30 @@ class StageTime(BaseModel):
     seconds: Annotated[float, Field(ge=0)]
 
 
+class AudioTracksView(BaseModel):
+    """The audio tracks of the file."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    used: list[Annotated[int, Field(ge=1)]]
+    """The numbers of the tracks that were transcribed; the first one of the file is 1."""
+
+    count: Annotated[int, Field(ge=1)]
+    """The number of audio tracks of the file."""
+
+
+class TruncationView(BaseModel):
+    """How much is left of a recording that was cut off."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    available: Annotated[float, Field(ge=0)]
+    """The duration of what is there, and was transcribed, in seconds."""
+
+    stated: Annotated[float, Field(ge=0)]
+    """The duration that the header of the file states, in seconds. It is approximate if the header states a size."""
+
+
 class Conversation(BaseModel):
     """A transcript: segments in order of their start, empty if nobody speaks. The other fields need `details=true`."""
 
@@ -278,11 +314,17 @@ class Conversation(BaseModel):
     device: str | SkipJsonSchema[None] = None
     """The device that the engine ran on: `cpu`, or a GPU."""
 
-    warnings: list[str] | SkipJsonSchema[None] = None
-    """Sentences about choices that the service made for the recording, such as that of another audio track."""
-
     channels: ChannelsUsed | None = None
     """How the channels of the recording were used; null for transcripts of releases that did not store it."""
+
+    audio_tracks: AudioTracksView | None = None
+    """The audio tracks of the file; null for transcripts of earlier releases."""
+
+    truncation: TruncationView | None = None
+    """How much is left of a recording that was cut off, with `partial=accept`; null if it was not cut off."""
+
+    warnings: list[str] | SkipJsonSchema[None] = None
+    """Sentences about choices that the service made for the recording, such as that of another audio track."""
 
     timings: list[StageTime] | SkipJsonSchema[None] = None
     """The duration of each stage, in order of the stages."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
+    from diarist.tracks import PartialMode
     from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
@@ -61,6 +62,10 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate", "auto"]), default="mix", show_default=True,
               help="separate: each channel is one speaker, as in calls; auto: choose by the sound.")  # fmt: skip
+@click.option("--track", metavar="N|NAME", help="Audio track: its number from 1, default, best (the one with most "
+              "speech), or all (each track is one speaker).")  # fmt: skip
+@click.option("--partial", type=click.Choice(["refuse", "accept"]), default="refuse", show_default=True,
+              help="accept: transcribe what there is of recordings that were cut off.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
 @click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",
@@ -86,6 +91,8 @@ def transcribe(
     max_speakers: int | None,
     language: str,
     channels: ChannelMode,
+    track: str | None,
+    partial: PartialMode,
     words: bool,
     details: bool,
     subtitle_preset: str | None,
@@ -112,6 +119,7 @@ def transcribe(
     from diarist.formats import Extras
     from diarist.formats.subtitle_options import subtitle_options
     from diarist.settings import load_settings
+    from diarist.tracks import parse_track
     from diarist.types import SpeakerHints, TranscribeOptions
 
     names = {each.name for each in formats}
@@ -127,7 +135,7 @@ def transcribe(
     if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
         raise InvalidOption("options of subtitles need --format srt or vtt")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(hints, language, channels)
+    options = TranscribeOptions(hints, language, channels, parse_track(track), partial)
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"

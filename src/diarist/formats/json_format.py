@@ -12,7 +12,7 @@ from diarist.formats.timestamps import milliseconds
 from diarist.types import Seconds, Transcript, Utterance, Word
 
 Member = Mapping[str, str | float | None]
-Value = str | float | None | Sequence[str] | Member | Sequence[Member]
+Value = str | float | None | Sequence[str] | Member | Sequence[Member] | Mapping[str, float | Sequence[int]]
 
 
 def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
@@ -35,6 +35,7 @@ def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
 def _details(transcript: Transcript) -> dict[str, Value]:
     probability = transcript.language_probability
     speakers_confidence = transcript.speakers_confidence
+    tracks, truncation = transcript.audio_tracks, transcript.truncation
     timings: list[Member] = [{"stage": each.stage, "seconds": _rounded(each.seconds)} for each in transcript.timings]
     return {
         "duration": _rounded(transcript.duration),
@@ -46,8 +47,12 @@ def _details(transcript: Transcript) -> dict[str, Value]:
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
         "device": transcript.device,
-        "warnings": transcript.warnings,
         "channels": None if transcript.channels is None else asdict(transcript.channels),
+        "audio_tracks": None if tracks is None else {"used": tracks.used, "count": tracks.count},
+        "truncation": None
+        if truncation is None
+        else {"available": _rounded(truncation.available), "stated": _rounded(truncation.stated)},
+        "warnings": transcript.warnings,
         "timings": timings,
     }
 

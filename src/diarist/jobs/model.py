@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from diarist.types import ModelInfo, Seconds, Timing, TranscribeOptions, Utterance
 
@@ -76,6 +77,16 @@ class JobError:
 
     code: str
     message: str
+
+
+def option_fields(options: TranscribeOptions) -> dict[str, Any]:
+    """Return the options as values of JSON.
+
+    Options that the first release did not have are left out if they have their defaults. So jobs without them are the
+    same for every release: a worker of the first release can run them, and the hash of a request stays the same.
+    """
+    added = {item.name: item.default for item in fields(options) if item.name in ("track", "partial")}
+    return {name: value for name, value in asdict(options).items() if name not in added or value != added[name]}
 
 
 @dataclass(frozen=True, slots=True)

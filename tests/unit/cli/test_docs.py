@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from diarist.cli import COMMANDS, main
 from diarist.formats import FORMATS, render
+from diarist.tracks import AudioTracks
 from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -56,6 +57,7 @@ CALL = Transcript(
     timings=(Timing("decode", 0.031), Timing("diarization", 0.62)),
     recognizer="whisper-base",
     speakers_confidence=0.942,
+    audio_tracks=AudioTracks((1,), 1),
 )
 
 
@@ -86,7 +88,7 @@ def test_every_command_is_documented():
 @pytest.mark.parametrize("block", EXAMPLES)
 def test_examples_run(block, folder):
     (folder / "recordings").mkdir()
-    for name in ("meeting.wav", "call.wav", "recordings/a.flac", "recordings/b.flac"):
+    for name in ("meeting.wav", "call.wav", "panel.mkv", "talk.mp4", "recordings/a.flac", "recordings/b.flac"):
         (folder / name).write_text("say Hello.")
     program = Path(__file__).with_name("fake_engine.py")
     script = f"set -euo pipefail\ndiarist() {{ '{sys.executable}' '{program}' \"$@\"; }}\n{block}"

@@ -134,6 +134,8 @@ def test_options_arrive(folder):
     assert engine.offline is True
     assert run("meeting.wav", "--channels", "separate", "--force", engine=engine).exit_code == 0
     assert engine.requests.pop()[1] == TranscribeOptions(SpeakerHints(), None, "separate")
+    assert run("meeting.wav", "--track", "2", "--partial", "accept", "--force", engine=engine).exit_code == 0
+    assert engine.requests.pop()[1] == TranscribeOptions(track=2, partial="accept")
     refused = run("meeting.wav", "--channels", "separate", "--num-speakers", 2, "--force", engine=engine)
     assert refused.exit_code == 2
     assert "channels" in refused.stderr
@@ -211,6 +213,14 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--min-speakers", "3", "--max-speakers", "2"), "min_speakers (3) is above max_speakers (2)"),
         (("meeting.wav", "--num-speakers", "5", "--max-speakers", "2"), "num_speakers contradicts"),
         (("meeting.wav", "--language", "Klingon"), "language must be a code or tag such as en"),
+        (("meeting.wav", "--track", "0"), "track must be the number of an audio track, from 1, or one of default"),
+        (("meeting.wav", "--track", "-1"), "not '-1'"),
+        (("meeting.wav", "--track", "1.5"), "not '1.5'"),
+        (("meeting.wav", "--track", "two"), "not 'two'"),
+        (("meeting.wav", "--track", ""), "not ''"),
+        (("meeting.wav", "--track", "all", "--channels", "separate"), "track=all mixes the channels"),
+        (("meeting.wav", "--track", "all", "--num-speakers", "2"), "track=all makes each audio track one speaker"),
+        (("meeting.wav", "--partial", "yes"), "'yes' is not one of 'refuse', 'accept'"),
         (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
         (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
         (("-", "-", "-f", "json"), "would both be written to stdin.json"),

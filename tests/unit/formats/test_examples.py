@@ -12,6 +12,7 @@ from diarist.formats import render, rttm
 from diarist.formats.cues import subtitles
 from diarist.formats.single_line import one_line
 from diarist.formats.timestamps import clock, milliseconds
+from diarist.tracks import AudioTracks, Truncation
 from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
 
@@ -78,6 +79,8 @@ def test_json_details():
         device="cuda:1 (NVIDIA H200)",
         speakers_confidence=0.9416,
         warnings=("Audio track 1 is silent.",),
+        audio_tracks=AudioTracks((2, 3), 4),
+        truncation=Truncation(60.00049, 120.0),
     )
     assert render(done, "json", recording="call", details=True) == (
         '{"conversation": [\n'
@@ -92,6 +95,8 @@ def test_json_details():
         ' "diarizer": "auto",\n'
         ' "recognizer": "a \\"model\\"",\n'
         ' "device": "cuda:1 (NVIDIA H200)",\n'
+        ' "audio_tracks": {"used": [2, 3], "count": 4},\n'
+        ' "truncation": {"available": 60.0, "stated": 120.0},\n'
         ' "warnings": ["Audio track 1 is silent."],\n'
         ' "timings": [{"stage": "decode", "seconds": 0.123}]}\n'
     )

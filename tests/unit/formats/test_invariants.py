@@ -106,7 +106,7 @@ def test_json_details_add_to_the_conversation_and_change_nothing_of_it(transcrip
     assert {"conversation": detailed.pop("conversation")} == plain
     assert list(detailed) == [
         "duration", "language", "language_probability", "speakers", "speakers_confidence", "engine",
-        "diarizer", "recognizer", "device", "warnings", "timings",
+        "diarizer", "recognizer", "device", "audio_tracks", "truncation", "warnings", "timings",
     ]  # fmt: skip
     assert detailed["duration"] == pytest.approx(transcript.duration, abs=0.0005001)
     assert detailed["speakers"] == list(transcript.speakers)
@@ -118,6 +118,8 @@ def test_json_details_add_to_the_conversation_and_change_nothing_of_it(transcrip
     assert detailed["diarizer"] == (transcript.diarization.diarizer or None)
     assert (detailed["recognizer"], detailed["device"]) == (transcript.recognizer or None, transcript.device)
     assert detailed["warnings"] == list(transcript.warnings)
+    assert (detailed["audio_tracks"] is None) == (transcript.audio_tracks is None)
+    assert (detailed["truncation"] is None) == (transcript.truncation is None)
     assert [each["stage"] for each in detailed["timings"]] == [timing.stage for timing in transcript.timings]
 
 

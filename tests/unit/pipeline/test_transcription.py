@@ -15,12 +15,13 @@ import soundfile
 
 from diarist.audio import DecodeLimits
 from diarist.engines.distributed_chunks import perform
-from diarist.errors import Cancelled, InvalidOption, NotAudio
+from diarist.errors import Cancelled, CorruptAudio, InvalidOption, NotAudio, TrackNotFound
 from diarist.pipeline import transcription
 from diarist.pipeline.progress import WEIGHTS
 from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
+from diarist.tracks import AudioTracks
 from diarist.types import (
     SAMPLE_RATE,
     Audio,
@@ -35,7 +36,7 @@ from diarist.types import (
     Turn,
     Word,
 )
-from support.audio_files import push
+from support.audio_files import encode_tracks, push
 
 LIMITS = DecodeLimits()
 
@@ -388,6 +389,44 @@ def test_the_count_has_a_confidence_unless_it_was_given(recording, options, know
 def test_numbers_of_speakers_beside_separate_channels_are_refused():
     with pytest.raises(InvalidOption):
         TranscribeOptions(channels="separate", hints=SpeakerHints(num_speakers=2))
+
+
+def test_the_tracks_that_were_used_are_reported(recording, engine):
+    transcript = run(recording(TALK), engine)
+    assert (transcript.audio_tracks, transcript.truncation, transcript.warnings) == (AudioTracks((1,), 1), None, ())
+
+
+def test_each_of_all_tracks_is_one_speaker(tmp_path, engine):
+    """The second track starts later than the first, and the words are in the order of the conversation."""
+    sounds = [CALLER[:, None], CALLED[round(2.0 * SAMPLE_RATE) :, None]]
+    path = encode_tracks(tmp_path / "a.mkv", *sounds, rate=SAMPLE_RATE, starts=(0.0, 2.0))
+    reports = Reports()
+    transcript = run(path, engine, reports, track="all")
+    reports.check()
+    said = [(utterance.speaker, utterance.span) for utterance in transcript.utterances]
+    assert said == [
+        ("SPEAKER_00", Span(1, 2)), ("SPEAKER_01", Span(3, 4)), ("SPEAKER_00", Span(5, 6)), ("SPEAKER_01", Span(7, 8)),
+    ]  # fmt: skip
+    assert transcript.audio_tracks == AudioTracks((1, 2), 2)
+    assert transcript.speakers_confidence is None
+    hints = {asked[1] for asked in engine.asked if isinstance(asked[1], SpeakerHints)}
+    assert hints == {SpeakerHints(num_speakers=1)}
+    (second, *_) = run(path, engine, track=2).utterances
+    assert second.span == Span(3, 4)
+    with pytest.raises(TrackNotFound, match="has 2 audio tracks"):
+        run(path, engine, track=3)
+
+
+def test_a_recording_that_was_cut_off_is_transcribed_on_request(recording, engine):
+    path = recording(TALK)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CorruptAudio, match="partial=accept"):
+        run(path, engine)
+    transcript = run(path, engine, partial="accept")
+    assert transcript.duration == pytest.approx(5.0, abs=0.01)
+    assert transcript.truncation is not None
+    assert (transcript.truncation.available, transcript.truncation.stated) == pytest.approx((5.0, 10.0), abs=0.01)
+    assert [utterance.span for utterance in transcript.utterances] == [Span(1, 2), Span(3, 4)]
 
 
 class InSections(Scripted):

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from diarist.channels import ChannelChoice
+from diarist.jobs.model import option_fields
+from diarist.tracks import AudioTracks, Truncation
 from diarist.types import (
     Diarization,
     ModelInfo,
@@ -50,6 +52,8 @@ def dump_transcript(transcript: Transcript) -> str:
             "speakers_confidence": transcript.speakers_confidence,
             "warnings": transcript.warnings,
             "channels": None if transcript.channels is None else asdict(transcript.channels),
+            "audio_tracks": None if transcript.audio_tracks is None else asdict(transcript.audio_tracks),
+            "truncation": None if transcript.truncation is None else asdict(transcript.truncation),
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
             "turns": [[turn.span.start, turn.span.end, turn.speaker] for turn in transcript.diarization.turns],
             "embeddings": {"shape": embeddings.shape, "values": embeddings.ravel().tolist()},
@@ -88,6 +92,10 @@ def load_transcript(text: str) -> Transcript:
         speakers_confidence=data.get("speakers_confidence"),
         warnings=tuple(data.get("warnings", ())),
         channels=None if channels is None else ChannelChoice(**channels),
+        audio_tracks=None
+        if (tracks := data.get("audio_tracks")) is None
+        else AudioTracks(tuple(tracks["used"]), tracks["count"]),
+        truncation=None if (truncation := data.get("truncation")) is None else Truncation(**truncation),
     )
 
 
@@ -117,7 +125,7 @@ def load_timings(text: str) -> tuple[Timing, ...]:
 
 def dump_options(options: TranscribeOptions) -> str:
     """Return options as JSON."""
-    return _dump(asdict(options))
+    return _dump(option_fields(options))
 
 
 def load_options(text: str) -> TranscribeOptions:
