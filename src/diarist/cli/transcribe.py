@@ -61,7 +61,8 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Fo
 @click.option("--language", default="auto", show_default=True, metavar="NAME",
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["mix", "separate", "auto"]), default="mix", show_default=True,
-              help="separate: each channel is one speaker, as in calls; auto: choose by the sound.")  # fmt: skip
+              metavar="MODE", help="mix, separate (each channel is one speaker, as in recorded calls), or auto "
+              "(chosen by the sound).")  # fmt: skip
 @click.option("--track", metavar="N|NAME", help="Audio track: its number from 1, default, best (the one with most "
               "speech), or all (each track is one speaker).")  # fmt: skip
 @click.option("--partial", type=click.Choice(["refuse", "accept"]), default="refuse", show_default=True,

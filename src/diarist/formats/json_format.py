@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from diarist.formats.extras import NO_EXTRAS, Extras
 from diarist.formats.timestamps import milliseconds
@@ -35,7 +34,7 @@ def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
 def _details(transcript: Transcript) -> dict[str, Value]:
     probability = transcript.language_probability
     speakers_confidence = transcript.speakers_confidence
-    tracks, truncation = transcript.audio_tracks, transcript.truncation
+    channels, tracks, truncation = transcript.channels, transcript.audio_tracks, transcript.truncation
     timings: list[Member] = [{"stage": each.stage, "seconds": _rounded(each.seconds)} for each in transcript.timings]
     return {
         "duration": _rounded(transcript.duration),
@@ -47,7 +46,9 @@ def _details(transcript: Transcript) -> dict[str, Value]:
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
         "device": transcript.device,
-        "channels": None if transcript.channels is None else asdict(transcript.channels),
+        "channels": None
+        if channels is None
+        else {"requested": channels.requested, "used": channels.used, "reason": channels.reason},
         "audio_tracks": None if tracks is None else {"used": tracks.used, "count": tracks.count},
         "truncation": None
         if truncation is None

@@ -340,7 +340,7 @@ def _frame_energy(samples: Floats) -> Floats:
 
 def _rfft(samples: Floats, size: int) -> NDArray[np.complex64]:
     """Return the transform of the last axis. Without a norm, NumPy takes twice as long, with double precision."""
-    spectra: NDArray[np.complex64] = np.fft.rfft(samples, size, norm="forward")
+    spectra = np.fft.rfft(samples, size, norm="forward").astype(np.complex64, copy=False)
     spectra *= np.float32(size)
     return spectra
 
