@@ -75,7 +75,7 @@ def test_any_options_come_back_as_they_were(exact, least, more, language, track,
     for options in (
         TranscribeOptions(hints, language, track=track, partial=partial),
         TranscribeOptions(SpeakerHints(), language, "separate", track, partial),
-        TranscribeOptions(hints, language, "auto", track, partial),
+        TranscribeOptions(hints, language, "auto", None, partial),
         TranscribeOptions(SpeakerHints(), language, track="all", partial=partial),
     ):
         assert load_options(dump_options(options)) == options
