@@ -83,6 +83,9 @@ NOISE_PERCENTILE = 5.0
 LOUD_PERCENTILE = 99.0
 """This percentile of a channel's frame energies is taken for its loud speech."""
 
+QUIET_SOURCE = 1e-3
+"""Windows in which a source is always quieter than this part of its loud speech in the block say nothing of a path."""
+
 QUIETEST_SPEECH = 10**-3.5
 """The minimum energy of own speech between crosstalk, relative to the channel's loud speech. What is fainter is taken
 for noise, since noise may change its level, as that of a gate does."""
@@ -174,9 +177,11 @@ def _energies(channels: Sequence[Audio], speech: Mask, check: Callable[[], None]
         for channel, block in enumerate(blocks):
             energy[channel, first : first + frames] = _frame_energy(block)
         speaks = [mask[first : first + frames] for mask in speech]
+        recent = energy[:, first : first + frames]
+        sounds = recent > QUIET_SOURCE * np.percentile(recent, LOUD_PERCENTILE, axis=1, keepdims=True)
         chosen = {
-            (channel, source): _window_has_speech(speaks[channel], WINDOW_SAMPLES // 4)
-            & _window_has_speech(speaks[source], WINDOW_SAMPLES // 2)
+            (channel, source): _windows_with(speaks[channel], WINDOW_SAMPLES // 4)
+            & _windows_with(sounds[source], WINDOW_SAMPLES // 2)
             for channel, source in pairs
         }
         used = np.logical_or.reduce(list(chosen.values()))
@@ -345,18 +350,16 @@ def _rfft(samples: Floats, size: int) -> NDArray[np.complex64]:
     return spectra
 
 
-def _window_has_speech(speech: Mask, reach_samples: int) -> Mask:
-    """Return which windows of a block have speech up to a distance from their middle, (windows,).
+def _windows_with(frames: Mask, reach_samples: int) -> Mask:
+    """Return which windows of a block have one of these frames up to a distance from their middle, (windows,).
 
     The first window has its middle at the start of the block.
     """
-    centers = np.arange(0, len(speech) * FRAME_SAMPLES + HOP_SAMPLES + 1, HOP_SAMPLES) // FRAME_SAMPLES
+    centers = np.arange(0, len(frames) * FRAME_SAMPLES + HOP_SAMPLES + 1, HOP_SAMPLES) // FRAME_SAMPLES
     reach = reach_samples // FRAME_SAMPLES
-    before = np.concatenate([[0], np.cumsum(speech)])
-    has_speech: Mask = (
-        before[np.clip(centers + reach, 0, len(speech))] > before[np.clip(centers - reach, 0, len(speech))]
-    )
-    return has_speech
+    before = np.concatenate([[0], np.cumsum(frames)])
+    chosen: Mask = before[np.clip(centers + reach, 0, len(frames))] > before[np.clip(centers - reach, 0, len(frames))]
+    return chosen
 
 
 def _convolve(signal: Floats, response: Floats) -> Floats:

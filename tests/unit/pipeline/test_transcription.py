@@ -658,11 +658,11 @@ def test_separate_channels_that_are_chosen_give_the_same_as_those_that_are_reque
     path = tmp_path / "call.wav"
     channels = first + noise(first, 1e-4), np.roll(second, 5 * SAMPLE_RATE) + noise(second, 1e-4)
     soundfile.write(path, np.stack(channels, axis=1), SAMPLE_RATE, subtype="PCM_16")
-    requested = run(path, Scripted(), channels="separate")
+    requested = run(path, Scripted(), channels="separate", language="de")
     here = Scripted()
-    chosen = run(path, here, channels="auto", hints=SpeakerHints(num_speakers=2))
+    chosen = run(path, here, channels="auto", language="de", hints=SpeakerHints(num_speakers=2))
     scatter = Elsewhere(Scripted())
-    together = distribute(path, Scripted(), scatter, channels="auto")
+    together = distribute(path, Scripted(), scatter, channels="auto", language="de")
     assert requested.channels == ChannelChoice("separate", "separate", "requested")
     for transcript in (chosen, together):
         assert transcript.channels is not None
