@@ -83,7 +83,7 @@ NOISE_PERCENTILE = 5.0
 LOUD_PERCENTILE = 99.0
 """This percentile of a channel's frame energies is taken for its loud speech."""
 
-QUIET_SOURCE = 1e-3
+QUIET_SOURCE = 1e-4
 """Windows in which a source is always quieter than this part of its loud speech in the block say nothing of a path."""
 
 QUIETEST_SPEECH = 10**-3.5
