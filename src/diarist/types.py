@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import InvalidOption
 from diarist.languages import parse_language
 from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation, parse_track
@@ -40,7 +41,6 @@ Progress: TypeAlias = Callable[[Stage, float], None]
 StatusProgress: TypeAlias = Callable[[str, float], None]
 """A ``Progress`` that also accepts states outside the pipeline, such as ``download`` or ``loading``."""
 
-ChannelMode: TypeAlias = Literal["mix", "separate"]
 
 MAX_SPEAKERS = 100
 """The maximum number of speakers that a hint may request."""
@@ -308,6 +308,9 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     """Sentences for the user about choices that Diarist made for the recording, such as that of another audio track."""
 
+    channels: ChannelChoice | None = None
+    """How the channels were used; None if it is unknown, as for transcripts of earlier releases."""
+
     audio_tracks: AudioTracks | None = None
     """The audio tracks of the file; None if they are unknown."""
 
@@ -365,6 +368,9 @@ class SpeakerHints:
         return self._lower, self.max_speakers
 
 
+NO_HINTS = SpeakerHints()
+
+
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
     """The options of a transcription."""
@@ -374,7 +380,8 @@ class TranscribeOptions:
     """The ISO 639-1 code of the language, or None to detect it. It may be given as ``parse_language`` accepts it."""
 
     channels: ChannelMode = "mix"
-    """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel.
+    """``mix`` mixes all channels; ``separate`` makes each channel one speaker, for calls with one party per channel;
+    ``auto`` makes the choice by the sound of the recording.
 
     Separate channels give the number of speakers, so ``InvalidOption`` is raised if there are hints as well.
     """
@@ -394,18 +401,13 @@ class TranscribeOptions:
             raise InvalidOption(f"partial must be refuse or accept, not {self.partial!r}")
         if self.channels == "separate" and self.hints != SpeakerHints():
             raise InvalidOption("channels=separate makes each channel one speaker: leave out the numbers of speakers")
-        if self.track == "all" and self.channels == "separate":
+        if self.track == "all" and self.channels != "mix":
             raise InvalidOption(
                 "track=all mixes the channels of each track, and makes each track one speaker: give track=all or "
-                "channels=separate, but not both"
+                f"channels={self.channels}, but not both"
             )
         if self.track == "all" and self.hints != SpeakerHints():
             raise InvalidOption("track=all makes each audio track one speaker: leave out the numbers of speakers")
-
-    @property
-    def one_speaker_each(self) -> bool:
-        """Whether each channel or track is one speaker."""
-        return self.channels == "separate" or self.track == "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def test_details_on_request(post):
         "diarizer": "by the script",
         "recognizer": "scripted",
         "device": "cpu",
+        "channels": None,
         "audio_tracks": None,
         "truncation": None,
         "warnings": [],
@@ -178,6 +179,8 @@ def test_options_reach_the_work(post):
     assert "language='de', channels='mix'" in text
     answer = post(content=script(options=True), channels="separate")
     assert "channels='separate'" in answer.get_json()["conversation"][0]["text"]
+    answer = post(content=script(options=True), channels="auto", num_speakers=2)
+    assert "channels='auto'" in answer.get_json()["conversation"][0]["text"]
     answer = post(content=script(options=True), track="2", partial="accept")
     assert "track=2, partial='accept'" in answer.get_json()["conversation"][0]["text"]
 

@@ -96,6 +96,10 @@ class TestCreate:
         job = make(script(options=True), channels="separate", language="DE")
         assert done(job["id"]) == "succeeded"
         assert "language='de', channels='separate'" in client.get(job["links"]["result"]).text
+        job = make(script(options=True), channels="auto")
+        assert job["options"]["channels"] == "auto"
+        assert done(job["id"]) == "succeeded"
+        assert "channels='auto'" in client.get(job["links"]["result"]).text
         job = make(script(options=True), track="3", partial="accept")
         assert (job["options"]["track"], job["options"]["partial"]) == (3, "accept")
         assert done(job["id"]) == "succeeded"

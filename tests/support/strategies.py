@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from diarist.channels import ChannelChoice
 from diarist.tracks import AudioTracks, Truncation
 from diarist.types import Diarization, Span, Timing, Transcript, Turn, Utterance, Word
 
@@ -134,6 +135,7 @@ def transcripts(draw: st.DrawFn, max_utterances: int = 5) -> Transcript:
         device=draw(st.sampled_from(("cpu", "cuda:0 (NVIDIA H200)"))),
         speakers_confidence=draw(st.none() | confidences()),
         warnings=tuple(draw(st.lists(word_texts(), max_size=2))),
+        channels=draw(st.sampled_from((None, ChannelChoice(), ChannelChoice("auto", "separate", "crosstalk")))),
         audio_tracks=draw(
             st.none() | st.builds(AudioTracks, st.lists(st.integers(1, 9), min_size=1).map(tuple), st.integers(1, 9))
         ),

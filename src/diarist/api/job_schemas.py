@@ -199,7 +199,7 @@ class JobAsked(BaseModel):
     min_speakers: int | None
     max_speakers: int | None
     language: str | None
-    channels: Literal["mix", "separate"]
+    channels: Literal["mix", "separate", "auto"]
     track: int | TrackMode | None
     partial: PartialMode
 

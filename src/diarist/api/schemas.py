@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
+from diarist.channels import ChannelReason
 from diarist.errors import InvalidOption
 from diarist.formats.speaker_names import parse_speaker_names
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
@@ -84,9 +85,9 @@ class WorkForm(Form):
     """The spoken language: a code or tag such as `en`, `en-US` or `zh-Hant`, or an English name such as `German`, in
     upper or lower case. If it is `auto` or not given, the language is detected."""
 
-    channels: Literal["mix", "separate"] = "mix"
+    channels: Literal["mix", "separate", "auto"] = "mix"
     """`mix` downmixes all channels to one. `separate` treats each channel as one speaker; the numbers of speakers must
-    then not be given."""
+    then not be given. `auto` chooses by the sound of the recording."""
 
     track: TrackNumber | TrackMode | SkipJsonSchema[None] = None
     """The audio track to transcribe: its number, from 1; `default`, the default track of the file; `best`, the track
@@ -254,6 +255,22 @@ class Segment(BaseModel):
     """The words of the segment; only with `words=true`."""
 
 
+class ChannelsUsed(BaseModel):
+    """How the channels of the recording were used."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    requested: Literal["mix", "separate", "auto"]
+    """The value of the field `channels` of the request."""
+
+    used: Literal["mix", "separate", "single"]
+    """`mix`: the mix of all channels. `separate`: each channel as one speaker. `single`: the one channel that contains
+    all sound."""
+
+    reason: ChannelReason
+    """Why: on request, or by what `auto` found in the channels."""
+
+
 class StageTime(BaseModel):
     """The duration of one stage of the processing."""
 
@@ -317,6 +334,9 @@ class Conversation(BaseModel):
 
     device: str | SkipJsonSchema[None] = None
     """The device that the engine ran on: `cpu`, or a GPU."""
+
+    channels: ChannelsUsed | None = None
+    """How the channels of the recording were used; null for transcripts of releases that did not store it."""
 
     audio_tracks: AudioTracksView | None = None
     """The audio tracks of the file; null for transcripts of earlier releases."""

@@ -18,9 +18,10 @@ from diarist.audio.limits import MAX_TRACKS, SEPARATE_DURATION_FACTOR, DecodeLim
 from diarist.audio.speech_detection import speech_duration
 from diarist.audio.track_decoding import DecodedTrack, TrackRequest, decode_track
 from diarist.audio.unsupported_types import protected_type, refuse, unsupported_type
+from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import AudioError, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
 from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation
-from diarist.types import Audio, ChannelMode, Seconds
+from diarist.types import NO_HINTS, Audio, Seconds, SpeakerHints
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ class DecodedRecording:
 
     channels: tuple[Audio, ...]
     """The audio: 16 kHz, float32, finite, in -1..1. It is one ``Audio``, or one for each channel or track."""
+
+    channel_choice: ChannelChoice
+    """How the channels of the track were used."""
 
     tracks: AudioTracks
     truncation: Truncation | None
@@ -57,6 +61,7 @@ def read_recording(
     channels: ChannelMode = "mix",
     track: TrackChoice = None,
     partial: PartialMode = "refuse",
+    hints: SpeakerHints = NO_HINTS,
 ) -> DecodedRecording:
     """Decode an audio or video file.
 
@@ -67,12 +72,15 @@ def read_recording(
             exception that it raises (``Cancelled``) ends the decoder at once and is passed on.
         channels: ``mix`` returns one ``Audio``: the mean of the channels, in which the center of surround sound counts
             most, or the loudest channel if they cancel. ``separate`` returns one for each channel, without duplicates
-            and without a channel for low frequencies only.
+            and without a channel for low frequencies only. ``auto`` returns the channels that have a party each, or the
+            one channel that contains all sound, or otherwise the mix.
         track: The audio track: its number among all audio tracks of the file from 1; ``default``; ``best``, the one
             with most speech; or ``all``, which mixes each track and returns one ``Audio`` for each of them, all of the
             same length and on the same time scale. None is the default track, or else the first, or if that one is
             silent the first track with sound.
         partial: ``accept`` decodes a recording that was cut off as far as it goes.
+        hints: What the caller knows about the number of speakers. ``auto`` separates channels only if their number
+            agrees with it.
 
     Above ``MAX_IN_MEMORY_S`` the samples are in a memory-mapped file: read them by ``Audio.part`` and ``Audio.cut``.
 
@@ -97,7 +105,9 @@ def read_recording(
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
         refuse(protected_type(recording))
-        request = TrackRequest(recording, Header.of(recording), limits, "mix" if track == "all" else channels, partial)
+        request = TrackRequest(
+            recording, Header.of(recording), limits, "mix" if track == "all" else channels, partial, hints
+        )
         try:
             decoded = _decode(request, track, _Progress(on_progress))
         except (NotAudio, EmptyAudio, CorruptAudio) as error:
@@ -133,7 +143,7 @@ def _of_one(track: DecodedTrack, *warnings: str) -> DecodedRecording:
     """Return the recording whose transcript is that of one track, or raise the error of the track."""
     channels = track.take()
     tracks = AudioTracks((track.number,), track.count)
-    return DecodedRecording(channels, tracks, track.truncation, (*warnings, *track.warnings))
+    return DecodedRecording(channels, track.channel_choice, tracks, track.truncation, (*warnings, *track.warnings))
 
 
 def _decode_audible(request: TrackRequest, progress: _Progress) -> DecodedRecording:
@@ -227,7 +237,9 @@ def _decode_all(request: TrackRequest, progress: _Progress) -> DecodedRecording:
         length = max(track.samples for track in used)
         channels = drop_duplicate_channels([audio for track in used for audio in track.take(length)])
         numbers = AudioTracks(tuple(track.number for track in used), first.count)
-        return DecodedRecording(channels, numbers, _longest([track.truncation for track in used]), tuple(warnings))
+        return DecodedRecording(
+            channels, first.channel_choice, numbers, _longest([track.truncation for track in used]), tuple(warnings)
+        )
 
 
 def _longest(truncations: Sequence[Truncation | None]) -> Truncation | None:

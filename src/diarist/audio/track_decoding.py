@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.audio import limits as audio_limits
+from diarist.audio.channel_selection import ChannelSelection
 from diarist.audio.channels import DownMix, drop_duplicate_channels
 from diarist.audio.completeness import check_complete
 from diarist.audio.decoder_process import (
@@ -28,9 +29,10 @@ from diarist.audio.headers import Header
 from diarist.audio.limits import MIN_DURATION_S, SEPARATE_DURATION_FACTOR, DecodeLimits
 from diarist.audio.samples import SampleBuffer
 from diarist.audio.surround import LOW_FREQUENCY_POSITIONS, LowFrequencyChannels, is_surround
+from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import AudioError, AudioTooLong, CorruptAudio, DecoderFailed, EmptyAudio, UnsupportedAudio
 from diarist.tracks import PartialMode, Truncation
-from diarist.types import SAMPLE_RATE, Audio, ChannelMode
+from diarist.types import SAMPLE_RATE, Audio, SpeakerHints
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,9 @@ class TrackRequest:
     limits: DecodeLimits
     channels: ChannelMode
     partial: PartialMode
+    hints: SpeakerHints
+    """What the caller knows about the number of speakers, which the choice of channels may not contradict."""
+
     number: int | None = None
     """The number of the track among all audio tracks, from 1; None is the default one."""
 
@@ -95,6 +100,11 @@ class DecodedTrack:
     def warnings(self) -> tuple[str, ...]:
         """Sentences for the user about the channels."""
         return self._collector.warnings
+
+    @property
+    def channel_choice(self) -> ChannelChoice:
+        """How the channels are used. That of ``auto`` is known after ``take``."""
+        return self._collector.choice
 
     def take(self, samples: int = 0) -> tuple[Audio, ...]:
         """Return the channels, with silence at their ends up to the given number of samples, or raise the error."""
@@ -157,6 +167,7 @@ class _Collector:
         self._tracks = 1
         self._buffers: list[SampleBuffer] = []
         self._down_mix = DownMix()
+        self._selection: ChannelSelection | None = None
         self._low_frequency = LowFrequencyChannels()
         self._only_low: tuple[int, ...] = ()
         self._positions: tuple[str, ...] = ()
@@ -164,6 +175,9 @@ class _Collector:
         self._values = 0
         self._invalid_values = 0
         self._report: Report | None = None
+        self.choice = ChannelChoice(request.channels, "separate" if self._separate else "mix")
+        """How the channels are used."""
+
         self.opened: Opened | None = None
         """What the decoder process reported at its start; None before that."""
 
@@ -210,6 +224,13 @@ class _Collector:
         channels = block.shape[1] if self._separate else 1
         if not self._buffers:
             max_in_memory = round(audio_limits.MAX_IN_MEMORY_S * SAMPLE_RATE) // (channels * self._tracks)
+            if self._request.channels == "auto":
+                max_in_memory //= 2
+                self._selection = ChannelSelection(
+                    block.shape[1], self._request.hints, self._expected_samples, max_in_memory, self._limits.folder
+                )
+                for first in range(0, self._silent_samples, SAMPLE_RATE):
+                    self._selection.add_silence(min(SAMPLE_RATE, self._silent_samples - first))
             self._buffers = [
                 SampleBuffer(self._expected_samples, max_in_memory, self._limits.folder) for _ in range(channels)
             ]
@@ -221,6 +242,8 @@ class _Collector:
                 "channels=mix, or convert it to a constant number of channels."
             )
         self._advance(len(block))
+        if self._selection is not None:
+            self._selection.add(block)
         if not self._separate:
             self._buffers[0].append(self._down_mix.mix(block, positions))
             return
@@ -233,20 +256,21 @@ class _Collector:
         self._advance(samples)
         if not self._buffers:
             self._silent_samples += samples
+        if self._selection is not None:
+            self._selection.add_silence(samples)
         for buffer in self._buffers:
             buffer.append_silence(samples)
 
     def _advance(self, samples: int) -> None:
         self.samples += samples
-        parts = len(self._buffers) * self._tracks
         limit_s = self._limits.max_duration_s
+        if self._selection is not None and self._too_long(self._selection.channels):
+            self._selection.abandon("duration")
+        parts = len(self._buffers) * self._tracks
         # One second more than the process itself allows, so that normally its own error is reported.
         if self.samples > (limit_s + DURATION_TOLERANCE_S + 1.0) * SAMPLE_RATE:
             raise AudioTooLong(f"The recording is longer than the limit of {limit_s:,.0f} s. Split it.")
-        if (
-            parts > SEPARATE_DURATION_FACTOR
-            and self.samples * parts > SEPARATE_DURATION_FACTOR * (limit_s + 1.0) * SAMPLE_RATE
-        ):
+        if self._too_long(parts):
             what, advice = (
                 ("separate channels", "use channels=mix")
                 if self._separate
@@ -256,6 +280,11 @@ class _Collector:
                 f"{parts} {what} may last {SEPARATE_DURATION_FACTOR * limit_s / parts:,.0f} s. Split the recording, or "
                 f"{advice}."
             )
+
+    def _too_long(self, parts: int) -> bool:
+        """Return whether so many channels or tracks are longer than they may be together."""
+        limit_samples = SEPARATE_DURATION_FACTOR * (self._limits.max_duration_s + 1.0) * SAMPLE_RATE
+        return parts > SEPARATE_DURATION_FACTOR and self.samples * parts > limit_samples
 
     def check(self) -> Truncation | None:
         """Return how much is left of a track that was cut off, or raise an error if the track cannot be used."""
@@ -283,6 +312,10 @@ class _Collector:
 
     def take(self, samples: int) -> tuple[Audio, ...]:
         """Return the channels, with silence at their ends up to the given number of samples."""
+        if self._selection is not None:
+            self.choice, selected = self._selection.take()
+            if selected:
+                return selected
         for buffer in self._buffers:
             buffer.append_silence(max(samples - self.samples, 0))
         audio = [Audio(buffer.take()) for buffer in self._buffers]
@@ -293,5 +326,7 @@ class _Collector:
 
     def close(self) -> None:
         """Discard the samples that were not taken."""
+        if self._selection is not None:
+            self._selection.close()
         for buffer in self._buffers:
             buffer.close()

@@ -17,10 +17,12 @@ from diarist.cli.engine_options import engine_options
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
+    from diarist.channels import ChannelMode
     from diarist.cli.output_files import Existing, Task
     from diarist.cli.progress_display import ProgressReporter
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
+    from diarist.tracks import PartialMode
     from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
 
 Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
@@ -72,8 +74,9 @@ def _speaker_names(ctx: click.Context, param: click.Parameter, value: str | None
                    '"Anna,Ben"; the same for each FILE.')  # fmt: skip
 @click.option("--language", default="auto", show_default=True, metavar="NAME",
               help="Spoken language, such as en, en-US or English; auto detects it.")  # fmt: skip
-@click.option("--channels", type=click.Choice(["mix", "separate"]), default="mix", show_default=True,
-              help="separate: each channel is one speaker, as in recorded calls.")  # fmt: skip
+@click.option("--channels", type=click.Choice(["mix", "separate", "auto"]), default="mix", show_default=True,
+              metavar="MODE", help="mix, separate (each channel is one speaker, as in recorded calls), or auto "
+              "(chosen by the sound).")  # fmt: skip
 @click.option("--track", metavar="N|NAME", help="Audio track: its number from 1, default, best (the one with most "
               "speech), or all (each track is one speaker).")  # fmt: skip
 @click.option("--partial", type=click.Choice(["refuse", "accept"]), default="refuse", show_default=True,
@@ -103,9 +106,9 @@ def transcribe(
     max_speakers: int | None,
     speaker_names: tuple[str, ...],
     language: str,
-    channels: str,
+    channels: ChannelMode,
     track: str | None,
-    partial: str,
+    partial: PartialMode,
     words: bool,
     details: bool,
     subtitle_preset: str | None,
@@ -148,10 +151,7 @@ def transcribe(
     if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
         raise InvalidOption("options of subtitles need --format srt or vtt")
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
-    options = TranscribeOptions(
-        hints, language, "separate" if channels == "separate" else "mix", parse_track(track),
-        "accept" if partial == "accept" else "refuse",
-    )  # fmt: skip
+    options = TranscribeOptions(hints, language, channels, parse_track(track), partial)
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"

@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+from diarist.channels import ChannelChoice
 from diarist.formats.extras import NO_EXTRAS, Extras
 from diarist.formats.timestamps import milliseconds
+from diarist.tracks import AudioTracks, Truncation
 from diarist.types import Seconds, Transcript, Utterance, Word
 
 Member = Mapping[str, str | float | None]
-Value = str | float | None | Sequence[str] | Sequence[Member] | Mapping[str, float | Sequence[int]]
+Value = str | float | None | Sequence[str] | Member | Sequence[Member] | Mapping[str, float | Sequence[int]]
 
 
 def render(transcript: Transcript, extras: Extras = NO_EXTRAS) -> str:
@@ -46,13 +48,24 @@ def _details(transcript: Transcript) -> dict[str, Value]:
         "diarizer": transcript.diarization.diarizer or None,
         "recognizer": transcript.recognizer or None,
         "device": transcript.device,
-        "audio_tracks": None if tracks is None else {"used": tracks.used, "count": tracks.count},
-        "truncation": None
-        if truncation is None
-        else {"available": _rounded(truncation.available), "stated": _rounded(truncation.stated)},
+        "channels": None if transcript.channels is None else _channels(transcript.channels),
+        "audio_tracks": None if tracks is None else _tracks(tracks),
+        "truncation": None if truncation is None else _truncation(truncation),
         "warnings": transcript.warnings,
         "timings": timings,
     }
+
+
+def _tracks(tracks: AudioTracks) -> Mapping[str, float | Sequence[int]]:
+    return {"used": tracks.used, "count": tracks.count}
+
+
+def _truncation(truncation: Truncation) -> Member:
+    return {"available": _rounded(truncation.available), "stated": _rounded(truncation.stated)}
+
+
+def _channels(choice: ChannelChoice) -> Member:
+    return {"requested": choice.requested, "used": choice.used, "reason": choice.reason}
 
 
 def _dump(value: Value | Mapping[str, Value]) -> str:

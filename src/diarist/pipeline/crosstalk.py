@@ -23,9 +23,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,6 @@ from diarist.types import SAMPLE_RATE, Audio, Diarization, Samples, Seconds, Spa
 
 Floats: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
-_FloatT = TypeVar("_FloatT", np.float32, np.float64)
 
 DECIMATION = 2
 RATE = SAMPLE_RATE // DECIMATION
@@ -72,6 +71,8 @@ SIGNIFICANCE = 5.0
 BAND_BINS = 32
 """Weights and significance are those of bands of this many bins, 31 Hz."""
 
+BANDS = WINDOW_SAMPLES // 2 // BAND_BINS
+
 OWN_SPEECH_RATIO = 4.0
 """A frame with more than this multiple of the predicted energy (6 dB), and of the noise, is the channel's own speech.
 The prediction leaves out late reverberation and whatever changes within a minute."""
@@ -81,6 +82,9 @@ NOISE_PERCENTILE = 5.0
 
 LOUD_PERCENTILE = 99.0
 """This percentile of a channel's frame energies is taken for its loud speech."""
+
+QUIET_SOURCE = 1e-4
+"""Windows in which a source is always quieter than this part of its loud speech in the block say nothing of a path."""
 
 QUIETEST_SPEECH = 10**-3.5
 """The minimum energy of own speech between crosstalk, relative to the channel's loud speech. What is fainter is taken
@@ -172,13 +176,21 @@ def _energies(channels: Sequence[Audio], speech: Mask, check: Callable[[], None]
         blocks = [signal[before : before + length] for signal in signals]
         for channel, block in enumerate(blocks):
             energy[channel, first : first + frames] = _frame_energy(block)
-        spectra = [_spectra(block) for block in blocks]
-        spoken = [_window_has_speech(mask[first : first + frames], len(spectra[0])) for mask in speech]
+        speaks = [mask[first : first + frames] for mask in speech]
+        recent = energy[:, first : first + frames]
+        sounds = recent > QUIET_SOURCE * np.percentile(recent, LOUD_PERCENTILE, axis=1, keepdims=True)
+        chosen = {
+            (channel, source): _windows_with(speaks[channel], WINDOW_SAMPLES // 4)
+            & _windows_with(sounds[source], WINDOW_SAMPLES // 2)
+            for channel, source in pairs
+        }
+        used = np.logical_or.reduce(list(chosen.values()))
+        spectra = [_Spectra.of(block, used) for block in blocks]
         for channel, source in pairs:
             path = paths[channel, source]
-            path.add(spectra[channel], spectra[source], spoken[channel])
+            path.add(spectra[channel], spectra[source], chosen[channel, source][used])
             response = path.impulse_response()
-            if response is not None and speech[channel, first : first + frames].any():
+            if response is not None and speaks[channel].any():
                 copy = _convolve(signals[source], response)[:length]
                 predicted[channel, source, first : first + frames] = _frame_energy(copy)
     for row in (*energy, *predicted.reshape(-1, count)):
@@ -186,35 +198,58 @@ def _energies(channels: Sequence[Audio], speech: Mask, check: Callable[[], None]
     return energy, predicted
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spectra:
+    """The spectra of windows of a block, in bands. The bin at half the rate is left out."""
+
+    values: NDArray[np.complex64]
+    """(windows, bands, bins)."""
+
+    power: Floats
+    """(windows, bands, bins)."""
+
+    band_power: Floats
+    """The mean power of the bins of each band, (windows, bands)."""
+
+    @classmethod
+    def of(cls, block: Floats, used: Mask) -> _Spectra:
+        """Return the spectra of the used windows of a block."""
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(block, (HOP_SAMPLES, WINDOW_SAMPLES)), WINDOW_SAMPLES)
+        spectra = _rfft(windows[::HOP_SAMPLES][used] * _WINDOW, WINDOW_SAMPLES)
+        values = spectra[:, :-1].reshape(len(spectra), BANDS, BAND_BINS)
+        power = np.square(values.real) + np.square(values.imag)
+        return cls(values, power, power.mean(axis=2))
+
+
 class _PathEstimate:
     """The path of sound from a source channel to another one, from the windows so far."""
 
     def __init__(self) -> None:
-        bins = WINDOW_SAMPLES // 2 + 1
-        self._cross: NDArray[np.complex128] = np.zeros(bins, dtype=np.complex128)
-        self._weight = np.zeros(bins)
+        self._cross: NDArray[np.complex128] = np.zeros((BANDS, BAND_BINS), dtype=np.complex128)
+        self._weight = np.zeros((BANDS, BAND_BINS))
 
-    def add(self, channel: NDArray[np.complex64], source: NDArray[np.complex64], chosen: Mask) -> None:
+    def add(self, channel: _Spectra, source: _Spectra, chosen: Mask) -> None:
         """Add the chosen windows of a block.
 
         Args:
-            channel: The spectra of the channel that receives the sound, (windows, bins).
-            source: The spectra of the source, (windows, bins).
+            channel: The spectra of the channel that receives the sound.
+            source: The spectra of the source.
             chosen: Which windows to use, (windows,).
         """
         self._cross *= FORGETTING
         self._weight *= FORGETTING
         if not chosen.any():
             return
-        power, source_power = _power(channel), _power(source)
         # The power of single bins would give most weight to those where the copy and the noise happen to cancel, and
         # that of single windows to those where the source has begun and its echo has not.
-        bands = _band_average(power)
+        bands = channel.band_power.copy()
         bands[1:-1] = np.maximum(np.maximum(bands[:-2], bands[2:]), bands[1:-1])
-        floor = np.float32(MAX_ATTENUATION) * _band_average(source_power) + np.float32(1e-12)
+        floor = np.float32(MAX_ATTENUATION) * source.band_power + np.float32(1e-12)
         inverse = chosen[:, None] / (bands + floor)
-        self._cross += np.einsum("wb,wb,wb->b", inverse, channel, source.conj())
-        self._weight += np.einsum("wb,wb->b", inverse, source_power)
+        weighted = source.values * inverse[:, :, None]
+        np.conj(weighted, out=weighted)
+        self._cross += np.einsum("wkb,wkb->kb", weighted, channel.values)
+        self._weight += np.einsum("wk,wkb->kb", inverse, source.power)
 
     def impulse_response(self) -> Floats | None:
         """Return the path at the lags from ``MIN_LAG_SAMPLES`` to ``MAX_LAG_SAMPLES``, or None if there is none."""
@@ -222,9 +257,9 @@ class _PathEstimate:
             return None
         gain = self._cross / (self._weight + 1e-30)
         # The inverse of the weight is the variance of the gain if the channel has no relation to the source.
-        significance = _band_average((np.abs(gain) ** 2 * self._weight)[None])[0]
+        significance = (np.abs(gain) ** 2 * self._weight).mean(axis=1, keepdims=True)
         shrinkage = np.maximum(0.0, 1.0 - 1.5 / (significance + 1e-30))
-        response = np.fft.irfft(shrinkage * gain, WINDOW_SAMPLES)
+        response = np.fft.irfft(np.append(shrinkage * gain, 0.0), WINDOW_SAMPLES)
         inside = np.concatenate([response[MIN_LAG_SAMPLES:], response[: MAX_LAG_SAMPLES + 1]])
         outside = response[MAX_LAG_SAMPLES + 1 : MIN_LAG_SAMPLES]
         deviation = float(np.median(np.abs(outside))) / 0.6745  # that of a normal distribution, in spite of outliers
@@ -308,27 +343,23 @@ def _frame_energy(samples: Floats) -> Floats:
     return energy
 
 
-def _spectra(block: Floats) -> NDArray[np.complex64]:
-    """Return the spectra of overlapping windows, (windows, bins)."""
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(block, (HOP_SAMPLES, WINDOW_SAMPLES)), WINDOW_SAMPLES)
-    spectra: NDArray[np.complex64] = np.fft.rfft(windows[::HOP_SAMPLES] * _WINDOW).astype(np.complex64, copy=False)
+def _rfft(samples: Floats, size: int) -> NDArray[np.complex64]:
+    """Return the transform of the last axis. Without a norm, NumPy takes twice as long, with double precision."""
+    spectra = np.fft.rfft(samples, size, norm="forward").astype(np.complex64, copy=False)
+    spectra *= np.float32(size)
     return spectra
 
 
-def _power(spectra: NDArray[np.complex64]) -> Floats:
-    power: Floats = np.square(spectra.real) + np.square(spectra.imag)
-    return power
+def _windows_with(frames: Mask, reach_samples: int) -> Mask:
+    """Return which windows of a block have one of these frames up to a distance from their middle, (windows,).
 
-
-def _window_has_speech(speech: Mask, windows: int) -> Mask:
-    """Return which windows of ``_spectra`` have speech in their middle half, (windows,)."""
-    centers = np.arange(windows) * HOP_SAMPLES // FRAME_SAMPLES
-    quarter = WINDOW_SAMPLES // 4 // FRAME_SAMPLES
-    before = np.concatenate([[0], np.cumsum(speech)])
-    first = np.clip(centers - quarter, 0, len(speech))
-    stop = np.clip(centers + quarter, 0, len(speech))
-    has_speech: Mask = before[stop] > before[first]
-    return has_speech
+    The first window has its middle at the start of the block.
+    """
+    centers = np.arange(0, len(frames) * FRAME_SAMPLES + HOP_SAMPLES + 1, HOP_SAMPLES) // FRAME_SAMPLES
+    reach = reach_samples // FRAME_SAMPLES
+    before = np.concatenate([[0], np.cumsum(frames)])
+    chosen: Mask = before[np.clip(centers + reach, 0, len(frames))] > before[np.clip(centers - reach, 0, len(frames))]
+    return chosen
 
 
 def _convolve(signal: Floats, response: Floats) -> Floats:
@@ -336,10 +367,10 @@ def _convolve(signal: Floats, response: Floats) -> Floats:
     size = 4 * WINDOW_SAMPLES
     step = size - len(response) + 1
     length = len(signal) - len(response) + 1
-    spectrum = np.fft.rfft(response, size)
+    spectrum = _rfft(response, size)
     pieces = []
     for first in range(0, length, step):
-        piece = np.fft.irfft(np.fft.rfft(signal[first : first + size], size) * spectrum, size)
+        piece = np.fft.irfft(_rfft(signal[first : first + size], size) * spectrum, size)
         pieces.append(piece[len(response) - 1 :])
     return np.concatenate(pieces)[:length].astype(np.float32, copy=False)
 
@@ -350,13 +381,6 @@ def _smoothed(energy: Floats) -> Floats:
     windows = np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING_FRAMES)
     smoothed: Floats = windows.mean(axis=1, dtype=np.float32)
     return smoothed
-
-
-def _band_average(values: NDArray[_FloatT]) -> NDArray[_FloatT]:
-    """Return the mean of each band of ``BAND_BINS``, at each of its bins: (rows, bins)."""
-    bands = values[:, :-1].reshape(len(values), -1, BAND_BINS).mean(axis=2)
-    averaged: NDArray[_FloatT] = np.pad(np.repeat(bands, BAND_BINS, axis=1), ((0, 0), (0, 1)), mode="edge")
-    return averaged
 
 
 def _frame_mask(spans: Sequence[Span], count: int) -> Mask:

@@ -85,12 +85,14 @@ def transcribe(
     meter = ProgressMeter(progress)
     with meter.timed("decode"):
         recording = read_recording(
-            path, limits, lambda done: meter.report("decode", done), options.channels, options.track, options.partial
-        )
+            path, limits, lambda done: meter.report("decode", done), options.channels, options.track, options.partial,
+            options.hints,
+        )  # fmt: skip
         channels = recording.channels
         distribute = scatter if scatter is not None and scatter.accept(channels) else None
     duration = max(audio.duration for audio in channels)
-    hints = SpeakerHints(num_speakers=1) if options.one_speaker_each else options.hints
+    one_speaker_each = recording.channel_choice.used == "separate" or options.track == "all"
+    hints = SpeakerHints(num_speakers=1) if one_speaker_each else options.hints
     finalizer = UtteranceFinalizer(len(channels), on_final)
     scatter_chunks = [None if distribute is None else partial(distribute, index) for index in range(len(channels))]
     meter.set_channels(len(channels))
@@ -132,6 +134,7 @@ def transcribe(
         device=engine.device,
         speakers_confidence=speakers_confidence,
         warnings=recording.warnings,
+        channels=recording.channel_choice,
         audio_tracks=recording.tracks,
         truncation=recording.truncation,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from diarist.channels import ChannelChoice
 from diarist.cli import COMMANDS, main
 from diarist.formats import FORMATS, render
 from diarist.tracks import AudioTracks
@@ -57,6 +58,7 @@ CALL = Transcript(
     timings=(Timing("decode", 0.031), Timing("diarization", 0.62)),
     recognizer="whisper-base",
     speakers_confidence=0.942,
+    channels=ChannelChoice(),
     audio_tracks=AudioTracks((1,), 1),
 )
 

@@ -171,6 +171,8 @@ def test_options_arrive(folder):
     assert engine.offline is True
     assert run("meeting.wav", "--channels", "separate", "--force", engine=engine).exit_code == 0
     assert engine.requests.pop()[1] == TranscribeOptions(SpeakerHints(), None, "separate")
+    assert run("meeting.wav", "--channels", "auto", "--num-speakers", 2, "--force", engine=engine).exit_code == 0
+    assert engine.requests.pop()[1] == TranscribeOptions(SpeakerHints(2), None, "auto")
     assert run("meeting.wav", "--track", "2", "--partial", "accept", "--force", engine=engine).exit_code == 0
     assert engine.requests.pop()[1] == TranscribeOptions(track=2, partial="accept")
     refused = run("meeting.wav", "--channels", "separate", "--num-speakers", 2, "--force", engine=engine)
@@ -258,7 +260,7 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--track", "all", "--channels", "separate"), "track=all mixes the channels"),
         (("meeting.wav", "--track", "all", "--num-speakers", "2"), "track=all makes each audio track one speaker"),
         (("meeting.wav", "--partial", "yes"), "'yes' is not one of 'refuse', 'accept'"),
-        (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate'"),
+        (("meeting.wav", "--channels", "left"), "'left' is not one of 'mix', 'separate', 'auto'"),
         (("meeting.wav", "there/meeting.mp3"), "would both be written to meeting.txt"),
         (("-", "-", "-f", "json"), "would both be written to stdin.json"),
         (("meeting.wav", "--output", "meeting.wav"), "--output meeting.wav cannot be used as a folder"),

@@ -7,6 +7,7 @@ import math
 import pytest
 import webvtt
 
+from diarist.channels import ChannelChoice
 from diarist.errors import InvalidOption
 from diarist.formats import render, rttm
 from diarist.formats.cues import subtitles
@@ -79,6 +80,7 @@ def test_json_details():
         device="cuda:1 (NVIDIA H200)",
         speakers_confidence=0.9416,
         warnings=("Audio track 1 is silent.",),
+        channels=ChannelChoice("auto", "separate", "crosstalk"),
         audio_tracks=AudioTracks((2, 3), 4),
         truncation=Truncation(60.00049, 120.0),
     )
@@ -95,6 +97,7 @@ def test_json_details():
         ' "diarizer": "auto",\n'
         ' "recognizer": "a \\"model\\"",\n'
         ' "device": "cuda:1 (NVIDIA H200)",\n'
+        ' "channels": {"requested": "auto", "used": "separate", "reason": "crosstalk"},\n'
         ' "audio_tracks": {"used": [2, 3], "count": 4},\n'
         ' "truncation": {"available": 60.0, "stated": 120.0},\n'
         ' "warnings": ["Audio track 1 is silent."],\n'

@@ -106,7 +106,8 @@ def test_json_details_add_to_the_conversation_and_change_nothing_of_it(transcrip
     assert {"conversation": detailed.pop("conversation")} == plain
     assert list(detailed) == [
         "duration", "language", "language_probability", "speakers", "speakers_confidence", "engine",
-        "diarizer", "recognizer", "device", "audio_tracks", "truncation", "warnings", "timings",
+        "diarizer", "recognizer", "device", "channels", "audio_tracks", "truncation",
+        "warnings", "timings",
     ]  # fmt: skip
     assert detailed["duration"] == pytest.approx(transcript.duration, abs=0.0005001)
     assert detailed["speakers"] == list(transcript.speakers)

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from diarist.audio import DecodeLimits
+from diarist.channels import ChannelChoice
 from diarist.engines.distributed_chunks import perform
 from diarist.errors import Cancelled, CorruptAudio, InvalidOption, NotAudio, TrackNotFound
 from diarist.pipeline import transcription
@@ -643,6 +644,52 @@ def test_sections_that_other_machines_recognize_give_the_same(meeting, separate_
     assert scatter.closed == (2 if channels == "separate" else 1)
     asked = [language for speech, language in here.asked if isinstance(speech, tuple)]
     assert asked == [language] * first * (2 if channels == "separate" else 1)
+
+
+def swelling(samples):
+    """Return sound that is louder and softer four times a second, as speech is."""
+    return samples * np.interp(np.arange(len(samples)) % 4_000, [0, 2_000, 4_000], [0.05, 1.0, 0.05])
+
+
+@in_short_sections
+def test_separate_channels_that_are_chosen_give_the_same_as_those_that_are_requested(tmp_path):
+    turns = [(at, at + 4.0) for at in np.arange(1.0, 170.0, 10.0).tolist()]
+    first, second = (swelling(track(180.0, *((*turn, pitch) for turn in turns))) for pitch in (300, 700))
+    path = tmp_path / "call.wav"
+    channels = first + noise(first, 1e-4), np.roll(second, 5 * SAMPLE_RATE) + noise(second, 1e-4)
+    soundfile.write(path, np.stack(channels, axis=1), SAMPLE_RATE, subtype="PCM_16")
+    requested = run(path, Scripted(), channels="separate", language="de")
+    here = Scripted()
+    chosen = run(path, here, channels="auto", language="de", hints=SpeakerHints(num_speakers=2))
+    scatter = Elsewhere(Scripted())
+    together = distribute(path, Scripted(), scatter, channels="auto", language="de")
+    assert requested.channels == ChannelChoice("separate", "separate", "requested")
+    for transcript in (chosen, together):
+        assert transcript.channels is not None
+        assert (transcript.channels.requested, transcript.channels.used) == ("auto", "separate")
+        assert transcript.utterances == requested.utterances
+        assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
+    assert {asked[1] for asked in here.asked if isinstance(asked[1], SpeakerHints)} == {SpeakerHints(num_speakers=1)}
+    assert {channel for channel, _ in scatter.done} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("other", "used", "reason"),
+    [(0.5, "single", "duplicate"), (0.0, "single", "silent"), (None, "mix", "mono")],
+)
+def test_a_channel_with_everyone_is_diarized_with_the_hints(recording, other, used, reason):
+    talk = swelling(TALK) + noise(TALK, 1e-4)
+    engine, hints = Scripted(), SpeakerHints(max_speakers=3)
+    path = recording(talk) if other is None else recording(talk, other * talk)
+    transcript = run(path, engine, channels="auto", hints=hints)
+    assert transcript.channels == ChannelChoice("auto", used, reason)
+    assert {asked[1] for asked in engine.asked if isinstance(asked[1], SpeakerHints)} == {hints}
+    assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
+
+
+def test_all_tracks_are_not_combined_with_a_choice_of_channels():
+    with pytest.raises(InvalidOption, match="channels=auto"):
+        TranscribeOptions(channels="auto", track="all")
 
 
 @in_short_sections

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from diarist.channels import ChannelChoice
 from diarist.jobs.model import option_fields
 from diarist.tracks import AudioTracks, Truncation
 from diarist.types import (
@@ -50,6 +51,7 @@ def dump_transcript(transcript: Transcript) -> str:
             "device": transcript.device,
             "speakers_confidence": transcript.speakers_confidence,
             "warnings": transcript.warnings,
+            "channels": None if transcript.channels is None else asdict(transcript.channels),
             "audio_tracks": None if transcript.audio_tracks is None else asdict(transcript.audio_tracks),
             "truncation": None if transcript.truncation is None else asdict(transcript.truncation),
             "timings": [[timing.stage, timing.seconds] for timing in transcript.timings],
@@ -71,6 +73,7 @@ def load_transcript(text: str) -> Transcript:
         raise ValueError(
             f"a stored transcript has version {data['version']}, but this Diarist reads only version {VERSION}"
         )
+    channels = data.get("channels")
     embeddings = np.asarray(data["embeddings"]["values"], dtype=np.float32).reshape(data["embeddings"]["shape"])
     return Transcript(
         utterances=tuple(_utterance(entry) for entry in data["utterances"]),
@@ -88,6 +91,7 @@ def load_transcript(text: str) -> Transcript:
         device=data.get("device", "cpu"),
         speakers_confidence=data.get("speakers_confidence"),
         warnings=tuple(data.get("warnings", ())),
+        channels=None if channels is None else ChannelChoice(**channels),
         audio_tracks=None
         if (tracks := data.get("audio_tracks")) is None
         else AudioTracks(tuple(tracks["used"]), tracks["count"]),

@@ -26,7 +26,7 @@ def test_any_transcript_comes_back_as_it_was(transcript):
     back = load_transcript(text)
     for name in (
         "utterances", "duration", "language", "language_probability", "engine", "timings", "speakers", "recognizer",
-        "device", "speakers_confidence", "warnings", "audio_tracks", "truncation",
+        "device", "speakers_confidence", "warnings", "channels", "audio_tracks", "truncation",
     ):  # fmt: skip
         assert getattr(back, name) == getattr(transcript, name)
     assert back.diarization.diarizer == transcript.diarization.diarizer
@@ -51,12 +51,21 @@ def test_who_did_it_comes_back_and_may_be_missing_in_what_an_older_diarist_wrote
     back = load_transcript(text)
     assert (back.diarization.diarizer, back.recognizer, back.device) == ("auto", "parakeet", "cuda:1 (NVIDIA H200)")
     fields = json.loads(text)
-    for name in ("diarizer", "recognizer", "device", "speakers_confidence", "warnings", "audio_tracks", "truncation"):
+    for name in (
+        "diarizer",
+        "recognizer",
+        "device",
+        "speakers_confidence",
+        "warnings",
+        "channels",
+        "audio_tracks",
+        "truncation",
+    ):
         del fields[name]
     old = load_transcript(json.dumps(fields))
     assert (old.engine, old.diarization.diarizer, old.recognizer, old.device) == ("nemo", "", "", "cpu")
     assert (old.speakers_confidence, old.warnings) == (None, ())
-    assert (old.audio_tracks, old.truncation) == (None, None)
+    assert (old.channels, old.audio_tracks, old.truncation) == (None, None, None)
 
 
 @patient
@@ -66,6 +75,7 @@ def test_any_options_come_back_as_they_were(exact, least, more, language, track,
     for options in (
         TranscribeOptions(hints, language, track=track, partial=partial),
         TranscribeOptions(SpeakerHints(), language, "separate", track, partial),
+        TranscribeOptions(hints, language, "auto", None, partial),
         TranscribeOptions(SpeakerHints(), language, track="all", partial=partial),
     ):
         assert load_options(dump_options(options)) == options
