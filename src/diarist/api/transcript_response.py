@@ -24,7 +24,14 @@ def transcript_response(
         filename: the name, without extension, under which browsers save the response. It must be safe in a header.
     """
     name = PurePosixPath(recording).stem
-    text = formats.render(transcript, options.format, recording=name, words=options.words, details=options.details)
+    text = formats.render(
+        transcript,
+        options.format,
+        recording=name,
+        words=options.words,
+        details=options.details,
+        subtitles=options.subtitles(),
+    )
     format_ = formats.FORMATS[options.format]
     if options.format == "json":
         return Response(text, content_type=format_.media_type)
