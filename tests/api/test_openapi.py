@@ -7,7 +7,8 @@ import re
 from typing import get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.openapi import from_wsgi
@@ -101,6 +102,8 @@ def beyond_a_schema(case) -> list:
     truthy = str(body.get("details")).strip().lower() in {"true", "1", "yes", "on", "y", "t"}
     if truthy and body.get("format", "json") != "json":
         excluded.append(positive_data_acceptance)
+    if any(name.startswith("subtitle_") for name in body):  # only for srt and vtt, and the durations in order
+        excluded.append(positive_data_acceptance)
     try:
         hints = SpeakerHints(*(body.get(name) for name in ("num_speakers", "min_speakers", "max_speakers")))
         TranscribeOptions(hints, channels=body.get("channels", "mix"), track=body.get("track"))
@@ -119,12 +122,23 @@ def has_the_other_recording(case, form: dict) -> bool:
     return is_required and len(form.keys() & set(FILE_FIELDS)) == 1
 
 
+@st.composite
+def generated(draw: st.DrawFn, cases: st.SearchStrategy):
+    """Draw a case. Schemathesis fails on some forms with many fields, when it validates a file as if it were JSON."""
+    try:
+        return draw(cases)
+    except ValueError as error:
+        if str(error) != "Unsupported type: 'Binary'":
+            raise
+        reject()
+
+
 def conforms(app, path: str, mode: GenerationMode, examples: int, method: str = "GET", beyond=None) -> None:
     operation = from_wsgi("/openapi.json", app)[path][method]
 
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(case=operation.as_strategy(generation_mode=mode))
+    @given(case=generated(operation.as_strategy(generation_mode=mode)))
     def check(case):
         case.call_and_validate(excluded_checks=(beyond or beyond_a_schema)(case))
 

@@ -74,7 +74,7 @@ def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     """
     service = runtime()
     form = with_query(form, query)
-    form.check_details()
+    form.check_format()
     filename = file_name(form.recording())
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()

@@ -170,7 +170,7 @@ class ResultQuery(RenderForm):
 
     def check(self, *, complete: bool) -> None:
         """Raise ``InvalidOption`` if the fields contradict each other, or need a result that is ``complete``."""
-        self.check_details()
+        self.check_format()
         if self.details and not complete:
             raise InvalidOption("details=true needs the complete result: request it after the job has succeeded.")
 

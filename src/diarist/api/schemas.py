@@ -10,9 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
+from diarist.api.subtitle_fields import SubtitleFields
 from diarist.channels import ChannelReason
 from diarist.errors import InvalidOption
 from diarist.formats.speaker_names import parse_speaker_names
+from diarist.formats.subtitle_options import SUBTITLE_FORMATS
 from diarist.languages import DETECT, LANGUAGES, TAG, parse_language
 from diarist.tracks import MAX_TRACK_DIGITS, PartialMode, TrackMode
 from diarist.types import MAX_SPEAKERS, SpeakerHints, TranscribeOptions
@@ -108,7 +110,7 @@ class WorkForm(Form):
         )
 
 
-class RenderForm(Form):
+class RenderForm(SubtitleFields, Form):
     """The format and the details of a result."""
 
     words: bool = False
@@ -128,10 +130,17 @@ class RenderForm(Form):
         """Return the names of the speakers."""
         return parse_speaker_names(self.speaker_names) if self.speaker_names else ()
 
-    def check_details(self) -> None:
-        """Raise ``InvalidOption`` if details are requested in a format that cannot contain them."""
+    def check_format(self) -> None:
+        """Raise ``InvalidOption`` if the format cannot contain what is requested, or fields contradict each other."""
         if self.details and self.format != "json":
             raise InvalidOption(f"details=true needs format=json: {self.format} cannot contain details.")
+        if self.subtitle_fields and self.format not in SUBTITLE_FORMATS:
+            raise InvalidField(
+                f"{self.subtitle_fields[0]} needs format={' or format='.join(SUBTITLE_FORMATS)}: {self.format} has no "
+                "subtitles.",
+                self.subtitle_fields[0],
+            )
+        self.subtitles()
 
 
 class DiarizeQuery(RenderForm, WorkForm):

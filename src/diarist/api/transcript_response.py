@@ -31,6 +31,7 @@ def transcript_response(
         words=options.words,
         details=options.details,
         speaker_names=options.names(),
+        subtitles=options.subtitles(),
     )
     format_ = formats.FORMATS[options.format]
     if options.format == "json":

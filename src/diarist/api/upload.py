@@ -25,7 +25,7 @@ FORM_BYTES = 2**20
 """The maximum size of a request without the recording: the headers of the parts and the text fields."""
 
 MAX_PARTS = 32
-"""The maximum number of parts in a form. There are at most 14 fields; each part with a file name needs an open file."""
+"""The maximum number of parts in a form. There are 23 fields; each part with a file name needs an open file."""
 
 MAX_TEXT_BYTES = 512 * 2**10
 """The maximum length of a text field. Werkzeug applies it to its buffer for *files* too: it reads 64 kB at a time and

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from diarist.cli.engine_options import engine_options
+from diarist.cli.subtitle_flags import subtitle_flags, subtitle_values
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcri
 
 LoadTranscriber: TypeAlias = "Callable[[Settings, ProgressReporter, bool], Transcriber]"
 """Loads the engine once for all recordings; the last argument forbids fetching models."""
-
-# The names are repeated here because importing the formats would slow down every --help.
-SUBTITLE_PRESETS = ("netflix", "bbc")
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +81,7 @@ def _speaker_names(ctx: click.Context, param: click.Parameter, value: str | None
               help="accept: transcribe what there is of recordings that were cut off.")  # fmt: skip
 @click.option("--words", is_flag=True, help="Add each word with its times and confidences (json).")
 @click.option("--details", is_flag=True, help="Add speakers, language, models, device and times (json).")
-@click.option("--subtitle-preset", type=click.Choice(SUBTITLE_PRESETS), metavar="NAME",
-              help="Limits of subtitles by a broadcaster: netflix or bbc (srt, vtt).")  # fmt: skip
-@click.option("--subtitle-max-chars", type=int, metavar="N",
-              help="Maximum characters a line; 42 without a preset (srt, vtt).")  # fmt: skip
-@click.option("--subtitle-max-lines", type=int, metavar="N",
-              help="Maximum lines of a subtitle; 2 without a preset (srt, vtt).")  # fmt: skip
+@subtitle_flags
 @engine_options
 @click.option("--offline", is_flag=True, help="Never fetch models; fail if one is missing.")
 @click.option("-v", "--verbose", is_flag=True, help="Report each stage in a line on standard error.")
@@ -111,9 +104,6 @@ def transcribe(
     partial: PartialMode,
     words: bool,
     details: bool,
-    subtitle_preset: str | None,
-    subtitle_max_chars: int | None,
-    subtitle_max_lines: int | None,
     engine: str | None,
     diarizer: str | None,
     recognizer: str | None,
@@ -133,23 +123,24 @@ def transcribe(
     from diarist.cli.output_files import plan
     from diarist.cli.progress_display import progress_reporter
     from diarist.formats import Extras
-    from diarist.formats.subtitle_options import subtitle_options
+    from diarist.formats.subtitle_options import SUBTITLE_FORMATS, subtitle_options
     from diarist.settings import load_settings
     from diarist.tracks import parse_track
     from diarist.types import SpeakerHints, TranscribeOptions
 
     names = {each.name for each in formats}
-    for given, option in ((words, "--words"), (details, "--details")):
-        if given and "json" not in names:
+    for requested, option in ((words, "--words"), (details, "--details")):
+        if requested and "json" not in names:
             raise InvalidOption(f"{option} needs --format json: the other formats cannot contain them")
     if output is not None and beside:
         raise InvalidOption("--output and --beside cannot be combined: give one of them")
     if force and skip_existing:
         raise InvalidOption("--force and --skip-existing cannot be combined: give one of them")
-    subtitles = subtitle_options(subtitle_preset, subtitle_max_chars, subtitle_max_lines)
-    limits = (subtitle_preset, subtitle_max_chars, subtitle_max_lines)
-    if any(given is not None for given in limits) and names.isdisjoint(("srt", "vtt")):
-        raise InvalidOption("options of subtitles need --format srt or vtt")
+    given = dict(subtitle_values())
+    if given and names.isdisjoint(SUBTITLE_FORMATS):
+        raise InvalidOption(f"--subtitle-{next(iter(given)).replace('_', '-')} needs --format srt or vtt")
+    preset = given.pop("preset", None)
+    subtitles = subtitle_options(None if preset is None else str(preset), given)
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
     options = TranscribeOptions(hints, language, channels, parse_track(track), partial)
     chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}

@@ -6,10 +6,16 @@ import unicodedata
 
 import regex
 
-WITHOUT_SPACES = regex.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+from diarist.unicode_scripts import (
+    FOLLOWING_SIGNS,
+    KANA_AND_HAN,
+    KANA_MARKS,
+    LEADING_VOWELS,
+    SMALL_KANA,
+    SOUTHEAST_ASIAN,
+    THAI_ABBREVIATION_MARK,
+    contains,
 )
-"""Thai, Lao, Burmese, Khmer, kana and Chinese characters: they are written without spaces between words."""
 
 _CLUSTER = regex.compile(r"\X")
 
@@ -18,18 +24,15 @@ _VIRAMA_CLASS = 9
 
 _JOINER = "\u200d"
 
-_FOLLOWING = regex.compile(
-    "[\u0e2f-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebc\u0ec6-\u0ece\u3005\u303b\u309b-\u309e\u30fc-\u30fe"
-    "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶ]"
-)
-"""Characters that are part of the syllable before them, although they are letters: Thai and Lao vowels and signs after
-their consonant, small kana, and marks of length and iteration."""
-
-_LEADING = regex.compile("[\u0e40-\u0e44\u0ec0-\u0ec4]")
-"""Thai and Lao vowels that are written before their consonant."""
+_FOLLOWING = frozenset(THAI_ABBREVIATION_MARK + SMALL_KANA + KANA_MARKS)
 
 _WITHIN_WORDS = "'’-"
 """Marks that are part of a word if letters are on both sides."""
+
+
+def is_unspaced(character: str) -> bool:
+    """Return whether a character belongs to a script that puts no spaces between words."""
+    return contains(SOUTHEAST_ASIAN, character) or contains(KANA_AND_HAN, character)
 
 
 def continues_word(before: str, text: str) -> bool:
@@ -42,7 +45,7 @@ def continues_word(before: str, text: str) -> bool:
         return False
     if before[-1] == _JOINER or unicodedata.combining(before[-1]) == _VIRAMA_CLASS:
         return True
-    if _LEADING.match(before[-1]) or _FOLLOWING.match(text):
+    if contains(LEADING_VOWELS, before[-1]) or contains(FOLLOWING_SIGNS, text[0]) or text[0] in _FOLLOWING:
         return True
     clusters = _CLUSTER.findall(before[-16:] + text[0])
     return len(clusters[-1]) > 1 or _is_within_word(before, text)
@@ -55,4 +58,4 @@ def _is_within_word(before: str, text: str) -> bool:
 
 
 def _is_spaced_letter(char: str) -> bool:
-    return (char.isalnum() or unicodedata.category(char)[0] == "M") and WITHOUT_SPACES.match(char) is None
+    return (char.isalnum() or unicodedata.category(char)[0] == "M") and not is_unspaced(char)

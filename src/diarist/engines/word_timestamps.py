@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from diarist.engines.word_boundaries import WITHOUT_SPACES, continues_word
+from diarist.engines.word_boundaries import continues_word, is_unspaced
 from diarist.types import RecognizedWord, Seconds, Span
 
 LETTER_DURATION_S: Seconds = 0.06
@@ -134,7 +134,7 @@ class Vocabulary:
                     groups.pop()
                 groups[-1].tokens.append(token)
             elif after_space or entry.starts_word:
-                groups.append(_WordTokens("" if WITHOUT_SPACES.match(text) else " ", [token]))
+                groups.append(_WordTokens("" if text and is_unspaced(text[0]) else " ", [token]))
             elif _separates(before, text):
                 groups.append(_WordTokens("", [token]))
             else:
@@ -155,7 +155,7 @@ def _separates(before: str, text: str) -> bool:
     """Return whether a new word starts between two tokens that have no space between them."""
     if not before or not text or continues_word(before, text):
         return False
-    return bool(WITHOUT_SPACES.match(text) or WITHOUT_SPACES.match(before[-1]))
+    return is_unspaced(text[0]) or is_unspaced(before[-1])
 
 
 def _entry(token: str, sentence_piece: bool, word_piece: bool) -> _VocabularyEntry:

@@ -1,52 +1,52 @@
-"""Division of utterances into readable subtitle cues."""
+"""Subtitle cues of a transcript: what is shown, when, and whose words it is."""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise, zip_longest
+from itertools import pairwise
 
+from diarist.formats.cue_division import divide
+from diarist.formats.cue_layout import count_lines, layout_lines
+from diarist.formats.cue_timing import Cue, SpokenLines, delay_starts, set_ends, wanted_ms
 from diarist.formats.cue_words import CueWord, cue_words, join
-from diarist.formats.line_breaking import Break, columns, line_break, wide
+from diarist.formats.line_breaking import columns
 from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Transcript, Utterance
 
-MIN_SHOWN_MS = 300
-"""The minimum duration of a cue that may not overlap the next one, which begins later if it has to."""
+PHRASE_PAUSE_MS = 500
+"""A speaker who begins again after a pause of this length interrupts others as one does who begins to speak."""
 
-PAUSE_MS = 1_500
-"""Words with a pause of this length between them are never in one cue, which would show the second too early."""
+MAX_EARLY_MS = 1_500
+"""The maximum time by which the second line of two speakers is shown before it is spoken, as in the BBC's guidelines
+(section 5.2 of version 1.2.5)."""
 
-_SENTENCE_ENDS = frozenset(".?!…。？！۔।")
-_CLAUSE_ENDS = frozenset(",;:、，；：،–—")
-_CLOSING_MARKS = "\"'”’»)]}」』）】》"
-
-# The costs of a break by its position, and of each cue. They were tuned on real transcripts.
-_AFTER_SENTENCE, _AFTER_CLAUSE, _BETWEEN_WORDS, _WITHIN_WORD = 0.0, 1.0, 3.0, 20.0
-_CUE, _SHORT_CUE = 2.0, 3.0
+_DASHES = {"hyphen": "-", "dash": "\N{EN DASH} "}
 
 
 @dataclass(frozen=True, slots=True)
-class Cue:
-    """Represents lines that are shown together."""
-
-    start_ms: int
-    end_ms: int
-    """The end, which is later than the start."""
+class _Passage:
+    """Represents words of one speaker that fit into a cue."""
 
     speaker: str
-    lines: tuple[str, ...]
-    """At least one line. The first one begins with the prefix, and no line is blank."""
+    words: Sequence[CueWord]
+
+    @property
+    def start_ms(self) -> int:
+        return self.words[0].start_ms
+
+    @property
+    def end_ms(self) -> int:
+        return max(word.end_ms for word in self.words)
 
 
 def subtitles(
     transcript: Transcript,
     options: SubtitleOptions = DEFAULT,
     *,
-    prefix: Callable[[str], str] = lambda _: "",
+    label: Callable[[str], str] | None = None,
     overlap: bool = True,
 ) -> tuple[Cue, ...]:
     """Return the cues of a transcript in order of start.
@@ -55,177 +55,156 @@ def subtitles(
     with its last word, or later in the pause that follows: it is shown for the minimum duration and for as long as it
     takes to read, up to the maximum duration, but only until the gap before the next cue.
 
-    Cues of one speaker never overlap: the earlier one ends when the next one begins. The next one begins
-    ``MIN_SHOWN_MS`` after the earlier one if its words begin sooner.
+    Cues of one speaker never overlap. If cues of different speakers may not overlap either, a cue ends where another
+    speaker begins, and goes on in a new cue after that. A cue is delayed if the one before it would be cut short.
 
     Args:
         transcript: The transcript, which may be empty.
-        options: The limits of cues.
-        prefix: Returns the text before a speaker's words in each cue, which counts as part of the first line.
+        options: The limits of cues. Without ``overlap`` and with ``dashes`` no cues overlap.
+        label: Returns the text before the words of a speaker, which counts as part of the first line. It is shown where
+            ``options.labels`` says. None shows no labels.
         overlap: Whether cues of different speakers may overlap.
     """
-    cues = sorted(
-        (cue for utterance in transcript.utterances for cue in _cues(utterance, options, prefix(utterance.speaker))),
-        key=_start,
-    )
+    overlap = overlap and options.dashes == "none"
     last_ms = milliseconds(transcript.duration)
-    tracks: dict[str, list[Cue]] = {}
-    for cue in cues:
-        tracks.setdefault(cue.speaker if overlap else "", []).append(cue)
-    tracks = {name: _delay_starts(track, last_ms) for name, track in tracks.items()}
-    starts = sorted(cue.start_ms for track in tracks.values() for cue in track)
-    ended = (cue for track in tracks.values() for cue in _set_ends(track, options, starts, last_ms))
-    return tuple(sorted(ended, key=_start))
+    labels = _Labels(options, label)
+    passages = sorted(_passages(transcript.utterances, options, labels, overlap=overlap), key=_start)
+    tracks: dict[str, list[_Passage]] = {}
+    for passage in passages:
+        tracks.setdefault(passage.speaker if overlap else "", []).append(passage)
+    drafts = [
+        delay_starts(list(_layout(_short_first(track), options, labels)), options, last_ms) for track in tracks.values()
+    ]
+    starts = sorted(cue.start_ms for track in drafts for cue in track)
+    return tuple(sorted((cue for track in drafts for cue in set_ends(track, options, starts, last_ms)), key=_start))
 
 
-def _start(cue: Cue) -> int:
-    return cue.start_ms
+def _start(each: Cue | _Passage) -> int:
+    return each.start_ms
 
 
-def _delay_starts(track: Sequence[Cue], last_ms: int) -> list[Cue]:
-    """Return cues whose starts are ``MIN_SHOWN_MS`` apart, or less at the end of the recording, but never the same."""
-    delayed: list[Cue] = []
-    for cue in track:
-        start_ms = cue.start_ms
-        if delayed:
-            previous_ms = delayed[-1].start_ms
-            start_ms = max(start_ms, min(previous_ms + MIN_SHOWN_MS, last_ms - 1), previous_ms + 1)
-        delayed.append(replace(cue, start_ms=start_ms))
-    return delayed
+def _passages(
+    utterances: Sequence[Utterance], options: SubtitleOptions, labels: _Labels, *, overlap: bool
+) -> Iterator[_Passage]:
+    spoken = [
+        (utterance.speaker, words) for utterance in utterances if (words := cue_words(utterance, options.max_chars))
+    ]
+    phrases = (
+        [] if overlap else sorted((start_ms, speaker) for speaker, words in spoken for start_ms in _phrases(words))
+    )
+    for speaker, words in spoken:
+        width = labels.columns(speaker)
+        later = 0 if options.labels == "changes" else width
+        first = bisect_right(phrases, words[0].start_ms, key=lambda phrase: phrase[0])
+        last = bisect_left(phrases, max(word.end_ms for word in words), key=lambda phrase: phrase[0])
+        interruptions = [start_ms for start_ms, other in phrases[first:last] if other != speaker]
+        for part in divide(words, options, (width, later), interruptions):
+            yield _Passage(speaker, part)
 
 
-def _set_ends(track: Sequence[Cue], options: SubtitleOptions, starts: Sequence[int], last_ms: int) -> Iterator[Cue]:
-    """Yield the cues of a track, none of which overlaps the next one.
-
-    Args:
-        track: The cues, in order of start.
-        options: The limits of cues.
-        starts: The starts of the cues of all tracks, in order. No cue is extended up to the next start.
-        last_ms: The end of the recording, beyond which no cue is extended.
-    """
-    gap_ms, min_ms, max_ms = (milliseconds(time) for time in (options.gap, options.min_duration, options.max_duration))
-    for cue, following in zip_longest(track, track[1:]):
-        position = bisect_right(starts, cue.start_ms)
-        pause_end_ms = min([last_ms, *(start_ms - gap_ms for start_ms in starts[position : position + 1])])
-        end_ms = max(
-            cue.end_ms,
-            min(cue.start_ms + max(min_ms, min(_reading_ms(cue, options), max_ms)), pause_end_ms),
-            min(cue.start_ms + MIN_SHOWN_MS, last_ms),
-            # A cue lasts at least one millisecond: WebVTT forbids empty cues, and words may have no duration.
-            cue.start_ms + 1,
-        )
-        yield replace(cue, end_ms=min(end_ms, following.start_ms) if following else end_ms)
-
-
-def _reading_ms(cue: Cue, options: SubtitleOptions) -> int:
-    """Return the time to read a cue, in which every code point and every line break counts, as in subtitle editors."""
-    characters = sum(2 if wide(character) else 1 for character in "\n".join(cue.lines))
-    return math.ceil(characters * 1000 / options.reading_speed)
-
-
-def _cues(utterance: Utterance, options: SubtitleOptions, prefix: str) -> Iterator[Cue]:
-    words = cue_words(utterance, options.max_chars)
-    for first, end in _split(words, options, columns(prefix)):
-        shown = words[first:end]
-        lines = _layout_lines(shown, options, columns(prefix))
-        yield Cue(
-            start_ms=shown[0].start_ms,
-            end_ms=max(word.end_ms for word in shown),
-            speaker=utterance.speaker,
-            lines=(prefix + lines[0], *lines[1:]),
-        )
-
-
-def _split(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> list[tuple[int, int]]:
-    """Return the cheapest division into cues as (first, end) indices, by dynamic programming from the end."""
-    min_ms = milliseconds(options.min_duration)
-    break_costs = [_break_cost(words, position) for position in range(len(words) + 1)]
-    cost = [0.0] * (len(words) + 1)
-    chosen = [0] * len(words)
-    for first in reversed(range(len(words))):
-        cost[first] = float("inf")
-        for end in _possible_ends(words, first, options, prefix_columns):
-            short = words[end - 1].end_ms - words[first].start_ms < min_ms
-            total = _CUE + (_SHORT_CUE if short else 0.0) + break_costs[end] + cost[end]
-            if total <= cost[first]:
-                cost[first], chosen[first] = total, end
-    cues = []
-    first = 0
-    while first < len(words):
-        cues.append((first, chosen[first]))
-        first = chosen[first]
-    return cues
-
-
-def _possible_ends(
-    words: Sequence[CueWord], first: int, options: SubtitleOptions, prefix_columns: int
-) -> Iterator[int]:
-    """Yield the possible ends (exclusive) of a cue that begins with word ``first``, which always includes that word."""
-    line, used = 1, prefix_columns + words[first].columns
-    end_ms = words[first].end_ms
-    max_end_ms = words[first].start_ms + milliseconds(options.max_duration)
-    yield first + 1
-    for position in range(first + 1, len(words)):
-        word = words[position]
-        if word.start_ms - end_ms >= PAUSE_MS:
-            return
-        end_ms = max(end_ms, word.end_ms)
-        if end_ms > max_end_ms:
-            return
-        if used + word.spaced + word.columns <= options.max_chars:
-            used += word.spaced + word.columns
-        elif line < options.max_lines and word.columns <= options.max_chars:
-            line, used = line + 1, word.columns
-        else:
-            return
-        yield position + 1
-
-
-def _break_cost(words: Sequence[CueWord], position: int) -> float:
-    """Return the cost of a break before the word at ``position``."""
-    if position in {0, len(words)}:
-        return 0.0
-    before, after = words[position - 1], words[position]
-    if line_break(before.text, after.text, spaced=after.spaced) is not Break.ALLOWED:
-        return _WITHIN_WORD
-    last = before.text.rstrip(_CLOSING_MARKS)[-1:]
-    if last in _SENTENCE_ENDS:
-        return _AFTER_SENTENCE
-    if last in _CLAUSE_ENDS:
-        return _AFTER_CLAUSE
-    return _BETWEEN_WORDS
-
-
-def _layout_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> tuple[str, ...]:
-    """Return as few lines as possible, of similar length and with breaks at good positions."""
-    lines = _count_lines(words, options, prefix_columns)
-    # In columns from the start of the cue, if all words were on one line.
-    widths = (words[0].columns, *(word.spaced + word.columns for word in words[1:]))
-    ends = list(accumulate(widths, initial=prefix_columns))
-    mean = ends[-1] / lines
-
-    def line_cost(first: int, end: int) -> float:
-        width = ends[end] - ends[first] - words[first].spaced if first else ends[end]
-        return 100 * max(0, width - options.max_chars) + abs(width - mean) + 4 * _break_cost(words, end)
-
-    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
-    for rest in reversed(range(lines)):
-        longer: dict[int, tuple[float, tuple[int, ...]]] = {}
-        for first, (cost, breaks) in best.items():
-            for end in range(first + 1, len(words) - rest + 1) if rest else (len(words),):
-                total = cost + line_cost(first, end)
-                if end not in longer or total < longer[end][0]:
-                    longer[end] = (total, (*breaks, first))
-        best = longer
-    edges = (*best[len(words)][1], len(words))
-    return tuple(join(words[first:end]) for first, end in pairwise(edges))
-
-
-def _count_lines(words: Sequence[CueWord], options: SubtitleOptions, prefix_columns: int) -> int:
-    """Return the minimum number of lines that the words of a cue need."""
-    lines, used = 1, prefix_columns + words[0].columns
+def _phrases(words: Sequence[CueWord]) -> Iterator[int]:
+    """Yield the times at which a speaker begins, also after a pause."""
+    yield words[0].start_ms
+    end_ms = words[0].end_ms
     for word in words[1:]:
-        used += word.spaced + word.columns
-        if used > options.max_chars:
-            lines, used = lines + 1, word.columns
-    return lines
+        if word.start_ms - end_ms >= PHRASE_PAUSE_MS:
+            yield word.start_ms
+        end_ms = max(end_ms, word.end_ms)
+
+
+def _short_first(track: Sequence[_Passage]) -> list[_Passage]:
+    """Return passages in the order in which they are shown.
+
+    That is the order of their starts, but of two speakers who begin almost together the one who ends first is first:
+    the other one can still be read afterwards.
+    """
+    ordered = list(track)
+    for position, (before, after) in enumerate(pairwise(track)):
+        together = after.start_ms - before.start_ms < PHRASE_PAUSE_MS <= before.end_ms - after.end_ms
+        if together and ordered[position] is before and before.speaker != after.speaker:
+            ordered[position], ordered[position + 1] = after, before
+    return ordered
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Returns the words of a speaker with a label before them."""
+
+    options: SubtitleOptions
+    label: Callable[[str], str] | None
+
+    def text(self, speaker: str) -> str:
+        return "" if self.label is None or self.options.labels == "never" else self.label(speaker)
+
+    def columns(self, speaker: str) -> int:
+        return columns(self.text(speaker))
+
+    def add(self, passage: _Passage, *, dash: str = "", labeled: bool = True) -> Sequence[CueWord]:
+        """Return the words with the dash and the label, which is a word of its own if both do not fit on one line."""
+        first, *others = passage.words
+        text = self.text(passage.speaker) if labeled else ""
+        width = columns(text)
+        if not text:
+            return (_with_prefix(first, dash), *others)
+        if columns(dash) + width + 1 + first.columns <= self.options.max_chars:
+            return (_with_prefix(first, f"{dash}{text} "), *others)
+        alone = CueWord(f"{dash}{text}", first.spaced, first.start_ms, first.start_ms, columns(dash) + width)
+        return (alone, replace(first, spaced=True), *others)
+
+
+def _with_prefix(word: CueWord, prefix: str) -> CueWord:
+    return replace(word, text=f"{prefix}{word.text}", columns=columns(prefix) + word.columns)
+
+
+def _layout(track: Sequence[_Passage], options: SubtitleOptions, labels: _Labels) -> Iterator[Cue]:
+    """Yield the cues of a track with their lines. They begin and end with their words."""
+    speaker: str | None = None
+    position = 0
+    while position < len(track):
+        passage, following = track[position], track[position + 1 : position + 2]
+        labeled = options.labels == "always" or passage.speaker != speaker
+        shared = _shared_cue(passage, following[0], labeled, options, labels) if following else None
+        if shared is not None:
+            yield shared
+            # After two speakers it is not clear who goes on.
+            speaker = None
+            position += 2
+            continue
+        yield from _own_cues(passage, labeled, options, labels)
+        speaker = passage.speaker
+        position += 1
+
+
+def _own_cues(passage: _Passage, labeled: bool, options: SubtitleOptions, labels: _Labels) -> Iterator[Cue]:
+    """Yield the cue of a passage, or several if it was divided without a label and does not fit into one with it."""
+    parts = [passage.words]
+    if labeled and options.labels == "changes":
+        parts = divide(passage.words, options, (labels.columns(passage.speaker), 0))
+    for number, words in enumerate(parts):
+        part = _Passage(passage.speaker, words)
+        shown = labels.add(part, labeled=labeled and number == 0)
+        lines = layout_lines(shown, options.max_chars, options.max_lines)
+        yield Cue(part.start_ms, part.end_ms, (SpokenLines(part.speaker, lines),))
+
+
+def _shared_cue(
+    first: _Passage, second: _Passage, labeled: bool, options: SubtitleOptions, labels: _Labels
+) -> Cue | None:
+    """Return the cue of two speakers in a quick exchange, or None if they need cues of their own.
+
+    They share a cue if each needs one line, and the first one could not be shown long enough before the second begins.
+    """
+    if options.dashes == "none" or options.max_lines < 2 or first.speaker == second.speaker:
+        return None
+    dash = _DASHES[options.dashes]
+    words = (labels.add(first, dash=dash, labeled=labeled), labels.add(second, dash=dash))
+    if any(count_lines(line, options.max_chars) > 1 for line in words):
+        return None
+    parts = tuple(
+        SpokenLines(passage.speaker, (join(line),)) for passage, line in zip((first, second), words, strict=True)
+    )
+    cue = Cue(min(first.start_ms, second.start_ms), max(first.end_ms, second.end_ms), parts)
+    early_ms = second.start_ms - first.start_ms
+    alone_ms = wanted_ms(replace(cue, parts=parts[:1]), options) + milliseconds(options.gap)
+    short = cue.end_ms - cue.start_ms <= milliseconds(options.max_duration)
+    return cue if short and early_ms < min(alone_ms, MAX_EARLY_MS) else None

@@ -10,42 +10,25 @@ import unicodedata
 from enum import Enum
 from functools import lru_cache
 
-_SPACELESS_BLOCKS = (
-    range(0x0E00, 0x1000),  # Thai, Lao, Tibetan
-    range(0x1000, 0x10A0),  # Myanmar
-    range(0x1780, 0x1800),  # Khmer
-    range(0x1950, 0x1AB0),  # Tai Le, New Tai Lue, Khmer symbols, Buginese, Tai Tham
-    range(0xA9E0, 0xAA00),  # Myanmar Extended-B
-    range(0xAA60, 0xAA80),  # Myanmar Extended-A
+from diarist.unicode_scripts import (
+    CONJOINING_JAMO,
+    FOLLOWING_SIGNS,
+    HANGUL,
+    KANA_MARKS,
+    LEADING_VOWELS,
+    SMALL_KANA,
+    SOUTHEAST_ASIAN,
+    THAI_ABBREVIATION_MARK,
+    contains,
 )
-"""Scripts that put no spaces between words, apart from the wide ones of East Asia."""
-
-_HANGUL_BLOCKS = (
-    range(0x1100, 0x1200), range(0x3131, 0x318F), range(0xA960, 0xA980), range(0xAC00, 0xD800), range(0xFFA0, 0xFFDD),
-)  # fmt: skip
-"""Letters that are wide, but whose words are separated by spaces."""
-
-_CONJOINING_JAMO = (range(0x1160, 0x1200), range(0xD7B0, 0xD800))
-"""Vowels and final consonants that are shown within the syllable before them."""
-
-_LEADING_VOWELS = (range(0x0E40, 0x0E45), range(0x0EC0, 0x0EC5))
-"""Thai and Lao vowels that are written before their consonant."""
-
-_FOLLOWING_VOWELS = (range(0x0E30, 0x0E3B), range(0x0E45, 0x0E4F), range(0x0EB0, 0x0EBE), range(0x0EC6, 0x0ECF))
-"""Thai and Lao vowels, tone marks and repetition marks that follow their consonant, be they combining or not."""
 
 _JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{WORD JOINER}\N{MYANMAR SIGN VIRAMA}\N{KHMER SIGN COENG}")
 """Characters that join the next character to the previous one."""
 
 _BREAK_MARK = "\N{ZERO WIDTH SPACE}"
 
-_KINSOKU_NO_START = frozenset(
-    "、。，．・：；？！‼⁇⁈⁉｡､･"
-    "）〕］｝〉》」』】〙〗〟｠｣"
-    "ヽヾゝゞ々〻ーｰ゠〜～゛゜ﾞﾟ％"
-    "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰㇱㇲㇳㇴㇵㇶㇷㇸㇹㇺㇻㇼㇽㇾㇿｧｨｩｪｫｬｭｮｯ"
-)
-_NO_START = frozenset(".,:;!?%)]}’”»›…‥·‐–،؛؟۔।॥၊။។៕ៗฯ") | _KINSOKU_NO_START
+_KINSOKU_NO_START = frozenset("、。，．・：；？！‼⁇⁈⁉｡､･）〕］｝〉》」』】〙〗〟｠｣゠〜～％" + KANA_MARKS + SMALL_KANA)
+_NO_START = frozenset(".,:;!?%)]}’”»›…‥·‐–،؛؟۔।॥၊။។៕ៗ" + THAI_ABBREVIATION_MARK) | _KINSOKU_NO_START
 _NO_END = frozenset("([{（〔［｛〈《「『【〘〖〝｟｢")
 _OPENING_QUOTES = frozenset("‘“«‹‚„")
 _STRAIGHT_QUOTES = frozenset("\"'＂＇")
@@ -81,7 +64,7 @@ def line_break(before: str, after: str, *, spaced: bool) -> Break:
 def _same_character(last: str, first: str, *, spaced: bool) -> bool:
     if not spaced and _flag_letter(last) and _flag_letter(first):
         return True
-    return _extends(first) or _in(first, _FOLLOWING_VOWELS) or last in _JOINERS or _in(last, _LEADING_VOWELS)
+    return _extends(first) or contains(FOLLOWING_SIGNS, first) or last in _JOINERS or contains(LEADING_VOWELS, last)
 
 
 def _same_word(before: str, after: str, *, spaced: bool) -> bool:
@@ -113,7 +96,7 @@ def _invisible(character: str) -> bool:
     return (
         unicodedata.category(character) in {"Mn", "Me", "Cf"}
         or _skin_tone(character)
-        or _in(character, _CONJOINING_JAMO)
+        or contains(CONJOINING_JAMO, character)
     )
 
 
@@ -126,9 +109,9 @@ def _extends(character: str) -> bool:
 
 def _spaceless(character: str) -> bool:
     """Return whether a line may break before and after a letter, since its script puts no spaces between words."""
-    if _in(character, _HANGUL_BLOCKS):
+    if contains(HANGUL, character):
         return False
-    return unicodedata.east_asian_width(character) in {"W", "F", "H"} or _in(character, _SPACELESS_BLOCKS)
+    return unicodedata.east_asian_width(character) in {"W", "F", "H"} or contains(SOUTHEAST_ASIAN, character)
 
 
 def _skin_tone(character: str) -> bool:
@@ -138,7 +121,3 @@ def _skin_tone(character: str) -> bool:
 def _flag_letter(character: str) -> bool:
     first, last = "\N{REGIONAL INDICATOR SYMBOL LETTER A}", "\N{REGIONAL INDICATOR SYMBOL LETTER Z}"
     return first <= character <= last
-
-
-def _in(character: str, blocks: tuple[range, ...]) -> bool:
-    return any(ord(character) in block for block in blocks)

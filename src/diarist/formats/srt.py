@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diarist.formats.cues import Cue, subtitles
+from diarist.formats.cue_timing import Cue
+from diarist.formats.cues import subtitles
 from diarist.formats.single_line import one_line
 from diarist.formats.subtitle_options import DEFAULT, SubtitleOptions
 from diarist.formats.timestamps import clock
@@ -12,9 +13,9 @@ from diarist.types import Transcript
 def render(transcript: Transcript, options: SubtitleOptions = DEFAULT) -> str:
     """Return numbered cues that do not overlap, since many players show only one of them.
 
-    Each cue begins with its speaker, because the format has no field for it.
+    Cues begin with their speaker where ``options.labels`` says, because the format has no field for it.
     """
-    cues = subtitles(transcript, options, prefix=lambda speaker: f"{one_line(speaker)}: ", overlap=False)
+    cues = subtitles(transcript, options, label=lambda speaker: f"{one_line(speaker)}:", overlap=False)
     return "".join(f"{number}\n{_cue(cue)}\n" for number, cue in enumerate(cues, start=1))
 
 

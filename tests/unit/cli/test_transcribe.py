@@ -7,14 +7,15 @@ import os
 import tempfile
 from typing import get_args
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from diarist.api import serving
 from diarist.cli import engine_options, main
-from diarist.cli.transcribe import SUBTITLE_PRESETS
+from diarist.cli.subtitle_flags import CHOICES, subtitle_flags, subtitle_values
 from diarist.engines import registry
-from diarist.formats.subtitle_options import PRESETS
+from diarist.formats.subtitle_options import RANGES, DashStyle, LabelMode, PresetName, SubtitleOptions
 from diarist.settings import Settings
 from diarist.types import SpeakerHints, TranscribeOptions
 from unit.cli.fake_engine import FakeEngine
@@ -114,8 +115,34 @@ def test_subtitles_keep_to_the_limits_that_are_given(folder, args, lines):
     assert shown.strip().split("\n") == lines
 
 
-def test_every_preset_of_subtitles_can_be_chosen():
-    assert tuple(PRESETS) == SUBTITLE_PRESETS
+def test_every_option_of_subtitles_is_a_flag_with_its_range_and_default():
+    flags = {flag.name: flag for flag in subtitle_flags(lambda: None).__click_params__}
+    assert set(flags) == {"subtitle_preset", *(f"subtitle_{name}" for name in SubtitleOptions.__dataclass_fields__)} - {
+        "subtitle_closed_pause"
+    }
+    for name, allowed in RANGES.items():
+        expected = f"{allowed.minimum} to {allowed.maximum}; {getattr(SubtitleOptions(), name):g} without a preset"
+        assert expected in flags[f"subtitle_{name}"].help
+    assert {"preset": get_args(PresetName), "labels": get_args(LabelMode), "dashes": get_args(DashStyle)} == CHOICES
+
+
+def test_flags_of_subtitles_reach_the_options():
+    @click.command
+    @subtitle_flags
+    def show():
+        click.echo(repr(sorted(subtitle_values().items())))
+
+    args = ("--subtitle-gap", "0.5", "--subtitle-reading-speed", "9", "--subtitle-max-lines", "3")
+    expected = [("gap", 0.5), ("max_lines", 3), ("reading_speed", 9.0)]
+    assert CliRunner().invoke(show, args).stdout.strip() == repr(expected)
+    assert CliRunner().invoke(show, ()).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("value", "first"), [("always", "SPEAKER_00: The"), ("never", "The committee")])
+def test_speakers_can_be_left_out_of_subtitles(folder, value, first):
+    recording(folder, does=f"say {PROPOSAL}")
+    shown = run("meeting.wav", "-f", "srt", "--subtitle-labels", value).stdout
+    assert shown.split("\n")[2].startswith(first)
 
 
 def test_several_formats_go_into_the_current_folder(folder):
@@ -241,7 +268,15 @@ def test_serve_takes_the_same_choices(monkeypatch):
         (("meeting.wav", "--format", ""), "must be one of"),
         (("meeting.wav", "--words"), "--words needs --format json"),
         (("meeting.wav", "--format", "srt,txt", "--details"), "--details needs --format json"),
-        (("meeting.wav", "--subtitle-preset", "bbc"), "options of subtitles need --format srt or vtt"),
+        (("meeting.wav", "--subtitle-preset", "bbc"), "--subtitle-preset needs --format srt or vtt"),
+        (("meeting.wav", "--subtitle-max-chars", "30"), "--subtitle-max-chars needs --format srt or vtt"),
+        (("meeting.wav", "-f", "srt", "--subtitle-gap", "3"), "subtitle_gap must be a number from 0 to 2, not 3.0"),
+        (("meeting.wav", "-f", "srt", "--subtitle-gap", "nan"), "subtitle_gap must be a number from 0 to 2, not nan"),
+        (("meeting.wav", "-f", "srt", "--subtitle-labels", "no"), "'no' is not one of 'always', 'changes', 'never'"),
+        (
+            ("meeting.wav", "-f", "srt", "--subtitle-min-duration", "9"),
+            "subtitle_min_duration (9) is above subtitle_max_duration (7)",
+        ),
         (("meeting.wav", "-f", "srt", "--subtitle-preset", "arte"), "'arte' is not one of 'netflix', 'bbc'"),
         (("meeting.wav", "-f", "vtt", "--subtitle-max-chars", "5"), "must be a whole number from 20 to 200, not 5"),
         (("meeting.wav", "-f", "vtt", "--subtitle-max-lines", "0"), "must be a whole number from 1 to 4, not 0"),

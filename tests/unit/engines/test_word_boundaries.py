@@ -17,6 +17,7 @@ from diarist.engines.word_boundaries import continues_word
         ("เ", "ก"),  # a vowel before its consonant
         ("ไท", "ๆ"),
         ("ກ", "າ"),  # Lao
+        ("ພ", "ຽ"),  # Lao: a vowel between consonants
         ("မ", "ြ"),  # Burmese
         ("က်", "္"),
         ("က္", "က"),  # a stacked consonant

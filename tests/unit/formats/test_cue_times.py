@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, zip_longest
 
 import pysrt
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.formats import render
-from diarist.formats.cues import MIN_SHOWN_MS, Cue, subtitles
-from diarist.formats.subtitle_options import DEFAULT
+from diarist.formats.cue_timing import MIN_SHOWN_MS, Cue
+from diarist.formats.cues import subtitles
+from diarist.formats.subtitle_options import DEFAULT, PRESETS
 from diarist.formats.timestamps import milliseconds
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support.strategies import patient
@@ -85,15 +87,20 @@ def test_no_cue_of_vtt_overlaps_the_next_of_its_speaker(transcript):
 @given(transcript=overlapping_transcripts())
 def test_cues_are_shown_for_a_while_and_no_later_than_that_takes(overlap, transcript):
     cues = subtitles(transcript, overlap=overlap)
-    last_ms = milliseconds(transcript.duration)
+    last_ms, gap_ms = milliseconds(transcript.duration), milliseconds(DEFAULT.gap)
     spoken = {milliseconds(word.span.start) for word in transcript.words}
-    for speaker in sorted({cue.speaker for cue in cues}) if overlap else ("",):
-        track = [cue for cue in cues if cue.speaker == speaker or not overlap]
+    for speaker in sorted({cue.parts[0].speaker for cue in cues}) if overlap else ("",):
+        track = [cue for cue in cues if cue.parts[0].speaker == speaker or not overlap]
         for position, cue in enumerate(track):
             crowded_end = cue.start_ms + MIN_SHOWN_MS + len(track) > last_ms
             assert crowded_end or cue.end_ms - cue.start_ms >= MIN_SHOWN_MS
-            if position and cue.start_ms not in spoken:
-                assert cue.start_ms - track[position - 1].start_ms <= MIN_SHOWN_MS
+            if cue.start_ms not in spoken:
+                # Only a cue that is crowded by the one before it is delayed.
+                before = track[position - 1]
+                assert position
+                assert (
+                    overlap or before.end_ms >= cue.start_ms - gap_ms or cue.start_ms - before.start_ms <= MIN_SHOWN_MS
+                )
 
 
 @patient
@@ -135,25 +142,32 @@ def test_a_fast_cue_is_shown_into_the_pause_after_it(pause_end, end_ms):
     assert (cue.start_ms, cue.end_ms) == (1000, end_ms)
 
 
-def test_an_interrupted_cue_of_srt_ends_when_the_next_begins_and_that_of_vtt_goes_on():
+def test_a_short_cue_that_is_interrupted_in_srt_is_read_first_and_that_of_vtt_goes_on():
     said = transcript(
         utterance("A", ("We", 1.0, 1.4), ("need", 1.4, 1.9), ("more", 1.9, 2.3), ("time.", 2.3, 3.0)),
         utterance("B", ("Right.", 2.0, 2.4)),
     )
-    assert shown(subtitles(said, overlap=False)) == [("We need more time.", 1000, 2000), ("Right.", 2000, 3000)]
+    assert shown(subtitles(said, overlap=False)) == [("We need more time.", 1000, 2500), ("Right.", 2500, 3500)]
     assert shown(subtitles(said, overlap=True)) == [("We need more time.", 1000, 3000), ("Right.", 2000, 3000)]
 
 
 def test_of_two_that_begin_together_one_is_shown_a_little_later_in_srt():
     said = transcript(utterance("A", ("Hello.", 1.0, 1.5)), utterance("B", ("Good", 1.0, 1.4), ("morning.", 1.4, 2.4)))
-    assert shown(subtitles(said, overlap=False)) == [("Hello.", 1000, 1300), ("Good morning.", 1300, 2400)]
+    assert shown(subtitles(said, overlap=False)) == [("Hello.", 1000, 1720), ("Good morning.", 1800, 2800)]
     assert shown(subtitles(said, overlap=True)) == [("Hello.", 1000, 2000), ("Good morning.", 1000, 2400)]
 
 
 def test_overlapping_utterances_of_one_speaker_give_cues_one_after_the_other():
     said = transcript(utterance("A", ("First.", 1.0, 4.0)), utterance("A", ("Second.", 3.0, 5.0)))
     for overlap in (True, False):
-        assert shown(subtitles(said, overlap=overlap)) == [("First.", 1000, 3000), ("Second.", 3000, 5000)]
+        assert shown(subtitles(said, overlap=overlap)) == [("First.", 1000, 3500), ("Second.", 3500, 5000)]
+
+
+def test_a_short_pause_between_cues_is_closed():
+    said = transcript(*(utterance("A", (text, start, start + 0.5)) for text, start in (("One.", 1.0), ("Two.", 2.3))))
+    assert shown(subtitles(said)) == [("One.", 1000, 2220), ("Two.", 2300, 3300)]
+    assert shown(subtitles(said, PRESETS["bbc"])) == [("One.", 1000, 2220), ("Two.", 2300, 3300)]
+    assert shown(subtitles(said, replace(DEFAULT, closed_pause=0.2))) == [("One.", 1000, 2000), ("Two.", 2300, 3300)]
 
 
 def test_no_cue_but_the_last_lasts_beyond_the_recording():

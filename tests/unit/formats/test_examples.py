@@ -243,7 +243,7 @@ def test_cues_break_at_the_ends_of_sentences():
         "the new remote control, which should be original, trendy and user-friendly. Yes.",
         step=0.35,
     )
-    assert [cue.lines for cue in subtitles(transcript(said), prefix=lambda speaker: f"{speaker}: ")] == [
+    assert [cue.lines for cue in subtitles(transcript(said), label=lambda speaker: f"{speaker}:")] == [
         ("SPEAKER_00: Good morning everyone,", "and thank you for coming to this meeting."),
         ("SPEAKER_00: As you know, we're here", "to talk about the new remote control,"),
         ("SPEAKER_00: which should be original,", "trendy and user-friendly. Yes."),
@@ -291,7 +291,7 @@ def test_overlapping_utterances_give_cues_in_order_of_start():
     cues = subtitles(transcript(long, utterance("Stop.", 3.0, "B")))
     starts = [cue.start_ms for cue in cues]
     assert starts == sorted(starts)
-    assert {cue.speaker for cue in cues} == {"A", "B"}
+    assert {cue.parts[0].speaker for cue in cues} == {"A", "B"}
 
 
 @pytest.mark.parametrize(

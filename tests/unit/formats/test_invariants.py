@@ -15,7 +15,9 @@ from hypothesis import given
 
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS, render, rttm
-from diarist.formats.cues import MIN_SHOWN_MS, PAUSE_MS, subtitles
+from diarist.formats.cue_division import PAUSE_MS
+from diarist.formats.cue_timing import MIN_SHOWN_MS
+from diarist.formats.cues import subtitles
 from diarist.formats.line_breaking import Break, columns, line_break
 from diarist.formats.single_line import one_line
 from diarist.formats.subtitle_options import DEFAULT
@@ -156,7 +158,7 @@ def test_srt_is_read_back_by_pysrt(transcript):
     texts: dict[str, str] = defaultdict(str)
     for number, item in enumerate(items, start=1):
         assert item.index == number
-        speaker, _, text = item.text.partition(": ")
+        speaker, text = re.split(r":\s", item.text, maxsplit=1)
         texts[speaker] += "".join(text.split())
         assert 0 <= item.start.ordinal < item.end.ordinal <= transcript.duration * 1000 + 100
     assert [item.start.ordinal for item in items] == sorted(item.start.ordinal for item in items)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import pysrt
 import pytest
@@ -12,12 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.errors import InvalidOption
-from diarist.formats import render
+from diarist.formats import FORMATS, render
 from diarist.formats.cues import subtitles
 from diarist.formats.line_breaking import columns
-from diarist.formats.subtitle_options import DEFAULT, PRESETS, SubtitleOptions, subtitle_options
+from diarist.formats.subtitle_options import (
+    DEFAULT,
+    PRESETS,
+    RANGES,
+    SUBTITLE_FORMATS,
+    PresetName,
+    SubtitleOptions,
+    subtitle_options,
+)
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 from support.strategies import patient
+from unit.formats.conversations import overlapping_channels
 
 WORDS = (
     "Yes.",
@@ -44,7 +55,7 @@ options_of_subtitles = st.builds(
     max_duration=st.floats(2, 10),
     reading_speed=st.floats(5, 30),
     gap=st.floats(0, 0.5),
-) | st.sampled_from(tuple(PRESETS.values()))
+) | st.sampled_from(tuple(replace(preset, dashes="none") for preset in PRESETS.values()))
 
 
 @st.composite
@@ -159,25 +170,34 @@ def test_lines_are_as_few_as_fit_and_of_similar_length():
 def test_given_values_replace_those_of_the_preset():
     assert subtitle_options() == DEFAULT
     assert subtitle_options("bbc") == PRESETS["bbc"]
-    changed = subtitle_options("bbc", max_chars=30, max_lines=3)
+    changed = subtitle_options("bbc", {"max_chars": 30, "max_lines": 3, "gap": None})
     assert (changed.max_chars, changed.max_lines) == (30, 3)
     assert changed.reading_speed == PRESETS["bbc"].reading_speed
+
+
+@pytest.mark.parametrize(("name", "allowed"), RANGES.items())
+def test_values_out_of_range_are_refused_with_the_range(name, allowed):
+    edges = {"min_duration": 10, "max_duration": 60} if "duration" in name else {}
+    SubtitleOptions(**{**edges, name: allowed.maximum})
+    with pytest.raises(InvalidOption, match=f"subtitle_{name} must be a .*number from .* to {allowed.maximum}, not "):
+        SubtitleOptions(**{name: allowed.maximum + 1})
+    for wrong in (allowed.minimum - 1, math.nan, math.inf, None, "30"):
+        with pytest.raises(InvalidOption, match=f"subtitle_{name} must be {allowed}, not "):
+            SubtitleOptions(**{name: wrong})
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"max_chars": 19}, "subtitle_max_chars must be a whole number from 20 to 200, not 19"),
-        ({"max_chars": 30.5}, "subtitle_max_chars"),
-        ({"max_lines": 5}, "subtitle_max_lines must be a whole number from 1 to 4, not 5"),
-        ({"min_duration": 0.0}, "minimum duration"),
-        ({"min_duration": 8.0}, "minimum duration"),
-        ({"max_duration": math.nan}, "minimum duration"),
-        ({"reading_speed": 0.0}, "reading speed"),
-        ({"gap": -0.1}, "gap"),
+        ({"max_chars": 30.5}, "subtitle_max_chars must be a whole number from 20 to 200, not 30.5"),
+        ({"min_duration": 0}, "subtitle_min_duration must be a number from 0.1 to 10, not 0"),
+        ({"min_duration": 8.0}, r"subtitle_min_duration \(8\) is above subtitle_max_duration \(7\)"),
+        ({"labels": "sometimes"}, "subtitle_labels must be one of always, changes, never, not 'sometimes'"),
+        ({"dashes": "yes"}, "subtitle_dashes must be one of none, hyphen, dash, not 'yes'"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(wrong, says):
+def test_wrong_values_are_refused(wrong, says):
     with pytest.raises(InvalidOption, match=says):
         SubtitleOptions(**wrong)
 
@@ -185,3 +205,15 @@ def test_limits_that_make_no_sense_are_refused(wrong, says):
 def test_an_unknown_preset_is_refused_with_the_list():
     with pytest.raises(InvalidOption, match="netflix, bbc, not 'arte'"):
         subtitle_options("arte")
+
+
+def test_presets_are_those_that_callers_may_name():
+    assert get_args(PresetName) == tuple(PRESETS)
+
+
+def test_options_are_for_formats_that_exist_and_change_no_other_one():
+    said = overlapping_channels()
+    for name in FORMATS:
+        plain = render(said, name, recording="r")
+        changed = render(said, name, recording="r", subtitles=SubtitleOptions(max_chars=20, labels="never"))
+        assert (plain != changed) == (name in SUBTITLE_FORMATS)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from diarist.engines.word_boundaries import WITHOUT_SPACES
+from diarist.engines.word_boundaries import is_unspaced
 from diarist.types import Audio, RecognizedWord, Seconds, Span
 
 MIN_LIMIT_S: Seconds = 0.7
@@ -59,7 +59,7 @@ def _max_duration(char: str, word: str) -> Seconds:
     if category[0] in "NS" or char in SPOKEN_MARKS:
         return SPELLED_S
     if category[0] == "L":
-        if WITHOUT_SPACES.match(char) or "\uac00" <= char <= "\ud7af":
+        if is_unspaced(char) or "\uac00" <= char <= "\ud7af":
             return SYLLABLE_S
         return SPELLED_S if len(word) > 1 and word.isupper() else LETTER_S
     return 0.0 if category[0] == "M" else LETTER_S / 2
