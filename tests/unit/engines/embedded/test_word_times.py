@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.engines.embedded.word_times import (
+    MIN_WORD_S,
     Loudness,
     in_sequence,
     max_spoken_duration,
@@ -86,11 +87,12 @@ def test_the_end_of_the_recording_has_a_level():
     assert Loudness.measure(sound(1.0), Span(1.0, 2.0)).mean_db(Span(1.5, 2.0)) == pytest.approx(-100)
 
 
-@given(st.lists(st.tuples(st.floats(0, 12), st.floats(0, 3))))
+@given(st.lists(st.tuples(st.floats(0, 12), st.just(0.0) | st.floats(0, 3))))
 @patient
 def test_words_keep_their_order_and_do_not_overlap(spans):
     words = [word(start, start + length, f" {i}") for i, (start, length) in enumerate(spans)]
     ordered = in_sequence(words)
+    assert all(w.span.duration > 0 for w in ordered)
     assert [w.text for w in ordered] == [w.text for w in words]
     assert all(a.span.start <= b.span.start + 1e-9 for a, b in pairwise(ordered))
     assert all(a.span.end <= b.span.start + 1e-9 for a, b in pairwise(ordered))
@@ -98,7 +100,7 @@ def test_words_keep_their_order_and_do_not_overlap(spans):
 
 def test_words_without_duration_share_the_time_of_the_word_before():
     ordered = in_sequence([word(0.0, 0.9, "ab"), word(0.9, 0.9, "c"), word(0.9, 0.9, "d"), word(2.0, 2.5, "e")])
-    edges = [pytest.approx(each) for each in (0.0, 0.45, 0.675, 0.9)]
+    edges = [pytest.approx(each) for each in (0.0, 0.44, 0.67, 0.9)]
     assert [w.span.start for w in ordered[:3]] == edges[:3]
     assert [w.span.end for w in ordered[:3]] == edges[1:]
     assert ordered[3].span == Span(2.0, 2.5)
@@ -109,8 +111,26 @@ def test_a_first_word_without_duration_shares_the_time_of_the_next_one():
     assert [w.span for w in ordered] == [Span(1.0, 1.5), Span(1.5, 2.0)]
 
 
-def test_a_lone_word_without_duration_stays():
-    assert in_sequence([word(1.0, 1.0)]) == [word(1.0, 1.0)]
+def test_words_that_a_neighbor_has_too_little_time_for_share_that_of_further_ones():
+    """The alignment gives no time to the words of somebody who speaks at the same time as the one before."""
+    texts = ("He", "should", "make", "a")
+    words = [word(85.03, 85.35, "test."), *(word(85.43, 85.43, text) for text in texts)]
+    ordered = in_sequence([*words, word(85.43, 85.47, "primary"), word(85.47, 85.81, "test"), word(85.81, 86.0, "as")])
+    assert ordered[0].span == Span(85.03, 85.35)
+    assert (ordered[1].span.start, ordered[6].span.end) == (85.43, 85.81)
+    assert all(a.span.end == b.span.start for a, b in pairwise(ordered[1:]))
+    assert min(w.span.duration for w in ordered) > 0.03
+    assert ordered[-1].span == Span(85.81, 86.0)
+
+
+def test_a_lone_word_without_duration_gets_a_moment_of_the_pause():
+    def spans(*words):
+        return [(w.span.start, w.span.end) for w in in_sequence(words)]
+
+    before = pytest.approx(1.0 - MIN_WORD_S)
+    assert spans(word(0.0, 0.5), word(1.0, 1.0), word(2.0, 2.5)) == [(0.0, 0.5), (before, 1.0), (2.0, 2.5)]
+    assert spans(word(0.0, 0.0), word(2.0, 2.5)) == [(0.0, pytest.approx(MIN_WORD_S)), (2.0, 2.5)]
+    assert spans(word(0.0, 0.0)) == [(0.0, pytest.approx(MIN_WORD_S))]
     assert in_sequence([]) == []
 
 
