@@ -28,6 +28,9 @@ their consonant, small kana, and marks of length and iteration."""
 _LEADING = regex.compile("[\u0e40-\u0e44\u0ec0-\u0ec4]")
 """Thai and Lao vowels that are written before their consonant."""
 
+_UNFINISHED = regex.compile("([\u0e31\u0e37][\u0e48-\u0e4b]?|[\u0eb1\u0ebb][\u0ec8-\u0ecb]?)$")
+"""Thai and Lao vowels of syllables that always have a letter after the vowel, with or without a tone mark."""
+
 _WITHIN_WORDS = "'’-"
 """Marks that are part of a word if letters are on both sides."""
 
@@ -40,9 +43,12 @@ def continues_word(before: str, text: str) -> bool:
     """
     if not before or not text or text[0].isspace() or before[-1].isspace():
         return False
-    if before[-1] == _JOINER or unicodedata.combining(before[-1]) == _VIRAMA_CLASS:
+    # Unicode does not count all vowel signs of Burmese, which are marks, as a part of the cluster before them.
+    if unicodedata.category(text[0])[0] == "M" or before[-1] == _JOINER:
         return True
-    if _LEADING.match(before[-1]) or _FOLLOWING.match(text):
+    if unicodedata.combining(before[-1]) == _VIRAMA_CLASS:
+        return True
+    if _LEADING.match(before[-1]) or _FOLLOWING.match(text) or _UNFINISHED.search(before):
         return True
     clusters = _CLUSTER.findall(before[-16:] + text[0])
     return len(clusters[-1]) > 1 or _is_within_word(before, text)
