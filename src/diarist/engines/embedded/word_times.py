@@ -96,16 +96,17 @@ class Loudness:
 
 
 def place(word: RecognizedWord, audio: Audio) -> RecognizedWord:
-    """Return the word with a span that it can have been spoken in.
+    """Return the word with a span within the recording that it can have been spoken in.
 
     A longer span is cut to its end, where the alignment is usually right, or to its start if the end is much quieter.
     """
+    span = word.span.clamp(0.0, audio.duration)
     limit = max_spoken_duration(word.text)
-    if word.span.duration <= limit:
-        return word
-    loudness = Loudness.measure(audio, word.span)
-    at_start = Span(word.span.start, word.span.start + limit)
-    at_end = Span(word.span.end - limit, word.span.end)
+    if span.duration <= limit:
+        return word if span == word.span else replace(word, span=span)
+    loudness = Loudness.measure(audio, span)
+    at_start = Span(span.start, span.start + limit)
+    at_end = Span(span.end - limit, span.end)
     is_early = loudness.mean_db(at_start) > loudness.mean_db(at_end) + QUIETER_DB
     return replace(word, span=at_start if is_early else at_end)
 

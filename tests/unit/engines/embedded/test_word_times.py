@@ -78,6 +78,14 @@ def test_a_word_that_is_long_for_a_pause_after_it_keeps_its_start():
     assert (placed.span.start, placed.span.end) == (1.0, pytest.approx(1.7))
 
 
+def test_the_last_words_stay_within_the_recording_and_have_a_duration():
+    """The alignment may end later than the recording, since its times are corrected by a constant."""
+    words = [word(8.2, 8.9, "that"), word(8.9, 9.04, "it's"), word(9.04, 9.04, "not")]
+    ordered = in_sequence([place(each, sound(9.0)) for each in words])
+    assert ordered[-1].span.end == 9.0
+    assert min(each.span.duration for each in ordered) > MIN_WORD_S
+
+
 def test_a_long_number_is_left_whole():
     spoken = word(1.0, 4.0, " 555-0123")
     assert place(spoken, sound(9.0)) is spoken
