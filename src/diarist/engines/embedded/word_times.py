@@ -36,8 +36,9 @@ SPOKEN_MARKS = "%‰#&@"
 ABBREVIATION_S: Seconds = 1.0
 """The maximum duration of a short word with a period, which may be an abbreviation such as *Dr.* or *approx.*"""
 
-MIN_WORD_S: Seconds = 0.02
-"""Shorter words share the time of their neighbors: none can be spoken in so little."""
+MIN_WORD_S: Seconds = 0.03
+"""Shorter words share the time of their neighbors: none can be spoken in so little. A frame of the alignment is 0.02 s
+long, so these are words of one frame or none."""
 
 QUIETER_DB = 12.0
 """The end of a long span is only given up for its start if it is quieter by this much."""
@@ -168,7 +169,7 @@ def _share_times(words: list[RecognizedWord]) -> list[RecognizedWord]:
 
 
 def _is_short(span: Span) -> bool:
-    return span.duration < MIN_WORD_S - 1e-9
+    return span.duration < MIN_WORD_S - 1e-9  # what was divided exactly may be shorter by a rounding error
 
 
 def _sharing(words: Sequence[RecognizedWord], first: int, stop: int) -> tuple[int, int]:

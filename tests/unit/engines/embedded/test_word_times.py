@@ -108,10 +108,16 @@ def test_words_keep_their_order_and_do_not_overlap(spans):
 
 def test_words_without_duration_share_the_time_of_the_word_before():
     ordered = in_sequence([word(0.0, 0.9, "ab"), word(0.9, 0.9, "c"), word(0.9, 0.9, "d"), word(2.0, 2.5, "e")])
-    edges = [pytest.approx(each) for each in (0.0, 0.44, 0.67, 0.9)]
+    edges = [pytest.approx(each) for each in (0.0, 0.435, 0.6675, 0.9)]
     assert [w.span.start for w in ordered[:3]] == edges[:3]
     assert [w.span.end for w in ordered[:3]] == edges[1:]
     assert ordered[3].span == Span(2.0, 2.5)
+
+
+def test_a_word_of_one_frame_shares_the_time_of_the_word_before():
+    ordered = in_sequence([word(0.0, 0.22, "be"), word(0.22, 0.24, "written"), word(0.24, 0.36, "I")])
+    assert ordered[0].span.end == ordered[1].span.start < 0.15
+    assert [ordered[1].span.end, ordered[2].span.start] == [0.24, 0.24]
 
 
 def test_a_first_word_without_duration_shares_the_time_of_the_next_one():
