@@ -3,8 +3,9 @@
     python benchmarks/word_order.py FOLDER ... [--language en] [--show]
 
 Each FOLDER contains recordings NAME.wav (or another audio file) with NAME.stm. A phrase of up to four words that
-directly follows itself counts as doubled, unless the reference repeats it as well. A word counts as out of order if it
-starts before the word that precedes it in the text. The script needs the ``bench`` extra.
+directly follows itself counts as doubled, unless the reference has words for both of its occurrences, be they the same
+or others that were misheard. A word counts as out of order if it starts before the word that precedes it in the text.
+The script needs the ``bench`` extra.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import jiwer
 
 from diarist.audio import DecodeLimits
 from diarist.engines.registry import load_engine
@@ -35,21 +37,37 @@ class Faults:
 
     words: int
     doubled: tuple[str, ...]
-    """The phrases that directly follow themselves, but not in the reference."""
+    """The phrases that directly follow themselves, and for one of which the reference has no words."""
 
     disordered: tuple[str, ...]
     """The words that start before the word that precedes them in the text."""
 
 
-def repeats(words: Sequence[str]) -> Counter[tuple[str, ...]]:
-    """Return how often each phrase of up to ``MAX_PHRASE_WORDS`` directly follows itself."""
-    found: Counter[tuple[str, ...]] = Counter()
+def doubled_phrases(words: Sequence[str], reference: Sequence[str]) -> tuple[str, ...]:
+    """Return the phrases that directly follow themselves without words of the reference for both occurrences.
+
+    Both texts are aligned by the minimum number of edits. A phrase of which one occurrence is too much has at least as
+    many inserted words as it is long.
+    """
+    inserted = _inserted(words, reference)
+    found: list[str] = []
     for length in range(1, MAX_PHRASE_WORDS + 1):
         for at in range(len(words) - 2 * length + 1):
-            phrase = tuple(words[at : at + length])
-            if phrase == tuple(words[at + length : at + 2 * length]) and not (length > 1 and len(set(phrase)) == 1):
-                found[phrase] += 1
-    return found
+            phrase = words[at : at + length]
+            if phrase != words[at + length : at + 2 * length] or (length > 1 and len(set(phrase)) == 1):
+                continue
+            if sum(position in inserted for position in range(at, at + 2 * length)) >= length:
+                found.append(" ".join(phrase))
+    return tuple(found)
+
+
+def _inserted(words: Sequence[str], reference: Sequence[str]) -> set[int]:
+    """Return the positions of the words that the reference does not have."""
+    if not words or not reference:
+        return set(range(len(words)))
+    (alignment,) = jiwer.process_words(" ".join(reference), " ".join(words)).alignments
+    chunks = (chunk for chunk in alignment if chunk.type == "insert")
+    return {position for chunk in chunks for position in range(chunk.hyp_start_idx, chunk.hyp_end_idx)}
 
 
 def faults(transcript: Transcript, reference: Reference, language: str | None) -> Faults:
@@ -58,9 +76,8 @@ def faults(transcript: Transcript, reference: Reference, language: str | None) -
     spoken = normalize(" ".join(segment.text for segment in reference.segments or ())).split()
     words = [word for utterance in transcript.utterances for word in utterance.words]
     recognized = normalize(" ".join(word.text.strip() for word in words)).split()
-    doubled = repeats(recognized) - repeats(spoken)
     disordered = tuple(after.text.strip() for before, after in pairwise(words) if after.span.start < before.span.start)
-    return Faults(len(words), tuple(" ".join(phrase) for phrase in doubled.elements()), disordered)
+    return Faults(len(words), doubled_phrases(recognized, spoken), disordered)
 
 
 def main(arguments: Sequence[str]) -> int:

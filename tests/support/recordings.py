@@ -143,6 +143,11 @@ def voice(speaker: str, folder: Path = FOLDER) -> tuple[Audio, ...]:
     return tuple(parts)
 
 
+def without_pauses(samples: Samples) -> Samples:
+    """Return the speech with its pauses cut out, as video editors do."""
+    return np.concatenate([Audio(samples).cut(span).samples for span in _speech(samples, pause=0.06)])
+
+
 def assemble(
     voices: Mapping[str, Sequence[Audio]],
     folder: Path,

@@ -26,6 +26,9 @@ _JOINER = "\u200d"
 
 _FOLLOWING = frozenset(THAI_ABBREVIATION_MARK + SMALL_KANA + KANA_MARKS)
 
+_UNFINISHED = regex.compile("([\u0e31\u0e37][\u0e48-\u0e4b]?|[\u0eb1\u0ebb][\u0ec8-\u0ecb]?)$")
+"""Thai and Lao vowels of syllables that always have a letter after the vowel, with or without a tone mark."""
+
 _WITHIN_WORDS = "'’-"
 """Marks that are part of a word if letters are on both sides."""
 
@@ -43,7 +46,10 @@ def continues_word(before: str, text: str) -> bool:
     """
     if not before or not text or text[0].isspace() or before[-1].isspace():
         return False
-    if before[-1] == _JOINER or unicodedata.combining(before[-1]) == _VIRAMA_CLASS:
+    # Unicode does not count all vowel signs of Burmese, which are marks, as a part of the cluster before them.
+    if unicodedata.category(text[0])[0] == "M" or before[-1] == _JOINER:
+        return True
+    if unicodedata.combining(before[-1]) == _VIRAMA_CLASS or _UNFINISHED.search(before):
         return True
     if contains(LEADING_VOWELS, before[-1]) or contains(FOLLOWING_SIGNS, text[0]) or text[0] in _FOLLOWING:
         return True

@@ -8,9 +8,10 @@ from diarist.evaluation.reference import Reference
 from diarist.evaluation.segments import Segment
 from diarist.types import Diarization, Span, Transcript, Utterance, Word
 
+pytest.importorskip("jiwer")
 pytest.importorskip("whisper_normalizer")
 
-from word_order import faults, repeats
+from word_order import doubled_phrases, faults
 
 
 def transcript(*words: tuple[str, float]) -> Transcript:
@@ -25,10 +26,22 @@ def reference(text: str) -> Reference:
     return Reference("meeting", (), (Segment(Span(0.0, 60.0), "A", text),))
 
 
+def doubled(words: str, reference: str) -> tuple[str, ...]:
+    return doubled_phrases(words.split(), reference.split())
+
+
 def test_a_phrase_that_follows_itself_is_counted_once():
-    assert repeats(["i", "think", "it", "should", "be", "it", "should", "be"]) == {("it", "should", "be"): 1}
-    assert repeats(["time", "time", "time"]) == {("time",): 2}
-    assert repeats(["he", "said", "that", "he", "said"]) == {}
+    assert doubled("i think it should be it should be", "i think it should be") == ("it should be",)
+    assert doubled("my time time time", "my time") == ("time", "time")
+    assert doubled("he said that he said", "he said that") == ()
+    assert doubled("water water", "") == ("water",)
+    assert doubled("", "water") == ()
+
+
+def test_a_repetition_of_words_that_were_misheard_is_not_a_fault():
+    assert doubled("last taken that was it that was it you", "last taken thou also thou also you") == ()
+    assert doubled("anything yes yes i forgot", "anything um yes ah yes i forgot") == ()
+    assert doubled("the man is too too stupid", "the man has two duties") == ()
 
 
 def test_what_the_reference_repeats_is_not_a_fault():

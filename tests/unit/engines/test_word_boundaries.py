@@ -16,9 +16,15 @@ from diarist.engines.word_boundaries import continues_word
         ("ก", "ำ"),
         ("เ", "ก"),  # a vowel before its consonant
         ("ไท", "ๆ"),
+        ("รั", "ก"),  # a consonant that ends the syllable, since this vowel never does
+        ("นั้", "น"),
+        ("ชื่", "อ"),
         ("ກ", "າ"),  # Lao
         ("ພ", "ຽ"),  # Lao: a vowel between consonants
+        ("ກັ", "ບ"),
         ("မ", "ြ"),  # Burmese
+        ("က", "ာ"),
+        ("က", "း"),
         ("က်", "္"),
         ("က္", "က"),  # a stacked consonant
         ("क", "्"),  # Devanagari
@@ -46,6 +52,7 @@ def test_a_letter_or_word_is_not_divided(before, text):
         ("用", "WiFi"),
         ("WiFi", "上"),
         ("ก", "ข"),
+        ("ที่", "นี"),
         ("so", " it"),
         ("", "a"),
         ("a", ""),

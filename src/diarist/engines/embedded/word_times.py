@@ -36,8 +36,9 @@ SPOKEN_MARKS = "%‰#&@"
 ABBREVIATION_S: Seconds = 1.0
 """The maximum duration of a short word with a period, which may be an abbreviation such as *Dr.* or *approx.*"""
 
-MIN_WORD_S: Seconds = 0.02
-"""Shorter words share the time of their neighbors: none can be spoken in so little."""
+MIN_WORD_S: Seconds = 0.03
+"""Shorter words share the time of their neighbors: none can be spoken in so little. A frame of the alignment is 0.02 s
+long, so these are words of one frame or none."""
 
 QUIETER_DB = 12.0
 """The end of a long span is only given up for its start if it is quieter by this much."""
@@ -96,16 +97,17 @@ class Loudness:
 
 
 def place(word: RecognizedWord, audio: Audio) -> RecognizedWord:
-    """Return the word with a span that it can have been spoken in.
+    """Return the word with a span within the recording that it can have been spoken in.
 
     A longer span is cut to its end, where the alignment is usually right, or to its start if the end is much quieter.
     """
+    span = word.span.clamp(0.0, audio.duration)
     limit = max_spoken_duration(word.text)
-    if word.span.duration <= limit:
-        return word
-    loudness = Loudness.measure(audio, word.span)
-    at_start = Span(word.span.start, word.span.start + limit)
-    at_end = Span(word.span.end - limit, word.span.end)
+    if span.duration <= limit:
+        return word if span == word.span else replace(word, span=span)
+    loudness = Loudness.measure(audio, span)
+    at_start = Span(span.start, span.start + limit)
+    at_end = Span(span.end - limit, span.end)
     is_early = loudness.mean_db(at_start) > loudness.mean_db(at_end) + QUIETER_DB
     return replace(word, span=at_start if is_early else at_end)
 
@@ -133,7 +135,7 @@ def trim_to_speech(words: Sequence[RecognizedWord], speech: Sequence[Span]) -> l
 def in_sequence(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
     """Return the words in the same order with starts that never fall, no overlaps, and no words without duration.
 
-    Words shorter than ``MIN_WORD_S`` and their neighbor share its time by the length of their texts.
+    Words shorter than ``MIN_WORD_S`` and their neighbors share their time by the length of their texts.
     """
     ordered: list[RecognizedWord] = []
     latest = 0.0
@@ -148,29 +150,72 @@ def in_sequence(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
 
 
 def _share_times(words: list[RecognizedWord]) -> list[RecognizedWord]:
-    """Give words without duration a part of the time of their neighbor: the one before if it touches, or the next."""
+    """Give words without duration a part of the time of their neighbors: the one before if it touches, or the next.
+
+    Where this is not enough for all of them, further neighbors that touch have a part in it, and then the pause.
+    """
     first = 0
     while first < len(words):
         stop = first
-        while stop < len(words) and words[stop].span.duration < MIN_WORD_S:
+        while stop < len(words) and _is_short(words[stop].span):
             stop += 1
         if stop == first:
             first += 1
             continue
-        before = first > 0 and words[first].span.start - words[first - 1].span.end < MIN_WORD_S
-        after = stop < len(words) and words[stop].span.start - words[stop - 1].span.end < MIN_WORD_S
-        low = first - 1 if before else first
-        high = stop if before or not after else stop + 1
-        words[low:high] = _divide(words[low:high])
+        low, high = _sharing(words, first, stop)
+        words[low:high] = _divide(words[low:high], _with_pause(words, low, high))
         first = max(stop, high)
     return words
 
 
-def _divide(words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
-    """Divide the time from the first to the last of the words by the length of their texts."""
-    start, end = words[0].span.start, words[-1].span.end
+def _is_short(span: Span) -> bool:
+    return span.duration < MIN_WORD_S - 1e-9  # what was divided exactly may be shorter by a rounding error
+
+
+def _sharing(words: Sequence[RecognizedWord], first: int, stop: int) -> tuple[int, int]:
+    """Return the first of the words that share their time with the short words ``first`` to ``stop``, and their end."""
+    low, high = first, stop
+    while high - low == stop - first or _is_too_little(words, low, high):
+        if low > 0 and _touch(words[low - 1], words[low]) and (low == first or not _can_follow(words, high)):
+            low -= 1
+        elif _can_follow(words, high):
+            high += 1
+        else:
+            break
+    return low, high
+
+
+def _can_follow(words: Sequence[RecognizedWord], high: int) -> bool:
+    return high < len(words) and _touch(words[high - 1], words[high])
+
+
+def _touch(word: RecognizedWord, following: RecognizedWord) -> bool:
+    return following.span.start - word.span.end < MIN_WORD_S
+
+
+def _is_too_little(words: Sequence[RecognizedWord], low: int, high: int) -> bool:
+    return words[high - 1].span.end - words[low].span.start < (high - low) * MIN_WORD_S
+
+
+def _with_pause(words: Sequence[RecognizedWord], low: int, high: int) -> Span:
+    """Return the time of the words, with as much of the pauses before and after them as they need."""
+    start, end = words[low].span.start, words[high - 1].span.end
+    missing = (high - low) * MIN_WORD_S - (end - start)
+    if missing <= 0:
+        return Span(start, end)
+    start -= min(missing, start - (words[low - 1].span.end if low > 0 else 0.0))
+    missing = (high - low) * MIN_WORD_S - (end - start)
+    after = words[high].span.start - end if high < len(words) else missing
+    return Span(start, end + max(0.0, min(missing, after)))
+
+
+def _divide(words: Sequence[RecognizedWord], time: Span) -> list[RecognizedWord]:
+    """Divide the time among the words: ``MIN_WORD_S`` for each, and the rest by the length of their texts."""
+    least = min(MIN_WORD_S, time.duration / len(words))
     lengths = np.array([max(len(word.text.strip()), 1) for word in words], dtype=np.float64)
-    edges = start + (end - start) * np.concatenate([[0.0], np.cumsum(lengths) / lengths.sum()])
+    parts = least + (time.duration - least * len(words)) * lengths / lengths.sum()
+    edges = np.minimum(time.start + np.concatenate([[0.0], np.cumsum(parts)]), time.end)
+    edges[-1] = time.end
     return [
         replace(word, span=Span(float(low), float(high)))
         for word, (low, high) in zip(words, pairwise(edges), strict=True)
