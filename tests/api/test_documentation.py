@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diarist import errors
-from diarist.api import http_channel, job_events, job_schemas, problems, schemas, upload
+from diarist.api import http_channel, job_events, job_schemas, problems, request_schemas, response_schemas, upload
 from support import documents
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -18,7 +18,7 @@ EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", TEXT
 
 
 MODELS = (
-    schemas.Conversation, schemas.Conversation, job_schemas.JobView, schemas.Status, schemas.V1Problem, schemas.Problem,
+    response_schemas.Conversation, response_schemas.Conversation, job_schemas.JobView, schemas.Status, schemas.V1Problem, schemas.Problem,
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def test_every_detail_is_there():
     section = TEXT.partition("### Details")[2].partition("## Jobs")[0]
     rows = re.findall(r"^\| ([a-z_, ]+) \|", section, re.MULTILINE)
     documented = [name for row in rows if row != "key" for name in row.split(", ")]
-    assert ["conversation", *documented] == list(schemas.Conversation.model_fields) == list(EXAMPLES[1])
+    assert ["conversation", *documented] == list(response_schemas.Conversation.model_fields) == list(EXAMPLES[1])
 
 
 def table(heading: str) -> list[str]:
@@ -54,11 +54,11 @@ def table(heading: str) -> list[str]:
 
 
 def test_every_field_is_there_and_no_other():
-    assert {"audio", "file", *table("## `POST /diarize`")} == set(schemas.DiarizeForm.model_fields)
+    assert {"audio", "file", *table("## `POST /diarize`")} == set(request_schemas.DiarizeForm.model_fields)
 
 
 def test_every_field_of_a_job_is_there_and_no_other():
-    shared = set(schemas.WorkForm.model_fields)
+    shared = set(request_schemas.WorkForm.model_fields)
     assert {*table("### `POST /v1/jobs`"), *shared} == set(job_schemas.NewJob.model_fields)
     assert set(table("### `GET /v1/jobs`")) == set(job_schemas.JobsQuery.model_fields)
     assert all(f"`{name}" in TEXT for name in (*shared, *job_schemas.ResultQuery.model_fields))

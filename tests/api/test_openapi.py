@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.openapi import from_wsgi
 
-from diarist.api import job_schemas, schemas
+from diarist.api import job_schemas, request_schemas
 from diarist.api.upload import FILE_FIELDS, MAX_PARTS
 from diarist.errors import InvalidOption
 from diarist.formats import FORMATS
@@ -70,14 +70,14 @@ def test_the_form_is_described(document):
     assert body["required"] is True
     schema = document["components"]["schemas"]["DiarizeForm"]
     assert schema["oneOf"] == [{"required": ["audio"]}, {"required": ["file"]}]
-    assert list(schema["properties"]) == sorted(schemas.DiarizeForm.model_fields)
+    assert list(schema["properties"]) == sorted(request_schemas.DiarizeForm.model_fields)
     assert all(field.get("description") for field in schema["properties"].values())
 
 
 def test_limits_are_those_of_the_core():
-    assert get_args(schemas.FormatName) == tuple(FORMATS)
-    assert f"1 to {MAX_SPEAKERS}" in schemas.DiarizeForm.model_fields["num_speakers"].description
-    assert len(schemas.DiarizeForm.model_fields) < MAX_PARTS
+    assert get_args(request_schemas.FormatName) == tuple(FORMATS)
+    assert f"1 to {MAX_SPEAKERS}" in request_schemas.DiarizeForm.model_fields["num_speakers"].description
+    assert len(request_schemas.DiarizeForm.model_fields) < MAX_PARTS
 
 
 def beyond_a_schema(case) -> list:

@@ -10,7 +10,7 @@ from api.test_jobs import error_message as v1_error_message
 from api.test_jobs import script
 from api.wire import FORM, form, part, recording
 from diarist.api.job_schemas import ResultQuery
-from diarist.api.schemas import DiarizeForm
+from diarist.api.request_schemas import DiarizeForm
 from diarist.formats.subtitle_options import RANGES, SubtitleOptions
 
 EXPOSED = {name for name in SubtitleOptions.__dataclass_fields__ if name != "closed_pause"}

@@ -27,10 +27,7 @@ def test_what_is_no_track_is_refused(value):
     assert len(str(caught.value)) < 200
 
 
-def test_all_tracks_are_one_speaker_each():
-    assert TranscribeOptions(track="all").one_speaker_each
-    assert TranscribeOptions(channels="separate", track="best").one_speaker_each
-    assert not TranscribeOptions(track=1).one_speaker_each
+def test_all_tracks_exclude_separate_channels_and_numbers_of_speakers():
     with pytest.raises(InvalidOption, match="not both"):
         TranscribeOptions(track="all", channels="separate")
     with pytest.raises(InvalidOption, match="numbers of speakers"):

@@ -14,8 +14,9 @@ from flask import Response, request
 from diarist.api import access
 from diarist.api.openapi import DIARIZE_RESPONSES
 from diarist.api.request_log import current_request_id
+from diarist.api.request_schemas import DiarizeForm, DiarizeQuery, with_query
+from diarist.api.response_schemas import Conversation
 from diarist.api.runtime import STOPPING, Runtime, runtime
-from diarist.api.schemas import Conversation, DiarizeForm, DiarizeQuery, with_query
 from diarist.api.transcript_response import transcript_response
 from diarist.api.upload import check_form, check_head, check_query, file_name, received
 from diarist.errors import Cancelled, EngineUnavailable, QueueFull

@@ -20,8 +20,8 @@ from diarist.api import access
 from diarist.api.job_result import partial_transcript
 from diarist.api.job_schemas import EventsQuery
 from diarist.api.openapi import EVENTS_RESPONSES
+from diarist.api.request_schemas import InvalidField
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.schemas import InvalidField
 from diarist.errors import JobNotFound, QueueFull, ServiceError, Unauthorized
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import Job, JobEvent, JobState

@@ -11,8 +11,8 @@ from flask import Response
 from diarist.api import access, problems
 from diarist.api.job_schemas import ResultQuery
 from diarist.api.openapi import RESULT_RESPONSES
+from diarist.api.response_schemas import Conversation
 from diarist.api.runtime import runtime
-from diarist.api.schemas import Conversation
 from diarist.api.transcript_response import transcript_response
 from diarist.errors import JobCanceled, JobNotDone
 from diarist.jobs.error_codes import to_exception

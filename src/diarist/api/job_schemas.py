@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
-from diarist.api.schemas import Form, RenderForm, WorkForm
+from diarist.api.request_schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
 from diarist.jobs.db.outbox import Delivery
 from diarist.jobs.model import PRIORITIES, Job, JobSpec, JobState, option_fields

@@ -27,8 +27,8 @@ from diarist.api.job_schemas import (
 )
 from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPONSES, JOB_RESPONSES, LIST_RESPONSES
 from diarist.api.request_log import current_request_id
+from diarist.api.request_schemas import InvalidField, to_invalid_field, with_query
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.schemas import InvalidField, to_invalid_field, with_query
 from diarist.api.upload import FILE_FIELDS, IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
 from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s

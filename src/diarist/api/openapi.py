@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from diarist import __version__
 from diarist.api.access import PUBLIC_PATHS
 from diarist.api.job_schemas import NewJob, NewJobByUrl
-from diarist.api.schemas import Health, Problem, V1Problem
+from diarist.api.response_schemas import Health, Problem, V1Problem
 
 Document = dict[str, Any]
 Responses = dict[int | str, Document]

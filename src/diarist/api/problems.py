@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from diarist import errors
 from diarist.api.request_log import current_request_id
-from diarist.api.schemas import to_invalid_field
+from diarist.api.request_schemas import to_invalid_field
 from diarist.errors import DiaristError
 
 logger = logging.getLogger(__name__)

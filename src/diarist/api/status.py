@@ -7,8 +7,8 @@ from flask import Response
 
 from diarist import __version__
 from diarist.api.openapi import READY_RESPONSES
+from diarist.api.response_schemas import About, Health, JobCounts, ModelState, Status
 from diarist.api.runtime import runtime
-from diarist.api.schemas import About, Health, JobCounts, ModelState, Status
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
 

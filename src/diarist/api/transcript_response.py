@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from flask import Response
 
 from diarist import formats
-from diarist.api.schemas import RenderForm
+from diarist.api.request_schemas import RenderForm
 from diarist.types import Transcript
 
 

@@ -145,7 +145,7 @@ class ChannelDetector:
         if len(sounding) < 2:
             return DetectedChannels("silent", tuple(sounding) or (int(means.sum(axis=0).argmax()),))
         noise = 10.0 ** (noise_db / 10.0)
-        relations = self._relations(sounding, np.maximum(means - 2.0 * noise, 0.1 * noise), active)
+        relations = self._relations(sounding, np.maximum(means - 1.3 * noise, 0.1 * noise), active)
         # The best one of several copies has the most sound above its noise.
         ranked = sorted(sounding, key=lambda channel: (-active[:, channel].sum(), -means[:, channel].sum()))
         return _combined(ranked, relations)

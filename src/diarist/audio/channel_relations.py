@@ -35,6 +35,9 @@ MIN_PARTY_WINDOWS = 2
 MIN_RUN_WINDOWS = 3
 """The minimum number of successive windows of speech, 1.5 s. Knocks and clicks are shorter."""
 
+MIN_RUN_SHARE = 0.3
+"""The minimum share of the active windows of a channel with speech that are in such runs."""
+
 MIN_COPY_SHARE = 0.8
 """The minimum share of the windows with sound in both channels in which a copy has its one lag."""
 
@@ -92,7 +95,7 @@ class ChannelPair:
         coherent &= np.isin(self.lags, _common_lags(self.lags[coherent], LAG_TOLERANCE_SAMPLES))
         if self._is_copy(coherent, needed):
             return "copy"
-        parties = self._parties(needed)
+        parties = self._parties(needed, related=coherent.sum() >= needed)
         if parties is None:
             return "shared"
         upper, lower = self._modes(parties)
@@ -130,15 +133,17 @@ class ChannelPair:
             and (not second_has_more or level <= MAX_PARTIAL_COPY_DB)
         )
 
-    def _parties(self, needed: int) -> tuple[Mask, Mask] | None:
+    def _parties(self, needed: int, *, related: bool) -> tuple[Mask, Mask] | None:
         """Return the windows of a party on each channel, or None if there are less than needed."""
-        if min(_in_runs(self.first), _in_runs(self.second)) < needed:
+        if any(_in_runs(mask) < max(needed, MIN_RUN_SHARE * mask.sum()) for mask in (self.first, self.second)):
             return None
         highest = float(np.sort(self.difference[self.first])[-needed])
         lowest = float(np.sort(self.difference[self.second])[needed - 1])
         middle = (highest + lowest) / 2.0
         parties = self.first & (self.difference > middle), self.second & (self.difference < middle)
-        return None if min(_in_runs(party) for party in parties) < needed else parties
+        # Voices of the other channel make runs too, if it contains them.
+        counts = [_in_runs(party) if related else int(party.sum()) for party in parties]
+        return None if min(counts) < needed else parties
 
     def _modes(self, parties: tuple[Mask, Mask]) -> tuple[float, float]:
         """Return the level difference of each party while it speaks alone, which may be rare."""

@@ -19,12 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diarist.audio import DecodeLimits
+from diarist.audio.decoding import DecodedRecording
+from diarist.channels import ChannelChoice, ChannelUse
 from diarist.formats import render, rttm
 from diarist.formats.single_line import one_line
 from diarist.pipeline.attribution import merged_speech
 from diarist.pipeline.sections import split_into_sections
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import RECOGNITION_REACH, Engine
+from diarist.tracks import AudioTracks
 from diarist.types import (
     SAMPLE_RATE,
     Audio,
@@ -97,7 +100,11 @@ def decoded(channels: int) -> Iterator[None]:
     for number, each in enumerate(audio):
         each.samples[0] = number / 100
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diarist.pipeline.transcription.decode", lambda *_: tuple(audio))
+        use: ChannelUse = "mix" if channels == 1 else "separate"
+        recording = DecodedRecording(
+            tuple(audio), ChannelChoice(used=use), AudioTracks((1,), 1), truncation=None, warnings=()
+        )
+        patch.setattr("diarist.pipeline.transcription.read_recording", lambda *_: recording)
         patch.setattr(
             "diarist.pipeline.transcription.split_into_sections", partial(split_into_sections, length=SECTION_S)
         )

@@ -348,18 +348,21 @@ def whole_words(alignment: Sequence[Mapping[str, Any]], offset: Seconds) -> list
         offset: The time in the recording from which these times count.
     """
     words: list[RecognizedWord] = []
-    prefix = ""
+    prefix = space = ""
     for part in alignment:
-        text = str(part["word"])
+        own = str(part["word"])
+        text = space + own
         start, end = float(part["start"]) + offset, float(part["end"]) + offset
         probability = min(1.0, max(0.0, float(part["probability"])))
         before = words[-1] if words and not prefix else None
-        if not text.strip():
+        # In scripts without spaces between words, a space between sentences is a part of its own.
+        space = "" if text.strip() else text
+        if space:
             continue
         if text[0].isspace() and text.strip() in PREPEND_PUNCTUATIONS:
             prefix += text
-        elif before is not None and text in APPEND_PUNCTUATIONS:
-            words[-1] = replace(before, text=before.text + text)
+        elif before is not None and own in APPEND_PUNCTUATIONS:
+            words[-1] = replace(before, text=before.text + own)
         elif before is not None and continues_word(before.text, text):
             span = Span(before.span.start, max(before.span.end, end))
             words[-1] = RecognizedWord(before.text + text, span, min(before.confidence, probability))

@@ -53,6 +53,11 @@ def test_a_latin_word_among_chinese_ones_is_whole():
     assert texts(part("用", 0, 1), part("Wi", 1, 2), part("Fi", 2, 3), part("上", 3, 4)) == ["用", "WiFi", "上"]
 
 
+def test_a_space_of_its_own_belongs_to_the_word_after_it():
+    assert texts(part("ดี", 0, 1), part(" ", 1, 1), part("น้ำ", 1, 2)) == ["ดี", " น้ำ"]
+    assert texts(part("好", 0, 1), part(" ", 1, 1), part("。", 1, 1)) == ["好。"]
+
+
 def test_an_alignment_without_text_has_no_words():
     assert whole_words([part(" ", 0, 1)], 0.0) == []
 
