@@ -18,8 +18,13 @@ EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", TEXT
 
 
 MODELS = (
-    response_schemas.Conversation, response_schemas.Conversation, job_schemas.JobView, schemas.Status, schemas.V1Problem, schemas.Problem,
-)  # fmt: skip
+    response_schemas.Conversation,
+    response_schemas.Conversation,
+    job_schemas.JobView,
+    response_schemas.Status,
+    response_schemas.V1Problem,
+    response_schemas.Problem,
+)
 
 
 def kinds(root: type) -> list[type]:
