@@ -22,10 +22,10 @@ Floats = NDArray[np.float32]
 ONSET = 0.5
 """The expected number of speakers from which a frame begins speech."""
 
-OFFSET = 0.4
+OFFSET = 0.45
 """The expected number of speakers below which speech ends. In a reverberant room, windows of the segmentation disagree
-for seconds whether a voice in the background speaks, so that the mean stays just below one half. Of the thresholds from
-0.3 to 0.5, 0.35 and 0.4 gave the fewest errors on meetings, telephone and simulated rooms (``docs/accuracy.md``)."""
+for seconds whether a voice in the background speaks, so that the mean stays just below one half. Lower thresholds find
+more of it, and more noise (``docs/accuracy.md``)."""
 
 
 def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
