@@ -19,31 +19,11 @@ from diarist.engines.speaker_activity import Window
 Floats = NDArray[np.float32]
 
 
-ONSET = 0.5
-"""The expected number of speakers from which a frame begins speech."""
-
-OFFSET = 0.45
-"""The expected number of speakers below which speech ends. In a reverberant room, windows of the segmentation disagree
-for seconds whether a voice in the background speaks, so that the mean stays just below one half. Lower thresholds find
-more of it, and more noise (``docs/accuracy.md``)."""
-
-
 def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
-    """Return the number of speakers in each frame of the common grid, int64 (frames,).
-
-    It is the expected number over all windows, rounded. Speech has a hysteresis: it begins at ``ONSET`` and lasts on
-    both sides for as long as the expected number is at least ``OFFSET``, as in pyannote's binarization. The
-    probabilities say more than the most probable classes: a second speaker with a probability of 0.45 in all windows
-    never wins the class, and neither does one who is certain in fewer than half of them.
-    """
-    sums = (activity.sum(axis=1, keepdims=True) for activity in segmentation.activity)
-    expected = segmentation.overlap_add(sums, 1)[:, 0]
-    count: NDArray[np.int64] = np.floor(expected + 0.5).astype(np.int64)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], expected >= OFFSET, [False]]).astype(np.int8)))
-    for first, stop in edges.reshape(-1, 2):
-        if expected[first:stop].max() >= ONSET:
-            count[first:stop] = np.maximum(count[first:stop], 1)
-    return count
+    """Return the number of speakers in each frame of the common grid, int64 (frames,): the mean over windows."""
+    size = POWERSET.sum(axis=1)
+    counts = (size[classes][:, None] for classes in segmentation.classes)
+    return np.rint(segmentation.overlap_add(counts, 1)[:, 0]).astype(np.int64)
 
 
 def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool_]:

@@ -83,24 +83,6 @@ def test_where_windows_disagree_the_count_is_their_mean_rounded():
     assert set(speaker_count(made).tolist()) == {1}
 
 
-def expecting(*runs):
-    """Return a segmentation of one window whose expected number of speakers is (value, frames) of each run."""
-    expected = np.concatenate([np.full(frames, value, dtype=np.float32) for value, frames in runs])
-    expected = np.pad(expected, (0, WINDOW_FRAMES - len(expected)))
-    activity = np.stack([np.minimum(expected, 1), np.maximum(expected - 1, 0), np.zeros_like(expected)], axis=1)
-    return Segmentation(activity[None], np.zeros((1, WINDOW_FRAMES), np.uint8), np.zeros(1, np.int64), WINDOW_FRAMES)
-
-
-def test_speech_that_begins_clearly_lasts_while_the_windows_are_nearly_undecided():
-    count = speaker_count(expecting((0.0, 20), (0.47, 30), (0.9, 10), (0.47, 40), (0.3, 20), (0.47, 20)))
-    assert np.flatnonzero(count).tolist() == list(range(20, 100))  # not the last run, which never begins clearly
-
-
-def test_two_speakers_are_counted_by_probability_even_where_no_class_says_so():
-    count = speaker_count(expecting((1.6, 30), (1.4, 30)))
-    assert count[:60].tolist() == [2] * 30 + [1] * 30
-
-
 def test_a_change_without_a_pause_is_found_to_the_frame():
     changes = change_points(heard(TALK, [(0, 1, 2), (1, 2, 0), (2, 1, 0)]))
     assert changes.shape == (FRAMES,)
