@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from apiflask.fields import UploadFile
@@ -24,17 +24,22 @@ FormatName: TypeAlias = Literal["json", "txt", "srt", "vtt", "rttm"]
 """The keys of ``diarist.formats.FORMATS``; a test checks that they are the same."""
 
 
-def _check_language(text: str) -> str:
-    try:
-        parse_language(text)
-    except InvalidOption as error:
-        raise ValueError(str(error)) from error
-    return text
+def _accepted_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return the check that a parser accepts a text, which is kept as it was given."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except InvalidOption as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return AfterValidator(check)
 
 
 Language: TypeAlias = Annotated[
     str,
-    AfterValidator(_check_language),
+    _accepted_by(parse_language),
     Field(
         json_schema_extra={
             "anyOf": [{"type": "string", "pattern": f"^{TAG}$"}, {"type": "string", "enum": [DETECT, *LANGUAGES]}]
@@ -43,15 +48,7 @@ Language: TypeAlias = Annotated[
 ]
 
 
-def _check_speaker_names(text: str) -> str:
-    try:
-        parse_speaker_names(text)
-    except InvalidOption as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
-SpeakerNames: TypeAlias = Annotated[str, AfterValidator(_check_speaker_names)]
+SpeakerNames: TypeAlias = Annotated[str, _accepted_by(parse_speaker_names)]
 
 MAX_SHOWN_CHARS = 80
 """The maximum length of an invalid value in an error message."""
