@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from api.wire import Address
@@ -99,3 +100,18 @@ class ServiceProcess:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+@contextmanager
+def shared_service(folder: Path, command: Sequence[str], ready: str, **settings: object) -> Iterator[ServiceProcess]:
+    """Run a service for several tests. After them, it must stop cleanly and leave its folders empty."""
+    service = ServiceProcess(folder, command, **settings)
+    try:
+        service.wait_for(ready, 180.0)
+        yield service
+        assert service.stop() == 0
+        assert service.left_behind() == []
+    finally:
+        if service.process.poll() is None:
+            service.process.kill()
+            service.wait()

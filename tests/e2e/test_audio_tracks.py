@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from api.listener import NotificationListener
-from api.process import ServiceProcess
+from api.process import ServiceProcess, shared_service
 from api.wire import FORM, call, diarize, recording
 from diarist.formats import rttm
 from support.audio_files import encode, encode_tracks
@@ -25,16 +25,8 @@ RATE = 16_000
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, model_store: object) -> Iterator[ServiceProcess]:
     """One service that the tests of this file share; its folders are empty after all of them."""
-    shared = ServiceProcess(tmp_path_factory.mktemp("shared"), COMMAND)
-    try:
-        shared.wait_for("engine embedded is ready", 120)
-        yield shared
-        assert shared.stop() == 0
-        assert shared.left_behind() == []
-    finally:
-        if shared.process.poll() is None:
-            shared.process.kill()
-            shared.wait()
+    with shared_service(tmp_path_factory.mktemp("shared"), COMMAND, "engine embedded is ready") as service:
+        yield service
 
 
 @pytest.fixture(scope="module")

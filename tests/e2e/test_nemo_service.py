@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api.process import ServiceProcess
+from api.process import ServiceProcess, shared_service
 from api.wire import FORM, Address, Answer, call, recording
 from diarist.settings import Settings
 
@@ -56,16 +56,8 @@ def start(tmp_path: Path, nemo_settings: Settings) -> Iterator[Callable[..., Ser
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, nemo_settings: Settings) -> Iterator[ServiceProcess]:
-    shared = ServiceProcess(tmp_path_factory.mktemp("shared"), COMMAND, **options(nemo_settings))
-    try:
-        shared.wait_for(READY, READY_S)
-        yield shared
-        assert shared.stop() == 0
-        assert shared.left_behind() == []
-    finally:
-        if shared.process.poll() is None:
-            shared.process.kill()
-            shared.wait()
+    with shared_service(tmp_path_factory.mktemp("shared"), COMMAND, READY, **options(nemo_settings)) as service:
+        yield service
 
 
 def post(address: Address, content: bytes, **fields: object) -> Answer:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import soundfile
 
-from api.process import ServiceProcess
+from api.process import ServiceProcess, shared_service
 from api.wire import FORM, Address, Answer, call, diarize, head, recording
 
 pytestmark = pytest.mark.models
@@ -50,16 +50,8 @@ def start(tmp_path: Path, model_store: object) -> Iterator[Callable[..., Service
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, model_store: object) -> Iterator[ServiceProcess]:
     """One service that the tests of this file share; it must be whole, and its folders empty, after all of them."""
-    shared = ServiceProcess(tmp_path_factory.mktemp("shared"), COMMAND)
-    try:
-        shared.wait_for(READY, READY_S)
-        yield shared
-        assert shared.stop() == 0
-        assert shared.left_behind() == []
-    finally:
-        if shared.process.poll() is None:
-            shared.process.kill()
-            shared.wait()
+    with shared_service(tmp_path_factory.mktemp("shared"), COMMAND, READY) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
