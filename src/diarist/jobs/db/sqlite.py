@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -13,6 +14,9 @@ from diarist.errors import ServiceError, StorageFull, StoreUnavailable
 
 BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for a lock. Transactions here take milliseconds."""
+
+LOCK_RETRY_INTERVAL_S = 0.01
+"""How long to wait before a change that SQLite itself does not wait for is tried again."""
 
 READ_ONLY = "diarist_read_only"
 """The execution option of a connection that only reads: it neither waits for writers nor blocks them."""
@@ -94,11 +98,25 @@ def _primary_code(error: DBAPIError) -> int | None:
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     # By default the driver begins transactions late, and only for statements that write. _begin does it instead.
     connection.isolation_level = None
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
+    _use_write_ahead_log(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # SQLite upgrades a lock to make this change. It does not wait for another process that does the same, since each
+    # would wait for the other, but reports at once that the database is locked.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_RETRY_INTERVAL_S)
 
 
 def _begin(connection: Connection) -> None:

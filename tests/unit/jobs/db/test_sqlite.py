@@ -189,6 +189,27 @@ def test_a_store_from_before_jobs_outlived_their_callers_is_made_anew(path, vers
     again.close()
 
 
+def test_a_new_store_waits_for_another_process_that_begins_to_write(path, monkeypatch):
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE another (x)")
+    other.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def commit_meanwhile(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(sqlite_module.time, "sleep", commit_meanwhile)
+    engine = open_sqlite(path)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    engine.dispose()
+    other.close()
+    assert waits == [sqlite_module.LOCK_RETRY_INTERVAL_S] * 2
+
+
 def test_many_threads_open_and_write_one_new_store(path):
     errors: list[BaseException] = []
     barrier = threading.Barrier(8)
