@@ -112,11 +112,12 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
-            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(LOCK_RETRY_INTERVAL_S)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
