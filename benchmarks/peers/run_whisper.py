@@ -16,7 +16,7 @@ import exchange
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from diarist.engines.embedded.whisper import DecodingOptions
-from diarist.models import ModelStore
+from diarist.models import ModelStore, select_recognizer
 from diarist.settings import load_settings
 
 Start = Callable[[str], Iterable[Any]]
@@ -41,7 +41,7 @@ def load(task: exchange.Task) -> exchange.Processor:
 def open_model(task: exchange.Task) -> WhisperModel:
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
     settings = load_settings()
-    folder = ModelStore.of(settings).locate(f"whisper-{settings.whisper_model}")
+    folder = ModelStore.of(settings).locate(select_recognizer(settings).model)
     return WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=task.threads)
 
 

@@ -37,6 +37,12 @@ LANGUAGES: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 """The code of each language by its English name: the languages of Whisper, named as in OpenAI's tokenizer (MIT)."""
 
+WHISPER_V3_LANGUAGES = tuple(sorted(set(LANGUAGES.values())))
+"""The codes of the languages of Whisper large-v3 and the models made from it."""
+
+WHISPER_LANGUAGES = tuple(code for code in WHISPER_V3_LANGUAGES if code != "yue")
+"""The codes of the languages of the other multilingual Whisper models: all but Cantonese."""
+
 _CODES = {name.lower(): code for name, code in LANGUAGES.items()}
 _TAG = re.compile(TAG)
 

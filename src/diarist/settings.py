@@ -126,9 +126,14 @@ class Settings(BaseSettings):
     clustering for recordings with more speakers than it can distinguish (`auto`), or clustering with models that were
     exported to ONNX. If unset, it is `embedded` for the embedded engine and `auto` for NeMo."""
 
-    whisper_model: Literal["base", "tiny.en"] = "base"
-    """The model of the recognizer `whisper`: `base` supports 99 languages; `tiny.en` is twice as fast and supports
-    English only."""
+    model: str = ""
+    """The speech recognition model: a name that `diarist models list` shows, such as `large-v3-turbo` or
+    `parakeet-tdt-0.6b-v3`. It also selects the recognizer that runs the model. If unset, RECOGNIZER and its own setting
+    select the model."""
+
+    whisper_model: str = "base"
+    """The model of the recognizer `whisper`, unless MODEL is set: `base` supports 99 languages; `tiny.en` is twice as
+    fast and supports English only; `diarist models list` shows the others."""
 
     nemo_asr_model: str = ""
     """The model of the recognizer `nemo`: a name on the Hugging Face hub or in NVIDIA's catalog, or the path of a
@@ -273,11 +278,6 @@ class Settings(BaseSettings):
     def diarizer_name(self) -> str:
         """The name of the diarizer, after the default of the engine."""
         return self.diarizer or {"embedded": "embedded", "nemo": "auto"}[self.engine]
-
-    @property
-    def recognizer_name(self) -> str:
-        """The name of the recognizer, after the default of the engine."""
-        return self.recognizer or {"embedded": "whisper", "nemo": "nemo"}[self.engine]
 
     @property
     def upload_limit_bytes(self) -> int:

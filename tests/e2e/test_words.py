@@ -24,6 +24,7 @@ from diarist.engines.embedded.whisper import DecodingOptions, WhisperRecognizer,
 from diarist.engines.registry import load_engine
 from diarist.formats import render
 from diarist.formats.subtitle_options import SubtitleOptions
+from diarist.models import select_recognizer
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import Engine
 from diarist.settings import load_settings
@@ -162,7 +163,7 @@ def test_speech_without_pauses_is_there_once_where_it_is_cut(
     samples = recordings.without_pauses(audio_alterations.read(sample_recording))
     path = audio_alterations.write(tmp_path / "cut.wav", samples)
     options = DecodingOptions(max_chunk=max_chunk)
-    recognizer = WhisperRecognizer(model_store.locate(f"whisper-{load_settings().whisper_model}"), 2, options)
+    recognizer = WhisperRecognizer(model_store.locate(select_recognizer(load_settings()).model), 2, options)
     found = letters(text(read(path, replace(engine, recognizer=recognizer), language="en")))
     assert doubled(found) - doubled(letters(CALL)) == Counter()
     assert len(found) <= len(letters(CALL))
@@ -200,7 +201,7 @@ WITHIN_SYLLABLES = "ะาำๆะาຳゃゅょっー々"
 @pytest.mark.parametrize("language", TORN)
 @pytest.mark.parametrize("by", ["words", "characters"])
 def test_no_word_and_no_line_begins_within_a_letter(model_store, language, by):
-    folder = model_store.locate(f"whisper-{load_settings().whisper_model}")
+    folder = model_store.locate(select_recognizer(load_settings()).model)
     tokenizer = Tokenizer(
         tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), multilingual=True, task="transcribe",
         language=language,

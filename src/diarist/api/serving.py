@@ -17,6 +17,7 @@ from diarist.jobs.db.database import open_database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.service import JobService
 from diarist.jobs.workers.pool import COMMAND
+from diarist.models import select_recognizer
 from diarist.observability import logs, tracing
 from diarist.settings import Settings
 from diarist.signals import stopped_by_signals
@@ -59,7 +60,7 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         stack.enter_context(scratch.default_temp_dir(settings.temp_dir))  # for the bodies that the server spools
         logger.info(
             "Diarist %s, engine %s (diarizer %s, recognizer %s), data in %s", __version__, settings.engine,
-            settings.diarizer_name, settings.recognizer_name, settings.data_dir.resolve(),
+            settings.diarizer_name, select_recognizer(settings).name, settings.data_dir.resolve(),
         )  # fmt: skip
         for url in server.urls:
             logger.info("Listening on %s", url)

@@ -65,8 +65,11 @@ def check_models(settings: Settings) -> Finding:
 
 def check_engine(settings: Settings) -> Finding:
     """Check that the libraries of the engine can be imported, in a separate process because they may crash it."""
-    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[settings.recognizer_name]))
-    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {settings.recognizer_name})"
+    from diarist.models import select_recognizer
+
+    recognizer = select_recognizer(settings).name
+    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[recognizer]))
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from diarist.doctor.findings import Finding, error, ok, warning
+from diarist.models import select_recognizer
 from diarist.scratch import check_writable
 from diarist.settings import Settings
 
@@ -106,7 +107,7 @@ def _required_extras(settings: Settings) -> Iterator[str]:
         yield "distributed"
     if settings.traces != "none":
         yield "tracing"
-    if settings.recognizer_name == "nemo" or settings.diarizer_name in ("clustering", "sortformer", "auto"):
+    if select_recognizer(settings).name == "nemo" or settings.diarizer_name in ("clustering", "sortformer", "auto"):
         yield "nemo"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diarist.errors import EngineUnavailable
+from diarist.models import select_recognizer
 from diarist.protocols import Diarizer, Engine, Loaded, Recognizer
 from diarist.settings import Settings
 
@@ -45,7 +46,7 @@ def load_engine(settings: Settings) -> Engine:
         EngineUnavailable: The engine's libraries cannot be used on this machine.
     """
     diarizer = load_diarizer(settings.diarizer_name, settings)
-    recognizer = load_recognizer(settings.recognizer_name, settings)
+    recognizer = load_recognizer(select_recognizer(settings).name, settings)
     device = next((part.device for part in (diarizer, recognizer) if part.device != "cpu"), "cpu")
     models = tuple(dict.fromkeys((*diarizer.models, *recognizer.models)))
     return Engine(settings.engine, diarizer.part, recognizer.part, models, device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from diarist.engines.nemo_yaml.diar_infer_config import read_config, recognizer_model
+from diarist.models import select_recognizer
 from diarist.settings import Settings
 
 
@@ -38,15 +39,15 @@ def required_models(settings: Settings) -> Iterator[RequiredModel]:
     Raises:
         ConfigurationError: The configuration file cannot be used.
     """
-    diarizer, recognizer = settings.diarizer_name, settings.recognizer_name
+    diarizer, selected = settings.diarizer_name, select_recognizer(settings)
     if diarizer in ("sortformer", "auto"):
         yield RequiredModel("diarization", settings.sortformer_model, "SORTFORMER_MODEL")
     if diarizer == "onnx":
         yield RequiredModel("vad", settings.onnx_vad_model, "ONNX_VAD_MODEL", exported=True)
         yield RequiredModel("embedding", settings.onnx_speaker_model, "ONNX_SPEAKER_MODEL", exported=True)
-    if recognizer == "onnx":
-        yield RequiredModel("recognition", settings.onnx_asr_model, "ONNX_ASR_MODEL", exported=True)
-    if recognizer == "nemo":
+    if selected.name == "onnx":
+        yield RequiredModel("recognition", selected.model, selected.setting, exported=True)
+    if selected.name == "nemo":
         yield RequiredModel("recognition", *recognizer_model(settings))
     if diarizer in ("clustering", "auto"):
         config, file = read_config(settings), f"diar_infer_{settings.diar_config}.yaml"

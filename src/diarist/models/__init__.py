@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from diarist.models.catalog import Model, load_catalog, required
+from diarist.models.catalog import Model, load_catalog
+from diarist.models.selection import required, select_recognizer
 from diarist.models.sources import BytesProgress
 from diarist.models.store import ModelStore
 
-__all__ = ["BytesProgress", "Model", "ModelStore", "load_catalog", "required"]
+__all__ = ["BytesProgress", "Model", "ModelStore", "load_catalog", "required", "select_recognizer"]

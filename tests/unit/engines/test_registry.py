@@ -13,6 +13,7 @@ import pytest
 
 from diarist.engines import registry
 from diarist.errors import EngineUnavailable, ModelUnavailable
+from diarist.models import select_recognizer
 from diarist.protocols import Loaded
 from diarist.settings import Settings, load_settings
 from diarist.types import ModelInfo
@@ -29,7 +30,7 @@ def test_everything_that_can_be_set_has_a_loader():
     for engine in get_args(Settings.model_fields["engine"].annotation):
         settings = load_settings(engine=engine)
         assert settings.diarizer_name in registry.DIARIZERS
-        assert settings.recognizer_name in registry.RECOGNIZERS
+        assert select_recognizer(settings).name in registry.RECOGNIZERS
 
 
 @pytest.mark.parametrize(

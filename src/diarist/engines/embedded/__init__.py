@@ -9,7 +9,7 @@ from diarist.engines.embedded.segmentation_network import SegmentationNetwork
 from diarist.engines.embedded.speaker_embedding import Embedder
 from diarist.engines.embedded.whisper import WhisperRecognizer
 from diarist.engines.onnx.session import open_graph
-from diarist.models import ModelStore
+from diarist.models import ModelStore, select_recognizer
 from diarist.protocols import Diarizer, Loaded, Recognizer
 from diarist.settings import Settings
 
@@ -40,5 +40,5 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
         ModelError: The model is missing or damaged.
     """
     store = ModelStore.of(settings)
-    name = f"whisper-{settings.whisper_model}"
+    name = select_recognizer(settings).model
     return Loaded(WhisperRecognizer(store.locate(name), settings.threads), (store.info(name),))

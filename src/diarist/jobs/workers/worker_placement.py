@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diarist.jobs.workers.gpu_detection import visible_gpus
+from diarist.models import select_recognizer
 from diarist.settings import Settings
 
 NEMO_DIARIZERS = ("clustering", "sortformer", "auto")
@@ -48,5 +49,5 @@ def worker_slots(settings: Settings, environment: Mapping[str, str] = os.environ
 
 def may_use_gpus(settings: Settings) -> bool:
     """Return whether the engine may use any GPU of this machine: not if NEMO_DEVICE names one GPU, or the CPU."""
-    capable = settings.diarizer_name in NEMO_DIARIZERS or settings.recognizer_name in NEMO_RECOGNIZERS
+    capable = settings.diarizer_name in NEMO_DIARIZERS or select_recognizer(settings).name in NEMO_RECOGNIZERS
     return capable and settings.nemo_device in ("auto", "cuda")
