@@ -157,7 +157,10 @@ class Loaded(Generic[PartT_co]):
     part: PartT_co
     models: tuple[ModelInfo, ...]
     device: str = "cpu"
-    """The device that it runs on: ``cpu``, or the number and name of a GPU."""
+    """The device that it runs on: ``cpu``, ``coreml``, or the number and name of a GPU."""
+
+    notice: str | None = None
+    """Why it does not run on a GPU that is there, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,4 +172,7 @@ class Engine:
     recognizer: Recognizer
     models: tuple[ModelInfo, ...]
     device: str = "cpu"
-    """The device that it runs on: ``cpu``, or the number and name of a GPU."""
+    """The device that it runs on: ``cpu``, ``coreml``, or the number and name of a GPU."""
+
+    notices: tuple[str, ...] = ()
+    """Why parts of it do not run on a GPU that is there, and what to do about it."""

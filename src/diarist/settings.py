@@ -155,9 +155,14 @@ class Settings(BaseSettings):
     """The thresholds and latency of Sortformer: `callhome`, `dihard3`, or any X for which MODEL_CONFIG_DIR contains a
     `sortformer_X.yaml`."""
 
-    nemo_device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
-    """The device that NeMo's models run on: `auto` is the first GPU if there is one, else the CPU. Other values are
-    `cpu`, `cuda`, `cuda:1` and so on."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|coreml|cuda(:\d{1,2})?)$")
+    """The device that models run on: `auto` is the first NVIDIA GPU if there is one and its libraries are installed,
+    else the CPU. Other values are `cpu`, `cuda`, `cuda:1` and so on, and on macOS `coreml`, which runs ONNX models by
+    Core ML and all others on the CPU."""
+
+    nemo_device: str = Field(default="", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)?$")
+    """The device that NeMo's models run on, if it is another one than DEVICE: `auto`, `cpu`, `cuda`, `cuda:1` and so
+    on."""
 
     nemo_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """The numeric precision of NeMo's models. `auto` is bf16 on GPUs that support it, and fp32 elsewhere."""
@@ -185,8 +190,8 @@ class Settings(BaseSettings):
     folder."""
 
     workers: int = Field(default=0, ge=0, le=64)
-    """The number of worker processes, each with its own copy of the models. 0 starts one for each GPU that NeMo's
-    models may use, or one if there is none."""
+    """The number of worker processes, each with its own copy of the models. 0 starts one for each GPU that the models
+    may use, or one if there is none."""
 
     cpu_threads: int = Field(default=0, ge=0, le=256)
     """The number of threads for the models of each worker. 0 divides the cores that this process may use among the
@@ -278,6 +283,11 @@ class Settings(BaseSettings):
     def diarizer_name(self) -> str:
         """The name of the diarizer, after the default of the engine."""
         return self.diarizer or {"embedded": "embedded", "nemo": "auto"}[self.engine]
+
+    @property
+    def device_of_nemo(self) -> str:
+        """The device that NeMo's models run on: NEMO_DEVICE, or else DEVICE."""
+        return self.nemo_device or ("cpu" if self.device == "coreml" else self.device)
 
     @property
     def upload_limit_bytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from diarist.doctor import engine, machine, service, stores
+from diarist.doctor import device, engine, machine, service, stores
 from diarist.doctor.findings import Check, Finding, run_concurrently
 from diarist.settings import Settings
 
@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Check] = {
     "model folder": machine.check_model_dir,
     "models": engine.check_models,
     "engine": engine.check_engine,
+    "device": device.check_device,
     "decoder": engine.check_decoder,
     "job store": stores.check_job_store,
     "clock": stores.check_clock,

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
@@ -20,6 +20,10 @@ MIN_MEMORY_MB = 1_500
 
 MIN_FREE_MODEL_MB = 500
 """The disk space that the models of the embedded engine need while they are fetched."""
+
+
+REPLACEMENTS: Mapping[str, str] = {"onnxruntime": "onnxruntime-gpu"}
+"""Packages that contain what a required one does. Both cannot be installed at the same time."""
 
 
 def check_python(settings: Settings) -> Finding:  # noqa: ARG001
@@ -46,8 +50,11 @@ def check_packages(settings: Settings) -> Finding:
         try:
             installed = version(needed.name)
         except PackageNotFoundError:
-            problems.append(f"{needed.name} is not installed")
-            continue
+            replacement = _installed(REPLACEMENTS.get(needed.name, ""))
+            if replacement is None:
+                problems.append(f"{needed.name} is not installed")
+                continue
+            installed = replacement
         if not needed.specifier.contains(installed, prereleases=True):
             problems.append(f"{needed.name} is version {installed}, not {needed.specifier}")
     if problems:
@@ -100,6 +107,14 @@ def check_model_dir(settings: Settings) -> Finding:
     if summary.level == "error" and settings.model_dir.is_dir() and os.access(settings.model_dir, os.R_OK | os.X_OK):
         return warning(f"{summary.message}; this only matters if models have to be fetched")
     return summary
+
+
+def _installed(package: str) -> str | None:
+    """Return the version of a package, or None if it is not installed."""
+    try:
+        return version(package) if package else None
+    except PackageNotFoundError:
+        return None
 
 
 def _required_extras(settings: Settings) -> Iterator[str]:

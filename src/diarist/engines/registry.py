@@ -6,6 +6,7 @@ Any diarizer can be combined with any recognizer: ``ENGINE`` selects a default p
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from diarist.errors import EngineUnavailable
 from diarist.models import select_recognizer
 from diarist.protocols import Diarizer, Engine, Loaded, Recognizer
 from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 NEMO_LIBRARIES = ("torch", "nemo", "omegaconf", "lightning", "sentencepiece")
 
@@ -49,7 +52,11 @@ def load_engine(settings: Settings) -> Engine:
     recognizer = load_recognizer(select_recognizer(settings).name, settings)
     device = next((part.device for part in (diarizer, recognizer) if part.device != "cpu"), "cpu")
     models = tuple(dict.fromkeys((*diarizer.models, *recognizer.models)))
-    return Engine(settings.engine, diarizer.part, recognizer.part, models, device)
+    notices = tuple(dict.fromkeys(part.notice for part in (diarizer, recognizer) if part.notice))
+    for notice in notices:
+        logger.warning(notice)
+    logger.info("The diarizer runs on %s and the recognizer on %s", diarizer.device, recognizer.device)
+    return Engine(settings.engine, diarizer.part, recognizer.part, models, device, notices)
 
 
 def load_diarizer(name: str, settings: Settings) -> Loaded[Diarizer]:

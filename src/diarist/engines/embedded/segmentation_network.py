@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from diarist.engines.onnx.session import session_options
+from diarist.engines.device import CPU, Device
+from diarist.engines.onnx.session import open_graph
 from diarist.types import Samples
 
 FILTER_SAMPLES = 251
@@ -55,9 +55,10 @@ class SegmentationNetwork:
     Args:
         path: The ONNX graph that ``diarist.models.segmentation_graph`` builds.
         threads: The number of threads of each call.
+        device: The device that both parts run on.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, device: Device = CPU) -> None:
         model = onnx.load(path)
         weights = {each.name: each for each in model.graph.initializer}
         first: dict[str, onnx.NodeProto] = {}
@@ -69,16 +70,18 @@ class SegmentationNetwork:
         self._epsilon = next(each.f for each in norm.attribute if each.name == "epsilon")
         bank = weights[filters.input[1]]
         self._filter_sums = numpy_helper.to_array(bank).astype(np.float64).sum(axis=(1, 2))
-        self._front_end = _session(_front_end_nodes(bank.name), ("samples",), ("center", "radius"), [bank], threads)
+        self._front_end = open_graph(
+            _graph(_front_end_nodes(bank.name), ("samples",), ("center", "radius"), [bank]), threads, device
+        )
         rest = list(model.graph.node)[list(model.graph.node).index(pool) + 1 :]
         used = {name for node in rest for name in node.input}
-        self._back_end = _session(
+        back_end = _graph(
             [*_window_nodes(pool.output[0]), *rest],
             ("center", "radius", "shift", "gain"),
             ("scores",),
             [each for each in model.graph.initializer if each.name in used],
-            threads,
         )
+        self._back_end = open_graph(back_end, threads, device)
 
     def filter(self, samples: Samples) -> FilteredBlock:
         """Compute what all windows of ``samples``, (samples,), share.
@@ -142,20 +145,19 @@ def _window_nodes(output: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _session(
+def _graph(
     nodes: Sequence[onnx.NodeProto],
     inputs: Iterable[str],
     outputs: Iterable[str],
     weights: Sequence[onnx.TensorProto],
-    threads: int,
-) -> onnxruntime.InferenceSession:
-    """Open a session over three-dimensional float32 inputs and outputs."""
+) -> bytes:
+    """Return a serialized graph with three-dimensional float32 inputs and outputs."""
 
     def described(names: Iterable[str]) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 3) for name in names]
 
     graph = helper.make_graph(list(nodes), "segmentation", described(inputs), described(outputs), list(weights))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="diarist")
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
+    model: onnx.ModelProto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="diarist"
     )
+    return bytes(model.SerializeToString())

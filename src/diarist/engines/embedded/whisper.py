@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 from ctranslate2 import StorageView
-from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 from numpy.typing import NDArray
 
 from diarist.engines.chunking import pack
+from diarist.engines.device import CPU, Device
 from diarist.engines.embedded.allocator import heap_of_large_blocks
 from diarist.engines.embedded.decoding_windows import DecodingWindow, decoding_windows
-from diarist.engines.embedded.parallel import Parallelism, ProgressRelay, map_in_order
+from diarist.engines.embedded.parallel import ProgressRelay, map_in_order
 from diarist.engines.embedded.second_pass import Gap, uncovered_speech
+from diarist.engines.embedded.whisper_device import open_model
 from diarist.engines.embedded.whisper_features import log_mel
 from diarist.engines.embedded.word_merging import insert, join
 from diarist.engines.embedded.word_times import in_sequence, place, trim_to_speech
@@ -96,15 +97,13 @@ class DecodingOptions:
 
 
 class WhisperRecognizer:
-    """Recognition on the CPU. It keeps no state between calls."""
+    """Recognition on the CPU or on a GPU. It keeps no state between calls, except for the batch size that fits."""
 
-    def __init__(self, folder: Path, threads: int, options: DecodingOptions = DecodingOptions()) -> None:
-        parallelism = Parallelism.of(threads, max_workers=2 if threads < 8 else 4)
-        self._model = WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=parallelism.threads,
-            num_workers=parallelism.workers,
-        )  # fmt: skip
-        self._workers = parallelism.workers
+    def __init__(
+        self, folder: Path, threads: int, options: DecodingOptions = DecodingOptions(), device: Device = CPU
+    ) -> None:
+        opened = open_model(folder, device, threads, options.batch_size)
+        self._model, self._workers, self._limit = opened.model, opened.workers, opened.limit
         self._options = options
         self._suppressed = get_suppressed_tokens(self._tokenizer("en"), [-1])
 
@@ -203,7 +202,7 @@ class WhisperRecognizer:
         report: Callable[[float], None],
     ) -> list[list[RecognizedWord]]:
         """Return the words of each window."""
-        batches = batch_by_length([window.span for window in windows], self._options.batch_size)
+        batches = batch_by_length([window.span for window in windows], self._limit.batch_size)
         costs = [len(spans) * self._input_length(spans) for spans in batches]
         done = [0.0] * len(batches)
 
@@ -214,7 +213,8 @@ class WhisperRecognizer:
         relay = ProgressRelay(report_batch)
 
         def decode(batch: int) -> list[list[RecognizedWord]]:
-            words = self._decode_batch(audio, batches[batch], tokenizer, partial(relay.post, batch))
+            report = partial(relay.post, batch)
+            words = self._limit.run(batches[batch], lambda spans: self._decode_batch(audio, spans, tokenizer, report))
             relay.post(batch, 1.0)
             return words
 
@@ -273,7 +273,9 @@ class WhisperRecognizer:
         count = round(length * SAMPLE_RATE)
         samples = audio.cut(span).samples[:count]
         features = log_mel(self._model.feature_extractor, np.pad(samples, (0, count - len(samples))))
-        return np.array(self._model.encode(features[None]))
+        batch = StorageView.from_array(np.ascontiguousarray(features[None]))
+        # Through the CPU, since NumPy cannot read the memory of a GPU.
+        return np.array(self._model.model.encode(batch, to_cpu=True))
 
     def _generate(self, encoded: NDArray[np.float32], prompts: list[list[int]], **options: int) -> list[_Reading]:
         results = self._model.model.generate(

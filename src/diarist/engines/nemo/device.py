@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diarist.errors import ConfigurationError, EngineUnavailable
+from diarist.engines import memory_limit
+from diarist.engines.memory_limit import run_in_batches
+from diarist.errors import ConfigurationError
 from diarist.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -25,9 +24,6 @@ ResultT = TypeVar("ResultT")
 
 _LOCK = threading.RLock()
 """One lock for the whole process, whichever devices its models are on."""
-
-_OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-"""Parts of the messages that PyTorch, CUDA, cuBLAS and cuDNN use when they do not raise ``OutOfMemoryError``."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,7 +46,8 @@ class Runtime:
         Raises:
             ConfigurationError: If the device does not exist or does not support the precision.
         """
-        return _runtime(settings.nemo_device, settings.nemo_precision, settings.threads)
+        setting = "NEMO_DEVICE" if settings.nemo_device else "DEVICE"
+        return _runtime(settings.device_of_nemo, settings.nemo_precision, settings.threads, setting)
 
     @property
     def name(self) -> str:
@@ -106,30 +103,9 @@ class Runtime:
         Raises:
             EngineUnavailable: If there is too little memory for a single item.
         """
-        results: list[ResultT] = []
-        while len(results) < len(items):
-            batch = items[len(results) : len(results) + batch_size]
-            try:
-                batch_results = run(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    message = (
-                        f"The memory of {self.name} is too small for one window of audio: use a smaller model, stop"
-                        " other programs on that device, or set NEMO_DEVICE to another device."
-                    )
-                    raise EngineUnavailable(message) from error
-                batch_size = max(1, len(batch) // 2)
-                logger.warning("The memory of %s ran out; continuing with a batch size of %d", self.name, batch_size)
-            else:
-                if len(batch_results) != len(batch):
-                    raise ValueError(f"{len(batch_results)} results for {len(batch)} items")
-                results += batch_results
-                report(len(results) / len(items))
-                continue
-            self.free_memory()  # outside the handler, whose exception keeps the tensors alive
-        return results
+        return run_in_batches(
+            items, run, batch_size, self.name, lambda _size: self.free_memory(), report, is_out_of_memory
+        )
 
     def free_memory(self) -> None:
         """Release the memory that PyTorch's allocator caches."""
@@ -139,19 +115,17 @@ class Runtime:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of a device or of the machine was too small."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
+    return isinstance(error, torch.OutOfMemoryError) or memory_limit.is_out_of_memory(error)
 
 
 @cache
-def _runtime(device: str, precision: str, threads: int) -> Runtime:
+def _runtime(device: str, precision: str, threads: int, setting: str) -> Runtime:
     torch.set_num_threads(threads)
-    chosen = _device(device)
+    chosen = _device(device, setting)
     return Runtime(chosen, _precision(precision, chosen))
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, setting: str) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda:0" if available else "cpu")
@@ -161,7 +135,7 @@ def _device(name: str) -> torch.device:
     if index >= available:
         gpus = f"{available} GPU{'s' * (available != 1)}"
         raise ConfigurationError(
-            f"NEMO_DEVICE={name}: PyTorch sees {gpus} here. Set it to auto or cpu, or install a driver and a build of"
+            f"{setting}={name}: PyTorch sees {gpus} here. Set it to auto or cpu, or install a driver and a build of"
             " PyTorch for CUDA (docs/nemo.md)."
         )
     return torch.device("cuda", index)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from diarist.engines.memory_limit import ADVICE
 from diarist.engines.nemo import archive, download, published_models, safe_import
 from diarist.engines.nemo.archive import Archive
 from diarist.engines.nemo.device import Runtime, is_out_of_memory
@@ -186,8 +187,7 @@ def _prepare(model: Any, role: Role, runtime: Runtime, reference: Reference) -> 
             raise
         runtime.free_memory()
         raise EngineUnavailable(
-            f"{reference.label} does not fit into the memory of {runtime.name}: use a smaller model, stop other"
-            " programs on that device, or set NEMO_DEVICE to another device."
+            f"{reference.label} does not fit into the memory of {runtime.name}: {ADVICE}."
         ) from error
     model.eval()
     model.freeze()

@@ -186,7 +186,7 @@ SCHEMA: Schema = {
 """Every key with its check."""
 
 KEYS_WITHOUT_EFFECT: Mapping[str, str] = {
-    "device": "NEMO_DEVICE selects the device",
+    "device": "DEVICE selects the device",
     "diarizer.oracle_vad": "speech is always detected by the VAD model",
     "diarizer.vad.external_vad_manifest": "speech is always detected by the VAD model",
     "diarizer.clustering.parameters.oracle_num_speakers": "the request can give the number of speakers",

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from diarist.clustering import EmbeddedWindows, Labels, SpeakerBounds, cluster, l2_normalize
+from diarist.engines.device import Device, choose_here
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
 from diarist.engines.onnx.exported_model import Kind, locate
@@ -27,6 +28,10 @@ SPEAKER_KINDS: tuple[Kind, ...] = ("speaker",)
 
 GRAPH = "model.onnx"
 
+CPU_BATCH = 16
+GPU_BATCH = 64
+"""The number of windows of the speaker model per batch. It has not been measured on a GPU."""
+
 MIN_WINDOW_S: Seconds = 0.2
 """A shorter window is padded by repetition: the network needs some frames for its statistics."""
 
@@ -40,23 +45,29 @@ def load(settings: Settings) -> Loaded[Diarizer]:
     Raises:
         ModelUnavailable: A model does not exist, or has another kind.
         ModelCorrupt: A file of a model is not the one that was exported.
-        ConfigurationError: The configuration cannot be used.
+        ConfigurationError: The configuration cannot be used, or the device does not exist.
+        EngineUnavailable: The device cannot be used.
     """
     config = read_config(settings)
     vad_folder, vad = locate(settings, settings.onnx_vad_model, VAD_KINDS, "ONNX_VAD_MODEL")
     speaker_folder, speaker = locate(settings, settings.onnx_speaker_model, SPEAKER_KINDS, "ONNX_SPEAKER_MODEL")
+    choice = choose_here(settings, "onnxruntime")
+    device = choice.device
     detector = OnnxSpeechDetector(
-        _open(vad_folder, settings.threads), MelFeatures.load(vad_folder, vad.features), vad.frame_step
+        _open(vad_folder, settings.threads, device), MelFeatures.load(vad_folder, vad.features), vad.frame_step
     )
     encoder = OnnxSpeakerEncoder(
-        _open(speaker_folder, settings.threads), MelFeatures.load(speaker_folder, speaker.features)
+        _open(speaker_folder, settings.threads, device),
+        MelFeatures.load(speaker_folder, speaker.features),
+        GPU_BATCH if device.kind == "cuda" else CPU_BATCH,
     )
-    return Loaded(MultiscaleDiarizer(detector, encoder, EmbeddingClusterer(), config, NAME), (vad.info, speaker.info))
+    diarizer = MultiscaleDiarizer(detector, encoder, EmbeddingClusterer(), config, NAME)
+    return Loaded(diarizer, (vad.info, speaker.info), device.name, choice.notice)
 
 
-def _open(folder: Path, threads: int) -> onnxruntime.InferenceSession:
+def _open(folder: Path, threads: int, device: Device) -> onnxruntime.InferenceSession:
     try:
-        return open_graph(folder / GRAPH, threads)
+        return open_graph(folder / GRAPH, threads, device)
     except Exception as error:  # the hash is right, so the onnxruntime version differs
         raise ModelCorrupt(
             f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
@@ -130,7 +141,7 @@ class OnnxSpeakerEncoder:
         batch: The number of windows of one length per batch.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, features: MelFeatures, batch: int = 16) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, features: MelFeatures, batch: int = CPU_BATCH) -> None:
         self._session = session
         self._features = features
         self._inputs = {value.name for value in session.get_inputs()}

@@ -1,4 +1,4 @@
-"""Recognition with a NeMo model that was exported to ONNX: NeMo's accuracy on the CPU, without PyTorch."""
+"""Recognition with a NeMo model that was exported to ONNX: NeMo's accuracy without PyTorch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from onnx_asr.asr import Asr
 from onnx_asr.models.nemo import NemoConformerCtc, NemoConformerRnnt, NemoConformerTdt
 from onnx_asr.onnx import OnnxSessionOptions
 
+from diarist.engines.device import CPU, Choice, Device, choose_here
 from diarist.engines.onnx.exported_model import ExportedModel, Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
-from diarist.engines.onnx.session import session_options
+from diarist.engines.onnx.session import providers, session_options
 from diarist.engines.recognition_windows import windows
 from diarist.engines.word_timestamps import LETTER_DURATION_S, Token, Vocabulary
-from diarist.errors import InvalidOption, ModelCorrupt
+from diarist.errors import EngineUnavailable, InvalidOption, ModelCorrupt
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Samples, Seconds, Span
@@ -46,9 +47,29 @@ def load(settings: Settings) -> Loaded[Recognizer]:
     Raises:
         ModelUnavailable: It does not exist, or is not a recognizer.
         ModelCorrupt: One of its files is not the one that was exported.
+        ConfigurationError: The device does not exist.
+        EngineUnavailable: The device cannot be used.
     """
     folder, exported = locate(settings, settings.onnx_asr_model, KINDS, "ONNX_ASR_MODEL")
-    return Loaded(OnnxRecognizer(folder, exported, settings.threads), (exported.info,))
+    choice = device_for(settings, exported)
+    recognizer = OnnxRecognizer(folder, exported, settings.threads, choice.device)
+    return Loaded(recognizer, (exported.info,), choice.device.name, choice.notice)
+
+
+def device_for(settings: Settings, exported: ExportedModel) -> Choice:
+    """Return the device for a model: the CPU for int8, whose operators ONNX Runtime has for the CPU alone.
+
+    Raises:
+        ConfigurationError: The device does not exist.
+        EngineUnavailable: The device cannot be used.
+    """
+    choice = choose_here(settings, "onnxruntime")
+    if exported.quantization is None or choice.device.kind != "cuda":
+        return choice
+    reason = f"ONNX Runtime has no int8 operators for GPUs, and {exported.name} is in int8. Use the model in fp32"
+    if settings.device != "auto":
+        raise EngineUnavailable(f"DEVICE={settings.device}: {reason}, or set DEVICE to auto or cpu.")
+    return Choice(CPU, f"{exported.name} runs on the CPU: {reason} to use {choice.device.name}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +92,17 @@ class OnnxRecognizer:
         folder: The folder of the model, whose files have been compared with their hashes.
         exported: The description of the model.
         threads: The number of threads of the model.
+        device: The device that the model runs on.
 
     Raises:
         ModelCorrupt: The model cannot be opened.
     """
 
-    def __init__(self, folder: Path, exported: ExportedModel, threads: int) -> None:
+    def __init__(self, folder: Path, exported: ExportedModel, threads: int, device: Device = CPU) -> None:
         self._languages = tuple(sorted(exported.languages))
         self._frame_step = exported.frame_step
         features = NemoFeatures(MelFeatures.load(folder, exported.features))
-        options: OnnxSessionOptions = {"sess_options": session_options(threads), "providers": ["CPUExecutionProvider"]}
+        options: OnnxSessionOptions = {"sess_options": session_options(threads), "providers": providers(device)}
         try:
             tokens = read_vocabulary(folder / VOCABULARY)
             self._model = MODELS[exported.kind](model_files(folder, exported), lambda _name: features, options)

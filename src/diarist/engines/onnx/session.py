@@ -1,10 +1,22 @@
-"""ONNX Runtime sessions on the CPU, with a limited number of threads and without a growing memory arena."""
+"""ONNX Runtime sessions, with a limited number of threads and without a memory arena that grows on the CPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
+
+from diarist.engines.device import COREML_PROVIDER, CPU, CUDA_PROVIDER, Device
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+CUDA_OPTIONS = {
+    "arena_extend_strategy": "kSameAsRequested",  # by default it doubles, and takes memory that Whisper needs
+    "cudnn_conv_algo_search": "HEURISTIC",  # by default it tries all algorithms again for each length of the input
+    "use_tf32": "0",  # the networks compute what they compute on the CPU
+}
+"""Options of the provider for CUDA. They have not been measured on a GPU."""
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -17,6 +29,23 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def open_graph(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open a graph on the CPU with this number of threads."""
-    return onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+def providers(device: Device) -> list[str | tuple[str, dict[str, Any]]]:
+    """Return the execution providers for a device, in order of preference. The CPU runs what the first one cannot."""
+    if device.kind == "cuda":
+        return [(CUDA_PROVIDER, {"device_id": str(device.index), **CUDA_OPTIONS}), CPU_PROVIDER]
+    return [COREML_PROVIDER, CPU_PROVIDER] if device.kind == "coreml" else [CPU_PROVIDER]
+
+
+def open_graph(graph: Path | bytes, threads: int, device: Device = CPU) -> onnxruntime.InferenceSession:
+    """Open a graph, from its file or its content, on a device with this number of threads."""
+    return onnxruntime.InferenceSession(graph, session_options(threads), providers=providers(device))
+
+
+def opens_on_cuda() -> bool:
+    """Return whether a session really runs on a GPU: ONNX Runtime falls back to the CPU without an error."""
+    from onnx import ModelProto, TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", values[:1], values[1:])
+    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return CUDA_PROVIDER in open_graph(model.SerializeToString(), 1, Device("cuda")).get_providers()

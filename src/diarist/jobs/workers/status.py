@@ -52,9 +52,9 @@ class StatusReporter:
         self.report_models(self._models)
 
     def report_ready(self, engine: Engine, queues: tuple[str, ...]) -> None:
-        """Report that the engine is loaded, and which queues the worker serves."""
+        """Report that the engine is loaded, which GPU it does not use and why, and which queues the worker serves."""
         self._error = None
-        self._report("ready", engine.models, engine.device, queues)
+        self._report("ready", engine.models, engine.device, queues, engine.notices)
 
     def repeat(self) -> None:
         """Repeat the last report every ``REPORT_INTERVAL_S``: a worker that stops reporting is considered dead.
@@ -68,9 +68,14 @@ class StatusReporter:
         self._store.save_worker_report(replace(self._last, reported_at=utc_now()))
 
     def _report(
-        self, state: str, models: tuple[ModelInfo, ...], device: str = "", queues: tuple[str, ...] = ()
+        self,
+        state: str,
+        models: tuple[ModelInfo, ...],
+        device: str = "",
+        queues: tuple[str, ...] = (),
+        notices: tuple[str, ...] = (),
     ) -> None:
-        errors = () if self._error is None else (self._error,)
+        errors = notices if self._error is None else (self._error,)
         self._reported_at = time.monotonic()
         self._last = WorkerReport(self._worker, os.getpid(), state, models, errors, utc_now(), device, queues)
         try:

@@ -73,7 +73,7 @@ class TestBatches:
         def run(part):
             raise torch.OutOfMemoryError
 
-        with pytest.raises(EngineUnavailable, match=r"memory of cpu .* set NEMO_DEVICE to another device"):
+        with pytest.raises(EngineUnavailable, match=r"memory of cpu .* set DEVICE to another device"):
             runtime.in_batches(range(5), run, 4)
 
     @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), Cancelled(), ValueError("x")])
@@ -180,6 +180,8 @@ class TestSettings:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(ConfigurationError, match=r"NEMO_DEVICE=cuda:7: PyTorch sees 0 GPUs here. Set it to auto"):
             Runtime.of(Settings(nemo_device="cuda:7", cpu_threads=1))
+        with pytest.raises(ConfigurationError, match=r"^DEVICE=cuda:7: PyTorch sees 0 GPUs here"):
+            Runtime.of(Settings(device="cuda:7", cpu_threads=1))
 
     def test_a_gpu_beyond_the_last(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -193,7 +195,7 @@ class TestSettings:
     def test_the_device(self, monkeypatch, name, gpus, device):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        assert runtime_module._device(name) == torch.device(device)
+        assert runtime_module._device(name, "DEVICE") == torch.device(device)
 
     def test_half_precision_needs_a_gpu(self):
         with pytest.raises(ConfigurationError, match="NEMO_PRECISION=fp16 needs a GPU"):

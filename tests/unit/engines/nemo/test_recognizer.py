@@ -218,7 +218,7 @@ def test_too_little_memory_halves_the_batch(recognizers, call):
 
 def test_too_little_memory_for_one_window(recognizers, call):
     _, recognizer = scarce(recognizers("tdt"), 0)
-    with pytest.raises(EngineUnavailable, match="NEMO_DEVICE"):
+    with pytest.raises(EngineUnavailable, match="set DEVICE to another device"):
         run(recognizer, call, SPEECH)
 
 

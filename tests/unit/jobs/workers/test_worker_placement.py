@@ -1,13 +1,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from diarist.engines import registry
+from diarist.engines.cuda_driver import Gpu
+from diarist.engines.device import Machine
+from diarist.errors import EngineUnavailable
+from diarist.jobs.workers import worker_placement
 from diarist.jobs.workers.worker_placement import NEMO_DIARIZERS, NEMO_RECOGNIZERS, may_use_gpus, worker_slots
 
 TWO = {"CUDA_VISIBLE_DEVICES": "4,GPU-7"}
+GPUS = (Gpu(0, "A", 1, (8, 0)), Gpu(1, "B", 1, (8, 0)))
+NO_CUBLAS = Machine(GPUS, problems={"ctranslate2": "libcublas.so.12 is missing"})
+NO_LIBRARIES = Machine(GPUS, problems={"ctranslate2": "libcublas.so.12 is missing", "onnxruntime": "a CPU build"})
+NO_DRIVER = Machine(driver_problem="NVIDIA's driver cannot be used")
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch) -> Callable[[Machine | Exception], None]:
+    """Set what the other process finds out about the GPUs; by default, that their libraries are missing."""
+
+    def replace(found: Machine | Exception) -> None:
+        def probe(_setting: str, environment: Mapping[str, str]) -> Machine:
+            assert environment == TWO, "nothing is examined unless there are several GPUs"
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(worker_placement, "probe_machine", probe)
+
+    replace(NO_LIBRARIES)
+    return replace
 
 
 def gpus(settings, environment=TWO) -> list[str | None]:
@@ -22,6 +48,13 @@ def gpus(settings, environment=TWO) -> list[str | None]:
         ({"engine": "nemo", "nemo_device": "cuda"}, ["4", "GPU-7"]),
         ({"engine": "nemo", "nemo_device": "cuda:1"}, [None]),
         ({"engine": "nemo", "nemo_device": "cpu"}, [None]),
+        ({"engine": "nemo", "device": "cpu"}, [None]),
+        ({"engine": "nemo", "device": "cpu", "nemo_device": "cuda"}, ["4", "GPU-7"]),
+        ({"engine": "nemo", "device": "coreml"}, [None]),
+        ({"device": "cuda"}, ["4", "GPU-7"]),
+        ({"device": "cuda", "recognizer": "onnx", "diarizer": "onnx"}, ["4", "GPU-7"]),
+        ({"device": "cuda:1"}, [None]),
+        ({"device": "cpu"}, [None]),
         ({"diarizer": "sortformer"}, ["4", "GPU-7"]),
         ({"recognizer": "nemo"}, ["4", "GPU-7"]),
         ({"engine": "nemo", "diarizer": "embedded", "recognizer": "whisper"}, [None]),
@@ -61,10 +94,36 @@ def test_cores_are_divided_unless_cpu_threads_is_set(make_settings, monkeypatch)
     assert threads(workers=3, cpu_threads=7) == [7] * 3
 
 
-def test_only_nemo_diarizers_and_recognizers_may_use_gpus(make_settings):
+@pytest.mark.parametrize(
+    ("found", "chosen", "expected"),
+    [
+        (Machine(GPUS), {}, ["4", "GPU-7"]),
+        (NO_CUBLAS, {}, ["4", "GPU-7"]),
+        (NO_CUBLAS, {"diarizer": "sortformer", "nemo_device": "cpu"}, [None]),
+        (NO_LIBRARIES, {}, [None]),
+        (NO_LIBRARIES, {"workers": 3}, [None] * 3),
+        (NO_LIBRARIES, {"diarizer": "sortformer"}, ["4", "GPU-7"]),
+        (NO_DRIVER, {}, [None]),
+        (EngineUnavailable("the libraries crash"), {}, [None]),
+    ],
+)
+def test_auto_starts_a_worker_per_gpu_only_if_the_gpus_are_used(make_settings, machine, found, chosen, expected):
+    machine(found)
+    assert gpus(make_settings(**chosen)) == expected
+
+
+def test_the_reason_for_a_single_worker_is_logged(make_settings, machine, caplog):
+    machine(EngineUnavailable("The libraries for GPUs fail (status -11)."))
+    gpus(make_settings())
+    assert "One worker is started for all GPUs: The libraries for GPUs fail (status -11)." in caplog.text
+
+
+def test_nemo_device_applies_to_nemo_alone(make_settings):
     for name in registry.DIARIZERS:
-        assert may_use_gpus(make_settings(diarizer=name)) == (name in NEMO_DIARIZERS)
+        chosen = make_settings(diarizer=name, device="cpu", nemo_device="auto")
+        assert may_use_gpus(chosen) == (name in NEMO_DIARIZERS)
     for name in registry.RECOGNIZERS:
-        assert may_use_gpus(make_settings(recognizer=name)) == (name in NEMO_RECOGNIZERS)
+        chosen = make_settings(recognizer=name, device="cpu", nemo_device="auto")
+        assert may_use_gpus(chosen) == (name in NEMO_RECOGNIZERS)
     assert set(registry.DIARIZERS) - set(NEMO_DIARIZERS) == {"embedded", "onnx"}
     assert set(registry.RECOGNIZERS) - set(NEMO_RECOGNIZERS) == {"whisper", "onnx"}

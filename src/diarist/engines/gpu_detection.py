@@ -1,4 +1,4 @@
-"""Detection of NVIDIA GPUs without PyTorch, which a process that never runs a model does not import."""
+"""Detection of NVIDIA GPUs without any of their libraries, which a process that never runs a model does not load."""
 
 from __future__ import annotations
 

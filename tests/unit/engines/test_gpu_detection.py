@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diarist.jobs.workers.gpu_detection import visible_gpus
+from diarist.engines.gpu_detection import visible_gpus
 
 NOWHERE = Path("/nowhere")
 
