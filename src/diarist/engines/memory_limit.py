@@ -31,6 +31,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return of_library and any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
+def does_not_fit(model: str, device: str) -> EngineUnavailable:
+    """Return the error for a model that is larger than the free memory of a device."""
+    return EngineUnavailable(f"{model} does not fit into the memory of {device}: {ADVICE}.")
+
+
 def run_in_batches(
     items: Sequence[ItemT],
     run: Callable[[Sequence[ItemT]], Sequence[ResultT]],

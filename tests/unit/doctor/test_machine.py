@@ -50,6 +50,24 @@ def test_a_package_that_is_missing_or_too_old_is_named(make, monkeypatch):
     assert "redis" not in machine.check_packages(make()).message, "nobody needs it there"
 
 
+def test_the_build_of_onnx_runtime_for_gpus_replaces_the_one_for_the_cpu(make, monkeypatch):
+    real, installed = machine.version, {"onnxruntime-gpu": "1.26.0"}
+
+    def version(name: str) -> str:
+        if not name.startswith("onnxruntime"):
+            return real(name)
+        if name not in installed:
+            raise machine.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(machine, "version", version)
+    assert machine.check_packages(make()).level == "ok"
+    installed["onnxruntime-gpu"] = "1.20.0"
+    assert "onnxruntime is version 1.20.0, not " in machine.check_packages(make()).message
+    installed.clear()
+    assert "onnxruntime is not installed" in machine.check_packages(make()).message
+
+
 def test_little_memory_is_a_warning(make, monkeypatch):
     monkeypatch.setattr(machine, "_memory_mb", lambda: 2_000)
     assert machine.check_resources(make(workers=1)).level == "ok"

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from diarist.engines import registry
-from diarist.errors import EngineUnavailable, ModelUnavailable
+from diarist.errors import ConfigurationError, EngineUnavailable, ModelUnavailable
 from diarist.models import select_recognizer
 from diarist.protocols import Loaded
 from diarist.settings import Settings, load_settings
@@ -86,6 +86,18 @@ def test_the_device_is_the_gpu_where_either_has_one(register):
     assert registry.load_engine(load_settings(recognizer="nemo")).device == "cuda:0"
 
 
+def test_what_keeps_parts_from_a_gpu_is_logged_once_and_kept(register, caplog):
+    def load(_settings):
+        return Loaded("part", (), "cpu", "Install the extra `gpu`.")
+
+    register("DIARIZERS", embedded=load)
+    register("RECOGNIZERS", whisper=load)
+    assert registry.load_engine(load_settings()).notices == ("Install the extra `gpu`.",)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "Install the extra `gpu`."
+    ]
+
+
 @pytest.mark.parametrize(
     ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install -e '\.\[nemo\]'")]
 )
@@ -126,3 +138,14 @@ def test_the_embedded_engine_loads_and_names_its_models():
     assert engine.name == "embedded"
     assert [model.role for model in engine.models] == ["segmentation", "embedding", "recognition"]
     assert {model.state for model in engine.models} == {"ready"}
+
+
+@pytest.mark.models
+@pytest.mark.usefixtures("model_store")
+@pytest.mark.parametrize(
+    ("load", "name"), [(registry.load_diarizer, "embedded"), (registry.load_recognizer, "whisper")]
+)
+def test_a_gpu_that_does_not_exist_is_an_error_of_either_part(monkeypatch, load, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigurationError, match=r"DEVICE=cuda:1: NVIDIA's driver reports 0 GPUs here"):
+        load(name, load_settings(device="cuda:1"))

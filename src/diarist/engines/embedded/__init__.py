@@ -42,8 +42,8 @@ def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
     network = SegmentationNetwork(segmentation, parallelism.threads, device)
     embedding_graph = open_graph(embedding, parallelism.threads, device)
     diarizer = EmbeddedDiarizer(
-        Segmenter(network, workers=parallelism.workers, **segmenter_batch),
-        Embedder(embedding_graph, workers=parallelism.workers, **embedder_batch),
+        Segmenter(network, workers=parallelism.workers, device=device.name, **segmenter_batch),
+        Embedder(embedding_graph, workers=parallelism.workers, device=device.name, **embedder_batch),
     )
     return Loaded(diarizer, tuple(store.info(name) for name in names), device.name, choice.notice)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diarist.engines.distributed_chunks import dump_arrays, load_arrays, make_chunk, run_distributed
 from diarist.engines.embedded.parallel import map_in_order
+from diarist.engines.memory_limit import MemoryLimit
 from diarist.engines.speaker_activity import Grid
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples
@@ -110,13 +111,17 @@ class Segmenter:
         batch: The number of windows per batch. More than a few do not fit the processor's caches: 16 take a fifth
             longer per window than 4.
         workers: The number of blocks that are processed at once.
+        device: The name of the device that the model runs on. If its memory runs out, batches are halved.
     """
 
-    def __init__(self, network: Network, step_frames: int = 59, batch: int = 4, workers: int = 1) -> None:
+    def __init__(
+        self, network: Network, step_frames: int = 59, batch: int = 4, workers: int = 1, device: str = "cpu"
+    ) -> None:
         self._network = network
         self._step_frames = step_frames
         self._batch = batch
         self._workers = workers
+        self._limit = MemoryLimit(batch, device)
 
     def segment(self, audio: Audio, progress: Progress) -> Segmentation:
         """Slide over the recording; the last window is padded with silence."""
@@ -177,7 +182,8 @@ class Segmenter:
             for first in range(block.start, block.stop, self._batch):
                 batch = range(first, min(first + self._batch, block.stop))
                 starts = [(i - block.start) * self._step_samples for i in batch]
-                scores = self._network.score(filtered, starts, WINDOW_SAMPLES)  # (batch, 589, 7)
+                scored = self._limit.run(starts, lambda part: list(self._network.score(filtered, part, WINDOW_SAMPLES)))
+                scores = np.stack(scored)  # (batch, 589, 7)
                 rows = slice(first - windows.start, batch.stop - windows.start)
                 classes[rows] = scores.argmax(axis=2)
                 activity[rows] = np.exp(scores) @ POWERSET

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from diarist.engines.distributed_chunks import dump_arrays, load_arrays, make_chunk, run_distributed
 from diarist.engines.embedded.parallel import map_in_order
+from diarist.engines.memory_limit import MemoryLimit
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
@@ -97,12 +98,16 @@ class Embedder:
         batch: The number of windows of one length per batch. More do not fit the processor's caches: 16 take a sixth
             longer per window than 8.
         workers: The number of batches that are processed at once.
+        device: The name of the device that the model runs on. If its memory runs out, batches are halved.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, batch: int = 8, workers: int = 1) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, batch: int = 8, workers: int = 1, device: str = "cpu"
+    ) -> None:
         self._session = session
         self._batch = batch
         self._workers = workers
+        self._limit = MemoryLimit(batch, device)
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
         """Return one embedding per window, float32 (windows, 192).
@@ -146,7 +151,7 @@ class Embedder:
         done = 0
 
         def run(batch: Batch) -> list[int]:
-            embeddings[batch.windows] = self._run(np.stack(batch.features))
+            embeddings[batch.windows] = self._limit.run(batch.features, lambda part: list(self._run(np.stack(part))))
             return batch.windows
 
         batches = (

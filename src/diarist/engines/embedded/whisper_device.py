@@ -13,7 +13,7 @@ from faster_whisper import WhisperModel
 from diarist.engines.cuda_driver import DriverError, free_memory
 from diarist.engines.device import Device
 from diarist.engines.embedded.parallel import Parallelism
-from diarist.engines.memory_limit import ADVICE, MemoryLimit, is_out_of_memory
+from diarist.engines.memory_limit import MemoryLimit, does_not_fit, is_out_of_memory
 from diarist.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,8 @@ def open_model(folder: Path, device: Device, threads: int, batch_size: int) -> O
         size = gpu_batch_size(weight_bytes, free_memory(device.index))
     except (RuntimeError, MemoryError, DriverError) as error:
         if is_out_of_memory(error):
-            message = f"Whisper ({folder.name}) does not fit into the memory of {device.name}: {ADVICE}."
-        else:
-            message = f"Whisper cannot be loaded on {device.name}: {error}. Set DEVICE to another device (docs/gpu.md)."
+            raise does_not_fit(folder.name, device.name) from error
+        message = f"Whisper cannot be loaded on {device.name}: {error}. Set DEVICE to another device (docs/gpu.md)."
         raise EngineUnavailable(message) from error
     logger.info("Whisper computes in %s on %s, with up to %d windows per batch", chosen, device.name, size)
     return OpenedModel(model, 1, MemoryLimit(size, device.name))

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from diarist.engines.memory_limit import ADVICE
+from diarist.engines.memory_limit import does_not_fit
 from diarist.engines.nemo import archive, download, published_models, safe_import
 from diarist.engines.nemo.archive import Archive
 from diarist.engines.nemo.device import Runtime, is_out_of_memory
@@ -186,9 +186,7 @@ def _prepare(model: Any, role: Role, runtime: Runtime, reference: Reference) -> 
         if not is_out_of_memory(error):
             raise
         runtime.free_memory()
-        raise EngineUnavailable(
-            f"{reference.label} does not fit into the memory of {runtime.name}: {ADVICE}."
-        ) from error
+        raise does_not_fit(reference.label, runtime.name) from error
     model.eval()
     model.freeze()
     featurizer: Any = getattr(model.preprocessor, "featurizer", None)

@@ -10,6 +10,7 @@ import onnxruntime
 
 from diarist.clustering import EmbeddedWindows, Labels, SpeakerBounds, cluster, l2_normalize
 from diarist.engines.device import Device, choose_here
+from diarist.engines.memory_limit import MemoryLimit, does_not_fit, is_out_of_memory
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
 from diarist.engines.onnx.exported_model import Kind, locate
@@ -60,6 +61,7 @@ def load(settings: Settings) -> Loaded[Diarizer]:
         _open(speaker_folder, settings.threads, device),
         MelFeatures.load(speaker_folder, speaker.features),
         GPU_BATCH if device.kind == "cuda" else CPU_BATCH,
+        device.name,
     )
     diarizer = MultiscaleDiarizer(detector, encoder, EmbeddingClusterer(), config, NAME)
     return Loaded(diarizer, (vad.info, speaker.info), device.name, choice.notice)
@@ -69,6 +71,8 @@ def _open(folder: Path, threads: int, device: Device) -> onnxruntime.InferenceSe
     try:
         return open_graph(folder / GRAPH, threads, device)
     except Exception as error:  # the hash is right, so the onnxruntime version differs
+        if is_out_of_memory(error):
+            raise does_not_fit(folder.name, device.name) from error
         raise ModelCorrupt(
             f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
             " `diarist models export` of this version of Diarist."
@@ -139,13 +143,17 @@ class OnnxSpeakerEncoder:
             embeddings (batch, values).
         features: The features of the model.
         batch: The number of windows of one length per batch.
+        device: The name of the device that the model runs on. If its memory runs out, batches are halved.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, features: MelFeatures, batch: int = CPU_BATCH) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, features: MelFeatures, batch: int = CPU_BATCH, device: str = "cpu"
+    ) -> None:
         self._session = session
         self._features = features
         self._inputs = {value.name for value in session.get_inputs()}
         self._batch = batch
+        self._limit = MemoryLimit(batch, device)
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
         """Return one embedding per window, float32 (windows, values).
@@ -158,14 +166,19 @@ class OnnxSpeakerEncoder:
             by_frames.setdefault(self._features.frames(len(self._cut(audio, window))), []).append(index)
         embeddings = np.zeros((len(windows), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
         done = 0
-        for frames, indices in sorted(by_frames.items()):
+        for _, indices in sorted(by_frames.items()):
             for at in range(0, len(indices), self._batch):
                 members = indices[at : at + self._batch]
-                features = np.stack([self._features.normalized(self._cut(audio, windows[i])).T for i in members])
-                inputs = {"audio_signal": features, "length": np.full(len(members), frames)}
-                embeddings[members] = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
+                features = [self._features.normalized(self._cut(audio, windows[i])).T for i in members]
+                embeddings[members] = self._limit.run(features, lambda part: list(self._run(np.stack(part))))
                 done += len(members)
                 progress("embedding", done / len(windows))
+        return embeddings
+
+    def _run(self, features: Floats) -> Floats:
+        """Map the features of windows of one length, (windows, mels, frames), to embeddings, (windows, values)."""
+        inputs = {"audio_signal": features, "length": np.full(len(features), features.shape[2])}
+        embeddings: Floats = self._session.run(None, {name: inputs[name] for name in self._inputs})[0]
         return embeddings
 
     def _cut(self, audio: Audio, window: Span) -> Samples:

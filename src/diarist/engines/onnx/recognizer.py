@@ -13,6 +13,7 @@ from onnx_asr.models.nemo import NemoConformerCtc, NemoConformerRnnt, NemoConfor
 from onnx_asr.onnx import OnnxSessionOptions
 
 from diarist.engines.device import CPU, Choice, Device, choose_here
+from diarist.engines.memory_limit import does_not_fit, is_out_of_memory
 from diarist.engines.onnx.exported_model import ExportedModel, Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
 from diarist.engines.onnx.session import providers, session_options
@@ -96,6 +97,7 @@ class OnnxRecognizer:
 
     Raises:
         ModelCorrupt: The model cannot be opened.
+        EngineUnavailable: The memory of the device is too small.
     """
 
     def __init__(self, folder: Path, exported: ExportedModel, threads: int, device: Device = CPU) -> None:
@@ -107,6 +109,8 @@ class OnnxRecognizer:
             tokens = read_vocabulary(folder / VOCABULARY)
             self._model = MODELS[exported.kind](model_files(folder, exported), lambda _name: features, options)
         except Exception as error:  # the hashes are right, so the version of onnxruntime or onnx-asr differs
+            if is_out_of_memory(error):
+                raise does_not_fit(exported.name, device.name) from error
             raise ModelCorrupt(
                 f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
                 " `diarist models export` of this version of Diarist."

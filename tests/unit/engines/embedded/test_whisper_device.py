@@ -88,7 +88,7 @@ def test_core_ml_leaves_whisper_on_the_cpu(folder, loaded):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (RuntimeError("CUDA failed with error out of memory"), "Whisper .* does not fit into the memory of cuda:1"),
+        (RuntimeError("CUDA failed with error out of memory"), "whisper-tiny does not fit into the memory of cuda:1"),
         (RuntimeError("Library libcublas.so.12 is not found"), "cannot be loaded on cuda:1 .*libcublas.so.12"),
         (DriverError("NVIDIA's driver fails in cuMemGetInfo_v2 (error 2)"), "cannot be loaded on cuda:1 .*error 2"),
     ],

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
+from diarist.engines.device import COREML, CPU, Choice, Device
+from diarist.engines.onnx import recognizer
+from diarist.engines.onnx.exported_model import ExportedModel
+from diarist.engines.onnx.mel_features import FeatureSettings
 from diarist.engines.onnx.recognizer import read_vocabulary
+from diarist.errors import EngineUnavailable
+from diarist.settings import load_settings
+
+GPU = Device("cuda", 0, "cuda:0 (NVIDIA Big)")
 
 
 def test_tokens_are_read_by_their_number_without_the_blank(tmp_path):
@@ -28,6 +37,35 @@ def test_what_is_no_list_of_tokens_is_refused(content, tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError):  # noqa: PT011 - int() says which
         read_vocabulary(path)
+
+
+def exported(quantization: str | None) -> ExportedModel:
+    features = FeatureSettings(*([0] * len(fields(FeatureSettings))))
+    return ExportedModel("parakeet", "tdt", "", "", (), 0.08, features, quantization, (), "1")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "setting", "chosen", "expected"),
+    [
+        (None, "auto", GPU, GPU),
+        (None, "cuda", GPU, GPU),
+        (None, "cpu", CPU, CPU),
+        ("int8", "auto", CPU, CPU),
+        ("int8", "auto", GPU, CPU),
+        ("int8", "coreml", COREML, COREML),
+    ],
+)
+def test_int8_models_run_on_the_cpu(monkeypatch, quantization, setting, chosen, expected):
+    monkeypatch.setattr(recognizer, "choose_here", lambda _settings, _library: Choice(chosen))
+    choice = recognizer.device_for(load_settings(device=setting), exported(quantization))
+    assert choice.device == expected
+    assert ("Use the model in fp32" in (choice.notice or "")) == (chosen != expected)
+
+
+def test_an_int8_model_on_a_gpu_that_was_asked_for_is_an_error(monkeypatch):
+    monkeypatch.setattr(recognizer, "choose_here", lambda _settings, _library: Choice(GPU))
+    with pytest.raises(EngineUnavailable, match=r"DEVICE=cuda:0: .*parakeet is in int8.*fp32"):
+        recognizer.device_for(load_settings(device="cuda:0"), exported("int8"))
 
 
 @pytest.mark.parametrize("module", ["recognizer", "diarizer"])
