@@ -2,11 +2,13 @@
 #
 #   docker build -t diarist:cpu .                              models come into /models at the first start
 #   docker build -t diarist:cpu --build-arg MODELS=baked .     models are in the image, nothing is fetched at run time
+#   docker build -t diarist:cuda --build-arg DEVICE=cuda .     the embedded engine on an NVIDIA GPU too (docs/gpu.md)
 #   docker run --read-only --tmpfs /tmp -e API_KEY=... -p 127.0.0.1:5000:5000 -v diarist:/data -v models:/models diarist:cpu
 #
 # Without an API key the service listens on loopback only, which inside a container is nobody.
 # The whole way, fleets and Kubernetes included: docs/deployment.md
 ARG MODELS=volume
+ARG DEVICE=cpu
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 \
@@ -17,6 +19,13 @@ COPY constraints.txt pyproject.toml README.md LICENSE NOTICE.md ./
 COPY conf conf
 COPY src src
 RUN /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing]"
+# The builds of ONNX Runtime for the CPU and for GPUs share their folder, so there must be only one.
+ARG DEVICE
+RUN if [ "$DEVICE" = cuda ]; then \
+        /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing,gpu]" \
+        && /opt/diarist/bin/pip uninstall -y onnxruntime \
+        && /opt/diarist/bin/pip install --no-cache-dir --no-deps --force-reinstall onnxruntime-gpu==1.26.0; \
+    fi
 
 FROM build AS models-volume
 RUN mkdir /models

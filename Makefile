@@ -10,10 +10,13 @@ ARGS   ?=
 #   make test TORCH="--extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu"
 TORCH  ?= torch==2.13.0
 
+# The build of ONNX Runtime for GPUs, in the version that the extra gpu names.
+ONNXRUNTIME_GPU := onnxruntime-gpu==1.26.0
+
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: help run setup lint format test-fast test test-nemo accuracy bench deploy-check settings lock clean
+.PHONY: help run setup setup-gpu lint format test-fast test test-nemo test-gpu accuracy bench deploy-check settings lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,6 +26,13 @@ run: setup ## set up, then serve (settings: .env, see .env.example)
 	@exec $(venv_python) -m diarist.cli serve
 
 setup: $(VENV)/.models ## the virtual environment and the models, nothing more
+
+# faster-whisper requires onnxruntime, whose files onnxruntime-gpu overwrites: it has to be the only one, and intact.
+setup-gpu: setup ## the libraries for an NVIDIA GPU (3 GB, without PyTorch): Linux on x86-64
+	@$(install) -e '.[gpu]'
+	@$(venv_python) -m pip uninstall --quiet --yes onnxruntime
+	@$(install) --no-deps --force-reinstall $(ONNXRUNTIME_GPU)
+	@$(venv_python) -m diarist.cli doctor
 
 lint: $(VENV)/.dev ## what has to be clean before a commit: ruff, mypy, import-linter
 	$(venv_python) -m ruff check .
@@ -35,7 +45,7 @@ format: $(VENV)/.dev ## let ruff rewrite what it can
 	$(venv_python) -m ruff format .
 
 # About 90 seconds on 2 cores. What is missing on this machine is skipped, even where CI is set.
-FAST := not (models or nemo or bench or servers or shared or slow or timing)
+FAST := not (models or gpu or nemo or bench or servers or shared or slow or timing)
 
 test-fast: $(VENV)/.dev ## the tests that need no models, PyTorch, NeMo or servers: under two minutes
 	CI= $(venv_python) -m pytest -m "$(FAST)" --hypothesis-profile fast $(ARGS)
@@ -49,6 +59,10 @@ test: $(VENV)/.test ## set up for tests, then the whole suite; ARGS="-k words" n
 test-nemo: $(VENV)/.test ## the same, but only what runs on NeMo
 	@$(venv_python) tests/support/recordings.py
 	$(venv_python) -m pytest -m nemo $(ARGS)
+
+test-gpu: $(VENV)/.dev setup-gpu ## Whisper and the diarizer on an NVIDIA GPU, compared with the CPU
+	@$(venv_python) tests/support/recordings.py
+	$(venv_python) -m pytest -m gpu -s $(ARGS)
 
 accuracy: $(VENV)/.test ## score the engine anew on what the tests fetch, and record the figures that it is held to
 	@$(venv_python) -m diarist.cli models pull

@@ -114,9 +114,21 @@ class TestProject:
         assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + supported()[0].replace(".", "")
 
     def test_every_requirement_is_pinned_to_a_version_that_it_allows(self) -> None:
+        of_gpu = set(PROJECT["optional-dependencies"]["gpu"])
         for need in requirements():
-            if canonicalize_name(need.name) != PROJECT["name"]:
+            if str(need) in {str(Requirement(line)) for line in of_gpu}:
+                assert [pin.operator for pin in need.specifier] == ["=="], "constraints.txt has none of these"
+            elif canonicalize_name(need.name) != PROJECT["name"]:
                 assert need.specifier.contains(pins()[canonicalize_name(need.name)]), need
+
+    def test_the_makefile_and_the_dockerfile_have_the_onnx_runtime_of_the_extra(self) -> None:
+        (needed,) = (Requirement(line) for line in PROJECT["optional-dependencies"]["gpu"] if line.startswith("onnx"))
+        build = f"{needed.name}{needed.specifier}"
+        assert f"ONNXRUNTIME_GPU := {build}\n" in MAKEFILE
+        for path in ("Dockerfile", "docs/gpu.md"):
+            assert set(re.findall(r"onnxruntime-gpu==[\d.]+", (ROOT / path).read_text("utf-8"))) == {build}, path
+        (onnxruntime,) = (need for need in requirements() if need.name == "onnxruntime")
+        assert all(onnxruntime.specifier.contains(pin.version) for pin in needed.specifier)
 
     def test_the_types_of_the_package_are_there_to_use(self) -> None:
         assert "Typing :: Typed" in PROJECT["classifiers"]

@@ -102,10 +102,10 @@ def choose(setting: str, library: Library, machine: Machine) -> Choice:
     if setting == "auto":
         if problem is None:
             return Choice(_cuda(machine.gpus[0]) if machine.gpus else CPU)
-        notice = (
-            f"This machine has a GPU, but {USERS[library]} the CPU: {problem} Set DEVICE to cpu if this is intended."
+        user = "models run on" if machine.driver_problem else USERS[library]
+        return Choice(
+            CPU, f"This machine has a GPU, but {user} the CPU: {problem} Set DEVICE to cpu if this is intended."
         )
-        return Choice(CPU, notice)
     index = int(setting.partition(":")[2] or 0)
     if problem is not None:
         raise EngineUnavailable(f"DEVICE={setting}: {problem} Or set DEVICE to auto or cpu.")
@@ -188,10 +188,10 @@ def _onnxruntime_problem() -> str | None:
         return onnxruntime_clash() or f"ONNX Runtime is installed in its build for the CPU. {INSTALL}."
     if missing := load_libraries(CUDA):
         return f"{' and '.join(missing)} cannot be loaded. {INSTALL}."
-    from diarist.engines.onnx.session import opens_on_cuda
+    from diarist.engines.onnx.session import cuda_problem
 
-    if not opens_on_cuda():
-        return f"ONNX Runtime {onnxruntime.__version__} cannot use CUDA; its messages above say why. {INSTALL}."
+    if problem := cuda_problem():
+        return f"ONNX Runtime {onnxruntime.__version__} cannot use CUDA ({problem}). {INSTALL}."
     return None
 
 

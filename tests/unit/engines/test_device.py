@@ -59,7 +59,9 @@ def test_auto_uses_the_gpu_for_what_can_use_it_and_says_what_cannot():
 def test_auto_with_a_driver_that_fails_uses_the_cpu_and_says_so(library):
     choice = choose("auto", library, NO_DRIVER)
     assert choice.device == CPU
-    assert "driver is not installed" in choice.notice
+    assert choice.notice.startswith(
+        "This machine has a GPU, but models run on the CPU: NVIDIA's driver is not installed."
+    )
 
 
 @pytest.mark.parametrize("setting", ["cuda", "cuda:0", "cuda:3"])
@@ -117,7 +119,7 @@ def machine(monkeypatch) -> Any:
         monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda _kind, _index: {"int8", "float16"})
         providers = others.get("providers", ["CUDAExecutionProvider", "CPUExecutionProvider"])
         monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
-        monkeypatch.setattr("diarist.engines.onnx.session.opens_on_cuda", lambda: others.get("opens", True))
+        monkeypatch.setattr("diarist.engines.onnx.session.cuda_problem", lambda: others.get("cuda_problem"))
         describe_machine.cache_clear()
         return describe_machine(others.get("setting", "auto"))
 
@@ -154,7 +156,7 @@ def test_each_library_has_its_own_problem(machine):
     assert described.problems["onnxruntime"].startswith("ONNX Runtime is installed in its build for the CPU")
     assert described.compute_types == ()
     assert "finds no GPU" in machine(count=0).problems["ctranslate2"]
-    assert "cannot use CUDA" in machine(opens=False).problems["onnxruntime"]
+    assert "cannot use CUDA (CUDA failure 35)." in machine(cuda_problem="CUDA failure 35").problems["onnxruntime"]
 
 
 def test_core_ml_is_what_onnx_runtime_says_it_has(machine):

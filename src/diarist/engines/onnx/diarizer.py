@@ -10,14 +10,14 @@ import onnxruntime
 
 from diarist.clustering import EmbeddedWindows, Labels, SpeakerBounds, cluster, l2_normalize
 from diarist.engines.device import Device, choose_here
-from diarist.engines.memory_limit import MemoryLimit, does_not_fit, is_out_of_memory
+from diarist.engines.memory_limit import MemoryLimit
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
 from diarist.engines.onnx.exported_model import Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
 from diarist.engines.onnx.session import open_graph
 from diarist.engines.speaker_activity import Grid
-from diarist.errors import ModelCorrupt
+from diarist.errors import EngineUnavailable, ModelCorrupt
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples, Seconds, Span
@@ -70,9 +70,9 @@ def load(settings: Settings) -> Loaded[Diarizer]:
 def _open(folder: Path, threads: int, device: Device) -> onnxruntime.InferenceSession:
     try:
         return open_graph(folder / GRAPH, threads, device)
+    except EngineUnavailable:
+        raise
     except Exception as error:  # the hash is right, so the onnxruntime version differs
-        if is_out_of_memory(error):
-            raise does_not_fit(folder.name, device.name) from error
         raise ModelCorrupt(
             f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
             " `diarist models export` of this version of Diarist."

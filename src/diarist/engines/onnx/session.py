@@ -8,6 +8,8 @@ from typing import Any
 import onnxruntime
 
 from diarist.engines.device import COREML_PROVIDER, CPU, CUDA_PROVIDER, Device
+from diarist.engines.memory_limit import does_not_fit, is_out_of_memory
+from diarist.errors import EngineUnavailable
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -37,15 +39,36 @@ def providers(device: Device) -> list[str | tuple[str, dict[str, Any]]]:
 
 
 def open_graph(graph: Path | bytes, threads: int, device: Device = CPU) -> onnxruntime.InferenceSession:
-    """Open a graph, from its file or its content, on a device with this number of threads."""
-    return onnxruntime.InferenceSession(graph, session_options(threads), providers=providers(device))
+    """Open a graph, from its file or its content, on a device with this number of threads.
+
+    Raises:
+        EngineUnavailable: The GPU cannot run the graph, or its memory is too small.
+    """
+    if device.kind != "cuda":
+        return onnxruntime.InferenceSession(graph, session_options(threads), providers=providers(device))
+    try:
+        # Without this option, an error of the GPU is printed, and the CPU is used instead.
+        return onnxruntime.InferenceSession(
+            graph, session_options(threads), providers=providers(device), enable_fallback=0
+        )
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise does_not_fit(graph.parent.name if isinstance(graph, Path) else "A model", device.name) from error
+        raise EngineUnavailable(
+            f"ONNX Runtime cannot open a model on {device.name} ({error}). Set DEVICE to another device (docs/gpu.md)."
+        ) from error
 
 
-def opens_on_cuda() -> bool:
-    """Return whether a session really runs on a GPU: ONNX Runtime falls back to the CPU without an error."""
+def cuda_problem() -> str | None:
+    """Return why ONNX Runtime cannot compute on a GPU, or None if it can."""
     from onnx import ModelProto, TensorProto, helper
 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", values[:1], values[1:])
     model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return CUDA_PROVIDER in open_graph(model.SerializeToString(), 1, Device("cuda")).get_providers()
+    try:
+        session = open_graph(model.SerializeToString(), 1, Device("cuda", name="the GPU"))
+    except EngineUnavailable as error:
+        return " ".join(str(error.__cause__).split()).rstrip(" ;")
+    # The provider is left out without an error if its library cannot be loaded.
+    return None if CUDA_PROVIDER in session.get_providers() else "its library for CUDA cannot be loaded"

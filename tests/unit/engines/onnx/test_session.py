@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 
 from diarist.engines.device import COREML, CPU, CUDA_PROVIDER, Device
-from diarist.engines.onnx.session import CPU_PROVIDER, open_graph, opens_on_cuda, providers
+from diarist.engines.onnx.session import CPU_PROVIDER, cuda_problem, open_graph, providers
+from diarist.errors import EngineUnavailable
 
 
 def test_the_cpu_has_its_provider_alone():
@@ -29,7 +30,24 @@ def test_core_ml_comes_before_the_cpu():
 )
 def test_a_build_for_the_cpu_opens_nothing_on_a_gpu():
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        assert not opens_on_cuda()
+        assert cuda_problem() == "its library for CUDA cannot be loaded"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("CUDA failure 2: out of memory", r"titanet does not fit into the memory of cuda:0 \(NVIDIA Small\)"),
+        ("CUDA failure 35", r"cannot open a model on cuda:0 \(NVIDIA Small\) \(CUDA failure 35\)"),
+    ],
+)
+def test_a_gpu_that_fails_is_not_replaced_by_the_cpu(monkeypatch, tmp_path, message, expected):
+    def fail(*_args: object, enable_fallback: int, **_options: object) -> None:
+        assert enable_fallback == 0
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(EngineUnavailable, match=expected):
+        open_graph(tmp_path / "titanet" / "model.onnx", 1, Device("cuda", 0, "cuda:0 (NVIDIA Small)"))
 
 
 def test_a_graph_is_opened_from_its_content():
