@@ -55,7 +55,8 @@ def check_workers(settings: Settings) -> Finding:
         for report in reports
         if now - report.reported_at > timedelta(seconds=REPORT_TIMEOUT_S) and report.worker not in busy
     ]
-    errors = dict.fromkeys(message for report in reports for message in report.errors)
+    errors = dict.fromkeys(message for report in reports if report.state != "ready" for message in report.errors)
+    notices = dict.fromkeys(message for report in reports if report.state == "ready" for message in report.errors)
     states = [report.state for report in reports if report.worker not in unresponsive]
     summary = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no active workers"
     if errors:
@@ -64,6 +65,8 @@ def check_workers(settings: Settings) -> Finding:
         return warning(
             f"{summary}; no report for {REPORT_TIMEOUT_S:.0f} s from {', '.join(unresponsive)}. See their logs"
         )
+    if notices:
+        return warning(f"{summary}: {' '.join(notices)}")
     return ok(summary)
 
 

@@ -137,8 +137,8 @@ def describe_machine(setting: str) -> Machine:
         import onnxruntime
 
         return Machine(has_coreml=COREML_PROVIDER in onnxruntime.get_available_providers())
-    # A machine with a driver and no GPU has nothing to complain about, and is the most frequent one.
-    if not visible_gpus(os.environ):
+    # Most machines have no GPU. Unless one is asked for, that is no problem, and no library is loaded to find out.
+    if setting == "auto" and not visible_gpus(os.environ):
         return Machine()
     try:
         gpus = usable_gpus()

@@ -125,6 +125,16 @@ def test_workers(make):
         assert "Do this." in found.message
 
 
+def test_what_a_ready_worker_reports_is_a_warning(make):
+    with closing(open_database(make())) as database:
+        report(database, "w1", 1, "ready", '["This machine has a GPU, but Whisper runs on the CPU."]')
+        assert service.check_workers(make()) == service.warning(
+            "1 ready: This machine has a GPU, but Whisper runs on the CPU."
+        )
+        report(database, "w2", 1, "error", '["The engine is gone."]')
+        assert service.check_workers(make()) == service.error("1 ready, 1 error: The engine is gone.")
+
+
 def test_a_worker_with_a_running_job_is_not_unresponsive(make):
     with closing(open_database(make())) as database:
         report(database, "w1", 3_600)

@@ -131,8 +131,9 @@ def test_a_machine_where_everything_works(machine):
     assert machine() == Machine((BIG,), compute_types=(("float16", "int8"),))
 
 
-def test_a_machine_without_a_gpu_has_no_problem(machine):
+def test_a_machine_without_a_gpu_has_no_problem_unless_one_is_asked_for(machine):
     assert machine(gpus=DriverError("no driver"), visible=()) == Machine()
+    assert machine(gpus=DriverError("no driver"), visible=(), setting="cuda").driver_problem.startswith("no driver. ")
 
 
 def test_nothing_is_examined_if_the_cpu_is_selected(machine):

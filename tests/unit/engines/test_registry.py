@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 from diarist.engines import registry
+from diarist.engines.device import Machine
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelUnavailable
 from diarist.models import select_recognizer
 from diarist.protocols import Loaded
@@ -145,7 +146,7 @@ def test_the_embedded_engine_loads_and_names_its_models():
 @pytest.mark.parametrize(
     ("load", "name"), [(registry.load_diarizer, "embedded"), (registry.load_recognizer, "whisper")]
 )
-def test_a_gpu_that_does_not_exist_is_an_error_of_either_part(monkeypatch, load, name):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_of_either_part(monkeypatch, load, name):
+    monkeypatch.setattr("diarist.engines.device.describe_machine", lambda _setting: Machine())
     with pytest.raises(ConfigurationError, match=r"DEVICE=cuda:1: NVIDIA's driver reports 0 GPUs here"):
         load(name, load_settings(device="cuda:1"))

@@ -7,11 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from diarist.audio import DecodeLimits, decode
 from diarist.engines.cuda_driver import DriverError
 from diarist.engines.device import COREML, Device
 from diarist.engines.embedded import whisper_device
+from diarist.engines.embedded.whisper import DecodingOptions, WhisperRecognizer
 from diarist.engines.embedded.whisper_device import MAX_GPU_BATCH, compute_type, gpu_batch_size, open_model
 from diarist.errors import EngineUnavailable
+from diarist.settings import load_settings
+from diarist.types import Span
 
 GB = 10**9
 BASE, TURBO, LARGE = 145 * 10**6, int(1.62 * GB), int(3.09 * GB)
@@ -100,3 +104,24 @@ def test_a_gpu_that_fails_is_an_error_that_names_it(folder, loaded, monkeypatch,
     monkeypatch.setattr(whisper_device, "WhisperModel", fail)
     with pytest.raises(EngineUnavailable, match=message + ".*DEVICE to another device"):
         open_model(folder, GPU, threads=1, batch_size=8)
+
+
+@pytest.mark.models
+def test_a_recording_is_recognized_although_memory_runs_out(model_store, sample_recording, tmp_path):
+    (audio,) = decode(sample_recording, DecodeLimits.of(load_settings(), tmp_path))
+    options = DecodingOptions(beam_size=1, max_chunk=6.0)
+    recognizer = WhisperRecognizer(model_store.locate("whisper-base"), 1, options)
+    decode_batch, sizes = recognizer._decode_batch, []
+
+    def scarce(audio, spans, *others):
+        sizes.append(len(spans))
+        if len(spans) > 1:
+            raise RuntimeError("CUDA failed with error out of memory")
+        return decode_batch(audio, spans, *others)
+
+    recognizer._decode_batch = scarce
+    speech = (Span(6.0, 12.0), Span(14.0, 20.0), Span(21.0, 27.0))
+    words = recognizer.recognize(audio, speech, "en", lambda _stage, _done: None).words
+    assert max(sizes) == 2
+    assert recognizer._limit.batch_size == 1
+    assert {int(word.span.start) // 7 for word in words} >= {1, 2, 3}, "every window has words"
