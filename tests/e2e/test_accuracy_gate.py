@@ -51,7 +51,7 @@ CALL = (
 
 @pytest.fixture(scope="module")
 def engine(model_store) -> Engine:
-    return load_engine(load_settings(engine="embedded", cpu_threads=2))
+    return load_engine(load_settings(engine="embedded", device="cpu", cpu_threads=2))
 
 
 def conversations(voices: Mapping[str, tuple[Audio, ...]], folder: Path) -> list[recordings.Conversation]:

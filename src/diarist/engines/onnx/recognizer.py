@@ -58,7 +58,7 @@ def load(settings: Settings) -> Loaded[Recognizer]:
 
 
 def device_for(settings: Settings, exported: ExportedModel) -> Choice:
-    """Return the device for a model: the CPU for int8, whose operators ONNX Runtime has for the CPU alone.
+    """Return the device for a model: the CPU for int8, since ONNX Runtime quantizes activations on the CPU alone.
 
     Raises:
         ConfigurationError: The device does not exist.
@@ -67,7 +67,7 @@ def device_for(settings: Settings, exported: ExportedModel) -> Choice:
     choice = choose_here(settings, "onnxruntime")
     if exported.quantization is None or choice.device.kind != "cuda":
         return choice
-    reason = f"ONNX Runtime has no int8 operators for GPUs, and {exported.name} is in int8. Use the model in fp32"
+    reason = f"ONNX Runtime quantizes on the CPU alone, and {exported.name} is in int8. Use the model in fp32"
     if settings.device != "auto":
         raise EngineUnavailable(f"DEVICE={settings.device}: {reason}, or set DEVICE to auto or cpu.")
     return Choice(CPU, f"{exported.name} runs on the CPU: {reason} to use {choice.device.name}.")
