@@ -41,4 +41,5 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     """
     store = ModelStore.of(settings)
     name = select_recognizer(settings).model
-    return Loaded(WhisperRecognizer(store.locate(name), settings.threads), (store.info(name),))
+    folder, languages = store.locate(name), store.models[name].languages
+    return Loaded(WhisperRecognizer(folder, settings.threads, languages=languages), (store.info(name),))
