@@ -30,17 +30,26 @@ from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.whisper import DecodingOptions, WhisperRecognizer
 from diarist.models import ModelStore
 from diarist.pipeline.attribution import merged_speech
+from diarist.pipeline.sections import SECTION_SPEECH_S
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Seconds, Span, SpeakerHints
 from support import random_whisper_models as shapes
 
 SHAPES = {
+    "tiny": shapes.TINY,
     "small": shapes.SMALL,
     "medium": shapes.MEDIUM,
     "large-v3": shapes.LARGE_V3,
     "large-v3-turbo": shapes.LARGE_V3_TURBO,
+    "distil-small.en": shapes.DISTIL_SMALL_EN,
+    "distil-medium.en": shapes.DISTIL_MEDIUM_EN,
     "distil-large-v3.5": shapes.DISTIL_LARGE_V3,
 }
+
+
+WINDOW_S: Seconds = 28.8
+SPEECH_S: Seconds = 26.9
+"""The length of the longest windows, and of the speech in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class Figures:
 
     loading_peak_mb: int
     peak_mb: int
-    """The peak memory of the whole process, with full batches."""
+    """The peak memory of the whole process, which includes a section of a long recording."""
 
     recognition_s: float
     recognition_cpu_s: float
@@ -101,28 +110,28 @@ def measure(size: str, folder: Path, recording: Path, seconds: Seconds, threads:
     recognizer.recognize(audio, speech, "en", lambda *_: None)
     recognition_s, recognition_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     windows, tokens = len(counting.tokens), sum(counting.tokens) / max(len(counting.tokens), 1)
-    decode_full_batches(recognizer, audio)
+    decode_section(recognizer, audio)
     return Figures(
-        size,
-        load_s,
-        load_cpu_s,
-        loaded_mb,
-        loading_peak_mb,
-        peak_mb(),
-        recognition_s,
-        recognition_cpu_s,
-        windows,
-        tokens,
+        size=size,
+        load_s=load_s,
+        load_cpu_s=load_cpu_s,
+        loaded_mb=loaded_mb,
+        loading_peak_mb=loading_peak_mb,
+        peak_mb=peak_mb(),
+        recognition_s=recognition_s,
+        recognition_cpu_s=recognition_cpu_s,
+        windows=windows,
+        tokens=tokens,
     )
 
 
-def decode_full_batches(recognizer: WhisperRecognizer, audio: Audio) -> None:
-    """Decode full batches of the longest windows in all workers, for the peak memory: one encoder output for all."""
-    encoded = recognizer._encode(audio, Span(0.0, 27.8), 28.8)  # noqa: SLF001
+def decode_section(recognizer: WhisperRecognizer, audio: Audio) -> None:
+    """Decode as many of the longest windows as there are in a section, with one encoder output for all of them."""
+    encoded = recognizer._encode(audio, Span(0.0, WINDOW_S), WINDOW_S)  # noqa: SLF001
     recognizer._encode = lambda *_: encoded  # type: ignore[method-assign]  # noqa: SLF001
-    count = recognizer._workers * recognizer._batch_size  # noqa: SLF001
-    long = Audio(np.resize(audio.samples, round(count * 28.0 * SAMPLE_RATE)))
-    speech = tuple(Span(28.0 * at + 0.5, 28.0 * at + 27.5) for at in range(count))
+    count = round(SECTION_SPEECH_S / SPEECH_S)
+    long = Audio(np.resize(audio.samples, round(count * WINDOW_S * SAMPLE_RATE)))
+    speech = tuple(Span(WINDOW_S * at + 1, WINDOW_S * at + 1 + SPEECH_S) for at in range(count))
     recognizer.recognize(long, speech, "en", lambda *_: None)
 
 

@@ -68,11 +68,14 @@ class WhisperShape:
         return 3 if self.multilingual else 1
 
 
+TINY = WhisperShape(384, 6, 4, 4)
 BASE = WhisperShape(512, 8, 6, 6)
 SMALL = WhisperShape(768, 12, 12, 12)
 MEDIUM = WhisperShape(1024, 16, 24, 24)
 LARGE_V3 = WhisperShape(1280, 20, 32, 32, bands=128, version=3)
 LARGE_V3_TURBO = WhisperShape(1280, 20, 32, 4, bands=128, version=3)
+DISTIL_SMALL_EN = WhisperShape(768, 12, 12, 4, multilingual=False)
+DISTIL_MEDIUM_EN = WhisperShape(1024, 16, 24, 2, multilingual=False)
 DISTIL_LARGE_V3 = WhisperShape(1280, 20, 32, 2, bands=128, version=3)
 """The shapes of published models."""
 

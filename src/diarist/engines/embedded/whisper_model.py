@@ -22,9 +22,7 @@ MAX_DECODED_TOKENS = 224
 """The maximum number of tokens of one window: CTranslate2 stops at half of Whisper's 448 positions."""
 
 BATCH_BYTES = 2**30
-"""The memory that the keys and values of one batch may take. With it, the batches of two workers and the weights in
-int8 take about as much as the weights take in float16, while they are loaded."""
-
+"""The memory that the keys and values of one batch may take; with everything else, a batch takes a third more."""
 
 ENCODER_SHARE = 0.45
 """The share of the encoder in the time of recognition, if the encoder and the decoder have equally many layers."""

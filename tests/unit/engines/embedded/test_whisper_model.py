@@ -102,3 +102,15 @@ def test_a_window_has_the_keys_and_values_of_all_layers():
 def test_the_encoder_has_a_larger_share_of_the_time_than_a_shorter_decoder():
     assert WhisperShape(80, 512, 6, 6).encoder_share == pytest.approx(0.45)
     assert 0.8 < WhisperShape(128, 1280, 32, 4).encoder_share < WhisperShape(128, 1280, 32, 2).encoder_share < 1
+
+
+@pytest.mark.models
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="this system does not count what a process reads")
+def test_no_file_is_read_twice(model_store):
+    def read_bytes() -> int:
+        return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
+
+    folder = model_store.locate("whisper-base")
+    before = read_bytes()
+    load_whisper(folder, ONE, WHISPER_LANGUAGES)
+    assert read_bytes() - before < 1.1 * sum(path.stat().st_size for path in folder.iterdir())
