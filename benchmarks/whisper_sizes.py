@@ -126,10 +126,13 @@ def measure(size: str, folder: Path, recording: Path, seconds: Seconds, threads:
 
 
 def decode_section(recognizer: WhisperRecognizer, audio: Audio) -> None:
-    """Decode as many of the longest windows as there are in a section, with one encoder output for all of them."""
+    """Decode as many of the longest windows as there are in a section, or a full batch in each worker if that is fewer.
+
+    All of them get the same encoder output, which does not change the memory that decoding takes.
+    """
     encoded = recognizer._encode(audio, Span(0.0, WINDOW_S), WINDOW_S)  # noqa: SLF001
     recognizer._encode = lambda *_: encoded  # type: ignore[method-assign]  # noqa: SLF001
-    count = round(SECTION_SPEECH_S / SPEECH_S)
+    count = min(round(SECTION_SPEECH_S / SPEECH_S), recognizer._workers * recognizer._batch_size)  # noqa: SLF001
     long = Audio(np.resize(audio.samples, round(count * WINDOW_S * SAMPLE_RATE)))
     speech = tuple(Span(WINDOW_S * at + 1, WINDOW_S * at + 1 + SPEECH_S) for at in range(count))
     recognizer.recognize(long, speech, "en", lambda *_: None)
