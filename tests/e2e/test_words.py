@@ -163,7 +163,8 @@ def test_speech_without_pauses_is_there_once_where_it_is_cut(
     samples = recordings.without_pauses(audio_alterations.read(sample_recording))
     path = audio_alterations.write(tmp_path / "cut.wav", samples)
     options = DecodingOptions(max_chunk=max_chunk)
-    recognizer = WhisperRecognizer(model_store.locate(select_recognizer(load_settings()).model), 2, options)
+    name = select_recognizer(load_settings()).model
+    recognizer = WhisperRecognizer(model_store.locate(name), 2, options, languages=["en"])
     found = letters(text(read(path, replace(engine, recognizer=recognizer), language="en")))
     assert doubled(found) - doubled(letters(CALL)) == Counter()
     assert len(found) <= len(letters(CALL))

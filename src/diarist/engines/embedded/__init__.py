@@ -58,7 +58,7 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     """
     store = ModelStore.of(settings)
     name = select_recognizer(settings).model
-    folder = store.locate(name)
+    folder, languages = store.locate(name), store.models[name].languages
     choice = choose_here(settings, "ctranslate2")
-    recognizer = WhisperRecognizer(folder, settings.threads, device=choice.device)
+    recognizer = WhisperRecognizer(folder, settings.threads, languages=languages, device=choice.device)
     return Loaded(recognizer, (store.info(name),), choice.device.name, choice.notice)

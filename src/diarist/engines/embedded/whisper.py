@@ -28,8 +28,9 @@ from diarist.engines.embedded.allocator import heap_of_large_blocks
 from diarist.engines.embedded.decoding_windows import DecodingWindow, decoding_windows
 from diarist.engines.embedded.parallel import ProgressRelay, map_in_order
 from diarist.engines.embedded.second_pass import Gap, uncovered_speech
-from diarist.engines.embedded.whisper_device import open_model
+from diarist.engines.embedded.whisper_device import OpenedModel, open_model
 from diarist.engines.embedded.whisper_features import log_mel
+from diarist.engines.embedded.whisper_model import WhisperShape, load_whisper
 from diarist.engines.embedded.word_merging import insert, join
 from diarist.engines.embedded.word_times import in_sequence, place, trim_to_speech
 from diarist.engines.word_boundaries import continues_word
@@ -48,11 +49,8 @@ WHISPER_WINDOW_S: Seconds = 30.0
 FIRST_PASS_SHARE = 0.95
 """The share of the first pass in the progress; the second pass has the rest."""
 
-ENCODER_SHARE = 0.45
-"""The share of the encoder in a batch's time, for the progress within a batch."""
-
-ALIGNMENT_SHARE = 0.1
-"""The share of the alignment of words in a batch's time; it comes last."""
+ALIGNMENT_SHARE = 0.2
+"""The share of the alignment of words in the time of a batch after the encoder; it comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,8 @@ class DecodingOptions:
 
     beam_size: int = 5
     batch_size: int = 8
+    """The maximum number of chunks that are decoded at once; large models decode fewer."""
+
     max_chunk: Seconds = 27.0
     """The maximum length of a chunk."""
 
@@ -97,13 +97,33 @@ class DecodingOptions:
 
 
 class WhisperRecognizer:
-    """Recognition on the CPU or on a GPU. It keeps no state between calls, except for the batch size that fits."""
+    """Recognition on the CPU or on a GPU. It keeps no state between calls, except for the batch size that fits.
+
+    Args:
+        folder: The files of a model as they are published.
+        threads: The number of threads.
+        options: The parameters of the recognizer.
+        languages: The languages of the model: those of its tokens may be more.
+        device: The device that the model runs on.
+    """
 
     def __init__(
-        self, folder: Path, threads: int, options: DecodingOptions = DecodingOptions(), device: Device = CPU
+        self,
+        folder: Path,
+        threads: int,
+        options: DecodingOptions = DecodingOptions(),
+        *,
+        languages: Sequence[str],
+        device: Device = CPU,
     ) -> None:
-        opened = open_model(folder, device, threads, options.batch_size)
+        def open_with(shape: WhisperShape) -> OpenedModel:
+            size = shape.batch_size(options.batch_size, options.max_input, options.beam_size)
+            return open_model(folder, device, threads, size)
+
+        self.languages = tuple(sorted(languages))
+        opened, shape = load_whisper(folder, self.languages, open_with)
         self._model, self._workers, self._limit = opened.model, opened.workers, opened.limit
+        self._encoder_share = shape.encoder_share
         self._options = options
         self._suppressed = get_suppressed_tokens(self._tokenizer("en"), [-1])
 
@@ -161,10 +181,6 @@ class WhisperRecognizer:
     def _placed(self, audio: Audio, words: Sequence[RecognizedWord]) -> list[RecognizedWord]:
         return [place(word, audio) for word in words]
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        return tuple(sorted(self._model.supported_languages))
-
     def _tokenizer(self, language: str) -> Tokenizer:
         model = self._model
         return Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language)
@@ -191,8 +207,8 @@ class WhisperRecognizer:
             if filled == len(samples):
                 break
         features = log_mel(self._model.feature_extractor, samples)
-        language, probability, _ = self._model.detect_language(features=features)
-        return language, float(probability)
+        _, _, probabilities = self._model.detect_language(features=features)
+        return next((language, float(share)) for language, share in probabilities if language in self.languages)
 
     def _transcribe(
         self,
@@ -235,7 +251,7 @@ class WhisperRecognizer:
         rows: list[NDArray[np.float32]] = []
         for span in spans:
             rows.append(self._encode(audio, span, self._input_length(spans)))
-            report(ENCODER_SHARE * len(rows) / len(spans))
+            report(self._encoder_share * len(rows) / len(spans))
         heap_of_large_blocks.release_free_memory()
         prompt = self._model.get_prompt(tokenizer, [])
         decoded = self._generate(np.concatenate(rows), [prompt] * len(spans))
@@ -247,7 +263,7 @@ class WhisperRecognizer:
         heap_of_large_blocks.release_free_memory()
         readings: list[list[RecognizedWord]] = []
         for aligned, (span, row, own) in enumerate(zip(spans, rows, decoded, strict=True)):
-            report(1 - ALIGNMENT_SHARE * (1 - aligned / len(spans)))
+            report(1 - ALIGNMENT_SHARE * (1 - self._encoder_share) * (1 - aligned / len(spans)))
             if self._is_silence(own):
                 readings.append([])
                 continue

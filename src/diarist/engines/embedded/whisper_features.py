@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from diarist.types import Samples
 
-FRAMES_PER_PRODUCT = 16
-"""80 bands x 201 frequencies x 16 frames: OpenBLAS uses several threads for products from 2^18 on."""
+MAX_MULTIPLICATIONS = 2**18
+"""OpenBLAS uses several threads for products with this number of multiplications or more."""
 
 
 def log_mel(extractor: FeatureExtractor, samples: Samples) -> NDArray[np.float32]:
@@ -22,9 +22,15 @@ def log_mel(extractor: FeatureExtractor, samples: Samples) -> NDArray[np.float32
     spectrum = extractor.stft(samples, extractor.n_fft, extractor.hop_length, window=window, return_complex=True)
     power = np.abs(spectrum[..., :-1].astype(np.complex64)) ** 2  # (frequencies, frames)
     frames = power.shape[1]
-    padded = np.pad(power.T, ((0, -frames % FRAMES_PER_PRODUCT), (0, 0)))
-    groups = padded.reshape(-1, FRAMES_PER_PRODUCT, padded.shape[1]) @ extractor.mel_filters.T
+    step = frames_per_product(extractor.mel_filters)
+    padded = np.pad(power.T, ((0, -frames % step), (0, 0)))
+    groups = padded.reshape(-1, step, padded.shape[1]) @ extractor.mel_filters.T
     bands = groups.reshape(len(padded), -1)[:frames].T
     logarithm = np.log10(np.maximum(bands, 1e-10))
     scaled: NDArray[np.float32] = ((np.maximum(logarithm, logarithm.max() - 8.0) + 4.0) / 4.0).astype(np.float32)
     return np.ascontiguousarray(scaled)
+
+
+def frames_per_product(filters: NDArray[np.float32]) -> int:
+    """Return the number of frames to multiply at once with the mel filters, (bands, frequencies), in one thread."""
+    return max(1, (MAX_MULTIPLICATIONS - 1) // filters.size)

@@ -110,7 +110,7 @@ def test_a_gpu_that_fails_is_an_error_that_names_it(folder, loaded, monkeypatch,
 def test_a_recording_is_recognized_although_memory_runs_out(model_store, sample_recording, tmp_path):
     (audio,) = decode(sample_recording, DecodeLimits.of(load_settings(), tmp_path))
     options = DecodingOptions(beam_size=1, max_chunk=6.0)
-    recognizer = WhisperRecognizer(model_store.locate("whisper-base"), 1, options)
+    recognizer = WhisperRecognizer(model_store.locate("whisper-base"), 1, options, languages=["en"])
     decode_batch, sizes = recognizer._decode_batch, []
 
     def scarce(audio, spans, *others):

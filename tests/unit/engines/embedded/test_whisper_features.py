@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faster_whisper.feature_extractor import FeatureExtractor
 
-from diarist.engines.embedded.whisper_features import log_mel
+from diarist.engines.embedded.whisper_features import frames_per_product, log_mel
 
 
 @pytest.mark.parametrize("samples", [1_600, 2_560, 16_000, 100_003, 326_400])
@@ -26,3 +26,10 @@ def test_silence_has_features():
     extractor = FeatureExtractor()
     silence = np.zeros(16_000, dtype=np.float32)
     assert log_mel(extractor, silence) == pytest.approx(extractor(silence, padding=0))
+
+
+@pytest.mark.parametrize(("bands", "frames"), [(80, 16), (128, 10)])
+def test_products_are_too_small_for_several_threads(bands, frames):
+    filters = FeatureExtractor(feature_size=bands).mel_filters
+    assert frames_per_product(filters) == frames
+    assert filters.size * frames < 2**18 <= filters.size * (frames + 1)
