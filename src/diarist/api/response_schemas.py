@@ -228,8 +228,8 @@ class Status(BaseModel):
     """True exactly when every component of the configured engine is loaded, whichever engine that is."""
 
     errors: list[str]
-    """What is wrong with the job store or any worker, and what to do about it; other workers may be ready. A worker that
-    is ready says here why it does not use a GPU that is there."""
+    """What is wrong with the job store or any worker, and what to do about it; other workers may be ready. A worker
+    that is ready says here why it does not use a GPU that is there."""
 
     engine: str
     device: str | None
