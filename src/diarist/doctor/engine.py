@@ -33,9 +33,9 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 
 def check_models(settings: Settings) -> Finding:
     """Check that all models of the settings are present and intact, by reading them."""
-    from diarist.engines.onnx import exported_model
+    from diarist.engines.onnx.model_lookup import locate
     from diarist.engines.required_models import required_models
-    from diarist.models import ModelStore, required
+    from diarist.models import ModelStore, exported_model, required
 
     store = ModelStore.of(settings)
     intact, problems, unverified = [], [], []
@@ -50,7 +50,7 @@ def check_models(settings: Settings) -> Finding:
             unverified.append(model.name)
             continue
         try:
-            exported_model.locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
+            locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
             intact.append(model.name)
         except ModelError as exc:
             problems.append(str(exc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -82,6 +83,20 @@ def write_checked(file: ModelFile, streams: Iterator[BinaryIO], target: Path) ->
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whose name never refers to a part of the content.
+
+    Raises:
+        OSError: If writing fails.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _check_content(file: ModelFile, remaining_bytes: int, sha256: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from diarist.errors import ConfigurationError
-from diarist.models.catalog import Model, RecognizerKind, load_catalog
+from diarist.models import exported_model
+from diarist.models.catalog import Model, RecognizerKind
+from diarist.models.user_catalog import catalog_of
 from diarist.settings import Settings
 
 RecognizerName = Literal["whisper", "nemo", "onnx"]
@@ -34,6 +37,9 @@ class SelectedRecognizer:
     setting: str
     """The setting that names the model, for error messages."""
 
+    cataloged: bool = False
+    """Whether the model comes from the catalog; otherwise it is an exported model or one of NeMo."""
+
 
 def select_recognizer(settings: Settings) -> SelectedRecognizer:
     """Return the recognizer that ``MODEL`` selects, or else ``RECOGNIZER`` and ``ENGINE``.
@@ -42,7 +48,7 @@ def select_recognizer(settings: Settings) -> SelectedRecognizer:
         ConfigurationError: A model that is named does not exist, or ``RECOGNIZER`` cannot run the one of ``MODEL``.
     """
     if settings.model:
-        model = find_recognizer_model(settings.model, "MODEL", tuple(RECOGNIZERS))
+        model = find_recognizer_model(settings, settings.model, "MODEL", tuple(RECOGNIZERS))
         assert model.kind is not None
         recognizer = RECOGNIZERS[model.kind]
         if settings.recognizer not in (None, recognizer):
@@ -50,28 +56,34 @@ def select_recognizer(settings: Settings) -> SelectedRecognizer:
                 f"MODEL={settings.model} needs the recognizer {recognizer}, but RECOGNIZER is {settings.recognizer}."
                 " Unset one of them."
             )
-        return SelectedRecognizer(recognizer, model.name, "MODEL")
+        return SelectedRecognizer(recognizer, model.name, "MODEL", cataloged=True)
     name: RecognizerName = settings.recognizer or ("whisper" if settings.engine == "embedded" else "nemo")
     if name == "whisper":
-        model = find_recognizer_model(settings.whisper_model, "WHISPER_MODEL", ("whisper",))
-        return SelectedRecognizer(name, model.name, "WHISPER_MODEL")
+        model = find_recognizer_model(settings, settings.whisper_model, "WHISPER_MODEL", ("whisper",))
+        return SelectedRecognizer(name, model.name, "WHISPER_MODEL", cataloged=True)
     if name == "onnx":
-        return SelectedRecognizer(name, settings.onnx_asr_model, "ONNX_ASR_MODEL")
+        reference = settings.onnx_asr_model
+        exported = (settings.model_dir / exported_model.FOLDER / reference / exported_model.MANIFEST).is_file()
+        published = catalog_of(settings).get(reference)
+        cataloged = not exported and published is not None and published.kind == "tdt"
+        return SelectedRecognizer(name, reference, "ONNX_ASR_MODEL", cataloged=cataloged)
     return SelectedRecognizer(name, settings.nemo_asr_model, "NEMO_ASR_MODEL")
 
 
-def find_recognizer_model(name: str, setting: str, kinds: tuple[RecognizerKind, ...]) -> Model:
+def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tuple[RecognizerKind, ...]) -> Model:
     """Return a recognizer of the catalog by its name, in which ``whisper-`` may be left out.
 
     Raises:
         ConfigurationError: There is no such recognizer of these kinds.
     """
-    models = {model.name: model for model in load_catalog().values() if model.kind in kinds}
+    models = {model.name: model for model in catalog_of(settings).values() if model.kind in kinds}
     for candidate in (name, WHISPER_PREFIX + name):
         if candidate in models:
             return models[candidate]
-    names = ", ".join(name.removeprefix(WHISPER_PREFIX) for name in models)
-    raise ConfigurationError(f"{setting}: there is no model {name!r}. Choose one of {names}.")
+    names = [name.removeprefix(WHISPER_PREFIX) for name in models]
+    close = difflib.get_close_matches(name.lower().removeprefix(WHISPER_PREFIX), names, n=3)
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"Choose one of {', '.join(names)}."
+    raise ConfigurationError(f"{setting}: there is no model {name!r}. {advice} `diarist models list` shows all models.")
 
 
 def required(settings: Settings) -> tuple[str, ...]:
@@ -82,5 +94,5 @@ def required(settings: Settings) -> tuple[str, ...]:
     """
     diarizer_models = EMBEDDED_DIARIZER_MODELS if settings.diarizer_name == "embedded" else ()
     selected = select_recognizer(settings)
-    recognizer_models = (selected.model,) if selected.model in load_catalog() else ()
+    recognizer_models = (selected.model,) if selected.cataloged else ()
     return (*diarizer_models, *recognizer_models)

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from filelock import FileLock, Timeout
 
 from diarist.errors import ModelCorrupt, ModelError, ModelUnavailable
-from diarist.models import onnx_cache
+from diarist.models import onnx_cache, tdt_description
 from diarist.models.catalog import Model, find_model, load_catalog
 from diarist.models.integrity import check_hash, check_size
 from diarist.models.sources import (
@@ -26,6 +26,7 @@ from diarist.models.sources import (
     Source,
     SourceFailure,
 )
+from diarist.models.user_catalog import catalog_of
 from diarist.scratch import PULL_PREFIX, staging_folder
 from diarist.settings import Settings
 from diarist.types import ModelInfo
@@ -64,12 +65,13 @@ class ModelStore:
 
     @classmethod
     def of(cls, settings: Settings) -> ModelStore:
-        return cls(settings.model_dir, settings.model_source_dir)
+        return cls(settings.model_dir, settings.model_source_dir, models=catalog_of(settings))
 
     def locate(self, name: str) -> Path:
         """Check the model and return its path: an ONNX file for segmentation-3.0 and campplus, a folder for Whisper.
 
-        A graph that an older version of Diarist built is built again from its checkpoint, without the network.
+        A graph that an older version of Diarist built is built again from its checkpoint, without the network. So are
+        the files that Diarist computes for a TDT model, if they are missing or damaged.
 
         Raises:
             ModelUnavailable: If the model is missing (``diarist models pull`` downloads it), or its graph cannot be
@@ -80,6 +82,7 @@ class ModelStore:
         folder = self.root / name
         if model.graph is None:
             self._check_files(model, full=False)
+            self._describe(model)
             return folder
         if onnx_cache.current_manifest(folder, model) is None:
             self._check_files(model, full=True)
@@ -97,6 +100,8 @@ class ModelStore:
         """
         model = find_model(name, self.models)
         self._check_files(model, full=True)
+        if model.kind == "tdt" and not tdt_description.is_complete(self.root / name, model):
+            raise ModelUnavailable(f"The description of model {name} is missing or damaged: run `diarist models pull`.")
         return self.root / name if model.graph is None else self._check_graph(model, full=True)
 
     def state(self, name: str) -> ModelState:
@@ -146,6 +151,13 @@ class ModelStore:
                 if model.graph is not None and not self._graph_is_intact(model):
                     onnx_cache.build(self.root / name, model)
         return self.locate(name)
+
+    def _describe(self, model: Model) -> None:
+        """Write the files that Diarist computes for a TDT model, unless they exist and are intact."""
+        folder = self.root / model.name
+        if model.kind == "tdt" and not tdt_description.is_complete(folder, model):
+            with self._folder_errors(), self._lock(model.name, ignore_progress):
+                tdt_description.write(folder, model)
 
     def _check_files(self, model: Model, *, full: bool) -> None:
         for file in model.files:

@@ -8,10 +8,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from diarist.engines.onnx import diarizer, exported_model, recognizer
-from diarist.engines.onnx.exported_model import ExportedModel
-from diarist.engines.onnx.mel_features import FeatureSettings
+from diarist.engines.onnx import diarizer, recognizer
+from diarist.engines.onnx.model_lookup import locate
 from diarist.errors import ModelCorrupt, ModelUnavailable
+from diarist.models import exported_model
+from diarist.models.exported_model import ExportedModel
+from diarist.models.feature_settings import FeatureSettings
 from diarist.settings import load_settings
 
 FEATURES = FeatureSettings(16_000, 80, 512, 400, 160, 0.97, 2.0, "add", 2.0**-24, "per_feature")
@@ -19,7 +21,7 @@ FEATURES = FeatureSettings(16_000, 80, 512, 400, 160, 0.97, 2.0, "add", 2.0**-24
 
 @pytest.fixture
 def settings(tmp_path):
-    return load_settings(model_dir=tmp_path, onnx_asr_model="mine")
+    return load_settings(model_dir=tmp_path, recognizer="onnx", onnx_asr_model="mine")
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def folder(tmp_path):
 
 
 def located(settings, reference="mine", kinds=("ctc",)):
-    return exported_model.locate(settings, reference, kinds, "ONNX_ASR_MODEL")
+    return locate(settings, reference, kinds, "ONNX_ASR_MODEL")
 
 
 def test_a_description_comes_back_as_it_was_written(folder, settings):
@@ -106,7 +108,7 @@ def test_whole_files_that_are_no_model_are_refused_with_what_to_do(folder, setti
     np.savez(folder / "features.npz", window=np.ones(400, np.float32), filters=np.ones((80, 257), np.float32))
     (folder / "config.json").write_text("{}")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
-    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*Export it again"):
+    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*export it again"):
         recognizer.load(settings)
     (folder / "features.npz").write_bytes(b"no arrays")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
