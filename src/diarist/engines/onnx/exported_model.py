@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from diarist.engines.onnx.mel_features import FeatureSettings
 from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models.integrity import sha256_of
+from diarist.models.file_hashes import sha256_of
 from diarist.settings import Settings
 from diarist.types import ModelInfo, Seconds
 
@@ -135,11 +135,11 @@ def write(folder: Path, exported: ExportedModel) -> None:
 
 
 def describe(folder: Path) -> tuple[ExportedFile, ...]:
-    """Return all files in ``folder`` with their sizes and hashes, sorted by name."""
+    """Return all files in ``folder`` with their sizes and hashes, sorted by name; hidden files are left out."""
     return tuple(
         ExportedFile(path.name, path.stat().st_size, sha256_of(path))
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
+        if path.name != MANIFEST and not path.name.startswith(".")
     )
 
 
