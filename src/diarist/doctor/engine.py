@@ -50,7 +50,7 @@ def check_models(settings: Settings) -> Finding:
             unverified.append(model.name)
             continue
         try:
-            locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
+            locate(settings, model.reference, get_args(exported_model.Kind), model.named_by, always_read=True)
             intact.append(model.name)
         except ModelError as exc:
             problems.append(str(exc))

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from diarist.errors import ModelCorrupt
 from diarist.models.feature_settings import FeatureSettings
-from diarist.models.integrity import sha256_of
+from diarist.models.file_hashes import sha256_of
 from diarist.types import ModelInfo, Seconds
 
 Kind = Literal["ctc", "rnnt", "tdt", "speaker", "frame_vad"]
@@ -101,11 +101,11 @@ def dump(exported: ExportedModel) -> bytes:
 
 
 def describe(folder: Path) -> tuple[ExportedFile, ...]:
-    """Return all files in ``folder`` with their sizes and hashes, sorted by name."""
+    """Return all files in ``folder`` with their sizes and hashes, sorted by name; hidden files are left out."""
     return tuple(
         ExportedFile(path.name, path.stat().st_size, sha256_of(path))
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
+        if path.name != MANIFEST and not path.name.startswith(".")
     )
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from diarist.errors import ModelCorrupt, ModelError, ModelUnavailable
 from diarist.models import onnx_cache, tdt_description
 from diarist.models.catalog import Model, find_model, load_catalog
-from diarist.models.integrity import check_hash, check_size
+from diarist.models.integrity import check_file, check_size
 from diarist.models.sources import (
     BytesProgress,
     FileRequest,
@@ -49,8 +49,8 @@ def ignore_progress(_model: str, _done_bytes: int, _total_bytes: int) -> None:
 class ModelStore:
     """A folder of models that all processes of a user share. Each model has a folder with its files and its graph.
 
-    A file is used only if its hash is the one in the catalog. After a file has been checked, the same store object does
-    not read it again until its size or its modification time changes.
+    A file is used only if its hash is the one in the catalog. Hashes are remembered until the file changes
+    (``diarist.models.file_hashes``).
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class ModelStore:
         self.models = load_catalog() if models is None else models
         source_folder = () if source_dir is None else (FolderSource(source_dir),)
         self._sources: tuple[Source, ...] = (*source_folder, InstalledSource(), IndexSource(), HubSource())
-        self._checked: dict[Path, tuple[int, int]] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> ModelStore:
@@ -81,15 +80,15 @@ class ModelStore:
         model = find_model(name, self.models)
         folder = self.root / name
         if model.graph is None:
-            self._check_files(model, full=False)
+            self._check_files(model)
             self._describe(model)
             return folder
         if onnx_cache.current_manifest(folder, model) is None:
-            self._check_files(model, full=True)
+            self._check_files(model)
             with self._folder_errors(), self._lock(name, ignore_progress):
                 if onnx_cache.current_manifest(folder, model) is None:
                     onnx_cache.build(folder, model)
-        return self._check_graph(model, full=False)
+        return self._check_graph(model)
 
     def verify(self, name: str) -> Path:
         """Read every file of the model, compare its hash, and return the path of the model as ``locate`` does.
@@ -98,11 +97,7 @@ class ModelStore:
             ModelUnavailable: If a file is missing or the graph has not been built.
             ModelCorrupt: If the hash of a file is not the one in the catalog.
         """
-        model = find_model(name, self.models)
-        self._check_files(model, full=True)
-        if model.kind == "tdt" and not tdt_description.is_complete(self.root / name, model):
-            raise ModelUnavailable(f"The description of model {name} is missing or damaged: run `diarist models pull`.")
-        return self.root / name if model.graph is None else self._check_graph(model, full=True)
+        return self._check_model(find_model(name, self.models), always_read=True)
 
     def state(self, name: str) -> ModelState:
         """Return the state of the model by the names and sizes of its files. This is fast, but checks no hashes."""
@@ -133,7 +128,7 @@ class ModelStore:
             ModelCorrupt: If a source has a file of that name with another hash, and no other source has the right one.
         """
         try:
-            return self.verify(name)
+            return self._check_model(find_model(name, self.models))
         except ModelCorrupt as error:
             # Replacing a file that a disk error or a person has changed must not go unnoticed.
             logger.warning("Repairing a damaged model: %s", error)
@@ -159,30 +154,32 @@ class ModelStore:
             with self._folder_errors(), self._lock(model.name, ignore_progress):
                 tdt_description.write(folder, model)
 
-    def _check_files(self, model: Model, *, full: bool) -> None:
-        for file in model.files:
-            self._check(self.root / model.name / file.name, file.size_bytes, file.sha256, model, full=full)
+    def _check_model(self, model: Model, *, always_read: bool = False) -> Path:
+        folder = self.root / model.name
+        self._check_files(model, always_read=always_read)
+        if model.kind == "tdt" and not tdt_description.is_complete(folder, model):
+            raise ModelUnavailable(
+                f"The description of model {model.name} is missing or damaged: run `diarist models pull`."
+            )
+        return folder if model.graph is None else self._check_graph(model, always_read=always_read)
 
-    def _check_graph(self, model: Model, *, full: bool) -> Path:
+    def _check_files(self, model: Model, *, always_read: bool = False) -> None:
+        for file in model.files:
+            path = self.root / model.name / file.name
+            check_file(path, file.size_bytes, file.sha256, model.name, always_read=always_read)
+
+    def _check_graph(self, model: Model, *, always_read: bool = False) -> Path:
         folder = self.root / model.name
         manifest = onnx_cache.current_manifest(folder, model)
         if manifest is None:
             raise ModelUnavailable(f"The graph of model {model.name} is not built: run `diarist models pull`.")
         path = folder / onnx_cache.GRAPH_FILE
-        self._check(path, manifest.graph_bytes, manifest.graph_sha256, model, full=full)
+        check_file(path, manifest.graph_bytes, manifest.graph_sha256, model.name, always_read=always_read)
         return path
-
-    def _check(self, path: Path, size_bytes: int, sha256: str, model: Model, *, full: bool) -> None:
-        check_size(path, size_bytes, model.name)
-        status = path.stat()
-        fingerprint = (status.st_size, status.st_mtime_ns)
-        if full or self._checked.get(path) != fingerprint:
-            check_hash(path, sha256, model.name)
-            self._checked[path] = fingerprint
 
     def _graph_is_intact(self, model: Model) -> bool:
         try:
-            self._check_graph(model, full=True)
+            self._check_graph(model)
         except ModelError:
             return False
         return True
@@ -192,7 +189,7 @@ class ModelStore:
         missing: list[RequestedFile] = []
         for file in model.files:
             try:
-                self._check(self.root / model.name / file.name, file.size_bytes, file.sha256, model, full=True)
+                check_file(self.root / model.name / file.name, file.size_bytes, file.sha256, model.name)
             except ModelError:
                 missing.append(RequestedFile(model, file))
         return tuple(missing)

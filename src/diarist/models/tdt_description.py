@@ -21,7 +21,8 @@ from diarist.models import exported_model
 from diarist.models.catalog import Model
 from diarist.models.exported_model import ExportedFile, ExportedModel
 from diarist.models.feature_settings import ARRAYS, FeatureSettings
-from diarist.models.integrity import sha256_of, write_atomically
+from diarist.models.file_hashes import sha256_of
+from diarist.models.integrity import write_atomically
 from diarist.models.mel_filters import Floats, hann_window, slaney_filters
 
 

@@ -24,7 +24,7 @@ from diarist.engines.nemo.device import Runtime, is_out_of_memory
 from diarist.engines.nemo.download import Reference
 from diarist.engines.nemo.published_models import Role
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelCorrupt, ModelUnavailable
-from diarist.models.integrity import sha256_of
+from diarist.models.file_hashes import sha256_of
 from diarist.scratch import NEMO_PREFIX, process_folder
 from diarist.settings import Settings
 from diarist.types import ModelInfo
@@ -78,7 +78,7 @@ def load_model(
     started = time.monotonic()
     safe_import.import_nemo(settings)
     path = download.find(model_reference, settings)
-    if reference in hashes and (digest := sha256_of(path)) != hashes[reference]:
+    if reference in hashes and (digest := sha256_of(path, record_folder=settings.model_dir)) != hashes[reference]:
         raise ModelCorrupt(
             f"{model_reference.label} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {digest}. Download"
             " it again, or correct the hash."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diarist.errors import ModelCorrupt, ModelUnavailable
 from diarist.models.exported_model import FOLDER, MANIFEST, ROLES, ExportedFile, ExportedModel, Kind, read
-from diarist.models.integrity import sha256_of
+from diarist.models.file_hashes import sha256_of
 from diarist.settings import Settings
 
 
@@ -20,7 +20,9 @@ def folder_of(settings: Settings, reference: str) -> Path:
     return settings.model_dir / FOLDER / reference
 
 
-def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting: str) -> tuple[Path, ExportedModel]:
+def locate(
+    settings: Settings, reference: str, kinds: Collection[Kind], setting: str, *, always_read: bool = False
+) -> tuple[Path, ExportedModel]:
     """Return the folder of an exported model and its description, after comparing every file with its hash.
 
     Args:
@@ -28,6 +30,7 @@ def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting:
         reference: The name of the model, or the path of its folder.
         kinds: The kinds that are allowed.
         setting: The setting that names the model, for error messages.
+        always_read: Read files that have not changed since they were last hashed, too.
 
     Raises:
         ModelUnavailable: The model does not exist, or has another kind.
@@ -46,15 +49,15 @@ def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting:
             f" {setting} needs a model of the kind {' or '.join(kinds)}."
         )
     for file in exported.files:
-        _check(folder / file.name, file)
+        _check(folder / file.name, file, always_read=always_read)
     return folder, exported
 
 
-def _check(path: Path, file: ExportedFile) -> None:
+def _check(path: Path, file: ExportedFile, *, always_read: bool) -> None:
     advice = "Export the model again with `diarist models export`, or copy the folder again."
     try:
         size_bytes = path.stat().st_size
-        intact = size_bytes == file.size_bytes and sha256_of(path) == file.sha256
+        intact = size_bytes == file.size_bytes and sha256_of(path, always_read=always_read) == file.sha256
     except FileNotFoundError as error:
         raise ModelCorrupt(f"{path} is missing. {advice}") from error
     except OSError as error:
