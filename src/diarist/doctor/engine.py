@@ -66,10 +66,10 @@ def check_models(settings: Settings) -> Finding:
 def check_engine(settings: Settings) -> Finding:
     """Check that the libraries of the engine can be imported, in a separate process because they may crash it."""
     from diarist.models import select_recognizer
+    from diarist.models.selection import recognizer_summary
 
-    recognizer = select_recognizer(settings).name
-    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[recognizer]))
-    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer})"
+    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[select_recognizer(settings).name]))
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer_summary(settings)})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],

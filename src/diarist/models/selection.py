@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,8 @@ from diarist.models import exported_model
 from diarist.models.catalog import Model, RecognizerKind
 from diarist.models.user_catalog import catalog_of
 from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 RecognizerName = Literal["whisper", "nemo", "onnx"]
 
@@ -84,6 +87,40 @@ def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tu
     close = difflib.get_close_matches(name.lower().removeprefix(WHISPER_PREFIX), names, n=3)
     advice = f"Did you mean {' or '.join(close)}?" if close else f"Choose one of {', '.join(names)}."
     raise ConfigurationError(f"{setting}: there is no model {name!r}. {advice} `diarist models list` shows all models.")
+
+
+def recognizer_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names that ``MODEL`` may have, in the order of the catalog and without ``whisper-``.
+
+    Raises:
+        ConfigurationError: ``MODEL_CATALOG`` cannot be used.
+    """
+    models = catalog_of(settings).values()
+    return tuple(model.name.removeprefix(WHISPER_PREFIX) for model in models if model.kind is not None)
+
+
+def recognizer_summary(settings: Settings) -> str:
+    """Return the recognizer and its model in words, for log lines.
+
+    Raises:
+        ConfigurationError: As ``select_recognizer``.
+    """
+    selected = select_recognizer(settings)
+    return f"{selected.name} with {selected.model}" if selected.model else selected.name
+
+
+def log_untested(settings: Settings) -> None:
+    """Log that nobody has run the model with Diarist yet, if it is so.
+
+    Raises:
+        ConfigurationError: As ``select_recognizer``.
+    """
+    selected = select_recognizer(settings)
+    if selected.cataloged and not catalog_of(settings)[selected.model].tested:
+        logger.info(
+            "The developers of Diarist have never run %s with its published weights. `diarist evaluate` measures its"
+            " accuracy on your recordings.", selected.model,
+        )  # fmt: skip
 
 
 def required(settings: Settings) -> tuple[str, ...]:
