@@ -30,7 +30,7 @@ from machine import machine
 
 NAME = "random-parakeet-tdt-0.6b"
 MODELS = ("whisper-base", NAME, f"{NAME}-fp32")
-CONFIG = b'{"model_type": "nemo-conformer-tdt", "features_size": 128, "subsampling_factor": 8}\n'
+CONFIG = b'{"model_type": "nemo-conformer-tdt", "features_size": 128, "subsampling_factor": 8}'
 GRAPHS = ("encoder-model", "decoder_joint-model")
 ENTRY = """
 [[model]]
