@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -77,6 +78,8 @@ def write_checked(file: ModelFile, streams: Iterator[BinaryIO], target: Path) ->
                     remaining_bytes -= len(block)
                     digest.update(block)
                     out.write(block)
+            out.flush()
+            os.fsync(out.fileno())  # the hash must not be remembered for bytes that a power failure can still take
         _check_content(file, remaining_bytes, digest.hexdigest())
     except BaseException:
         target.unlink(missing_ok=True)
