@@ -84,10 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub = self.server
+        self.close_connection = True
+        if self.path.startswith("/api/"):  # the client asks once in each process for what it reports about itself
+            return self._refuse(404, "")
         with hub.lock:
             headers = {name.lower(): value for name, value in self.headers.items()}
             hub.requests.append(Request(self.command, self.path, headers))
-        self.close_connection = True
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", unquote(self.path))
         files = hub.repositories.get(match[1]) if match else None
         if match is None or files is None:

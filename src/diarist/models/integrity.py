@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,8 @@ def write_checked(file: ModelFile, streams: Iterator[BinaryIO], target: Path) ->
                     remaining_bytes -= len(block)
                     digest.update(block)
                     out.write(block)
+            out.flush()
+            os.fsync(out.fileno())  # the hash must not be remembered for bytes that a power failure can still take
         _check_content(file, remaining_bytes, digest.hexdigest())
     except BaseException:
         target.unlink(missing_ok=True)
