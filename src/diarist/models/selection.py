@@ -11,7 +11,7 @@ from typing import Literal
 from diarist.errors import ConfigurationError
 from diarist.models import exported_model
 from diarist.models.catalog import Model, RecognizerKind
-from diarist.models.user_catalog import catalog_of
+from diarist.models.user_catalog import WHISPER_PREFIX, catalog_of
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -20,9 +20,6 @@ RecognizerName = Literal["whisper", "nemo", "onnx"]
 
 RECOGNIZERS: Mapping[RecognizerKind, RecognizerName] = {"whisper": "whisper", "tdt": "onnx"}
 """The recognizer that runs the models of each kind."""
-
-WHISPER_PREFIX = "whisper-"
-"""The part of the names of OpenAI's models that may be left out."""
 
 EMBEDDED_DIARIZER_MODELS = ("segmentation-3.0", "campplus")
 

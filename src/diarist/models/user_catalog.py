@@ -13,6 +13,9 @@ from diarist.models.exported_model import FOLDER
 from diarist.models.tdt_description import FEATURES
 from diarist.settings import Settings
 
+WHISPER_PREFIX = "whisper-"
+"""The part of the names of OpenAI's models that may be left out."""
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,16 +49,29 @@ def _read(path: Path, built_in: Mapping[str, Model]) -> Mapping[str, Model]:
 
 
 def _problems(model: Model, built_in: Mapping[str, Model]) -> Iterator[str]:
-    if model.name in built_in:
+    if model.name in built_in or WHISPER_PREFIX + model.name in built_in:
         yield "Diarist has a model of this name"
     if not _PLAIN_NAME.fullmatch(model.name) or model.name == FOLDER:
         yield "a name has letters, digits, dots, hyphens and underscores"
     if model.role != "recognition" or model.kind not in get_args(RecognizerKind):
         yield f"role must be recognition, and kind one of {', '.join(get_args(RecognizerKind))}"
-    if model.kind == "tdt" and (model.features not in FEATURES or model.frame_step <= 0):
-        yield f"features must be one of {', '.join(FEATURES)}, and frame_step more than 0"
+    if model.graph is not None:
+        yield "Diarist builds no graph for it"
+    if model.kind == "tdt":
+        yield from _tdt_problems(model)
     for file in model.files:
-        if not _PLAIN_NAME.fullmatch(file.name):
+        if not _PLAIN_NAME.fullmatch(file.name) or file.name in model.derived_names:
             yield f"{file.name!r} cannot be the name of a file"
         if not _SHA256.fullmatch(file.sha256) or file.size_bytes <= 0:
             yield f"{file.name} needs its size in bytes and its SHA-256"
+
+
+def _tdt_problems(model: Model) -> Iterator[str]:
+    if model.features not in FEATURES or model.frame_step <= 0:
+        yield f"features must be one of {', '.join(FEATURES)}, and frame_step more than 0"
+    if model.quantization not in (None, "int8"):
+        yield "quantization must be int8, if it is given"
+    suffix = f".{model.quantization}.onnx" if model.quantization else ".onnx"
+    needed = (f"encoder-model{suffix}", f"decoder_joint-model{suffix}", "vocab.txt", "config.json")
+    if missing := [name for name in needed if name not in {file.name for file in model.files}]:
+        yield f"it has no file {' and '.join(missing)}"

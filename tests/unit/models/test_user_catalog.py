@@ -37,7 +37,7 @@ def test_without_a_file_there_are_the_models_of_diarist() -> None:
 def test_a_model_of_the_file_is_used_like_one_of_diarist(path: Path) -> None:
     settings = settings_with(path, model="my-parakeet")
     assert list(catalog_of(settings)) == [*load_catalog(), "my-parakeet"]
-    assert catalog_of(settings)["my-parakeet"] == replace(MODEL, accuracy=())
+    assert catalog_of(settings)["my-parakeet"] == replace(MODEL, accuracy=(), derived_bytes=0)
     assert ModelStore.of(settings).info("my-parakeet").licence == "CC-BY-4.0"
     selected = select_recognizer(settings)
     assert (selected.name, selected.model, selected.cataloged) == ("onnx", "my-parakeet", True)
@@ -65,12 +65,17 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('name = "my-parakeet"', 'name = "whisper-base"', "Diarist has a model of this name"),
+        ('name = "my-parakeet"', 'name = "base"', "Diarist has a model of this name"),
         ('name = "my-parakeet"', 'name = "../secret"', "a name has letters"),
         ('name = "my-parakeet"', 'name = "exported"', "a name has letters"),
         ('name = "my-parakeet"', "name = 7", "cannot be used"),
         ('kind = "tdt"', 'kind = "rnnt"', "kind one of whisper, tdt"),
         ('role = "recognition"', 'role = "embedding"', "role must be recognition"),
         ('features = "nemo-128"', 'features = "kaldi"', "features must be one of nemo-80, nemo-128"),
+        ('quantization = "int8"', 'quantization = "int4"', "quantization must be int8"),
+        ('quantization = "int8"', "", r"it has no file encoder-model\.onnx and decoder_joint-model\.onnx"),
+        ('kind = "tdt"', 'kind = "tdt"\ngraph = "campplus"', "Diarist builds no graph for it"),
+        ('name = "vocab.txt"', 'name = "features.npz"', "'features.npz' cannot be the name of a file"),
         ("frame_step = 0.08", "frame_step = 0", "frame_step more than 0"),
         ('name = "vocab.txt"', 'name = "../vocab.txt"', "'../vocab.txt' cannot be the name of a file"),
         ('name = "vocab.txt"', 'name = ".hashes.json"', "cannot be the name of a file"),

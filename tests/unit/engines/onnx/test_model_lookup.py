@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +77,25 @@ def test_a_damaged_file_is_refused(damage, folder, settings):
     path = folder / "model.onnx"
     path.unlink() if damage == "missing" else path.write_bytes({"changed": b"grapH", "shorter": b"g"}[damage])
     with pytest.raises(ModelCorrupt, match=rf"{re.escape(str(path))}.*diarist models export"):
+        located(settings)
+
+
+def test_files_are_read_once_until_they_change_unless_they_shall_be_read(folder, settings, monkeypatch):
+    read = []
+    hash_file = hashlib.file_digest
+
+    def count(stream, name):
+        read.append(Path(stream.name).name)
+        return hash_file(stream, name)
+
+    located(settings)
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    located(settings)
+    assert read == []
+    locate(settings, "mine", ("ctc",), "ONNX_ASR_MODEL", always_read=True)
+    assert read == ["model.onnx", "vocab.txt"]
+    (folder / "model.onnx").write_bytes(b"grapH")
+    with pytest.raises(ModelCorrupt, match=r"model\.onnx"):
         located(settings)
 
 
