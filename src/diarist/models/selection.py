@@ -82,8 +82,11 @@ def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tu
             return models[candidate]
     names = [name.removeprefix(WHISPER_PREFIX) for name in models]
     close = difflib.get_close_matches(name.lower().removeprefix(WHISPER_PREFIX), names, n=3)
-    advice = f"Did you mean {' or '.join(close)}?" if close else f"Choose one of {', '.join(names)}."
-    raise ConfigurationError(f"{setting}: there is no model {name!r}. {advice} `diarist models list` shows all models.")
+    other_names = (other for other in names if other not in close)
+    suggestion = f" Did you mean {close[0]}?" if close else ""
+    raise ConfigurationError(
+        f"{setting}: there is no model {name!r}.{suggestion} Choose one of {', '.join([*close, *other_names])}."
+    )
 
 
 def recognizer_names(settings: Settings) -> tuple[str, ...]:
