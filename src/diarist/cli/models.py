@@ -165,12 +165,14 @@ def _pull_nemo(settings: Settings, *, offline: bool) -> None:
         return
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # must be set before huggingface_hub is imported
-    from diarist.engines.nemo.download import Reference, find
+    from diarist.engines.nemo.download import Reference, check_hash, find
 
     for model in nemo_models:
         click.echo(f"{model.name}: searching", err=True)
         try:
-            path = find(Reference(model.reference, model.role, model.named_by), settings)
+            reference = Reference(model.reference, model.role, model.named_by)
+            path = find(reference, settings)
+            check_hash(reference, path, settings)
         except ImportError as error:
             raise EngineUnavailable(
                 f"{model.reference} is in NVIDIA's catalog, which only NeMo can read, and NeMo is not installed here"
