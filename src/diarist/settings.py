@@ -172,7 +172,8 @@ class Settings(BaseSettings):
 
     nemo_sha256: str = ""
     """The SHA-256 hashes that NeMo's model files must have: `name=hash` pairs separated by commas, where the name is
-    the value of the model's setting. If unset, files are only checked for hostile content."""
+    the value of the model's setting. Models that Diarist names by default have to have their published hashes, unless
+    another one is given here. Other files are only checked for hostile content."""
 
     hub_timeout_s: float = Field(default=30.0, ge=1.0, le=600.0)
     """The time in seconds after which a model hub that sends nothing is considered unreachable."""

@@ -38,7 +38,7 @@ def check_file(path: Path, size_bytes: int, sha256: str, model: str, *, always_r
     if found != sha256:
         raise ModelCorrupt(
             f"{path} of model {model} has an unexpected hash (SHA-256 {found[:12]}… instead of {sha256[:12]}…). Run"
-            " `diarist models pull`."
+            f" `diarist models pull {model}`."
         )
 
 
@@ -52,11 +52,11 @@ def check_size(path: Path, size_bytes: int, model: str) -> None:
     try:
         found = path.stat().st_size
     except OSError as error:
-        raise ModelUnavailable(f"Model {model} is missing ({path}): run `diarist models pull`.") from error
+        raise ModelUnavailable(f"Model {model} is missing ({path}): run `diarist models pull {model}`.") from error
     if found != size_bytes:
         raise ModelCorrupt(
-            f"{path} of model {model} is damaged: it has {found} bytes instead of {size_bytes}. Run `diarist models"
-            " pull`."
+            f"{path} of model {model} is damaged: it has {found} bytes instead of {size_bytes}. Run"
+            f" `diarist models pull {model}`."
         )
 
 

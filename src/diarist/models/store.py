@@ -224,7 +224,9 @@ class ModelStore:
         folder = self.root / model.name
         manifest = onnx_cache.current_manifest(folder, model)
         if manifest is None:
-            raise ModelUnavailable(f"The graph of model {model.name} is not built: run `diarist models pull`.")
+            raise ModelUnavailable(
+                f"The graph of model {model.name} is not built: run `diarist models pull {model.name}`."
+            )
         path = folder / onnx_cache.GRAPH_FILE
         check_file(path, manifest.graph_bytes, manifest.graph_sha256, model.name, always_read=always_read)
         return path
@@ -326,7 +328,10 @@ def _pull_error(request: FileRequest, failures: list[SourceFailure], *, offline:
         network = "Put its files on this machine: put" if offline else "Check the network, or put"
         files = f"its files as {model.name}/{model.files[0].name} and so on"
     resumed = " A download that was interrupted is resumed." if any(request.partial.glob("*")) else ""
-    advice = f"{network} {files} into a folder and set MODEL_SOURCE_DIR to that folder. Then run `diarist models pull`."
+    advice = (
+        f"{network} {files} into a folder and set MODEL_SOURCE_DIR to that folder. Then run"
+        f" `diarist models pull {model.name}`."
+    )
     kind = ModelCorrupt if any(failure.corrupt for failure in failures) else ModelUnavailable
     where = "is not on this machine, and the network may not be used" if offline else "could not be downloaded"
     return kind(f"Model {model.name} {where}. The sources reported: {tried}. {advice}{resumed}")

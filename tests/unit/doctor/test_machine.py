@@ -51,7 +51,7 @@ def test_a_package_that_is_missing_or_too_old_is_named(make, monkeypatch):
 
 
 def test_little_memory_is_a_warning(make, monkeypatch):
-    monkeypatch.setattr(machine, "_memory_mb", lambda: 2_000)
+    monkeypatch.setattr(machine, "memory_mb", lambda: 2_000)
     assert machine.check_resources(make(workers=1)).level == "ok"
     found = machine.check_resources(make(workers=3))
     assert found.level == "warning"
@@ -98,6 +98,6 @@ def test_a_disk_that_is_nearly_full_is_an_error(make, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="needs sysconf")
 def test_memory_is_the_machines_or_less():
-    memory_mb = machine._memory_mb()
+    memory_mb = machine.memory_mb()
     assert memory_mb is not None
     assert 100 < memory_mb <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

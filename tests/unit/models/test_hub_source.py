@@ -407,3 +407,32 @@ def test_the_storage_protocol_of_the_hub_is_not_used(store: ModelStore, hub: Loo
     code = f"{PULL}\nprint('hf_xet' in sys.modules)"
     command = [sys.executable, "-c", code, str(store.root), catalog_text(), "-1"]
     assert subprocess.check_output(command, text=True).splitlines()[-1] == "False"
+
+
+CLI = """
+import sys
+from diarist.models import store
+from diarist.models.catalog import parse_catalog
+store.load_catalog = lambda: parse_catalog(sys.argv[1])
+from diarist.cli import main
+main(["models", "pull", "voice-onnx"])
+"""
+
+
+def test_the_command_is_killed_and_resumed(store: ModelStore, hub: LoopbackHub) -> None:
+    environment = {**os.environ, "MODEL_DIR": str(store.root)}
+    command = [sys.executable, "-c", CLI, catalog_text()]
+    hub.behaviors["encoder.onnx"] = Behavior(pause_at=1_500_000)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "voice-onnx: fetching 2.5 MB" in process.stderr.readline()
+        assert hub.paused.wait(DEADLINE_S)
+        TestInterruption().wait_for_partial(store, "encoder.onnx", 1_500_000)
+        process.kill()
+    hub.behaviors.clear()
+    hub.sent_bytes = 0
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    assert result.stderr.startswith("voice-onnx: fetching 2.5 MB, 1.5 MB are there already\n")
+    assert result.stdout == f"voice-onnx: ready in {store.root / 'voice-onnx'}\n"
+    assert hub.sent_bytes == SIZE_BYTES - 1_500_000
+    assert_whole(store)
