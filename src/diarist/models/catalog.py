@@ -17,6 +17,9 @@ GraphName = Literal["segmentation", "campplus"]
 
 RecognizerKind = Literal["whisper", "tdt"]
 
+WHISPER_PREFIX = "whisper-"
+"""The part of the names of OpenAI's models that may be left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wheel:

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Mapping
 
 from diarist.errors import InvalidOption
-from diarist.models.catalog import Model
-from diarist.models.selection import WHISPER_PREFIX
+from diarist.models.catalog import WHISPER_PREFIX, Model
 
 
 def resolve_name(name: str, models: Mapping[str, Model]) -> str | None:
@@ -17,7 +16,7 @@ def resolve_name(name: str, models: Mapping[str, Model]) -> str | None:
     model whose files are in it.
     """
     lower = name.lower()
-    for candidate in (lower, WHISPER_PREFIX + lower):
+    for candidate in (name, lower, WHISPER_PREFIX + lower):
         if candidate in models:
             return candidate
     return next((model.name for model in models.values() if model.hub and model.hub.lower() == lower), None)

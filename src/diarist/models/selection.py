@@ -10,8 +10,9 @@ from typing import Literal
 
 from diarist.errors import ConfigurationError
 from diarist.models import exported_model
-from diarist.models.catalog import Model, RecognizerKind
-from diarist.models.user_catalog import WHISPER_PREFIX, catalog_of
+from diarist.models.catalog import WHISPER_PREFIX, Model, RecognizerKind
+from diarist.models.names import resolve_name
+from diarist.models.user_catalog import catalog_of
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -71,15 +72,15 @@ def select_recognizer(settings: Settings) -> SelectedRecognizer:
 
 
 def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tuple[RecognizerKind, ...]) -> Model:
-    """Return a recognizer of the catalog by its name, in which ``whisper-`` may be left out.
+    """Return a recognizer of the catalog by its name, as ``resolve_name`` understands it.
 
     Raises:
         ConfigurationError: There is no such recognizer of these kinds.
     """
     models = {model.name: model for model in catalog_of(settings).values() if model.kind in kinds}
-    for candidate in (name, WHISPER_PREFIX + name):
-        if candidate in models:
-            return models[candidate]
+    resolved = resolve_name(name, models)
+    if resolved is not None:
+        return models[resolved]
     names = [name.removeprefix(WHISPER_PREFIX) for name in models]
     close = difflib.get_close_matches(name.lower().removeprefix(WHISPER_PREFIX), names, n=3)
     other_names = (other for other in names if other not in close)

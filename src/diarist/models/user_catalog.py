@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import get_args
 
 from diarist.errors import ConfigurationError
-from diarist.models.catalog import Model, RecognizerKind, load_catalog, parse_catalog
+from diarist.models.catalog import WHISPER_PREFIX, Model, RecognizerKind, load_catalog, parse_catalog
 from diarist.models.exported_model import FOLDER
 from diarist.models.tdt_description import FEATURES
 from diarist.settings import Settings
-
-WHISPER_PREFIX = "whisper-"
-"""The part of the names of OpenAI's models that may be left out."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

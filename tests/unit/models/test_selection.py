@@ -28,6 +28,11 @@ def settings(tmp_path: Path, **chosen: object) -> Settings:
         ({"model": PARAKEET}, SelectedRecognizer("onnx", PARAKEET, "MODEL", cataloged=True)),
         ({"model": PARAKEET, "engine": "nemo"}, SelectedRecognizer("onnx", PARAKEET, "MODEL", cataloged=True)),
         ({"model": "large-v3-turbo"}, SelectedRecognizer("whisper", "whisper-large-v3-turbo", "MODEL", cataloged=True)),
+        ({"model": "Small.EN"}, SelectedRecognizer("whisper", "whisper-small.en", "MODEL", cataloged=True)),
+        (
+            {"model": "istupakov/parakeet-tdt-0.6b-v2-onnx"},
+            SelectedRecognizer("onnx", "parakeet-tdt-0.6b-v2", "MODEL", cataloged=True),
+        ),
         ({"recognizer": "onnx"}, SelectedRecognizer("onnx", PARAKEET, "ONNX_ASR_MODEL", cataloged=True)),
         (
             {"recognizer": "onnx", "onnx_asr_model": "whisper-base"},
@@ -67,7 +72,7 @@ def test_an_exported_model_comes_before_a_published_one_of_its_name_unless_model
         ("parakeet", "Choose one of"),
         ("parakeet-tdt-0.6b-v4", "Did you mean parakeet-tdt-0.6b-v"),
         ("lagre-v3-turbo", "Did you mean large-v3-turbo"),
-        ("Large-V3-Turbo", "Did you mean large-v3-turbo"),
+        ("Large-V4-Turbo", "Did you mean large-v3-turbo"),
         ("campplus", "Choose one of"),
     ],
 )
