@@ -113,12 +113,16 @@ class Settings(BaseSettings):
     """A folder with model files, or with the wheels that contain them, which is searched before any download. If unset,
     there is none."""
 
+    model_catalog: Path | None = None
+    """A TOML file with more speech recognition models that can be downloaded and used like those of Diarist. If unset,
+    there are none."""
+
     engine: Literal["embedded", "nemo"] = "embedded"
     """The engine that does the work: `embedded` runs on the CPU without PyTorch; `nemo` runs NVIDIA NeMo's models on a
     GPU or a CPU."""
 
     recognizer: Literal["whisper", "nemo", "onnx"] | None = None
-    """The speech recognizer: Whisper, a NeMo model, or a model that was exported to ONNX. If unset, it is `whisper` for
+    """The speech recognizer: Whisper, a NeMo model, or a NeMo model in ONNX format. If unset, it is `whisper` for
     the embedded engine and `nemo` for NeMo."""
 
     diarizer: Literal["embedded", "clustering", "sortformer", "auto", "onnx"] | None = None
@@ -173,13 +177,15 @@ class Settings(BaseSettings):
 
     nemo_sha256: str = ""
     """The SHA-256 hashes that NeMo's model files must have: `name=hash` pairs separated by commas, where the name is
-    the value of the model's setting. If unset, files are only checked for hostile content."""
+    the value of the model's setting. Models that Diarist names by default have to have their published hashes, unless
+    another one is given here. Other files are only checked for hostile content."""
 
     hub_timeout_s: float = Field(default=30.0, ge=1.0, le=600.0)
     """The time in seconds after which a model hub that sends nothing is considered unreachable."""
 
     onnx_asr_model: str = "parakeet-tdt-0.6b-v3"
-    """The model of the recognizer `onnx`: the name that `diarist models export` gave it, or the path of its folder."""
+    """The model of the recognizer `onnx`, unless MODEL is set: the name that `diarist models export` gave it, the path
+    of its folder, or else a name that `diarist models list` shows."""
 
     onnx_speaker_model: str = "titanet_large"
     """The speaker model of the diarizer `onnx`: the name that `diarist models export` gave it, or the path of its
@@ -273,7 +279,9 @@ class Settings(BaseSettings):
     """The disk space in megabytes that must stay free in DATA_DIR after an upload. Otherwise the upload is answered
     507."""
 
-    @field_validator("log_file", "data_dir", "temp_audio_dir", "model_dir", "model_source_dir", "model_config_dir")
+    @field_validator(
+        "log_file", "data_dir", "temp_audio_dir", "model_dir", "model_source_dir", "model_catalog", "model_config_dir"
+    )
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         # No shell expands ~ in .env, and pathlib would create a folder of that name.

@@ -17,7 +17,7 @@ from diarist.jobs.db.database import open_database
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.service import JobService
 from diarist.jobs.workers.pool import COMMAND
-from diarist.models import select_recognizer
+from diarist.models.selection import log_untested, recognizer_summary
 from diarist.observability import logs, tracing
 from diarist.settings import Settings
 from diarist.signals import stopped_by_signals
@@ -36,10 +36,11 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         worker_command: The command that starts a worker process.
 
     Raises:
-        ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY or TRACES cannot be used, or the address
-            cannot be listened on.
+        ConfigurationError: DATA_DIR is in use or cannot be written, API_KEY, TRACES or MODEL cannot be used, or the
+            address cannot be listened on.
         StoreUnavailable: the job store cannot be used.
     """
+    recognizer = recognizer_summary(settings)
     logs.configure(settings)
     tracing.configure(settings, "api")
     with ExitStack() as stack:
@@ -60,8 +61,9 @@ def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
         stack.enter_context(scratch.default_temp_dir(settings.temp_dir))  # for the bodies that the server spools
         logger.info(
             "Diarist %s, engine %s (diarizer %s, recognizer %s), data in %s", __version__, settings.engine,
-            settings.diarizer_name, select_recognizer(settings).name, settings.data_dir.resolve(),
+            settings.diarizer_name, recognizer, settings.data_dir.resolve(),
         )  # fmt: skip
+        log_untested(settings)
         for url in server.urls:
             logger.info("Listening on %s", url)
         server.run()

@@ -15,8 +15,28 @@ DIARIZERS = ("embedded", "clustering", "sortformer", "auto", "onnx")
 RECOGNIZERS = ("whisper", "nemo", "onnx")
 
 
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of models that a shell can complete."""
+    from diarist.errors import ConfigurationError
+    from diarist.models.selection import recognizer_names
+    from diarist.settings import load_settings
+
+    try:
+        names = recognizer_names(load_settings())
+    except ConfigurationError:  # a message would appear in the middle of the command line
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def engine_options(command: ViewT) -> ViewT:
-    """Add ``--engine``, ``--diarizer`` and ``--recognizer``; None leaves the choice to the settings."""
+    """Add ``--engine``, ``--diarizer``, ``--recognizer`` and ``--model``; None leaves the choice to the settings."""
+    command = click.option(
+        "--model",
+        shell_complete=complete_model,
+        metavar="NAME",
+        help="Speech recognition model, such as large-v3-turbo or parakeet-tdt-0.6b-v3; diarist models list shows all."
+        "  [MODEL]",
+    )(command)
     for name, choices, purpose in (
         ("recognizer", RECOGNIZERS, "Speech recognizer"),
         ("diarizer", DIARIZERS, "Method that tells speakers apart"),

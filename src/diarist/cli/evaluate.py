@@ -52,6 +52,7 @@ def evaluate(
     engine: str | None,
     diarizer: str | None,
     recognizer: str | None,
+    model: str | None,
     offline: bool,
     verbose: bool,
 ) -> None:
@@ -69,13 +70,13 @@ def evaluate(
     from diarist.evaluation import reference
     from diarist.evaluation.scoring import require
 
-    chosen = {name: value for name, value in
-              (("engine", engine), ("diarizer", diarizer), ("recognizer", recognizer)) if value}  # fmt: skip
+    options = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer, "model": model}
+    chosen = {name: value for name, value in options.items() if value}
     if service is not None and transcripts is not None:
         raise InvalidOption("--service and --transcripts cannot be combined: give one of them")
     if (chosen or offline) and (service is not None or transcripts is not None):
         raise InvalidOption(
-            "--engine, --diarizer, --recognizer and --offline have no effect with --service or --transcripts: "
+            "--engine, --diarizer, --recognizer, --model and --offline have no effect with --service or --transcripts: "
             "leave them out"
         )
     if known_speakers and transcripts is not None:

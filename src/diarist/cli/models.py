@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from diarist.cli.download_display import download_progress, megabytes
 from diarist.errors import EngineUnavailable, InvalidOption, ModelError
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from diarist.models import BytesProgress, ModelStore
+    from diarist.engines.nemo.published_models import Role
+    from diarist.models import ModelStore
 
 
 @click.group()
@@ -28,55 +29,68 @@ def models() -> None:
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, which has more details than the table.")
 def list_models(as_json: bool) -> None:
-    """Show every model with its role, license, size and state.
+    """Show every model with its languages, size, license and state.
 
-    The state depends only on the names and sizes of the files; `diarist models verify` reads them.
+    The memory is the measured peak of a transcription on the CPU. The state depends only on the names and sizes of the
+    files; `diarist models verify` reads them. The last lines recommend models for this machine.
     """
+    from diarist.cli import model_list
+    from diarist.doctor.machine import memory_mb, usable_cores
     from diarist.models import required
+    from diarist.models.recommendation import Machine, recommend
 
     settings, store = _open_store()
     needed = required(settings)
+    machine = Machine(usable_cores(), memory_mb())
+    recommended = recommend(store.models, machine)
     if as_json:
-        rows = [
-            {
-                "name": model.name,
-                "role": model.role,
-                "licence": model.licence,
-                "size_bytes": model.size_bytes,
-                "state": store.state(model.name),
-                "needed": model.name in needed,
-                "origin": model.origin,
-            }
-            for model in store.models.values()
-        ]
-        click.echo(json.dumps({"models": rows, "folder": str(store.root)}, indent=2))
+        click.echo(json.dumps(model_list.as_json(store, needed, recommended, machine), indent=2))
         return
-    line = "{:<17} {:<13} {:<11} {:>8}  {}"
-    click.echo(line.format("NAME", "ROLE", "LICENSE", "SIZE", "STATE"))
-    for model in store.models.values():
-        state = store.state(model.name) + ("" if model.name in needed else ", not needed")
-        click.echo(line.format(model.name, model.role, model.licence, _megabytes(model.size_bytes), state))
+    for line in model_list.table(store, needed, recommended, machine):
+        click.echo(line)
 
 
 @models.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Fetch every model of the list.")
+@click.option("--all", "everything", is_flag=True, help="Fetch every model of the list, after a confirmation.")
+@click.option("--yes", is_flag=True, help="Do not ask for a confirmation with --all.")
 @click.option("--offline", is_flag=True, help="Use only MODEL_SOURCE_DIR and installed packages, not the network.")
-def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
+def pull(names: tuple[str, ...], everything: bool, yes: bool, offline: bool) -> None:
     """Fetch models, and replace damaged ones.
 
     Without a NAME, the models that the settings need are fetched, including NeMo models. Models that are complete are
-    not fetched again.
+    not fetched again. A download that was interrupted is resumed.
     """
     settings, store = _open_store()
-    for name in _selected(names, settings, store, everything=everything):
-        with _download_progress(name) as progress:
+    selected = _selected(names, settings, store, everything=everything)
+    if everything and not yes:
+        _confirm(selected, store)
+    for name in selected:
+        with download_progress(name) as progress:
             path = store.pull(name, progress, offline=offline)
         click.echo(f"{name}: ready in {path}")
     if not names and not everything:
         _pull_nemo(settings, offline=offline)
+
+
+def _confirm(selected: tuple[str, ...], store: ModelStore) -> None:
+    """Name the models that are missing and their size, and ask whether to fetch them.
+
+    Raises:
+        InvalidOption: Nobody can be asked.
+        Abort: The user does not want to.
+    """
+    missing = [store.models[name] for name in selected if store.state(name) != "ready"]
+    if not missing:
+        return
+    for model in missing:
+        click.echo(f"{model.name}: {megabytes(model.disk_bytes)}", err=True)
+    size = f"{len(missing)} models with {megabytes(sum(model.disk_bytes for model in missing))}"
+    if not sys.stdin.isatty():
+        raise InvalidOption(f"--all fetches {size}: add --yes to confirm that, or name the models that you need.")
+    click.confirm(f"Fetch {size}?", abort=True, err=True)
 
 
 @models.command()
@@ -85,7 +99,8 @@ def pull(names: tuple[str, ...], everything: bool, offline: bool) -> None:
 def verify(names: tuple[str, ...], everything: bool) -> None:
     """Read models and compare them with their known hashes.
 
-    Without a NAME, the models that the settings need are verified. The exit code is 1 if a model is missing or damaged.
+    Without a NAME, the models that the settings need are verified. The exit code is 1 if a model is missing or damaged,
+    or if its folder has a file that does not belong there.
     """
     settings, store = _open_store()
     failed = False
@@ -150,12 +165,14 @@ def _pull_nemo(settings: Settings, *, offline: bool) -> None:
         return
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"  # must be set before huggingface_hub is imported
-    from diarist.engines.nemo.download import Reference, find
+    from diarist.engines.nemo.download import Reference, check_hash, find
 
     for model in nemo_models:
         click.echo(f"{model.name}: searching", err=True)
         try:
-            path = find(Reference(model.reference, model.role, model.named_by), settings)
+            reference = Reference(model.reference, model.role, model.named_by)
+            path = find(reference, settings)
+            check_hash(reference, path, settings)
         except ImportError as error:
             raise EngineUnavailable(
                 f"{model.reference} is in NVIDIA's catalog, which only NeMo can read, and NeMo is not installed here"
@@ -172,47 +189,41 @@ def _open_store() -> tuple[Settings, ModelStore]:
 
 
 def _selected(names: tuple[str, ...], settings: Settings, store: ModelStore, *, everything: bool) -> tuple[str, ...]:
-    """Return the names that the user chose, without duplicates.
+    """Return the names of the models that the user chose, as in the catalog and without duplicates.
 
     Raises:
-        InvalidOption: There is no model of that name.
+        InvalidOption: There is no model of that name, or it is a NeMo model.
     """
     from diarist.models import required
 
-    for name in names:
-        if name not in store.models:
-            raise InvalidOption(f"There is no model {name!r}. Choose one of {', '.join(store.models)}.")
+    selected = tuple(_resolved(name, store) for name in names)
     if everything:
         return tuple(store.models)
-    return tuple(dict.fromkeys(names)) or required(settings)
+    return tuple(dict.fromkeys(selected)) or required(settings)
 
 
-@contextmanager
-def _download_progress(name: str) -> Iterator[BytesProgress]:
-    """Show the download on standard error: a bar on a terminal, otherwise one line if anything is fetched."""
-    if not sys.stderr.isatty():
-        shown = False
+def _resolved(name: str, store: ModelStore) -> str:
+    from diarist.engines.nemo import published_models
+    from diarist.models.names import resolve_name, unknown_name
 
-        def show_once(_model: str, _done_bytes: int, total_bytes: int) -> None:
-            nonlocal shown
-            if not shown and total_bytes:
-                click.echo(f"{name}: fetching {_megabytes(total_bytes)}", err=True)
-                shown = True
-
-        yield show_once
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-
-        def show(_model: str, done_bytes: int, total_bytes: int) -> None:
-            bar.update(task, completed=done_bytes, total=total_bytes or None)
-
-        yield show
+    if resolved := resolve_name(name, store.models):
+        return resolved
+    nemo_model = published_models.find(name)
+    if nemo_model is None:
+        raise unknown_name(name, store.models)
+    as_onnx = published_models.normalized_name(name)
+    other = f" The same model as ONNX is {as_onnx} in the list." if as_onnx in store.models else ""
+    raise InvalidOption(
+        f"{name} is a NeMo model, which is not in the list.{other} To fetch it for the NeMo engine, name it in"
+        f" {_NEMO_SETTINGS[nemo_model.role]}, and run `diarist models pull` without a name. `diarist models export`"
+        " converts most NeMo models to ONNX."
+    )
 
 
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
+_NEMO_SETTINGS: Mapping[Role, str] = {
+    "recognition": "NEMO_ASR_MODEL with RECOGNIZER=nemo",
+    "diarization": "SORTFORMER_MODEL with DIARIZER=sortformer",
+    "embedding": "the configuration DIAR_CONFIG with DIARIZER=clustering",
+    "vad": "the configuration DIAR_CONFIG with DIARIZER=clustering",
+}
+"""The settings that name NeMo models of each role."""

@@ -16,7 +16,13 @@ from diarist.settings import load_settings
 @engine_options
 @click.option("--debug", is_flag=True, help="Log every request in detail.  [FLASK_DEBUG]")
 def serve(
-    host: str | None, port: int | None, engine: str | None, diarizer: str | None, recognizer: str | None, debug: bool
+    host: str | None,
+    port: int | None,
+    engine: str | None,
+    diarizer: str | None,
+    recognizer: str | None,
+    model: str | None,
+    debug: bool,
 ) -> None:
     """Start the HTTP service. Ctrl-C stops it.
 
@@ -26,6 +32,6 @@ def serve(
 
     given = {
         "flask_host": host, "flask_port": port, "flask_debug": debug or None,
-        "engine": engine, "diarizer": diarizer, "recognizer": recognizer,
+        "engine": engine, "diarizer": diarizer, "recognizer": recognizer, "model": model,
     }  # fmt: skip
     serving.serve(load_settings(**{name: value for name, value in given.items() if value is not None}))

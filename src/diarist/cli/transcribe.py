@@ -107,6 +107,7 @@ def transcribe(
     engine: str | None,
     diarizer: str | None,
     recognizer: str | None,
+    model: str | None,
     offline: bool,
     verbose: bool,
 ) -> None:
@@ -143,7 +144,7 @@ def transcribe(
     subtitles = subtitle_options(None if preset is None else str(preset), given)
     hints = SpeakerHints(num_speakers, min_speakers, max_speakers)
     options = TranscribeOptions(hints, language, channels, parse_track(track), partial)
-    chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer}
+    chosen = {"engine": engine, "diarizer": diarizer, "recognizer": recognizer, "model": model}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
     existing: Existing = "replace" if force else "skip" if skip_existing else "refuse"
     tasks = _without_skipped(plan(files, formats, output, beside=beside, existing=existing))
@@ -174,6 +175,7 @@ def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool
         EngineUnavailable: The engine cannot be loaded.
     """
     from diarist.models import ModelStore, required
+    from diarist.models.selection import log_untested
 
     store = ModelStore.of(settings)
     for name in required(settings):
@@ -189,6 +191,7 @@ def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool
         from diarist.pipeline.transcription import transcribe as run_pipeline
 
         engine = load_engine(settings)
+    log_untested(settings)
     limits = DecodeLimits.of(settings)
     return lambda path, options, progress: run_pipeline(path, engine, options, progress, limits)
 

@@ -25,6 +25,7 @@ def worker(
     engine: str | None,
     diarizer: str | None,
     recognizer: str | None,
+    model: str | None,
 ) -> None:
     """Start the workers of this machine. Ctrl-C stops them.
 
@@ -36,7 +37,7 @@ def worker(
 
     given = {
         "queues": queues, "workers": workers, "drain_s": drain,
-        "engine": engine, "diarizer": diarizer, "recognizer": recognizer,
+        "engine": engine, "diarizer": diarizer, "recognizer": recognizer, "model": model,
     }  # fmt: skip
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     logs.configure(settings, to_file=False)

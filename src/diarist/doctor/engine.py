@@ -33,9 +33,9 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 
 def check_models(settings: Settings) -> Finding:
     """Check that all models of the settings are present and intact, by reading them."""
-    from diarist.engines.onnx import exported_model
+    from diarist.engines.onnx.model_lookup import locate
     from diarist.engines.required_models import required_models
-    from diarist.models import ModelStore, required
+    from diarist.models import ModelStore, exported_model, required
 
     store = ModelStore.of(settings)
     intact, problems, unverified = [], [], []
@@ -50,7 +50,7 @@ def check_models(settings: Settings) -> Finding:
             unverified.append(model.name)
             continue
         try:
-            exported_model.locate(settings, model.reference, get_args(exported_model.Kind), model.named_by)
+            locate(settings, model.reference, get_args(exported_model.Kind), model.named_by, always_read=True)
             intact.append(model.name)
         except ModelError as exc:
             problems.append(str(exc))
@@ -66,10 +66,10 @@ def check_models(settings: Settings) -> Finding:
 def check_engine(settings: Settings) -> Finding:
     """Check that the libraries of the engine can be imported, in a separate process because they may crash it."""
     from diarist.models import select_recognizer
+    from diarist.models.selection import recognizer_summary
 
-    recognizer = select_recognizer(settings).name
-    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[recognizer]))
-    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer})"
+    names = tuple(dict.fromkeys(LIBRARIES[settings.diarizer_name] + LIBRARIES[select_recognizer(settings).name]))
+    summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer_summary(settings)})"
     try:
         process = subprocess.run(
             [sys.executable, "-c", f"import {', '.join(names)}"],

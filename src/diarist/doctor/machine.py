@@ -66,11 +66,11 @@ def check_packages(settings: Settings) -> Finding:
 
 def check_resources(settings: Settings) -> Finding:
     """Check the cores that this process may use, and the memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory_mb = _memory_mb()
-    summary = f"{cores} core{'s' * (cores > 1)}" + (f", {memory_mb} MB of memory" if memory_mb else "")
+    cores = usable_cores()
+    memory = memory_mb()
+    summary = f"{cores} core{'s' * (cores > 1)}" + (f", {memory} MB of memory" if memory else "")
     workers = max(settings.workers, 1)
-    if memory_mb and memory_mb < workers * MIN_MEMORY_MB:
+    if memory and memory < workers * MIN_MEMORY_MB:
         return warning(
             f"{summary}: {workers} worker{'s' * (workers > 1)} may need {workers * MIN_MEMORY_MB} MB for recordings of "
             "one hour. Add memory, or lower WORKERS or MAX_DURATION_S"
@@ -142,7 +142,12 @@ def _check_folder(path: Path, setting: str, min_free_mb: int, limit: str) -> Fin
     return ok(summary)
 
 
-def _memory_mb() -> int | None:
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_mb() -> int | None:
     """Return the memory of the machine, or of the container if that has less; None if it is unknown."""
     try:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

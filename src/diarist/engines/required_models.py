@@ -45,7 +45,7 @@ def required_models(settings: Settings) -> Iterator[RequiredModel]:
     if diarizer == "onnx":
         yield RequiredModel("vad", settings.onnx_vad_model, "ONNX_VAD_MODEL", exported=True)
         yield RequiredModel("embedding", settings.onnx_speaker_model, "ONNX_SPEAKER_MODEL", exported=True)
-    if selected.name == "onnx":
+    if selected.name == "onnx" and not selected.cataloged:
         yield RequiredModel("recognition", selected.model, selected.setting, exported=True)
     if selected.name == "nemo":
         yield RequiredModel("recognition", *recognizer_model(settings))

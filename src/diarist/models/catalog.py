@@ -17,6 +17,9 @@ GraphName = Literal["segmentation", "campplus"]
 
 RecognizerKind = Literal["whisper", "tdt"]
 
+WHISPER_PREFIX = "whisper-"
+"""The part of the names of OpenAI's models that may be left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
@@ -114,6 +117,9 @@ class Model:
     frame_step: Seconds = 0.0
     """The time from one frame of a TDT model's output to the next."""
 
+    derived_bytes: int = 0
+    """The size of the files that Diarist computes from the downloaded ones and stores beside them."""
+
     memory_mb: int | None = None
     """The peak memory of a transcription on the CPU, if it was measured."""
 
@@ -125,7 +131,20 @@ class Model:
 
     @property
     def size_bytes(self) -> int:
+        """The size of the files that are downloaded."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The size on disk: the downloaded files and those that Diarist computes from them."""
+        return self.size_bytes + self.derived_bytes
+
+    @property
+    def derived_names(self) -> tuple[str, ...]:
+        """The names of the files that Diarist computes from the downloaded ones and stores beside them."""
+        if self.graph is not None:
+            return ("model.onnx", "model.json")
+        return ("features.npz", "diarist.json") if self.kind == "tdt" else ()
 
 
 @cache
@@ -179,6 +198,7 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel], shared: Mappin
         quantization=entry.get("quantization"),
         features=entry.get("features"),
         frame_step=entry.get("frame_step", 0.0),
+        derived_bytes=entry.get("derived_bytes", 0),
         memory_mb=entry.get("memory_mb"),
         accuracy=tuple(Accuracy(*figure) for figure in entry.get("accuracy", ())),
         tested=entry.get("tested", False),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diarist.errors import ModelCorrupt
 from diarist.models.catalog import GraphName, Model
+from diarist.models.integrity import write_atomically
 
 BUILDER_VERSION = 1
 """The version of the builders. It is increased whenever their output changes, so that older graphs are rebuilt."""
@@ -59,8 +59,8 @@ def build(folder: Path, model: Model) -> Manifest:
     manifest = Manifest(BUILDER_VERSION, model.files[0].sha256, hashlib.sha256(content).hexdigest(), len(content))
     # A graph without a manifest is ignored, so a crash between the two writes leaves nothing that looks damaged.
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    _write(folder / GRAPH_FILE, content)
-    _write(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    write_atomically(folder / GRAPH_FILE, content)
+    write_atomically(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
     return manifest
 
 
@@ -72,12 +72,3 @@ def _graph(name: GraphName, checkpoint: Path) -> bytes:
     builders = {"segmentation": build_segmentation, "campplus": build_campplus}
     content: bytes = builders[name](read_tensors(checkpoint)).SerializeToString(deterministic=True)
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from diarist.errors import ConfigurationError
-from diarist.models.catalog import Model, RecognizerKind, load_catalog
+from diarist.models import exported_model
+from diarist.models.catalog import WHISPER_PREFIX, Model, RecognizerKind
+from diarist.models.names import resolve_name
+from diarist.models.user_catalog import catalog_of
 from diarist.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 RecognizerName = Literal["whisper", "nemo", "onnx"]
 
 RECOGNIZERS: Mapping[RecognizerKind, RecognizerName] = {"whisper": "whisper", "tdt": "onnx"}
 """The recognizer that runs the models of each kind."""
-
-WHISPER_PREFIX = "whisper-"
-"""The part of the names of OpenAI's models that may be left out."""
 
 EMBEDDED_DIARIZER_MODELS = ("segmentation-3.0", "campplus")
 
@@ -34,6 +38,9 @@ class SelectedRecognizer:
     setting: str
     """The setting that names the model, for error messages."""
 
+    cataloged: bool = False
+    """Whether the model comes from the catalog; otherwise it is an exported model or one of NeMo."""
+
 
 def select_recognizer(settings: Settings) -> SelectedRecognizer:
     """Return the recognizer that ``MODEL`` selects, or else ``RECOGNIZER`` and ``ENGINE``.
@@ -42,7 +49,7 @@ def select_recognizer(settings: Settings) -> SelectedRecognizer:
         ConfigurationError: A model that is named does not exist, or ``RECOGNIZER`` cannot run the one of ``MODEL``.
     """
     if settings.model:
-        model = find_recognizer_model(settings.model, "MODEL", tuple(RECOGNIZERS))
+        model = find_recognizer_model(settings, settings.model, "MODEL", tuple(RECOGNIZERS))
         assert model.kind is not None
         recognizer = RECOGNIZERS[model.kind]
         if settings.recognizer not in (None, recognizer):
@@ -50,28 +57,71 @@ def select_recognizer(settings: Settings) -> SelectedRecognizer:
                 f"MODEL={settings.model} needs the recognizer {recognizer}, but RECOGNIZER is {settings.recognizer}."
                 " Unset one of them."
             )
-        return SelectedRecognizer(recognizer, model.name, "MODEL")
+        return SelectedRecognizer(recognizer, model.name, "MODEL", cataloged=True)
     name: RecognizerName = settings.recognizer or ("whisper" if settings.engine == "embedded" else "nemo")
     if name == "whisper":
-        model = find_recognizer_model(settings.whisper_model, "WHISPER_MODEL", ("whisper",))
-        return SelectedRecognizer(name, model.name, "WHISPER_MODEL")
+        model = find_recognizer_model(settings, settings.whisper_model, "WHISPER_MODEL", ("whisper",))
+        return SelectedRecognizer(name, model.name, "WHISPER_MODEL", cataloged=True)
     if name == "onnx":
-        return SelectedRecognizer(name, settings.onnx_asr_model, "ONNX_ASR_MODEL")
+        reference = settings.onnx_asr_model
+        exported = (settings.model_dir / exported_model.FOLDER / reference / exported_model.MANIFEST).is_file()
+        published = catalog_of(settings).get(reference)
+        cataloged = not exported and published is not None and published.kind == "tdt"
+        return SelectedRecognizer(name, reference, "ONNX_ASR_MODEL", cataloged=cataloged)
     return SelectedRecognizer(name, settings.nemo_asr_model, "NEMO_ASR_MODEL")
 
 
-def find_recognizer_model(name: str, setting: str, kinds: tuple[RecognizerKind, ...]) -> Model:
-    """Return a recognizer of the catalog by its name, in which ``whisper-`` may be left out.
+def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tuple[RecognizerKind, ...]) -> Model:
+    """Return a recognizer of the catalog by its name, as ``resolve_name`` understands it.
 
     Raises:
         ConfigurationError: There is no such recognizer of these kinds.
     """
-    models = {model.name: model for model in load_catalog().values() if model.kind in kinds}
-    for candidate in (name, WHISPER_PREFIX + name):
-        if candidate in models:
-            return models[candidate]
-    names = ", ".join(name.removeprefix(WHISPER_PREFIX) for name in models)
-    raise ConfigurationError(f"{setting}: there is no model {name!r}. Choose one of {names}.")
+    models = {model.name: model for model in catalog_of(settings).values() if model.kind in kinds}
+    resolved = resolve_name(name, models)
+    if resolved is not None:
+        return models[resolved]
+    names = [name.removeprefix(WHISPER_PREFIX) for name in models]
+    close = difflib.get_close_matches(name.lower().removeprefix(WHISPER_PREFIX), names, n=3)
+    other_names = (other for other in names if other not in close)
+    suggestion = f" Did you mean {close[0]}?" if close else ""
+    raise ConfigurationError(
+        f"{setting}: there is no model {name!r}.{suggestion} Choose one of {', '.join([*close, *other_names])}."
+    )
+
+
+def recognizer_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names that ``MODEL`` may have, in the order of the catalog and without ``whisper-``.
+
+    Raises:
+        ConfigurationError: ``MODEL_CATALOG`` cannot be used.
+    """
+    models = catalog_of(settings).values()
+    return tuple(model.name.removeprefix(WHISPER_PREFIX) for model in models if model.kind is not None)
+
+
+def recognizer_summary(settings: Settings) -> str:
+    """Return the recognizer and its model in words, for log lines.
+
+    Raises:
+        ConfigurationError: As ``select_recognizer``.
+    """
+    selected = select_recognizer(settings)
+    return f"{selected.name} with {selected.model}" if selected.model else selected.name
+
+
+def log_untested(settings: Settings) -> None:
+    """Log that nobody has run the model with Diarist yet, if it is so.
+
+    Raises:
+        ConfigurationError: As ``select_recognizer``.
+    """
+    selected = select_recognizer(settings)
+    if selected.cataloged and not catalog_of(settings)[selected.model].tested:
+        logger.info(
+            "The developers of Diarist have never run %s with its published weights. `diarist evaluate` measures its"
+            " accuracy on your recordings.", selected.model,
+        )  # fmt: skip
 
 
 def required(settings: Settings) -> tuple[str, ...]:
@@ -82,5 +132,5 @@ def required(settings: Settings) -> tuple[str, ...]:
     """
     diarizer_models = EMBEDDED_DIARIZER_MODELS if settings.diarizer_name == "embedded" else ()
     selected = select_recognizer(settings)
-    recognizer_models = (selected.model,) if selected.model in load_catalog() else ()
+    recognizer_models = (selected.model,) if selected.cataloged else ()
     return (*diarizer_models, *recognizer_models)

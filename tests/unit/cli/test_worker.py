@@ -31,10 +31,11 @@ def test_options_come_before_the_environment(asked, monkeypatch):
     monkeypatch.setenv("DRAIN_S", "7")
     assert run().exit_code == 0
     assert (asked[0].queues, asked[0].drain_s, asked[0].workers) == ("cpu", 7.0, 0)
-    result = run("--queues", "any,gpu", "--workers", "3", "--drain", "0", "--engine", "nemo")
+    result = run("--queues", "any,gpu", "--workers", "3", "--drain", "0", "--engine", "nemo", "--model", "small")
     assert result.exit_code == 0, result.output
     settings = asked[1]
     assert (settings.queues, settings.workers, settings.drain_s, settings.engine) == ("any,gpu", 3, 0.0, "nemo")
+    assert settings.model == "small"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_the_build_of_onnx_runtime_for_gpus_replaces_the_one_for_the_cpu(make, m
 
 
 def test_little_memory_is_a_warning(make, monkeypatch):
-    monkeypatch.setattr(machine, "_memory_mb", lambda: 2_000)
+    monkeypatch.setattr(machine, "memory_mb", lambda: 2_000)
     assert machine.check_resources(make(workers=1)).level == "ok"
     found = machine.check_resources(make(workers=3))
     assert found.level == "warning"
@@ -116,6 +116,6 @@ def test_a_disk_that_is_nearly_full_is_an_error(make, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="needs sysconf")
 def test_memory_is_the_machines_or_less():
-    memory_mb = machine._memory_mb()
+    memory_mb = machine.memory_mb()
     assert memory_mb is not None
     assert 100 < memory_mb <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

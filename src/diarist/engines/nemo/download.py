@@ -27,9 +27,10 @@ import huggingface_hub
 from filelock import FileLock
 from huggingface_hub import constants, errors
 
-from diarist.engines.nemo import published_models
+from diarist.engines.nemo import archive, published_models
 from diarist.engines.nemo.published_models import Role
-from diarist.errors import ModelUnavailable
+from diarist.errors import ModelCorrupt, ModelUnavailable
+from diarist.models.file_hashes import sha256_of
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,34 @@ def find(reference: Reference, settings: Settings) -> Path:
     )
 
 
+def check_hash(reference: Reference, path: Path, settings: Settings) -> None:
+    """Check the SHA-256 of a model's file, if it is known: from ``NEMO_SHA256``, or else that of a published model.
+
+    A file that is given by its path may be another model with the name of a published one, so that only
+    ``NEMO_SHA256`` counts for it.
+
+    Raises:
+        ModelCorrupt: If the file has another hash.
+        ConfigurationError: If ``NEMO_SHA256`` cannot be read.
+    """
+    hashes = archive.parse_hashes(settings.nemo_sha256)
+    published = None if reference.is_path else published_models.find(reference.text)
+    names = (reference.text, published.name) if published else (reference.text,)
+    required = next((hashes[name] for name in names if name in hashes), None)
+    expected = required or (published.sha256 if published else None)
+    if expected is None or (digest := sha256_of(path, record_folder=settings.model_dir)) == expected:
+        return
+    if required:
+        raise ModelCorrupt(
+            f"{reference.label} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {digest}. Download it"
+            " again, or correct the hash."
+        )
+    raise ModelCorrupt(
+        f"{reference.label} is not the file that was published: {path} has the SHA-256 {digest} instead of {expected}."
+        f" Remove it, so that it is downloaded again, or set NEMO_SHA256={reference.text}={digest} if you trust it."
+    )
+
+
 def nemo_cache() -> Path:
     """Return the folder of NeMo's own cache, without importing NeMo."""
     folder = os.environ.get("NEMO_CACHE_DIR")
@@ -184,12 +213,15 @@ def _fetch_from_hub(reference: Reference, name: str, settings: Settings) -> Path
 
 def _download_from_hub(name: str, timeout_s: float) -> Path:
     hub = huggingface_hub.HfApi(endpoint=constants.ENDPOINT, library_name="diarist")
+    published = published_models.find(name)
+    revision = published.revision if published and published.name.lower() == name.lower() else None
     # one request without retries: for the download itself the hub's client would retry six times, with pauses
-    file_names = (file_info.rfilename for file_info in hub.model_info(name, timeout=timeout_s).siblings or ())
+    info = hub.model_info(name, revision=revision, timeout=timeout_s)
+    file_names = (file_info.rfilename for file_info in info.siblings or ())
     file = _choose((file_name for file_name in file_names if file_name.endswith(".nemo")), name)
     if file is None:
         raise LookupError(name)
-    return Path(hub.hf_hub_download(name, file, etag_timeout=timeout_s))
+    return Path(hub.hf_hub_download(name, file, revision=revision, etag_timeout=timeout_s))
 
 
 def _catalog_entry(reference: Reference, name: str) -> CatalogEntry:

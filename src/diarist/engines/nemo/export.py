@@ -21,9 +21,9 @@ from filelock import FileLock
 from diarist.engines.nemo import archive, export_formats, published_models, safe_import
 from diarist.engines.nemo.device import Runtime
 from diarist.engines.nemo.loading import LoadedModel, load_model
-from diarist.engines.onnx import exported_model
-from diarist.engines.onnx.exported_model import ExportedModel, Quantization
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
+from diarist.models import exported_model
+from diarist.models.exported_model import ExportedModel, Quantization
 from diarist.scratch import EXPORT_PREFIX, REPLACED_PREFIX, staging_folder
 from diarist.settings import Settings
 

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from diarist.engines.nemo.onnx_graphs import add_length_input, externalize_weights, keep_output
-from diarist.engines.onnx.exported_model import Kind, Quantization
-from diarist.engines.onnx.mel_features import ARRAYS, FeatureSettings, MelFeatures, Normalization
+from diarist.engines.onnx.mel_features import MelFeatures
 from diarist.engines.onnx.recognizer import BLANK, VOCABULARY, WORD_START
 from diarist.errors import ConfigurationError
+from diarist.models.exported_model import Kind, Quantization
+from diarist.models.feature_settings import ARRAYS, FeatureSettings, Normalization
 from diarist.types import SAMPLE_RATE, Seconds
 
 Floats = NDArray[np.float32]

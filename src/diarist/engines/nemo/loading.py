@@ -25,7 +25,6 @@ from diarist.engines.nemo.device import Runtime, is_out_of_memory
 from diarist.engines.nemo.download import Reference
 from diarist.engines.nemo.published_models import Role
 from diarist.errors import ConfigurationError, EngineUnavailable, ModelCorrupt, ModelUnavailable
-from diarist.models.integrity import sha256_of
 from diarist.scratch import NEMO_PREFIX, process_folder
 from diarist.settings import Settings
 from diarist.types import ModelInfo
@@ -65,13 +64,14 @@ def load_model(
 
     Raises:
         ModelUnavailable: If the model is unavailable.
-        ModelCorrupt: If its file is damaged, unsafe, or does not have the hash in ``NEMO_SHA256``.
+        ModelCorrupt: If its file is damaged, unsafe, or does not have the hash in ``NEMO_SHA256`` or of
+            the published model.
         ConfigurationError: If the model is not for this role, or the environment or a setting cannot be used.
         ImportError: If NeMo is not installed.
         EngineUnavailable: If NeMo cannot be imported or there is too little memory for the model.
     """
     safe_import.check_safe_loading()
-    hashes = archive.parse_hashes(settings.nemo_sha256)
+    archive.parse_hashes(settings.nemo_sha256)  # before anything is downloaded
     model_reference = Reference(reference, role, named_by)
     published = published_models.find(reference)
     if published and published.role != role and not model_reference.is_path:  # before it is downloaded
@@ -79,11 +79,7 @@ def load_model(
     started = time.monotonic()
     safe_import.import_nemo(settings)
     path = download.find(model_reference, settings)
-    if reference in hashes and (digest := sha256_of(path)) != hashes[reference]:
-        raise ModelCorrupt(
-            f"{model_reference.label} does not have the hash in NEMO_SHA256: {path} has the SHA-256 {digest}. Download"
-            " it again, or correct the hash."
-        )
+    download.check_hash(model_reference, path, settings)
     with process_folder(NEMO_PREFIX) as folder, runtime.exclusive():
         try:
             model_archive = archive.unpack(path, folder)

@@ -80,6 +80,12 @@ class PublishedModel:
     max_speakers: int | None = None
     """The maximum number of speakers that a diarizer can distinguish; None if there is no limit."""
 
+    revision: str | None = None
+    """The revision on the hub that is downloaded; None for the newest one."""
+
+    sha256: str | None = None
+    """The SHA-256 of the ``.nemo`` file in that revision, as several independent projects state it; None if unknown."""
+
 
 def find(reference: str) -> PublishedModel | None:
     """Return the published model for a reference: a name with or without the publisher, or a file named after it.
@@ -127,20 +133,36 @@ def _hub(
     licence: str | None,
     languages: tuple[str, ...] = (),
     max_speakers: int | None = None,
+    revision: str | None = None,
+    sha256: str | None = None,
 ) -> PublishedModel:
     origin = f"https://huggingface.co/nvidia/{name}"
     shown_licence = licence or f"see {origin}"
-    return PublishedModel(f"nvidia/{name}", role, class_name, shown_licence, origin, languages, max_speakers)
+    return PublishedModel(
+        f"nvidia/{name}", role, class_name, shown_licence, origin, languages, max_speakers, revision, sha256
+    )
 
 
-def _catalog(name: str, role: Role, class_name: str, languages: tuple[str, ...] = ()) -> PublishedModel:
+def _catalog(
+    name: str, role: Role, class_name: str, languages: tuple[str, ...] = (), sha256: str | None = None
+) -> PublishedModel:
     origin = f"https://catalog.ngc.nvidia.com/orgs/nvidia/teams/nemo/models/{name}"
-    return PublishedModel(name, role, class_name, f"see {origin}", origin, languages)
+    return PublishedModel(name, role, class_name, f"see {origin}", origin, languages, sha256=sha256)
 
+
+_TITANET_LARGE_SHA256 = "e838520693f269e7984f55bc8eb3c2d60ccf246bf4b896d4be9bcabe3e4b0fe3"
 
 PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
-    _hub("parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN_LANGUAGES),
-    _hub("parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", None, ("en",)),
+    _hub(
+        "parakeet-tdt-0.6b-v3", "recognition", "EncDecRNNTBPEModel", CC_BY_4, _EUROPEAN_LANGUAGES,
+        revision="541d1f99c6b0c3cd0b11a95167540bb8edefd82b",
+        sha256="3cbdc85877e668ca7b82d0d56770eb1fac76691f55d6b97545e8d61ca588d10d",
+    ),
+    _hub(
+        "parakeet-tdt-0.6b-v2", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",),
+        revision="ae9ad07059c7c739ffaf932226a8fe64ae2620b0",
+        sha256="d99e39955c9d3d0350d8fb7c75e40c64a2b2eaeb003883d7c941fd2e8747b28c",
+    ),
     _hub("parakeet-tdt_ctc-110m", "recognition", "EncDecHybridRNNTCTCBPEModel", CC_BY_4, ("en",)),
     _hub("parakeet-ctc-1.1b", "recognition", "EncDecCTCModelBPE", None, ("en",)),
     _hub("parakeet-rnnt-1.1b", "recognition", "EncDecRNNTBPEModel", CC_BY_4, ("en",)),
@@ -151,15 +173,31 @@ PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
     _catalog("stt_en_citrinet_256", "recognition", "EncDecCTCModelBPE", ("en",)),
     _catalog("stt_en_citrinet_512", "recognition", "EncDecCTCModelBPE", ("en",)),
     _catalog("stt_en_citrinet_1024", "recognition", "EncDecCTCModelBPE", ("en",)),
-    _catalog("titanet_large", "embedding", "EncDecSpeakerLabelModel"),
+    _catalog("titanet_large", "embedding", "EncDecSpeakerLabelModel", sha256=_TITANET_LARGE_SHA256),
     _catalog("titanet_small", "embedding", "EncDecSpeakerLabelModel"),
     _catalog("ecapa_tdnn", "embedding", "EncDecSpeakerLabelModel"),
-    _hub("speakerverification_en_titanet_large", "embedding", "EncDecSpeakerLabelModel", CC_BY_4),
+    _hub(
+        "speakerverification_en_titanet_large", "embedding", "EncDecSpeakerLabelModel", CC_BY_4,
+        revision="0dc382f40121a5fbd34db10a2bb04d826c2be6a8",
+        sha256=_TITANET_LARGE_SHA256,
+    ),
     _catalog("vad_multilingual_marblenet", "vad", "EncDecClassificationModel"),
     _catalog("vad_telephony_marblenet", "vad", "EncDecClassificationModel"),
     _catalog("vad_multilingual_frame_marblenet", "vad", "EncDecFrameClassificationModel"),
-    _hub("frame_vad_multilingual_marblenet_v2.0", "vad", "EncDecFrameClassificationModel", NVIDIA_OPEN),
+    _hub(
+        "frame_vad_multilingual_marblenet_v2.0", "vad", "EncDecFrameClassificationModel", NVIDIA_OPEN,
+        revision="9d25eb877d9edab5101ccc843edd04787a6c72c4",
+        sha256="84bda37e925ac6fd740c2ced55642cb79f94f81348e1fa0db992ca50d4b09706",
+    ),
     _hub("diar_sortformer_4spk-v1", "diarization", "SortformerEncLabelModel", CC_BY_NC_4, max_speakers=4),
-    _hub("diar_streaming_sortformer_4spk-v2", "diarization", "SortformerEncLabelModel", CC_BY_4, max_speakers=4),
-    _hub("diar_streaming_sortformer_4spk-v2.1", "diarization", "SortformerEncLabelModel", NVIDIA_OPEN, max_speakers=4),
-)
+    _hub(
+        "diar_streaming_sortformer_4spk-v2", "diarization", "SortformerEncLabelModel", CC_BY_4, max_speakers=4,
+        revision="84edd514b8ef68004c10086918cd62f2148cbd59",
+        sha256="b371afce2c4958186469df33d939936b9746c89f38b10a69cfd2c61254e83329",
+    ),
+    _hub(
+        "diar_streaming_sortformer_4spk-v2.1", "diarization", "SortformerEncLabelModel", NVIDIA_OPEN, max_speakers=4,
+        revision="cd03eee90fbec18297ac31b8c21546e596b7f71c",
+        sha256="8abd32832159c6ac1148c926b7276f35ba34582c444e559dce1f1253fea42ef8",
+    ),
+)  # fmt: skip

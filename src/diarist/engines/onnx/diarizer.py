@@ -13,11 +13,12 @@ from diarist.engines.device import Device, choose_here
 from diarist.engines.memory_limit import MemoryLimit
 from diarist.engines.multiscale.diarizer import MultiscaleDiarizer, Scale, nearest
 from diarist.engines.nemo_yaml.diar_infer_config import read_config
-from diarist.engines.onnx.exported_model import Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
+from diarist.engines.onnx.model_lookup import locate
 from diarist.engines.onnx.session import open_graph
 from diarist.engines.speaker_activity import Grid
 from diarist.errors import EngineUnavailable, ModelCorrupt
+from diarist.models.exported_model import Kind
 from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Samples, Seconds, Span

@@ -8,53 +8,23 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diarist.errors import ModelCorrupt
-from diarist.types import Audio, Samples, Seconds
+from diarist.models.feature_settings import ARRAYS, FeatureSettings
+from diarist.types import Audio, Samples
 
 Floats = NDArray[np.float32]
-Normalization = Literal["per_feature", "none"]
-
-ARRAYS = "features.npz"
-"""The file beside an exported model that holds its window and mel filters."""
 
 BLOCK_FRAMES = 6_000
 """One minute: limits the memory of the spectra of a long recording."""
 
 STD_EPSILON = 1e-5
 """A constant that is added to a feature's standard deviation, as in NeMo: that of silence is zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSettings:
-    """The parameters of a mel spectrogram. Apart from units, the names are those of NeMo's preprocessor."""
-
-    sample_rate: int
-    mels: int
-    n_fft: int
-    window_samples: int
-    hop_samples: int
-    preemphasis: float
-    """The preemphasis coefficient; 0 for none."""
-
-    power: float
-    """The exponent of the magnitude: 2 for energies."""
-
-    guard: Literal["add", "clamp"]
-    """How a logarithm of 0 is avoided."""
-
-    guard_value: float
-    normalize: Normalization
-
-    @property
-    def hop(self) -> Seconds:
-        return self.hop_samples / self.sample_rate
 
 
 class MelFeatures:
@@ -78,7 +48,7 @@ class MelFeatures:
 
     @classmethod
     def load(cls, folder: Path, settings: FeatureSettings) -> MelFeatures:
-        """Load the window and the filters of an exported model.
+        """Load the window and the filters that are stored beside a model.
 
         Raises:
             ModelCorrupt: Their file cannot be read, or does not fit the settings.
@@ -87,7 +57,7 @@ class MelFeatures:
         try:
             with np.load(path) as arrays:
                 return cls(settings, arrays["window"], arrays["filters"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ModelCorrupt(
                 f"{path} cannot be used ({error}). Export the model again with `diarist models export`."
             ) from error

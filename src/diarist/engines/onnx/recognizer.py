@@ -1,4 +1,4 @@
-"""Recognition with a NeMo model that was exported to ONNX: NeMo's accuracy without PyTorch."""
+"""Recognition with a NeMo model in ONNX format, exported or published: NeMo's accuracy without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from onnx_asr.onnx import OnnxSessionOptions
 
 from diarist.engines.device import CPU, Choice, Device, choose_here
 from diarist.engines.memory_limit import does_not_fit, is_out_of_memory
-from diarist.engines.onnx.exported_model import ExportedModel, Kind, locate
 from diarist.engines.onnx.mel_features import Floats, MelFeatures
+from diarist.engines.onnx.model_lookup import locate
 from diarist.engines.onnx.session import providers, session_options
 from diarist.engines.recognition_windows import windows
 from diarist.engines.word_timestamps import LETTER_DURATION_S, Token, Vocabulary
 from diarist.errors import EngineUnavailable, InvalidOption, ModelCorrupt
+from diarist.models import ModelStore, exported_model, select_recognizer
+from diarist.models.exported_model import ExportedModel, Kind
 from diarist.protocols import Loaded, Recognizer
 from diarist.settings import Settings
 from diarist.types import SAMPLE_RATE, Audio, Progress, Recognition, RecognizedWord, Samples, Seconds, Span
@@ -43,18 +45,25 @@ WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def load(settings: Settings) -> Loaded[Recognizer]:
-    """Load the exported recognizer of ``ONNX_ASR_MODEL``. Nothing is downloaded.
+    """Load the recognizer of ``MODEL`` or ``ONNX_ASR_MODEL``: one of the catalog or an exported one.
+
+    Nothing is downloaded.
 
     Raises:
-        ModelUnavailable: It does not exist, or is not a recognizer.
-        ModelCorrupt: One of its files is not the one that was exported.
-        ConfigurationError: The device does not exist.
+        ConfigurationError: There is no model of the name in ``MODEL``, or the device does not exist.
+        ModelUnavailable: It is missing, or is not a recognizer.
+        ModelCorrupt: One of its files is not the one that was published or exported.
         EngineUnavailable: The device cannot be used.
     """
-    folder, exported = locate(settings, settings.onnx_asr_model, KINDS, "ONNX_ASR_MODEL")
-    choice = device_for(settings, exported)
-    recognizer = OnnxRecognizer(folder, exported, settings.threads, choice.device)
-    return Loaded(recognizer, (exported.info,), choice.device.name, choice.notice)
+    selected = select_recognizer(settings)
+    if selected.cataloged:
+        folder = ModelStore.of(settings).locate(selected.model)
+        described = exported_model.read(folder)
+    else:
+        folder, described = locate(settings, selected.model, KINDS, selected.setting)
+    choice = device_for(settings, described)
+    recognizer = OnnxRecognizer(folder, described, settings.threads, choice.device)
+    return Loaded(recognizer, (described.info,), choice.device.name, choice.notice)
 
 
 def device_for(settings: Settings, exported: ExportedModel) -> Choice:
@@ -112,8 +121,8 @@ class OnnxRecognizer:
             if is_out_of_memory(error):
                 raise does_not_fit(exported.name, device.name) from error
             raise ModelCorrupt(
-                f"The exported model in {folder} cannot be opened ({error}). Export it again with the command"
-                " `diarist models export` of this version of Diarist."
+                f"The model in {folder} cannot be opened ({error}). Run `diarist models pull`, or export it again with"
+                " the command `diarist models export` of this version of Diarist."
             ) from error
         self._vocabulary = Vocabulary(tokens)
         self._token_ids = {token.replace(WORD_START, " "): number for number, token in enumerate(tokens)}

@@ -15,6 +15,7 @@ from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import QUEUES
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
+from diarist.models.selection import log_untested, recognizer_summary
 from diarist.settings import Settings
 from diarist.signals import stopped_by_signals
 
@@ -36,6 +37,7 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
             "QUEUE_URL is not set, so the service starts its workers itself: run `diarist serve`. For a fleet, set "
             "QUEUE_URL, DATABASE_URL, and MEDIA_URL, which must name a place that all machines can reach."
         )
+    recognizer = recognizer_summary(settings)
     from diarist.jobs.workers.celery_wakeup import NotificationListener
 
     # Celery logs each message that it receives at INFO, and a lost connection at WARNING.
@@ -61,8 +63,10 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
         if not listener.wait_until_ready(QUEUE_TIMEOUT_S) and not stop.is_set():
             logger.warning("QUEUE_URL does not respond yet: workers poll for jobs until it does")
         logger.info(
-            "Workers started on %s, queues: %s", socket.gethostname(), settings.queues or "all that they can serve"
-        )
+            "Workers started on %s, recognizer %s, queues: %s", socket.gethostname(), recognizer,
+            settings.queues or "all that they can serve",
+        )  # fmt: skip
+        log_untested(settings)
         stop.wait()
         logger.info("Shutting down: jobs in progress have %.0f s to finish", settings.drain_s)
         pool.drain(settings.drain_s)

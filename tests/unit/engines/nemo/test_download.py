@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from diarist.engines.nemo import download
+from diarist.engines.nemo import download, published_models
 from diarist.engines.nemo.download import Reference, find
 from diarist.errors import ModelUnavailable
 from diarist.settings import Settings
@@ -226,6 +226,11 @@ class TestFromTheHub:
     def test_is_downloaded_once(self, hub, settings):
         path = find(reference(), settings)
         assert path.read_bytes() == CONTENT
+        published = published_models.find(NAME)
+        assert published is not None
+        about_the_model = [path for path in hub.asked if NAME in path]
+        assert len(about_the_model) >= 2
+        assert all(f"/{published.revision}" in path for path in about_the_model), "the newest one may be another model"
         asked = len(hub.asked)
         assert find(reference(), settings) == path
         assert len(hub.asked) == asked, "what is in the cache is used without a question"

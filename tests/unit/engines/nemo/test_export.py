@@ -12,12 +12,13 @@ import soundfile
 from click.testing import CliRunner
 
 from diarist.cli import main
-from diarist.engines.onnx import exported_model
 from diarist.engines.onnx.diarizer import OnnxSpeakerEncoder, OnnxSpeechDetector
 from diarist.engines.onnx.mel_features import MelFeatures
+from diarist.engines.onnx.model_lookup import locate
 from diarist.engines.onnx.recognizer import OnnxRecognizer
 from diarist.engines.onnx.session import open_graph
 from diarist.errors import ConfigurationError, InvalidOption, ModelUnavailable
+from diarist.models import exported_model
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Span
 
@@ -240,7 +241,7 @@ def test_a_second_export_replaces_the_first_and_what_was_left_is_removed(nemo_mo
     (tmp_path / ".export-killed").mkdir()
     assert export(wish, settings) == folder
     assert not (folder / "left").exists()
-    exported_model.locate(settings, str(folder), ("frame_vad",), "ONNX_VAD_MODEL")
+    locate(settings, str(folder), ("frame_vad",), "ONNX_VAD_MODEL")
     assert {path.name for path in tmp_path.iterdir()} <= {"vad", ".lock"}
 
 

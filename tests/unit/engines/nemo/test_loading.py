@@ -313,7 +313,26 @@ class TestDamaged:
             load(nemo_models["ctc"], "recognition", settings)
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 class TestHashes:
+    @pytest.mark.parametrize("name", ["parakeet-tdt-0.6b-v3", "nvidia/parakeet-tdt-0.6b-v3"])
+    def test_a_published_model_has_its_hash_by_default(self, nemo_models, settings, tmp_path, name):
+        path = shutil.copy(nemo_models["tdt"], tmp_path / "parakeet-tdt-0.6b-v3.nemo")
+        found = settings.model_copy(update={"model_source_dir": tmp_path})
+        with pytest.raises(
+            ModelCorrupt, match=f"is not the file that was published: .*NEMO_SHA256={name}={sha256(path)}"
+        ):
+            load(name, "recognition", found)
+        trusted = found.model_copy(update={"nemo_sha256": f"nvidia/parakeet-tdt-0.6b-v3={sha256(path)}"})
+        assert load(name, "recognition", trusted).name == name
+
+    def test_a_path_with_the_name_of_a_published_model_is_another_model(self, nemo_models, settings, tmp_path):
+        path = shutil.copy(nemo_models["tdt"], tmp_path / "parakeet-tdt-0.6b-v3.nemo")
+        assert load(path, "recognition", settings).name == "parakeet-tdt-0.6b-v3"
+
     def test_the_right_one(self, nemo_models, settings):
         path = nemo_models["speaker"]
         digest = hashlib.sha256(path.read_bytes()).hexdigest().upper()
@@ -334,8 +353,9 @@ class TestNames:
     def test_of_the_hub_from_its_cache(self, nemo_models, settings, tmp_path):
         snapshot = tmp_path / "hub" / "models--nvidia--parakeet-tdt-0.6b-v3" / "snapshots" / "abc"
         snapshot.mkdir(parents=True)
-        shutil.copy(nemo_models["tdt"], snapshot / "parakeet-tdt-0.6b-v3.nemo")
-        loaded = load("nvidia/parakeet-tdt-0.6b-v3", "recognition", settings)
+        path = shutil.copy(nemo_models["tdt"], snapshot / "parakeet-tdt-0.6b-v3.nemo")
+        trusted = settings.model_copy(update={"nemo_sha256": f"nvidia/parakeet-tdt-0.6b-v3={sha256(path)}"})
+        loaded = load("nvidia/parakeet-tdt-0.6b-v3", "recognition", trusted)
         assert loaded.name == "nvidia/parakeet-tdt-0.6b-v3"
         assert loaded.info.licence == "CC-BY-4.0"
         assert len(loaded.languages) == 25
@@ -343,8 +363,9 @@ class TestNames:
     def test_of_the_catalog_from_its_cache(self, nemo_models, settings, tmp_path):
         folder = tmp_path / "nemo" / "titanet-l" / "digest"
         folder.mkdir(parents=True)
-        shutil.copy(nemo_models["speaker"], folder / "titanet-l.nemo")
-        loaded = load("titanet_large", "embedding", settings)
+        path = shutil.copy(nemo_models["speaker"], folder / "titanet-l.nemo")
+        trusted = settings.model_copy(update={"nemo_sha256": f"titanet_large={sha256(path)}"})
+        loaded = load("titanet_large", "embedding", trusted)
         assert loaded.name == "titanet_large"
         assert loaded.languages == ()
 

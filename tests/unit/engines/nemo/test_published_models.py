@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from diarist.engines.nemo import published_models
@@ -71,3 +73,18 @@ def test_models_for_research_alone_are_no_default():
     assert found, "the settings name published models"
     assert not [model.name for model in found if "NC" in model.licence]
     assert "NC" in published_models.licence("nvidia/diar_sortformer_4spk-v1")
+
+
+def test_the_models_of_the_configurations_have_a_hash_and_a_revision() -> None:
+    for name in (
+        "parakeet-tdt-0.6b-v3",
+        "diar_streaming_sortformer_4spk-v2.1",
+        "frame_vad_multilingual_marblenet_v2.0",
+    ):
+        model = published_models.find(name)
+        assert model is not None
+        assert re.fullmatch("[0-9a-f]{64}", model.sha256 or "")
+        assert re.fullmatch("[0-9a-f]{40}", model.revision or "")
+    titanet = published_models.find("titanet_large")
+    assert titanet is not None
+    assert re.fullmatch("[0-9a-f]{64}", titanet.sha256 or "")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diarist.engines.onnx import mel_features
-from diarist.engines.onnx.mel_features import FeatureSettings, MelFeatures
+from diarist.engines.onnx.mel_features import MelFeatures
+from diarist.models.feature_settings import FeatureSettings
 
 SETTINGS = FeatureSettings(16_000, 20, 512, 400, 160, 0.97, 2.0, "add", 2.0**-24, "per_feature")
 

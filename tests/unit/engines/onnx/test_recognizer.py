@@ -10,10 +10,10 @@ import pytest
 
 from diarist.engines.device import COREML, CPU, Choice, Device
 from diarist.engines.onnx import recognizer
-from diarist.engines.onnx.exported_model import ExportedModel
 from diarist.engines.onnx.mel_features import FeatureSettings
 from diarist.engines.onnx.recognizer import read_vocabulary
 from diarist.errors import EngineUnavailable
+from diarist.models.exported_model import ExportedModel
 from diarist.settings import load_settings
 
 GPU = Device("cuda", 0, "cuda:0 (NVIDIA Big)")

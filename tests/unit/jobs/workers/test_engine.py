@@ -75,10 +75,10 @@ diarizer:
         ),
         ({"recognizer": "nemo", "nemo_asr_model": "/models/Mine.nemo"}, {("recognition", "Mine")}),
         (
-            {"diarizer": "onnx", "recognizer": "onnx", "onnx_asr_model": "parakeet-tdt-0.6b-v3"},
+            {"diarizer": "onnx", "recognizer": "onnx", "onnx_asr_model": "my-parakeet"},
             {
                 ("vad", "frame_vad_multilingual_marblenet_v2.0"), ("embedding", "titanet_large"),
-                ("recognition", "parakeet-tdt-0.6b-v3"),
+                ("recognition", "my-parakeet"),
             },
         ),
     ],

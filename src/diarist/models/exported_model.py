@@ -1,21 +1,20 @@
-"""Models that ``diarist models export`` wrote: their location, their description, and the check of their files.
+"""The description of NeMo models in ONNX format, which is the file ``diarist.json`` in the folder of each model.
 
-Each model is a folder with the ONNX graphs, their weights, and ``diarist.json``, which describes the model.
+``diarist models export`` writes it beside the graphs that it exports, and ``diarist models pull`` beside those that it
+downloads.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from diarist.engines.onnx.mel_features import FeatureSettings
-from diarist.errors import ModelCorrupt, ModelUnavailable
-from diarist.models.integrity import sha256_of
-from diarist.settings import Settings
+from diarist.errors import ModelCorrupt
+from diarist.models.feature_settings import FeatureSettings
+from diarist.models.file_hashes import sha256_of
 from diarist.types import ModelInfo, Seconds
 
 Kind = Literal["ctc", "rnnt", "tdt", "speaker", "frame_vad"]
@@ -76,44 +75,6 @@ class ExportedModel:
         return ModelInfo(self.name, ROLES[self.kind], self.licence)
 
 
-def folder_of(settings: Settings, reference: str) -> Path:
-    """Return the folder of a model: one in MODEL_DIR by its name, or any folder by its path."""
-    path = Path(reference).expanduser()
-    if path.is_absolute() or os.sep in reference:
-        return path
-    return settings.model_dir / FOLDER / reference
-
-
-def locate(settings: Settings, reference: str, kinds: Collection[Kind], setting: str) -> tuple[Path, ExportedModel]:
-    """Return the folder of an exported model and its description, after comparing every file with its hash.
-
-    Args:
-        settings: The settings with the folder of models.
-        reference: The name of the model, or the path of its folder.
-        kinds: The kinds that are allowed.
-        setting: The setting that names the model, for error messages.
-
-    Raises:
-        ModelUnavailable: The model does not exist, or has another kind.
-        ModelCorrupt: A file is missing or is not the one that was exported, or the description cannot be read.
-    """
-    folder = folder_of(settings, reference)
-    if not (folder / MANIFEST).is_file():
-        raise ModelUnavailable(
-            f"There is no exported model {reference!r} ({folder}). Run `diarist models export NAME_OR_PATH` where NeMo"
-            f" is installed, copy the folder to this machine if needed, and set {setting} to its name or path."
-        )
-    exported = read(folder)
-    if exported.kind not in kinds:
-        raise ModelUnavailable(
-            f"The exported model {reference!r} is a model for {ROLES[exported.kind]} ({exported.kind});"
-            f" {setting} needs a model of the kind {' or '.join(kinds)}."
-        )
-    for file in exported.files:
-        _check(folder / file.name, file)
-    return folder, exported
-
-
 def read(folder: Path) -> ExportedModel:
     """Read ``diarist.json`` in ``folder``; the other files are not checked.
 
@@ -131,15 +92,20 @@ def read(folder: Path) -> ExportedModel:
 
 def write(folder: Path, exported: ExportedModel) -> None:
     """Write ``diarist.json``."""
-    (folder / MANIFEST).write_text(json.dumps(asdict(exported), indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_bytes(dump(exported))
+
+
+def dump(exported: ExportedModel) -> bytes:
+    """Return the content of ``diarist.json``."""
+    return json.dumps(asdict(exported), indent=2).encode() + b"\n"
 
 
 def describe(folder: Path) -> tuple[ExportedFile, ...]:
-    """Return all files in ``folder`` with their sizes and hashes, sorted by name."""
+    """Return all files in ``folder`` with their sizes and hashes, sorted by name; hidden files are left out."""
     return tuple(
         ExportedFile(path.name, path.stat().st_size, sha256_of(path))
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
+        if path.name != MANIFEST and not path.name.startswith(".")
     )
 
 
@@ -157,16 +123,3 @@ def _parse(content: Mapping[str, Any]) -> ExportedModel:
         "features": FeatureSettings(**content["features"]),
     }
     return ExportedModel(**{**content, **parts})
-
-
-def _check(path: Path, file: ExportedFile) -> None:
-    advice = "Export the model again with `diarist models export`, or copy the folder again."
-    try:
-        size_bytes = path.stat().st_size
-        intact = size_bytes == file.size_bytes and sha256_of(path) == file.sha256
-    except FileNotFoundError as error:
-        raise ModelCorrupt(f"{path} is missing. {advice}") from error
-    except OSError as error:
-        raise ModelUnavailable(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
-    if not intact:
-        raise ModelCorrupt(f"{path} is not the file that was exported (its size or SHA-256 differs). {advice}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
-from diarist.engines.onnx import diarizer, exported_model, recognizer
-from diarist.engines.onnx.exported_model import ExportedModel
-from diarist.engines.onnx.mel_features import FeatureSettings
+from diarist.engines.onnx import diarizer, recognizer
+from diarist.engines.onnx.model_lookup import locate
 from diarist.errors import ModelCorrupt, ModelUnavailable
+from diarist.models import exported_model
+from diarist.models.exported_model import ExportedModel
+from diarist.models.feature_settings import FeatureSettings
 from diarist.settings import load_settings
 
 FEATURES = FeatureSettings(16_000, 80, 512, 400, 160, 0.97, 2.0, "add", 2.0**-24, "per_feature")
@@ -19,7 +23,7 @@ FEATURES = FeatureSettings(16_000, 80, 512, 400, 160, 0.97, 2.0, "add", 2.0**-24
 
 @pytest.fixture
 def settings(tmp_path):
-    return load_settings(model_dir=tmp_path, onnx_asr_model="mine")
+    return load_settings(model_dir=tmp_path, recognizer="onnx", onnx_asr_model="mine")
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def folder(tmp_path):
 
 
 def located(settings, reference="mine", kinds=("ctc",)):
-    return exported_model.locate(settings, reference, kinds, "ONNX_ASR_MODEL")
+    return locate(settings, reference, kinds, "ONNX_ASR_MODEL")
 
 
 def test_a_description_comes_back_as_it_was_written(folder, settings):
@@ -76,6 +80,25 @@ def test_a_damaged_file_is_refused(damage, folder, settings):
         located(settings)
 
 
+def test_files_are_read_once_until_they_change_unless_they_shall_be_read(folder, settings, monkeypatch):
+    read = []
+    hash_file = hashlib.file_digest
+
+    def count(stream, name):
+        read.append(Path(stream.name).name)
+        return hash_file(stream, name)
+
+    located(settings)
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    located(settings)
+    assert read == []
+    locate(settings, "mine", ("ctc",), "ONNX_ASR_MODEL", always_read=True)
+    assert read == ["model.onnx", "vocab.txt"]
+    (folder / "model.onnx").write_bytes(b"grapH")
+    with pytest.raises(ModelCorrupt, match=r"model\.onnx"):
+        located(settings)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -106,7 +129,7 @@ def test_whole_files_that_are_no_model_are_refused_with_what_to_do(folder, setti
     np.savez(folder / "features.npz", window=np.ones(400, np.float32), filters=np.ones((80, 257), np.float32))
     (folder / "config.json").write_text("{}")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
-    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*Export it again"):
+    with pytest.raises(ModelCorrupt, match=r"cannot be opened.*export it again"):
         recognizer.load(settings)
     (folder / "features.npz").write_bytes(b"no arrays")
     exported_model.write(folder, replace(exported_model.read(folder), files=exported_model.describe(folder)))
