@@ -23,8 +23,8 @@ from diarist.audio.decoding import DecodedRecording
 from diarist.channels import ChannelChoice, ChannelUse
 from diarist.formats import render, rttm
 from diarist.formats.single_line import one_line
-from diarist.pipeline.attribution import merged_speech
 from diarist.pipeline.sections import split_into_sections
+from diarist.pipeline.speech import merged_speech, spans_of_speech
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import RECOGNITION_REACH, Engine
 from diarist.tracks import AudioTracks
@@ -197,7 +197,7 @@ def test_every_word_is_there_once_in_order_and_within_its_utterance(engine):
 @given(st.builds(DrawnEngine, st.tuples(channels())))
 def test_a_word_keeps_its_time_except_beyond_its_section(engine):
     transcript, _ = run(engine)
-    speech = merged_speech(engine.channels[0].diarization.turns)
+    speech = merged_speech(spans_of_speech(engine.channels[0].diarization))
     sections = split_into_sections(speech, DURATION_S, SECTION_S)
     expected = [
         word.span.clamp(section.bounds.start, section.bounds.end)
