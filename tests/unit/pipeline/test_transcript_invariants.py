@@ -155,7 +155,8 @@ def diarizations(draw: st.DrawFn, max_speakers: int, *, with_activity: bool) -> 
         frames = draw(st.sampled_from((0, 1, 100, 400)))
         scores = np.random.default_rng(draw(st.integers(0, 9))).random((frames, len(names)), dtype=np.float32)
         activity = SpeakerActivity(scores, step=0.1)
-    return Diarization(ordered, embeddings, activity, diarizer="embedded")
+    possible = tuple(draw(spans(min_duration=0.05))) if names and draw(st.booleans()) else ()
+    return Diarization(ordered, embeddings, activity, "embedded", possible)
 
 
 @st.composite
@@ -205,6 +206,20 @@ def test_a_word_keeps_its_time_except_beyond_its_section(engine):
         for word in words
     ]
     assert [word.span for word in transcript.words] == expected
+
+
+@patient
+@given(engines)
+def test_a_word_in_possible_speech_is_in_a_turn_of_its_speaker(engine):
+    transcript, _ = run(engine)
+    possible = [span for channel in engine.channels for span in channel.diarization.possible_speech]
+    turns = transcript.diarization.turns
+    for word in transcript.words if len(engine.channels) == 1 else ():
+        if any(span.start <= word.span.middle < span.end for span in possible):
+            assert any(
+                turn.speaker == word.speaker and turn.span.start <= word.span.start and word.span.end <= turn.span.end
+                for turn in turns
+            )
 
 
 @patient
