@@ -173,6 +173,10 @@ class Diarization:
     diarizer: str = ""
     """The name of the diarizer."""
 
+    possible_speech: tuple[Span, ...] = ()
+    """Time around turns in which somebody may speak, although the diarizer does not count it as speech: ordered,
+    disjoint. The recognizer gets it too, and words that it finds there confirm the speech."""
+
     @property
     def speakers(self) -> tuple[str, ...]:
         """The labels of the speakers in the order in which they first speak."""

@@ -12,7 +12,7 @@ import soundfile
 
 from diarist.engines.distributed_chunks import parse_recognition, perform, recognition_chunk
 from diarist.errors import Cancelled, InvalidOption
-from diarist.pipeline.attribution import merged_speech
+from diarist.pipeline.speech import merged_speech
 from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
@@ -92,7 +92,7 @@ def call(sample_recording) -> Audio:
 
 @pytest.fixture(scope="module")
 def speech(sample_rttm) -> tuple[Span, ...]:
-    return merged_speech(recordings.read_rttm(sample_rttm))
+    return merged_speech(turn.span for turn in recordings.read_rttm(sample_rttm))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.pipeline.confidence_calibration import contested_share, speaker_probability
-from diarist.types import Diarization, RecognizedWord, Seconds, Span, Turn, Utterance, Word
+from diarist.types import Diarization, RecognizedWord, Seconds, Span, Utterance, Word
 
 Floats = NDArray[np.float64]
 
@@ -249,14 +249,3 @@ def _starts_utterance(utterance: Sequence[Word], word: Word, costs: SwitchCosts)
         return True
     long = word.span.end - utterance[0].span.start > costs.max_utterance_s
     return long and last.text.rstrip(CLOSING_MARKS).endswith(SENTENCE_ENDS)
-
-
-def merged_speech(turns: Sequence[Turn], min_gap: Seconds = 0.2) -> tuple[Span, ...]:
-    """Return the time in which anybody speaks: ordered, disjoint spans; gaps shorter than ``min_gap`` are closed."""
-    spans: list[Span] = []
-    for turn in turns:
-        if spans and turn.span.start - spans[-1].end < min_gap:
-            spans[-1] = Span(spans[-1].start, max(spans[-1].end, turn.span.end))
-        else:
-            spans.append(turn.span)
-    return tuple(spans)

@@ -30,7 +30,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diarist.types import SAMPLE_RATE, Audio, Diarization, Samples, Seconds, Span, Turn
+from diarist.types import SAMPLE_RATE, Audio, Diarization, Samples, Seconds, Span
 
 Floats: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -115,18 +115,17 @@ _WINDOW_OVERLAP: Floats = np.array(
 
 
 def find_crosstalk(
-    channels: Sequence[Audio], turns: Sequence[Sequence[Turn]], check: Callable[[], None]
+    channels: Sequence[Audio], speech: Sequence[Sequence[Span]], check: Callable[[], None]
 ) -> tuple[tuple[Span, ...], ...]:
     """Return the time in which each channel contains nothing but sound of another one: ordered, disjoint spans.
 
     Args:
         channels: The channels of one recording; they may differ in length.
-        turns: The turns of each channel.
+        speech: The speech of each channel.
         check: Called about once for each minute of the recording. Its exceptions are propagated.
     """
     count = max(-(-len(audio.samples) * RATE // (SAMPLE_RATE * FRAME_SAMPLES)) for audio in channels)
-    speech = np.stack([_frame_mask([turn.span for turn in own], count) for own in turns])
-    energy, predicted = _energies(channels, speech, check)
+    energy, predicted = _energies(channels, np.stack([_frame_mask(own, count) for own in speech]), check)
     return tuple(
         tuple(Span(first * FRAME_S, stop * FRAME_S) for first, stop in _runs(_crosstalk(channel, energy, predicted)))
         for channel in range(len(channels))
@@ -134,21 +133,26 @@ def find_crosstalk(
 
 
 def without_crosstalk(diarization: Diarization, crosstalk: Sequence[Span]) -> Diarization:
-    """Return the diarization with the spans cut out of its turns.
+    """Return the diarization with the spans cut out of its turns and of its possible speech.
 
     Parts of turns that become shorter than ``MIN_PART_S`` are dropped, and so is a speaker without any turn left.
     """
     turns = tuple(
         sorted(replace(turn, span=span) for turn in diarization.turns for span in _parts(turn.span, crosstalk))
     )
+    possible = tuple(part for span in diarization.possible_speech for part in _parts(span, crosstalk)) if turns else ()
     if turns == diarization.turns:
-        return diarization
+        return (
+            diarization if possible == diarization.possible_speech else replace(diarization, possible_speech=possible)
+        )
     remaining = Diarization(turns)
     rows = [diarization.speakers.index(speaker) for speaker in remaining.speakers]
     activity = diarization.activity
     if activity is not None:
         activity = replace(activity, scores=activity.scores[:, rows]) if rows else None
-    return replace(diarization, turns=turns, embeddings=diarization.embeddings[rows], activity=activity)
+    return replace(
+        diarization, turns=turns, embeddings=diarization.embeddings[rows], activity=activity, possible_speech=possible
+    )
 
 
 def _energies(channels: Sequence[Audio], speech: Mask, check: Callable[[], None]) -> tuple[Floats, Floats]:

@@ -19,11 +19,12 @@ from diarist.engines.distributed_chunks import (
     run_distributed,
 )
 from diarist.errors import InvalidOption
-from diarist.pipeline.attribution import Attribution, merged_speech
+from diarist.pipeline.attribution import Attribution
 from diarist.pipeline.confidence_calibration import count_probability
 from diarist.pipeline.crosstalk import find_crosstalk, without_crosstalk
 from diarist.pipeline.progress import ProgressMeter
 from diarist.pipeline.sections import Section, split_into_sections
+from diarist.pipeline.speech import ConfirmedSpeech, merged_speech, spans_of_speech
 from diarist.pipeline.utterance_finalization import OnFinal, UtteranceFinalizer
 from diarist.protocols import (
     LANGUAGE_DETECTION_COST_S,
@@ -110,14 +111,17 @@ def transcribe(
     ]
     meter.set_speech_shares([each.total_cost / each.audio.duration for each in work])
     summaries: list[_ChannelSummary] = []
+    extended: list[Diarization] = []
     for index, each in enumerate(work):
         meter.start_channel(index)
         with closing(_recognize(each, engine, options.language, meter, scatter_chunks[index])) as recognitions:
             recognized = zip(each.sections, meter.timed_items("recognition", recognitions), strict=True)
             attribution = Attribution(diarizations[index])
-            summaries.append(_attribute(recognized, attribution, partial(finalizer.add, index), meter))
+            confirmed = ConfirmedSpeech(diarizations[index])
+            summaries.append(_attribute(recognized, attribution, confirmed, partial(finalizer.add, index), meter))
+            extended.append(confirmed.extended())
     with meter.timed("attribution"):
-        diarization = finalizer.finish(diarizations)
+        diarization = finalizer.finish(extended)
     main = max(summaries, key=lambda summary: summary.words)
     min_speakers, max_speakers = hints.bounds()
     speakers_confidence = None if min_speakers == max_speakers else count_probability(diarizations[0])
@@ -173,7 +177,7 @@ class _RecognitionWork:
     def of(
         cls, audio: Audio, diarization: Diarization, crosstalk: tuple[Span, ...], detects_language: bool
     ) -> _RecognitionWork:
-        sections = split_into_sections(merged_speech(diarization.turns), audio.duration)
+        sections = split_into_sections(merged_speech(spans_of_speech(diarization)), audio.duration)
         costs = [section.speech_duration for section in sections]
         if costs and detects_language:
             costs[0] += LANGUAGE_DETECTION_COST_S
@@ -202,9 +206,8 @@ def _find_crosstalk(
     """Return the crosstalk of each channel; a single channel has none."""
     if len(channels) == 1:
         return ((),)
-    return find_crosstalk(
-        channels, [diarization.turns for diarization in diarizations], lambda: meter.report("clustering", 1.0)
-    )
+    speech = [spans_of_speech(diarization) for diarization in diarizations]
+    return find_crosstalk(channels, speech, lambda: meter.report("clustering", 1.0))
 
 
 def _diarize(
@@ -218,6 +221,7 @@ def _diarize(
 def _attribute(
     recognized: Iterable[tuple[Section, Recognition]],
     attribution: Attribution,
+    confirmed: ConfirmedSpeech,
     finalize: _Finalize,
     meter: ProgressMeter,
 ) -> _ChannelSummary:
@@ -227,10 +231,13 @@ def _attribute(
         summary = summary.extended(recognition)
         with meter.timed("attribution"):
             utterances = attribution.add(recognition.words)
+            confirmed.add(utterances)
             since = attribution.open_since
             finalize(utterances, section.bounds.end if since is None else min(since, section.bounds.end))
     with meter.timed("attribution"):
-        finalize(attribution.finish(), None)
+        utterances = attribution.finish()
+        confirmed.add(utterances)
+        finalize(utterances, None)
     return summary
 
 

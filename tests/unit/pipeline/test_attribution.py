@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, merged_speech, speaker_evidence, viterbi
+from diarist.pipeline.attribution import Attribution, SwitchCosts, attribute, speaker_evidence, viterbi
 from diarist.types import Diarization, RecognizedWord, Span, SpeakerActivity, Turn
 from support import strategies
 from support.ratios import growth
@@ -258,24 +258,6 @@ def test_the_work_grows_with_the_words_and_no_faster():
         return words, Diarization(turns, activity=activity)
 
     assert growth(lambda case: attribute(*case), conversation(4_000), conversation(16_000)) < 8
-
-
-@given(strategies.turns(), st.floats(0, 2))
-@patient
-def test_speech_is_ordered_disjoint_and_covers_all_turns(turns, min_gap):
-    spans = merged_speech(turns, min_gap)
-    for before, after in itertools.pairwise(spans):
-        assert after.start - before.end >= min_gap
-    for spoken in turns:
-        assert any(span.start <= spoken.span.start and spoken.span.end <= span.end for span in spans)
-    edges = {edge for spoken in turns for edge in (spoken.span.start, spoken.span.end)}
-    assert {edge for span in spans for edge in (span.start, span.end)} <= edges
-
-
-def test_speech_bridges_short_gaps_only():
-    turns = (turn(0, 1, A), turn(0.5, 3, B), turn(1.5, 2, A), turn(3.1, 4, A), turn(5, 6, B))
-    assert merged_speech(turns) == (Span(0, 4), Span(5, 6))
-    assert merged_speech(()) == ()
 
 
 def test_a_word_between_two_turns_begins_the_sentence_that_follows_it():

@@ -44,7 +44,7 @@ def turns(*spans):
 
 
 def find(channels, *all_turns):
-    return find_crosstalk(channels, all_turns, lambda: None)
+    return find_crosstalk(channels, [[turn.span for turn in own] for own in all_turns], lambda: None)
 
 
 def covered(spans, crosstalk):
@@ -183,7 +183,7 @@ def test_an_exception_of_the_caller_ends_the_work():
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        find_crosstalk([channel(A), channel(B)], [EVERYTHING, EVERYTHING], check)
+        find_crosstalk([channel(A), channel(B)], [[*FIRST, *SECOND]] * 2, check)
 
 
 def test_turns_lose_their_crosstalk_and_what_is_then_too_short():
@@ -220,6 +220,17 @@ def test_a_channel_may_lose_all_turns():
     )
     left = without_crosstalk(diarization, (Span(0.9, 2.1),))
     assert (left.turns, left.speakers, len(left.embeddings), left.activity) == ((), (), 0, None)
+
+
+def test_crosstalk_is_cut_out_of_possible_speech():
+    diarization = Diarization(
+        turns(Span(1.0, 2.0)), np.ones((1, 4), dtype=np.float32), possible_speech=(Span(0.0, 1.0), Span(2.0, 3.0))
+    )
+    left = without_crosstalk(diarization, (Span(2.0, 2.5),))
+    assert left.turns == diarization.turns
+    assert left.possible_speech == (Span(0.0, 1.0), Span(2.5, 3.0))
+    nobody = without_crosstalk(diarization, (Span(0.9, 2.1),))
+    assert (nobody.turns, nobody.possible_speech) == ((), ())
 
 
 def test_a_diarization_without_crosstalk_is_unchanged():

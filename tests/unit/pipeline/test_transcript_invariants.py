@@ -23,8 +23,8 @@ from diarist.audio.decoding import DecodedRecording
 from diarist.channels import ChannelChoice, ChannelUse
 from diarist.formats import render, rttm
 from diarist.formats.single_line import one_line
-from diarist.pipeline.attribution import merged_speech
 from diarist.pipeline.sections import split_into_sections
+from diarist.pipeline.speech import merged_speech, spans_of_speech
 from diarist.pipeline.transcription import transcribe
 from diarist.protocols import RECOGNITION_REACH, Engine
 from diarist.tracks import AudioTracks
@@ -155,7 +155,8 @@ def diarizations(draw: st.DrawFn, max_speakers: int, *, with_activity: bool) -> 
         frames = draw(st.sampled_from((0, 1, 100, 400)))
         scores = np.random.default_rng(draw(st.integers(0, 9))).random((frames, len(names)), dtype=np.float32)
         activity = SpeakerActivity(scores, step=0.1)
-    return Diarization(ordered, embeddings, activity, diarizer="embedded")
+    possible = tuple(draw(spans(min_duration=0.05))) if names and draw(st.booleans()) else ()
+    return Diarization(ordered, embeddings, activity, "embedded", possible)
 
 
 @st.composite
@@ -197,7 +198,7 @@ def test_every_word_is_there_once_in_order_and_within_its_utterance(engine):
 @given(st.builds(DrawnEngine, st.tuples(channels())))
 def test_a_word_keeps_its_time_except_beyond_its_section(engine):
     transcript, _ = run(engine)
-    speech = merged_speech(engine.channels[0].diarization.turns)
+    speech = merged_speech(spans_of_speech(engine.channels[0].diarization))
     sections = split_into_sections(speech, DURATION_S, SECTION_S)
     expected = [
         word.span.clamp(section.bounds.start, section.bounds.end)
@@ -205,6 +206,20 @@ def test_a_word_keeps_its_time_except_beyond_its_section(engine):
         for word in words
     ]
     assert [word.span for word in transcript.words] == expected
+
+
+@patient
+@given(engines)
+def test_a_word_in_possible_speech_is_in_a_turn_of_its_speaker(engine):
+    transcript, _ = run(engine)
+    possible = [span for channel in engine.channels for span in channel.diarization.possible_speech]
+    turns = transcript.diarization.turns
+    for word in transcript.words if len(engine.channels) == 1 else ():
+        if any(span.start <= word.span.middle < span.end for span in possible):
+            assert any(
+                turn.speaker == word.speaker and turn.span.start <= word.span.start and word.span.end <= turn.span.end
+                for turn in turns
+            )
 
 
 @patient

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
 from diarist.engines.speaker_activity import (
     Window,
+    active_spans,
     build_diarization,
     centroids,
     median_filter,
@@ -125,6 +126,7 @@ class EmbeddedDiarizer:
         ).astype(np.float32)
         similarity = spread_over_frames(GRID, len(count), (*windows, *short), (unit @ speakers.T) / expected[:, None])
         score = local_speakers.local_to_global(segmentation, similarity)
+        possible = active_spans(local_speakers.possible_speech(segmentation, count), GRID)
         del segmentation  # that of hours is larger than everything that follows
         similarity *= config.similarity_weight
         score += similarity
@@ -133,7 +135,9 @@ class EmbeddedDiarizer:
         smooth[removed] = score[removed]
         active = top_speakers(smooth, np.minimum(count, len(speakers)))
         turns = turns_from_frames(active, GRID, audio.duration, config.min_pause, config.min_turn)
-        return build_diarization(turns, speakers, speaker_posterior(smooth, count, config.sharpness), GRID, NAME)
+        posterior = speaker_posterior(smooth, count, config.sharpness)
+        diarization = build_diarization(turns, speakers, posterior, GRID, NAME)
+        return replace(diarization, possible_speech=tuple(span.clamp(0.0, audio.duration) for span in possible))
 
     def _windows(self, runs: Sequence[Span], duration: Seconds) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
         """Return the windows that are clustered, at least one, and the short ones that are only embedded."""

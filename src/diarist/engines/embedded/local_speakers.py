@@ -26,6 +26,32 @@ def speaker_count(segmentation: Segmentation) -> NDArray[np.int64]:
     return np.rint(segmentation.overlap_add(counts, 1)[:, 0]).astype(np.int64)
 
 
+POSSIBLE_SPEECH_THRESHOLD = 0.45
+"""The expected number of speakers from which speech is possible. In a reverberant room, windows of the segmentation
+disagree for seconds whether a voice in the background speaks, so that most of them say no, but barely."""
+
+
+def possible_speech(segmentation: Segmentation, count: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return the frames without speech in which somebody may speak nevertheless, bool (frames,).
+
+    They are the frames around speech for as long as the expected number of speakers is at least
+    ``POSSIBLE_SPEECH_THRESHOLD``: a hysteresis, as in pyannote's binarization. Sound far from any speech, such as
+    music, is left out.
+
+    Args:
+        segmentation: The segmentation.
+        count: The number of speakers in each frame, (frames,).
+    """
+    sums = (activity.sum(axis=1, keepdims=True) for activity in segmentation.activity)
+    speech = count > 0
+    candidate = speech | (segmentation.overlap_add(sums, 1)[:, 0] >= POSSIBLE_SPEECH_THRESHOLD)
+    possible = np.zeros(len(count), dtype=np.bool_)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], candidate, [False]]).astype(np.int8)))
+    for first, stop in edges.reshape(-1, 2):
+        possible[first:stop] = speech[first:stop].any()
+    return possible & ~speech
+
+
 def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool_]:
     """Return the frames at which one speaker follows another without a pause, bool (frames,).
 

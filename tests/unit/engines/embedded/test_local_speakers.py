@@ -15,6 +15,7 @@ from diarist.engines.embedded.local_speakers import (
     assign,
     change_points,
     local_to_global,
+    possible_speech,
     single_speaker_runs,
     speaker_agreement,
     speaker_count,
@@ -53,6 +54,17 @@ def timeline(*parts):
 
 
 TALK = timeline(((), 40), ((0,), 200), ((1,), 330), ((), 360), ((1,), 500), ((0, 1), 560), ((0,), 700), ((), FRAMES))
+
+
+def test_speech_is_possible_around_speech_where_almost_half_of_the_windows_hear_it():
+    segmentation = heard(timeline(((), 100), ((0,), 200), ((), FRAMES)))
+    count = speaker_count(segmentation)
+    segmentation.activity[:, :] *= 0.9
+    assert not possible_speech(segmentation, count).any()
+    for window, start in zip(segmentation.activity, segmentation.starts, strict=True):
+        for first, stop in ((200, 260), (400, 450)):
+            window[max(first - start, 0) : max(stop - start, 0), 1] = 0.46
+    assert np.flatnonzero(possible_speech(segmentation, count)).tolist() == list(range(200, 260))
 
 
 def test_speakers_are_counted_frame_by_frame():
