@@ -339,7 +339,8 @@ class TestUnreachable:
         mirror = f"http://127.0.0.1:{unused_port()}"
         errors = finish(pull_process(store, HF_ENDPOINT=mirror, NO_PROXY="*", no_proxy="*"))
         assert f"{mirror} cannot be reached" in errors
-        assert "check HF_ENDPOINT" in errors
+        assert "check HF_ENDPOINT. " in errors
+        assert "HTTPS_PROXY" not in errors
 
     def test_a_proxy_that_is_down(self, store: ModelStore, hub: LoopbackHub, index: Path) -> None:
         proxy = f"http://127.0.0.1:{unused_port()}"
