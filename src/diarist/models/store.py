@@ -67,7 +67,7 @@ class ModelStore:
         return cls(settings.model_dir, settings.model_source_dir)
 
     def locate(self, name: str) -> Path:
-        """Check the model and return its path: an ONNX file for segmentation-3.0 and campplus, a folder for Whisper.
+        """Check the model and return its path: an ONNX file if the catalog names a graph, and a folder otherwise.
 
         A graph that an older version of Diarist built is built again from its checkpoint, without the network.
 
@@ -207,7 +207,7 @@ class ModelStore:
             staged = requested.staged_path(request.staging)
             if staged.exists():
                 target = self.root / requested.model.name / requested.file.name
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 staged.replace(target)
         if self._missing(request.model):
             raise _pull_error(request, failures, offline=offline)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -24,7 +24,10 @@ def test_every_model_says_whose_it_is_and_which_bytes_it_is() -> None:
             assert re.fullmatch("[0-9a-f]{64}", file.sha256)
             assert file.size_bytes > 0
             assert file.parts or model.hub
-            assert file.name == Path(file.name).name
+            path = PurePosixPath(file.name)
+            assert str(path) == file.name
+            assert not path.is_absolute()
+            assert ".." not in path.parts
 
 
 def test_the_names_that_the_engine_goes_by_are_there() -> None:

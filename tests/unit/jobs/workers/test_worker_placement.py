@@ -66,5 +66,5 @@ def test_only_nemo_diarizers_and_recognizers_may_use_gpus(make_settings):
         assert may_use_gpus(make_settings(diarizer=name)) == (name in NEMO_DIARIZERS)
     for name in registry.RECOGNIZERS:
         assert may_use_gpus(make_settings(recognizer=name)) == (name in NEMO_RECOGNIZERS)
-    assert set(registry.DIARIZERS) - set(NEMO_DIARIZERS) == {"embedded", "onnx"}
+    assert set(registry.DIARIZERS) - set(NEMO_DIARIZERS) == {"embedded", "community-1", "onnx"}
     assert set(registry.RECOGNIZERS) - set(NEMO_RECOGNIZERS) == {"whisper", "onnx"}
