@@ -29,8 +29,8 @@ from diarist.audio import DecodeLimits, decode
 from diarist.engines.embedded import load_diarizer
 from diarist.engines.embedded.whisper import DecodingOptions, WhisperRecognizer
 from diarist.models import ModelStore
-from diarist.pipeline.attribution import merged_speech
 from diarist.pipeline.sections import SECTION_SPEECH_S
+from diarist.pipeline.speech import merged_speech
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Seconds, Span, SpeakerHints
 from support import random_whisper_models as shapes
@@ -105,7 +105,7 @@ def measure(size: str, folder: Path, recording: Path, seconds: Seconds, threads:
     counting = CountingModel(recognizer._model.model)  # noqa: SLF001 - nothing else sees the tokens
     recognizer._model.model = counting  # noqa: SLF001
     audio = decode(recording, DecodeLimits())[0].cut(Span(0.0, seconds))
-    speech = merged_speech(diarizer.diarize(audio, SpeakerHints(), lambda *_: None).turns)
+    speech = merged_speech(turn.span for turn in diarizer.diarize(audio, SpeakerHints(), lambda *_: None).turns)
     started, cpu_started = time.perf_counter(), time.process_time()
     recognizer.recognize(audio, speech, "en", lambda *_: None)
     recognition_s, recognition_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started

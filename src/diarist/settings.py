@@ -125,10 +125,11 @@ class Settings(BaseSettings):
     """The speech recognizer: Whisper, a NeMo model, or a NeMo model in ONNX format. If unset, it is `whisper` for
     the embedded engine and `nemo` for NeMo."""
 
-    diarizer: Literal["embedded", "clustering", "sortformer", "auto", "onnx"] | None = None
-    """The method that tells speakers apart: the embedded pipeline, NeMo's clustering, Sortformer, Sortformer with
-    clustering for recordings with more speakers than it can distinguish (`auto`), or clustering with models that were
-    exported to ONNX. If unset, it is `embedded` for the embedded engine and `auto` for NeMo."""
+    diarizer: Literal["embedded", "community-1", "clustering", "sortformer", "auto", "onnx"] | None = None
+    """The method that tells speakers apart: the embedded pipeline, the models and the clustering of pyannote's
+    community-1, NeMo's clustering, Sortformer, Sortformer with clustering for recordings with more speakers than it can
+    distinguish (`auto`), or clustering with models that were exported to ONNX. If unset, it is `embedded` for the
+    embedded engine and `auto` for NeMo."""
 
     model: str = ""
     """The speech recognition model: a name that `diarist models list` shows, such as `large-v3-turbo` or

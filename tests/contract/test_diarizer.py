@@ -27,6 +27,21 @@ def embedded(request: pytest.FixtureRequest) -> Diarizer:
     return load_diarizer("embedded", load_settings()).part
 
 
+def community_1(request: pytest.FixtureRequest) -> Diarizer:
+    """The segmentation of the embedded diarizer, which has the same form, and a small random embedding network."""
+    from diarist.engines.device import CPU
+    from diarist.engines.embedded.parallel import Parallelism
+    from diarist.engines.embedded.vbx_diarizer import open_diarizer
+    from diarist.models.checkpoint import read_tensors
+    from support.random_community_1 import pulled_store, write_source
+
+    store = request.getfixturevalue("model_store")
+    tensors = read_tensors(store.root / "segmentation-3.0" / "pytorch_model.bin")
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("community-1")
+    models = write_source(folder / "source", channels=2, segmentation=tensors)
+    return open_diarizer(pulled_store(folder / "store", models, folder / "source"), CPU, Parallelism(2, 1))
+
+
 def on_nemo(name: str) -> Callable[[pytest.FixtureRequest], Diarizer]:
     def load(request: pytest.FixtureRequest) -> Diarizer:
         from diarist.engines.registry import load_diarizer
@@ -57,6 +72,7 @@ class Implementation:
 
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "embedded": Implementation(embedded, trained=True, spreads=True),
+    "community-1": Implementation(community_1, spreads=True),
     "clustering": Implementation(on_nemo("clustering")),
     "sortformer": Implementation(on_nemo("sortformer"), max_speakers=4),
     "auto": Implementation(on_nemo("auto")),
@@ -67,7 +83,7 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.models if name == "embedded" else pytest.mark.nemo)
+        pytest.param(name, marks=pytest.mark.models if name in ("embedded", "community-1") else pytest.mark.nemo)
         for name in IMPLEMENTATIONS
     ],
 )
@@ -309,6 +325,7 @@ def test_distributed_work_gives_the_same(diarizer, chosen, another, call, monkey
     # smaller chunks than usual, so that half a minute has several
     monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
+    monkeypatch.setattr("diarist.engines.embedded.local_speaker_embedding.CHUNK_WINDOWS", 8)
     alone = run(diarizer, call)
     scatter, reports = Elsewhere(call, another), defaultdict[str, list[float]](list)
     together = diarizer.diarize_distributed(
@@ -331,6 +348,7 @@ def test_cancelled_is_propagated_from_distributed_work(diarizer, another, call, 
         return
     monkeypatch.setattr("diarist.engines.embedded.segmentation.CHUNK_BLOCKS", 1)
     monkeypatch.setattr("diarist.engines.embedded.speaker_embedding.GROUP_WINDOWS", 8)
+    monkeypatch.setattr("diarist.engines.embedded.local_speaker_embedding.CHUNK_WINDOWS", 8)
     scatter = Elsewhere(call, another)
 
     def progress(stage, _done):

@@ -11,7 +11,7 @@ ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 # The choices of the settings are repeated here because importing pydantic would slow down every --help.
 ENGINES = ("embedded", "nemo")
-DIARIZERS = ("embedded", "clustering", "sortformer", "auto", "onnx")
+DIARIZERS = ("embedded", "community-1", "clustering", "sortformer", "auto", "onnx")
 RECOGNIZERS = ("whisper", "nemo", "onnx")
 
 

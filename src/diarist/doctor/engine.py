@@ -21,6 +21,7 @@ NEMO = ("torch", "nemo")
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "embedded": ("onnxruntime", "kaldi_native_fbank"),
+    "community-1": ("onnxruntime", "kaldi_native_fbank"),
     "whisper": ("onnxruntime", "faster_whisper"),
     "onnx": ("onnxruntime", "onnx_asr", "kaldi_native_fbank"),
     "clustering": NEMO,

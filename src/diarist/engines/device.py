@@ -24,7 +24,12 @@ Library = Literal["ctranslate2", "onnxruntime"]
 USERS: Mapping[Library, str] = {"ctranslate2": "Whisper runs on", "onnxruntime": "ONNX models run on"}
 """What each library runs, for messages."""
 
-LIBRARIES: Mapping[str, Library] = {"embedded": "onnxruntime", "whisper": "ctranslate2", "onnx": "onnxruntime"}
+LIBRARIES: Mapping[str, Library] = {
+    "embedded": "onnxruntime",
+    "community-1": "onnxruntime",
+    "whisper": "ctranslate2",
+    "onnx": "onnxruntime",
+}
 """The library of each diarizer and recognizer that DEVICE applies to."""
 
 CUDA_PROVIDER = "CUDAExecutionProvider"

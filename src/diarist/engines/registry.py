@@ -22,6 +22,7 @@ NEMO_LIBRARIES = ("torch", "nemo", "omegaconf", "lightning", "sentencepiece")
 
 DIARIZERS: Mapping[str, str] = {
     "embedded": "diarist.engines.embedded:load_diarizer",
+    "community-1": "diarist.engines.embedded.vbx_diarizer:load",
     "clustering": "diarist.engines.nemo.clustering:load",
     "sortformer": "diarist.engines.nemo.sortformer:load",
     "auto": "diarist.engines.nemo.auto_diarizer:load",

@@ -61,7 +61,7 @@ def build_campplus(tensors: Tensors) -> onnx.ModelProto:
     )
     embedding = graph.op("Gemm", x, graph.weight(kernel[:, :, 0]), graph.weight(bias), transB=1)
     return graph.model(
-        ("input", "features", ("batch", "frames", FEATURES)), (embedding, "embedding", ("batch", VALUES)), "campplus"
+        [("input", "features", ("batch", "frames", FEATURES))], (embedding, "embedding", ("batch", VALUES)), "campplus"
     )
 
 

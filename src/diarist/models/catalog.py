@@ -13,7 +13,7 @@ from diarist.errors import ModelUnavailable
 from diarist.languages import WHISPER_LANGUAGES, WHISPER_V3_LANGUAGES
 from diarist.types import Seconds
 
-GraphName = Literal["segmentation", "campplus"]
+GraphName = Literal["segmentation", "campplus", "resnet34"]
 
 RecognizerKind = Literal["whisper", "tdt"]
 
@@ -83,7 +83,7 @@ class Model:
 
     name: str
     role: str
-    """``segmentation``, ``embedding`` or ``recognition``."""
+    """``segmentation``, ``embedding``, ``plda`` or ``recognition``."""
 
     licence: str
     holder: str

@@ -67,8 +67,9 @@ def build(folder: Path, model: Model) -> Manifest:
 def _graph(name: GraphName, checkpoint: Path) -> bytes:
     from diarist.models.campplus_graph import build_campplus
     from diarist.models.checkpoint import read_tensors
+    from diarist.models.resnet34_graph import build_resnet34
     from diarist.models.segmentation_graph import build_segmentation
 
-    builders = {"segmentation": build_segmentation, "campplus": build_campplus}
+    builders = {"segmentation": build_segmentation, "campplus": build_campplus, "resnet34": build_resnet34}
     content: bytes = builders[name](read_tensors(checkpoint)).SerializeToString(deterministic=True)
     return content

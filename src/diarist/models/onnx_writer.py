@@ -15,6 +15,9 @@ Tensors = Mapping[str, NDArray[Any]]
 Axis = int | str
 """The length of a dimension, or a name if the length is not fixed."""
 
+Value = tuple[str, str, Sequence[Axis]]
+"""An input or output of a model: its name within the graph, its public name, and its shape."""
+
 OPSET = 17
 """The version of the operator set. Every onnxruntime of recent years supports it and every operator used here."""
 
@@ -54,24 +57,18 @@ class GraphWriter:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
-    def model(
-        self, source: tuple[str, str, Sequence[Axis]], result: tuple[str, str, Sequence[Axis]], producer: str
-    ) -> onnx.ModelProto:
-        """Return the checked model.
-
-        ``source`` and ``result`` are (name in the graph, public name, shape); both are float32.
-        """
-        inner_in, name_in, shape_in = source
+    def model(self, sources: Sequence[Value], result: Value, producer: str) -> onnx.ModelProto:
+        """Return the checked model. ``sources`` are its inputs, and ``result`` is its output; all are float32."""
         inner_out, name_out, shape_out = result
         nodes = [
-            helper.make_node("Identity", [name_in], [inner_in]),
+            *(helper.make_node("Identity", [name], [inner]) for inner, name, _ in sources),
             *self.nodes,
             helper.make_node("Identity", [inner_out], [name_out]),
         ]
         graph = helper.make_graph(
             nodes,
             producer,
-            [helper.make_tensor_value_info(name_in, TensorProto.FLOAT, list(shape_in))],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for _, name, shape in sources],
             [helper.make_tensor_value_info(name_out, TensorProto.FLOAT, list(shape_out))],
             self.weights,
         )

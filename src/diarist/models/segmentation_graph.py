@@ -79,7 +79,9 @@ def build_segmentation(tensors: Tensors) -> onnx.ModelProto:
     x = graph.op("LogSoftmax", _linear(graph, tensors, x, "classifier"), axis=-1)
     scores = graph.op("Transpose", x, perm=[1, 0, 2])
     return graph.model(
-        ("input", "samples", ("batch", 1, "samples")), (scores, "scores", ("batch", "frames", CLASSES)), "segmentation"
+        [("input", "samples", ("batch", 1, "samples"))],
+        (scores, "scores", ("batch", "frames", CLASSES)),
+        "segmentation",
     )
 
 

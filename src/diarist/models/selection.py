@@ -22,7 +22,11 @@ RecognizerName = Literal["whisper", "nemo", "onnx"]
 RECOGNIZERS: Mapping[RecognizerKind, RecognizerName] = {"whisper": "whisper", "tdt": "onnx"}
 """The recognizer that runs the models of each kind."""
 
-EMBEDDED_DIARIZER_MODELS = ("segmentation-3.0", "campplus")
+DIARIZER_MODELS: Mapping[str, tuple[str, ...]] = {
+    "embedded": ("segmentation-3.0", "campplus"),
+    "community-1": ("community-1-segmentation", "community-1-embedding", "community-1-plda"),
+}
+"""The models in the catalog that a diarizer of the registry needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def required(settings: Settings) -> tuple[str, ...]:
     Raises:
         ConfigurationError: As ``select_recognizer``.
     """
-    diarizer_models = EMBEDDED_DIARIZER_MODELS if settings.diarizer_name == "embedded" else ()
+    diarizer_models = DIARIZER_MODELS.get(settings.diarizer_name, ())
     selected = select_recognizer(settings)
     recognizer_models = (selected.model,) if selected.cataloged else ()
     return (*diarizer_models, *recognizer_models)

@@ -73,7 +73,7 @@ class ModelStore:
         return cls(settings.model_dir, settings.model_source_dir, models=catalog_of(settings))
 
     def locate(self, name: str) -> Path:
-        """Check the model and return its path: an ONNX file for segmentation-3.0 and campplus, a folder for Whisper.
+        """Check the model and return its path: an ONNX file if the catalog names a graph, and a folder otherwise.
 
         A graph that an older version of Diarist built is built again from its checkpoint, without the network. So are
         the files that Diarist computes for a TDT model, if they are missing or damaged.

@@ -30,7 +30,9 @@ def test_every_model_says_whose_it_is_and_which_bytes_it_is() -> None:
             assert file.size_bytes > 0
             assert file.parts or model.hub
             path = PurePosixPath(file.name)
+            assert str(path) == file.name
             assert not path.is_absolute()
+            assert ".." not in path.parts
             assert not any(part.startswith(".") for part in path.parts), "hidden files are not checked"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from diarist.models import ModelStore
 from diarist.models.campplus_graph import build_campplus
+from diarist.models.resnet34_graph import VALUES, build_resnet34, frame_count
 from diarist.models.segmentation_graph import build_segmentation
 from unit.models import weights
 from unit.models.write_reference import EVERY, FRAMES, SAMPLES
@@ -135,3 +136,50 @@ def test_campplus_equals_torch(networks: ModuleType, frames: int) -> None:
     features = weights.features(frames)
     expected = networks.campplus(weights.campplus_weights(), features)
     check_values(made_up_campplus()(features), expected)
+
+
+@cache
+def made_up_resnet34(channels: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    model = build_resnet34(weights.resnet34_weights(channels=channels)).SerializeToString()
+    runner = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda rows, activity: runner.run(None, {"features": rows, "weights": activity})[0]
+
+
+def speaking(rows: int, batch: int = 2) -> np.ndarray:
+    """Frames of three speakers: all of them, the first half, and every third one."""
+    activity = np.zeros((batch, 3, frame_count(rows)), dtype=np.float32)
+    activity[:, 0] = 1
+    activity[:, 1, : (frame_count(rows) + 1) // 2] = 1
+    activity[:, 2, ::3] = 1
+    return activity
+
+
+# One frame of the network has 8 rows: below, at and above the edges, and the 998 rows of a window of ten seconds.
+@pytest.mark.parametrize(("channels", "rows"), [(32, 998), (32, 147), (4, 998), (4, 1), (4, 8), (4, 9), (4, 200)])
+def test_resnet34_equals_torch(networks: ModuleType, channels: int, rows: int) -> None:
+    features, activity = weights.features(rows), speaking(rows)
+    expected = networks.resnet34(weights.resnet34_weights(channels=channels), features, activity)
+    embedding = made_up_resnet34(channels)(features, activity)
+    assert embedding.shape == (2, 3, VALUES)
+    check_values(embedding, expected)
+    if rows > 100:
+        apart = np.abs(expected[:, 0] - expected[:, 1]).mean()
+        assert apart > 100 * VALUES_APART * np.abs(expected).max(), "the reference hardly depends on the weights"
+
+
+def test_resnet34_of_a_speaker_who_is_silent_or_speaks_in_one_frame_gives_numbers() -> None:
+    activity = np.zeros((2, 2, frame_count(200)), dtype=np.float32)
+    activity[:, 1, 7] = 1
+    embedding = made_up_resnet34(4)(weights.features(200), activity)
+    assert np.isfinite(embedding).all()
+    np.testing.assert_allclose(
+        embedding[:, 0], weights.resnet34_weights(channels=4)["resnet.seg_1.bias"][None].repeat(2, 0)
+    )
+
+
+def test_the_speakers_of_resnet34_do_not_touch_each_other() -> None:
+    rows, activity = weights.features(200), speaking(200)
+    together = made_up_resnet34(4)(rows, activity)
+    for speaker in range(3):
+        alone = made_up_resnet34(4)(rows, activity[:, speaker : speaker + 1])
+        np.testing.assert_allclose(alone[:, 0], together[:, speaker], atol=1e-5 * np.abs(together).max())

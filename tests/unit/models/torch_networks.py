@@ -1,4 +1,4 @@
-"""The two networks in PyTorch, in its own layers and in the form they were trained in: what the graphs must equal."""
+"""The networks in PyTorch, in its own layers and in the form they were trained in: what the graphs must equal."""
 
 # mypy: disallow-subclassing-any=False
 # mypy does not read PyTorch, so its classes are of type Any.
@@ -165,4 +165,59 @@ def campplus(tensors: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndar
     assert all(name.endswith("num_batches_tracked") for name in missing)
     with torch.no_grad():
         embeddings: np.ndarray = network(torch.from_numpy(features)).numpy()
+    return embeddings
+
+
+class _Block34(nn.Module):
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if before != width:
+            conv = nn.Conv2d(before, width, 1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+
+class ResNet34(nn.Module):
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        before, layers = channels, []
+        for layer, blocks in enumerate((3, 4, 6, 3)):
+            width = channels * 2**layer
+            first = _Block34(before, width, 1 if layer == 0 else 2)
+            layers.append(nn.Sequential(first, *(_Block34(width, width, 1) for _ in range(blocks - 1))))
+            before = width
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.seg_1 = nn.Linear(2 * 10 * before, 256)
+
+    def forward(self, features: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn1(self.conv1(features.transpose(1, 2)[:, None])))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).flatten(1, 2)
+        speakers = []
+        for activity in weights.unbind(1):
+            rows = []
+            for frames, active in zip(x, activity > 0, strict=True):
+                own = frames[:, active]  # without the others: the mean and the sample deviation of those frames
+                deviation = own.std(-1, unbiased=True) if own.shape[1] > 1 else torch.zeros(len(own))
+                rows.append(torch.cat([own.mean(-1), deviation]))
+            speakers.append(torch.stack(rows))
+        return self.seg_1(torch.stack(speakers, dim=1))
+
+
+def resnet34(tensors: Mapping[str, np.ndarray], features: np.ndarray, activity: np.ndarray) -> np.ndarray:
+    network = ResNet34(len(tensors["resnet.conv1.weight"])).eval()
+    weights = {name.removeprefix("resnet."): torch.from_numpy(value.copy()) for name, value in tensors.items()}
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    with torch.no_grad():
+        embeddings: np.ndarray = network(torch.from_numpy(features), torch.from_numpy(activity)).numpy()
     return embeddings

@@ -1,4 +1,4 @@
-"""Made-up weights of the two networks, the same on every machine: what the graphs are built of where no model is."""
+"""Made-up weights of the networks, the same on every machine: what the graphs are built of where no model is."""
 
 from __future__ import annotations
 
@@ -90,6 +90,29 @@ def campplus_weights(seed: int = 4) -> Tensors:
     make.norm("xvector.out_nonlinear.batchnorm", channels)
     make.weight("xvector.dense.linear.weight", 192, 2 * channels, 1)
     make.norm("xvector.dense.nonlinear.batchnorm", 192, affine=False)
+    return make.tensors
+
+
+def resnet34_weights(seed: int = 7, channels: int = 32) -> Tensors:
+    """WeSpeaker's ResNet34 has 32 channels in its first layer; fewer make it quick."""
+    make = _Maker(seed, gain=1.4)
+    make.weight("resnet.conv1.weight", channels, 1, 3, 3)
+    make.norm("resnet.bn1", channels)
+    before = channels
+    for layer, blocks in enumerate((3, 4, 6, 3), start=1):
+        width = channels * 2 ** (layer - 1)
+        for block in range(blocks):
+            name = f"resnet.layer{layer}.{block}"
+            make.weight(f"{name}.conv1.weight", width, before, 3, 3)
+            make.norm(f"{name}.bn1", width)
+            make.weight(f"{name}.conv2.weight", width, width, 3, 3)
+            make.norm(f"{name}.bn2", width)
+            if before != width:
+                make.weight(f"{name}.shortcut.0.weight", width, before, 1, 1)
+                make.norm(f"{name}.shortcut.1", width)
+            before = width
+    make.weight("resnet.seg_1.weight", 256, 2 * 10 * before)
+    make.weight("resnet.seg_1.bias", 256)
     return make.tensors
 
 

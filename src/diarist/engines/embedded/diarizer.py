@@ -24,7 +24,6 @@ from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
 from diarist.engines.speaker_activity import (
     Window,
-    active_spans,
     build_diarization,
     centroids,
     median_filter,
@@ -126,7 +125,7 @@ class EmbeddedDiarizer:
         ).astype(np.float32)
         similarity = spread_over_frames(GRID, len(count), (*windows, *short), (unit @ speakers.T) / expected[:, None])
         score = local_speakers.local_to_global(segmentation, similarity)
-        possible = active_spans(local_speakers.possible_speech(segmentation, count), GRID)
+        possible = local_speakers.possible_speech(segmentation, count, audio.duration)
         del segmentation  # that of hours is larger than everything that follows
         similarity *= config.similarity_weight
         score += similarity
@@ -137,7 +136,7 @@ class EmbeddedDiarizer:
         turns = turns_from_frames(active, GRID, audio.duration, config.min_pause, config.min_turn)
         posterior = speaker_posterior(smooth, count, config.sharpness)
         diarization = build_diarization(turns, speakers, posterior, GRID, NAME)
-        return replace(diarization, possible_speech=tuple(span.clamp(0.0, audio.duration) for span in possible))
+        return replace(diarization, possible_speech=possible)
 
     def _windows(self, runs: Sequence[Span], duration: Seconds) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
         """Return the windows that are clustered, at least one, and the short ones that are only embedded."""

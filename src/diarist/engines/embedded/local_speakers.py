@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diarist.engines.embedded.segmentation import GRID, POWERSET, WINDOW_FRAMES, Segmentation
-from diarist.engines.speaker_activity import Window
+from diarist.engines.speaker_activity import Window, active_spans
+from diarist.types import Seconds, Span
 
 Floats = NDArray[np.float32]
 
@@ -31,16 +32,17 @@ POSSIBLE_SPEECH_THRESHOLD = 0.45
 disagree for seconds whether a voice in the background speaks, so that most of them say no, but barely."""
 
 
-def possible_speech(segmentation: Segmentation, count: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the frames without speech in which somebody may speak nevertheless, bool (frames,).
+def possible_speech(segmentation: Segmentation, count: NDArray[np.int64], duration: Seconds) -> tuple[Span, ...]:
+    """Return the time without speech in which somebody may speak nevertheless: ordered, disjoint spans.
 
-    They are the frames around speech for as long as the expected number of speakers is at least
+    It is the time around speech for as long as the expected number of speakers is at least
     ``POSSIBLE_SPEECH_THRESHOLD``: a hysteresis, as in pyannote's binarization. Sound far from any speech, such as
     music, is left out.
 
     Args:
         segmentation: The segmentation.
         count: The number of speakers in each frame, (frames,).
+        duration: The duration of the recording, at which spans end.
     """
     sums = (activity.sum(axis=1, keepdims=True) for activity in segmentation.activity)
     speech = count > 0
@@ -49,7 +51,7 @@ def possible_speech(segmentation: Segmentation, count: NDArray[np.int64]) -> NDA
     edges = np.flatnonzero(np.diff(np.concatenate([[False], candidate, [False]]).astype(np.int8)))
     for first, stop in edges.reshape(-1, 2):
         possible[first:stop] = speech[first:stop].any()
-    return possible & ~speech
+    return tuple(span.clamp(0.0, duration) for span in active_spans(possible & ~speech, GRID))
 
 
 def change_points(segmentation: Segmentation, reach: int = 8) -> NDArray[np.bool_]:

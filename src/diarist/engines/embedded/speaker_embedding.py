@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import kaldi_native_fbank
 import numpy as np
@@ -60,20 +60,28 @@ class Batch:
     """The filterbanks of each window, (rows, 80)."""
 
 
-def filterbanks(audio: Audio) -> Floats:
-    """Return Kaldi filterbanks as 3D-Speaker computes them, float32 (rows, 80).
+def filterbanks(audio: Audio, window: Literal["povey", "hamming"] = "povey", scale: float = 1.0) -> Floats:
+    """Return Kaldi filterbanks, float32 (rows, 80), by default as 3D-Speaker computes them.
 
-    Frames of 25 ms every 10 ms, Povey window, no dither.
+    Frames of 25 ms every 10 ms, no dither.
+
+    Args:
+        audio: The samples, in -1..1.
+        window: The name of the window function.
+        scale: The factor of the samples. It only matters for silence, whose logarithms have a lower limit, if the mean
+            of the rows is subtracted.
     """
     options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.window_type = window
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0
     options.frame_opts.snip_edges = True
     options.mel_opts.num_bins = MELS
     blocks: list[Floats] = []
-    for first in range(0, max(1, _row_count(audio)), BLOCK_ROWS):
+    for first in range(0, max(1, row_count(len(audio.samples))), BLOCK_ROWS):
         extractor = kaldi_native_fbank.OnlineFbank(options)
-        extractor.accept_waveform(SAMPLE_RATE, _row_samples(audio, first, first + BLOCK_ROWS).samples)
+        samples = _row_samples(audio, first, first + BLOCK_ROWS).samples
+        extractor.accept_waveform(SAMPLE_RATE, samples if scale == 1 else samples * np.float32(scale))
         extractor.input_finished()
         rows = extractor.num_frames_ready
         if rows:
@@ -81,8 +89,9 @@ def filterbanks(audio: Audio) -> Floats:
     return np.concatenate(blocks) if blocks else np.zeros((0, MELS), dtype=np.float32)
 
 
-def _row_count(audio: Audio) -> int:
-    return max(0, (len(audio.samples) - FRAME_SAMPLES) // HOP_SAMPLES + 1)
+def row_count(samples: int) -> int:
+    """Return the number of rows of the filterbanks of this number of samples."""
+    return max(0, (samples - FRAME_SAMPLES) // HOP_SAMPLES + 1)
 
 
 def _row_samples(audio: Audio, first: int, stop: int) -> Audio:
@@ -147,7 +156,7 @@ class Embedder:
     ) -> Floats:
         """Return the embeddings of windows, (windows, 192); no batch has windows of two groups."""
         embeddings = np.zeros((len(windows), EMBEDDING_VALUES), dtype=np.float32)
-        rows = _row_count(audio)
+        rows = row_count(len(audio.samples))
         done = 0
 
         def run(batch: Batch) -> list[int]:
@@ -185,7 +194,7 @@ def _rows(window: Span, rows: int) -> tuple[int, int]:
 
 def _groups(audio: Audio, windows: Sequence[Span]) -> list[list[int]]:
     """Return the indices of windows that are embedded together, in order of start; no groups if there are no rows."""
-    rows = _row_count(audio)
+    rows = row_count(len(audio.samples))
     if rows == 0:
         return []
     ordered = sorted(range(len(windows)), key=lambda index: _rows(windows[index], rows)[0])
@@ -193,7 +202,7 @@ def _groups(audio: Audio, windows: Sequence[Span]) -> list[list[int]]:
 
 
 def _chunk(audio: Audio, windows: Sequence[Span]) -> Chunk:
-    bounds = [_rows(window, _row_count(audio)) for window in windows]
+    bounds = [_rows(window, row_count(len(audio.samples))) for window in windows]
     first, last = min(start for start, _ in bounds), max(stop for _, stop in bounds)
     work = {"windows": [[window.start, window.end] for window in windows]}
     stop_sample = (last - 1) * HOP_SAMPLES + FRAME_SAMPLES

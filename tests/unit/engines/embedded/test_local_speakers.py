@@ -60,11 +60,11 @@ def test_speech_is_possible_around_speech_where_almost_half_of_the_windows_hear_
     segmentation = heard(timeline(((), 100), ((0,), 200), ((), FRAMES)))
     count = speaker_count(segmentation)
     segmentation.activity[:, :] *= 0.9
-    assert not possible_speech(segmentation, count).any()
+    assert possible_speech(segmentation, count, 60.0) == ()
     for window, start in zip(segmentation.activity, segmentation.starts, strict=True):
         for first, stop in ((200, 260), (400, 450)):
             window[max(first - start, 0) : max(stop - start, 0), 1] = 0.46
-    assert np.flatnonzero(possible_speech(segmentation, count)).tolist() == list(range(200, 260))
+    assert possible_speech(segmentation, count, 60.0) == (Span(GRID.time(200), GRID.time(260)),)
 
 
 def test_speakers_are_counted_frame_by_frame():

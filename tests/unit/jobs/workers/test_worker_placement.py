@@ -125,5 +125,5 @@ def test_nemo_device_applies_to_nemo_alone(make_settings):
     for name in registry.RECOGNIZERS:
         chosen = make_settings(recognizer=name, device="cpu", nemo_device="auto")
         assert may_use_gpus(chosen) == (name in NEMO_RECOGNIZERS)
-    assert set(registry.DIARIZERS) - set(NEMO_DIARIZERS) == {"embedded", "onnx"}
+    assert set(registry.DIARIZERS) - set(NEMO_DIARIZERS) == {"embedded", "community-1", "onnx"}
     assert set(registry.RECOGNIZERS) - set(NEMO_RECOGNIZERS) == {"whisper", "onnx"}
