@@ -299,6 +299,11 @@ class TestRefused:
         with pytest.raises(ModelUnavailable, match=f"answered with the status {status} for encoder.onnx: try again"):
             store.pull("voice-onnx")
 
+    def test_a_proxy_that_asks_for_a_password(self, store: ModelStore, hub: LoopbackHub) -> None:
+        hub.behaviors["encoder.onnx"] = Behavior(status=407)
+        with pytest.raises(ModelUnavailable, match=r"the proxy refuses the connection \(status 407\).*HTTPS_PROXY"):
+            store.pull("voice-onnx")
+
     def test_a_file_too_many(self, store: ModelStore, hub: LoopbackHub) -> None:
         folder = store.pull("voice-onnx")
         (folder / ".DS_Store").write_bytes(b"x")
