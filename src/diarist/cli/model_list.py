@@ -13,6 +13,7 @@ _HEADINGS = {
     "recognition": "Speech recognition",
     "segmentation": "Speaker diarization: segmentation",
     "embedding": "Speaker diarization: embeddings",
+    "plda": "Speaker diarization: PLDA",
 }
 _COLUMNS = "{:>5}  {:>7}  {:>7}  {:<10}  {:<6}  {}"
 
