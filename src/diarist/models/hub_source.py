@@ -39,6 +39,7 @@ _RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 class HubSource:
     """The model hub, accessed with its own client, so that its settings (mirror, token, HF_HUB_OFFLINE) apply."""
 
+    name: str = "model hub"
     remote: bool = True
 
     def needed_bytes(self, request: FileRequest) -> int:
@@ -60,7 +61,7 @@ class HubSource:
             def report(done_bytes: int, before: int = before) -> None:
                 request.progress(request.model.name, before + done_bytes, total)
 
-            source = f"model hub ({request.model.hub})"
+            source = f"{self.name} ({request.model.hub})"
             try:
                 _download(request.model, requested, request.partial_path(requested), report)
             except ModelCorrupt as error:

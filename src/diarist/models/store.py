@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from diarist.errors import ModelCorrupt, ModelError, ModelUnavailable
 from diarist.models import onnx_cache, tdt_description
 from diarist.models.catalog import Model, find_model, load_catalog
-from diarist.models.file_hashes import remember
+from diarist.models.file_hashes import RECORD_FILE, remember
 from diarist.models.hub_source import HubSource
 from diarist.models.integrity import check_file, check_size
 from diarist.models.sources import (
@@ -151,7 +151,7 @@ class ModelStore:
         with self._folder_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock(name, progress), staging_folder(self.root, PULL_PREFIX) as staging:
-                self._remove_old_partial_files()
+                self._remove_unfinished_files()
                 missing = self._missing(model)
                 if missing:
                     optional, partial = self._optional_files(missing), self.root / _PARTIAL_FOLDER / name
@@ -183,11 +183,15 @@ class ModelStore:
                 for path in leftovers:
                     shutil.rmtree(path, ignore_errors=True)
 
-    def _remove_old_partial_files(self) -> None:
+    def _remove_unfinished_files(self) -> None:
         before = time.time() - _KEEP_PARTIAL_DAYS * 86_400
         for path in (self.root / _PARTIAL_FOLDER).glob("*/*"):
             if path.stat().st_mtime < before:
                 path.unlink()
+        # A process that was killed while it wrote a small file leaves it under a hidden name.
+        for name in (RECORD_FILE, f".{onnx_cache.GRAPH_FILE}", f".{onnx_cache.MANIFEST_FILE}"):
+            for path in self.root.rglob(f"{name}.*"):
+                path.unlink(missing_ok=True)
 
     def _check_for_other_files(self, model: Model) -> None:
         """Raise ``ModelCorrupt`` if the model's folder has a file that does not belong there; hidden ones are ignored.
@@ -262,34 +266,34 @@ class ModelStore:
 
     def _fetch(self, request: FileRequest, *, offline: bool) -> None:
         failures: list[SourceFailure] = []
+        tried_bytes: list[int] = []
         too_large: list[int] = []
         for source in self._sources:
             if request.is_complete or (offline and source.remote):
                 continue
             needed_bytes = self._needed_bytes(request, source)
-            if needed_bytes > shutil.disk_usage(self.root).free:
-                too_large.append(needed_bytes)
-            else:
+            free_bytes = shutil.disk_usage(self.root).free
+            if needed_bytes <= free_bytes:
+                tried_bytes.append(needed_bytes)
                 failures.extend(source.fetch(request))
-        if not request.is_complete:
-            raise (
-                self._disk_space_error(request, min(too_large))
-                if too_large
-                else _pull_error(request, failures, offline=offline)
+            else:
+                too_large.append(needed_bytes)
+                failures.append(SourceFailure(f"{source.name}: {_disk_space(needed_bytes, free_bytes)}"))
+        if request.is_complete:
+            return
+        if too_large and not any(tried_bytes):
+            space = _disk_space(min(too_large), shutil.disk_usage(self.root).free)
+            raise ModelUnavailable(
+                f"There is too little disk space in {self.root} for model {request.model.name}: {space}. Free some disk"
+                " space, or set MODEL_DIR to another folder."
             )
+        raise _pull_error(request, failures, offline=offline)
 
     def _needed_bytes(self, request: FileRequest, source: Source) -> int:
         """Return the disk space that the model still needs if it comes from this source."""
         needed_bytes = source.needed_bytes(request)
         graph_exists = (self.root / request.model.name / onnx_cache.GRAPH_FILE).exists()
         return needed_bytes if graph_exists or not needed_bytes else needed_bytes + request.model.derived_bytes
-
-    def _disk_space_error(self, request: FileRequest, needed_bytes: int) -> ModelUnavailable:
-        return ModelUnavailable(
-            f"There is too little disk space in {self.root} for model {request.model.name}:"
-            f" {-(-needed_bytes // 2**20)} MB are needed, {shutil.disk_usage(self.root).free // 2**20} MB are free."
-            " Free some disk space, or set MODEL_DIR to another folder."
-        )
 
     @contextmanager
     def _lock(self, name: str, progress: BytesProgress) -> Iterator[None]:
@@ -315,6 +319,10 @@ class ModelStore:
                 f"The model folder {self.root} cannot be used ({error.strerror or error}): make sure that it is"
                 " writable and has free space, or set MODEL_DIR to another folder."
             ) from error
+
+
+def _disk_space(needed_bytes: int, free_bytes: int) -> str:
+    return f"{-(-needed_bytes // 2**20)} MB are needed, {free_bytes // 2**20} MB are free"
 
 
 def _pull_error(request: FileRequest, failures: list[SourceFailure], *, offline: bool) -> ModelError:

