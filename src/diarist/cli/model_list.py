@@ -13,6 +13,7 @@ _HEADINGS = {
     "recognition": "Speech recognition",
     "segmentation": "Speaker diarization: segmentation",
     "embedding": "Speaker diarization: embeddings",
+    "plda": "Speaker diarization: PLDA",
 }
 _COLUMNS = "{:>5}  {:>7}  {:>7}  {:<10}  {:<6}  {}"
 
@@ -27,8 +28,8 @@ def table(
     width = max(len(name) for name in store.models) + 2
     heading = _COLUMNS.format("LANGS", "SIZE", "MEMORY", "LICENSE", "TESTED", "STATE")
     yield f"{'NAME':<{width}} {heading}"
-    roles = dict.fromkeys((*_HEADINGS, *(model.role for model in store.models.values())))
-    for role in roles:
+    roles = {model.role for model in store.models.values()}
+    for role in (*(role for role in _HEADINGS if role in roles), *sorted(roles - _HEADINGS.keys())):
         yield f"{_HEADINGS.get(role, role)}:"
         for model in store.models.values():
             if model.role == role:
@@ -44,6 +45,8 @@ def table(
     yield ""
     yield "* needed by the current settings. LANGS: the language, or their number."
     yield "TESTED: no = the developers of Diarist have never run it with these weights."
+    if not recommended:
+        return
     memory = f" and {machine.memory_mb / 1024:.0f} GB of memory" if machine.memory_mb else ""
     yield ""
     yield f"Recommended for {machine.cores} core{'s' * (machine.cores > 1)}{memory}, without a GPU:"

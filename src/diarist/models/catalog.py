@@ -198,7 +198,8 @@ def _model(entry: Mapping[str, Any], wheels: Mapping[str, Wheel], shared: Mappin
         quantization=entry.get("quantization"),
         features=entry.get("features"),
         frame_step=entry.get("frame_step", 0.0),
-        derived_bytes=entry.get("derived_bytes", 0),
+        # a graph holds the tensors of the file that it is built from
+        derived_bytes=entry.get("derived_bytes", files[0].size_bytes if "graph" in entry else 0),
         memory_mb=entry.get("memory_mb"),
         accuracy=tuple(Accuracy(*figure) for figure in entry.get("accuracy", ())),
         tested=entry.get("tested", False),

@@ -38,7 +38,7 @@ def describe(error: Exception, model: Model, file: ModelFile) -> str:
     if not is_transport_error(error):
         return reason
     settings = ["HF_ENDPOINT"] if os.environ.get("HF_ENDPOINT") else []
-    if "ProxyError" in _class_names(error) or urllib.request.getproxies():
+    if "ProxyError" in _class_names(error) or urllib.request.getproxies().keys() - {"no"}:
         settings.append("the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)")
     return f"{constants.ENDPOINT} cannot be reached ({reason}): check {' and '.join(settings) or 'the network'}"
 

@@ -63,6 +63,7 @@ def test_waiting_for_another_process_is_shown_once_in_ten_seconds(lines: object)
     assert lines([0] * 4, 0) == ["voice: waiting for another process that fetches models"] * 2
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_with_speed_and_remaining_time() -> None:
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}

@@ -69,6 +69,18 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
         find_model("whisper-huge", load_catalog())
 
 
+def test_a_graph_counts_as_much_as_its_file() -> None:
+    entry = (
+        '[[model]]\nname="m"\nrole="r"\nlicence="l"\nholder="h"\norigin="o"\nhub="a/b"\n{}[[model.file]]\nname="f"\n'
+    )
+    entry += 'bytes=1000\nsha256="0"\n'
+    sizes = [
+        parse_catalog(entry.format(line))["m"].disk_bytes
+        for line in ("", 'graph = "campplus"\n', 'graph = "campplus"\nderived_bytes = 5\n')
+    ]
+    assert sizes == [1_000, 2_000, 1_005]
+
+
 def test_a_file_in_a_wheel_that_is_not_listed_is_refused() -> None:
     entry = '[[model]]\nname="m"\nrole="r"\nlicence="l"\nholder="h"\norigin="o"\n[[model.file]]\nname="f"\nbytes=1\n'
     with pytest.raises(KeyError, match="nowhere"):

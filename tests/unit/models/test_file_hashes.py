@@ -126,6 +126,7 @@ def test_a_folder_that_cannot_be_written_costs_one_read_per_process(file: Path) 
     assert sorted(path.name for path in file.parent.iterdir()) == [RECORD_FILE, "model.bin"]
 
 
+@pytest.mark.slow
 def test_processes_that_hash_at_the_same_time_leave_a_record_that_can_be_read(tmp_path: Path) -> None:
     paths = [tmp_path / f"file{number}" for number in range(8)]
     for path in paths:

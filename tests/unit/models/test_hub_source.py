@@ -19,6 +19,7 @@ from diarist.errors import Cancelled, ModelCorrupt, ModelUnavailable
 from diarist.models import ModelStore
 from diarist.models.catalog import Model, parse_catalog
 from support.loopback_hub import Behavior, LoopbackHub, serving_hub
+from support.loopback_site import until
 from unit.models.conftest import Calls
 
 Leftovers = Callable[[ModelStore], list[str]]
@@ -153,10 +154,7 @@ class TestInterruption:
         assert hub.requests[0].headers.get("range") == (f"bytes={pause_at}-" if pause_at else None)
 
     def wait_for_partial(self, store: ModelStore, name: str, size_bytes: int) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while size_bytes and partial_sizes(store).get(name.replace("/", "-")) != size_bytes:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: not size_bytes or partial_sizes(store).get(name.replace("/", "-")) == size_bytes, DEADLINE_S)
 
     @pytest.mark.slow
     def test_a_pull_may_be_killed_at_any_moment(
@@ -191,6 +189,7 @@ class TestInterruption:
         assert_whole(store)
         assert hub.sent_bytes == SIZE_BYTES - kept_bytes
 
+    @pytest.mark.slow
     def test_a_connection_that_breaks_is_made_again(
         self, store: ModelStore, hub: LoopbackHub, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -200,6 +199,7 @@ class TestInterruption:
         assert hub.sent_bytes == SIZE_BYTES
         assert sum("is resumed" in record.getMessage() for record in caplog.records) == 2
 
+    @pytest.mark.slow
     def test_a_hub_that_sends_only_whole_files(self, store: ModelStore, hub: LoopbackHub) -> None:
         hub.behaviors["encoder.onnx"] = Behavior(break_at=[700_000], ranges=False)
         store.pull("voice-onnx")
@@ -299,6 +299,11 @@ class TestRefused:
         with pytest.raises(ModelUnavailable, match=f"answered with the status {status} for encoder.onnx: try again"):
             store.pull("voice-onnx")
 
+    def test_a_proxy_that_asks_for_a_password(self, store: ModelStore, hub: LoopbackHub) -> None:
+        hub.behaviors["encoder.onnx"] = Behavior(status=407)
+        with pytest.raises(ModelUnavailable, match=r"the proxy refuses the connection \(status 407\).*HTTPS_PROXY"):
+            store.pull("voice-onnx")
+
     def test_a_file_too_many(self, store: ModelStore, hub: LoopbackHub) -> None:
         folder = store.pull("voice-onnx")
         (folder / ".DS_Store").write_bytes(b"x")
@@ -339,7 +344,8 @@ class TestUnreachable:
         mirror = f"http://127.0.0.1:{unused_port()}"
         errors = finish(pull_process(store, HF_ENDPOINT=mirror, NO_PROXY="*", no_proxy="*"))
         assert f"{mirror} cannot be reached" in errors
-        assert "check HF_ENDPOINT" in errors
+        assert "check HF_ENDPOINT. " in errors
+        assert "HTTPS_PROXY" not in errors
 
     def test_a_proxy_that_is_down(self, store: ModelStore, hub: LoopbackHub, index: Path) -> None:
         proxy = f"http://127.0.0.1:{unused_port()}"
