@@ -12,11 +12,12 @@ import soundfile
 
 from diarist.engines.distributed_chunks import parse_recognition, perform, recognition_chunk
 from diarist.errors import Cancelled, InvalidOption
+from diarist.models import ModelStore, exported_model, load_catalog
 from diarist.pipeline.speech import merged_speech
 from diarist.protocols import Engine, Recognizer
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Recognition, Span
-from support import recordings
+from support import published_tdt, recordings
 
 
 def whisper(request: pytest.FixtureRequest) -> Recognizer:
@@ -47,6 +48,22 @@ def on_onnx(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
     return load
 
 
+def published(model: str) -> Callable[[pytest.FixtureRequest], Recognizer]:
+    def load(request: pytest.FixtureRequest) -> Recognizer:
+        from diarist.engines.onnx.recognizer import OnnxRecognizer
+
+        folder = request.getfixturevalue("tmp_path_factory").mktemp("published")
+        files = published_tdt.repository()
+        entry = published_tdt.with_these_files(load_catalog()[model], files)
+        (folder / "source" / model).mkdir(parents=True)
+        for file in entry.files:
+            (folder / "source" / model / file.name).write_bytes(files[file.name])
+        path = ModelStore(folder / "models", folder / "source", models={model: entry}).pull(model, offline=True)
+        return OnnxRecognizer(path, exported_model.read(path), 1)
+
+    return load
+
+
 @dataclass(frozen=True, slots=True)
 class Implementation:
     load: Callable[[pytest.FixtureRequest], Recognizer]
@@ -58,13 +75,16 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "whisper": Implementation(whisper, trained=True),
     **{model: Implementation(on_nemo(model)) for model in ("ctc", "character_ctc", "rnnt", "tdt", "hybrid")},
     **{f"onnx {model}": Implementation(on_onnx(model)) for model in ("ctc", "tdt")},
+    **{model: Implementation(published(model)) for model in ("parakeet-tdt-0.6b-v3", "parakeet-tdt-0.6b-v2-fp32")},
 }
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.models if name == "whisper" else pytest.mark.nemo)
+        pytest.param(
+            name, marks=pytest.mark.models if name == "whisper" else () if "parakeet" in name else pytest.mark.nemo
+        )
         for name in IMPLEMENTATIONS
     ],
 )

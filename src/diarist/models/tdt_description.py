@@ -50,7 +50,7 @@ def is_complete(folder: Path, model: Model) -> bool:
                 arrays[name].shape == expected.shape and np.allclose(arrays[name], expected, 0.0, MAX_DIFFERENCE)
                 for name, expected in _arrays(model).items()
             )
-    except (ModelCorrupt, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (ModelCorrupt, OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
         return False
 
 

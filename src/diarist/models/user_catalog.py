@@ -48,7 +48,9 @@ def _read(path: Path, built_in: Mapping[str, Model]) -> Mapping[str, Model]:
 def _problems(model: Model, built_in: Mapping[str, Model]) -> Iterator[str]:
     if model.name in built_in or WHISPER_PREFIX + model.name in built_in:
         yield "Diarist has a model of this name"
-    if not _PLAIN_NAME.fullmatch(model.name) or model.name == FOLDER:
+    if model.name == FOLDER:
+        yield "this is the folder of exported models, choose another name"
+    if not _PLAIN_NAME.fullmatch(model.name):
         yield "a name has letters, digits, dots, hyphens and underscores"
     if model.role != "recognition" or model.kind not in get_args(RecognizerKind):
         yield f"role must be recognition, and kind one of {', '.join(get_args(RecognizerKind))}"

@@ -417,9 +417,9 @@ def test_the_storage_protocol_of_the_hub_is_not_used(store: ModelStore, hub: Loo
 
 CLI = """
 import sys
-from diarist.models import store
+from diarist.models import user_catalog
 from diarist.models.catalog import parse_catalog
-store.load_catalog = lambda: parse_catalog(sys.argv[1])
+user_catalog.load_catalog = lambda: parse_catalog(sys.argv[1])
 from diarist.cli import main
 main(["models", "pull", "voice-onnx"])
 """
