@@ -110,7 +110,7 @@ def test_every_model_is_documented_with_what_the_list_shows() -> None:
     for model in load_catalog().values():
         row = rows[model.name]
         size = model.disk_bytes
-        assert (f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB") in row
+        assert (f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.{0 if size > 1e6 else 1}f} MB") in row
         assert ("yes" if model.tested else "no") in row
         if model.languages:
             assert (model.languages[0] if len(model.languages) == 1 else str(len(model.languages))) in row

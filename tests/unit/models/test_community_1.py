@@ -50,7 +50,7 @@ def test_files_keep_the_folders_in_their_names(store: ModelStore) -> None:
     assert segmentation == store.root / NAMES[0] / "model.onnx"
     assert [value.name for value in onnx.load(embedding).graph.input] == ["features", "weights"]
     assert plda == store.root / NAMES[2]
-    assert sorted(path.name for path in (plda / "plda").iterdir()) == ["plda.npz", "xvec_transform.npz"]
+    assert sorted(path.name for path in (plda / "plda").glob("[!.]*")) == ["plda.npz", "xvec_transform.npz"]
     assert (store.root / NAMES[1] / "embedding" / "pytorch_model.bin").is_file()
     assert {store.state(name) for name in NAMES} == {"ready"}
 
