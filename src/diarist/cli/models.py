@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from diarist.cli.download_display import download_progress, megabytes
-from diarist.errors import EngineUnavailable, InvalidOption, ModelError
+from diarist.errors import ConfigurationError, EngineUnavailable, InvalidOption, ModelError
 from diarist.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def list_models(as_json: bool) -> None:
     from diarist.models.recommendation import Machine, recommend
 
     settings, store = _open_store()
-    needed = required(settings)
+    try:
+        needed = required(settings)
+    except ConfigurationError as error:  # the list is what helps to correct the setting
+        click.echo(f"diarist: {error}", err=True)
+        needed = ()
     machine = Machine(usable_cores(), memory_mb())
     recommended = recommend(store.models, machine)
     if as_json:

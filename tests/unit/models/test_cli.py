@@ -44,7 +44,7 @@ def test_the_list_shows_every_model_with_its_state(folder: Path) -> None:
         assert row[-3:] == [model.licence, "yes" if model.tested else "no", "missing"]
     assert sorted(name for name, row in table.items() if row[0] == "*") == sorted(NEEDED)
     assert table["parakeet-tdt-0.6b-v3"][1:4] == ["25", "671", "MB"]
-    assert table["whisper-base"][2:7] == ["99", "148", "MB", "1.00", "GB"]
+    assert table["whisper-base"][2:7] == ["99", "148", "MB", "1.20", "GB"]
     recommended = lines[next(i for i, line in enumerate(lines) if line.startswith("Recommended for ")) + 1 :]
     assert [line[2:21].strip() for line in recommended] == ["English", "European languages", "other languages"]
 
@@ -168,3 +168,12 @@ def test_help_loads_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Fetch models" in result.stdout
     assert not {"onnx", "onnxruntime", "faster_whisper", "huggingface_hub", "numpy"} & set(result.stderr.split())
+
+
+def test_the_list_is_shown_although_the_settings_name_no_model_of_it(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MODEL", "parakeet")
+    result = diarist("list")
+    assert result.exit_code == 0
+    assert "MODEL: there is no model 'parakeet'" in result.stderr
+    assert "parakeet-tdt-0.6b-v3 " in result.stdout
+    assert not any(line.startswith("* whisper") for line in result.stdout.splitlines())
