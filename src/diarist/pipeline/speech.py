@@ -12,6 +12,9 @@ from diarist.types import Diarization, Seconds, Span, Turn, Utterance
 MIN_PAUSE_S: Seconds = 0.4
 """A shorter pause between a turn and a word of its speaker is part of the turn."""
 
+MIN_CONFIDENCE = 0.5
+"""A word with less confidence does not confirm that somebody speaks."""
+
 
 def spans_of_speech(diarization: Diarization) -> tuple[Span, ...]:
     """Return the spans of turns and of possible speech in order of start; they may overlap."""
@@ -46,11 +49,12 @@ class ConfirmedSpeech:
         for utterance in utterances if possible else ():
             for word in utterance.words:
                 at = bisect_right(possible, word.span.middle, key=lambda span: span.start) - 1
-                if at >= 0 and word.span.middle < possible[at].end:
-                    self._spans[utterance.speaker].append(word.span)
+                if at >= 0 and word.span.middle < possible[at].end and word.confidence >= MIN_CONFIDENCE:
+                    confirmed = word.span.clamp(possible[at].start, possible[at].end)
+                    self._spans[utterance.speaker].append(confirmed)
 
     def extended(self) -> Diarization:
-        """Return the diarization with turns that contain the words."""
+        """Return the diarization with turns that contain the confident words, as far as speech is possible."""
         if not self._spans:
             return self._diarization
         by_speaker: dict[str, list[Span]] = {speaker: [] for speaker in self._diarization.speakers}

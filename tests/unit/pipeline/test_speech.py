@@ -22,8 +22,8 @@ DIARIZATION = Diarization(
 )
 
 
-def said(speaker, *spans):
-    return Utterance(tuple(Word(" word", span, speaker, 0.9, 0.9) for span in spans))
+def said(speaker, *spans, confidence=0.5):
+    return Utterance(tuple(Word(" word", span, speaker, confidence, 0.9) for span in spans))
 
 
 def extended(*utterances, diarization=DIARIZATION):
@@ -57,6 +57,7 @@ def test_turns_and_possible_speech_are_recognized():
 def test_without_words_in_possible_speech_the_turns_stay():
     assert extended(said(B, Span(1.2, 1.5)), said(A, Span(4.2, 4.4))) is DIARIZATION
     assert extended(said(A, Span(3.6, 3.9))) is DIARIZATION, "this is neither a turn nor possible speech"
+    assert extended(said(B, Span(2.1, 2.4), confidence=0.49)) is DIARIZATION
 
 
 def test_a_turn_is_extended_over_the_words_of_its_speaker():
@@ -70,6 +71,11 @@ def test_a_word_far_from_the_turns_of_its_speaker_is_a_turn():
     assert result.speakers == (A, B)
     assert result.embeddings.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert result.activity.scores.tolist() == [[np.float32(0.9), np.float32(0.1)]]
+
+
+def test_a_turn_does_not_extend_beyond_possible_speech():
+    turns = extended(said(B, Span(3.2, 3.7))).turns
+    assert turns == (Turn(Span(1.0, 2.0), B), Turn(Span(3.2, 3.5), B), Turn(Span(4.0, 5.0), A))
 
 
 def test_pauses_between_turns_stay():
