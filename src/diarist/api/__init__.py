@@ -35,6 +35,8 @@ def create_app(settings: Settings, service: JobService, keys: KeyCache | None = 
         )
     app = APIFlask(__name__, docs_path=None, json_errors=False)
     app.request_class = UploadRequest
+    # Otherwise a path with two slashes is answered with HTML that redirects to the host in the request.
+    app.url_map.merge_slashes = False
     app.config.update(MAX_FORM_PARTS=MAX_PARTS, MAX_FORM_MEMORY_SIZE=MAX_TEXT_BYTES)
     app.extensions["diarist"] = Runtime(settings, service)
     openapi.configure(app)

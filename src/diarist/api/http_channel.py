@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
 from waitress.utilities import Error
@@ -101,6 +101,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             return len(data)
         return consumed
 
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the head. Raise ``ParsingError`` if proxies may disagree on where the body ends (RFC 9112, 6.1)."""
+        super().parse_header(header_plus)
+        encoded = self.chunked or "TRANSFER_ENCODING" in self.headers
+        if encoded and ("CONTENT_LENGTH" in self.headers or self.version != "1.1"):
+            raise ParsingError("Transfer-Encoding must come without Content-Length and with HTTP/1.1")
+
     def refuse(self, status: HTTPStatus, details: str = "") -> None:
         """End the request with this status. ``details`` go to the log."""
         self.expect_continue = False
@@ -168,6 +175,8 @@ class _RefusalTask(ErrorTask):  # type: ignore[misc]
         self.status = f"{error.code} {error.reason}"
         extra = {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
         self.response_headers.extend((problems.headers(error.code) | extra).items())
+        # Waitress would add "Connection: Keep-Alive" for HTTP/1.0, although it closes the connection.
+        self.request.headers.pop("CONNECTION", None)
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
