@@ -47,6 +47,8 @@ STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.UrlRefused: HTTPStatus.BAD_REQUEST,
     errors.UrlUnusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
+    errors.CrossOriginRequest: HTTPStatus.FORBIDDEN,
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
     errors.JobNotDone: HTTPStatus.CONFLICT,
     errors.JobEnded: HTTPStatus.CONFLICT,
