@@ -32,7 +32,6 @@ def browsing(url: str, profile: Path) -> Iterator[None]:
     """Keep the page open in a browser of its own."""
     assert CHROMIUM
     command = (CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", url)
-    # The profile contains a lock file as long as any process of the browser runs, and is the test's own.
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield
