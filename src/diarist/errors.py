@@ -31,6 +31,8 @@
     │   │   └── MediaMissing       (LookupError) an object is not in the recording storage
     │   └── JobFailed              the work failed in a way that no other error describes
     ├── Unauthorized               an API key is required, and it is missing or invalid
+    ├── HostNotAllowed             the request is addressed to a name that is not the service's
+    ├── CrossOriginRequest         a web page of another origin sent the request
     ├── JobNotFound                (LookupError) there is no job with this ID
     ├── JobNotDone                 the job has no result yet
     ├── JobEnded                   the job has ended and can no longer be canceled
@@ -216,6 +218,18 @@ class Unauthorized(DiaristError):
     """An API key is required, and it is missing or invalid."""
 
     code = "unauthorized"
+
+
+class HostNotAllowed(DiaristError):
+    """The request is addressed to a host name that is not one of the service."""
+
+    code = "host_not_allowed"
+
+
+class CrossOriginRequest(DiaristError):
+    """A browser sent the request for a web page of another origin."""
+
+    code = "cross_origin_request"
 
 
 class JobNotFound(DiaristError, LookupError):

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     flask_port: int = Field(default=5000, ge=0, le=65_535)
     """The port that the service listens on. 0 picks a free port, which the log names."""
 
+    allowed_hosts: str = ""
+    """The host names by which the service is reached, such as `diarist.example.org`, separated by commas; loopback
+    names and FLASK_HOST always count. Requests for other names and from web pages of other origins are refused. If
+    unset, they are refused only while there is no API key."""
+
     flask_debug: bool = False
     """Whether every request is logged in detail. A response never contains a stack trace, whatever this is set to."""
 

@@ -162,7 +162,7 @@ def test_a_lying_content_length_that_is_too_large_leaves_nothing(server):
 
 
 def test_no_second_request_hides_in_a_refused_body(server):
-    hidden = b"GET /status HTTP/1.1\r\nHost: x\r\nX-Request-ID: hidden-one\r\n\r\n"
+    hidden = b"GET /status HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: hidden-one\r\n\r\n"
     with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(head(2**40) + hidden + hidden)
         error_message(answer_on(connection), 413, "upload_too_large")
@@ -171,7 +171,7 @@ def test_no_second_request_hides_in_a_refused_body(server):
 
 
 def test_one_connection_serves_many_requests(server):
-    one = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
+    one = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(server.address, timeout=20) as connection:
         for _ in range(5):
             connection.sendall(one)

@@ -25,7 +25,8 @@ def create_app(settings: Settings, service: JobService, keys: KeyCache | None = 
         keys: The API keys that requests are checked against. If None, API_KEY is the only key.
 
     Raises:
-        ConfigurationError: waiting callers and event streams could occupy every thread, or API_KEY cannot be used.
+        ConfigurationError: waiting callers and event streams could occupy every thread, or API_KEY or ALLOWED_HOSTS
+            cannot be used.
     """
     if settings.max_waiting + settings.max_listeners + SPARE_THREADS > settings.http_threads:
         raise ConfigurationError(
@@ -35,11 +36,13 @@ def create_app(settings: Settings, service: JobService, keys: KeyCache | None = 
         )
     app = APIFlask(__name__, docs_path=None, json_errors=False)
     app.request_class = UploadRequest
+    # Otherwise a path with two slashes is answered with HTML that redirects to the host in the request.
+    app.url_map.merge_slashes = False
     app.config.update(MAX_FORM_PARTS=MAX_PARTS, MAX_FORM_MEMORY_SIZE=MAX_TEXT_BYTES)
     app.extensions["diarist"] = Runtime(settings, service)
     openapi.configure(app)
     problems.register(app)
-    access.require_api_key(app, keys or KeyCache(settings, None))
+    access.require_api_key(app, settings, keys or KeyCache(settings, None))
     for module in (diarize, jobs, job_result, job_events, status):
         app.register_blueprint(module.blueprint)
     app.wsgi_app = RequestLog(app.wsgi_app)  # type: ignore[method-assign]

@@ -1,8 +1,10 @@
-"""Authentication of requests by API key, and the jobs that each key may access.
+"""Admission of requests: by API key, by host name and by origin; and the jobs that each key may access.
 
 As soon as an API key is configured, every request must send one, except requests for the public paths. The key is sent
 as ``Authorization: Bearer <key>`` or ``X-API-Key: <key>``. It is checked twice: when the headers have arrived, so that
 an upload without a valid key is not read, and when the request is handled, because an upload may take long.
+
+Without API keys, and with them if ALLOWED_HOSTS is set, web pages of other origins are refused (``origin_check``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import partial
 from apiflask import APIFlask
 from flask import current_app, g, request
 
+from diarist.api.origin_check import BrowserHeaders, OriginCheck
 from diarist.api.runtime import runtime
 from diarist.auth.api_key_lookup import STORE_TIMEOUT_S, KeyCache
 from diarist.auth.api_keys import ApiKey
@@ -55,13 +58,20 @@ class RequestHead:
     path: str
     authorization: str | None
     x_api_key: str | None
+    browser: BrowserHeaders
+
+    @classmethod
+    def read(cls, method: str, path: str, header: Callable[[str], str | None]) -> RequestHead:
+        """Return the head of a request. ``header`` returns the value of the header with a name, or None."""
+        return cls(method, path, header("Authorization"), header("X-API-Key"), BrowserHeaders.read(header))
 
 
 class Authenticator:
-    """Checks the API keys of requests. Its methods may be called from any thread."""
+    """Checks the API keys and the origins of requests. Its methods may be called from any thread."""
 
-    def __init__(self, keys: KeyCache) -> None:
+    def __init__(self, keys: KeyCache, origins: OriginCheck) -> None:
         self._keys = keys
+        self._origins = origins
 
     def authenticate(
         self, head: RequestHead, timeout_s: float = STORE_TIMEOUT_S, *, with_body: bool = False
@@ -69,15 +79,24 @@ class Authenticator:
         """Return the API key of a request, or None if it needs none.
 
         Args:
-            head: the request line and the headers with the key.
+            head: the request line, and the headers with the key and the origin.
             timeout_s: the maximum time to wait for the stored keys.
             with_body: the request has a body. Public paths may only be read, so such a request needs a key.
 
         Raises:
+            HostNotAllowed: the request is addressed to a name that is not the service's.
+            CrossOriginRequest: a page of another origin sent the request.
             Unauthorized: the request needs a key, and has none or one that is not valid.
             StoreUnavailable: the stored keys cannot be read within ``timeout_s`` seconds.
         """
-        if head.method in SAFE_METHODS and head.path in PUBLIC_PATHS and not with_body:
+        public = head.method in SAFE_METHODS and head.path in PUBLIC_PATHS and not with_body
+        violation = self._origins.violation(head.browser, harmless=public)
+        if violation is not None:
+            # With keys, orchestrators and Prometheus may read the public paths by any address.
+            enforced = self._origins.is_configured and not public
+            if enforced or not self._keys.required(timeout_s):
+                raise violation
+        if public:
             return None
         if not self._keys.required(timeout_s):
             return None
@@ -87,9 +106,13 @@ class Authenticator:
         return key
 
 
-def require_api_key(app: APIFlask, keys: KeyCache) -> Authenticator:
-    """Make ``app`` authenticate every request before anything else handles it."""
-    authenticator = Authenticator(keys)
+def require_api_key(app: APIFlask, settings: Settings, keys: KeyCache) -> Authenticator:
+    """Make ``app`` authenticate every request before anything else handles it.
+
+    Raises:
+        ConfigurationError: ALLOWED_HOSTS is not valid.
+    """
+    authenticator = Authenticator(keys, OriginCheck(settings))
     app.extensions[EXTENSION] = authenticator
 
     def authenticate() -> None:
@@ -152,9 +175,7 @@ def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
 
 
 def _request_head() -> RequestHead:
-    return RequestHead(
-        request.method, request.path, request.headers.get("Authorization"), request.headers.get("X-API-Key")
-    )
+    return RequestHead.read(request.method, request.path, request.headers.get)
 
 
 def _token(head: RequestHead) -> str:

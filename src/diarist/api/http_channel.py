@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask
 from waitress.utilities import Error
@@ -25,8 +25,9 @@ from diarist import errors
 from diarist.api import access, problems
 from diarist.api.fair_semaphore import FairSemaphore
 from diarist.api.request_log import log_access, request_id_for
+from diarist.api.security_headers import SECURITY_HEADERS
 from diarist.api.upload import too_large
-from diarist.errors import StoreUnavailable, Unauthorized
+from diarist.errors import CrossOriginRequest, HostNotAllowed, StoreUnavailable, Unauthorized
 from diarist.scratch import disk_full
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ MAX_ERROR_CHARS = 80
 
 KEY_TIMEOUT_S = 0.1
 """How long the thread that reads all requests waits for the stored API keys."""
+
+_NOT_ADMITTED = {problems.status_of(kind): kind.code for kind in (Unauthorized, HostNotAllowed, CrossOriginRequest)}
+"""The statuses and the codes of the errors of ``access``, whose messages are for the client."""
 
 
 class _RefusalError(Error):  # type: ignore[misc]
@@ -101,6 +105,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             return len(data)
         return consumed
 
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the head. Raise ``ParsingError`` if proxies may disagree on where the body ends (RFC 9112, 6.1)."""
+        super().parse_header(header_plus)
+        encoded = self.chunked or "TRANSFER_ENCODING" in self.headers
+        if encoded and ("CONTENT_LENGTH" in self.headers or self.version != "1.1"):
+            raise ParsingError("Transfer-Encoding must come without Content-Length and with HTTP/1.1")
+
     def refuse(self, status: HTTPStatus, details: str = "") -> None:
         """End the request with this status. ``details`` go to the log."""
         self.expect_continue = False
@@ -112,12 +123,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         if self.error is not None or self.body_rcv is None or self.access_checked:
             return
         self.access_checked = True
-        credentials = (self.headers.get(name) for name in ("AUTHORIZATION", "X_API_KEY"))
+        head = access.RequestHead.read(
+            self.command, self.path, lambda name: self.headers.get(name.upper().replace("-", "_"))
+        )
         try:
-            head = access.RequestHead(self.command, self.path, *credentials)
             self.adj.authenticator.authenticate(head, KEY_TIMEOUT_S, with_body=True)
-        except Unauthorized as error:
-            self.refuse(HTTPStatus.UNAUTHORIZED, str(error))
+        except (Unauthorized, HostNotAllowed, CrossOriginRequest) as error:
+            self.refuse(HTTPStatus(problems.status_of(type(error))), str(error))
         except StoreUnavailable:
             logger.debug("The API keys have not been read yet; the application will check the request")
 
@@ -166,8 +178,10 @@ class _RefusalTask(ErrorTask):  # type: ignore[misc]
         method, path = getattr(self.request, "command", "-"), getattr(self.request, "path", "-")
         body = problems.body(error.code, message, code, path=path, request_id=request_id)
         self.status = f"{error.code} {error.reason}"
-        extra = {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff"}
+        extra = {"X-Request-ID": request_id} | SECURITY_HEADERS
         self.response_headers.extend((problems.headers(error.code) | extra).items())
+        # Waitress would add "Connection: Keep-Alive" for HTTP/1.0, although it closes the connection.
+        self.request.headers.pop("CONNECTION", None)
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -178,8 +192,8 @@ class _RefusalTask(ErrorTask):  # type: ignore[misc]
 
 def _error_message(error: Error, limit_bytes: int, request_id: str) -> tuple[str, str]:
     """Return the error code and the message for an error."""
-    if error.code == HTTPStatus.UNAUTHORIZED:
-        return errors.Unauthorized.code, error.body
+    if error.code in _NOT_ADMITTED:
+        return _NOT_ADMITTED[error.code], error.body
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return errors.UploadTooLarge.code, str(too_large(limit_bytes))
     if error.code == HTTPStatus.INTERNAL_SERVER_ERROR:

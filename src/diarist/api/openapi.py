@@ -244,8 +244,15 @@ def _complete_document(document: Document | str) -> Document | str:
         for operation in operations.values():
             if isinstance(operation, dict):
                 _complete_operation(operation)
+                body = V1Problem if path.startswith("/v1/") else Problem
                 if path not in PUBLIC_PATHS:
-                    _add_security(operation, V1Problem if path.startswith("/v1/") else Problem)
+                    _add_security(operation, body)
+                operation["responses"]["403"] = problem_response(
+                    "A web page of another origin sent the request.", body=body
+                )
+                operation["responses"]["421"] = problem_response(
+                    "The request is addressed to a host name that is not one of the service.", body=body
+                )
     return document
 
 

@@ -47,6 +47,8 @@ STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.UrlRefused: HTTPStatus.BAD_REQUEST,
     errors.UrlUnusable: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
+    errors.CrossOriginRequest: HTTPStatus.FORBIDDEN,
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
     errors.JobNotDone: HTTPStatus.CONFLICT,
     errors.JobEnded: HTTPStatus.CONFLICT,
@@ -158,10 +160,8 @@ def _handle_apiflask_error(error: HTTPError) -> Response:
     return error_response(error.status_code, str(error.message), "http_error")
 
 
-def _handle_http_error(error: HTTPException) -> Response | HTTPException:
+def _handle_http_error(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-    if status < HTTPStatus.BAD_REQUEST:
-        return error
     code, message = MESSAGES.get(status, ("http_error", error.description or reason_phrase(status)))
     response = error_response(status, message, code)
     other_headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from diarist.api.security_headers import SECURITY_HEADERS
 from diarist.observability import logs
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def log_access(method: str, path: str, status: str, started_at: float, request_i
 
 
 class RequestLog:
-    """WSGI middleware that gives each request an ID, for the log and ``X-Request-ID``, and writes the access log."""
+    """WSGI middleware: the request ID (in the log and in ``X-Request-ID``), the security headers and the access log."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self.app = app
@@ -61,11 +62,10 @@ class RequestLog:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal is_stream
             request.status = status.partition(" ")[0]
-            is_stream = any(
-                name.lower() == "content-type" and value.startswith(STREAM_MEDIA_TYPE) for name, value in headers
-            )
-            extra = [("X-Request-ID", request.id), ("X-Content-Type-Options", "nosniff")]
-            return start_response(status, [*headers, *extra], exc_info)
+            given = {name.lower(): value for name, value in headers}
+            is_stream = given.get("content-type", "").startswith(STREAM_MEDIA_TYPE)
+            extra = [(name, value) for name, value in SECURITY_HEADERS.items() if name.lower() not in given]
+            return start_response(status, [*headers, ("X-Request-ID", request.id), *extra], exc_info)
 
         access_logger.debug(
             "Request from %s: %s, %s bytes, user agent %s",

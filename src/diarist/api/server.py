@@ -61,6 +61,8 @@ class Server:
             connection_limit=MAX_CONNECTIONS,
             # Continue to read while a request is handled, to notice that the client has closed the connection.
             channel_request_lookahead=1,
+            # X-Forwarded-Host is checked (``origin_check``), and no other of these headers is used.
+            clear_untrusted_proxy_headers=False,
             asyncore_use_poll=True,
             log_socket_errors=False,
         )

@@ -27,9 +27,10 @@ METHOD = Callable
 
 USED: dict[object, dict[str, object]] = {
     HTTPRequestParser: {
-        "__init__": METHOD, "adj": Adjustments, "body_bytes_received": int, "body_rcv": ChunkedReceiver, "command": str,
-        "completed": bool, "content_length": int, "error": None, "expect_continue": bool, "headers": dict,
-        "parse_header": METHOD, "path": str, "received": METHOD,
+        "__init__": METHOD, "adj": Adjustments, "body_bytes_received": int, "body_rcv": ChunkedReceiver,
+        "chunked": bool, "command": str, "completed": bool, "content_length": int, "error": None,
+        "expect_continue": bool, "headers": dict, "parse_header": METHOD, "path": str, "received": METHOD,
+        "version": str,
     },
     ChunkedReceiver: {"__len__": METHOD, "control_line": bytes, "trailer": bytes},
     Error: {"__init__": METHOD, "body": str, "code": int, "reason": str},
