@@ -59,7 +59,7 @@ def test_invalid_names_of_speakers(post, names):
     assert "speaker_names" in answer.get_json()["error"]
 
 
-@pytest.mark.parametrize("value", ["false", "False", ""])
+@pytest.mark.parametrize("value", ["false", "0", "no", ""])
 def test_no_words_unless_asked_for(post, value):
     assert "words" not in post(content=script(), words=value).get_json()["conversation"][0]
 

@@ -92,13 +92,15 @@ def beyond_a_schema(case) -> list:
         if name not in FILE_FIELDS
         and (value is None or not str(value).strip() or (isinstance(value, list) and len(value) < 2))
     ]
-    # A flag may be written True, as Python does.
-    capitals = any(str(body.get(name)) in ("True", "False") for name in ("words", "details"))
-    valid = shapeless or capitals or has_the_other_recording(case, form)
+    as_said_elsewhere = {str(body.get(name)).strip().lower() for name in ("words", "details")} & {
+        "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f",
+    }  # fmt: skip
+    valid = shapeless or as_said_elsewhere or has_the_other_recording(case, form)
     excluded = [negative_data_rejection] if valid else []
     if form.keys() & query.keys():
         excluded.append(positive_data_acceptance)
-    if str(body.get("details")).strip().lower() == "true" and body.get("format", "json") != "json":
+    truthy = str(body.get("details")).strip().lower() in {"true", "1", "yes", "on", "y", "t"}
+    if truthy and body.get("format", "json") != "json":
         excluded.append(positive_data_acceptance)
     if any(name.startswith("subtitle_") for name in body):  # only for srt and vtt, and the durations in order
         excluded.append(positive_data_acceptance)

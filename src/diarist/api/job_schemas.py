@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
-from diarist.api.request_schemas import Flag, Form, RenderForm, WorkForm
+from diarist.api.request_schemas import Form, RenderForm, WorkForm
 from diarist.errors import InvalidOption
 from diarist.jobs.db.outbox import Delivery
 from diarist.jobs.model import PRIORITIES, Job, JobSpec, JobState, option_fields
@@ -164,9 +164,9 @@ class JobsQuery(Form):
 class ResultQuery(RenderForm):
     """The format and the details of the result of a job."""
 
-    partial: Flag = False
-    """`true` or `false`: `true` returns the utterances that are already final if the job has not ended yet; the
-    response then has the header `Diarist-Partial: true`."""
+    partial: bool = False
+    """`true` returns the utterances that are already final if the job has not ended yet; the response then has the
+    header `Diarist-Partial: true`."""
 
     def check(self, *, complete: bool) -> None:
         """Raise ``InvalidOption`` if the fields contradict each other, or need a result that is ``complete``."""
@@ -181,8 +181,8 @@ class EventsQuery(Form):
     after: Annotated[int, Field(ge=0, lt=2**31)] | SkipJsonSchema[None] = None
     """The ID of the last event that the client has received. The header `Last-Event-ID` takes precedence."""
 
-    words: Flag = False
-    """`true` or `false`: `true` adds the individual words to each utterance, with their times and confidences."""
+    words: bool = False
+    """`true` adds the individual words to each utterance, with their times and confidences."""
 
 
 class JobFault(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from apiflask.fields import UploadFile
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
@@ -47,19 +47,6 @@ Language: TypeAlias = Annotated[
     ),
 ]
 
-
-def _read_flag(value: Any) -> Any:
-    """Return the value of a text ``true`` or ``false``. Pydantic alone would accept ``yes``, ``on``, ``1`` and more."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    if text not in ("true", "false"):
-        raise ValueError("a flag is true or false")
-    return text == "true"
-
-
-Flag: TypeAlias = Annotated[bool, BeforeValidator(_read_flag)]
-"""``true`` or ``false``, in upper or lower case."""
 
 SpeakerNames: TypeAlias = Annotated[str, _accepted_by(parse_speaker_names)]
 
@@ -122,12 +109,11 @@ class WorkForm(Form):
 class RenderForm(SubtitleFields, Form):
     """The format and the details of a result."""
 
-    words: Flag = False
-    """`true` or `false`: `true` adds the individual words to each segment, with their times and confidences."""
+    words: bool = False
+    """`true` adds the individual words to each segment, with their times and confidences."""
 
-    details: Flag = False
-    """`true` or `false`: `true` adds details of the recording and its processing: speakers, language, models and times.
-    Only for json."""
+    details: bool = False
+    """`true` adds details of the recording and its processing: speakers, language, models and times. Only for json."""
 
     format: FormatName = "json"
     """The format of the response: json, txt, srt, vtt or rttm."""
