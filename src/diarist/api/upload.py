@@ -57,7 +57,10 @@ class UploadRequest(Request):
     ) -> IO[bytes]:
         settings = runtime().settings
         hashed = IDEMPOTENCY_KEY in self.headers
-        upload_file = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
+        upload_file = UploadFile(
+            settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None,
+            settings.min_free_mb * 2**20,
+        )  # fmt: skip
         self._upload_files().append(upload_file)
         return cast("IO[bytes]", upload_file)
 
@@ -75,15 +78,19 @@ class UploadRequest(Request):
 class UploadFile:
     """A private temporary file that is being received.
 
-    ``digest`` is updated with the data that is written, so that it need not be read again.
+    ``digest`` is updated with the data that is written, so that it need not be read again. ``min_free_bytes`` of the
+    disk stay free.
 
     Raises:
         UploadTooLarge: more than ``limit_bytes`` are written.
-        StorageFull: the disk is full.
+        StorageFull: the disk is full, or has too little free space.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None, min_free_bytes: int = 0
+    ) -> None:
         self._limit_bytes = limit_bytes
+        self._free_space = scratch.FreeSpaceGuard(folder, min_free_bytes, "TEMP_AUDIO_DIR")
         self.digest = digest
         self.size_bytes = 0
         with _disk_full_errors():
@@ -96,6 +103,7 @@ class UploadFile:
         if self.digest is not None:
             self.digest.update(data)
         with _disk_full_errors():
+            self._free_space.before_write(len(data))
             return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
