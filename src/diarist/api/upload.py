@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from diarist import scratch
 from diarist.api.multipart import StrictFormParser
 from diarist.api.runtime import runtime
+from diarist.display_text import shown_filename
 from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
 logger = logging.getLogger(__name__)
@@ -257,8 +257,8 @@ def received(file: FileStorage) -> UploadFile:
 
 
 def file_name(file: FileStorage) -> str:
-    r"""Return the name of a file of the request without its folder, which some clients send: ``C:\calls\a.wav``."""
-    return re.split(r"[\\/]", file.filename or "")[-1]
+    """Return the name of a file of the request, as ``shown_filename`` gives it."""
+    return shown_filename(file.filename or "")
 
 
 def sweep(folder: Path) -> None:
