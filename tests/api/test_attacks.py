@@ -79,7 +79,7 @@ REQUESTS: dict[str, Send] = {
     "File names that programs take for options, protocols or devices (`-i.wav`, `concat:a|b`, `CON.wav`)": named(
         "concat:a|b"
     ),
-    "A URL as the file (`url=http://...` beside it)": upload(form(SOUND, part("url", "http://192.0.2.1/a.wav")), "/v1/jobs"),
+    "A URL as the file (`url=http://...` beside it)": upload(form(SOUND, part("url", "http://192.0.2.1/")), "/v1/jobs"),
     "A file name that is a URL (`http://h/x.wav`)": named("http://h/x.wav"),
     "File names with `%2e%2e%2f`, and with emoji": named("%2e%2e%2f\U0001f389.wav"),
     "`http://127.0.0.1`": fetched("http://127.0.0.1/a.wav"),
