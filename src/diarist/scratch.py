@@ -52,6 +52,9 @@ EXPORT_PREFIX = ".export-"
 REPLACED_PREFIX = ".replaced-"
 """Exported models that a new export has just replaced."""
 
+CHECK_INTERVAL_BYTES = 16 * 2**20
+"""The free space of a disk is checked each time this much was written."""
+
 SWEPT_PREFIXES = (UPLOAD_PREFIX, DOWNLOAD_PREFIX, SHARED_SAMPLES_PREFIX)
 """The files that are swept in a TEMP_AUDIO_DIR that the operator chose, which may hold files of other programs."""
 
@@ -102,6 +105,34 @@ def check_free_space(folder: Path, size_bytes: int, min_free_bytes: int, setting
             f"{min_free_bytes // 2**20} MB must stay free). Try again later; the operator of the service can free "
             f"space in {setting} or lower MIN_FREE_MB."
         )
+
+
+class FreeSpaceGuard:
+    """Checks the free space of a disk while a file is written there, so that ``min_free_bytes`` stay free.
+
+    Args:
+        folder: the folder of the file; None is the default folder of this process.
+        min_free_bytes: the space that must stay free; with 0 nothing is checked.
+        setting: names the settings of the folder, for the message.
+    """
+
+    def __init__(self, folder: Path | None, min_free_bytes: int, setting: str) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        self._setting = setting
+        self._unchecked_bytes = CHECK_INTERVAL_BYTES
+
+    def before_write(self, size_bytes: int) -> None:
+        """Check the space before the first write, and then each time that ``CHECK_INTERVAL_BYTES`` were written.
+
+        Raises:
+            StorageFull: there is too little space.
+        """
+        self._unchecked_bytes += size_bytes
+        if self._min_free_bytes and self._unchecked_bytes >= CHECK_INTERVAL_BYTES:
+            folder = Path(tempfile.gettempdir()) if self._folder is None else self._folder
+            check_free_space(folder, size_bytes, self._min_free_bytes, self._setting)
+            self._unchecked_bytes = 0
 
 
 def make_private_folder(folder: Path) -> None:

@@ -282,8 +282,8 @@ class Settings(BaseSettings):
     """The URL of the collector that traces are sent to."""
 
     min_free_mb: int = Field(default=512, ge=0, le=1_048_576)
-    """The disk space in megabytes that must stay free in DATA_DIR after an upload. Otherwise the upload is answered
-    507."""
+    """The disk space in megabytes that must stay free in DATA_DIR and TEMP_AUDIO_DIR. An upload that would leave less
+    is answered 507; a job whose download, samples or copies would leave less fails with `storage_full`."""
 
     @field_validator(
         "log_file", "data_dir", "temp_audio_dir", "model_dir", "model_source_dir", "model_catalog", "model_config_dir"

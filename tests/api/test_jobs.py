@@ -267,6 +267,28 @@ class TestCreate:
         error_message(client.post("/v1/jobs", environ_overrides=declared), 413, "upload_too_large")
 
     @pytest.mark.parametrize(
+        ("filename", "shown"),
+        [
+            ("../../etc/passwd", "passwd"),
+            ("..\\\\..\\\\x.wav", "x.wav"),
+            ("a/..", ""),
+            ("\u202egpj.\u2067exe\u200f.wav", "gpj.exe.wav"),
+            ("a\x1b[31m\x07b.wav", "a[31mb.wav"),
+            ("\x1b]0;title\x07/../b.wav", "b.wav"),
+        ],
+    )
+    def test_file_names_are_shown_without_folders_and_hidden_characters(self, client, post, done, filename, shown):
+        job = post(part("audio", "{}", filename)).get_json()
+        assert job["filename"] == shown
+        done(job["id"])
+        assert client.get(job["links"]["self"]).get_json()["filename"] == shown
+        listed = client.get("/v1/jobs").get_json()["data"]
+        assert next(each["filename"] for each in listed if each["id"] == job["id"]) == shown
+        rttm = client.get(job["links"]["result"] + "?format=rttm").text
+        assert all(line.split()[1] == (shown.removesuffix(".wav") or "_") for line in rttm.splitlines())
+        client.delete(job["links"]["self"])
+
+    @pytest.mark.parametrize(
         "filename",
         ["../../etc/passwd", "/abs/p.wav", "a\x00b.wav", "a" * 4096 + ".wav", "\u202egpj.wav", "concat:a|b", "🎉.wav",
          "<img src=x onerror=alert(1)>.wav", "{{7*7}}.wav", "=HYPERLINK(1)", " "],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from diarist import scratch
 from diarist.api.multipart import StrictFormParser
 from diarist.api.runtime import runtime
+from diarist.display_text import shown_filename
 from diarist.errors import EmptyAudio, InvalidOption, UploadTooLarge
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,10 @@ class UploadRequest(Request):
     ) -> IO[bytes]:
         settings = runtime().settings
         hashed = IDEMPOTENCY_KEY in self.headers
-        upload_file = UploadFile(settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None)
+        upload_file = UploadFile(
+            settings.temp_dir, settings.upload_limit_bytes, hashlib.sha256() if hashed else None,
+            settings.min_free_mb * 2**20,
+        )  # fmt: skip
         self._upload_files().append(upload_file)
         return cast("IO[bytes]", upload_file)
 
@@ -75,15 +78,19 @@ class UploadRequest(Request):
 class UploadFile:
     """A private temporary file that is being received.
 
-    ``digest`` is updated with the data that is written, so that it need not be read again.
+    ``digest`` is updated with the data that is written, so that it need not be read again. ``min_free_bytes`` of the
+    disk stay free.
 
     Raises:
         UploadTooLarge: more than ``limit_bytes`` are written.
-        StorageFull: the disk is full.
+        StorageFull: the disk is full, or has too little free space.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None, min_free_bytes: int = 0
+    ) -> None:
         self._limit_bytes = limit_bytes
+        self._free_space = scratch.FreeSpaceGuard(folder, min_free_bytes, "TEMP_AUDIO_DIR")
         self.digest = digest
         self.size_bytes = 0
         with _disk_full_errors():
@@ -96,6 +103,7 @@ class UploadFile:
         if self.digest is not None:
             self.digest.update(data)
         with _disk_full_errors():
+            self._free_space.before_write(len(data))
             return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
@@ -249,8 +257,8 @@ def received(file: FileStorage) -> UploadFile:
 
 
 def file_name(file: FileStorage) -> str:
-    r"""Return the name of a file of the request without its folder, which some clients send: ``C:\calls\a.wav``."""
-    return re.split(r"[\\/]", file.filename or "")[-1]
+    """Return the name of a file of the request, as ``shown_filename`` gives it."""
+    return shown_filename(file.filename or "")
 
 
 def sweep(folder: Path) -> None:

@@ -24,14 +24,23 @@ class ChannelSelection:
         expected_samples: The number of samples that are expected.
         max_in_memory: The maximum number of samples in memory, for all channels together.
         folder: The folder for long recordings, as for ``SampleBuffer``.
+        min_free_bytes: The space that stays free there, as for ``SampleBuffer``.
     """
 
     def __init__(
-        self, channels: int, hints: SpeakerHints, expected_samples: int, max_in_memory: int, folder: Path | None
+        self,
+        channels: int,
+        hints: SpeakerHints,
+        expected_samples: int,
+        max_in_memory: int,
+        folder: Path | None,
+        min_free_bytes: int = 0,
     ) -> None:
         self._hints = hints
         self._detector = ChannelDetector(channels)
-        self._buffers = [SampleBuffer(expected_samples, max_in_memory // channels, folder) for _ in range(channels)]
+        self._buffers = [
+            SampleBuffer(expected_samples, max_in_memory // channels, folder, min_free_bytes) for _ in range(channels)
+        ]
         self._reason: ChannelReason | None = None
 
     @property

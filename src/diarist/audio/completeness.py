@@ -17,6 +17,13 @@ _MAX_FAILED_FRACTION = 0.1
 _MAX_FOREIGN_FRACTION = 0.5
 """The maximum fraction of other bytes in a file of bare packets. With more, the file has another type."""
 
+MAX_GAP_S: Seconds = 600.0
+"""Recordings with shorter gaps in total are never refused because of them."""
+
+MIN_SOUND_FRACTION = 0.005
+"""The minimum fraction of a recording that is not a gap. A participant of a meeting of two hours whose sound is only
+recorded while he or she speaks has more after 36 seconds."""
+
 _OGG_TAIL_BYTES = 2**17
 """The maximum distance of the last Ogg packet from the end: two pages of 64 kB. FFmpeg skips chained streams that it
 cannot decode."""
@@ -60,6 +67,20 @@ def check_complete(
             "partial=accept."
         )
     return truncation
+
+
+def check_gaps(report: Report) -> None:
+    """Reject recordings that are almost nothing but gaps in their timestamps.
+
+    Raises:
+        CorruptAudio: The gaps are longer than ``MAX_GAP_S``, and there is less sound than ``MIN_SOUND_FRACTION``.
+    """
+    sound_s = report.decoded_duration - report.gap_duration
+    if report.gap_duration > MAX_GAP_S and sound_s < MIN_SOUND_FRACTION * report.decoded_duration:
+        raise CorruptAudio(
+            f"The recording contains {sound_s:.1f} s of sound in {report.decoded_duration:,.0f} s: the rest are gaps, "
+            "as if most of it was lost, or its timestamps are damaged. Export it again, or cut out the part with sound."
+        )
 
 
 def _reject_nothing_decoded(report: Report) -> None:

@@ -103,6 +103,9 @@ class Report:
     leading_silence: float
     """The time in seconds by which the audio track starts after the recording, which was filled with silence."""
 
+    gap_duration: float
+    """The total duration of the gaps that were filled with silence, in seconds."""
+
     last_timestamp: float
     """The end of the last packet of any track, by its timestamp in seconds."""
 

@@ -141,6 +141,7 @@ def _decode(request: TrackRequest, track: TrackChoice, progress: _Progress) -> D
 
 def _of_one(track: DecodedTrack, *warnings: str) -> DecodedRecording:
     """Return the recording whose transcript is that of one track, or raise the error of the track."""
+    track.check_gaps()
     channels = track.take()
     tracks = AudioTracks((track.number,), track.count)
     return DecodedRecording(channels, track.channel_choice, tracks, track.truncation, (*warnings, *track.warnings))
@@ -203,9 +204,11 @@ class _Candidate:
 
     @classmethod
     def of(cls, track: DecodedTrack, progress: _Progress) -> _Candidate:
-        if track.error is not None:
-            return cls(track.error, (False, 0.0, False))
-        silent, recording = track.silent, _of_one(track)
+        silent = track.silent
+        try:
+            recording = _of_one(track)
+        except AudioError as error:
+            return cls(error, (False, 0.0, False))
         speech = 0.0 if silent else speech_duration(recording.channels, progress.check)
         return cls(recording, (True, speech, not silent))
 
@@ -228,7 +231,7 @@ def _decode_all(request: TrackRequest, progress: _Progress) -> DecodedRecording:
             tracks.append(stack.enter_context(track))
         tracks.sort(key=lambda track: track.number)
         used = [track for track in tracks if track.error is None]
-        if not used:
+        if not any(map(_has_sound, used)):
             _of_one(first)  # raises its error
         warnings = list(_unsupported(first))
         warnings += [f"Audio track {each.number} contains no sound, and is left out." for each in tracks if each.error]
@@ -240,6 +243,15 @@ def _decode_all(request: TrackRequest, progress: _Progress) -> DecodedRecording:
         return DecodedRecording(
             channels, first.channel_choice, numbers, _longest([track.truncation for track in used]), tuple(warnings)
         )
+
+
+def _has_sound(track: DecodedTrack) -> bool:
+    """Return whether a track is more than gaps."""
+    try:
+        track.check_gaps()
+    except CorruptAudio:
+        return False
+    return True
 
 
 def _longest(truncations: Sequence[Truncation | None]) -> Truncation | None:

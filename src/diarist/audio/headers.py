@@ -20,6 +20,9 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 _PLACEHOLDER_BYTES = 2**31 - 2**16
 """Sizes from here on (2^31, 2^32 - 1, 2^63 - 1), and 0, are placeholders of writers that cannot seek back."""
 
+_MAX_BYTES = 2**53
+"""No file is this large: larger sizes are placeholders or damage. A ``float`` represents all smaller ones exactly."""
+
 _MAX_CHUNKS = 20_000
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -58,6 +61,14 @@ class Header:
         return cls(kind, size, tag, counts, _stated_bytes(recording, kind, size))
 
 
+def read_at(recording: int, count: int, offset: int, size: int) -> bytes:
+    """Return up to ``count`` bytes at ``offset``; there are none from ``size`` on, the end of the file.
+
+    An offset that follows from the sizes in a file may exceed 64 bits, which the operating system does not accept.
+    """
+    return os.pread(recording, count, offset) if offset < size else b""
+
+
 def _tag_bytes(head: bytes) -> int:
     """Return the size of the tag, after ID3v2.4, section 3.1.
 
@@ -90,7 +101,7 @@ def _stated_bytes(recording: int, kind: str | None, size: int) -> int | None:
         return _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
     if kind == "FLV":
         stated = _flv_number(os.pread(recording, 8_192, 0), b"filesize")
-        return int(stated) if 0 < stated < 2**53 else None
+        return int(stated) if 1 <= stated < _MAX_BYTES else None
     if kind == "WMA":
         head = os.pread(recording, 65_536, 0)
         at = head.find(_ASF_FILE_PROPERTIES)
@@ -109,14 +120,17 @@ def _wav_bytes(recording: int, size: int) -> int | None:
     wide: int | None = None
     at = 12
     for _ in range(_MAX_CHUNKS):
-        head = os.pread(recording, 8, at)
-        if len(head) < 8 or at >= size:
+        head = read_at(recording, 8, at, size)
+        if len(head) < 8:
             break
         length = int.from_bytes(head[4:], "little")
         if head.startswith(b"ds64"):  # RF64, EBU Tech 3306: 64-bit sizes of RIFF and data
-            wide = int.from_bytes(os.pread(recording, 8, at + 16), "little")
+            wide = int.from_bytes(read_at(recording, 8, at + 16, size), "little")
         elif head.startswith(b"data"):
-            end = at + 8 + wide if wide is not None and length == 2**32 - 1 else _end(at + 8, length)
+            if wide is not None and length == 2**32 - 1:
+                end = at + 8 + wide if wide < _MAX_BYTES else None
+            else:
+                end = _end(at + 8, length)
             return end if end is None or riff is None else min(end, riff)
         at += 8 + length + length % 2
     return None
@@ -125,8 +139,8 @@ def _wav_bytes(recording: int, size: int) -> int | None:
 def _w64_bytes(recording: int, size: int) -> int | None:
     at = 40
     for _ in range(_MAX_CHUNKS):
-        head = os.pread(recording, 24, at)
-        if len(head) < 24 or at >= size:
+        head = read_at(recording, 24, at, size)
+        if len(head) < 24:
             break
         (length,) = struct.unpack("<Q", head[16:])
         if head.startswith(_W64_DATA):
@@ -139,8 +153,8 @@ def _caf_bytes(recording: int, size: int) -> int | None:
     """Return the end of the ``data`` chunk, after Apple's Core Audio Format specification. A size of -1 is unknown."""
     at = 8
     for _ in range(_MAX_CHUNKS):
-        head = os.pread(recording, 12, at)
-        if len(head) < 12 or at >= size:
+        head = read_at(recording, 12, at, size)
+        if len(head) < 12:
             break
         (length,) = struct.unpack(">q", head[4:])
         if head.startswith(b"data"):

@@ -36,6 +36,13 @@ class DecodeLimits:
     """The folder for the samples of a long recording, which are stored in an unlinked file. None is the system's folder
     for temporary files."""
 
+    min_free_bytes: int = 0
+    """The space that stays free on the disk of the folder."""
+
     @classmethod
     def of(cls, settings: Settings, folder: Path | None = None) -> DecodeLimits:
-        return cls(settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb, folder)
+        """Return the limits of the settings; MIN_FREE_MB stays free in ``folder`` if one is given."""
+        return cls(
+            settings.max_duration_s, settings.decode_timeout_s, settings.decode_memory_mb, folder,
+            0 if folder is None else settings.min_free_mb * 2**20,
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from diarist.errors import StorageFull
-from diarist.scratch import disk_full, unnamed_file
+from diarist.scratch import FreeSpaceGuard, disk_full, unnamed_file
 from diarist.types import SAMPLE_RATE, Samples
 
 _MIN_CAPACITY_SAMPLES = 60 * SAMPLE_RATE
@@ -32,11 +33,21 @@ class SampleBuffer:
         expected_samples: The number of samples that are expected.
         max_in_memory: The maximum number of samples in memory; None is no limit.
         folder: The folder of the file; None is the system's folder for temporary files.
+        min_free_bytes: The space that stays free on the disk of the file.
+
+    Blocks of zeros (digital silence) become holes in the file, which take no space.
     """
 
-    def __init__(self, expected_samples: int = 0, max_in_memory: int | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        expected_samples: int = 0,
+        max_in_memory: int | None = None,
+        folder: Path | None = None,
+        min_free_bytes: int = 0,
+    ) -> None:
         self._max_in_memory = max_in_memory
         self._folder = folder
+        self._free_space = FreeSpaceGuard(folder, min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
         self._file: IO[bytes] | None = None
         self._length = 0
         fits = max_in_memory is None or expected_samples <= max_in_memory
@@ -49,7 +60,8 @@ class SampleBuffer:
         """Append samples of shape (samples,).
 
         Raises:
-            StorageFull: The disk is full, or the file cannot be created.
+            StorageFull: The disk is full, or less than ``min_free_bytes`` would stay free, or the file cannot be
+                created.
         """
         if self._in_memory(len(samples)):
             self._data[self._length : self._length + len(samples)] = samples
@@ -70,6 +82,7 @@ class SampleBuffer:
             data.resize(length, refcheck=False)
             return data
         with file, _storage_errors():  # the mapping keeps the file open
+            file.truncate(length * _VALUE_BYTES)  # the end may be a hole
             mapped = mmap.mmap(file.fileno(), length * _VALUE_BYTES, access=mmap.ACCESS_READ)
         return np.ndarray(length, dtype=np.float32, buffer=mapped)
 
@@ -98,8 +111,12 @@ class SampleBuffer:
 
     def _write(self, samples: Samples) -> None:
         assert self._file is not None
-        remaining = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
         with _storage_errors():
+            if not samples.any():
+                self._file.seek(len(samples) * _VALUE_BYTES, os.SEEK_CUR)
+                return
+            self._free_space.before_write(len(samples) * _VALUE_BYTES)
+            remaining = memoryview(np.ascontiguousarray(samples, dtype=np.float32).tobytes())
             while remaining:
                 remaining = remaining[self._file.write(remaining) :]
 

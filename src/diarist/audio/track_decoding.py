@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from diarist.audio import limits as audio_limits
 from diarist.audio.channel_selection import ChannelSelection
 from diarist.audio.channels import DownMix, drop_duplicate_channels
-from diarist.audio.completeness import check_complete
+from diarist.audio.completeness import check_complete, check_gaps
 from diarist.audio.decoder_process import (
     Block,
     Message,
@@ -112,6 +112,12 @@ class DecodedTrack:
             raise self.error
         return self._collector.take(samples)
 
+    def check_gaps(self) -> None:
+        """Raise ``CorruptAudio`` if the track is almost nothing but gaps."""
+        if self.error is None:
+            with _named_track(self._collector):
+                self._collector.check_gaps()
+
 
 @contextmanager
 def decode_track(request: TrackRequest, on_progress: Callable[[float], None]) -> Generator[DecodedTrack, None, None]:
@@ -132,7 +138,7 @@ def _decode(request: TrackRequest, collector: _Collector, on_progress: Callable[
     limits = request.limits
     truncation: Truncation | None = None
     missing: AudioError | None = None
-    try:
+    with _named_track(collector):
         with decoder_messages(
             request.recording, request.header, max_duration_s=limits.max_duration_s, timeout_s=limits.timeout_s,
             memory_mb=limits.memory_mb, on_progress=on_progress, track=request.number,
@@ -147,13 +153,20 @@ def _decode(request: TrackRequest, collector: _Collector, on_progress: Callable[
             if request.partial == "refuse" or collector.samples:
                 raise
             missing = error  # the file was cut off before the first packet of this track
+    if collector.opened is None:
+        raise DecoderFailed("The decoder sent an invalid message. Try another format, such as WAV.")
+    return DecodedTrack(collector.opened, collector, truncation, missing)
+
+
+@contextmanager
+def _named_track(collector: _Collector) -> Iterator[None]:
+    """Name the track in the message of an ``AudioError`` if there are several."""
+    try:
+        yield
     except AudioError as error:
         if collector.opened is None or collector.opened.tracks == 1:
             raise
         raise type(error)(f"Audio track {collector.opened.track} of {collector.opened.tracks}: {error}") from error
-    if collector.opened is None:
-        raise DecoderFailed("The decoder sent an invalid message. Try another format, such as WAV.")
-    return DecodedTrack(collector.opened, collector, truncation, missing)
 
 
 class _Collector:
@@ -227,12 +240,14 @@ class _Collector:
             if self._request.channels == "auto":
                 max_in_memory //= 2
                 self._selection = ChannelSelection(
-                    block.shape[1], self._request.hints, self._expected_samples, max_in_memory, self._limits.folder
-                )
+                    block.shape[1], self._request.hints, self._expected_samples, max_in_memory, self._limits.folder,
+                    self._limits.min_free_bytes,
+                )  # fmt: skip
                 for first in range(0, self._silent_samples, SAMPLE_RATE):
                     self._selection.add_silence(min(SAMPLE_RATE, self._silent_samples - first))
             self._buffers = [
-                SampleBuffer(self._expected_samples, max_in_memory, self._limits.folder) for _ in range(channels)
+                SampleBuffer(self._expected_samples, max_in_memory, self._limits.folder, self._limits.min_free_bytes)
+                for _ in range(channels)
             ]
             for buffer in self._buffers:
                 buffer.append_silence(self._silent_samples)
@@ -309,6 +324,11 @@ class _Collector:
                 report_fields(report), self._invalid_values, self._down_mix.canceled_samples / SAMPLE_RATE,
             )  # fmt: skip
         return truncation
+
+    def check_gaps(self) -> None:
+        """Raise ``CorruptAudio`` if the track is almost nothing but gaps."""
+        if self._report is not None:
+            check_gaps(self._report)
 
     def take(self, samples: int) -> tuple[Audio, ...]:
         """Return the channels, with silence at their ends up to the given number of samples."""

@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from diarist.audio.headers import read_at
 from diarist.errors import AudioError, NotAudio, UnsupportedAudio
 
 
@@ -158,19 +159,18 @@ def protected_type(recording: int) -> UnsupportedType | None:
     FFmpeg opens such a file and takes its packets for damaged ones.
     """
     at = 0
+    file_bytes = os.fstat(recording).st_size
     for _ in range(_MAX_BOXES):
-        head = os.pread(recording, 16, at)
+        head = read_at(recording, 16, at, file_bytes)
         if len(head) < 8 or (at == 0 and head[4:8] != b"ftyp"):
             return None
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:], "big")
         if head[4:8] == b"moov":
-            entry = _SAMPLE_ENTRY.search(os.pread(recording, min(size, _MAX_MOOV_BYTES), at))
+            entry = _SAMPLE_ENTRY.search(os.pread(recording, min(size, file_bytes - at, _MAX_MOOV_BYTES), at))
             return entry and UnsupportedType(UnsupportedAudio, _DRM.format(_PROTECTED_ENTRIES[entry[1]]))
         if size < 8:
             return None
         at += size
-        if at >= 2**62:
-            return None
     return None

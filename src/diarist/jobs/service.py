@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from diarist.display_text import shown_filename
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
 from diarist.jobs.admission import RequestAdmission
 from diarist.jobs.completion_wait import CompletionNotifier
@@ -39,8 +40,6 @@ from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
 
 logger = logging.getLogger(__name__)
-
-MAX_FILENAME_CHARS = 255
 
 CALLER_LEASE_S = 60.0
 """How long a request stays valid after its caller was last known to wait."""
@@ -282,7 +281,7 @@ class JobService:
 
     def _create(self, job_id: str, spec: JobSpec, size_bytes: int | None, limit: int | None) -> Job:
         job = Job(
-            id=job_id, state=JobState.QUEUED, spec=replace(spec, filename=_storable(spec.filename)),
+            id=job_id, state=JobState.QUEUED, spec=replace(spec, filename=shown_filename(spec.filename)),
             created_at=utc_now(), size_bytes=size_bytes or 0, ready=size_bytes is not None,
             recording=size_bytes is not None, stage="queued" if size_bytes is not None else "download",
         )  # fmt: skip
@@ -345,8 +344,3 @@ def _open_notifier(settings: Settings) -> WorkerNotifier:
     from diarist.jobs.workers.celery_wakeup import CeleryNotifier
 
     return CeleryNotifier(settings.queue_url)
-
-
-def _storable(filename: str) -> str:
-    """Return the file name without what a database refuses, and of bounded length. It is never part of a path."""
-    return filename.encode("utf-8", "replace").decode("utf-8").replace("\0", "")[:MAX_FILENAME_CHARS]

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import httpcore
 
+from diarist.display_text import shown_filename
 from diarist.errors import UploadTooLarge, UrlUnreachable, UrlUnusable
 from diarist.outbound.deadline import IDLE_TIMEOUT_S, Deadline
 from diarist.outbound.http_exchange import exchange, header
@@ -25,7 +26,6 @@ from diarist.scratch import disk_full_errors
 from diarist.types import Seconds
 
 MAX_REDIRECTS = 5
-MAX_FILENAME_CHARS = 255
 MAX_SIZE_DIGITS = 19
 
 RETRYABLE_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
@@ -197,7 +197,7 @@ def _filename(response: httpcore.Response, url: Url) -> str:
         filename = _disposition_filename(header(response, "Content-Disposition"))
     except (ValueError, LookupError):  # an unknown character set, or a number with too many digits
         filename = ""
-    return _basename(filename) or _basename(unquote(path))
+    return shown_filename(filename).strip() or shown_filename(unquote(path)).strip()
 
 
 def _disposition_filename(value: str) -> str:
@@ -208,9 +208,3 @@ def _disposition_filename(value: str) -> str:
     names = [name for key, name in parameters if key.lower() == "filename"]
     names.sort(key=lambda name: not isinstance(name, tuple))
     return collapse_rfc2231_value(names[0]) if names else ""
-
-
-def _basename(path: str) -> str:
-    """Return the last part of a path of any operating system, without characters that control terminals."""
-    name = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return "".join(character for character in name if character.isprintable()).strip()[:MAX_FILENAME_CHARS]

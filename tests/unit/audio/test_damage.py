@@ -184,7 +184,7 @@ def clock_step(clock, timestamp):
 def report(**fields):
     # fmt: off
     plain = {"format": "wav", "track_duration": None, "file_duration": None, "decoded_duration": 100.0,
-             "leading_silence": 0.0, "last_timestamp": 100.0, "truncated": False,
+             "leading_silence": 0.0, "gap_duration": 0.0, "last_timestamp": 100.0, "truncated": False,
              "last_packet_offset": 0, "packets": 100, "failed_packets": 0, "decoded_bytes": 1_000,
              "expected_bytes": None}
     # fmt: on

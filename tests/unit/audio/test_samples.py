@@ -25,7 +25,7 @@ from diarist.errors import StorageFull
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 buffer = SampleBuffer(0, 10, Path(sys.argv[1]))
 try:
-    buffer.append(np.zeros(50_000, dtype=np.float32))
+    buffer.append(np.ones(50_000, dtype=np.float32))
 except StorageFull as error:
     buffer.close()
     print(error)

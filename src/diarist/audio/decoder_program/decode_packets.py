@@ -39,6 +39,7 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
             "file_duration": file_duration,
             "decoded_duration": 0.0,
             "leading_silence": 0.0,
+            "gap_duration": 0.0,
             "last_timestamp": 0.0,
             "truncated": False,
             "last_packet_offset": 0,
@@ -72,6 +73,7 @@ def decode_recording(av: Any, writer: MessageWriter, request: dict[str, Any]) ->
         resampler.flush()
         report["decoded_duration"] = timeline.position
         report["leading_silence"] = timeline.leading_silence
+        report["gap_duration"] = timeline.gap_duration
         writer.done = 1.0
         writer.write_json(b"D", **report)
 

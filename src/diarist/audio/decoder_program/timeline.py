@@ -24,6 +24,9 @@ class Timeline:
         self.leading_silence: float = 0.0
         """The silence before the first sample, in seconds."""
 
+        self.gap_duration: float = 0.0
+        """The total silence that was inserted, in seconds."""
+
         self._shift = None if origin is None else -origin
         self._end = end
         self._timestamped = timestamped
@@ -41,6 +44,7 @@ class Timeline:
         if 0 < gap <= max_gap:
             if self.position == 0.0:
                 self.leading_silence = gap
+            self.gap_duration += gap
             return gap
         self._shift -= gap
         return 0.0

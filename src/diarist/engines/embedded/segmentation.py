@@ -105,6 +105,9 @@ class Network(Protocol):
 class Segmenter:
     """The segmentation model over the sliding windows of a recording.
 
+    The model does not run on blocks of digital silence, whose scores are always the same. In other blocks it runs on
+    all windows, since the mean of a block affects the rounding in each of its windows.
+
     Args:
         network: The model.
         step_frames: The step from one window to the next in frames, so that all windows share one grid.
@@ -122,6 +125,8 @@ class Segmenter:
         self._batch = batch
         self._workers = workers
         self._limit = MemoryLimit(batch, device)
+        self._silence: dict[int, NDArray[np.float32]] = {}
+        """The scores of batches of digital silence, by the number of windows."""
 
     def segment(self, audio: Audio, progress: Progress) -> Segmentation:
         """Slide over the recording; the last window is padded with silence."""
@@ -178,12 +183,14 @@ class Segmenter:
 
         def score_block(block: range) -> int:
             """Fill in the rows of a block's windows, and return the row after the last of them."""
-            filtered = self._network.filter(_padded_part(audio, *self._samples(block)))
+            samples = _padded_part(audio, *self._samples(block))
+            filtered = self._network.filter(samples) if samples.any() else None
             for first in range(block.start, block.stop, self._batch):
                 batch = range(first, min(first + self._batch, block.stop))
-                starts = [(i - block.start) * self._step_samples for i in batch]
-                scored = self._limit.run(starts, lambda part: list(self._network.score(filtered, part, WINDOW_SAMPLES)))
-                scores = np.stack(scored)  # (batch, 589, 7)
+                if filtered is None:
+                    scores = self._silence_scores(len(batch))
+                else:
+                    scores = self._score_windows(filtered, [(i - block.start) * self._step_samples for i in batch])
                 rows = slice(first - windows.start, batch.stop - windows.start)
                 classes[rows] = scores.argmax(axis=2)
                 activity[rows] = np.exp(scores) @ POWERSET
@@ -195,6 +202,18 @@ class Segmenter:
             for stop in done:
                 report(stop / len(windows))
         return activity, classes
+
+    def _score_windows(self, filtered: FilteredBlock, starts: Sequence[int]) -> NDArray[np.float32]:
+        """Return the log-probabilities of windows of a block, (windows, 589, 7)."""
+        return np.stack(self._limit.run(starts, lambda part: list(self._network.score(filtered, part, WINDOW_SAMPLES))))
+
+    def _silence_scores(self, windows: int) -> NDArray[np.float32]:
+        """Return the log-probabilities of windows of digital silence, which are computed once for each number."""
+        if windows not in self._silence:
+            starts = [i * self._step_samples for i in range(windows)]
+            zeros = np.zeros(starts[-1] + WINDOW_SAMPLES, dtype=np.float32)
+            self._silence[windows] = self._score_windows(self._network.filter(zeros), starts)
+        return self._silence[windows]
 
     def _segmentation(self, audio: Audio, activity: NDArray[np.float32], classes: NDArray[np.uint8]) -> Segmentation:
         frames = max(1, round((len(audio.samples) - RECEPTIVE_FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5))

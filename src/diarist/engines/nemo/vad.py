@@ -65,6 +65,8 @@ def speech_detector(loaded: LoadedModel, runtime: Runtime, config: VadConfig, ba
 class FrameVad:
     """Detects speech with a model that classifies frames, in blocks of the recording with context on either side.
 
+    Blocks of digital silence are skipped.
+
     Args:
         model: An ``EncDecFrameClassificationModel`` in evaluation mode, on the device of ``runtime``.
         runtime: The device.
@@ -86,21 +88,27 @@ class FrameVad:
     def probability(self, audio: Audio, progress: Progress) -> Floats:
         """Return the probability of speech in each frame, float32 (frames,), as for the whole recording at once."""
         frames = len(audio.samples) // self._hop + 1
-        blocks = [(first, min(first + self._block, frames)) for first in range(0, frames, self._block)]
+        every = [(first, min(first + self._block, frames)) for first in range(0, frames, self._block)]
+        # Digital silence is not speech, whatever the model takes it for.
+        blocks = [block for block in every if not _is_silence(audio.part(block[0] * self._hop, block[1] * self._hop))]
+        complete = [block for block in blocks if block[1] < frames]
 
         def run(part: Sequence[tuple[int, int]]) -> Sequence[Floats]:
             return self._classify_batch(audio, part)
 
         found: list[Floats] = []
         # The last block is shorter, and nothing follows it, so it is not in a batch with others.
-        for group in (blocks[:-1], blocks[-1:]):
+        for group in (complete, blocks[len(complete) :]):
             before = len(found)
 
             def report(share: float, before: int = before, size: int = len(group)) -> None:
                 progress("segmentation", (before + share * size) / len(blocks))
 
             found += self._runtime.in_batches(group, run, self._batch_size, report)
-        return np.concatenate(found)
+        probability = np.zeros(frames, dtype=np.float32)
+        for (first, stop), speech in zip(blocks, found, strict=True):
+            probability[first:stop] = speech
+        return probability
 
     def _classify_batch(self, audio: Audio, blocks: Sequence[tuple[int, int]]) -> Sequence[Floats]:
         starts = [max(first - self._context, 0) for first, _ in blocks]
@@ -121,6 +129,11 @@ class FrameVad:
         ]
 
 
+def _is_silence(samples: Floats) -> bool:
+    """Return whether samples are all zero. Without samples, a frame lies after the end of the recording."""
+    return len(samples) > 0 and not samples.any()
+
+
 def _context_frames(layers: Any, stride: int) -> int:
     """Return the number of frames on either side that affect a frame, including a few for the spectrum."""
     context, step = 0, 1
@@ -133,7 +146,8 @@ def _context_frames(layers: Any, stride: int) -> int:
 class WindowVad:
     """Detects speech with a model that classifies windows.
 
-    The probability of a frame is that of the window centered on it, or a combination of all windows that cover it.
+    The probability of a frame is that of the window centered on it, or a combination of all windows that cover it. Of
+    the windows of digital silence only one is classified, since their probabilities are the same.
 
     Args:
         model: An ``EncDecClassificationModel`` in evaluation mode, on the device of ``runtime``.
@@ -159,13 +173,21 @@ class WindowVad:
         padded = np.concatenate([edge[: self._window // 2], audio.samples, edge])
         views = np.lib.stride_tricks.sliding_window_view(padded, self._window)[:: self._shift]  # (windows, samples)
 
+        sounding = np.concatenate([[0], np.cumsum(padded != 0)])
+        first = np.arange(count) * self._shift
+        silent = sounding[first + self._window] == sounding[first]
+        kept = np.flatnonzero(~silent | (np.cumsum(silent) == 1))
+
         def run(rows: Sequence[int]) -> Sequence[np.float32]:
-            return self._classify_batch(views[rows[0] : rows[-1] + 1])
+            return self._classify_batch(views[np.array(rows)])
 
         found = self._runtime.in_batches(
-            range(count), run, self._batch_size, lambda share: progress("segmentation", share)
+            kept.tolist(), run, self._batch_size, lambda share: progress("segmentation", share)
         )
-        window_probabilities = np.array(found, dtype=np.float32)
+        window_probabilities = np.empty(count, dtype=np.float32)
+        window_probabilities[kept] = found
+        if silent.any():
+            window_probabilities[silent] = window_probabilities[silent.argmax()]
         return smooth(window_probabilities, self._config) if self._config.smoothing else window_probabilities
 
     def _classify_batch(self, windows: NDArray[np.float32]) -> Sequence[np.float32]:

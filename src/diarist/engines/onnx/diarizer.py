@@ -81,7 +81,7 @@ def _open(folder: Path, threads: int, device: Device) -> onnxruntime.InferenceSe
 
 
 class OnnxSpeechDetector:
-    """A frame VAD over a recording of any length.
+    """A frame VAD over a recording of any length. Blocks of digital silence are not scored: they contain no speech.
 
     Args:
         session: The graph, from ``audio_signal`` (1, mels, frames) to scores (1, frames, 2) of no speech and speech.
@@ -121,6 +121,11 @@ class OnnxSpeechDetector:
         probability = np.empty(frames, dtype=np.float32)
         for first in range(0, frames, self._block):
             stop = min(first + self._block, frames)
+            own = samples[first * self._stride * hop : stop * self._stride * hop]
+            if len(own) and not own.any():
+                probability[first:stop] = 0.0
+                progress("segmentation", stop / frames)
+                continue
             start = max(0, first - self._context)
             end = min((stop + self._context) * self._stride, rows)
             block = (self._features.raw(samples, start * self._stride, end) - mean) / spread  # (rows, mels)

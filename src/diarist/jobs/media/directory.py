@@ -82,6 +82,7 @@ class DirectoryMedia:
             _make_folder(target.parent)
             with self._partial(recording.parent) as partial:
                 if isinstance(source, Path):
+                    self.check_free_space(source.stat().st_size)
                     shutil.copyfile(source, partial)
                 else:
                     partial.write_bytes(source)

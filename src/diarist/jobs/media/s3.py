@@ -233,6 +233,7 @@ class S3Media:
 
         arguments: dict[str, str] = {}
         size_bytes: int | None = None
+        free_space = scratch.FreeSpaceGuard(self._temp_dir, self._min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
         remaining = ATTEMPTS
         while size_bytes is None or file.tell() < size_bytes:
             offset = file.tell()
@@ -242,6 +243,7 @@ class S3Media:
                     size_bytes, arguments["IfMatch"] = int(response["ContentLength"]), response["ETag"]
                 with closing(response["Body"]) as body:
                     while block := body.read(CHUNK_BYTES):
+                        free_space.before_write(len(block))
                         file.write(block)
                         check()
             except (HTTPClientError, IncompleteReadError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 
@@ -173,9 +174,17 @@ class StoreScatter:
             scratch.disk_full_errors("the samples of a long recording were stored", "TEMP_AUDIO_DIR"),
             scratch.locked_file(self._settings.temp_dir, scratch.SHARED_SAMPLES_PREFIX) as path,
         ):
+            folder, min_free_bytes = self._settings.temp_dir, self._settings.min_free_mb * 2**20
+            free_space = scratch.FreeSpaceGuard(folder, min_free_bytes, "TEMP_AUDIO_DIR")
             with path.open("wb") as file:
                 for first in range(0, len(audio.samples), WRITE_BLOCK_SAMPLES):
-                    file.write(audio.part(first, first + WRITE_BLOCK_SAMPLES).astype("<f4", copy=False).tobytes())
+                    samples = audio.part(first, first + WRITE_BLOCK_SAMPLES).astype("<f4", copy=False)
+                    if samples.any():
+                        free_space.before_write(samples.nbytes)
+                        file.write(samples.tobytes())
+                    else:
+                        file.seek(samples.nbytes, os.SEEK_CUR)  # a hole, which takes no space
+                file.truncate()
             self._media.store_part(self._job.id, name, path)
 
 

@@ -20,6 +20,7 @@ from diarist.engines.embedded.segmentation import (
     Segmentation,
     Segmenter,
 )
+from diarist.engines.embedded.segmentation_network import SegmentationNetwork
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio
 from support.strategies import patient
@@ -241,3 +242,46 @@ def test_the_classes_are_the_powerset_up_to_two():
     assert all(
         POWERSET[c, k] == (k in members) for c, members in enumerate(POWERSET_CLASSES) for k in range(LOCAL_SPEAKERS)
     )
+
+
+def test_the_network_does_not_run_on_digital_silence():
+    samples = np.zeros(20_000_000, dtype=np.float32)
+    samples[:200_000] = samples[-200_000:] = 0.3
+    _, windows = segment(samples, batch=4)
+    assert len(windows) < 64  # of 1,246
+
+
+def test_the_scores_of_digital_silence_are_those_of_the_network():
+    samples = np.zeros(3_000_000, dtype=np.float32)
+    samples[:200_000] = 0.3
+    samples[2_000_000:2_100_000] = 0.5
+    found, _ = segment(samples, batch=4)
+    quiet = samples.copy()
+    quiet[samples == 0] = 1e-9  # the same to the network, but not digital silence
+    expected, windows = segment(quiet, batch=4)
+    assert len(windows) == len(found.starts)
+    assert np.array_equal(found.activity, expected.activity)
+    assert np.array_equal(found.classes, expected.classes)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_real_network_gives_the_same_without_the_digital_silence(model_store, batch):
+    network = SegmentationNetwork(model_store.locate("segmentation-3.0"), 1)
+    samples = np.zeros(1_400_000, dtype=np.float32)
+    samples[:170_000] = np.random.default_rng(0).standard_normal(170_000) * 0.1
+    samples[-100_000:] = samples[:100_000]
+    found = Segmenter(network, STEP_FRAMES, batch).segment(Audio(samples), lambda *_: None)
+    step = STEP_FRAMES * FRAME_SAMPLES
+    for first in range(0, len(found.starts), 12):
+        windows = range(first, min(first + 12, len(found.starts)))
+        part = samples[first * step : windows[-1] * step + WINDOW_SAMPLES]
+        block = np.zeros((len(windows) - 1) * step + WINDOW_SAMPLES, dtype=np.float32)
+        block[: len(part)] = part
+        filtered = network.filter(block)
+        for at in range(0, len(windows), batch):
+            starts = [i * step for i in range(at, min(at + batch, len(windows)))]
+            scores = network.score(filtered, starts, WINDOW_SAMPLES)
+            rows = slice(first + at, first + at + len(starts))
+            assert np.array_equal(found.classes[rows], scores.argmax(axis=2))
+            assert np.array_equal(found.activity[rows], np.exp(scores) @ POWERSET)

@@ -184,3 +184,45 @@ def test_progress_rises_to_one_and_stops_the_work(frame_model, window_model, run
 
         with pytest.raises(Cancelled):
             detector.probability(call, stop)
+
+
+def test_frames_of_digital_silence_are_not_classified(frame_model, runtime, call, monkeypatch):
+    from diarist.engines.nemo.vad import FrameVad
+
+    silence = np.zeros(120 * 16_000, dtype=np.float32)
+    samples = np.concatenate([call.samples, silence, call.samples])
+    whole = at_once(frame_model, samples)[0]
+    detector, blocks = FrameVad(frame_model.model, runtime, 64, block_frames=300), []
+    classify = detector._classify_batch
+
+    def counted(audio, part):
+        blocks.extend(part)
+        return classify(audio, part)
+
+    monkeypatch.setattr(detector, "_classify_batch", counted)
+    found = detector.probability(Audio(samples), quiet)
+    assert len(blocks) < 15  # of 31
+    sounding = np.concatenate([np.arange(first, stop) for first, stop in blocks])
+    assert found[sounding] == pytest.approx(whole[sounding], abs=1e-5)
+    assert not np.delete(found, sounding).any()
+
+
+def test_windows_of_digital_silence_have_the_same_probability(window_model, runtime, call, monkeypatch):
+    from diarist.engines.nemo.vad import WindowVad
+
+    samples = np.concatenate([call.samples[:32_000], np.zeros(160_000, dtype=np.float32), call.samples[:32_000]])
+    detector, classified = WindowVad(window_model.model, runtime, VadConfig("x", window=0.63, shift=0.08), 4), []
+    classify = detector._classify_batch
+
+    def counted(windows):
+        classified.append(len(windows))
+        return classify(windows)
+
+    monkeypatch.setattr(detector, "_classify_batch", counted)
+    found = detector.probability(Audio(samples), quiet)
+    assert sum(classified) < len(found) / 2
+    padded = np.pad(samples, int(0.63 * 16_000))
+    for index in (0, 20, 60, 100, len(found) - 1):
+        at = index * 1_280 + int(0.63 * 16_000) - int(0.63 * 16_000) // 2
+        around = padded[at : at + int(0.63 * 16_000)]
+        assert found[index] == pytest.approx(at_once(window_model, around)[0], abs=1e-5)

@@ -179,3 +179,13 @@ def test_a_job_that_is_removed_while_its_folder_is_made_is_missing(media, monkey
     with pytest.raises(MediaMissing):
         media.store_part(job_id, "a", b"x")
     assert left(media) == []
+
+
+def test_the_samples_of_a_recording_leave_free_what_must_stay_free(tmp_path):
+    job_id = kept(DirectoryMedia(tmp_path / "jobs"))
+    samples = tmp_path / "samples"
+    samples.write_bytes(b"samples")
+    full = DirectoryMedia(tmp_path / "jobs", 2**60)
+    with pytest.raises(StorageFull, match="MIN_FREE_MB"):
+        full.store_part(job_id, "samples-0.f32", samples)
+    assert full.part_names(job_id) == frozenset()

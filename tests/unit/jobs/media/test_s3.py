@@ -30,7 +30,7 @@ def opened(tmp_path, request):
     """``opened(**settings)``: a store that is closed in the end."""
 
     def open_it(**settings: object):
-        media = open_media(load_settings(data_dir=tmp_path / "data", min_free_mb=0, **settings))
+        media = open_media(load_settings(data_dir=tmp_path / "data", **({"min_free_mb": 0} | settings)))
         request.addfinalizer(media.close)
         return media
 
@@ -294,3 +294,11 @@ def test_room_is_asked_of_the_disk_where_recordings_are_worked_on(opened, s3_ser
     with pytest.raises(StorageFull, match="TEMP_AUDIO_DIR"):
         media.check_free_space(2**62)
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_copy_from_s3_leaves_free_what_must_stay_free(media, opened, s3_server, bucket, temp_dir):
+    job_id = kept(media)
+    full = opened(**s3_server.settings(bucket), min_free_mb=1_048_576)
+    with pytest.raises(StorageFull, match="MIN_FREE_MB"), full.local_recording(job_id):
+        pytest.fail("there is no room")
+    assert list(temp_dir.iterdir()) == []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from diarist.engines.distributed_chunks import make_chunk, perform
-from diarist.errors import Cancelled, JobFailed
+from diarist.errors import Cancelled, JobFailed, StorageFull
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import open_store
 from diarist.jobs.media.directory import DirectoryMedia
@@ -218,3 +218,20 @@ def test_workers_of_another_engine_or_device_do_not_help(environment):
     assert json.loads(engine_signature(gpu)) == json.loads(
         engine_signature(Engine("counting", None, None, own.models, "cuda:1 (another card)"))
     )
+
+
+def test_digital_silence_in_stored_samples_is_exact_and_takes_no_space(environment):
+    settings, _, media, job, audio = environment
+    samples = np.zeros(400 * SAMPLE_RATE, dtype=np.float32)
+    samples[: 10 * SAMPLE_RATE] = audio.samples[: 10 * SAMPLE_RATE]
+    scatter_of(environment, engine()).accept([Audio(samples)])
+    assert media.read_part(job.id, samples_part(0)) == samples.astype("<f4").tobytes()
+    assert list(settings.temp_dir.iterdir()) == []
+
+
+def test_stored_samples_leave_free_what_must_stay_free(environment):
+    settings, store, media, job, audio = environment
+    full = settings.model_copy(update={"min_free_mb": 1_048_576})
+    with pytest.raises(StorageFull, match="MIN_FREE_MB"):
+        scatter_of((full, store, media, job, audio), engine()).accept([audio])
+    assert list(settings.temp_dir.iterdir()) == []
