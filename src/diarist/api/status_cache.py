@@ -52,7 +52,7 @@ class StatusCache:
         try:
             reading = self._status.get(self.MAX_AGE_S, self.TIMEOUT_S)
         except ServiceError as error:
-            return self._without_store(str(error))
+            return self._without_store(error.public_message)
         failing_s = 0.0 if reading is not None else self._status.failing_s
         if failing_s > self.UNAVAILABLE_AFTER_S:
             return self._without_store(

@@ -94,7 +94,7 @@ class KeyCache:
             return KeySnapshot((), ())
         cached = self._snapshot.get(max_age_s, timeout_s)
         if cached is None:
-            raise StoreUnavailable(_UNREADABLE)
+            raise StoreUnavailable(_UNREADABLE, public=_UNREADABLE)
         if cached.age_s > REFRESH_AGE_S:
             self._snapshot.refresh()
         return cached.value
@@ -114,7 +114,7 @@ def _read(store: KeyStore) -> KeySnapshot:
         return store.snapshot()
     except ServiceError as error:
         logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
-        raise StoreUnavailable(_UNREADABLE) from error
+        raise StoreUnavailable(_UNREADABLE, public=_UNREADABLE) from error
 
 
 def _write_use(store: KeyStore, key_id: str) -> None:

@@ -274,7 +274,7 @@ class JobService:
         try:
             return PoolStatus.from_reports(self.store.list_worker_reports(WORKER_TIMEOUT_S))
         except ServiceError as error:
-            return PoolStatus("error", (), (str(error),))
+            return PoolStatus("error", (), (error.public_message,))
 
     def metrics_snapshot(self) -> MetricsSnapshot:
         """Read the values of the metrics that the job store holds. Raises ``StoreUnavailable``."""

@@ -18,6 +18,9 @@ BUSY_TIMEOUT_S = 10.0
 LOCK_RETRY_INTERVAL_S = 0.01
 """How long to wait before a change that SQLite itself does not wait for is tried again."""
 
+STORE_FULL = "The disk of the service is full. Try again later; the operator of the service can free space in DATA_DIR."
+"""What callers read when the database cannot grow."""
+
 READ_ONLY = "diarist_read_only"
 """The execution option of a connection that only reads: it neither waits for writers nor blocks them."""
 
@@ -47,6 +50,7 @@ def open_sqlite(path: Path) -> Engine:
         connect_args={"timeout": BUSY_TIMEOUT_S},
         pool_size=4,
         max_overflow=-1,
+        hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
@@ -68,26 +72,40 @@ def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
     """Return the error that a database error means, with a message that says what to do."""
     path = engine.url.database
     if not isinstance(error, DBAPIError):
-        return StoreUnavailable(f"The job store {path} cannot be used ({error}). The log has the details.")
+        # Its message may quote the statement.
+        return StoreUnavailable(f"The job store {path} cannot be used ({type(error).__name__}).")
     primary = _primary_code(error)
     if primary == sqlite3.SQLITE_FULL:
-        return StorageFull(f"The disk that holds the job store {path} is full. Free some space, then try again.")
+        return StorageFull(
+            f"The disk that holds the job store {path} is full. Free some space, then try again.", public=STORE_FULL
+        )
+    return StoreUnavailable(f"The job store {path} {_meaning(error, primary)}")
+
+
+def _meaning(error: DBAPIError, primary: int | None) -> str:
+    """Return what an error means and what to do, as the rest of a sentence about the job store."""
+    name = _error_name(error)
     if is_busy(error):
-        return StoreUnavailable(
-            f"The job store {path} has been locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
+        return (
+            f"has been locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
             "Stop any other program that has it open, then try again."
         )
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreUnavailable(
-            f"The job store {path} is damaged ({error.orig}). Stop the service, move the file away and start again: "
-            "a new one is created."
-        )
+        return f"is damaged ({name}). Stop the service, move the file away and start again: a new one is created."
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return StoreUnavailable(
-            f"The job store {path} cannot be read or written ({error.orig}). Check its disk, and that this user owns "
-            "the file and its folder."
+        return f"cannot be read or written ({name}). Check its disk, and that this user owns the file and its folder."
+    if str(error.orig).startswith(("no such table", "no such column")):
+        return (
+            "lacks tables: the file was truncated or replaced. Stop the service, restore the file from a backup, and "
+            "start again; without a backup, a new job store is created."
         )
-    return StoreUnavailable(f"The job store {path} failed ({error.orig}). The log has the details.")
+    return f"failed ({name})."
+
+
+def _error_name(error: DBAPIError) -> str:
+    """Return SQLite's name of an error. Its message may quote what is stored."""
+    name: str = getattr(error.orig, "sqlite_errorname", None) or type(error.orig).__name__
+    return name
 
 
 def _primary_code(error: DBAPIError) -> int | None:

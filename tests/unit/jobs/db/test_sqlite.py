@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from diarist.errors import StorageFull, StoreUnavailable
 from diarist.jobs.db import sqlite as sqlite_module
@@ -70,6 +72,19 @@ def test_a_locked_store_is_told_as_such(path, monkeypatch):
     assert store.count_unfinished(JobKind.JOB) == 1
     other.close()
     store.close()
+
+
+def test_what_is_stored_is_in_no_error(path):
+    database = Database(open_sqlite(path))
+    words = {"said": "what somebody said"}
+    with pytest.raises(StoreUnavailable) as caught, database.writing() as connection:
+        connection.execute(text("INSERT INTO schema_version VALUES (:said, :said, :said, :said)"), words)
+    assert "somebody" not in "".join(traceback.format_exception(caught.value))
+    assert str(path) in str(caught.value)
+    assert str(path.parent) not in caught.value.public_message
+    with pytest.raises(StoreUnavailable, match="lacks tables"), database.reading() as connection:
+        connection.execute(text("SELECT * FROM another"))
+    database.close()
 
 
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(path):
