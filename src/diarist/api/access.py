@@ -44,6 +44,10 @@ _INVALID_KEY = (
     "This API key is not valid. Send the whole key as it was shown, from `dk_` to its last character, or ask the "
     "operator of the service for another one."
 )
+_NO_KEYS = (
+    "This service knows no API key, but the request has one. Send it without a key, or ask the operator of the service "
+    "to create one with `diarist keys create`."
+)
 _CONFLICTING_KEYS = "The headers Authorization and X-API-Key contain different API keys. Send only one of them."
 
 
@@ -68,18 +72,22 @@ class Authenticator:
     ) -> ApiKey | None:
         """Return the API key of a request, or None if it needs none.
 
+        A request with a key is refused if there are no keys: its sender expects a service that has some.
+
         Args:
             head: the request line and the headers with the key.
             timeout_s: the maximum time to wait for the stored keys.
             with_body: the request has a body. Public paths may only be read, so such a request needs a key.
 
         Raises:
-            Unauthorized: the request needs a key, and has none or one that is not valid.
+            Unauthorized: the request needs a key and has none, or has one that is not valid.
             StoreUnavailable: the stored keys cannot be read within ``timeout_s`` seconds.
         """
         if head.method in SAFE_METHODS and head.path in PUBLIC_PATHS and not with_body:
             return None
         if not self._keys.required(timeout_s):
+            if _tokens(head):
+                raise Unauthorized(_NO_KEYS)
             return None
         key = self._keys.check(_token(head), timeout_s)
         if key is None:
@@ -157,12 +165,17 @@ def _request_head() -> RequestHead:
     )
 
 
-def _token(head: RequestHead) -> str:
-    """Return the key that was sent. Raise ``Unauthorized`` if there is none, or if two different ones were sent."""
+def _tokens(head: RequestHead) -> tuple[str, ...]:
+    """Return the keys that were sent in the two headers."""
     scheme, _, value = (head.authorization or "").strip(" \t").partition(" ")
     bearer = value.strip(" \t") if scheme.lower() == "bearer" else None
     # Another scheme is meant for a proxy in front of the service.
-    sent = tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
+    return tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
+
+
+def _token(head: RequestHead) -> str:
+    """Return the key that was sent. Raise ``Unauthorized`` if there is none, or if two different ones were sent."""
+    sent = _tokens(head)
     if not sent:
         raise Unauthorized(_MISSING_KEY)
     if sent[0] != sent[-1]:
