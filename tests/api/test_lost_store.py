@@ -14,7 +14,7 @@ from sqlalchemy import Executable, delete, text
 
 from api.conftest import eventually
 from api.process import ServiceProcess
-from api.wire import call
+from api.wire import call, diarize, recording
 from diarist.auth.key_mark import FILE_NAME
 from diarist.jobs.db import schema
 from diarist.jobs.db.api_keys import ApiKeyStore
@@ -160,3 +160,58 @@ def test_a_store_that_is_lost_while_it_runs_opens_to_nobody_and_tells_no_strange
         assert "sqlite" not in body.lower()
         assert "table" not in body
     assert [status for status, _ in answers()[:2]] in ([401, 503], [401, 401])
+
+
+def ready(service: ServiceProcess) -> tuple[int, str]:
+    answer = call(service.address, "GET", "/health/ready")
+    return answer.status, answer.json.get("reason", "")
+
+
+@pytest.mark.slow
+def test_a_removed_temp_folder_is_made_anew(start, tmp_path):
+    service = start(TEMP_AUDIO_DIR=tmp_path / "temp", MIN_FREE_MB=0)
+    service.wait_for("is ready")
+    # The second upload is so large that it does not stay in memory while it arrives.
+    for content in ("{}", b"x" * 3_000_000):
+        shutil.rmtree(tmp_path / "temp")
+        assert diarize(service.address, recording(content)).status == 200
+    shutil.rmtree(tmp_path / "temp")
+    eventually(lambda: ready(service) == (200, ""))
+    assert (tmp_path / "temp").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_a_temp_folder_that_cannot_be_made_anew_is_told(start, tmp_path):
+    service = start(TEMP_AUDIO_DIR=tmp_path / "temp", MIN_FREE_MB=0)
+    service.wait_for("is ready")
+    shutil.rmtree(tmp_path / "temp")
+    (tmp_path / "temp").touch()
+    for content in ("{}", b"x" * 3_000_000):
+        answer = diarize(service.address, recording(content))
+        assert (answer.status, answer.json["code"]) == (503, "media_unavailable")
+        assert str(tmp_path) not in answer.json["error"]
+    eventually(lambda: ready(service)[0] == 503)
+    assert "temporary files" in ready(service)[1]
+    assert str(tmp_path) not in ready(service)[1]
+    service.wait_for(f"No recordings are accepted.*{tmp_path}")
+    (tmp_path / "temp").unlink()
+    eventually(lambda: ready(service) == (200, ""))
+    assert diarize(service.address).status == 200
+
+
+@pytest.mark.slow
+def test_a_removed_data_folder_is_noticed_and_its_return_too(start, tmp_path):
+    service = start(MIN_FREE_MB=0)
+    service.wait_for("is ready")
+    service.data.rename(tmp_path / "elsewhere")
+    answer = diarize(service.address)
+    assert answer.status == 503
+    assert str(tmp_path) not in answer.body.decode()
+    eventually(lambda: ready(service)[0] == 503)
+    assert "removed or replaced" in ready(service)[1]
+    assert "removed or replaced" in " ".join(call(service.address, "GET", "/status").json["errors"])
+    service.wait_for(f"The job store {service.data}.* was removed while it was in use")
+    shutil.rmtree(service.data, ignore_errors=True)
+    (tmp_path / "elsewhere").rename(service.data)
+    eventually(lambda: ready(service) == (200, ""))
+    assert diarize(service.address).status == 200

@@ -76,6 +76,7 @@ MESSAGES: dict[int, tuple[str, str]] = {
         "not_implemented",
         "This transfer encoding is not supported: use Content-Length or chunked.",
     ),
+    HTTPStatus.SERVICE_UNAVAILABLE: (errors.MediaUnavailable.code, errors.MediaUnavailable.default_public),
     HTTPStatus.INSUFFICIENT_STORAGE: (
         errors.StorageFull.code,
         "There is too little disk space for this upload. Try again later; the operator of the service can free some.",

@@ -6,7 +6,8 @@ import hashlib
 import io
 import logging
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, cast
@@ -80,13 +81,15 @@ class UploadFile:
     Raises:
         UploadTooLarge: more than ``limit_bytes`` are written.
         StorageFull: the disk is full.
+        MediaUnavailable: the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None) -> None:
+        self._folder = folder
         self._limit_bytes = limit_bytes
         self.digest = digest
         self.size_bytes = 0
-        with _disk_full_errors():
+        with _storage_errors(folder):
             self._file, self.path = scratch.create_file(folder, scratch.UPLOAD_PREFIX)
 
     def write(self, data: bytes) -> int:
@@ -95,14 +98,14 @@ class UploadFile:
             raise too_large(self._limit_bytes)
         if self.digest is not None:
             self.digest.update(data)
-        with _disk_full_errors():
+        with _storage_errors(self._folder):
             return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with _disk_full_errors():
+        with _storage_errors(self._folder):
             return self._file.seek(offset, whence)
 
     def close(self) -> None:
@@ -115,8 +118,13 @@ class UploadFile:
         self.path.unlink(missing_ok=True)
 
 
-def _disk_full_errors() -> AbstractContextManager[None]:
-    return scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR")
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        with scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR"):
+            yield
+    except OSError as error:
+        raise scratch.unusable_temp_dir(folder, error) from error
 
 
 def too_large(limit_bytes: int) -> UploadTooLarge:

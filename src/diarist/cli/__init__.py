@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InputError, ModelError
+from diarist.scratch import disk_full
 
 FAILED = 1
 USAGE = 2
@@ -84,6 +85,12 @@ class Diarist(click.Group):
             ctx.exit(exit_code(error))
         except BrokenPipeError:
             _exit_on_closed_pipe()
+        except OSError as error:
+            if not disk_full(error):
+                raise
+            where = f" that holds {error.filename}" if error.filename else ""
+            click.echo(f"diarist: The disk{printable(where)} is full. Free some space, then try again.", err=True)
+            ctx.exit(FAILED)
         except KeyboardInterrupt:
             click.echo("diarist: interrupted", err=True)
             ctx.exit(INTERRUPTED)

@@ -158,7 +158,7 @@ def test_a_store_that_cannot_be_read_shows_in_the_report(still):
     path.write_bytes(b"damage" * 1_000)
     report = still.service.pool_status()
     assert report.state == "error"
-    assert "damaged" in report.errors[0]
+    assert report.errors == (StoreUnavailable.default_public,)
     for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"):
         (still.settings.data_dir / name).unlink(missing_ok=True)
 

@@ -21,6 +21,11 @@ LOCK_RETRY_INTERVAL_S = 0.01
 STORE_FULL = "The disk of the service is full. Try again later; the operator of the service can free space in DATA_DIR."
 """What callers read when the database cannot grow."""
 
+LOST = (
+    "The job store of the service was removed or replaced while it was in use. The log of the service says what to do."
+)
+"""What callers read when the file of the database is no longer the one that was opened."""
+
 READ_ONLY = "diarist_read_only"
 """The execution option of a connection that only reads: it neither waits for writers nor blocks them."""
 
@@ -39,7 +44,9 @@ def open_sqlite(path: Path) -> Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # SQLite gives its log files the permissions of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        identity = _identity(os.fstat(file))
+        os.close(file)
     except OSError as error:
         raise StoreUnavailable(
             f"The job store {path} cannot be written ({error.strerror}). Let this user own its folder, "
@@ -53,6 +60,7 @@ def open_sqlite(path: Path) -> Engine:
         hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", lambda _: _check_present(path, identity))
     event.listen(engine, "begin", _begin)
     try:
         with engine.connect():
@@ -136,6 +144,31 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(LOCK_RETRY_INTERVAL_S)
         else:
             return
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _check_present(path: Path, identity: tuple[int, int]) -> None:
+    """Check that the file is still the one that was opened: in one that was removed, everything would be lost.
+
+    SQLite compares the same numbers (``fileHasMoved`` in os_unix.c), but not with a write-ahead log.
+    """
+    try:
+        present = _identity(path.stat())
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The job store {path} was removed while it was in use ({error.strerror}). Restore the file, or start the "
+            "service again, which creates a new one.",
+            public=LOST,
+        ) from error
+    if present != identity:
+        raise StoreUnavailable(
+            f"The job store {path} was replaced by another file while it was in use. Start the service again, so that "
+            "it uses the new file.",
+            public=LOST,
+        )
 
 
 def _begin(connection: Connection) -> None:
