@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import click
 
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InputError, ModelError
-from diarist.scratch import disk_full
 
 FAILED = 1
 USAGE = 2
@@ -86,6 +85,8 @@ class Diarist(click.Group):
         except BrokenPipeError:
             _exit_on_closed_pipe()
         except OSError as error:
+            from diarist.scratch import disk_full
+
             if not disk_full(error):
                 raise
             where = f" that holds {error.filename}" if error.filename else ""
