@@ -15,6 +15,9 @@ from diarist.errors import ServiceError, StorageFull, StoreUnavailable
 BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for a lock. Transactions here take milliseconds."""
 
+HELD_S = 0.5
+"""A lock for writing that is held for longer than this is held by a process that does not run."""
+
 LOCK_RETRY_INTERVAL_S = 0.01
 """How long to wait before a change that SQLite itself does not wait for is tried again."""
 
@@ -74,6 +77,27 @@ def open_sqlite(path: Path) -> Engine:
 def is_busy(error: DBAPIError) -> bool:
     """Return whether another process has locked the database."""
     return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def write_lock_is_held(engine: Engine) -> bool:
+    """Return whether anyone holds the lock for writing for longer than ``HELD_S``."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute(f"PRAGMA busy_timeout = {HELD_S * 1_000:.0f}")
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise StoreUnavailable(
+                    f"The job store {engine.url.database} failed ({error.sqlite_errorname})."
+                ) from error
+            return True
+        else:
+            driver.execute("ROLLBACK")
+            return False
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1_000:.0f}")
 
 
 def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:

@@ -248,3 +248,33 @@ def test_many_threads_open_and_write_one_new_store(path):
     store = SqlJobStore(Database(open_sqlite(path)))
     assert store.count_unfinished(JobKind.JOB) == 80
     store.close()
+
+
+def test_who_asks_is_told_whether_the_lock_is_held(path):
+    store = SqlJobStore(Database(open_sqlite(path)))
+    other = sqlite3.connect(path, isolation_level=None)
+    assert not store.write_lock_is_held()
+    other.execute("BEGIN IMMEDIATE")
+    assert store.write_lock_is_held()
+    other.execute("ROLLBACK")
+    other.close()
+    assert not store.write_lock_is_held()
+    store.create(new_job())
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["removed", "replaced"])
+def test_a_store_that_is_no_longer_there_is_not_written(path, tmp_path, end):
+    store = SqlJobStore(Database(open_sqlite(path)))
+    job = new_job()
+    store.create(job)
+    path.rename(tmp_path / "elsewhere")
+    if end == "replaced":
+        path.write_bytes(b"")
+    for call in (lambda: store.get(job.id), lambda: store.create(new_job())):
+        with pytest.raises(StoreUnavailable, match=f"was {end}") as caught:
+            call()
+        assert str(path.parent) not in caught.value.public_message
+    (tmp_path / "elsewhere").rename(path)
+    assert store.get(job.id).id == job.id
+    store.close()
