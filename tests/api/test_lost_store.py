@@ -115,10 +115,10 @@ def test_a_store_that_lost_its_keys_opens_to_nobody(start, losses, tmp_path, los
     getattr(losses, loss)()
 
     service = start(DATABASE_URL=losses.url)
+    service.wait_for(f"diarist keys create NAME.*{FILE_NAME}")
     for headers in ({}, bearer(token), bearer(WRONG), {"X-API-Key": token}):
         assert status_of(service, headers) == 401
     assert call(service.address, "GET", "/status").status == 200
-    service.wait_for(f"diarist keys create NAME.*{FILE_NAME}")
     another = create_key(service, losses.url, "again")
     eventually(lambda: status_of(service, bearer(another)) == 200)
     assert status_of(service, bearer(token)) == 401

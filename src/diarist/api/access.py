@@ -147,6 +147,7 @@ def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
         StoreUnavailable: the stored keys cannot be read.
     """
     if keys.required():
+        keys.preload()
         return settings
     if is_loopback(settings.flask_host):
         logger.info("No API key is configured: every user and program on this machine has full access")

@@ -80,6 +80,11 @@ class KeyCache:
             self._required = True
         return self._required
 
+    def preload(self) -> None:
+        """Read the stored keys in the background, so that it is logged at once if they are lost."""
+        if self._snapshot is not None:
+            self._snapshot.refresh()
+
     def check(self, token: str, timeout_s: float = STORE_TIMEOUT_S) -> ApiKey | None:
         """Return the key that a token belongs to, or None if the token is malformed, wrong, or revoked.
 
