@@ -42,7 +42,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~*\]-])/(?!v1/|diarize\b|status\b|health/|metrics\b)[^\s'"`,;()<>]+""")
+"""A path of the file system in a message. The addresses of the service's own API, and those in URLs, are none."""
 
 
 class DiaristError(Exception):
@@ -50,6 +54,11 @@ class DiaristError(Exception):
 
     code: ClassVar[str] = "error"
     """The error code in responses: lower-case words joined by underscores. Codes are part of the API."""
+
+    @property
+    def public_message(self) -> str:
+        """The message for callers of the service, who need not be its operators."""
+        return str(self)
 
 
 class InputError(DiaristError):
@@ -131,9 +140,26 @@ class UploadTooLarge(AudioError):
 
 
 class ServiceError(DiaristError):
-    """The service or the machine failed: the same request may succeed later."""
+    """The service or the machine failed: the same request may succeed later.
+
+    Args:
+        message: what happened and what the operator of the service can do. It may name folders, hosts and files.
+        public: the message for callers of the service. None is ``default_public``, or else ``message`` with the names
+            of files in place of their paths.
+    """
 
     code = "internal_error"
+
+    default_public: ClassVar[str | None] = None
+    """The message for callers, of errors whose own message is only for the operator."""
+
+    def __init__(self, message: str = "", *, public: str | None = None) -> None:
+        super().__init__(message)
+        self._public = public
+
+    @property
+    def public_message(self) -> str:
+        return self._public or self.default_public or without_folders(str(self))
 
 
 class ConfigurationError(ServiceError, ValueError):
@@ -188,18 +214,25 @@ class StoreUnavailable(ServiceError):
     """The job store cannot be read or written."""
 
     code = "store_unavailable"
+    default_public = (
+        "The job store of the service cannot be used at the moment. Try again later; the log of the service says why."
+    )
 
 
 class MediaUnavailable(ServiceError):
     """The recording storage cannot be read or written."""
 
     code = "media_unavailable"
+    default_public = (
+        "The storage of recordings cannot be used at the moment. Try again later; the log of the service says why."
+    )
 
 
 class MediaMissing(MediaUnavailable, LookupError):
     """The requested object is not in the recording storage: it was deleted, or was never stored."""
 
     code = "media_missing"
+    default_public = "The recording is no longer in the storage of the service. Send it again."
 
 
 class UrlUnreachable(ServiceError):
@@ -260,3 +293,8 @@ class Cancelled(DiaristError):
     """The work was stopped on request."""
 
     code = "cancelled"
+
+
+def without_folders(text: str) -> str:
+    """Return the text with each absolute path replaced by the name of its file or last folder."""
+    return _ABSOLUTE_PATH.sub(lambda match: match[0].rstrip("/").rpartition("/")[2] or match[0], text)

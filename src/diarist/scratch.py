@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from diarist.errors import ConfigurationError, StorageFull
+from diarist.errors import ConfigurationError, MediaUnavailable, StorageFull
 
 UPLOAD_PREFIX = "diarist-upload-"
 """Uploads that are being received."""
@@ -162,6 +162,32 @@ def prepare_temp_dir(folder: Path) -> None:
         ) from error
 
 
+def check_temp_dir(folder: Path, min_free_bytes: int) -> None:
+    """Check that the folder for temporary files can be used, and create it if somebody removed it.
+
+    Raises:
+        StorageFull: less than ``min_free_bytes`` are free.
+        MediaUnavailable: the folder cannot be created or written.
+    """
+    try:
+        make_private_folder(folder)
+        check_free_space(folder, 0, min_free_bytes, "TEMP_AUDIO_DIR or DATA_DIR")
+        check_writable(folder, 1)
+    except OSError as error:
+        if disk_full(error):
+            raise storage_full("its free space was checked", "TEMP_AUDIO_DIR or DATA_DIR") from error
+        raise unusable_temp_dir(folder, error) from error
+
+
+def unusable_temp_dir(folder: Path, error: OSError) -> MediaUnavailable:
+    """Return the error of a folder for temporary files that cannot be written while the service runs."""
+    return MediaUnavailable(
+        f"TEMP_AUDIO_DIR {folder} cannot be written ({error.strerror}). Let this user own it, and check its disk.",
+        public="The service cannot store recordings at the moment: its folder for temporary files cannot be written. "
+        "Try again later; the log of the service says why.",
+    )
+
+
 def clear_temp_dir(folder: Path) -> None:
     """Remove everything in a folder that belongs to the service alone and that no other process uses."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -182,9 +208,9 @@ def default_temp_dir(folder: Path) -> Iterator[None]:
 def create_file(folder: Path | None, prefix: str) -> tuple[BinaryIO, Path]:
     """Create a file that only this user can read, and open it for reading and writing.
 
-    The caller removes it. ``folder`` is an existing folder; None is the default folder of this process.
+    The caller removes it. ``folder`` is created unless it exists; None is the default folder of this process.
     """
-    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=folder)
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=_existing(folder))
     return os.fdopen(descriptor, "w+b"), Path(name)
 
 
@@ -197,8 +223,6 @@ def locked_file(folder: Path | None, prefix: str) -> Iterator[Path]:
     """
     import fcntl  # not on Windows, where the command line works without it
 
-    if folder is not None:
-        make_private_folder(folder)
     file, path = create_file(folder, prefix)
     try:
         with file:
@@ -209,8 +233,11 @@ def locked_file(folder: Path | None, prefix: str) -> Iterator[Path]:
 
 
 def unnamed_file(folder: Path | None) -> IO[bytes]:
-    """Open an unbuffered file without a name, which the system removes when the last process closes it."""
-    return tempfile.TemporaryFile(buffering=0, dir=folder)
+    """Open an unbuffered file without a name, which the system removes when the last process closes it.
+
+    ``folder`` is created unless it exists; None is the default folder of this process.
+    """
+    return tempfile.TemporaryFile(buffering=0, dir=_existing(folder))
 
 
 @contextmanager
@@ -219,7 +246,7 @@ def process_folder(prefix: str) -> Iterator[Path]:
 
     Folders with the same prefix that killed processes left are removed first.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+    for path in _existing(None).glob(f"{prefix}*-*"):
         owner = path.name.removeprefix(prefix).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
@@ -276,6 +303,13 @@ def _remove_unused(path: Path, before: datetime) -> bool:
                 path.unlink()
                 return True
     return False
+
+
+def _existing(folder: Path | None) -> Path:
+    """Return the folder, or else the default one of this process, after it was created if somebody removed it."""
+    existing = Path(tempfile.gettempdir()) if folder is None else folder
+    make_private_folder(existing)
+    return existing
 
 
 def _is_running(pid: int) -> bool:

@@ -88,7 +88,7 @@ class ServiceProcess:
 
     def left_behind(self) -> list[str]:
         """Return the files in DATA_DIR that belong to recordings."""
-        own = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "service.lock")
+        own = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "service.lock", "keys-exist")
         return sorted(str(path) for path in self.data.rglob("*") if path.is_file() and path.name not in own)
 
     def _read(self) -> None:

@@ -26,6 +26,10 @@ ENV_KEY = "the-key-of-the-environment"
 ARGUMENTS = {"job_id": "A" * 22, "filename": "x"}
 
 
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
 @pytest.fixture
 def store(tmp_path):
     database = open_database(Settings(_env_file=None, data_dir=tmp_path / "keys"))
@@ -37,13 +41,9 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def guarded(settings, jobs, store):
+def guarded(settings, jobs, store, tmp_path):
     """The application with the keys of ``store``."""
-    return create_app(settings, jobs, KeyCache(settings, store))
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+    return create_app(settings, jobs, KeyCache(settings.model_copy(update={"data_dir": tmp_path / "keys"}), store))
 
 
 def error_message(answer, path: str) -> str:
@@ -93,7 +93,14 @@ def test_nothing_is_closed_where_there_is_no_key(guarded):
     client = guarded.test_client()
     assert client.get("/v1/jobs").status_code == 200
     assert client.get("/no/such/address").status_code == 404
-    assert client.get("/v1/jobs", headers=bearer("whatever")).status_code == 200
+    assert client.get("/v1/jobs", headers={"Authorization": "Basic dXNlcjpwYXNz"}).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [bearer("whatever"), {"X-API-Key": "dk_" + "a" * 12 + "_" + "b" * 43}])
+def test_a_key_is_refused_where_there_is_none(guarded, headers):
+    client = guarded.test_client()
+    assert "knows no API key" in error_message(client.get("/v1/jobs", headers=headers), "/v1/jobs")
+    assert client.get("/status", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -129,8 +136,10 @@ def test_nothing_is_closed_where_there_is_no_key(guarded):
         (lambda token, other: {"Cookie": f"key={token}"}, False),
     ],
 )
-def test_who_is_let_in(settings, jobs, store, headers, admitted):
-    app = create_app(settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY}), store))
+def test_who_is_let_in(settings, jobs, store, tmp_path, headers, admitted):
+    app = create_app(
+        settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY, "data_dir": tmp_path / "keys"}), store)
+    )
     (_, token), (_, other) = store.create("one"), store.create("other")
     answer = app.test_client().get("/v1/jobs", headers=headers(token, other))
     if admitted:
@@ -151,8 +160,10 @@ def test_wrong_and_revoked_keys_hear_the_same(guarded, store):
     assert "keys create" in missing
 
 
-def test_whose_a_request_is(settings, jobs, store):
-    app = create_app(settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY}), store))
+def test_whose_a_request_is(settings, jobs, store, tmp_path):
+    app = create_app(
+        settings, jobs, KeyCache(settings.model_copy(update={"api_key": ENV_KEY, "data_dir": tmp_path / "keys"}), store)
+    )
 
     @app.get("/whose")
     def whose() -> dict[str, object]:

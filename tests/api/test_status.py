@@ -122,7 +122,7 @@ def test_status_answers_without_the_store(settings, jobs):
     broken = Reporting(jobs, state="error", errors=("The disk is gone.",))
 
     def counts():
-        raise StoreUnavailable("The disk is gone.")
+        raise StoreUnavailable("The disk is gone.", public="The disk is gone.")
 
     broken.store.count_by_state = counts
     answer = create_app(settings, broken).test_client().get("/status")
@@ -137,12 +137,12 @@ def test_a_store_that_refuses_leaves_what_was_known(settings, jobs):
     known = client.get("/status").get_json()
 
     def refuse():
-        raise StoreUnavailable("The disk is gone.")
+        raise StoreUnavailable("The disk under /secret/place is gone.")
 
     breaking.store.count_by_state = refuse
     eventually(lambda: client.get("/status").get_json()["status"] == "error")
     status = client.get("/status").get_json()
-    assert status["errors"] == ["The disk is gone."]
+    assert status["errors"] == [StoreUnavailable.default_public]
     assert status["age_s"] > known["age_s"]
     kept = known.keys() - {"status", "errors", "nemo_components_loaded", "age_s"}
     assert {key: status[key] for key in kept} == {key: known[key] for key in kept}

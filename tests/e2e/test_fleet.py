@@ -45,7 +45,10 @@ class Site:
         """The recordings, and the temporary files of every process, that still exist."""
         folders = (each.data for each in self.fleet.processes)
         local = [
-            str(path) for data in folders for path in data.rglob("*") if path.is_file() and path.name != "service.lock"
+            str(path)
+            for data in folders
+            for path in data.rglob("*")
+            if path.is_file() and path.name not in ("service.lock", "keys-exist")
         ]
         return self.media() + local
 

@@ -47,6 +47,10 @@ _INVALID_KEY = (
     "This API key is not valid. Send the whole key as it was shown, from `dk_` to its last character, or ask the "
     "operator of the service for another one."
 )
+_NO_KEYS = (
+    "This service knows no API key, but the request has one. Send it without a key, or ask the operator of the service "
+    "to create one with `diarist keys create`."
+)
 _CONFLICTING_KEYS = "The headers Authorization and X-API-Key contain different API keys. Send only one of them."
 
 
@@ -78,6 +82,8 @@ class Authenticator:
     ) -> ApiKey | None:
         """Return the API key of a request, or None if it needs none.
 
+        A request with a key is refused if there are no keys: its sender expects a service that has some.
+
         Args:
             head: the request line, and the headers with the key and the origin.
             timeout_s: the maximum time to wait for the stored keys.
@@ -86,7 +92,7 @@ class Authenticator:
         Raises:
             HostNotAllowed: the request is addressed to a name that is not the service's.
             CrossOriginRequest: a page of another origin sent the request.
-            Unauthorized: the request needs a key, and has none or one that is not valid.
+            Unauthorized: the request needs a key and has none, or has one that is not valid.
             StoreUnavailable: the stored keys cannot be read within ``timeout_s`` seconds.
         """
         public = head.method in SAFE_METHODS and head.path in PUBLIC_PATHS and not with_body
@@ -99,6 +105,8 @@ class Authenticator:
         if public:
             return None
         if not self._keys.required(timeout_s):
+            if _tokens(head):
+                raise Unauthorized(_NO_KEYS)
             return None
         key = self._keys.check(_token(head), timeout_s)
         if key is None:
@@ -162,6 +170,7 @@ def restrict_host(settings: Settings, keys: KeyCache) -> Settings:
         StoreUnavailable: the stored keys cannot be read.
     """
     if keys.required():
+        keys.preload()
         return settings
     if is_loopback(settings.flask_host):
         logger.info("No API key is configured: every user and program on this machine has full access")
@@ -178,12 +187,17 @@ def _request_head() -> RequestHead:
     return RequestHead.read(request.method, request.path, request.headers.get)
 
 
-def _token(head: RequestHead) -> str:
-    """Return the key that was sent. Raise ``Unauthorized`` if there is none, or if two different ones were sent."""
+def _tokens(head: RequestHead) -> tuple[str, ...]:
+    """Return the keys that were sent in the two headers."""
     scheme, _, value = (head.authorization or "").strip(" \t").partition(" ")
     bearer = value.strip(" \t") if scheme.lower() == "bearer" else None
     # Another scheme is meant for a proxy in front of the service.
-    sent = tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
+    return tuple(filter(None, (bearer, (head.x_api_key or "").strip(" \t"))))
+
+
+def _token(head: RequestHead) -> str:
+    """Return the key that was sent. Raise ``Unauthorized`` if there is none, or if two different ones were sent."""
+    sent = _tokens(head)
     if not sent:
         raise Unauthorized(_MISSING_KEY)
     if sent[0] != sent[-1]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from diarist import scratch
 from diarist.errors import ConfigurationError
 
 LOCK_FILE = "service.lock"
@@ -25,11 +26,12 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
 
     Raises:
         ConfigurationError: another service has locked the folder, or it is not writable.
+        StorageFull: the disk is full.
     """
     path = data_dir / LOCK_FILE
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = path.open("a+", encoding="ascii")
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise ConfigurationError(
             f"DATA_DIR {data_dir} is not writable ({error.strerror}). Make this user its owner, or set DATA_DIR to "
@@ -38,21 +40,21 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
     with file:
         if not _try_lock(file):
             file.seek(0)
-            owner = file.read().strip()
+            owner = file.read().decode(errors="replace").strip()
             raise ConfigurationError(
                 f"DATA_DIR {data_dir} is in use by another Diarist service{f' (process {owner})' if owner else ''}. "
                 "Stop that service, or set another DATA_DIR for this one."
             )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with scratch.disk_full_errors("the service was started", "DATA_DIR"):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: IO[str]) -> bool:
+    def _try_lock(file: IO[bytes]) -> bool:
         # The locked byte is far beyond the end of the file, so that the process ID can still be read.
         file.seek(2**20)
         try:
@@ -64,7 +66,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(file: IO[str]) -> bool:
+    def _try_lock(file: IO[bytes]) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

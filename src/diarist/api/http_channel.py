@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -28,7 +29,7 @@ from diarist.api.request_log import log_access, request_id_for
 from diarist.api.security_headers import SECURITY_HEADERS
 from diarist.api.upload import too_large
 from diarist.errors import CrossOriginRequest, HostNotAllowed, StoreUnavailable, Unauthorized
-from diarist.scratch import disk_full
+from diarist.scratch import disk_full, make_private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         except OSError as error:
             logger.error("The body of a request cannot be stored in TEMP_AUDIO_DIR: %s", error)  # noqa: TRY400
             full = disk_full(error)
-            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            self.refuse(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return len(data)
         if self.error is not None:
             # Otherwise waitress would send "100 Continue" and read the whole body of a request that has been refused.
@@ -152,7 +153,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             return
         self.disk_checked_at_bytes = received_bytes
         remaining_bytes = max(self.content_length - received_bytes, 0)
-        free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+        folder = Path(tempfile.gettempdir())
+        make_private_folder(folder)  # somebody may have removed it
+        free_bytes = shutil.disk_usage(folder).free
         if free_bytes < self.adj.min_free_bytes + remaining_bytes:
             self.refuse(
                 HTTPStatus.INSUFFICIENT_STORAGE,

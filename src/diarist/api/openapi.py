@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from diarist import __version__
 from diarist.api.access import PUBLIC_PATHS
 from diarist.api.job_schemas import NewJob, NewJobByUrl
-from diarist.api.response_schemas import Health, Problem, V1Problem
+from diarist.api.response_schemas import NotReady, Problem, V1Problem
 
 Document = dict[str, Any]
 Responses = dict[int | str, Document]
@@ -46,7 +46,10 @@ DIARIZE_RESPONSES: Responses = {
 
 READY_RESPONSES: Responses = {
     503: problem_response(
-        "The service is not ready: it is loading or stopping, or its engine cannot be loaded.", retry=True, body=Health
+        "The service is not ready: it is loading or stopping, its engine cannot be loaded, or its job store or disk "
+        "cannot be used. For errors, `reason` says which.",
+        retry=True,
+        body=NotReady,
     ),
 }
 
@@ -209,7 +212,7 @@ def configure(app: APIFlask) -> None:
 def _complete_document(document: Document | str) -> Document | str:
     assert isinstance(document, dict)
     schemas = document["components"]["schemas"]
-    for model in (Problem, V1Problem, NewJob, NewJobByUrl):
+    for model in (Problem, V1Problem, NotReady, NewJob, NewJobByUrl):
         schemas |= _schemas_by_name(model)
     schemas["JobView"]["examples"] = [JOB_EXAMPLE]
     # In a form and in a query, an object is JSON in a text field.

@@ -78,6 +78,7 @@ MESSAGES: dict[int, tuple[str, str]] = {
         "not_implemented",
         "This transfer encoding is not supported: use Content-Length or chunked.",
     ),
+    HTTPStatus.SERVICE_UNAVAILABLE: (errors.MediaUnavailable.code, errors.MediaUnavailable.default_public),
     HTTPStatus.INSUFFICIENT_STORAGE: (
         errors.StorageFull.code,
         "There is too little disk space for this upload. Try again later; the operator of the service can free some.",
@@ -138,11 +139,14 @@ def error_response(status: int, message: str, code: str, param: str | None = Non
 
 
 def response_to(error: DiaristError, status: int | None = None) -> Response:
-    """Log ``error`` and return it as a response to the current request, with ``status`` or that of its class."""
+    """Log ``error`` and return it as a response to the current request, with ``status`` or that of its class.
+
+    The log has the whole message; the response has the one for callers.
+    """
     status = status or status_of(type(error))
     level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
     logger.log(level, "Responded with %d %s: %s", status, error.code, error)
-    return error_response(status, str(error), error.code, getattr(error, "param", None))
+    return error_response(status, error.public_message, error.code, getattr(error, "param", None))
 
 
 def register(app: APIFlask) -> None:

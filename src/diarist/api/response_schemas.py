@@ -247,7 +247,17 @@ class Status(BaseModel):
 class Health(BaseModel):
     """The health of the service, for orchestrators."""
 
-    status: Literal["alive", "ready", "loading", "error", "stopping"]
+    status: Literal["alive", "ready"]
+
+
+class NotReady(BaseModel):
+    """Why the service is not ready."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    status: Literal["loading", "error", "stopping"]
+    reason: str | SkipJsonSchema[None] = None
+    """What is wrong; only with the status `error`."""
 
 
 class About(BaseModel):

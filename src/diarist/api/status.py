@@ -7,7 +7,7 @@ from flask import Response
 
 from diarist import __version__
 from diarist.api.openapi import READY_RESPONSES
-from diarist.api.response_schemas import About, Health, JobCounts, ModelState, Status
+from diarist.api.response_schemas import About, Health, JobCounts, ModelState, NotReady, Status
 from diarist.api.runtime import runtime
 
 blueprint = APIBlueprint("status", __name__, tag="Status")
@@ -30,7 +30,7 @@ def status() -> Status:
         {
             "status": report.state,
             "nemo_components_loaded": report.state == "ready" and all(m.state == "ready" for m in report.models),
-            "errors": report.errors,
+            "errors": (*report.errors, *filter(None, (current.storage_error,))),
             "engine": service.settings.engine,
             "device": report.device,
             "workers": [{"state": w.state, "device": w.device or None} for w in report.workers],
@@ -59,11 +59,12 @@ def ready() -> Health | Response:
     if service.stopping.is_set():
         return _not_ready("stopping")
     current = service.status_cache.get()
-    if service.settings.distributed:
-        # The number of workers may fall to zero. Jobs are still accepted, and cause the next worker to start.
-        return Health(status="ready") if current.store_answers else _not_ready("error")
-    if current.report.state != "ready":
-        return _not_ready(current.report.state)
+    # The number of workers of a fleet may fall to zero. Jobs are still accepted, and cause the next worker to start.
+    if not (current.store_answers if service.settings.distributed else current.report.state == "ready"):
+        state = "error" if service.settings.distributed else current.report.state
+        return _not_ready(state, current.report.errors)
+    if current.storage_error is not None:
+        return _not_ready("error", (current.storage_error,))
     return Health(status="ready")
 
 
@@ -87,6 +88,7 @@ def about() -> About:
     )
 
 
-def _not_ready(state: str) -> Response:
-    health = Health.model_validate({"status": state})
-    return Response(health.model_dump_json(), 503, {"Content-Type": "application/json", "Retry-After": "5"})
+def _not_ready(state: str, errors: tuple[str, ...] = ()) -> Response:
+    content = NotReady.model_validate({"status": state, "reason": " ".join(errors) or None})
+    body = content.model_dump_json(exclude_none=True)
+    return Response(body, 503, {"Content-Type": "application/json", "Retry-After": "5"})

@@ -25,6 +25,9 @@ class ServiceStatus:
     age_s: Seconds | None = 0.0
     """How long ago this was read; None if nothing has been read yet."""
 
+    storage_error: str | None = None
+    """Why recordings cannot be stored; None if they can."""
+
 
 class StatusCache:
     """Reads the state of the service at most ten times a second, however many clients poll.
@@ -42,6 +45,7 @@ class StatusCache:
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
+        self._storage_failing = False
         self._status = RefreshingValue("status", self._read, self.MAX_AGE_S)
 
     def get(self) -> ServiceStatus:
@@ -52,7 +56,7 @@ class StatusCache:
         try:
             reading = self._status.get(self.MAX_AGE_S, self.TIMEOUT_S)
         except ServiceError as error:
-            return self._without_store(str(error))
+            return self._without_store(error.public_message)
         failing_s = 0.0 if reading is not None else self._status.failing_s
         if failing_s > self.UNAVAILABLE_AFTER_S:
             return self._without_store(
@@ -65,10 +69,23 @@ class StatusCache:
         report = self._jobs.pool_status()
         try:
             counts = self._jobs.store.count_by_state()
-            return ServiceStatus(report, counts[JobState.QUEUED], counts[JobState.RUNNING])
+            return ServiceStatus(
+                report, counts[JobState.QUEUED], counts[JobState.RUNNING], storage_error=self._storage_error()
+            )
         except ServiceError as error:
             logger.warning("The jobs cannot be counted: %s", error)
             raise
+
+    def _storage_error(self) -> str | None:
+        try:
+            self._jobs.check_storage()
+        except ServiceError as error:
+            if not self._storage_failing:
+                logger.error("No recordings are accepted: %s", error)  # noqa: TRY400 - the message is complete
+            self._storage_failing = True
+            return error.public_message
+        self._storage_failing = False
+        return None
 
     def _last_known(self) -> ServiceStatus:
         last = self._status.last

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, cast
@@ -84,16 +85,18 @@ class UploadFile:
     Raises:
         UploadTooLarge: more than ``limit_bytes`` are written.
         StorageFull: the disk is full, or has too little free space.
+        MediaUnavailable: the folder cannot be created or written.
     """
 
     def __init__(
         self, folder: Path, limit_bytes: int, digest: hashlib._Hash | None = None, min_free_bytes: int = 0
     ) -> None:
+        self._folder = folder
         self._limit_bytes = limit_bytes
         self._free_space = scratch.FreeSpaceGuard(folder, min_free_bytes, "TEMP_AUDIO_DIR")
         self.digest = digest
         self.size_bytes = 0
-        with _disk_full_errors():
+        with _storage_errors(folder):
             self._file, self.path = scratch.create_file(folder, scratch.UPLOAD_PREFIX)
 
     def write(self, data: bytes) -> int:
@@ -102,7 +105,7 @@ class UploadFile:
             raise too_large(self._limit_bytes)
         if self.digest is not None:
             self.digest.update(data)
-        with _disk_full_errors():
+        with _storage_errors(self._folder):
             self._free_space.before_write(len(data))
             return self._file.write(data)
 
@@ -110,7 +113,7 @@ class UploadFile:
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with _disk_full_errors():
+        with _storage_errors(self._folder):
             return self._file.seek(offset, whence)
 
     def close(self) -> None:
@@ -123,8 +126,13 @@ class UploadFile:
         self.path.unlink(missing_ok=True)
 
 
-def _disk_full_errors() -> AbstractContextManager[None]:
-    return scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR")
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        with scratch.disk_full_errors("the upload was received", "TEMP_AUDIO_DIR"):
+            yield
+    except OSError as error:
+        raise scratch.unusable_temp_dir(folder, error) from error
 
 
 def too_large(limit_bytes: int) -> UploadTooLarge:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from diarist.auth.api_keys import ENV_ID, USE_RESOLUTION_S, ApiKey, KeySnapshot, configured_key
+from diarist.auth.key_mark import KeyMark
 from diarist.background_refresh import RefreshingValue
 from diarist.errors import ServiceError, StoreUnavailable
 from diarist.settings import Settings
@@ -46,7 +47,8 @@ class KeyStore(Protocol):
 class KeyCache:
     """The API keys of a service. Safe to call from any thread.
 
-    If the store does not respond, callers are blocked no longer than their ``timeout_s``.
+    If the store does not respond, callers are blocked no longer than their ``timeout_s``. If it has lost its keys, now
+    or before this process started, everyone is refused until there is a key again.
 
     Args:
         settings: The settings, which may contain a key (API_KEY).
@@ -59,13 +61,16 @@ class KeyCache:
     def __init__(self, settings: Settings, store: KeyStore | None) -> None:
         self._configured = configured_key(settings)
         self._store = store
-        self._snapshot = None if store is None else RefreshingValue("keys", lambda: _read(store))
+        self._snapshot = None if store is None else RefreshingValue("keys", lambda: self._read(store))
+        self._mark = KeyMark(settings.data_dir)
+        self._stored_keys_exist = store is not None and self._mark.exists()
+        self._loss_logged = False
         self._use_lock = threading.Lock()
         self._recorded_at: dict[str, float] = {}
-        self._required = self._configured is not None
+        self._required = self._configured is not None or self._stored_keys_exist
 
     def required(self, timeout_s: float = STORE_TIMEOUT_S) -> bool:
-        """Return whether any key exists. From then on, and as long as this process runs, every request needs one.
+        """Return whether any key exists, or has ever existed in the store. From then on every request needs one.
 
         Raises:
             StoreUnavailable: The store does not answer within ``timeout_s`` seconds.
@@ -74,6 +79,11 @@ class KeyCache:
         if not self._required and self._get(MAX_AGE_S, timeout_s).keys:
             self._required = True
         return self._required
+
+    def preload(self) -> None:
+        """Read the stored keys in the background, so that it is logged at once if they are lost."""
+        if self._snapshot is not None:
+            self._snapshot.refresh()
 
     def check(self, token: str, timeout_s: float = STORE_TIMEOUT_S) -> ApiKey | None:
         """Return the key that a token belongs to, or None if the token is malformed, wrong, or revoked.
@@ -94,10 +104,32 @@ class KeyCache:
             return KeySnapshot((), ())
         cached = self._snapshot.get(max_age_s, timeout_s)
         if cached is None:
-            raise StoreUnavailable(_UNREADABLE)
+            raise StoreUnavailable(_UNREADABLE, public=_UNREADABLE)
         if cached.age_s > REFRESH_AGE_S:
             self._snapshot.refresh()
         return cached.value
+
+    def _read(self, store: KeyStore) -> KeySnapshot:
+        if self._stored_keys_exist:
+            self._mark.set()  # DATA_DIR may have been removed
+        try:
+            snapshot = store.snapshot()
+        except ServiceError as error:
+            logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
+            raise StoreUnavailable(_UNREADABLE, public=_UNREADABLE) from error
+        if snapshot.keys:
+            self._stored_keys_exist = True
+            self._mark.set()
+        lost = self._stored_keys_exist and not snapshot.keys
+        if lost and not self._loss_logged:
+            logger.error(
+                "API keys were created for this service, but the job store contains none: it was lost, emptied or "
+                "replaced. All requests are refused, except those with API_KEY. Restore the job store from a backup, "
+                "or create a key with `diarist keys create NAME`. If this service is to have no keys, stop it, remove "
+                "%s, and start it again.", self._mark.path,
+            )  # fmt: skip
+        self._loss_logged = lost
+        return snapshot
 
     def _record_use(self, store: KeyStore, key: ApiKey) -> None:
         """Record the use of a key in the background, at most once every ``USE_RESOLUTION_S``."""
@@ -107,14 +139,6 @@ class KeyCache:
                 return
             self._recorded_at[key.id] = now
         threading.Thread(target=_write_use, args=(store, key.id), name="key-used", daemon=True).start()
-
-
-def _read(store: KeyStore) -> KeySnapshot:
-    try:
-        return store.snapshot()
-    except ServiceError as error:
-        logger.error("The API keys cannot be read, so requests are refused: %s", error)  # noqa: TRY400
-        raise StoreUnavailable(_UNREADABLE) from error
 
 
 def _write_use(store: KeyStore, key_id: str) -> None:

@@ -84,6 +84,14 @@ class Diarist(click.Group):
             ctx.exit(exit_code(error))
         except BrokenPipeError:
             _exit_on_closed_pipe()
+        except OSError as error:
+            from diarist.scratch import disk_full
+
+            if not disk_full(error):
+                raise
+            where = f" that holds {error.filename}" if error.filename else ""
+            click.echo(f"diarist: The disk{printable(where)} is full. Free some space, then try again.", err=True)
+            ctx.exit(FAILED)
         except KeyboardInterrupt:
             click.echo("diarist: interrupted", err=True)
             ctx.exit(INTERRUPTED)

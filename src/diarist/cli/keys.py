@@ -40,6 +40,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 
     The key is printed to standard output. It cannot be shown again, because only its hash is stored.
     """
+    from diarist.auth.key_mark import KeyMark
     from diarist.jobs.db.api_keys import ApiKeyStore
     from diarist.jobs.db.secrets import webhook_master
     from diarist.outbound.webhooks import secret_for
@@ -49,6 +50,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
         master = webhook_master(settings, database)
         first = not ApiKeyStore(database).any_exist() and not settings.api_key
         key, token = ApiKeyStore(database).create(name, limit)
+    KeyMark(settings.data_dir).set()
     webhook_secret = secret_for(master, key.id)
     if as_json:
         click.echo(json.dumps(_key_fields(key) | {"key": token, "webhook_secret": webhook_secret}, indent=2))
@@ -72,6 +74,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
 def list_keys(as_json: bool) -> None:
     """List all keys, without their secrets."""
     from diarist.auth.api_keys import ENV_ID, ApiKey
+    from diarist.auth.key_mark import KeyMark
     from diarist.jobs.db.api_keys import ApiKeyStore
 
     with _open_store() as (settings, database):
@@ -80,6 +83,14 @@ def list_keys(as_json: bool) -> None:
         found = (*found, ApiKey(ENV_ID, "API_KEY"))
     if as_json:
         click.echo(json.dumps({"keys": [_key_fields(key) for key in found]}, indent=2))
+        return
+    if not found and KeyMark(settings.data_dir).exists():
+        click.echo(
+            f"There are no keys any more, so all requests are refused: the job store was lost, emptied or replaced. "
+            "Restore it from a backup, or create a key with `diarist keys create NAME`. If the service is to have no "
+            f"keys, stop it and remove {KeyMark(settings.data_dir).path}.",
+            err=True,
+        )
         return
     if not found:
         click.echo(

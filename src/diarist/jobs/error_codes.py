@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diarist.errors import DiaristError, JobFailed
+from diarist.errors import DiaristError, JobFailed, ServiceError, without_folders
 from diarist.jobs.model import Job, JobError
 
 
 def to_job_error(error: Exception, job: Job) -> JobError:
-    """Return what the caller may see of an exception: the message of a ``DiaristError``, and nothing of any other."""
+    """Return what the caller may see of an exception: the public message of a ``DiaristError``; nothing of others."""
     if isinstance(error, DiaristError):
-        return JobError(error.code, _storable(str(error)))
+        return JobError(error.code, _storable(error.public_message))
     return JobError(
         JobFailed.code,
         "The recording could not be processed because of an error in the service. The operator of the service can find "
@@ -23,7 +23,9 @@ def to_exception(error: JobError) -> DiaristError:
     """Return the exception that an error was made from, or ``JobFailed`` if this release does not know its code."""
     for kind in _subclasses(DiaristError):
         if kind.code == error.code:
-            return kind(error.message)
+            # Earlier releases stored messages that name folders.
+            message = without_folders(error.message)
+            return kind(message, public=message) if issubclass(kind, ServiceError) else kind(message)
     return JobFailed(error.message)
 
 

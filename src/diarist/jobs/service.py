@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from diarist import scratch
 from diarist.display_text import shown_filename
 from diarist.errors import Cancelled, EngineUnavailable, JobNotFound, ServiceError, StoreUnavailable
 from diarist.jobs.admission import RequestAdmission
@@ -40,6 +41,9 @@ from diarist.settings import Settings
 from diarist.types import Transcript, Utterance
 
 logger = logging.getLogger(__name__)
+
+MIN_FREE_BYTES = 2**20
+"""A disk with less free space counts as full, even if MIN_FREE_MB is 0: a transaction of the job store needs some."""
 
 CALLER_LEASE_S = 60.0
 """How long a request stays valid after its caller was last known to wait."""
@@ -138,6 +142,22 @@ class JobService:
         else:
             self._admission.check()
         self._media.check_free_space(size_bytes)
+
+    def check_storage(self) -> None:
+        """Check that recordings and results can be stored. Folders that somebody removed are created again.
+
+        Raises:
+            StorageFull: A disk of this machine has less than MIN_FREE_MB free.
+            MediaUnavailable: A folder cannot be created or written.
+        """
+        settings = self._settings
+        min_free_bytes = max(settings.min_free_mb * 2**20, MIN_FREE_BYTES)
+        scratch.check_temp_dir(settings.temp_dir, min_free_bytes)
+        self._media.check_free_space(MIN_FREE_BYTES)
+        if not settings.database_url:
+            # If DATA_DIR was removed, the job store reports that.
+            with suppress(FileNotFoundError):
+                scratch.check_free_space(settings.data_dir, 0, min_free_bytes, "DATA_DIR")
 
     def submit(
         self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
@@ -254,26 +274,35 @@ class JobService:
         return job
 
     def delete(self, job_id: str) -> None:
-        """Delete a job in any state, with its recording and its transcript. It is no error if there is none."""
-        erase_now = self._is_job(job_id)
+        """Delete a job in any state, with its recording and its transcript. It is no error if there is none.
+
+        If the job store cannot be written, nothing of a job is deleted. The recording of a request is deleted all the
+        same, because nobody can ask for it any more.
+        """
+        is_job = self._is_job(job_id)
         try:
             self.store.delete(job_id)
-        finally:
-            self._outbox_runner.cancel(job_id)
-            self._remove_media(job_id)
-            self._caller_leases.pop(job_id, None)
-            if erase_now:
-                # The next sweep overwrites the text of a request; whoever deletes a job wants it gone now.
-                erase_deleted(self._database)
-            self._notifier.notify(ANY_QUEUE)
-            self._completion.notify()
+        except ServiceError:
+            # The job may have been deleted all the same, if the connection was lost after the commit.
+            if self._exists(job_id):
+                if not is_job:
+                    self._remove_media(job_id)
+                raise
+        self._outbox_runner.cancel(job_id)
+        self._remove_media(job_id)
+        self._caller_leases.pop(job_id, None)
+        if is_job:
+            # The next sweep overwrites the text of a request; whoever deletes a job wants it gone now.
+            erase_deleted(self._database)
+        self._notifier.notify(ANY_QUEUE)
+        self._completion.notify()
 
     def pool_status(self) -> PoolStatus:
         """Return what the workers last reported: ``loading`` before the first report, ``error`` without the store."""
         try:
             return PoolStatus.from_reports(self.store.list_worker_reports(WORKER_TIMEOUT_S))
         except ServiceError as error:
-            return PoolStatus("error", (), (str(error),))
+            return PoolStatus("error", (), (error.public_message,))
 
     def metrics_snapshot(self) -> MetricsSnapshot:
         """Read the values of the metrics that the job store holds. Raises ``StoreUnavailable``."""
@@ -321,6 +350,16 @@ class JobService:
             return self.store.get(job_id).spec.kind is JobKind.JOB
         except JobNotFound:
             return False
+
+    def _exists(self, job_id: str) -> bool:
+        """Return whether the store has this job, or cannot be asked."""
+        try:
+            self.store.get(job_id)
+        except JobNotFound:
+            return False
+        except ServiceError:
+            return True
+        return True
 
     def _on_job_ended(self) -> None:
         self._completion.notify()

@@ -178,6 +178,13 @@ class JobStore(Protocol):
         """Return how many jobs are in each state, of both kinds."""
         ...
 
+    def write_lock_is_held(self) -> bool:
+        """Return whether anyone holds the store's only lock for writing, for longer than a transaction takes.
+
+        A store that writers do not lock as a whole returns False.
+        """
+        ...
+
     def list_unfinished(self) -> tuple[Job, ...]:
         """Return all jobs that are queued or running, oldest first."""
         ...

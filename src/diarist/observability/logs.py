@@ -19,11 +19,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from diarist.observability.log_handlers import ConsoleHandler, LogFileHandler
 from diarist.observability.redaction import MASK, Redactor, names_secret
 from diarist.settings import Settings
 
@@ -38,9 +38,6 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 # The context of a line: the attribute of its record, and its label in a plain line.
 _IDS = (("request_id", "request"), ("job_id", "job"), ("worker", "worker"), ("trace_id", "trace"))
-
-FILE_BYTES = 10 * 2**20
-BACKUP_FILES = 5
 
 # Characters that could end a line, control a terminal or change the reading order: control characters, line and
 # paragraph separators and bidirectional overrides; and lone surrogates, which cannot be encoded as UTF-8.
@@ -189,14 +186,12 @@ def configure(settings: Settings, *, to_file: bool = True) -> None:
     """
     mask = Redactor.of(settings)
     formatter = PlainFormatter(mask) if settings.log_format == "plain" else _JsonFormatter(mask)
-    console: logging.Handler = logging.StreamHandler(sys.stderr)
-    _install(settings, console, formatter)
+    _install(settings, ConsoleHandler(), formatter)
     _install_exception_hooks()
     if not to_file:
         return
     try:
-        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(settings.log_file, maxBytes=FILE_BYTES, backupCount=BACKUP_FILES, encoding="utf-8")
+        file = LogFileHandler(settings.log_file)
     except OSError as error:
         logging.getLogger(__name__).warning(
             "The log file %s cannot be written (%s), so logs go only to the console. Set LOG_FILE to another path.",
@@ -212,7 +207,7 @@ def configure_worker(settings: Settings, worker: str | None = None) -> None:
 
     ``worker`` is the name of this process, which is added to every line.
     """
-    _install(settings, logging.StreamHandler(sys.stderr), _RelayFormatter(), worker)
+    _install(settings, ConsoleHandler(), _RelayFormatter(), worker)
     _install_exception_hooks()
 
 

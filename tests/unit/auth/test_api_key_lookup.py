@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from diarist.auth import api_key_lookup, api_keys
 from diarist.auth.api_key_lookup import KeyCache
 from diarist.auth.api_keys import ENV_ID, KeySnapshot
+from diarist.auth.key_mark import FILE_NAME, KeyMark
 from diarist.errors import ConfigurationError, StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.database import Database
@@ -141,13 +143,60 @@ def test_a_store_that_fails_lets_nobody_in_and_tells_callers_no_more(store, sett
     assert cache.check(token)
     store.broken = True
     time_goes(api_key_lookup.MAX_AGE_S)
-    for ask in (lambda: cache.check(token), lambda: KeyCache(settings, store).required()):
+    for ask in (lambda: cache.check(token), lambda: KeyCache(settings, store).check(token)):
         with pytest.raises(StoreUnavailable) as caught:
             ask()
         assert "/secret/place" not in str(caught.value)
     assert "/secret/place is broken" in caplog.text
     store.broken = False
     assert cache.check(token)
+
+
+def test_lost_keys_are_told_once_and_let_nobody_in(store, settings, tmp_path, caplog):
+    _, token = store.create("web")
+    assert KeyCache(settings, store).check(token)
+    mark = tmp_path / FILE_NAME
+    assert stat.S_IMODE(mark.stat().st_mode) == 0o600
+    kept, store._database = store._database, Database(open_sqlite(tmp_path / "other.sqlite3"))
+    later = KeyCache(settings, store)
+    assert later.required()
+    assert later.check(token) is None
+    assert later.check(token) is None
+    assert caplog.text.count("diarist keys create NAME") == caplog.text.count(str(mark)) == 1
+    _, another = store.create("another")
+    time.sleep(api_key_lookup.UNKNOWN_KEY_MAX_AGE_S)
+    assert later.check(another)
+    mark.unlink()
+    assert KeyCache(settings, store).check(another)
+    assert mark.exists(), "a service that finds keys sets the mark"
+    store._database.close()
+    store._database = kept
+
+
+def test_a_mark_that_was_removed_comes_back_while_the_process_runs(store, settings, tmp_path, time_goes):
+    cache = KeyCache(settings, store)
+    _, token = store.create("web")
+    assert cache.check(token)
+    (tmp_path / FILE_NAME).unlink()
+    store.broken = True
+    time_goes(api_key_lookup.MAX_AGE_S)
+    with pytest.raises(StoreUnavailable):
+        cache.check(token)
+    assert (tmp_path / FILE_NAME).exists()
+
+
+def test_a_mark_that_cannot_be_created_is_told_once(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    mark = KeyMark(tmp_path / "file" / "data")
+    assert not mark.exists()
+    mark.set()
+    mark.set()
+    assert len(caplog.records) == 1
+    assert "free space" in caplog.text
+
+
+def test_a_mark_that_cannot_be_read_counts(tmp_path):
+    assert KeyMark(tmp_path / ("x" * 300)).exists()
 
 
 def test_a_door_that_was_locked_stays_so_when_the_store_is_lost(store, settings, time_goes, tmp_path):

@@ -157,3 +157,17 @@ def test_a_store_that_cannot_be_opened_is_one_line(data):
     failed = keys("list")
     assert failed.exit_code == 1
     assert failed.stderr.startswith("diarist: The job store")
+
+
+def test_a_list_of_lost_keys_says_what_to_do(data):
+    assert "only from this machine" in keys("list").stderr
+    assert keys("create", "web").exit_code == 0
+    mark = data / "keys-exist"
+    assert "every request needs one" in mark.read_text(encoding="ascii")
+    for path in data.glob("jobs.sqlite3*"):
+        path.unlink()
+    said = keys("list").stderr
+    assert "all requests are refused" in said
+    assert str(mark) in said
+    assert keys("create", "web").exit_code == 0
+    assert "web" in keys("list").stdout

@@ -17,7 +17,18 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 def test_every_error_of_ours_comes_back_as_itself(kind):
     back = to_exception(to_job_error(kind("Do this."), JOB))
     assert type(back) is kind
-    assert str(back) == "Do this."
+    assert str(back) == back.public_message == (getattr(kind, "default_public", None) or "Do this.")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(kind, errors.ServiceError)])
+def test_no_folder_of_the_service_is_told(kind):
+    error = kind("The file /srv/secret/models/it.onnx is damaged: see https://host.example/a/page and /v1/jobs.")
+    told = to_job_error(error, JOB).message
+    assert "secret" not in told
+    expected = "The file it.onnx is damaged: see https://host.example/a/page and /v1/jobs."
+    assert told == (kind.default_public or expected)
+    stored_before = to_exception(JobError(kind.code, str(error)))
+    assert stored_before.public_message == expected
 
 
 def test_codes_are_told_apart():

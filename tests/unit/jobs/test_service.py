@@ -152,13 +152,44 @@ def test_a_store_that_fails_leaves_no_recording(still, monkeypatch):
     assert list(still.settings.media_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_deletion_that_the_store_refuses_deletes_nothing_that_can_be_asked_for(still, monkeypatch, kind):
+    job = still.submit("said", kind=kind)
+    recording = still.settings.media_dir / job.id / "recording"
+
+    def refuse(job_id: str) -> None:
+        raise StorageFull("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(still.store, "delete", refuse)
+        with pytest.raises(StorageFull):
+            still.service.delete(job.id)
+    assert still.store.get(job.id).id == job.id
+    assert recording.exists() is (kind is JobKind.JOB)
+    still.service.delete(job.id)
+    assert list(still.settings.media_dir.iterdir()) == []
+
+
+def test_a_deletion_that_was_stored_all_the_same_is_one(still, monkeypatch):
+    job = still.submit("said", kind=JobKind.JOB)
+    delete = still.store.delete
+
+    def lose_connection(job_id: str) -> None:
+        delete(job_id)
+        raise StoreUnavailable("The connection was lost after the commit.")
+
+    monkeypatch.setattr(still.store, "delete", lose_connection)
+    still.service.delete(job.id)
+    assert list(still.settings.media_dir.iterdir()) == []
+
+
 def test_a_store_that_cannot_be_read_shows_in_the_report(still):
     still.store.close()
     path = still.settings.data_dir / "jobs.sqlite3"
     path.write_bytes(b"damage" * 1_000)
     report = still.service.pool_status()
     assert report.state == "error"
-    assert "damaged" in report.errors[0]
+    assert report.errors == (StoreUnavailable.default_public,)
     for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"):
         (still.settings.data_dir / name).unlink(missing_ok=True)
 

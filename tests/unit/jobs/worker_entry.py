@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -111,6 +112,10 @@ def transcribe_file(
             case ["die", times] if count("begun") <= int(times):
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["freeze", times] if count("begun") <= int(times):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case ["freeze-with-lock", times] if count("begun") <= int(times):
+                locked = sqlite3.connect(settings.data_dir / "jobs.sqlite3", isolation_level=None)
+                locked.execute("BEGIN IMMEDIATE")
                 os.kill(os.getpid(), signal.SIGSTOP)
             case ["stall", times] if count("begun") <= int(times):
                 wait_for("never")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
 import re
+import shutil
+import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from diarist.observability import logs
+from diarist.observability import log_handlers, logs
 from diarist.settings import Settings
 
 HOSTILE = "a\r\n2026-01-01 ERROR forged \x1b[31m\x9b \u2028 \u202e \ud800 \x00 \x85"
@@ -154,8 +159,8 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(configured, tmp_path):
 
 
 def test_the_file_is_rotated(configured, tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "FILE_BYTES", 2_000)
-    monkeypatch.setattr(logs, "BACKUP_FILES", 2)
+    monkeypatch.setattr(log_handlers, "FILE_BYTES", 2_000)
+    monkeypatch.setattr(log_handlers, "BACKUP_FILES", 2)
     configured(log_file=tmp_path / "service.log")
     for number in range(200):
         logging.getLogger("diarist.test").info("line %d", number)
@@ -164,6 +169,82 @@ def test_the_file_is_rotated(configured, tmp_path, monkeypatch):
     ]  # fmt: skip
     assert "line 199" in (tmp_path / "service.log").read_text()
     assert all(path.stat().st_size <= 2_000 for path in tmp_path.glob("service.log*"))
+
+
+def test_only_this_user_can_read_the_file(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_handlers, "FILE_BYTES", 2_000)
+    old = [tmp_path / name for name in ("service.log", "service.log.3")]
+    for path in old:
+        path.touch()
+        path.chmod(0o644)
+    before = os.umask(0)
+    try:
+        configured(log_file=tmp_path / "service.log")
+        for number in range(50):
+            logging.getLogger("diarist.test").info("line %d", number)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("service.log*")} == {0o600}
+    group = tmp_path / "group.log"
+    group.touch()
+    group.chmod(0o640)
+    configured(log_file=group)
+    assert stat.S_IMODE(group.stat().st_mode) == 0o640, "the operator's choice"
+
+
+def test_a_file_that_was_removed_is_made_anew(configured, tmp_path):
+    configured(log_file=tmp_path / "logs" / "service.log")
+    logger = logging.getLogger("diarist.test")
+    logger.info("before")
+    shutil.rmtree(tmp_path / "logs")
+    logger.info("after")
+    assert "after" in (tmp_path / "logs" / "service.log").read_text()
+
+
+class TestLinesThatCannotBeWritten:
+    def test_they_are_missing_from_one_place_alone(self, configured, tmp_path):
+        console = configured(log_file=tmp_path / "logs" / "service.log", api_key="a-secret-of-the-operator")
+        logger = logging.getLogger("diarist.test")
+        shutil.rmtree(tmp_path / "logs")
+        (tmp_path / "logs").touch()
+        for number in range(3):
+            logger.info("%d: a-secret-of-the-operator", number)
+        said = console.getvalue()
+        assert "secret" not in said
+        assert "2: ***" in said
+        assert said.count("Log lines are missing from the log file") == 1
+        (tmp_path / "logs").unlink()
+        logger.info("again")
+        assert "again" in (tmp_path / "logs" / "service.log").read_text()
+        shutil.rmtree(tmp_path / "logs")
+        (tmp_path / "logs").touch()
+        logger.info("and again not")
+        assert console.getvalue().count("Log lines are missing from the log file") == 2
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_a_console_that_is_full_leaves_the_file(self, configured, tmp_path, monkeypatch):
+        configured(log_file=tmp_path / "service.log")
+        with Path("/dev/full").open("w", buffering=1) as full:
+            monkeypatch.setattr(sys, "stderr", full)
+            logs.configure(Settings(_env_file=None, log_file=tmp_path / "service.log"))
+            logging.getLogger("diarist.test").info("still here")
+            assert "still here" in (tmp_path / "service.log").read_text()
+            assert "missing from the console" in (tmp_path / "service.log").read_text()
+            monkeypatch.undo()
+            with contextlib.suppress(OSError):
+                full.close()
+
+    def test_what_cannot_be_formatted_is_not_printed(self, configured, monkeypatch):
+        console = configured(log_format="json")
+
+        def broken(record: logging.LogRecord) -> str:
+            raise ValueError(f"a-secret in {record.msg}")
+
+        for handler in logging.getLogger().handlers:
+            if getattr(handler, "diarist", False):
+                monkeypatch.setattr(handler.formatter, "format", broken)
+        logging.getLogger("diarist.test").info("a-secret")
+        assert "secret" not in console.getvalue()
 
 
 def test_a_workers_records_are_logged_as_if_they_were_ours(configured, ids, monkeypatch, tmp_path):

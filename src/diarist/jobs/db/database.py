@@ -127,6 +127,18 @@ class Database:
         except SQLAlchemyError as error:
             raise self._explain(error, self._engine) from error
 
+    def write_lock_is_held(self) -> bool:
+        """Return whether anyone holds the only lock for writing, as SQLite has it, for longer than a transaction takes.
+
+        PostgreSQL locks rows, and ends transactions that do nothing (``postgres.IDLE_TIMEOUT_MS``).
+        """
+        if self._engine.dialect.name != "sqlite":
+            return False
+        try:
+            return sqlite.write_lock_is_held(self._engine)
+        except SQLAlchemyError as error:
+            raise self._explain(error, self._engine) from error
+
     def _prepare(self) -> None:
         """Upgrade the tables. If they are up to date, nothing is locked, and Alembic is not imported."""
         try:

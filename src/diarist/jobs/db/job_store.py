@@ -282,6 +282,9 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_queries.count_by_state(connection)
 
+    def write_lock_is_held(self) -> bool:
+        return self.database.write_lock_is_held()
+
     def list_unfinished(self) -> tuple[Job, ...]:
         with self.database.reading() as connection:
             return job_queries.list_unfinished(connection)

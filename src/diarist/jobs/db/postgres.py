@@ -50,6 +50,7 @@ def open_postgres(url: str) -> Engine:
             pool_timeout=POOL_TIMEOUT_S,
             pool_pre_ping=True,
             pool_recycle=1_800,
+            hide_parameters=True,
         )
     except ImportError as error:
         raise ConfigurationError(
@@ -84,11 +85,16 @@ def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
     message = _without_password(_message(original or error), engine.url)
     code = getattr(original, "sqlstate", None) or _code_of_connection_error(message)
     if code == "53100":
-        return StorageFull(f"The disk of the job store {name} is full ({message}). Free some space, then try again.")
+        return StorageFull(
+            f"The disk of the job store {name} is full ({message}). Free some space, then try again.",
+            public="The disk of the job store is full. Try again later; the operator of the service can free space.",
+        )
     for codes, meaning, advice in EXPLANATIONS:
         if code.startswith(codes):
             return StoreUnavailable(f"The job store {name} {meaning} ({message}). {advice}")
-    return StoreUnavailable(f"The job store {name} failed ({message}). The log has the details.")
+    # The message of an unknown error may quote what is stored, or the statement.
+    known = f"{type(original or error).__name__}{f', SQLSTATE {code}' if code else ''}"
+    return StoreUnavailable(f"The job store {name} failed ({known}).")
 
 
 EXPLANATIONS: tuple[tuple[tuple[str, ...], str, str], ...] = (

@@ -36,7 +36,7 @@ def erase_deleted(database: Database) -> bool:
     if engine.dialect.name != "sqlite":
         return True
     deadline = time.monotonic() + MAX_WAIT_S
-    reason: object = "the database is in use"
+    reason = "the database is in use"
     if _CHECKPOINT_LOCK.acquire(timeout=MAX_WAIT_S):
         try:
             while not _checkpoint(engine, deadline):
@@ -46,7 +46,7 @@ def erase_deleted(database: Database) -> bool:
             else:
                 return True
         except (sqlite3.Error, SQLAlchemyError) as error:
-            reason = error
+            reason = type(getattr(error, "orig", None) or error).__name__  # its message may quote the statement
         finally:
             _CHECKPOINT_LOCK.release()
     logger.warning("Deleted data has not been overwritten yet; the next sweep tries again: %s", reason)

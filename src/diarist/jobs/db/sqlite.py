@@ -15,8 +15,19 @@ from diarist.errors import ServiceError, StorageFull, StoreUnavailable
 BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for a lock. Transactions here take milliseconds."""
 
+HELD_S = 0.5
+"""A lock for writing that is held for longer than this is held by a process that does not run."""
+
 LOCK_RETRY_INTERVAL_S = 0.01
 """How long to wait before a change that SQLite itself does not wait for is tried again."""
+
+STORE_FULL = "The disk of the service is full. Try again later; the operator of the service can free space in DATA_DIR."
+"""What callers read when the database cannot grow."""
+
+LOST = (
+    "The job store of the service was removed or replaced while it was in use. The log of the service says what to do."
+)
+"""What callers read when the file of the database is no longer the one that was opened."""
 
 READ_ONLY = "diarist_read_only"
 """The execution option of a connection that only reads: it neither waits for writers nor blocks them."""
@@ -36,7 +47,9 @@ def open_sqlite(path: Path) -> Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # SQLite gives its log files the permissions of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        identity = _identity(os.fstat(file))
+        os.close(file)
     except OSError as error:
         raise StoreUnavailable(
             f"The job store {path} cannot be written ({error.strerror}). Let this user own its folder, "
@@ -47,8 +60,10 @@ def open_sqlite(path: Path) -> Engine:
         connect_args={"timeout": BUSY_TIMEOUT_S},
         pool_size=4,
         max_overflow=-1,
+        hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", lambda _: _check_present(path, identity))
     event.listen(engine, "begin", _begin)
     try:
         with engine.connect():
@@ -64,30 +79,65 @@ def is_busy(error: DBAPIError) -> bool:
     return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def write_lock_is_held(engine: Engine) -> bool:
+    """Return whether anyone holds the lock for writing for longer than ``HELD_S``."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute(f"PRAGMA busy_timeout = {HELD_S * 1_000:.0f}")
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise StoreUnavailable(
+                    f"The job store {engine.url.database} failed ({error.sqlite_errorname})."
+                ) from error
+            return True
+        else:
+            driver.execute("ROLLBACK")
+            return False
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1_000:.0f}")
+
+
 def explain(error: SQLAlchemyError, engine: Engine) -> ServiceError:
     """Return the error that a database error means, with a message that says what to do."""
     path = engine.url.database
     if not isinstance(error, DBAPIError):
-        return StoreUnavailable(f"The job store {path} cannot be used ({error}). The log has the details.")
+        # Its message may quote the statement.
+        return StoreUnavailable(f"The job store {path} cannot be used ({type(error).__name__}).")
     primary = _primary_code(error)
     if primary == sqlite3.SQLITE_FULL:
-        return StorageFull(f"The disk that holds the job store {path} is full. Free some space, then try again.")
+        return StorageFull(
+            f"The disk that holds the job store {path} is full. Free some space, then try again.", public=STORE_FULL
+        )
+    return StoreUnavailable(f"The job store {path} {_meaning(error, primary)}")
+
+
+def _meaning(error: DBAPIError, primary: int | None) -> str:
+    """Return what an error means and what to do, as the rest of a sentence about the job store."""
+    name = _error_name(error)
     if is_busy(error):
-        return StoreUnavailable(
-            f"The job store {path} has been locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
+        return (
+            f"has been locked by another process for more than {BUSY_TIMEOUT_S:.0f} s. "
             "Stop any other program that has it open, then try again."
         )
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreUnavailable(
-            f"The job store {path} is damaged ({error.orig}). Stop the service, move the file away and start again: "
-            "a new one is created."
-        )
+        return f"is damaged ({name}). Stop the service, move the file away and start again: a new one is created."
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
-        return StoreUnavailable(
-            f"The job store {path} cannot be read or written ({error.orig}). Check its disk, and that this user owns "
-            "the file and its folder."
+        return f"cannot be read or written ({name}). Check its disk, and that this user owns the file and its folder."
+    if str(error.orig).startswith(("no such table", "no such column")):
+        return (
+            "lacks tables: the file was truncated or replaced. Stop the service, restore the file from a backup, and "
+            "start again; without a backup, a new job store is created."
         )
-    return StoreUnavailable(f"The job store {path} failed ({error.orig}). The log has the details.")
+    return f"failed ({name})."
+
+
+def _error_name(error: DBAPIError) -> str:
+    """Return SQLite's name of an error. Its message may quote what is stored."""
+    name: str = getattr(error.orig, "sqlite_errorname", None) or type(error.orig).__name__
+    return name
 
 
 def _primary_code(error: DBAPIError) -> int | None:
@@ -118,6 +168,31 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(LOCK_RETRY_INTERVAL_S)
         else:
             return
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _check_present(path: Path, identity: tuple[int, int]) -> None:
+    """Check that the file is still the one that was opened: in one that was removed, everything would be lost.
+
+    SQLite compares the same numbers (``fileHasMoved`` in os_unix.c), but not with a write-ahead log.
+    """
+    try:
+        present = _identity(path.stat())
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The job store {path} was removed while it was in use ({error.strerror}). Restore the file, or start the "
+            "service again, which creates a new one.",
+            public=LOST,
+        ) from error
+    if present != identity:
+        raise StoreUnavailable(
+            f"The job store {path} was replaced by another file while it was in use. Start the service again, so that "
+            "it uses the new file.",
+            public=LOST,
+        )
 
 
 def _begin(connection: Connection) -> None:

@@ -54,8 +54,8 @@ def _ready(context: WorkerContext, engine: Engine, duration_s: float) -> Engine:
 
 def _report_error(context: WorkerContext, error: Exception) -> None:
     known = isinstance(error, DiaristError)
-    message = str(error) if known else UNEXPECTED_ERROR
-    context.status.report_error(message)
+    # Anyone may read the status of the service.
+    context.status.report_error(error.public_message if isinstance(error, DiaristError) else UNEXPECTED_ERROR)
     # The message of a DiaristError is complete; any other error needs its traceback.
     logger.error("The engine cannot be loaded: %s", error, exc_info=None if known else error)
 

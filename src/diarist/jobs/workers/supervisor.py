@@ -37,6 +37,9 @@ WATCH_INTERVAL_S = 1.0
 SUSPENDED_S = 3.0
 """If more time passed between two checks, this process or the whole machine was suspended, and the worker with it."""
 
+STOPPED_S = 1.5
+"""A worker that has been silent for this long is asked whether it was stopped while it holds the store's lock."""
+
 KILL_S = 5.0
 """How long a killed process may take to end."""
 
@@ -228,3 +231,15 @@ class Supervisor:
             if silent_s > (lease_s if process.has_responded else max(lease_s, STARTUP_S)):
                 logger.error("The worker (process %d) hangs: no heartbeat for %.1f s; killed", process.pid, silent_s)
                 process.kill_unresponsive()
+            elif silent_s > STOPPED_S and process.is_stopped and self._write_lock_is_held():
+                # Until it continues, nobody can write: no upload is accepted, and no lease renewed.
+                logger.error(
+                    "The worker (process %d) was stopped while it had locked the job store; killed", process.pid
+                )
+                process.kill_unresponsive()
+
+    def _write_lock_is_held(self) -> bool:
+        try:
+            return self._store.write_lock_is_held()
+        except ServiceError:
+            return False

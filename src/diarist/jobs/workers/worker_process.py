@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from diarist.jobs.workers import ipc
@@ -88,6 +89,16 @@ class WorkerProcess:
     def silent_s(self) -> float:
         """The time since its last message."""
         return time.monotonic() - self._last_message_at
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped by a signal or a debugger. Only Linux tells; elsewhere this is always False."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        # proc_pid_stat(5): the state follows the name of the program, which is in parentheses and may contain some.
+        return fields.rpartition(")")[2].split()[0] in ("T", "t")
 
     def reset_silence(self) -> None:
         """Restart the measurement of ``silent_s``, because this process or the whole machine was suspended."""

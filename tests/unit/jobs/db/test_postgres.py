@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from diarist.errors import ConfigurationError, ServiceError, StorageFull, StoreUnavailable
 from diarist.jobs.db.postgres import explain, open_postgres
@@ -223,7 +223,6 @@ def test_tables_that_are_not_there(url, opened):
         ("XX001", StoreUnavailable, "damaged"),
         ("40P01", StoreUnavailable, "Try again"),
         ("57P03", StoreUnavailable, "Check that the server runs"),
-        ("P0001", StoreUnavailable, "The log has the details"),
     ],
 )
 def test_what_else_a_server_may_answer(url, opened, code, kind, said):
@@ -233,6 +232,20 @@ def test_what_else_a_server_may_answer(url, opened, code, kind, said):
     assert said in str(error)
     assert "words of it" in str(error)
     assert "a row" not in str(error)
+    assert "words of it" not in error.public_message
+
+
+def test_an_answer_that_is_not_known_is_told_by_its_code(url, opened):
+    error = failing(opened(url), "DO $$ BEGIN RAISE 'the words of a caller'; END $$")
+    assert type(error) is StoreUnavailable
+    assert "RaiseException, SQLSTATE P0001" in str(error)
+    assert "words" not in str(error)
+
+
+def test_errors_of_statements_do_not_quote_their_parameters(url, opened):
+    with opened(url).connect() as connection, pytest.raises(DBAPIError) as caught:
+        connection.execute(text("SELECT CAST(:value AS integer)"), {"value": "what somebody said"})
+    assert "[SQL parameters hidden" in str(caught.value)
 
 
 def test_a_connection_that_is_cut_is_told_and_the_next_one_works(url, opened):

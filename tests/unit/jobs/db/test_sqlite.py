@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from diarist.errors import StorageFull, StoreUnavailable
 from diarist.jobs.db import sqlite as sqlite_module
@@ -70,6 +72,19 @@ def test_a_locked_store_is_told_as_such(path, monkeypatch):
     assert store.count_unfinished(JobKind.JOB) == 1
     other.close()
     store.close()
+
+
+def test_what_is_stored_is_in_no_error(path):
+    database = Database(open_sqlite(path))
+    words = {"said": "what somebody said"}
+    with pytest.raises(StoreUnavailable) as caught, database.writing() as connection:
+        connection.execute(text("INSERT INTO schema_version VALUES (:said, :said, :said, :said)"), words)
+    assert "somebody" not in "".join(traceback.format_exception(caught.value))
+    assert str(path) in str(caught.value)
+    assert str(path.parent) not in caught.value.public_message
+    with pytest.raises(StoreUnavailable, match="lacks tables"), database.reading() as connection:
+        connection.execute(text("SELECT * FROM another"))
+    database.close()
 
 
 def test_a_lock_that_is_held_for_a_moment_is_waited_for(path):
@@ -232,4 +247,34 @@ def test_many_threads_open_and_write_one_new_store(path):
     assert errors == []
     store = SqlJobStore(Database(open_sqlite(path)))
     assert store.count_unfinished(JobKind.JOB) == 80
+    store.close()
+
+
+def test_who_asks_is_told_whether_the_lock_is_held(path):
+    store = SqlJobStore(Database(open_sqlite(path)))
+    other = sqlite3.connect(path, isolation_level=None)
+    assert not store.write_lock_is_held()
+    other.execute("BEGIN IMMEDIATE")
+    assert store.write_lock_is_held()
+    other.execute("ROLLBACK")
+    other.close()
+    assert not store.write_lock_is_held()
+    store.create(new_job())
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["removed", "replaced"])
+def test_a_store_that_is_no_longer_there_is_not_written(path, tmp_path, end):
+    store = SqlJobStore(Database(open_sqlite(path)))
+    job = new_job()
+    store.create(job)
+    path.rename(tmp_path / "elsewhere")
+    if end == "replaced":
+        path.write_bytes(b"")
+    for call in (lambda: store.get(job.id), lambda: store.create(new_job())):
+        with pytest.raises(StoreUnavailable, match=f"was {end}") as caught:
+            call()
+        assert str(path.parent) not in caught.value.public_message
+    (tmp_path / "elsewhere").rename(path)
+    assert store.get(job.id).id == job.id
     store.close()

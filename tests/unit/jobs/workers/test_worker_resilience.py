@@ -20,7 +20,7 @@ from diarist.jobs.db.schema import jobs
 from diarist.jobs.media.directory import DirectoryMedia
 from diarist.jobs.model import JobKind, JobState
 from diarist.jobs.workers.scatter import engine_signature, samples_part
-from diarist.jobs.workers.supervisor import Supervisor
+from diarist.jobs.workers.supervisor import STOPPED_S, Supervisor
 from diarist.jobs.workers.worker_placement import WorkerSlot
 from diarist.protocols import Chunk, Engine
 from diarist.types import ModelInfo
@@ -101,6 +101,34 @@ def test_a_worker_that_hangs_while_it_drains_is_killed(make_bench):
     bench.until_begun()
     bench.service._pool.drain(LONGER_THAN_THE_TEST_S)
     assert bench.store.get(job.id).state is JobState.QUEUED
+
+
+def test_a_worker_that_was_stopped_with_the_lock_of_the_store_does_not_stop_the_others(make_bench, until, caplog):
+    bench = make_bench(job_lease_s=600.0)
+    job = bench.submit("freeze-with-lock 1", kind=JobKind.JOB)
+    bench.until_begun()
+    # This has to write, and waits for at most ten seconds.
+    other = bench.submit("say on", kind=JobKind.JOB)
+    done = bench.service.wait(job.id, WAIT_S)
+    assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 1)
+    assert bench.service.wait(other.id, WAIT_S).state is JobState.SUCCEEDED
+    assert "was stopped while it had locked the job store" in caplog.text
+
+
+def test_a_worker_that_was_stopped_without_the_lock_may_continue(make_bench, until):
+    bench = make_bench(job_lease_s=600.0)
+    job = bench.submit("wait go", kind=JobKind.JOB)
+    bench.until_begun()
+    pid = bench.pid
+    os.kill(pid, signal.SIGSTOP)
+    while bench.store.write_lock_is_held():  # it was renewing its lease
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: bench.service._pool._supervisors[0]._process.silent_s > 2 * STOPPED_S)
+    os.kill(pid, signal.SIGCONT)
+    bench.tell("go")
+    done = bench.service.wait(job.id, WAIT_S)
+    assert (done.state, done.worker_crashes, bench.pid) == (JobState.SUCCEEDED, 0, pid)
 
 
 def test_the_service_survives_a_system_that_allows_no_more_threads(make_bench, until, monkeypatch, caplog):
