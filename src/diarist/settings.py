@@ -44,6 +44,21 @@ class Settings(BaseSettings):
     http_threads: int = Field(default=32, ge=4, le=1_000)
     """The number of threads that answer requests. A waiting `POST /diarize` request occupies one of them."""
 
+    max_connections: int = Field(default=500, ge=16, le=100_000)
+    """The maximum number of connections. Further ones replace those that have been idle for longest. The service uses
+    fewer if the process may not open twice as many files (`ulimit -n`)."""
+
+    header_timeout_s: float = Field(default=10.0, ge=1.0, le=600.0)
+    """The maximum time in seconds from a connection to the end of its first request's head, and for the head of each
+    later one to arrive."""
+
+    keepalive_timeout_s: float = Field(default=120.0, ge=1.0, le=3_600.0)
+    """The time in seconds after which a connection without a request is closed. While more than half of
+    MAX_CONNECTIONS are open, it is HEADER_TIMEOUT_S at most."""
+
+    send_timeout_s: float = Field(default=20.0, ge=1.0, le=3_600.0)
+    """The time in seconds after which a connection is closed whose client reads nothing of a response."""
+
     max_waiting: int = Field(default=16, ge=1, le=900)
     """The maximum number of `POST /diarize` requests that wait at the same time. Further ones are answered 429 with
     Retry-After."""

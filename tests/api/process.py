@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 class ServiceProcess:
     """A service that starts when this is created. ``log`` contains the lines that it has written to its console."""
 
+    COMMAND = (sys.executable, str(HERE / "scripted_service.py"))
+
     def __init__(self, folder: Path, command: Sequence[str] = (), **settings: object) -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -40,7 +42,7 @@ class ServiceProcess:
         self._changed = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            command or (sys.executable, str(HERE / "scripted_service.py")),
+            command or self.COMMAND,
             env=os.environ | {name: str(value) for name, value in (defaults | settings).items()},
             cwd=folder,
             stdout=subprocess.DEVNULL,

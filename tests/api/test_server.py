@@ -179,7 +179,7 @@ def test_one_connection_serves_many_requests(server):
 
 
 def test_slow_senders_are_shown_out_with_a_reason(start):
-    service = start(SCRIPTED_REQUEST_TIMEOUT_S=0.3)
+    service = start(SCRIPTED_REQUEST_TIMEOUT_S=0.3, HEADER_TIMEOUT_S=1)
     with socket.create_connection(service.address, timeout=20) as connection:
         connection.sendall(b"POST /diarize HT")
         error_message(answer_on(connection), 408, "upload_too_slow")

@@ -1,7 +1,8 @@
 """One HTTP connection: a waitress channel that refuses bad requests in JSON before it reads their bodies.
 
 Waitress reads all connections on one thread and handles requests on others. A body is spooled to ``tempfile.tempdir``
-before the application sees the request, so slow uploads occupy no thread.
+before the application sees the request, so slow uploads occupy no thread. A channel parses a request only when the
+response before it has been sent, so clients that do not read their responses occupy no thread either.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import time
+from array import array
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -24,12 +26,15 @@ from waitress.utilities import Error
 
 from diarist import errors
 from diarist.api import access, problems
+from diarist.api.access import SAFE_METHODS
 from diarist.api.fair_semaphore import FairSemaphore
 from diarist.api.request_log import log_access, request_id_for
+from diarist.api.request_queue import URGENT_PATHS
 from diarist.api.security_headers import SECURITY_HEADERS
 from diarist.api.upload import too_large
 from diarist.errors import CrossOriginRequest, HostNotAllowed, StoreUnavailable, Unauthorized
 from diarist.scratch import disk_full, make_private_folder
+from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,12 @@ REQUEST_TIMEOUT_S = 30.0
 """The maximum time for a request to arrive, plus one second for each ``MIN_BYTES_PER_S`` of its body received."""
 
 MIN_BYTES_PER_S = 1_000
+
+HEAD_READ_BYTES = 16 * 2**10
+"""How much is read at a time while no body arrives, and the maximum amount of pipelined requests that is kept."""
+
+CHUNKED_RECV_BYTES = 64 * 2**10
+"""How much of a chunked body is received at a time; the requests that follow it may be in it."""
 
 LINGER_S = 2.0
 """How long a refused connection is still read from, so that the client reads the response, not a connection reset."""
@@ -76,7 +87,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
-        self.started = time.monotonic()
+        self._started = time.monotonic()
         self.disk_checked_at_bytes = -DISK_CHECK_INTERVAL_BYTES
         self.access_checked = False
 
@@ -164,10 +175,14 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             )
 
     @property
+    def elapsed_s(self) -> Seconds:
+        """The time since the first byte arrived."""
+        return time.monotonic() - self._started
+
+    @property
     def too_slow(self) -> bool:
-        elapsed_s: float = time.monotonic() - self.started
         received_bytes: int = self.body_bytes_received
-        return elapsed_s > REQUEST_TIMEOUT_S + received_bytes / MIN_BYTES_PER_S
+        return self.elapsed_s > REQUEST_TIMEOUT_S + received_bytes / MIN_BYTES_PER_S
 
 
 class _RefusalTask(ErrorTask):  # type: ignore[misc]
@@ -212,20 +227,84 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _RefusalTask
     request: RequestParser | None
     will_close: bool
+    sent_continue: bool
     refused = False
     lingers_until: float | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.quiet_since = time.monotonic()
+        """When the connection was accepted, or last received or sent something that counts as progress.
+
+        A few bytes of a request do not count, or else a client could stay by sending a byte from time to time.
+        """
+
+        self._answered = self._handled = False
+        self._progress_at_bytes = self._undelivered_bytes = 0
+        self._unparsed = b""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the connection waits for its client, or has only asked to read and is not being answered yet."""
+        if not self.requests or self.total_outbufs_len:
+            return True
+        with self.requests_lock:
+            reads = all(each.error is not None or each.command in SAFE_METHODS for each in self.requests)
+        return reads and not self._handled
+
+    @property
+    def transfers(self) -> bool:
+        """Whether a response waits to be sent, or the body of a request is arriving."""
+        request = self.request
+        return bool(self.total_outbufs_len) or (request is not None and request.headers_finished)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the next request is a health check."""
+        requests = self.requests
+        return bool(requests) and requests[0].error is None and requests[0].path in URGENT_PATHS
+
+    def expired(
+        self, now: float, header_timeout_s: Seconds, keepalive_timeout_s: Seconds, send_timeout_s: Seconds
+    ) -> bool:
+        """Return whether the connection must be closed: nothing was sent for too long, or no request has arrived.
+
+        Waitress itself closes a connection only when more can be sent on it, which does not happen if the client does
+        not read.
+        """
+        if self.total_outbufs_len:
+            self._note_delivery(now)
+            return now - self.quiet_since > send_timeout_s
+        if self.will_close:
+            return True
+        if self.requests or self.request is not None or self.lingers_until is not None:
+            return False
+        return now - self.quiet_since > (keepalive_timeout_s if self._answered else header_timeout_s)
+
+    def _note_delivery(self, now: Seconds) -> None:
+        """Count what a slow client has received as progress. The socket takes more only when much has been received."""
+        undelivered_bytes = _undelivered_bytes(self.socket)
+        if undelivered_bytes < self._undelivered_bytes:
+            self.quiet_since = now
+        self._undelivered_bytes = undelivered_bytes
 
     def readable(self) -> bool:
         if self.lingers_until is not None:
             self.will_close = self.will_close or time.monotonic() > self.lingers_until
             return not self.will_close
-        self._refuse_slow_request()
-        return bool(super().readable())
+        if self._unparsed and not self.requests and not self.total_outbufs_len:
+            self.received(b"")
+        return len(self._unparsed) < HEAD_READ_BYTES and bool(super().readable())
 
-    def _refuse_slow_request(self) -> None:
+    def refuse_slow_request(self, header_timeout_s: Seconds) -> None:
+        """Answer a request that takes too long to arrive with 408."""
         with self.requests_lock:
             request = self.request
-            if request is None or self.requests or not request.too_slow:
+            if request is None or self.requests:
+                return
+            # A first request has this time from the beginning of the connection.
+            head_s = request.elapsed_s if self._answered else time.monotonic() - self.quiet_since
+            if not request.too_slow and (request.headers_finished or head_s <= header_timeout_s):
                 return
             if not hasattr(request, "command"):
                 request.parse_header(b"GET / HTTP/1.0\r\n")
@@ -234,23 +313,90 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.requests.append(request)
         self.server.add_task(self)
 
+    def recv(self, buffer_size: int) -> bytes:
+        request = self.request
+        if self.lingers_until is not None:
+            size = buffer_size
+        elif request is None or request.body_rcv is None or self.requests:
+            size = HEAD_READ_BYTES - len(self._unparsed)
+        elif request.chunked:
+            size = CHUNKED_RECV_BYTES
+        else:
+            size = min(max(request.content_length - request.body_bytes_received, 0) + HEAD_READ_BYTES, buffer_size)
+        data: bytes = super().recv(size)
+        return data
+
     def received(self, data: bytes) -> bool:
-        return self.lingers_until is None and bool(super().received(data))
+        """Parse one request at most. What follows it is kept until the response to it has been sent."""
+        if self.lingers_until is not None:
+            return False
+        with self.requests_lock:
+            if self.will_close or self.close_when_flushed:
+                return False
+            self._unparsed += data
+            while self._unparsed and not self.requests:
+                self._parse()
+        return True
+
+    def _parse(self) -> None:
+        if self.request is None:
+            self.request = self.parser_class(self.adj)
+            self._progress_at_bytes = 0
+        request = self.request
+        consumed = request.received(self._unparsed)
+        self._unparsed = self._unparsed[consumed:]
+        received_bytes = request.body_bytes_received
+        if request.headers_finished and not request.empty and received_bytes >= self._progress_at_bytes:
+            self._progress_at_bytes = received_bytes + MIN_BYTES_PER_S
+            self.quiet_since = time.monotonic()
+        if request.expect_continue and request.headers_finished and not self.sent_continue:
+            self.send_continue()
+        if request.completed:
+            self.sent_continue = False
+            self.request = None
+            if not request.empty:
+                self.requests.append(request)
+                self.server.add_task(self)
+
+    def _flush_some(self, do_close: bool = True) -> bool:
+        sent = bool(super()._flush_some(do_close=do_close))
+        if sent:
+            self.quiet_since = time.monotonic()
+        return sent
+
+    def write_soon(self, data: Any) -> int:
+        """Send what the socket takes at once, and keep the rest. Waitress would first copy all of it to a buffer."""
+        length = len(data)
+        if not self.total_outbufs_len:
+            self.quiet_since = time.monotonic()
+            with self.outbuf_lock, suppress(OSError):  # Waitress then notices the error itself.
+                if self.connected and isinstance(data, bytes):
+                    data = data[self.send(data, do_close=False) :]
+        super().write_soon(data)
+        return length
 
     def service(self) -> None:
         request = self.requests[0]
         self.refused = request.error is not None
-        if self.refused or request.command in ("GET", "HEAD") or not request.path.startswith("/v1/"):
-            super().service()
+        self._answered = True
+        if self.refused or request.command in SAFE_METHODS or not request.path.startswith("/v1/"):
+            self._handle()
             return
         write_slots: FairSemaphore[Channel] = self.server.write_slots
         if not write_slots.acquire(self):
             return
         try:
-            super().service()
+            self._handle()
         finally:
             if next_channel := write_slots.release():
                 self.server.add_task(next_channel)
+
+    def _handle(self) -> None:
+        self._handled = True
+        try:
+            super().service()
+        finally:
+            self._handled = False
 
     def handle_write(self) -> None:
         if self.refused and self.close_when_flushed and self.lingers_until is None:
@@ -269,3 +415,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.socket.shutdown(socket.SHUT_WR)
         self.close_when_flushed = False
         self.lingers_until = time.monotonic() + LINGER_S
+
+
+def _undelivered_bytes(connection: socket.socket) -> int:
+    """Return how much of what was sent the client has not acknowledged, or 0 on systems that do not tell."""
+    import fcntl  # not on Windows, where the command line works without it
+    import termios
+
+    number = array("i", [0])
+    with suppress(OSError):
+        fcntl.ioctl(connection, termios.TIOCOUTQ, number)
+    return number[0]

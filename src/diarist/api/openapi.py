@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from apiflask import APIFlask
+from flask import Response, current_app
 from pydantic import BaseModel
 
 from diarist import __version__
@@ -207,6 +210,22 @@ def configure(app: APIFlask) -> None:
     app.description = "Who said what, when."
     app.config.update(OPENAPI_VERSION="3.1.0", AUTO_SERVERS=False, AUTO_VALIDATION_ERROR_RESPONSE=False)
     app.spec_processor(_complete_document)
+    app.view_functions["openapi.spec"] = _rendered_once(app.view_functions["openapi.spec"])
+
+
+def _rendered_once(view: Callable[[], Any]) -> Callable[[], Response]:
+    """Return a view that calls ``view`` once. Without a key, nobody may ask for more work than most requests cost."""
+
+    @cache
+    def render() -> tuple[bytes, str | None]:
+        response: Response = current_app.make_response(view())
+        return response.get_data(), response.mimetype
+
+    def send() -> Response:
+        body, mimetype = render()
+        return Response(body, mimetype=mimetype)
+
+    return send
 
 
 def _complete_document(document: Document | str) -> Document | str:

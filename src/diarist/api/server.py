@@ -11,21 +11,26 @@ from typing import Any
 
 from apiflask import APIFlask
 from waitress import wasyncore
-from waitress.server import BaseWSGIServer, create_server
-from waitress.task import ThreadedTaskDispatcher
+from waitress.adjustments import Adjustments
 
 from diarist.api import access
+from diarist.api.connections import ConnectionLimits, Connections, Listener
 from diarist.api.fair_semaphore import FairSemaphore
 from diarist.api.http_channel import Channel
+from diarist.api.request_queue import RequestQueue
 from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.upload import FORM_BYTES
 from diarist.errors import ConfigurationError
 from diarist.settings import Settings
 
-IDLE_TIMEOUT_S = 120
-"""A connection without a request is closed after this time."""
+SEND_BUFFER_BYTES = 64 * 2**10
+"""The size of a socket's send buffer. By default the kernel keeps megabytes for each client that does not read."""
 
-MAX_CONNECTIONS = 500
+OUTPUT_BUFFER_BYTES = 64 * 2**10
+"""How much of a response is kept in memory, and of a stream is produced in advance, while the client does not read."""
+
+INPUT_BUFFER_BYTES = 64 * 2**10
+"""How much of a request's body is kept in memory; a larger one is spooled."""
 
 FLUSH_TIMEOUT_S = 3.0
 """How long a stopping server continues to send responses that are ready."""
@@ -43,12 +48,9 @@ class Server:
         self._map: dict[int, Any] = {}
         self._sockets = _bind(settings.flask_host, settings.flask_port)
         self._stopped = threading.Event()
-        self._threads = ThreadedTaskDispatcher()
+        self._threads = RequestQueue()
         self._threads.set_thread_count(settings.http_threads)
-        create_server(
-            app,
-            map=self._map,
-            _dispatcher=self._threads,
+        adjustments = Adjustments(
             sockets=self._sockets,
             threads=settings.http_threads,
             ident=None,
@@ -56,27 +58,32 @@ class Server:
             max_request_body_size=settings.upload_limit_bytes + FORM_BYTES + 1,
             max_request_header_size=64 * 2**10,
             recv_bytes=256 * 2**10,
-            channel_timeout=IDLE_TIMEOUT_S,
-            cleanup_interval=10,
-            connection_limit=MAX_CONNECTIONS,
+            inbuf_overflow=INPUT_BUFFER_BYTES,
+            outbuf_overflow=OUTPUT_BUFFER_BYTES,
+            outbuf_high_watermark=OUTPUT_BUFFER_BYTES,
             # Continue to read while a request is handled, to notice that the client has closed the connection.
             channel_request_lookahead=1,
             # X-Forwarded-Host is checked (``origin_check``), and no other of these headers is used.
             clear_untrusted_proxy_headers=False,
-            asyncore_use_poll=True,
             log_socket_errors=False,
         )
+        adjustments.socket_options = _socket_options()
+        adjustments.authenticator = app.extensions[access.EXTENSION]
+        adjustments.min_free_bytes = settings.min_free_mb * 2**20
         # Requests that write may wait for a disk; meanwhile some threads must remain for requests that read.
         waiting = settings.max_waiting + settings.max_listeners + SPARE_THREADS
         write_slots = FairSemaphore[Channel](max(settings.http_threads - waiting, 1))
-        self._listeners = [each for each in self._map.values() if isinstance(each, BaseWSGIServer)]
+        self._listeners = [
+            Listener(
+                app, self._map, _sock=each, dispatcher=self._threads, adj=adjustments, bind_socket=False,
+                sockinfo=(each.family, each.type, each.proto, each.getsockname()),
+            )
+            for each in self._sockets
+        ]  # fmt: skip
         for listener in self._listeners:
-            listener.channel_class = Channel
             listener.upload_limit_bytes = settings.upload_limit_bytes
             listener.write_slots = write_slots
-            listener.adj.socket_options = _socket_options()
-            listener.adj.authenticator = app.extensions[access.EXTENSION]
-            listener.adj.min_free_bytes = settings.min_free_mb * 2**20
+        self._connections = Connections(ConnectionLimits.of(settings), self._listeners)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -86,7 +93,8 @@ class Server:
     def run(self) -> None:
         """Answer requests until ``stop`` is called; then answer waiting callers with 503 and send what is ready."""
         while not self._stopped.is_set():
-            wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
+            wasyncore.loop(timeout=self._connections.poll_timeout_s, use_poll=True, map=self._map, count=1)
+            self._connections.close_expired()
         self._runtime.stopping.set()
         for listener in self._listeners:
             listener.accepting = False
@@ -110,11 +118,7 @@ class Server:
 
     def _busy(self) -> bool:
         """Return whether any response is being prepared or sent."""
-        return any(
-            channel.requests or channel.total_outbufs_len
-            for channel in list(self._map.values())
-            if isinstance(channel, Channel)
-        )
+        return any(channel.requests or channel.total_outbufs_len for channel in self._connections.channels())
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
@@ -165,8 +169,12 @@ def _url(address: tuple[Any, ...]) -> str:
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
-    """Return the options of a connection: no delay, and keepalive that detects a lost client within minutes."""
-    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    """Return the options of a connection: no delay, a small buffer, keepalive that detects a lost client in minutes."""
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES),
+    ]
     for name, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), seconds))

@@ -6,6 +6,7 @@ import ast
 import inspect
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest, Error
 
-from diarist.api import http_channel, server
+from diarist.api import connections, http_channel, request_queue, server
 
 LOCK = type(threading.Lock())
 METHOD = Callable
@@ -28,9 +29,9 @@ METHOD = Callable
 USED: dict[object, dict[str, object]] = {
     HTTPRequestParser: {
         "__init__": METHOD, "adj": Adjustments, "body_bytes_received": int, "body_rcv": ChunkedReceiver,
-        "chunked": bool, "command": str, "completed": bool, "content_length": int, "error": None,
-        "expect_continue": bool, "headers": dict, "parse_header": METHOD, "path": str, "received": METHOD,
-        "version": str,
+        "chunked": bool, "command": str, "completed": bool, "content_length": int, "empty": bool, "error": None,
+        "expect_continue": bool, "headers": dict, "headers_finished": bool, "parse_header": METHOD, "path": str,
+        "received": METHOD, "version": str,
     },
     ChunkedReceiver: {"__len__": METHOD, "control_line": bytes, "trailer": bytes},
     Error: {"__init__": METHOD, "body": str, "code": int, "reason": str},
@@ -39,29 +40,36 @@ USED: dict[object, dict[str, object]] = {
         "response_headers": list, "set_close_on_finish": METHOD, "status": str, "write": METHOD,
     },
     HTTPChannel: {
-        "_flush_exception": METHOD, "_flush_some": METHOD, "close_when_flushed": bool, "connected": bool,
-        "error_task_class": type, "handle_write": METHOD, "parser_class": type, "readable": METHOD, "received": METHOD,
-        "request": None, "requests": list, "requests_lock": LOCK, "server": BaseWSGIServer, "service": METHOD,
-        "socket": socket.socket, "total_outbufs_len": int, "will_close": bool,
+        "__init__": METHOD, "_flush_exception": METHOD, "_flush_some": METHOD, "adj": Adjustments,
+        "close_when_flushed": bool, "connected": bool, "error_task_class": type, "handle_close": METHOD,
+        "handle_write": METHOD, "outbuf_lock": threading.Condition, "parser_class": type, "readable": METHOD,
+        "received": METHOD, "recv": METHOD, "request": None, "requests": list, "requests_lock": LOCK, "send": METHOD,
+        "send_continue": METHOD, "sent_continue": bool, "server": BaseWSGIServer, "service": METHOD,
+        "socket": socket.socket, "total_outbufs_len": int, "will_close": bool, "write_soon": METHOD,
     },
     BaseWSGIServer: {
-        "accepting": bool, "add_task": METHOD, "adj": Adjustments, "channel_class": type, "pull_trigger": METHOD,
+        "_map": dict, "accept": METHOD, "accepting": bool, "active_channels": dict, "add_task": METHOD,
+        "adj": Adjustments, "channel_class": type, "handle_accept": METHOD, "pull_trigger": METHOD, "readable": METHOD,
+        "set_socket_options": METHOD,
     },
     Adjustments: {"socket_options": list},
-    ThreadedTaskDispatcher: {"set_thread_count": METHOD, "shutdown": METHOD},
+    ThreadedTaskDispatcher: {
+        "add_task": METHOD, "lock": LOCK, "queue": deque, "queue_cv": threading.Condition, "set_thread_count": METHOD,
+        "shutdown": METHOD,
+    },
     wasyncore: {"close_all": METHOD, "dispatcher": type, "loop": METHOD},
     wasyncore.dispatcher: {"close": METHOD},
 }  # fmt: skip
 """Attributes and their kinds; None is a value that is None until it is known."""
 
 ADDED: dict[object, frozenset[str]] = {
-    BaseWSGIServer: frozenset({"write_slots", "upload_limit_bytes"}),
+    BaseWSGIServer: frozenset({"connections", "write_slots", "upload_limit_bytes"}),
     Adjustments: frozenset({"authenticator", "min_free_bytes"}),
 }
 """What the server puts there itself."""
 
 CALLED: tuple[tuple[Callable[..., object], tuple[str, ...]], ...] = (
-    (create_server, ("map", "_dispatcher")),
+    (BaseWSGIServer.__init__, ("map", "_sock", "dispatcher", "adj", "bind_socket", "sockinfo")),
     (wasyncore.loop, ("timeout", "use_poll", "map", "count")),
     (wasyncore.close_all, ("map", "ignore_all")),
     (ThreadedTaskDispatcher.shutdown, ("cancel_pending", "timeout")),
@@ -69,7 +77,10 @@ CALLED: tuple[tuple[Callable[..., object], tuple[str, ...]], ...] = (
 )
 """Parameters by name or in this place."""
 
-BASES = {"RequestParser": HTTPRequestParser, "_RefusalTask": ErrorTask, "Channel": HTTPChannel, "_RefusalError": Error}
+BASES = {
+    "RequestParser": HTTPRequestParser, "_RefusalTask": ErrorTask, "Channel": HTTPChannel, "_RefusalError": Error,
+    "Listener": BaseWSGIServer, "RequestQueue": ThreadedTaskDispatcher,
+}  # fmt: skip
 
 EXPRESSIONS: dict[tuple[str | None, str], object] = {
     ("RequestParser", "body"): ChunkedReceiver,
@@ -82,12 +93,24 @@ EXPRESSIONS: dict[tuple[str | None, str], object] = {
     ("Channel", "self.server"): BaseWSGIServer,
     ("Server", "channel"): HTTPChannel,
     ("Server", "listener"): BaseWSGIServer,
-    ("Server", "listener.adj"): Adjustments,
+    ("Server", "adjustments"): Adjustments,
+    ("Connections", "listener"): BaseWSGIServer,
+    ("Connections", "channel"): HTTPChannel,
     ("Server", "self._threads"): ThreadedTaskDispatcher,
     ("Server", "wasyncore"): wasyncore,
     ("Server", "wasyncore.dispatcher"): wasyncore.dispatcher,
 }
 """What waitress's own objects are called in the source of the server, by class."""
+
+OWN: dict[object, frozenset[str]] = {
+    base: frozenset(vars(subclass)) - frozenset(dir(base))
+    for base, subclass in (
+        (HTTPRequestParser, http_channel.RequestParser),
+        (HTTPChannel, http_channel.Channel),
+        (BaseWSGIServer, connections.Listener),
+    )
+}
+"""What the subclasses of the server add."""
 
 HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -95,6 +118,8 @@ HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\
 def used() -> Iterator[tuple[object, str]]:
     """Yield each attribute of waitress that the sources of the server name, with its owner."""
     yield from used_by(http_channel)
+    yield from used_by(connections)
+    yield from used_by(request_queue)
     yield from used_by(server)
 
 
@@ -120,9 +145,7 @@ def used_by(module: ModuleType) -> Iterator[tuple[object, str]]:
                         yield base, node.attr
                 elif (name, whose) in EXPRESSIONS:
                     of = EXPRESSIONS[name, whose]
-                    parser = of is HTTPRequestParser
-                    own = set(vars(http_channel.RequestParser)) - set(dir(HTTPRequestParser)) if parser else set()
-                    if node.attr not in own:
+                    if node.attr not in OWN.get(of, ()):
                         yield of, node.attr
 
 
