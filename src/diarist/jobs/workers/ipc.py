@@ -50,8 +50,8 @@ class WorkerConfig:
     """The only GPU of this worker, as it is named outside of the process; None if it has no GPU of its own."""
 
     def dump(self) -> bytes:
-        """Return one line of JSON, including the line break."""
-        settings = self.settings.model_dump(mode="json")
+        """Return one line of JSON, including the line break. It has no secret that only the service needs."""
+        settings = self.settings.model_dump(mode="json") | {"api_key": "", "webhook_secret": ""}
         fields = {"worker": self.worker, "settings": settings, "error": self.error, "gpu": self.gpu}
         return json.dumps(fields).encode() + b"\n"
 

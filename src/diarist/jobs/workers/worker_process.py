@@ -29,7 +29,7 @@ class WorkerProcess:
 
     Args:
         command: starts a process that implements ``diarist.jobs.workers.ipc``.
-        environment: the environment of the process; None for that of this process.
+        environment: the environment of the process.
         config: sent to the process first.
         on_job_ended: called whenever the work on a job has ended.
 
@@ -41,7 +41,7 @@ class WorkerProcess:
     def __init__(
         self,
         command: Sequence[str],
-        environment: Mapping[str, str] | None,
+        environment: Mapping[str, str],
         config: WorkerConfig,
         on_job_ended: Callable[[], None],
     ) -> None:
