@@ -41,11 +41,11 @@ class Settings(BaseSettings):
 
     max_waiting: int = Field(default=16, ge=1, le=900)
     """The maximum number of `POST /diarize` requests that wait at the same time. Further ones are answered 429 with
-    Retry-After."""
+    Retry-After. With several API keys, each gets a share."""
 
     max_listeners: int = Field(default=8, ge=1, le=900)
     """The maximum number of clients that listen to job events at the same time. Each occupies a thread, and further
-    ones are answered 429."""
+    ones are answered 429. With several API keys, each gets a share."""
 
     api_key: str = Field(default="", repr=False)
     """An API key that is always valid, for machines that are set up without a command line. It has at least 20 letters

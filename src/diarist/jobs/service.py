@@ -23,6 +23,7 @@ from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
+from diarist.jobs.fair_share import UNSHARED
 from diarist.jobs.media.base import MediaStore
 from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobSpec, JobState, Limits, PoolStatus, new_job_id
@@ -122,13 +123,16 @@ class JobService:
             self._pool.stop(timeout)
         self._notifier.close()
 
-    def check_capacity(self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None) -> None:
+    def check_capacity(
+        self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None, sharing_owner: str = UNSHARED
+    ) -> None:
         """Check that an upload of about ``size_bytes`` would be accepted, before it is read.
 
         Args:
             size_bytes: The declared size of the upload.
             spec: What is known of the job spec so far; None for a request.
             limit: As in ``submit``.
+            sharing_owner: As in ``submit``.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
@@ -137,11 +141,16 @@ class JobService:
         if spec is not None and spec.kind is JobKind.JOB:
             self.store.check_limits(spec.owner, self._limits(limit))
         else:
-            self._admission.check()
+            self._admission.check(sharing_owner)
         self._media.check_free_space(size_bytes)
 
     def submit(
-        self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
+        self,
+        recording: BinaryIO | Path,
+        spec: JobSpec,
+        limit: int | None = None,
+        job_id: str | None = None,
+        sharing_owner: str = UNSHARED,
     ) -> Job:
         """Create a job from a recording, or return the job that the owner created with the same idempotency key.
 
@@ -152,6 +161,7 @@ class JobService:
             spec: What to do with the recording.
             limit: The maximum number of unfinished jobs of the owner; None for MAX_QUEUED_PER_KEY.
             job_id: The ID for a new job (see ``new_job_id``). A job with another ID was created earlier.
+            sharing_owner: The owner that shares the places of requests with others, or ``UNSHARED``.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
@@ -161,7 +171,7 @@ class JobService:
             StoreUnavailable: The job store cannot be written.
         """
         job_id = job_id or new_job_id()
-        with self._admission.reserve() if spec.kind is JobKind.REQUEST else nullcontext() as reservation:
+        with self._admission.reserve(sharing_owner) if spec.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
                 self._media.check_free_space(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.store_recording(job_id, recording, self._settings.upload_limit_bytes)

@@ -166,8 +166,8 @@ class JobStore(Protocol):
         """Return at most ``limit`` events of a job whose numbers are greater than ``after``, in order."""
         ...
 
-    def count_unfinished(self, kind: JobKind) -> int:
-        """Return how many jobs of a kind are queued or running."""
+    def count_unfinished(self, kind: JobKind) -> Mapping[str, int]:
+        """Return how many jobs of a kind are queued or running, by their owners; owners without any are left out."""
         ...
 
     def queue_positions(self) -> Mapping[str, int]:

@@ -38,10 +38,10 @@ def count_by_state(connection: Connection) -> Mapping[JobState, int]:
     return dict.fromkeys(JobState, 0) | {state: count for state, count in rows}  # noqa: C416 - rows are not pairs
 
 
-def count_unfinished(connection: Connection, kind: JobKind) -> int:
-    """Return how many jobs of a kind have not ended."""
-    query = select(func.count()).select_from(jobs).where(UNFINISHED, jobs.c.kind == kind)
-    return connection.execute(query).scalar_one()
+def count_unfinished(connection: Connection, kind: JobKind) -> Mapping[str, int]:
+    """Return how many jobs of a kind have not ended, by their owners."""
+    query = select(jobs.c.owner, func.count()).where(UNFINISHED, jobs.c.kind == kind).group_by(jobs.c.owner)
+    return {owner: count for owner, count in connection.execute(query).all()}  # noqa: C416 - rows are not pairs
 
 
 def list_unfinished(connection: Connection) -> tuple[Job, ...]:

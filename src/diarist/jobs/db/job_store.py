@@ -270,7 +270,7 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_events.list_events(connection, job_id, after, limit)
 
-    def count_unfinished(self, kind: JobKind) -> int:
+    def count_unfinished(self, kind: JobKind) -> Mapping[str, int]:
         with self.database.reading() as connection:
             return job_queries.count_unfinished(connection, kind)
 
