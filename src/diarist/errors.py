@@ -24,6 +24,7 @@
     │   ├── DecoderFailed          the decoder process died, or exceeded its time or memory limit
     │   ├── EngineUnavailable      the engine is not loaded yet, or cannot be loaded
     │   ├── QueueFull              too many recordings are waiting
+    │   ├── QueueUnserved          no worker serves the queue of a job
     │   ├── StorageFull            too little disk space for the upload or its samples
     │   ├── StoreUnavailable       the job store cannot be read or written
     │   ├── UrlUnreachable         the server of a URL does not respond, or fails
@@ -174,6 +175,12 @@ class QueueFull(ServiceError):
     """Too many recordings are already waiting."""
 
     code = "queue_full"
+
+
+class QueueUnserved(ServiceError):
+    """No worker serves the queue of a job."""
+
+    code = "queue_unserved"
 
 
 class StorageFull(ServiceError):

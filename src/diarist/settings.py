@@ -235,6 +235,10 @@ class Settings(BaseSettings):
     """The queues that the workers serve, separated by commas: `any`, `cpu`, `gpu`, or the name of an engine. If unset,
     they serve `any`, their kind of device, and their engine."""
 
+    unserved_queue_s: float = Field(default=259_200.0, ge=1.0, le=315_360_000.0)
+    """The time in seconds that a job waits in a queue that no worker serves. Then it fails. The time begins anew when
+    all API processes and workers restart."""
+
     drain_s: float = Field(default=25.0, ge=0.0, le=86_400.0)
     """The time in seconds that `diarist worker` continues with a running recording after it is told to stop. Then the
     recording goes back to the queue."""

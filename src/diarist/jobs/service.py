@@ -34,6 +34,7 @@ from diarist.jobs.queue_positions import QueuePositions
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
+from diarist.jobs.unserved_queues import WORKER_TIMEOUT_S
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
 from diarist.jobs.workers.wakeup import LocalNotifier, WorkerNotifier
 from diarist.settings import Settings
@@ -53,9 +54,6 @@ LOCAL_POLL_S = 1.0
 
 FLEET_POLL_S = 0.25
 """The same interval if the workers run on other machines, which send no notifications."""
-
-WORKER_TIMEOUT_S = 60.0
-"""A worker that has not reported for this long counts as gone."""
 
 
 class JobService:

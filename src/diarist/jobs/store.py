@@ -170,6 +170,14 @@ class JobStore(Protocol):
         """Return how many jobs of a kind are queued or running, by their owners; owners without any are left out."""
         ...
 
+    def list_waiting_queues(self) -> tuple[str, ...]:
+        """Return the queues in which jobs (``JobKind.JOB``) with a recording wait."""
+        ...
+
+    def fail_waiting(self, queue: str, waited_s: Seconds, error: JobError) -> tuple[str, ...]:
+        """Fail the jobs that wait in a queue and were created longer ago than ``waited_s``, and return their IDs."""
+        ...
+
     def queue_positions(self) -> Mapping[str, int]:
         """Return the position of each queued job, 1 for the next, on the assumption that no other job is added."""
         ...

@@ -25,7 +25,7 @@ from diarist.jobs.db.outbox import FETCH, add_task
 from diarist.jobs.db.quotas import check_fingerprint, check_limits
 from diarist.jobs.db.rows import jobs_of, values_of
 from diarist.jobs.db.schema import jobs, labels, outbox_tasks, owners, transcripts
-from diarist.jobs.db.transitions import CANCEL, CLAIM, FINISH, REQUEUE, apply_transition, emit_side_effects
+from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, REQUEUE, apply_transition, emit_side_effects
 from diarist.jobs.model import (
     Job,
     JobError,
@@ -273,6 +273,20 @@ class SqlJobStore:
     def count_unfinished(self, kind: JobKind) -> Mapping[str, int]:
         with self.database.reading() as connection:
             return job_queries.count_unfinished(connection, kind)
+
+    def list_waiting_queues(self) -> tuple[str, ...]:
+        with self.database.reading() as connection:
+            return job_queries.list_waiting_queues(connection)
+
+    def fail_waiting(self, queue: str, waited_s: Seconds, error: JobError) -> tuple[str, ...]:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            before = now - timedelta(seconds=waited_s)
+            is_late = and_(job_queries.WAITING, jobs.c.queue == queue, jobs.c.created_at < before)
+            failed = apply_transition(
+                connection, now, FAIL, is_late, error_code=error.code, error_message=error.message
+            )
+        return tuple(row.id for row in failed)
 
     def queue_positions(self) -> Mapping[str, int]:
         with self.database.reading() as connection:
