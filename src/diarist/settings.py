@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     """The maximum number of waiting and running jobs of one API key, unless `diarist keys create --limit` sets another
     number for the key."""
 
+    max_stored_mb_per_key: int = Field(default=0, ge=0, le=2_000_000_000)
+    """The maximum size in megabytes (2^20 bytes) of the stored recordings of one API key together, unless `diarist keys
+    create --storage-limit` sets another one for the key. Further ones are answered 507. 0 sets no maximum."""
+
     log_level: LogLevel = "INFO"
     """The minimum severity that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
@@ -305,6 +309,11 @@ class Settings(BaseSettings):
     @property
     def upload_limit_bytes(self) -> int:
         return self.max_upload_mb * 2**20
+
+    @property
+    def stored_limit_bytes(self) -> int | None:
+        """The maximum size of the stored recordings of an API key; None if there is none."""
+        return self.max_stored_mb_per_key * 2**20 or None
 
     @property
     def temp_dir(self) -> Path:

@@ -71,7 +71,7 @@ CREATE_RESPONSES: Responses = {
     429: _v1_problem(
         "The maximum number of unfinished jobs, in total or for this API key, has been reached.", retry=True
     ),
-    507: _v1_problem("There is too little disk space."),
+    507: _v1_problem("There is too little disk space, or the recordings of this API key take all that it may use."),
     **_STORE_UNAVAILABLE,
 }
 LIST_RESPONSES: Responses = {

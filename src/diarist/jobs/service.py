@@ -122,7 +122,12 @@ class JobService:
         self._notifier.close()
 
     def check_capacity(
-        self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None, sharing_owner: str = UNSHARED
+        self,
+        size_bytes: int = 0,
+        spec: JobSpec | None = None,
+        limit: int | None = None,
+        sharing_owner: str = UNSHARED,
+        recording_bytes: int = 0,
     ) -> None:
         """Check that an upload of about ``size_bytes`` would be accepted, before it is read.
 
@@ -131,13 +136,15 @@ class JobService:
             spec: What is known of the job spec so far; None for a request.
             limit: As in ``submit``.
             sharing_owner: As in ``submit``.
+            recording_bytes: The least size that the recording in the upload has.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
+            QuotaExceeded: The recordings of the owner would be too large.
             StorageFull: The disk has too little free space.
         """
         if spec is not None and spec.kind is JobKind.JOB:
-            self.store.check_limits(spec.owner, self._limits(limit))
+            self.store.check_limits(spec.owner, self._limits(limit), recording_bytes)
         else:
             self._admission.check(sharing_owner)
         self._media.check_free_space(size_bytes)
@@ -163,6 +170,7 @@ class JobService:
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
+            QuotaExceeded: The recordings of the owner would be too large.
             StorageFull: The disk has too little free space, or ran full.
             UploadTooLarge: The recording is larger than MAX_UPLOAD_MB.
             IdempotencyConflict: The idempotency key was used for another request.
@@ -308,7 +316,8 @@ class JobService:
                 raise _CreationUnconfirmed(str(error)) from error
 
     def _limits(self, limit: int | None) -> Limits:
-        return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
+        settings = self._settings
+        return Limits(settings.max_queued, limit or settings.max_queued_per_key, settings.stored_limit_bytes)
 
     def _extend_caller_lease(self, job: Job) -> None:
         if job.caller_lease_until is None or job.state.ended:
