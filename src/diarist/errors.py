@@ -24,6 +24,8 @@
     │   ├── DecoderFailed          the decoder process died, or exceeded its time or memory limit
     │   ├── EngineUnavailable      the engine is not loaded yet, or cannot be loaded
     │   ├── QueueFull              too many recordings are waiting
+    │   ├── QueueUnserved          no worker serves the queue of a job
+    │   ├── QuotaExceeded          the recordings of an API key would take too much space
     │   ├── StorageFull            too little disk space for the upload or its samples
     │   ├── StoreUnavailable       the job store cannot be read or written
     │   ├── UrlUnreachable         the server of a URL does not respond, or fails
@@ -202,6 +204,18 @@ class QueueFull(ServiceError):
     """Too many recordings are already waiting."""
 
     code = "queue_full"
+
+
+class QueueUnserved(ServiceError):
+    """No worker serves the queue of a job."""
+
+    code = "queue_unserved"
+
+
+class QuotaExceeded(ServiceError):
+    """The stored recordings of an API key would take more space than it may use."""
+
+    code = "quota_exceeded"
 
 
 class StorageFull(ServiceError):

@@ -61,11 +61,11 @@ class Settings(BaseSettings):
 
     max_waiting: int = Field(default=16, ge=1, le=900)
     """The maximum number of `POST /diarize` requests that wait at the same time. Further ones are answered 429 with
-    Retry-After."""
+    Retry-After. With several API keys, each gets a share."""
 
     max_listeners: int = Field(default=8, ge=1, le=900)
     """The maximum number of clients that listen to job events at the same time. Each occupies a thread, and further
-    ones are answered 429."""
+    ones are answered 429. With several API keys, each gets a share."""
 
     api_key: str = Field(default="", repr=False)
     """An API key that is always valid, for machines that are set up without a command line. It has at least 20 letters
@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     max_queued_per_key: int = Field(default=250, ge=1, le=1_000_000)
     """The maximum number of waiting and running jobs of one API key, unless `diarist keys create --limit` sets another
     number for the key."""
+
+    max_stored_mb_per_key: int = Field(default=0, ge=0, le=2_000_000_000)
+    """The maximum size in megabytes (2^20 bytes) of the stored recordings of one API key together, unless `diarist keys
+    create --storage-limit` sets another one for the key. Further ones are answered 507. 0 sets no maximum."""
 
     log_level: LogLevel = "INFO"
     """The minimum severity that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
@@ -255,6 +259,10 @@ class Settings(BaseSettings):
     """The queues that the workers serve, separated by commas: `any`, `cpu`, `gpu`, or the name of an engine. If unset,
     they serve `any`, their kind of device, and their engine."""
 
+    unserved_queue_s: float = Field(default=259_200.0, ge=1.0, le=315_360_000.0)
+    """The time in seconds that a job waits in a queue that no worker serves. Then it fails. The time begins anew when
+    all API processes and workers restart."""
+
     drain_s: float = Field(default=25.0, ge=0.0, le=86_400.0)
     """The time in seconds that `diarist worker` continues with a running recording after it is told to stop. Then the
     recording goes back to the queue."""
@@ -321,6 +329,11 @@ class Settings(BaseSettings):
     @property
     def upload_limit_bytes(self) -> int:
         return self.max_upload_mb * 2**20
+
+    @property
+    def stored_limit_bytes(self) -> int | None:
+        """The maximum size of the stored recordings of an API key; None if there is none."""
+        return self.max_stored_mb_per_key * 2**20 or None
 
     @property
     def temp_dir(self) -> Path:

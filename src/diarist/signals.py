@@ -1,4 +1,4 @@
-"""How a process is told to stop: by SIGTERM, or by Ctrl-C."""
+"""How a process is told to stop: by SIGTERM, by Ctrl-C, or by SIGHUP when its terminal is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from types import FrameType
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C call ``stop``; a second one ends the process at once. Does nothing outside the main thread."""
+    """SIGTERM, Ctrl-C and SIGHUP call ``stop``; a second one ends the process at once.
+
+    SIGHUP stays ignored if it is, which is how ``nohup`` lets a process outlive its terminal. Outside the main thread,
+    this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -21,7 +25,10 @@ def stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
     before = [signal.signal(each, handle) for each in numbers]
     try:
         yield

@@ -263,13 +263,13 @@ def test_a_body_beyond_the_limit_is_refused_by_its_declared_length(client):
 
 def test_too_many_at_once(post, app):
     slots = app.extensions["diarist"].waiting_slots
-    acquired = [slots.acquire(blocking=False) for _ in range(8)]
+    acquired = [slots.acquire("") for _ in range(8)]
     assert all(acquired)
     try:
         answer = post(content="{}")
         assert "8 requests" in error_message(answer, 429, "queue_full")
         assert int(answer.headers["Retry-After"]) > 0
     finally:
-        for _ in acquired:
-            slots.release()
+        for slot in acquired:
+            slot.close()
     assert post(content="{}").status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import get_args
@@ -9,6 +10,7 @@ from typing import get_args
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.openapi import from_wsgi
@@ -49,6 +51,40 @@ def test_each_operation_says_how_it_can_be_refused(document):
                 assert {"401", "503"} <= refusals.keys()
                 assert ("404" in refusals) == ("{job_id}" in path)
             assert ("401" in refusals) == ("security" in operation) == (path == "/diarize" or path.startswith("/v1/"))
+
+
+def test_the_events_of_a_job_are_as_described(app, document):
+    """Those of a job that succeeds, of one that fails, and of one that is deleted, with words and without."""
+    client = app.test_client()
+    described = document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    stream = {**described["schema"], "components": document["components"]}
+    validator = Draft202012Validator(stream)
+    validator.validate(described["example"])
+    data_schemas = {
+        each["properties"]["event"]["const"]: each["properties"]["data"]["contentSchema"]["$ref"].rpartition("/")[2]
+        for each in stream["items"]["oneOf"]
+    }
+    seen = set()
+    for script, query in (({"finalize": True}, "?words=true"), ({"fail": "CorruptAudio", "message": "bad"}, "")):
+        body = {"audio": (io.BytesIO(json.dumps(script).encode()), "a.wav")}
+        job = client.post("/v1/jobs", data=body).get_json()
+        events = parsed(client.get(job["links"]["events"] + query).get_data(as_text=True))
+        validator.validate(events)
+        for event in events:
+            seen.add(event["event"])
+            schema = {"$ref": f"#/components/schemas/{data_schemas[event['event']]}"}
+            Draft202012Validator(schema | {"components": document["components"]}).validate(json.loads(event["data"]))
+    assert seen == {"state", "utterance", "progress"}
+    assert data_schemas.keys() - seen == {"deleted"}
+    assert not validator.is_valid([{"event": "state", "data": "{}"}]), "it has an ID"
+
+
+def parsed(stream: str) -> list[dict[str, str]]:
+    """Return the events of a stream with their fields."""
+    blocks = [
+        dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in stream.split("\n\n")
+    ]
+    return [block for block in blocks if "event" in block]
 
 
 def test_the_example_of_a_job_is_one(document):

@@ -280,7 +280,7 @@ def test_nobody_writes_lines_of_the_log(server, where):
     assert "\n2026-01-01" not in written
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_answers_who_waits_and_ends_everything(start, tmp_path, number):
     service = start()
     service.wait_for("is ready")

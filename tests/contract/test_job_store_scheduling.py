@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from diarist.errors import IdempotencyConflict, QueueFull
+from diarist.errors import IdempotencyConflict, QueueFull, QuotaExceeded
 from diarist.jobs.db import schema
+from diarist.jobs.db.api_keys import ApiKeyStore
 from diarist.jobs.db.chunks import ChunkStore
 from diarist.jobs.db.job_store import SqlJobStore
 from diarist.jobs.db.leases import MAX_SERVICE_CRASHES, SERVICE_CRASHES_WITHOUT_DELAY
@@ -190,6 +191,58 @@ class TestLimits:
         taken = [each for each in results if isinstance(each, Job)]
         assert len(taken) == job_count(store) == 10
         assert max(Counter(job.spec.owner for job in taken).values()) <= 4
+
+
+class TestStorageLimit:
+    MB = 2**20
+    DEFAULT = Limits(100, 100, stored_bytes=3 * MB)
+
+    def test_the_recordings_of_a_key_take_no_more_than_they_may(self, store):
+        first = store.create(new_job(owner="a", size_bytes=2 * self.MB), self.DEFAULT)
+        store.create(new_job(owner="a", size_bytes=self.MB), self.DEFAULT)
+        with pytest.raises(QuotaExceeded, match=r"take 3\.0 of 3 MB"):
+            store.create(new_job(owner="a", size_bytes=1), self.DEFAULT)
+        with pytest.raises(QuotaExceeded):
+            store.check_limits("a", self.DEFAULT)
+        store.create(new_job(owner="b", size_bytes=3 * self.MB), self.DEFAULT)
+        store.delete(first.id)
+        store.check_limits("a", self.DEFAULT, 2 * self.MB)
+        store.create(new_job(owner="a", size_bytes=2 * self.MB), self.DEFAULT)
+
+    def test_a_recording_that_was_removed_no_longer_counts(self, store):
+        job = store.create(new_job(owner="a", size_bytes=3 * self.MB), self.DEFAULT)
+        store.mark_recording_removed(job.id)
+        store.create(new_job(owner="a", size_bytes=3 * self.MB), self.DEFAULT)
+
+    def test_the_limit_of_a_key_replaces_that_of_the_settings(self, store):
+        key, _ = ApiKeyStore(store.database).create("web", storage_limit_mb=5)
+        store.create(new_job(owner=key.id, size_bytes=5 * self.MB), self.DEFAULT)
+        with pytest.raises(QuotaExceeded, match="of 5 MB"):
+            store.create(new_job(owner=key.id, size_bytes=1), Limits(100, 100))
+
+    def test_there_is_no_limit_unless_one_is_set_or_without_keys(self, store):
+        for owner, limits in (("a", Limits(100, 100)), ("", self.DEFAULT)):
+            store.create(new_job(owner=owner, size_bytes=2**50), limits)
+
+    def test_a_download_counts_when_it_is_stored(self, store):
+        jobs = [
+            store.create(new_job(owner="a", ready=False, recording=False, size_bytes=0), self.DEFAULT) for _ in "ab"
+        ]
+        assert store.attach_recording(jobs[0].id, 2 * self.MB, "a.wav", self.DEFAULT.stored_bytes)
+        with pytest.raises(QuotaExceeded):
+            store.attach_recording(jobs[1].id, 2 * self.MB, "b.wav", self.DEFAULT.stored_bytes)
+        assert not store.get(jobs[1].id).recording
+
+    def test_a_request_that_repeats_an_earlier_one_is_that_job(self, store):
+        first = store.create(new_job(**ORDER, size_bytes=3 * self.MB), self.DEFAULT)
+        assert store.create(new_job(**ORDER, size_bytes=3 * self.MB), self.DEFAULT).id == first.id
+
+    def test_eight_who_come_at_once_take_no_more(self, store):
+        def come() -> object:
+            return _tried(lambda: store.create(new_job(owner="a", size_bytes=self.MB), self.DEFAULT))
+
+        results = at_once([come] * 8)
+        assert sum(isinstance(each, Job) for each in results) == 3
 
 
 ORDER: Mapping[str, str] = {"owner": "a", "idempotency_key": "k-1", "fingerprint": "f"}
@@ -383,7 +436,7 @@ class TestWhoIsThere:
         assert store.count_by_state() == {
             JobState.QUEUED: 1, JobState.RUNNING: 1, JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.CANCELED: 1,
         }  # fmt: skip
-        assert (store.count_unfinished(JobKind.JOB), store.count_unfinished(JobKind.REQUEST)) == (1, 1)
+        assert [sum(store.count_unfinished(kind).values()) for kind in (JobKind.JOB, JobKind.REQUEST)] == [1, 1]
 
 
 def _tried(call: Callable[[], Job]) -> Job | QueueFull:

@@ -82,6 +82,8 @@ CALLS: dict[str, tuple[Callable[[SqlJobStore, Job, Job], object], ...]] = {
     "get_transcript": (lambda s, queued, _: s.get_transcript(queued.id),),
     "list_events": (lambda s, queued, _: s.list_events(queued.id),),
     "count_unfinished": (lambda s, *_: s.count_unfinished(JobKind.JOB),),
+    "list_waiting_queues": (lambda s, *_: s.list_waiting_queues(),),
+    "fail_waiting": (lambda s, queued, _: s.fail_waiting(queued.spec.queue, -60.0, ERROR),),
     "queue_positions": (lambda s, *_: s.queue_positions(),),
     "count_by_state": (lambda s, *_: s.count_by_state(),),
     "list_unfinished": (lambda s, *_: s.list_unfinished(),),

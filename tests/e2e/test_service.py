@@ -188,7 +188,7 @@ def test_a_worker_killed_in_mid_recording_costs_time_alone(service, alone, sampl
     assert service.left_behind() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_in_mid_recording_ends_all_within_seconds(start, long_recording, number):
     service = start()
     service.wait_for(READY, READY_S)

@@ -378,7 +378,14 @@ class TestGuide:
         """In the unit file, in commands, and in prose between backquotes."""
         named = set(re.findall(r"^(?:Environment=|export )?([A-Z][A-Z0-9_]{3,})=", GUIDE, re.MULTILINE))
         named |= set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)(?:=[^`]*)?`", GUIDE))
-        of_others = {"WORKER_CORES", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "DIARIST_IMAGE"}
+        of_others = {
+            "HF_TOKEN",
+            "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+            "WORKER_CORES",
+            "POSTGRES_PASSWORD",
+            "REDIS_PASSWORD",
+            "DIARIST_IMAGE",
+        }
         assert {"API_KEY", "DRAIN_S", "DATABASE_URL", "MEDIA_URL"} <= named
         assert {name for name in named if name.lower() not in Settings.model_fields} <= of_others | OF_LIBRARIES
 

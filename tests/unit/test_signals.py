@@ -9,15 +9,25 @@ import pytest
 from diarist.signals import stopped_by_signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_and_a_second_one_ends(number):
     before = signal.getsignal(number)
     stop = threading.Event()
     with stopped_by_signals(stop.set):
         os.kill(os.getpid(), number)
         assert stop.wait(10)
-        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert {signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)} == {signal.SIG_DFL}
     assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(lambda: pytest.fail("stopped")):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone():

@@ -23,6 +23,7 @@ from diarist.api.runtime import runtime
 from diarist.auth.api_key_lookup import STORE_TIMEOUT_S, KeyCache
 from diarist.auth.api_keys import ApiKey
 from diarist.errors import JobNotFound, Unauthorized
+from diarist.jobs.fair_share import UNSHARED
 from diarist.jobs.model import Job
 from diarist.loopback import is_loopback, loopback_address
 from diarist.settings import Settings
@@ -113,6 +114,10 @@ class Authenticator:
             raise Unauthorized(_INVALID_KEY)
         return key
 
+    def has_several_keys(self) -> bool:
+        """Return whether more than one API key is valid. Raise ``StoreUnavailable`` if the keys cannot be read."""
+        return self._keys.count_valid() > 1
+
 
 def require_api_key(app: APIFlask, settings: Settings, keys: KeyCache) -> Authenticator:
     """Make ``app`` authenticate every request before anything else handles it.
@@ -143,6 +148,12 @@ def owner() -> str:
     """Return the owner of what the current request creates: the ID of its key, or ``""`` if no key is configured."""
     key: ApiKey | None = g.api_key
     return key.id if key else ""
+
+
+def sharing_owner() -> str:
+    """Return the owner that shares limited places with others: that of the current request, or ``UNSHARED``."""
+    authenticator: Authenticator = current_app.extensions[EXTENSION]
+    return owner() if authenticator.has_several_keys() else UNSHARED
 
 
 def job_limit() -> int | None:

@@ -37,6 +37,8 @@ blueprint = APIBlueprint("diarize", __name__, tag="Diarization")
 def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
     """Decorate a view: admit at most MAX_WAITING requests at a time, and check their forms before the view is called.
 
+    API keys share the places fairly.
+
     The limit keeps some threads free for ``/status``.
     """
 
@@ -44,19 +46,22 @@ def limit_waiting_requests(view: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         service = runtime()
         service.check_available()
-        if not service.waiting_slots.acquire(blocking=False):
-            raise QueueFull(
+        slot = service.waiting_slots.acquire(access.sharing_owner())
+        if slot is None:
+            waiting = (
                 f"{service.settings.max_waiting} requests are already waiting for their transcripts, the maximum of "
-                "this service. Try again later; the operator of the service can raise MAX_WAITING."
+                "this service."
+                if service.waiting_slots.full
+                else f"Your key has its share of the {service.settings.max_waiting} requests that may wait for their "
+                "transcripts."
             )
-        try:
+            raise QueueFull(f"{waiting} Try again later; the operator of the service can raise MAX_WAITING.")
+        with slot:
             check_query(request)
             check_head(request)
-            service.jobs.check_capacity(request.content_length or 0)
+            service.jobs.check_capacity(request.content_length or 0, sharing_owner=access.sharing_owner())
             check_form(request)
             return view(*args, **kwargs)
-        finally:
-            service.waiting_slots.release()
 
     return wrapper
 
@@ -80,7 +85,7 @@ def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
-    job = service.jobs.submit(received(form.recording()).path, spec)
+    job = service.jobs.submit(received(form.recording()).path, spec, sharing_owner=access.sharing_owner())
     with _job_of_request(service, job):
         _wait_until_ended(service, job)
         return transcript_response(service.jobs.result(job.id), form, recording=filename)

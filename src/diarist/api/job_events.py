@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -66,10 +65,16 @@ def listen(job_id: str, query: EventsQuery) -> Response:
     after = _last_event_number(query)
     if job.state.ended and after and not service.jobs.store.list_events(job.id, after):
         return Response(status=204)  # tells an EventSource not to reconnect
-    if not service.stream_slots.acquire(blocking=False):
+    slot = service.stream_slots.acquire(access.sharing_owner())
+    if slot is None:
+        taken = (
+            f"{service.settings.max_listeners} event streams are already open, the maximum of this service."
+            if service.stream_slots.full
+            else f"Your key has its share of the {service.settings.max_listeners} event streams of this service open."
+        )
         raise QueueFull(
-            f"{service.settings.max_listeners} event streams are already open, the maximum of this service. Poll the "
-            "job every few seconds instead, or try again later; the operator of the service can raise MAX_LISTENERS."
+            f"{taken} Poll the job every few seconds instead, or try again later; the operator of the service can "
+            "raise MAX_LISTENERS."
         )
     client_disconnected: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     response = Response(
@@ -77,8 +82,6 @@ def listen(job_id: str, query: EventsQuery) -> Response:
         content_type=MEDIA_TYPE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-    slot = ExitStack()  # releases the slot once, however often the response is closed
-    slot.callback(service.stream_slots.release)
     # The stream does not release the slot, because it may be closed before it is iterated.
     response.call_on_close(slot.close)
     return response

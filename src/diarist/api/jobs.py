@@ -29,8 +29,17 @@ from diarist.api.openapi import CANCEL_RESPONSES, CREATE_RESPONSES, DELETE_RESPO
 from diarist.api.request_log import current_request_id
 from diarist.api.request_schemas import InvalidField, to_invalid_field, with_query
 from diarist.api.runtime import Runtime, runtime
-from diarist.api.upload import FILE_FIELDS, IDEMPOTENCY_KEY, check_form, check_head, check_query, file_name, received
-from diarist.errors import InvalidOption, JobEnded, QueueFull, UploadTooLarge
+from diarist.api.upload import (
+    FILE_FIELDS,
+    FORM_BYTES,
+    IDEMPOTENCY_KEY,
+    check_form,
+    check_head,
+    check_query,
+    file_name,
+    received,
+)
+from diarist.errors import InvalidOption, JobEnded, QueueFull, QuotaExceeded, UploadTooLarge
 from diarist.jobs.eta import estimate_eta_s
 from diarist.jobs.model import PRIORITIES, Job, JobFilter, JobKind, JobSpec, JobState, new_job_id
 from diarist.observability import tracing
@@ -64,14 +73,14 @@ def create(query: NewJobQuery) -> Response:
     spec = _spec_from_headers()
     if request.mimetype != JSON_TYPE:
         check_head(request)
-    queue_full = _check_capacity(service, spec)
+    refusal = _check_capacity(service, spec)
     form, upload = _parse_body()
     spec = _with_form(service, spec, with_query(form, query), upload)
     existing = _find_existing(service, spec)
     if existing is not None:
         return _job_response(service, existing, repeated=True)
-    if queue_full is not None:
-        raise queue_full
+    if refusal is not None:
+        raise refusal
     job_limit, job_id = access.job_limit(), new_job_id()
     if upload is None:
         job = service.jobs.submit_url(spec, job_limit, job_id)
@@ -175,19 +184,22 @@ def _spec_from_headers() -> JobSpec:
     )
 
 
-def _check_capacity(service: Runtime, spec: JobSpec) -> QueueFull | None:
+def _check_capacity(service: Runtime, spec: JobSpec) -> QueueFull | QuotaExceeded | None:
     """Check that there is capacity for a job.
 
-    If the queue is full but the request has an idempotency key, the error is returned, not raised: the request may
+    If there is none but the request has an idempotency key, the error is returned, not raised: the request may
     repeat an earlier one, whose job exists already.
 
     Raises:
         QueueFull: the number of unfinished jobs has reached its limit.
+        QuotaExceeded: the recordings of the key would be too large.
         StorageFull: there is too little disk space.
     """
     try:
-        service.jobs.check_capacity(request.content_length or 0, spec, access.job_limit())
-    except QueueFull as error:
+        size_bytes = request.content_length or 0
+        recording_bytes = max(size_bytes - FORM_BYTES, 0)
+        service.jobs.check_capacity(size_bytes, spec, access.job_limit(), recording_bytes=recording_bytes)
+    except (QueueFull, QuotaExceeded) as error:
         if spec.idempotency_key is None:
             raise
         return error

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from diarist import __version__
 from diarist.api.access import PUBLIC_PATHS
+from diarist.api.event_schemas import EVENT_MODELS, event_stream_schema
 from diarist.api.job_schemas import NewJob, NewJobByUrl
 from diarist.api.response_schemas import NotReady, Problem, V1Problem
 
@@ -77,7 +78,7 @@ CREATE_RESPONSES: Responses = {
     429: _v1_problem(
         "The maximum number of unfinished jobs, in total or for this API key, has been reached.", retry=True
     ),
-    507: _v1_problem("There is too little disk space."),
+    507: _v1_problem("There is too little disk space, or the recordings of this API key take all that it may use."),
     **_STORE_UNAVAILABLE,
 }
 LIST_RESPONSES: Responses = {
@@ -115,12 +116,18 @@ RESULT_RESPONSES: Responses = {
 EVENTS_RESPONSES: Responses = {
     200: {
         "description": "Events until the job ends: `state` and `utterance` with an ID, `progress` without an ID, and "
-        "`deleted` if the job is deleted. Their data is JSON.",
+        "`deleted` if the job is deleted. Their data is JSON. The schema shows the stream as an array of its events.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": 'id: 3\nevent: utterance\ndata: {"at": "2026-01-31T12:00:02Z", "index": 0, "speaker": '
-                '"SPEAKER_00", "start_time": 0.0, "end_time": 2.5, "text": "Hello, how are you doing today?"}\n\n',
+                "schema": event_stream_schema(),
+                "example": [
+                    {
+                        "id": "3",
+                        "event": "utterance",
+                        "data": '{"at": "2026-01-31T12:00:02Z", "index": 0, "speaker": "SPEAKER_00", "start_time": 0.0,'
+                        ' "end_time": 2.5, "text": "Hello, how are you doing today?"}',
+                    }
+                ],
             }
         },
     },
@@ -231,7 +238,8 @@ def _rendered_once(view: Callable[[], Any]) -> Callable[[], Response]:
 def _complete_document(document: Document | str) -> Document | str:
     assert isinstance(document, dict)
     schemas = document["components"]["schemas"]
-    for model in (Problem, V1Problem, NotReady, NewJob, NewJobByUrl):
+    models: tuple[type[BaseModel], ...] = (Problem, V1Problem, NotReady, NewJob, NewJobByUrl, *EVENT_MODELS.values())
+    for model in models:
         schemas |= _schemas_by_name(model)
     schemas["JobView"]["examples"] = [JOB_EXAMPLE]
     # In a form and in a query, an object is JSON in a text field.

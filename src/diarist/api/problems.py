@@ -43,6 +43,7 @@ STATUS_BY_ERROR: dict[type[DiaristError], int] = {
     errors.StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.MediaUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.QuotaExceeded: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UrlRefused: HTTPStatus.BAD_REQUEST,
     errors.UrlUnusable: HTTPStatus.UNPROCESSABLE_ENTITY,

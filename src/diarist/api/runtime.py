@@ -9,6 +9,7 @@ from flask import current_app
 
 from diarist.api.status_cache import StatusCache
 from diarist.errors import EngineUnavailable
+from diarist.jobs.fair_share import SharedSlots
 from diarist.jobs.service import JobService
 from diarist.settings import Settings
 
@@ -27,18 +28,18 @@ class Runtime:
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the service begins to stop; waiting callers then receive a 503 within half a second."""
 
-    waiting_slots: threading.BoundedSemaphore = field(init=False)
+    waiting_slots: SharedSlots = field(init=False)
     """One slot for each caller of ``/diarize``, so that some threads always remain for ``/status``."""
 
-    stream_slots: threading.BoundedSemaphore = field(init=False)
+    stream_slots: SharedSlots = field(init=False)
     """One slot for each open stream of events, for the same reason."""
 
     status_cache: StatusCache = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status_cache", StatusCache(self.jobs))
-        object.__setattr__(self, "waiting_slots", threading.BoundedSemaphore(self.settings.max_waiting))
-        object.__setattr__(self, "stream_slots", threading.BoundedSemaphore(self.settings.max_listeners))
+        object.__setattr__(self, "waiting_slots", SharedSlots(self.settings.max_waiting))
+        object.__setattr__(self, "stream_slots", SharedSlots(self.settings.max_listeners))
 
     def check_running(self) -> None:
         """Raise ``EngineUnavailable`` if the service is stopping."""

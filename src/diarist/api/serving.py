@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, worker_command: Sequence[str] = COMMAND) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer waiting callers with 503, stop the workers, and return.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; then answer waiting callers with 503, stop the workers, and return.
 
     Without any API key the service listens on the loopback address only, whatever FLASK_HOST says. The process has one
     pool of database connections, which the API keys and the jobs share.

@@ -98,6 +98,11 @@ class KeyCache:
             self._record_use(self._store, key)
         return key
 
+    def count_valid(self, timeout_s: float = STORE_TIMEOUT_S) -> int:
+        """Return the number of valid keys. Raise ``StoreUnavailable`` as ``required``."""
+        stored = self._get(MAX_AGE_S, timeout_s).keys
+        return sum(key.revoked_at is None for key in stored) + (self._configured is not None)
+
     def _get(self, max_age_s: float, timeout_s: float) -> KeySnapshot:
         """Return the keys as they were in the store at most ``max_age_s`` seconds ago."""
         if self._snapshot is None:

@@ -27,6 +27,9 @@ MIN_SECRET_CHARS = 20
 MAX_JOB_LIMIT = 1_000_000
 """The highest job limit that a key may have."""
 
+MAX_STORAGE_LIMIT_MB = 2_000_000_000
+"""The highest storage limit that a key may have."""
+
 USE_RESOLUTION_S = 60.0
 """How precisely the time of a key's last use is recorded."""
 
@@ -60,6 +63,9 @@ class ApiKey:
 
     revoked_at: datetime | None = None
     """When the key was revoked; None if it is valid."""
+
+    storage_limit_mb: int | None = None
+    """How large the stored recordings of this key may be together; None means MAX_STORED_MB_PER_KEY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,15 @@ def check_job_limit(job_limit: int | None) -> None:
     if job_limit is not None and not 1 <= job_limit <= MAX_JOB_LIMIT:
         raise InvalidOption(
             f"{job_limit} is not a valid job limit for a key: use a whole number from 1 to {MAX_JOB_LIMIT}."
+        )
+
+
+def check_storage_limit(storage_limit_mb: int | None) -> None:
+    """Check that a key may have a storage limit. Raises ``InvalidOption`` if it may not."""
+    if storage_limit_mb is not None and not 1 <= storage_limit_mb <= MAX_STORAGE_LIMIT_MB:
+        raise InvalidOption(
+            f"{storage_limit_mb} is not a valid storage limit for a key: use a whole number of megabytes from 1 to "
+            f"{MAX_STORAGE_LIMIT_MB}."
         )
 
 

@@ -34,8 +34,12 @@ def keys() -> None:
 @click.option(
     "--limit", metavar="N", type=int, help="Maximum number of unfinished jobs of the key.  [MAX_QUEUED_PER_KEY]"
 )
+@click.option(
+    "--storage-limit", metavar="MB", type=int,
+    help="Maximum size of the stored recordings of the key together.  [MAX_STORED_MB_PER_KEY]",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object that includes the key.")
-def create(name: str, limit: int | None, as_json: bool) -> None:
+def create(name: str, limit: int | None, storage_limit: int | None, as_json: bool) -> None:
     """Create a key called NAME.
 
     The key is printed to standard output. It cannot be shown again, because only its hash is stored.
@@ -49,7 +53,7 @@ def create(name: str, limit: int | None, as_json: bool) -> None:
         # This comes first: if it fails, no key may exist that was never shown.
         master = webhook_master(settings, database)
         first = not ApiKeyStore(database).any_exist() and not settings.api_key
-        key, token = ApiKeyStore(database).create(name, limit)
+        key, token = ApiKeyStore(database).create(name, limit, storage_limit)
     KeyMark(settings.data_dir).set()
     webhook_secret = secret_for(master, key.id)
     if as_json:
@@ -100,13 +104,14 @@ def list_keys(as_json: bool) -> None:
         )
         return
     width = max(len("NAME"), *(len(key.name) for key in found))
-    line = f"{{:<12}}  {{:<{width}}}  {{:>7}}  {{:<20}}  {{:<20}}  {{}}"
-    click.echo(line.format("ID", "NAME", "LIMIT", "CREATED", "USED", "STATE"))
+    line = f"{{:<12}}  {{:<{width}}}  {{:>7}}  {{:>10}}  {{:<20}}  {{:<20}}  {{}}"
+    click.echo(line.format("ID", "NAME", "LIMIT", "MB", "CREATED", "USED", "STATE"))
     for key in found:
         state = f"revoked {_time(key.revoked_at)}" if key.revoked_at else "valid"
         made = _time(key.created_at) if key.created_at else "by the settings"
         used = "-" if key.id == ENV_ID else _time(key.used_at) if key.used_at else "never"
-        click.echo(line.format(key.id, printable(key.name), key.job_limit or "-", made, used, state))
+        limits = (key.job_limit or "-", key.storage_limit_mb or "-")
+        click.echo(line.format(key.id, printable(key.name), *limits, made, used, state))
 
 
 @keys.command()
@@ -178,7 +183,8 @@ def _owner(store: ApiKeyStore, key: str | None) -> str:
 
 def _key_fields(key: ApiKey) -> dict[str, object]:
     times = {name: getattr(key, name) for name in ("created_at", "used_at", "revoked_at")}
-    return {"id": key.id, "name": key.name, "job_limit": key.job_limit} | {
+    limits = {"job_limit": key.job_limit, "storage_limit_mb": key.storage_limit_mb}
+    return {"id": key.id, "name": key.name, **limits} | {
         name: None if at is None else at.isoformat(timespec="seconds") for name, at in times.items()
     }
 

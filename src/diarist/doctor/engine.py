@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
+from diarist.child_environment import program_environment
 from diarist.doctor.findings import CHECK_TIMEOUT_S, Finding, error, ok, warning
 from diarist.errors import ModelError
 from diarist.scratch import DOCTOR_PREFIX, process_folder
@@ -73,7 +74,7 @@ def check_engine(settings: Settings) -> Finding:
     summary = f"{settings.engine} (diarizer {settings.diarizer_name}, recognizer {recognizer_summary(settings)})"
     try:
         process = subprocess.run(
-            [sys.executable, "-c", f"import {', '.join(names)}"],
+            [sys.executable, "-c", f"import {', '.join(names)}"], env=program_environment(),
             capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT_S - 5, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

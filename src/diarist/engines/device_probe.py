@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from diarist.child_environment import program_environment
 from diarist.engines.cuda_driver import Gpu
 from diarist.engines.device import INSTALL, Machine, describe_machine
 from diarist.errors import EngineUnavailable
@@ -29,8 +30,8 @@ def probe_machine(setting: str, environment: Mapping[str, str] = os.environ) -> 
     command = [sys.executable, "-m", "diarist.engines.device_probe", setting]
     try:
         process = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=PROBE_TIMEOUT_S,
-            check=False,
+            command, env=program_environment(environment), capture_output=True, text=True, errors="replace",
+            timeout=PROBE_TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineUnavailable(f"The GPUs of this machine cannot be examined ({error}). Set DEVICE to cpu.") from error

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
+from diarist.child_environment import program_environment
+
 logger = logging.getLogger(__name__)
 
 DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
@@ -52,7 +54,7 @@ def _count_with_nvidia_smi(environment: Mapping[str, str]) -> int:
             stdin=subprocess.DEVNULL,
             timeout=NVIDIA_SMI_TIMEOUT_S,
             check=True,
-            env=environment,
+            env=program_environment(environment),
         )
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("nvidia-smi cannot list the GPUs (%s): set WORKERS to start one worker for each", error)

@@ -1,12 +1,14 @@
-"""Admission of requests, which are jobs whose caller waits for the result: at most MAX_WAITING at once."""
+"""Admission of requests, which are jobs whose caller waits for the result: MAX_WAITING at most, shared fairly."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from diarist.errors import QueueFull, StoreUnavailable
+from diarist.jobs.fair_share import has_free_slot
 from diarist.jobs.model import Job, JobKind
 from diarist.jobs.store import JobStore
 
@@ -33,27 +35,30 @@ class RequestAdmission:
         self._max_waiting = max_waiting
         self._admitting = threading.Lock()
         self._counting = threading.Lock()
-        self._reserved = 0
+        self._reserved: Counter[str] = Counter()
 
-    def check(self) -> None:
-        """Check that one more request would be admitted now.
+    def check(self, owner: str) -> None:
+        """Check that one more request of an owner would be admitted now.
+
+        Args:
+            owner: The owner that shares the places with others, or ``UNSHARED``.
 
         Raises:
-            QueueFull: The maximum number of requests has been reached.
+            QueueFull: The maximum number of requests, or the share of the owner, has been reached.
             StoreUnavailable: The job store cannot be read.
         """
         with self._exclusive():
-            self._check()
+            self._check(owner)
 
     @contextmanager
-    def reserve(self) -> Iterator[Reservation]:
-        """Hold one place for a request while its recording arrives. Raises as ``check``."""
+    def reserve(self, owner: str) -> Iterator[Reservation]:
+        """Hold one place for a request while its recording arrives. Arguments and errors as ``check``."""
         with self._exclusive():
-            self._check()
+            self._check(owner)
             with self._counting:
-                self._reserved += 1
+                self._reserved[owner] += 1
         with ExitStack() as place:
-            place.callback(self._release)
+            place.callback(self._release, owner)
             yield Reservation(self._exclusive, place)
 
     @contextmanager
@@ -66,17 +71,22 @@ class RequestAdmission:
         finally:
             self._admitting.release()
 
-    def _check(self) -> None:
-        if self._store.count_unfinished(JobKind.REQUEST) + self._reserved >= self._max_waiting:
-            raise QueueFull(
-                f"{self._max_waiting} recordings wait already, which is the maximum of this service. Send yours again "
-                "in a minute; whoever runs the service can raise MAX_WAITING."
-            )
+    def _check(self, owner: str) -> None:
+        with self._counting:
+            held = self._reserved + Counter(self._store.count_unfinished(JobKind.REQUEST))
+        if has_free_slot(self._max_waiting, held, owner):
+            return
+        waiting = (
+            f"{self._max_waiting} recordings wait already, which is the maximum of this service."
+            if held.total() >= self._max_waiting
+            else f"Your key has its share of the {self._max_waiting} recordings that may wait in this service."
+        )
+        raise QueueFull(f"{waiting} Send yours again in a minute; whoever runs the service can raise MAX_WAITING.")
 
-    def _release(self) -> None:
+    def _release(self, owner: str) -> None:
         # Without _exclusive: a caller that gives up must not wait for a store that blocks another caller.
         with self._counting:
-            self._reserved -= 1
+            self._reserved[owner] -= 1
 
 
 class Reservation:

@@ -223,6 +223,8 @@ class Limits:
 
     all: int
     owner: int
+    stored_bytes: int | None = None
+    """The maximum size of the stored recordings of an owner whose API key has no limit of its own; None means any."""
 
 
 @dataclass(frozen=True, slots=True)

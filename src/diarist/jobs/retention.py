@@ -1,5 +1,7 @@
 """Remove recordings, jobs and temporary files at the end of their retention, and what killed processes left.
 
+Jobs that no worker will process are failed too.
+
 Several processes may sweep at the same time. Everything is removed in such an order that the next sweep finds what a
 sweep that was killed left.
 """
@@ -18,6 +20,7 @@ from diarist.jobs.db.database import Database, utc_now
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.media.base import MediaStore
 from diarist.jobs.store import JobStore
+from diarist.jobs.unserved_queues import UnservedQueues
 from diarist.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,9 @@ class SweepResult:
     orphans: int = 0
     """Recordings without a job."""
 
+    unserved: int = 0
+    """Jobs that failed because no worker serves their queues."""
+
     files: int = 0
     """Temporary and incomplete files, and parts of recordings of jobs that have ended."""
 
@@ -65,6 +71,7 @@ class Sweeper:
         self._store = store
         self._media = media
         self._retain_temp = timedelta(seconds=settings.retain_temp_s)
+        self._unserved_queues = UnservedQueues(store, settings.unserved_queue_s)
         self._orphans: dict[str, datetime] = {}
         self._full_sweep_at: datetime | None = None
         self._stopping = threading.Event()
@@ -96,6 +103,7 @@ class Sweeper:
             orphans=self._try_sweep(
                 "recordings without a job", lambda: self._sweep_orphans(current_time) if full else 0
             ),
+            unserved=self._try_sweep("jobs that no worker processes", self._unserved_queues.fail_jobs),
             files=self._try_sweep("temporary files", lambda: self._sweep_temp(current_time - self._retain_temp))
             + self._try_sweep("parts of jobs that have ended", lambda: self._sweep_parts() if full else 0)
             + self._try_sweep(
@@ -106,8 +114,8 @@ class Sweeper:
         if result:
             logger.info(
                 "Removed %d recordings, %d jobs, %d requests without a caller, %d recordings without a job, %d "
-                "temporary files",
-                result.recordings, result.jobs, result.requests, result.orphans, result.files,
+                "temporary files; %d jobs failed because no worker serves their queues",
+                result.recordings, result.jobs, result.requests, result.orphans, result.files, result.unserved,
             )  # fmt: skip
         # This is part of every sweep, even of one that removed nothing, because owners delete jobs too.
         self._try_sweep("deleted text", lambda: int(erase_deleted(self._database)))

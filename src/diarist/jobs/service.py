@@ -25,6 +25,7 @@ from diarist.jobs.db.quotas import check_fingerprint
 from diarist.jobs.db.secrets import webhook_master
 from diarist.jobs.db.secure_delete import erase_deleted
 from diarist.jobs.error_codes import to_exception
+from diarist.jobs.fair_share import UNSHARED
 from diarist.jobs.media.base import MediaStore
 from diarist.jobs.media.factory import open_media
 from diarist.jobs.model import ANY_QUEUE, Job, JobKind, JobSpec, JobState, Limits, PoolStatus, new_job_id
@@ -35,6 +36,7 @@ from diarist.jobs.queue_positions import QueuePositions
 from diarist.jobs.retention import Sweeper
 from diarist.jobs.startup_recovery import recover_jobs
 from diarist.jobs.store import JobStore
+from diarist.jobs.unserved_queues import WORKER_TIMEOUT_S
 from diarist.jobs.workers.pool import COMMAND, WorkerPool
 from diarist.jobs.workers.wakeup import LocalNotifier, WorkerNotifier
 from diarist.settings import Settings
@@ -55,9 +57,6 @@ LOCAL_POLL_S = 1.0
 
 FLEET_POLL_S = 0.25
 """The same interval if the workers run on other machines, which send no notifications."""
-
-WORKER_TIMEOUT_S = 60.0
-"""A worker that has not reported for this long counts as gone."""
 
 
 class JobService:
@@ -125,22 +124,32 @@ class JobService:
             self._pool.stop(timeout)
         self._notifier.close()
 
-    def check_capacity(self, size_bytes: int = 0, spec: JobSpec | None = None, limit: int | None = None) -> None:
+    def check_capacity(
+        self,
+        size_bytes: int = 0,
+        spec: JobSpec | None = None,
+        limit: int | None = None,
+        sharing_owner: str = UNSHARED,
+        recording_bytes: int = 0,
+    ) -> None:
         """Check that an upload of about ``size_bytes`` would be accepted, before it is read.
 
         Args:
             size_bytes: The declared size of the upload.
             spec: What is known of the job spec so far; None for a request.
             limit: As in ``submit``.
+            sharing_owner: As in ``submit``.
+            recording_bytes: The least size that the recording in the upload has.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
+            QuotaExceeded: The recordings of the owner would be too large.
             StorageFull: The disk has too little free space.
         """
         if spec is not None and spec.kind is JobKind.JOB:
-            self.store.check_limits(spec.owner, self._limits(limit))
+            self.store.check_limits(spec.owner, self._limits(limit), recording_bytes)
         else:
-            self._admission.check()
+            self._admission.check(sharing_owner)
         self._media.check_free_space(size_bytes)
 
     def check_storage(self) -> None:
@@ -160,7 +169,12 @@ class JobService:
                 scratch.check_free_space(settings.data_dir, 0, min_free_bytes, "DATA_DIR")
 
     def submit(
-        self, recording: BinaryIO | Path, spec: JobSpec, limit: int | None = None, job_id: str | None = None
+        self,
+        recording: BinaryIO | Path,
+        spec: JobSpec,
+        limit: int | None = None,
+        job_id: str | None = None,
+        sharing_owner: str = UNSHARED,
     ) -> Job:
         """Create a job from a recording, or return the job that the owner created with the same idempotency key.
 
@@ -171,16 +185,18 @@ class JobService:
             spec: What to do with the recording.
             limit: The maximum number of unfinished jobs of the owner; None for MAX_QUEUED_PER_KEY.
             job_id: The ID for a new job (see ``new_job_id``). A job with another ID was created earlier.
+            sharing_owner: The owner that shares the places of requests with others, or ``UNSHARED``.
 
         Raises:
             QueueFull: The maximum number of jobs has been reached.
+            QuotaExceeded: The recordings of the owner would be too large.
             StorageFull: The disk has too little free space, or ran full.
             UploadTooLarge: The recording is larger than MAX_UPLOAD_MB.
             IdempotencyConflict: The idempotency key was used for another request.
             StoreUnavailable: The job store cannot be written.
         """
         job_id = job_id or new_job_id()
-        with self._admission.reserve() if spec.kind is JobKind.REQUEST else nullcontext() as reservation:
+        with self._admission.reserve(sharing_owner) if spec.kind is JobKind.REQUEST else nullcontext() as reservation:
             try:
                 self._media.check_free_space(recording.stat().st_size if isinstance(recording, Path) else 0)
                 size_bytes = self._media.store_recording(job_id, recording, self._settings.upload_limit_bytes)
@@ -328,7 +344,8 @@ class JobService:
                 raise _CreationUnconfirmed(str(error)) from error
 
     def _limits(self, limit: int | None) -> Limits:
-        return Limits(self._settings.max_queued, limit or self._settings.max_queued_per_key)
+        settings = self._settings
+        return Limits(settings.max_queued, limit or settings.max_queued_per_key, settings.stored_limit_bytes)
 
     def _extend_caller_lease(self, job: Job) -> None:
         if job.caller_lease_until is None or job.state.ended:

@@ -37,12 +37,13 @@ class JobStore(Protocol):
 
         Raises:
             QueueFull: The maximum number of unfinished jobs, in total or for this owner, has been reached.
+            QuotaExceeded: The recordings of this owner would be too large.
             IdempotencyConflict: The job with the same idempotency key was created by a different request.
         """
         ...
 
-    def check_limits(self, owner: str, limits: Limits) -> None:
-        """Raise ``QueueFull`` if the maximum number of unfinished jobs, in total or for the owner, has been reached."""
+    def check_limits(self, owner: str, limits: Limits, size_bytes: int = 0) -> None:
+        """Raise ``QueueFull`` or ``QuotaExceeded`` as ``create``, for a recording of at least ``size_bytes``."""
         ...
 
     def get(self, job_id: str) -> Job:
@@ -61,8 +62,14 @@ class JobStore(Protocol):
         """Return the job that an owner created with this idempotency key, or None."""
         ...
 
-    def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
-        """Record that the recording has been received. Return False if the job has ended or was deleted."""
+    def attach_recording(
+        self, job_id: str, size_bytes: int, filename: str, stored_limit_bytes: int | None = None
+    ) -> bool:
+        """Record that the recording has been received. Return False if the job has ended or was deleted.
+
+        ``stored_limit_bytes`` is ``Limits.stored_bytes``. Raise ``QuotaExceeded`` if the recordings of the owner would
+        be too large.
+        """
         ...
 
     def update_progress(self, job_id: str, stage: str, progress: float) -> None:
@@ -166,8 +173,16 @@ class JobStore(Protocol):
         """Return at most ``limit`` events of a job whose numbers are greater than ``after``, in order."""
         ...
 
-    def count_unfinished(self, kind: JobKind) -> int:
-        """Return how many jobs of a kind are queued or running."""
+    def count_unfinished(self, kind: JobKind) -> Mapping[str, int]:
+        """Return how many jobs of a kind are queued or running, by their owners; owners without any are left out."""
+        ...
+
+    def list_waiting_queues(self) -> tuple[str, ...]:
+        """Return the queues in which jobs (``JobKind.JOB``) with a recording wait."""
+        ...
+
+    def fail_waiting(self, queue: str, waited_s: Seconds, error: JobError) -> tuple[str, ...]:
+        """Fail the jobs that wait in a queue and were created longer ago than ``waited_s``, and return their IDs."""
         ...
 
     def queue_positions(self) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from diarist.child_environment import program_environment
 from diarist.models.catalog import Wheel
 from diarist.scratch import unnamed_file
 
@@ -88,7 +89,7 @@ def _run(arguments: Sequence[str], folder: Path, report: Callable[[int], None]) 
     """Run pip and return its error message, or an empty string if it succeeded."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
+    environment = {**program_environment(), "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
     with unnamed_file(temporary) as log:
         process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, env=environment

@@ -20,6 +20,7 @@ from diarist.errors import UploadTooLarge, UrlUnreachable, UrlUnusable
 from diarist.outbound.deadline import IDLE_TIMEOUT_S, Deadline
 from diarist.outbound.http_exchange import exchange, header
 from diarist.outbound.networks import Networks
+from diarist.outbound.receive_limits import RATE_WINDOW_S, ReceiveLimits
 from diarist.outbound.ssrf_guard import Resolve, resolve
 from diarist.outbound.urls import Url, parse_url, redirect_target
 from diarist.scratch import disk_full_errors
@@ -68,6 +69,7 @@ def fetch(
     idle_timeout_s: Seconds = IDLE_TIMEOUT_S,
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
+    rate_window_s: Seconds = RATE_WINDOW_S,
 ) -> FetchedFile:
     """Download ``url`` to ``target``, replacing a file that exists. If this fails, ``target`` is removed.
 
@@ -81,11 +83,13 @@ def fetch(
         idle_timeout_s: the longest time without data from the server.
         resolve: resolves host names.
         tls: the certificates to trust; None means those of the system and of certifi.
+        rate_window_s: the time over which the rate of the server is averaged.
 
     Raises:
         InvalidOption: ``url`` is not a URL.
         UrlRefused: the URL, or a redirect, leads to a network that is neither public nor allowed, or is forbidden.
-        UrlUnusable: the server refuses the request, redirects too often, or sends an empty or compressed body.
+        UrlUnusable: the server refuses the request, redirects too often, or sends an empty or compressed body, a body
+            in very small pieces, or a head without end.
         UploadTooLarge: the file is larger than ``limit_bytes``.
         UrlUnreachable: the server cannot be reached, fails, closes the connection or is too slow; a retry may help.
         StorageFull: the disk is full.
@@ -95,10 +99,11 @@ def fetch(
     requested = parse_url(url)
     try:
         with ExitStack() as stack, disk_full_errors("the recording was downloaded", "DATA_DIR or TEMP_AUDIO_DIR"):
-            response = _open_response(requested, deadline, stack, networks=networks, resolve=resolve, tls=tls)
+            limits = ReceiveLimits(rate_window_s)
+            response = _open_response(requested, deadline, stack, limits, networks=networks, resolve=resolve, tls=tls)
             progress_state.total_bytes = _content_length(response, limit_bytes)
             progress_state.report()
-            _save(response, target, limit_bytes, progress_state)
+            _save(response, target, limit_bytes, progress_state, limits)
             _check_not_empty(progress_state.done_bytes, requested)
             progress_state.report()
     except BaseException:
@@ -119,17 +124,27 @@ class _ProgressState:
         self.progress(self.done_bytes, self.total_bytes)
 
 
-def _save(response: httpcore.Response, target: Path, limit_bytes: int, progress_state: _ProgressState) -> None:
+def _save(
+    response: httpcore.Response, target: Path, limit_bytes: int, progress_state: _ProgressState, limits: ReceiveLimits
+) -> None:
     with target.open("wb") as file:
         for chunk in response.iter_stream():
             progress_state.done_bytes += len(chunk)
+            limits.count_piece(len(chunk))
             if progress_state.done_bytes > limit_bytes:
                 raise _too_large(limit_bytes)
             file.write(chunk)
 
 
 def _open_response(
-    url: Url, deadline: Deadline, stack: ExitStack, *, networks: Networks, resolve: Resolve, tls: ssl.SSLContext | None
+    url: Url,
+    deadline: Deadline,
+    stack: ExitStack,
+    limits: ReceiveLimits,
+    *,
+    networks: Networks,
+    resolve: Resolve,
+    tls: ssl.SSLContext | None,
 ) -> httpcore.Response:
     """Return the first response that is not a redirect; its body is not read yet, and ``stack`` closes it.
 
@@ -137,7 +152,8 @@ def _open_response(
     """
     for _ in range(MAX_REDIRECTS + 1):
         with ExitStack() as hop:
-            response = hop.enter_context(exchange("GET", url, deadline, networks=networks, resolve=resolve, tls=tls))
+            opened = exchange("GET", url, deadline, networks=networks, resolve=resolve, tls=tls, limits=limits)
+            response = hop.enter_context(opened)
             if response.status not in REDIRECT_STATUSES or not header(response, "Location"):
                 _check_status(response, url)
                 stack.push(hop.pop_all())

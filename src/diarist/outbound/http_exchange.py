@@ -13,6 +13,7 @@ from diarist import __version__
 from diarist.errors import UrlUnreachable, UrlUnusable
 from diarist.outbound.deadline import Deadline
 from diarist.outbound.networks import Networks
+from diarist.outbound.receive_limits import ReceiveLimits
 from diarist.outbound.ssrf_guard import GuardedBackend, Resolve, resolve
 from diarist.outbound.urls import Url
 
@@ -39,6 +40,7 @@ def exchange(
     networks: Networks = (),
     resolve: Resolve = resolve,
     tls: ssl.SSLContext | None = None,
+    limits: ReceiveLimits | None = None,
 ) -> Iterator[httpcore.Response]:
     """Yield the response to one request before its body is read; the connection is closed at exit.
 
@@ -47,7 +49,7 @@ def exchange(
 
     Raises:
         UrlRefused: an address of the host is not allowed.
-        UrlUnusable: the certificate cannot be trusted.
+        UrlUnusable: the certificate cannot be trusted, or what precedes the body is too large.
         UrlUnreachable: the server does not respond, closes the connection, is too slow, or does not speak HTTP; also
             while the body is read.
     """
@@ -58,11 +60,13 @@ def exchange(
         "Accept-Encoding": "identity",
     }
     all_headers.update(headers or {})
+    limits = limits or ReceiveLimits()
+    limits.begin_head()
     with (
         _translate_errors(url.host, deadline),
         httpcore.ConnectionPool(
             ssl_context=tls or default_tls_context(),
-            network_backend=GuardedBackend(deadline, networks, resolve),
+            network_backend=GuardedBackend(deadline, networks, resolve, limits),
             max_connections=1,
             max_keepalive_connections=0,
         ) as pool,
@@ -74,6 +78,7 @@ def exchange(
             extensions={"sni_hostname": url.host.rstrip(".")},  # certificates have no final dot
         ) as response,
     ):
+        limits.begin_body()
         yield response
 
 

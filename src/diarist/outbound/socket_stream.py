@@ -1,9 +1,10 @@
-"""A network stream for httpcore over one socket, which observes a ``Deadline``."""
+"""A network stream for httpcore over one socket, which observes a ``Deadline`` and ``ReceiveLimits``."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,23 +13,28 @@ from typing import TypeVar
 import httpcore
 
 from diarist.outbound.deadline import Deadline
+from diarist.outbound.receive_limits import ReceiveLimits
 
 T = TypeVar("T")
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A network stream with a deadline for the whole exchange.
+    """A network stream with a deadline and limits for the whole exchange.
 
     The timeouts of httpcore are those of single steps, so a peer that sends a byte at a time would never exceed them.
     """
 
-    def __init__(self, connected: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, connected: socket.socket, deadline: Deadline, limits: ReceiveLimits) -> None:
         self._socket = connected
         self._deadline = deadline
+        self._limits = limits
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        started = time.monotonic()
         with _translate_errors(httpcore.ReadTimeout, httpcore.ReadError):
-            return self._wait_for(lambda: self._socket.recv(max_bytes))
+            data = self._wait_for(lambda: self._socket.recv(max_bytes))
+        self._limits.count_received(len(data), time.monotonic() - started)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         with _translate_errors(httpcore.WriteTimeout, httpcore.WriteError):
@@ -47,7 +53,7 @@ class DeadlineStream(httpcore.NetworkStream):
                 wrapped = ssl_context.wrap_socket(
                     self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
                 )
-                secured = DeadlineStream(wrapped, self._deadline)
+                secured = DeadlineStream(wrapped, self._deadline, self._limits)
                 self._socket = wrapped
                 self._wait_for(wrapped.do_handshake)
         except BaseException:

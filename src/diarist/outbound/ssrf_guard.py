@@ -25,6 +25,7 @@ import httpcore
 from diarist.errors import UrlRefused
 from diarist.outbound.deadline import Deadline
 from diarist.outbound.networks import Networks, is_public, is_within, unmapped
+from diarist.outbound.receive_limits import ReceiveLimits
 from diarist.outbound.socket_stream import DeadlineStream
 from diarist.outbound.urls import NOT_PUBLIC_MESSAGE
 
@@ -42,10 +43,24 @@ def resolve(host: str, port: int) -> tuple[str, ...]:
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """A network backend that connects only to public addresses and to those in ``networks``, within a deadline."""
+    """A network backend that connects only to public addresses and to those in ``networks``, within a deadline.
 
-    def __init__(self, deadline: Deadline, networks: Networks = (), resolve: Resolve = resolve) -> None:
+    Args:
+        deadline: The deadline of the exchange.
+        networks: Private networks that are allowed.
+        resolve: Resolves host names.
+        limits: The limits on what the server sends; None means new ones.
+    """
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        networks: Networks = (),
+        resolve: Resolve = resolve,
+        limits: ReceiveLimits | None = None,
+    ) -> None:
         self._deadline = deadline
+        self._limits = limits or ReceiveLimits()
         self._networks = networks
         self._resolve = resolve
 
@@ -72,7 +87,8 @@ class GuardedBackend(httpcore.NetworkBackend):
         last_error: OSError = OSError("the host has no address")
         for address in addresses:
             try:
-                return DeadlineStream(_connect(str(unmapped(address)), port, self._deadline), self._deadline)
+                connected = _connect(str(unmapped(address)), port, self._deadline)
+                return DeadlineStream(connected, self._deadline, self._limits)
             except OSError as error:
                 last_error = error
         if isinstance(last_error, TimeoutError):

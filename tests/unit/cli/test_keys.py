@@ -42,14 +42,14 @@ def check(data, token):
 
 
 def test_a_key_is_the_only_thing_on_standard_output(data):
-    made = keys("create", "web", "--limit", "5")
+    made = keys("create", "web", "--limit", "5", "--storage-limit", "10")
     assert made.exit_code == 0
     token = made.stdout.strip()
     assert made.stdout == f"{token}\n"
     assert f"Authorization: Bearer {token}" in made.stderr
     assert "FLASK_HOST" in made.stderr, "it is the first one"
     key = check(data, token)
-    assert (key.name, key.job_limit) == ("web", 5)
+    assert (key.name, key.job_limit, key.storage_limit_mb) == ("web", 5, 10)
     assert "FLASK_HOST" not in keys("create", "second").stderr
 
 
@@ -77,20 +77,21 @@ def test_one_json_object_describes_a_new_key(data):
     token = made.pop("key")
     assert check(data, token).id == made["id"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made["created_at"])
-    assert list(made) == ["id", "name", "job_limit", "created_at", "used_at", "revoked_at", "webhook_secret"]
+    names = "id name job_limit storage_limit_mb created_at used_at revoked_at webhook_secret"
+    assert list(made) == names.split()
 
 
 def test_the_list_shows_all_but_the_secrets(data):
-    token = keys("create", "web", "--limit", "5").stdout.strip()
+    token = keys("create", "web", "--limit", "5", "--storage-limit", "2048").stdout.strip()
     keys("create", "a longer name")
     keys("revoke", "a longer name")
     shown = keys("list").stdout
     assert token not in shown
     assert token[16:] not in shown
     head, web, revoked = shown.splitlines()
-    assert head.split() == ["ID", "NAME", "LIMIT", "CREATED", "USED", "STATE"]
-    assert re.fullmatch(rf"{token[3:15]}  web +5  \S+Z  never +valid", web)
-    assert re.search(r"a longer name +-  \S+Z  never +revoked \S+Z$", revoked)
+    assert head.split() == ["ID", "NAME", "LIMIT", "MB", "CREATED", "USED", "STATE"]
+    assert re.fullmatch(rf"{token[3:15]}  web +5 +2048  \S+Z  never +valid", web)
+    assert re.search(r"a longer name +- +-  \S+Z  never +revoked \S+Z$", revoked)
     listed = json.loads(keys("list", "--json").stdout)["keys"]
     assert [each["name"] for each in listed] == ["web", "a longer name"]
     assert token[16:] not in json.dumps(listed)
@@ -99,7 +100,7 @@ def test_the_list_shows_all_but_the_secrets(data):
 def test_the_key_of_the_settings_is_in_the_list(data, monkeypatch):
     monkeypatch.setenv("API_KEY", "the-key-of-the-settings")
     shown = keys("list").stdout
-    assert re.search(r"^env +API_KEY +-  by the settings +- +valid$", shown, re.MULTILINE)
+    assert re.search(r"^env +API_KEY +- +-  by the settings +- +valid$", shown, re.MULTILINE)
     assert "the-key-of-the-settings" not in shown
     assert "FLASK_HOST" not in keys("create", "web").stderr, "somebody has a key already"
 

@@ -17,6 +17,7 @@ from diarist.errors import (
     UrlUnusable,
 )
 from diarist.outbound.download import MAX_REDIRECTS, FetchedFile, fetch
+from diarist.outbound.receive_limits import JUDGED_PIECES
 
 SOUND = bytes(range(256)) * 1_024  # 256 kB
 
@@ -228,6 +229,29 @@ class TestWhatCannotBeUsed:
         with pytest.raises(UrlUnreachable):
             get(site.raw("/", b"HTTP/1.1 200 OK\r\n", b"X: " + b"x" * 1_000 + b"\r\n", forever=True))
 
+    @pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+    def test_news_without_end_fill_the_head(self, status, site, get):
+        url = site.raw("/", b"HTTP/1.1 " + status + b"\r\n\r\n", forever=True)
+        with pytest.raises(UrlUnusable, match="more than 256 kB before the recording"):
+            get(url)
+        assert site.written_bytes < 16 * 2**20
+
+    def test_redirects_do_not_use_up_the_body(self, site, get):
+        site.answer("/a", SOUND)
+        assert get(site.redirect("/", "/a")).size_bytes == len(SOUND)
+
+    def test_a_body_in_chunks_of_a_byte(self, site, get):
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with pytest.raises(UrlUnusable, match=r"in pieces of 1 bytes"):
+            get(site.raw("/", head, b"1\r\nx\r\n" * 1_000, forever=True))
+
+    def test_a_small_body_in_chunks_of_a_byte_is_fine(self, site, get, target):
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert (
+            get(site.raw("/", head, b"1\r\nx\r\n" * (JUDGED_PIECES - 1), b"0\r\n\r\n")).size_bytes == JUDGED_PIECES - 1
+        )
+        assert target.read_bytes() == b"x" * (JUDGED_PIECES - 1)
+
     def test_it_breaks_off(self, site, get):
         with pytest.raises(UrlUnreachable, match="closed the connection"):
             get(site.raw("/", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", SOUND))
@@ -287,6 +311,16 @@ class TestTime:
         url = site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x", every_s=0.02, forever=True)
         with pytest.raises(UrlUnreachable, match=r"longer than 0\.4 s"):
             get(url, timeout_s=0.4)
+
+    def test_slower_than_any_speech(self, site, get):
+        url = site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", b"x", every_s=0.02, forever=True)
+        with pytest.raises(UrlUnreachable, match=r"too slow"):
+            get(url, rate_window_s=0.3)
+
+    def test_fast_enough_for_speech(self, site, get):
+        pieces = (b"x" * 1_000,) * 10
+        url = site.raw("/", b"HTTP/1.0 200 OK\r\n\r\n", *pieces, every_s=0.1)
+        assert get(url, rate_window_s=0.2).size_bytes == 10_000
 
     def test_a_head_drop_by_drop(self, site, get):
         url = site.raw("/", b"HTTP/1.0 200 OK\r\n", b"x", every_s=0.02, forever=True)

@@ -14,6 +14,7 @@ from diarist.auth.api_keys import (
     KeySnapshot,
     check_job_limit,
     check_key_name,
+    check_storage_limit,
     generate_key,
 )
 from diarist.errors import InvalidOption
@@ -30,14 +31,17 @@ class ApiKeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, job_limit: int | None = None) -> tuple[ApiKey, str]:
+    def create(
+        self, name: str, job_limit: int | None = None, storage_limit_mb: int | None = None
+    ) -> tuple[ApiKey, str]:
         """Create a key and return it with its token, which cannot be retrieved later.
 
         Raises:
-            InvalidOption: The name is not valid, or a valid key has it already; or the job limit is out of range.
+            InvalidOption: The name is not valid, or a valid key has it already; or a limit is out of range.
         """
         check_key_name(name)
         check_job_limit(job_limit)
+        check_storage_limit(storage_limit_mb)
         new = generate_key()
         with self._database.writing() as connection:
             serialize_writers(connection)
@@ -46,12 +50,14 @@ class ApiKeyStore:
                     f"A key named {name!r} already exists. Choose another name, or revoke that key first: "
                     f"`diarist keys revoke {name!r}`."
                 )
-            key = ApiKey(new.id, name, job_limit, self._database.now(connection))
+            now = self._database.now(connection)
+            key = ApiKey(new.id, name, job_limit, now, storage_limit_mb=storage_limit_mb)
             connection.execute(
                 insert(api_keys).values(
                     id=key.id,
                     name=key.name,
                     job_limit=key.job_limit,
+                    storage_limit_mb=key.storage_limit_mb,
                     created_at=key.created_at,
                     secret_hash=new.secret_hash,
                 )
@@ -113,4 +119,4 @@ def _first(connection: Connection, *conditions: ColumnElement[bool]) -> Row[tupl
 
 
 def _key(row: Row[tuple[object, ...]]) -> ApiKey:
-    return ApiKey(row.id, row.name, row.job_limit, row.created_at, row.used_at, row.revoked_at)
+    return ApiKey(row.id, row.name, row.job_limit, row.created_at, row.used_at, row.revoked_at, row.storage_limit_mb)

@@ -15,6 +15,9 @@ from diarist.jobs.model import Job, JobKind, JobState
 UNFINISHED = jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
 """The condition that a job has not ended."""
 
+WAITING = and_(jobs.c.state == JobState.QUEUED, jobs.c.kind == JobKind.JOB, jobs.c.ready)
+"""The condition that a job without a waiting caller has its recording and waits for a worker."""
+
 
 def get_job(connection: Connection, job_id: str) -> Job:
     """Return the job with this ID, or raise ``JobNotFound``."""
@@ -38,10 +41,15 @@ def count_by_state(connection: Connection) -> Mapping[JobState, int]:
     return dict.fromkeys(JobState, 0) | {state: count for state, count in rows}  # noqa: C416 - rows are not pairs
 
 
-def count_unfinished(connection: Connection, kind: JobKind) -> int:
-    """Return how many jobs of a kind have not ended."""
-    query = select(func.count()).select_from(jobs).where(UNFINISHED, jobs.c.kind == kind)
-    return connection.execute(query).scalar_one()
+def count_unfinished(connection: Connection, kind: JobKind) -> Mapping[str, int]:
+    """Return how many jobs of a kind have not ended, by their owners."""
+    query = select(jobs.c.owner, func.count()).where(UNFINISHED, jobs.c.kind == kind).group_by(jobs.c.owner)
+    return {owner: count for owner, count in connection.execute(query).all()}  # noqa: C416 - rows are not pairs
+
+
+def list_waiting_queues(connection: Connection) -> tuple[str, ...]:
+    """Return the queues in which jobs wait for a worker."""
+    return tuple(connection.execute(select(jobs.c.queue).where(WAITING).distinct().order_by(jobs.c.queue)).scalars())
 
 
 def list_unfinished(connection: Connection) -> tuple[Job, ...]:

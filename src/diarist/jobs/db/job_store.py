@@ -22,10 +22,10 @@ from diarist.jobs.db.chunks import release_chunks
 from diarist.jobs.db.database import Database, open_database, serialize_writers, upsert
 from diarist.jobs.db.leases import fail_jobs, held_by, lease_expired, release_jobs
 from diarist.jobs.db.outbox import FETCH, add_task
-from diarist.jobs.db.quotas import check_fingerprint, check_limits
+from diarist.jobs.db.quotas import check_fingerprint, check_limits, check_stored_bytes
 from diarist.jobs.db.rows import jobs_of, values_of
 from diarist.jobs.db.schema import jobs, labels, outbox_tasks, owners, transcripts
-from diarist.jobs.db.transitions import CANCEL, CLAIM, FINISH, REQUEUE, apply_transition, emit_side_effects
+from diarist.jobs.db.transitions import CANCEL, CLAIM, FAIL, FINISH, REQUEUE, apply_transition, emit_side_effects
 from diarist.jobs.model import (
     Job,
     JobError,
@@ -75,6 +75,7 @@ class SqlJobStore:
                     return check_fingerprint(earlier, spec.fingerprint)
             if limits is not None:
                 check_limits(connection, spec.owner, limits)
+                check_stored_bytes(connection, spec.owner, job.size_bytes, limits.stored_bytes)
             connection.execute(insert(jobs).values(values_of(job)))
             if spec.labels:
                 rows = [{"job_id": job.id, "name": name, "value": value} for name, value in spec.labels]
@@ -85,9 +86,10 @@ class SqlJobStore:
                 add_task(connection, job.id, FETCH, {}, now)
         return job
 
-    def check_limits(self, owner: str, limits: Limits) -> None:
+    def check_limits(self, owner: str, limits: Limits, size_bytes: int = 0) -> None:
         with self.database.reading() as connection:
             check_limits(connection, owner, limits)
+            check_stored_bytes(connection, owner, size_bytes, limits.stored_bytes)
 
     def get(self, job_id: str) -> Job:
         with self.database.reading() as connection:
@@ -103,18 +105,22 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_queries.find_by_idempotency_key(connection, owner, idempotency_key)
 
-    def attach_recording(self, job_id: str, size_bytes: int, filename: str) -> bool:
+    def attach_recording(
+        self, job_id: str, size_bytes: int, filename: str, stored_limit_bytes: int | None = None
+    ) -> bool:
         is_queued = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED)
         new_filename = case((jobs.c.filename == "", filename), else_=jobs.c.filename)
-        return self._update(
-            is_queued,
-            ready=True,
-            recording=True,
-            stage="queued",
-            progress=0.0,
-            size_bytes=size_bytes,
-            filename=new_filename,
-        )
+        values = {
+            "ready": True, "recording": True, "stage": "queued", "progress": 0.0, "size_bytes": size_bytes,
+            "filename": new_filename,
+        }  # fmt: skip
+        with self.database.writing() as connection:
+            # Without this lock, two downloads could both take the last of the space.
+            serialize_writers(connection)
+            owner = connection.execute(select(jobs.c.owner).where(is_queued, ~jobs.c.recording)).scalar()
+            if owner is not None:
+                check_stored_bytes(connection, owner, size_bytes, stored_limit_bytes)
+            return connection.execute(update(jobs).where(is_queued).values(**values)).rowcount > 0
 
     def update_progress(self, job_id: str, stage: str, progress: float) -> None:
         is_queued = and_(jobs.c.id == job_id, jobs.c.state == JobState.QUEUED, ~jobs.c.ready)
@@ -270,9 +276,23 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return job_events.list_events(connection, job_id, after, limit)
 
-    def count_unfinished(self, kind: JobKind) -> int:
+    def count_unfinished(self, kind: JobKind) -> Mapping[str, int]:
         with self.database.reading() as connection:
             return job_queries.count_unfinished(connection, kind)
+
+    def list_waiting_queues(self) -> tuple[str, ...]:
+        with self.database.reading() as connection:
+            return job_queries.list_waiting_queues(connection)
+
+    def fail_waiting(self, queue: str, waited_s: Seconds, error: JobError) -> tuple[str, ...]:
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            before = now - timedelta(seconds=waited_s)
+            is_late = and_(job_queries.WAITING, jobs.c.queue == queue, jobs.c.created_at < before)
+            failed = apply_transition(
+                connection, now, FAIL, is_late, error_code=error.code, error_message=error.message
+            )
+        return tuple(row.id for row in failed)
 
     def queue_positions(self) -> Mapping[str, int]:
         with self.database.reading() as connection:

@@ -26,7 +26,7 @@ from sqlalchemy.types import TypeDecorator
 
 from diarist.jobs.model import JobKind, JobState
 
-VERSION = 4
+VERSION = 5
 """The version of these tables: the number of the last migration in ``diarist.jobs.db.migrations``."""
 
 
@@ -148,6 +148,7 @@ api_keys = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("used_at", UtcTime),
     Column("revoked_at", UtcTime),
+    Column("storage_limit_mb", Integer),
 )
 
 secrets = Table(

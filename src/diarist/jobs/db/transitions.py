@@ -5,7 +5,7 @@
     queued ──CLAIM──▶ running ──FINISH──▶ succeeded
       ▲                  │
       └──REQUEUE─────────┤
-                         ├──FAIL──▶ failed        (also from queued: the recording cannot be downloaded)
+                         ├──FAIL──▶ failed        (also from queued: there is no recording, or no worker)
                          └──CANCEL──▶ canceled    (also from queued)
 
 The three states on the right are final.

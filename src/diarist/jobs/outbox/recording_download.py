@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from diarist import scratch
-from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, ServiceError, StorageFull
+from diarist.errors import Cancelled, InputError, JobFailed, JobNotFound, QuotaExceeded, ServiceError, StorageFull
 from diarist.jobs.db.outbox import OutboxStore, OutboxTask
 from diarist.jobs.error_codes import to_job_error
 from diarist.jobs.media.base import MediaStore
@@ -90,7 +90,7 @@ class DownloadHandler:
             self._outbox.complete(task)
         except _NotWaitingError:
             self._discard(task)
-        except InputError as error:
+        except (InputError, QuotaExceeded) as error:
             self._fail_job(task, to_job_error(error, job))
         except ServiceError as error:
             if self._waiting_job(task) is None:
@@ -154,7 +154,8 @@ class DownloadHandler:
                 size_bytes = self._media.store_recording(job.id, cast("BinaryIO", checked), limit_bytes)
         else:
             size_bytes = self._media.store_recording(job.id, path, limit_bytes)
-        if not self._store.attach_recording(job.id, size_bytes, fetched.filename):
+        stored_limit_bytes = self._settings.stored_limit_bytes
+        if not self._store.attach_recording(job.id, size_bytes, fetched.filename, stored_limit_bytes):
             raise _NotWaitingError
         logger.info("Recording downloaded: %d bytes", size_bytes, extra={"job_id": job.id})
         self._notify(job.spec.queue)

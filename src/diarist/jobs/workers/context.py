@@ -36,7 +36,7 @@ class WorkerContext:
         self.status = StatusReporter(store, config.worker, config.error)
         self.heartbeat = Heartbeat(
             store, config.worker, config.settings, lambda: channel.send(ipc.ALIVE), self.status.repeat,
-            channel.shutdown, self.abort,
+            channel.shutdown, lambda: self.abort(ipc.LEASE_LOST),
         )  # fmt: skip
         channel.on_message = self.heartbeat.renew_soon
 
@@ -45,8 +45,13 @@ class WorkerContext:
         """Whether the worker must not start anything else."""
         return self.channel.shutdown.is_set() or self.channel.drain.is_set()
 
-    def abort(self) -> None:
-        """Requeue the jobs that this worker holds and end the process: native code cannot be interrupted."""
+    def abort(self, reason: str = ipc.SHUTDOWN) -> None:
+        """Requeue the jobs that this worker holds and end the process: native code cannot be interrupted.
+
+        Args:
+            reason: The reason for the supervisor, ``ipc.LEASE_LOST`` or ``ipc.SHUTDOWN``.
+        """
+        self.channel.send(f"{ipc.GIVES_UP} {reason}")
         for job in self.heartbeat.held_jobs:
             with contextlib.suppress(ServiceError):
                 self.store.requeue(job.id, self.worker)

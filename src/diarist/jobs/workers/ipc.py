@@ -10,6 +10,8 @@ to the worker  end of file            The supervisor is gone: exit now.
 from it        ``alive``              The worker is healthy. It is sent at least every half second.
 from it        ``ready``              The engine has been loaded.
 from it        ``job-ended <id>``     The work on this job has ended, in whatever way.
+from it        ``gives-up <reason>``  The process ends itself, because its work does not stop: ``lease-lost`` (its job
+                                      was canceled, deleted or taken over) or ``shutdown`` (it was asked to exit).
 =============  =====================  ===========================================================================
 
 Lines to the worker go to its stdin, and lines from it come from its stdout. SIGTERM asks the worker to exit, like the
@@ -32,6 +34,9 @@ from diarist.settings import Settings, load_settings
 ALIVE = "alive"
 READY = "ready"
 JOB_ENDED = "job-ended"
+GIVES_UP = "gives-up"
+LEASE_LOST = "lease-lost"
+SHUTDOWN = "shutdown"
 DRAIN = "drain"
 
 
@@ -50,8 +55,8 @@ class WorkerConfig:
     """The only GPU of this worker, as it is named outside of the process; None if it has no GPU of its own."""
 
     def dump(self) -> bytes:
-        """Return one line of JSON, including the line break."""
-        settings = self.settings.model_dump(mode="json")
+        """Return one line of JSON, including the line break. It has no secret that only the service needs."""
+        settings = self.settings.model_dump(mode="json") | {"api_key": "", "webhook_secret": ""}
         fields = {"worker": self.worker, "settings": settings, "error": self.error, "gpu": self.gpu}
         return json.dumps(fields).encode() + b"\n"
 

@@ -26,7 +26,7 @@ QUEUE_TIMEOUT_S = 10.0
 
 
 def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
-    """Run workers until SIGTERM or Ctrl-C, then finish the jobs in progress for up to DRAIN_S and requeue the rest.
+    """Run workers until SIGTERM, SIGHUP or Ctrl-C, then finish jobs for up to DRAIN_S and requeue the rest.
 
     Raises:
         ConfigurationError: QUEUE_URL is not set, or a setting is invalid.

@@ -26,7 +26,7 @@ BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """The delay before the next start, by the number of crashes in a row; the last one applies to all further crashes."""
 
 HEALTHY_AFTER_S = 60.0
-"""A process that lived for this long, or ended a job, resets the number of crashes in a row."""
+"""A process that lived for this long, ended a job, or ended itself on purpose resets the number of crashes in a row."""
 
 STARTUP_S = 60.0
 """How long a new process may take until its first message, if the lease is shorter."""
@@ -156,14 +156,16 @@ class Supervisor:
             self._release(name)
             if self._stopping.is_set():
                 break
-            healthy = process is not None and (process.ended_jobs > 0 or process.age_s > HEALTHY_AFTER_S)
+            gave_up = process is not None and process.gave_up is not None
+            healthy = process is not None and (gave_up or process.ended_jobs > 0 or process.age_s > HEALTHY_AFTER_S)
             crashes = 1 if healthy else crashes + 1
             # A worker that was ready will be ready again soon. If it never became ready, its status shows an error.
             was_ready = process is not None and process.ready
             error = None if was_ready else f"The worker process {how} before it was ready. See the log for details."
             name = self._name_next(error)
             delay_s = BACKOFF_S[min(crashes, len(BACKOFF_S)) - 1]
-            logger.error("The worker process %s; the next one starts in %.1f s", how, delay_s)
+            level = logging.INFO if gave_up else logging.ERROR
+            logger.log(level, "The worker process %s; the next one starts in %.1f s", how, delay_s)
             self._count_restart()
             self._stopping.wait(delay_s)
         self._release(name)

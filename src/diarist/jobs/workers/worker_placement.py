@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from diarist.child_environment import worker_environment
 from diarist.engines.device import LIBRARIES, Library
 from diarist.engines.device_probe import probe_machine
 from diarist.engines.gpu_detection import visible_gpus
@@ -33,9 +34,9 @@ class WorkerSlot:
     """Its only GPU, as ``CUDA_VISIBLE_DEVICES`` names it; None if it can use the same GPUs as this process."""
 
     @property
-    def environment(self) -> Mapping[str, str] | None:
-        """The environment of the process; None for that of this process."""
-        return None if self.gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self.gpu}
+    def environment(self) -> Mapping[str, str]:
+        """The environment of the process."""
+        return worker_environment() | ({} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu})
 
 
 def worker_slots(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[WorkerSlot, ...]:

@@ -22,6 +22,12 @@ LOG_LINE_CHARS = 2**20
 JOIN_S = 5.0
 """How long the threads that read from an ended process may take to finish."""
 
+GIVE_UP_REASONS = {
+    ipc.LEASE_LOST: "the work on a job that was canceled, deleted or taken over did not stop",
+    ipc.SHUTDOWN: "it was asked to exit and its work did not stop",
+}
+"""Why a worker process ends itself, by the reason in its message."""
+
 
 class WorkerProcess:
     """A running worker process, which leads its own process group.
@@ -30,7 +36,7 @@ class WorkerProcess:
 
     Args:
         command: starts a process that implements ``diarist.jobs.workers.ipc``.
-        environment: the environment of the process; None for that of this process.
+        environment: the environment of the process.
         config: sent to the process first.
         on_job_ended: called whenever the work on a job has ended.
 
@@ -42,7 +48,7 @@ class WorkerProcess:
     def __init__(
         self,
         command: Sequence[str],
-        environment: Mapping[str, str] | None,
+        environment: Mapping[str, str],
         config: WorkerConfig,
         on_job_ended: Callable[[], None],
     ) -> None:
@@ -52,6 +58,9 @@ class WorkerProcess:
         """Whether it has sent any message."""
 
         self.ready = False
+        self.gave_up: str | None = None
+        """Why it ends itself, as the end of a sentence; None if it does not."""
+
         self.ended_jobs = 0
         self._unresponsive = False
         self._process = subprocess.Popen(
@@ -134,6 +143,9 @@ class WorkerProcess:
         code = self._process.wait()
         # The processes that it started must end too. The ID of a group is not reused while the group has members.
         self._kill_group()
+        self._readers[0].join(JOIN_S)  # its last message may say why it ended
+        if self.gave_up is not None:
+            return f"ended itself, because {self.gave_up}"
         if self._unresponsive:
             return "sent no heartbeat and was killed"
         if code >= 0:
@@ -159,6 +171,8 @@ class WorkerProcess:
                 match message.decode(errors="replace").split():
                     case [ipc.READY]:
                         self.ready = True
+                    case [ipc.GIVES_UP, reason]:
+                        self.gave_up = GIVE_UP_REASONS.get(reason, reason)
                     case [ipc.JOB_ENDED, _]:
                         self.ended_jobs += 1
                         self._on_job_ended()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from diarist.auth.api_keys import ENV_ID
+from diarist.auth.api_keys import ENV_ID, MAX_STORAGE_LIMIT_MB
 from diarist.errors import InvalidOption, StoreUnavailable
 from diarist.jobs.db.api_keys import ApiKeyStore, _first
 from diarist.jobs.db.database import Database
@@ -219,3 +219,10 @@ def test_a_store_that_cannot_be_read_lets_nobody_in(tmp_path):
     with pytest.raises(StoreUnavailable):
         keys.any_exist()
     database.close()
+
+
+@pytest.mark.parametrize("limit_mb", [0, -1, MAX_STORAGE_LIMIT_MB + 1])
+def test_a_storage_limit_is_a_number_of_megabytes(keys, limit_mb):
+    with pytest.raises(InvalidOption, match=f"{limit_mb} is not a valid storage limit"):
+        keys.create("web", storage_limit_mb=limit_mb)
+    assert keys.create("web", storage_limit_mb=MAX_STORAGE_LIMIT_MB)[0].storage_limit_mb == MAX_STORAGE_LIMIT_MB

@@ -59,12 +59,12 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("statement", "said"),
         [
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0003'", "says schema version 4, but .* says 0003"),
-            (f"UPDATE {REVISION_TABLE} SET version_num = '0005'", "says schema version 4, but .* says 0005"),
-            (f"DROP TABLE {REVISION_TABLE}", "says schema version 4, but .* says none"),
-            ("DELETE FROM schema_version", "says schema version none, but .* says 0004"),
-            ("UPDATE schema_version SET version = 3", "says schema version 3, but .* says 0004"),
-            ("UPDATE schema_version SET version = 1", "says schema version 1, but .* says 0004"),
+            (f"UPDATE {REVISION_TABLE} SET version_num = '0003'", "says schema version 5, but .* says 0003"),
+            (f"UPDATE {REVISION_TABLE} SET version_num = '0006'", "says schema version 5, but .* says 0006"),
+            (f"DROP TABLE {REVISION_TABLE}", "says schema version 5, but .* says none"),
+            ("DELETE FROM schema_version", "says schema version none, but .* says 0005"),
+            ("UPDATE schema_version SET version = 3", "says schema version 3, but .* says 0005"),
+            ("UPDATE schema_version SET version = 1", "says schema version 1, but .* says 0005"),
         ],
     )
     def test_records_that_disagree(self, empty_database, statement, said):
@@ -174,7 +174,7 @@ class TestCost:
 
 def test_a_state_is_read_from_the_database_that_it_is_of(empty_database):
     with closing(empty_database.open()) as database, database.reading() as connection:
-        assert read_state(connection) == SchemaState(schema.VERSION, "0.1.0", revision_of(schema.VERSION))
+        assert read_state(connection) == SchemaState(schema.VERSION, "0.2.0", revision_of(schema.VERSION))
 
 
 def test_a_migration_that_would_leave_rows_without_their_job_is_undone(tmp_path, monkeypatch):

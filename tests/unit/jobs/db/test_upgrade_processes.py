@@ -102,7 +102,7 @@ def test_processes_that_start_at_once_upgrade_once(opener, old_database):
     assert counts[:2] == [0, 0]
     assert counts[2] > 10
     applied = [line for each in openers for line in each.logged if line.startswith("Applied the migration")]
-    assert applied == ["Applied the migration from schema version 3 to 4"]
+    assert applied == [f"Applied the migration from schema version {step} to {step + 1}" for step in (3, 4)]
     assert_upgraded(old_database)
 
 

@@ -78,9 +78,7 @@ def send(process: subprocess.Popen, message: str = "") -> None:
 
 
 def test_a_config_survives_a_round_trip_in_one_line(make_settings):
-    settings = make_settings(
-        database_url="postgresql://u:p@h/n", s3_secret_key="s\n", webhook_secret="x" * 20, queues="any,gpu", workers=3
-    )
+    settings = make_settings(database_url="postgresql://u:p@h/n", s3_secret_key="s\n", queues="any,gpu", workers=3)
     for config in (WorkerConfig("w-1", settings, "A fault,\nof two lines.", "GPU-7"), WorkerConfig("w-2", settings)):
         line = config.dump()
         assert line.count(b"\n") == 1
@@ -129,3 +127,18 @@ def test_messages_are_distinct_single_words():
     messages = (ALIVE, READY, JOB_ENDED, DRAIN)
     assert len(set(messages)) == len(messages)
     assert all(message.split() == [message] for message in messages)
+
+
+def test_the_configuration_has_the_secrets_that_a_worker_needs_and_no_other(make_settings):
+    secrets = {"api_key": "a" * 24, "webhook_secret": "w" * 24, "database_url": "postgresql://u:p@h/n"}
+    line = WorkerConfig("w-1", make_settings(**secrets)).dump()
+    assert b"a" * 24 not in line
+    assert b"w" * 24 not in line
+    loaded = WorkerConfig.load(line).settings
+    assert (loaded.api_key, loaded.webhook_secret, loaded.database_url) == ("", "", "postgresql://u:p@h/n")
+
+
+def test_a_worker_does_not_take_the_key_of_the_service_from_its_own_settings(make_settings, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("API_KEY=" + "a" * 24)
+    assert WorkerConfig.load(WorkerConfig("w-1", make_settings()).dump()).settings.api_key == ""

@@ -77,7 +77,7 @@ def test_each_slot_sees_only_its_own_gpu(make_settings):
     first, second = worker_slots(make_settings(engine="nemo"), TWO)
     assert first.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "4"}
     assert second.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": "GPU-7"}
-    assert worker_slots(make_settings(), TWO)[0].environment is None
+    assert worker_slots(make_settings(), TWO)[0].environment == os.environ
     assert [first.number, second.number] == [0, 1]
 
 

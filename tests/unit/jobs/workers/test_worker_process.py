@@ -151,7 +151,7 @@ def test_a_job_deleted_while_it_runs_stops_and_its_waiting_caller_is_told(bench)
 
 
 @pytest.mark.parametrize("script", ["wait never", "block never"])
-def test_sigterm_requeues_the_job_as_untried_and_ends_the_worker_soon(bench, script, until):
+def test_sigterm_requeues_the_job_as_untried_and_ends_the_worker_soon(bench, script, until, caplog):
     job = bench.submit(script)
     bench.until_begun()
     first = bench.pid
@@ -159,6 +159,7 @@ def test_sigterm_requeues_the_job_as_untried_and_ends_the_worker_soon(bench, scr
     until(lambda: has_ended(first) or bench.pids != (first,))
     bench.until_begun(2)
     assert bench.service.store.get(job.id).attempts == 1
+    assert "SIGKILL" not in caplog.text
 
 
 @pytest.mark.parametrize("script", ["wait never", "block never", "child pids\nblock never"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 
@@ -92,7 +93,8 @@ def test_a_request_does_not_interrupt_another_one_that_started_recently(bench):
         assert bench.service.wait(job.id, WAIT_S).state is JobState.SUCCEEDED
 
 
-def test_blocked_work_ends_when_it_is_canceled(bench, wait_until):
+def test_blocked_work_ends_when_it_is_canceled(bench, wait_until, caplog):
+    caplog.set_level(logging.INFO)
     job = bench.submit("block never", kind=JobKind.JOB)
     after = bench.submit("say on", kind=JobKind.JOB)
     bench.until_begun()
@@ -102,6 +104,12 @@ def test_blocked_work_ends_when_it_is_canceled(bench, wait_until):
     done = bench.service.wait(after.id, WAIT_S)
     assert (done.state, done.worker_crashes) == (JobState.SUCCEEDED, 0)
     assert bench.service.store.get(job.id).state is JobState.CANCELED
+    (ended,) = [record for record in caplog.records if record.getMessage().startswith("The worker process")]
+    assert ended.levelno == logging.INFO
+    assert ended.getMessage() == (
+        "The worker process ended itself, because the work on a job that was canceled, deleted or taken over did not "
+        "stop; the next one starts in 0.0 s"
+    )
 
 
 def test_an_internal_error_is_retried_and_reported_if_it_persists(make_bench):
