@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from diarist.api import http_channel, serving
+from diarist.api import request_parser, serving
 from diarist.errors import DiaristError
 from diarist.settings import load_settings
 
@@ -14,7 +14,9 @@ COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("scripted_worker.p
 
 
 def main() -> None:
-    http_channel.REQUEST_TIMEOUT_S = float(os.environ.get("SCRIPTED_REQUEST_TIMEOUT_S", http_channel.REQUEST_TIMEOUT_S))
+    request_parser.REQUEST_TIMEOUT_S = float(
+        os.environ.get("SCRIPTED_REQUEST_TIMEOUT_S", request_parser.REQUEST_TIMEOUT_S)
+    )
     try:
         serving.serve(load_settings(), COMMAND)
     except DiaristError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diarist import errors
-from diarist.api import http_channel, job_events, job_schemas, problems, request_schemas, response_schemas, upload
+from diarist.api import job_events, job_schemas, problems, request_parser, request_schemas, response_schemas, upload
 from support import documents
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -111,8 +111,8 @@ def test_numbers_are_those_of_the_code():
     assert job_events.POLL_S == 0.5
     assert f"at most {job_schemas.MAX_LABELS}; names of up to 64" in TEXT
     assert f"`limit` | 1 to {job_schemas.MAX_PAGE_JOBS} | `{job_schemas.PAGE_JOBS}`" in TEXT
-    assert f"{http_channel.REQUEST_TIMEOUT_S:.0f} s plus one second for each kilobyte" in TEXT
-    assert http_channel.MIN_BYTES_PER_S == 1_000
+    assert f"{request_parser.REQUEST_TIMEOUT_S:.0f} s plus one second for each kilobyte" in TEXT
+    assert request_parser.MIN_BYTES_PER_S == 1_000
     assert (
         f"more than {upload.MAX_PARTS} parts, or a text field of more than {upload.MAX_TEXT_BYTES // 2**10} kB" in TEXT
     )

@@ -323,7 +323,7 @@ class TestCreate:
         assert client.delete(job["links"]["self"]).status_code == 204
 
     def test_when_the_queue_is_full(self, client, make, jobs, monkeypatch):
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise QueueFull("Too many wait.")
 
         first = make(headers={"Idempotency-Key": "made-before"})

@@ -21,7 +21,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest, Error
 
-from diarist.api import connections, http_channel, request_queue, server
+from diarist.api import connections, http_channel, request_parser, request_queue, server
 
 LOCK = type(threading.Lock())
 METHOD = Callable
@@ -105,7 +105,7 @@ EXPRESSIONS: dict[tuple[str | None, str], object] = {
 OWN: dict[object, frozenset[str]] = {
     base: frozenset(vars(subclass)) - frozenset(dir(base))
     for base, subclass in (
-        (HTTPRequestParser, http_channel.RequestParser),
+        (HTTPRequestParser, request_parser.RequestParser),
         (HTTPChannel, http_channel.Channel),
         (BaseWSGIServer, connections.Listener),
     )
@@ -117,6 +117,7 @@ HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\
 
 def used() -> Iterator[tuple[object, str]]:
     """Yield each attribute of waitress that the sources of the server name, with its owner."""
+    yield from used_by(request_parser)
     yield from used_by(http_channel)
     yield from used_by(connections)
     yield from used_by(request_queue)
