@@ -1,7 +1,7 @@
-"""Speaker embeddings of short windows with CAM++.
+"""Speaker embeddings of short windows.
 
-Wang et al., "CAM++: A fast and efficient network for speaker verification using context-aware masking" (2023,
-arXiv 2303.00332). The model is 3D-Speaker's ``iic/speech_campplus_sv_zh_en_16k-common_advanced``.
+The default model is 3D-Speaker's ``iic/speech_campplus_sv_zh_en_16k-common_advanced``. Wang et al., "CAM++: A fast and
+efficient network for speaker verification using context-aware masking" (2023, arXiv 2303.00332).
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ HOP_S: Seconds = 0.01
 MIN_WINDOW_S: Seconds = 0.2
 """A shorter window is padded by repetition: the network needs some frames for its statistics."""
 
-EMBEDDING_VALUES = 192
-
 HOP_SAMPLES = round(HOP_S * SAMPLE_RATE)
 FRAME_SAMPLES = 400
 """The samples that one row is computed from: 25 ms."""
@@ -50,6 +48,28 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class FilterbankSettings:
+    """The parameters of Kaldi filterbanks in which the training of the models differs."""
+
+    window: Literal["povey", "hamming"]
+    """The name of the window function."""
+
+    scale: float
+    """The factor of the samples, which are in -1..1. It only matters for silence, whose logarithms have a lower limit,
+    if the mean of the rows is subtracted."""
+
+
+THREE_D_SPEAKER = FilterbankSettings("povey", 1.0)
+"""As in 3D-Speaker, and in ``scripts/3dspeaker/test-onnx.py`` of sherpa-onnx."""
+
+WESPEAKER = FilterbankSettings("hamming", 32_768.0)
+"""As in ``wespeaker/bin/infer_onnx.py`` of WeSpeaker: samples of 16 bits."""
+
+FILTERBANKS: Mapping[str, FilterbankSettings] = {"3d-speaker": THREE_D_SPEAKER, "wespeaker": WESPEAKER}
+"""The filterbanks by the names that the catalog uses."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Windows of one length."""
 
@@ -60,19 +80,10 @@ class Batch:
     """The filterbanks of each window, (rows, 80)."""
 
 
-def filterbanks(audio: Audio, window: Literal["povey", "hamming"] = "povey", scale: float = 1.0) -> Floats:
-    """Return Kaldi filterbanks, float32 (rows, 80), by default as 3D-Speaker computes them.
-
-    Frames of 25 ms every 10 ms, no dither.
-
-    Args:
-        audio: The samples, in -1..1.
-        window: The name of the window function.
-        scale: The factor of the samples. It only matters for silence, whose logarithms have a lower limit, if the mean
-            of the rows is subtracted.
-    """
+def filterbanks(audio: Audio, settings: FilterbankSettings = THREE_D_SPEAKER) -> Floats:
+    """Return Kaldi filterbanks, float32 (rows, 80): frames of 25 ms every 10 ms, no dither."""
     options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.window_type = window
+    options.frame_opts.window_type = settings.window
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0.0
     options.frame_opts.snip_edges = True
@@ -81,7 +92,7 @@ def filterbanks(audio: Audio, window: Literal["povey", "hamming"] = "povey", sca
     for first in range(0, max(1, row_count(len(audio.samples))), BLOCK_ROWS):
         extractor = kaldi_native_fbank.OnlineFbank(options)
         samples = _row_samples(audio, first, first + BLOCK_ROWS).samples
-        extractor.accept_waveform(SAMPLE_RATE, samples if scale == 1 else samples * np.float32(scale))
+        extractor.accept_waveform(SAMPLE_RATE, samples if settings.scale == 1 else samples * np.float32(settings.scale))
         extractor.input_finished()
         rows = extractor.num_frames_ready
         if rows:
@@ -103,23 +114,36 @@ class Embedder:
     """The embedding model over windows of a recording.
 
     Args:
-        session: The ONNX graph, from ``features`` (batch, rows, 80) to ``embedding`` (batch, 192).
+        session: The ONNX graph, from filterbanks (batch, rows, 80), whose mean over the rows is subtracted, to
+            embeddings (batch, values). The names do not matter. If the batch is fixed in the shapes, windows are
+            processed one by one.
         batch: The number of windows of one length per batch. More do not fit the processor's caches: 16 take a sixth
             longer per window than 8.
         workers: The number of batches that are processed at once.
         device: The name of the device that the model runs on. If its memory runs out, batches are halved.
+        features: The parameters of the filterbanks.
+
+    Raises:
+        ValueError: The graph has other inputs or outputs.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, batch: int = 8, workers: int = 1, device: str = "cpu"
+        self,
+        session: onnxruntime.InferenceSession,
+        batch: int = 8,
+        workers: int = 1,
+        device: str = "cpu",
+        features: FilterbankSettings = THREE_D_SPEAKER,
     ) -> None:
         self._session = session
-        self._batch = batch
+        self._input, self._output, self._values, fixed_batch = _inspect(session)
+        self._batch = 1 if fixed_batch else batch
         self._workers = workers
-        self._limit = MemoryLimit(batch, device)
+        self._limit = MemoryLimit(self._batch, device)
+        self._settings = features
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
-        """Return one embedding per window, float32 (windows, 192).
+        """Return one embedding per window, float32 (windows, values).
 
         Filterbanks are computed once, shared by the windows of a minute, and dropped after it: the memory does not grow
         with the recording.
@@ -132,11 +156,11 @@ class Embedder:
         if len(groups) < 2:
             return self.embed(audio, windows, progress)
         chunks = [_chunk(audio, [windows[index] for index in group]) for group in groups]
-        embeddings = np.zeros((len(windows), EMBEDDING_VALUES), dtype=np.float32)
+        embeddings = np.zeros((len(windows), self._values), dtype=np.float32)
         with closing(run_distributed(chunks, list(map(len, groups)), scatter, progress)) as results:
             for group, result in zip(groups, results, strict=True):
                 part = load_arrays(result)["embeddings"]
-                if part.shape != (len(group), EMBEDDING_VALUES) or part.dtype != np.float32:
+                if part.shape != (len(group), self._values) or part.dtype != np.float32:
                     raise ValueError(
                         f"the result of a chunk is {part.dtype} {part.shape}, expected {len(group)} embeddings"
                     )
@@ -154,8 +178,8 @@ class Embedder:
     def _embed_groups(
         self, audio: Audio, windows: Sequence[Span], groups: Sequence[list[int]], report: Callable[[float], None]
     ) -> Floats:
-        """Return the embeddings of windows, (windows, 192); no batch has windows of two groups."""
-        embeddings = np.zeros((len(windows), EMBEDDING_VALUES), dtype=np.float32)
+        """Return the embeddings of windows, (windows, values); no batch has windows of two groups."""
+        embeddings = np.zeros((len(windows), self._values), dtype=np.float32)
         rows = row_count(len(audio.samples))
         done = 0
 
@@ -167,7 +191,7 @@ class Embedder:
             batch
             for group in groups
             for batch in _batches(
-                _features(audio, {index: _rows(windows[index], rows) for index in group}), self._batch
+                _features(audio, {index: _rows(windows[index], rows) for index in group}, self._settings), self._batch
             )
         )
         with closing(map_in_order(run, batches, self._workers)) as results:
@@ -177,13 +201,34 @@ class Embedder:
         return embeddings
 
     def _run(self, batch: Floats) -> Floats:
-        """Map the filterbanks of windows of one length, (windows, rows, 80), to embeddings, (windows, 192)."""
+        """Map the filterbanks of windows of one length, (windows, rows, 80), to embeddings, (windows, values)."""
         batch = batch - batch.mean(axis=1, keepdims=True)
         length, min_length = batch.shape[1], round(MIN_WINDOW_S / HOP_S)
         if length < min_length:
             batch = np.concatenate([batch] * -(-min_length // length), axis=1)
-        embeddings: Floats = self._session.run(None, {"features": batch})[0]
+        embeddings: Floats = self._session.run([self._output], {self._input: batch})[0]
+        if embeddings.shape != (len(batch), self._values):  # numpy would repeat a single one
+            raise ValueError(f"the model returned {embeddings.shape} for a batch of {len(batch)} windows")
         return embeddings
+
+
+def _inspect(session: onnxruntime.InferenceSession) -> tuple[str, str, int, bool]:
+    """Return the names of the input and the output, the number of values, and whether the size of batches is fixed.
+
+    Raises:
+        ValueError: The graph does not map filterbanks to embeddings.
+    """
+    values = (*session.get_inputs(), *session.get_outputs())
+    match [(value.name, value.type, *value.shape) for value in values]:
+        case [
+            (str(source), "tensor(float)", batch, str() | None, int(mels)),
+            (str(target), "tensor(float)", results, int(size)),
+        ] if mels == MELS and len(session.get_inputs()) == 1:
+            return source, target, size, isinstance(batch, int) or isinstance(results, int)
+    found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in values)
+    raise ValueError(
+        f"its inputs and outputs are {found}, and not floats (batch, rows, {MELS}) and floats (batch, values)"
+    )
 
 
 def _rows(window: Span, rows: int) -> tuple[int, int]:
@@ -222,13 +267,15 @@ def _batches(features: Iterable[tuple[int, Floats]], size: int) -> Iterator[Batc
         yield batch
 
 
-def _features(audio: Audio, bounds: Mapping[int, tuple[int, int]]) -> Iterator[tuple[int, Floats]]:
+def _features(
+    audio: Audio, bounds: Mapping[int, tuple[int, int]], settings: FilterbankSettings
+) -> Iterator[tuple[int, Floats]]:
     """Yield each window's index and filterbanks, (rows, 80), minute by minute, in order of start."""
     ordered = sorted(bounds, key=lambda index: bounds[index][0])
     for _, group in groupby(ordered, key=lambda index: bounds[index][0] // BLOCK_ROWS):
         members = list(group)
         first, last = bounds[members[0]][0], max(bounds[index][1] for index in members)
-        shared = filterbanks(_row_samples(audio, first, last))
+        shared = filterbanks(_row_samples(audio, first, last), settings)
         for index in members:
             own = slice(bounds[index][0] - first, bounds[index][1] - first)
             yield index, shared[own].copy()  # a view would keep the whole minute
