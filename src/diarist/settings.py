@@ -137,9 +137,9 @@ class Settings(BaseSettings):
     embedded engine and `auto` for NeMo."""
 
     embedding_model: str = "campplus"
-    """The speaker embedding model of the diarizer `embedded`: `campplus`, `wespeaker-resnet34-lm` or `eres2netv2`. The
-    limits of the clustering were chosen for `campplus`, and `diarist evaluate` measures the others on your recordings.
-    Other diarizers ignore the setting."""
+    """The speaker embedding model of the diarizer `embedded`: `campplus`, `wespeaker-resnet34-lm`, `eres2netv2` or
+    `titanet-large`. The limits of the clustering were chosen for `campplus`, and `diarist evaluate` measures the others
+    on your recordings. Other diarizers ignore the setting."""
 
     model: str = ""
     """The speech recognition model: a name that `diarist models list` shows, such as `large-v3-turbo` or

@@ -21,10 +21,10 @@ HIDDEN = 64
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What the export scripts of WeSpeaker and sherpa-onnx write."""
+    """What the export scripts of WeSpeaker, sherpa-onnx and NeMo write."""
 
     source: str
-    """The name of the input, float32 (batch, frames, 80)."""
+    """The name of the input, float32 (batch, frames, 80), or (batch, 80, frames) in NeMo."""
 
     target: str
     """The name of the output, float32 (batch, values)."""
@@ -32,6 +32,8 @@ class Form:
     values: int
     metadata: Mapping[str, str]
     opset: int
+    nemo: bool = False
+    """Whether there is an input for the number of frames, and an output that classifies speakers."""
 
 
 FORMS: Mapping[str, Form] = {
@@ -46,25 +48,55 @@ FORMS: Mapping[str, Form] = {
         },
         13,
     ),
+    "titanet-large": Form(
+        "audio_signal",
+        "embs",
+        192,
+        {
+            "framework": "nemo", "language": "English", "sample_rate": "16000", "output_dim": "192", "feat_dim": "80",
+            "feature_normalize_type": "per_feature", "window_size_ms": "25", "window_stride_ms": "10",
+            "window_type": "hann",
+        },
+        17,
+        nemo=True,
+    ),
 }  # fmt: skip
 
 
 def graph(form: Form, *, mels: int = 80, seed: int = 0) -> bytes:
     """Return a graph: a linear layer, the positive part of it, its mean over the frames, and another linear layer."""
     rng = np.random.default_rng(seed)
+    integers = {"zero": 0, "two": 2} if form.nemo else {}
     weights = {"inner": rng.normal(0, mels**-0.5, (mels, HIDDEN)), "outer": rng.normal(0, 1, (HIDDEN, form.values))}
-    nodes = [
-        helper.make_node("MatMul", [form.source, "inner"], ["mixed"]),
+    inputs = [helper.make_tensor_value_info(form.source, TensorProto.FLOAT, ["B", "T", mels])]
+    outputs = [helper.make_tensor_value_info(form.target, TensorProto.FLOAT, ["B", form.values])]
+    nodes = [helper.make_node("Identity", [form.source], ["rows"])]
+    if form.nemo:
+        weights["classes"] = rng.normal(0, 1, (form.values, 10))
+        inputs = [
+            helper.make_tensor_value_info(form.source, TensorProto.FLOAT, ["B", mels, "T"]),
+            helper.make_tensor_value_info("length", TensorProto.INT64, ["B"]),
+        ]
+        outputs.insert(0, helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 10]))
+        nodes = [
+            helper.make_node("ReduceMax", ["length"], ["longest"], keepdims=1),
+            helper.make_node("Slice", [form.source, "zero", "longest", "two"], ["columns"]),
+            helper.make_node("Transpose", ["columns"], ["rows"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", [form.target, "classes"], ["logits"]),
+        ]
+    nodes[3:3] = [
+        helper.make_node("MatMul", ["rows", "inner"], ["mixed"]),
         helper.make_node("Relu", ["mixed"], ["positive"]),
         helper.make_node("ReduceMean", ["positive"], ["pooled"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["pooled", "outer"], [form.target]),
     ]
     model = helper.make_model(
         helper.make_graph(
-            nodes, "main_graph",
-            [helper.make_tensor_value_info(form.source, TensorProto.FLOAT, ["B", "T", mels])],
-            [helper.make_tensor_value_info(form.target, TensorProto.FLOAT, ["B", form.values])],
-            [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+            nodes, "main_graph", inputs, outputs,
+            [
+                *(numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()),
+                *(numpy_helper.from_array(np.array([value], np.int64), name) for name, value in integers.items()),
+            ],
         ),
         opset_imports=[helper.make_opsetid("", form.opset)], ir_version=8,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diarist.engines.device import choose_here
 from diarist.engines.embedded.diarizer import EmbeddedDiarizer
 from diarist.engines.embedded.graph_placement import open_embedder, open_segmenter, parallelism_on
-from diarist.engines.embedded.speaker_embedding import FILTERBANKS
+from diarist.engines.embedded.speaker_embedding import features_named
 from diarist.engines.embedded.whisper import WhisperRecognizer
 from diarist.models import ModelStore, select_recognizer
 from diarist.models.selection import DIARIZER_MODELS, select_embedding_model
@@ -34,7 +34,7 @@ def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
     parallelism = parallelism_on(choice.device, settings.threads)
     diarizer = EmbeddedDiarizer(
         open_segmenter(segmentation_graph, choice.device, parallelism),
-        open_embedder(embedding_graph, choice.device, parallelism, FILTERBANKS[embedding.features]),
+        open_embedder(embedding_graph, choice.device, parallelism, features_named(embedding.features)),
     )
     infos = (store.info(segmentation), store.info(embedding.name))
     return Loaded(diarizer, infos, choice.device.name, choice.notice)

@@ -9,6 +9,7 @@ from diarist.engines.embedded.parallel import Parallelism
 from diarist.engines.embedded.segmentation import Segmenter
 from diarist.engines.embedded.segmentation_network import SegmentationNetwork
 from diarist.engines.embedded.speaker_embedding import THREE_D_SPEAKER, Embedder, FilterbankSettings
+from diarist.engines.onnx.mel_features import MelFeatures
 from diarist.engines.onnx.session import open_graph
 from diarist.errors import ModelCorrupt
 
@@ -30,7 +31,7 @@ def open_segmenter(graph: Path, device: Device, parallelism: Parallelism) -> Seg
 
 
 def open_embedder(
-    graph: Path, device: Device, parallelism: Parallelism, features: FilterbankSettings = THREE_D_SPEAKER
+    graph: Path, device: Device, parallelism: Parallelism, features: FilterbankSettings | MelFeatures = THREE_D_SPEAKER
 ) -> Embedder:
     """Open a model of speaker embeddings.
 

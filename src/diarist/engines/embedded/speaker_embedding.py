@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from diarist.engines.distributed_chunks import dump_arrays, load_arrays, make_chunk, run_distributed
 from diarist.engines.embedded.parallel import map_in_order
 from diarist.engines.memory_limit import MemoryLimit
+from diarist.engines.onnx.mel_features import MelFeatures
+from diarist.models.mel_filters import hann_window, slaney_filters
+from diarist.models.tdt_description import FEATURES
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import SAMPLE_RATE, Audio, Progress, Seconds, Span
 
@@ -68,6 +71,36 @@ WESPEAKER = FilterbankSettings("hamming", 32_768.0)
 FILTERBANKS: Mapping[str, FilterbankSettings] = {"3d-speaker": THREE_D_SPEAKER, "wespeaker": WESPEAKER}
 """The filterbanks by the names that the catalog uses."""
 
+LOGITS_OUTPUT = "logits"
+"""The output of NeMo's speaker models that classifies the speakers of the training."""
+
+
+def features_named(name: str) -> FilterbankSettings | MelFeatures:
+    """Return the features by the name that the catalog uses: those of ``FILTERBANKS``, or those of a NeMo model."""
+    if name in FILTERBANKS:
+        return FILTERBANKS[name]
+    settings = FEATURES[name]
+    return MelFeatures(settings, hann_window(settings), slaney_filters(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """The inputs and the output of a graph."""
+
+    features: str
+    """The name of the input for features."""
+
+    length: str | None
+    """The name of the input for the number of rows. If there is one, the features are (batch, 80, rows), as in NeMo;
+    otherwise they are (batch, rows, 80)."""
+
+    embeddings: str
+    """The name of the output."""
+
+    values: int
+    fixed_batch: bool
+    """Whether the size of batches is fixed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -77,7 +110,7 @@ class Batch:
     """The indices of the windows."""
 
     features: list[Floats] = field(default_factory=list)
-    """The filterbanks of each window, (rows, 80)."""
+    """The features of each window, (rows, 80)."""
 
 
 def filterbanks(audio: Audio, settings: FilterbankSettings = THREE_D_SPEAKER) -> Floats:
@@ -114,14 +147,15 @@ class Embedder:
     """The embedding model over windows of a recording.
 
     Args:
-        session: The ONNX graph, from filterbanks (batch, rows, 80), whose mean over the rows is subtracted, to
+        session: The ONNX graph, from features (batch, rows, 80), or (batch, 80, rows) and the number of rows, to
             embeddings (batch, values). The names do not matter. If the batch is fixed in the shapes, windows are
             processed one by one.
         batch: The number of windows of one length per batch. More do not fit the processor's caches: 16 take a sixth
             longer per window than 8.
         workers: The number of batches that are processed at once.
         device: The name of the device that the model runs on. If its memory runs out, batches are halved.
-        features: The parameters of the filterbanks.
+        features: The parameters of the filterbanks, whose mean over the rows of each window is subtracted; or NeMo's
+            features, which are computed and normalized for each window by itself.
 
     Raises:
         ValueError: The graph has other inputs or outputs.
@@ -133,14 +167,15 @@ class Embedder:
         batch: int = 8,
         workers: int = 1,
         device: str = "cpu",
-        features: FilterbankSettings = THREE_D_SPEAKER,
+        features: FilterbankSettings | MelFeatures = THREE_D_SPEAKER,
     ) -> None:
         self._session = session
-        self._input, self._output, self._values, fixed_batch = _inspect(session)
-        self._batch = 1 if fixed_batch else batch
+        self._signature = _inspect(session)
+        self._values = self._signature.values
+        self._batch = 1 if self._signature.fixed_batch else batch
         self._workers = workers
         self._limit = MemoryLimit(self._batch, device)
-        self._settings = features
+        self._features = features
 
     def embed(self, audio: Audio, windows: Sequence[Span], progress: Progress) -> Floats:
         """Return one embedding per window, float32 (windows, values).
@@ -191,7 +226,7 @@ class Embedder:
             batch
             for group in groups
             for batch in _batches(
-                _features(audio, {index: _rows(windows[index], rows) for index in group}, self._settings), self._batch
+                _features(audio, {index: _rows(windows[index], rows) for index in group}, self._features), self._batch
             )
         )
         with closing(map_in_order(run, batches, self._workers)) as results:
@@ -201,33 +236,50 @@ class Embedder:
         return embeddings
 
     def _run(self, batch: Floats) -> Floats:
-        """Map the filterbanks of windows of one length, (windows, rows, 80), to embeddings, (windows, values)."""
-        batch = batch - batch.mean(axis=1, keepdims=True)
+        """Map the features of windows of one length, (windows, rows, 80), to embeddings, (windows, values)."""
+        if isinstance(self._features, FilterbankSettings):
+            batch = batch - batch.mean(axis=1, keepdims=True)
         length, min_length = batch.shape[1], round(MIN_WINDOW_S / HOP_S)
         if length < min_length:
             batch = np.concatenate([batch] * -(-min_length // length), axis=1)
-        embeddings: Floats = self._session.run([self._output], {self._input: batch})[0]
+        signature = self._signature
+        inputs = {signature.features: batch}
+        if signature.length is not None:
+            inputs = {
+                signature.features: np.ascontiguousarray(batch.transpose(0, 2, 1)),
+                signature.length: np.full(len(batch), batch.shape[1], dtype=np.int64),
+            }
+        embeddings: Floats = self._session.run([signature.embeddings], inputs)[0]
         if embeddings.shape != (len(batch), self._values):  # numpy would repeat a single one
             raise ValueError(f"the model returned {embeddings.shape} for a batch of {len(batch)} windows")
         return embeddings
 
 
-def _inspect(session: onnxruntime.InferenceSession) -> tuple[str, str, int, bool]:
-    """Return the names of the input and the output, the number of values, and whether the size of batches is fixed.
+def _inspect(session: onnxruntime.InferenceSession) -> _Signature:
+    """Return the names of the inputs and of the output of a graph.
 
     Raises:
-        ValueError: The graph does not map filterbanks to embeddings.
+        ValueError: The graph does not map features to embeddings.
     """
-    values = (*session.get_inputs(), *session.get_outputs())
-    match [(value.name, value.type, *value.shape) for value in values]:
-        case [
-            (str(source), "tensor(float)", batch, str() | None, int(mels)),
-            (str(target), "tensor(float)", results, int(size)),
-        ] if mels == MELS and len(session.get_inputs()) == 1:
-            return source, target, size, isinstance(batch, int) or isinstance(results, int)
-    found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in values)
+    inputs, outputs = (
+        [(value.name, value.type, *value.shape) for value in values]
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    match inputs, [value for value in outputs if value[0] != LOGITS_OUTPUT]:
+        case (
+            [(str(features), "tensor(float)", batch, str() | None, int(mels))],
+            [(str(embeddings), "tensor(float)", results, int(values))],
+        ) if mels == MELS:
+            return _Signature(features, None, embeddings, values, isinstance(batch, int) or isinstance(results, int))
+        case (
+            [(str(features), "tensor(float)", batch, int(mels), str() | None), (str(length), "tensor(int64)", _)],
+            [(str(embeddings), "tensor(float)", results, int(values))],
+        ) if mels == MELS:
+            return _Signature(features, length, embeddings, values, isinstance(batch, int) or isinstance(results, int))
+    found = ", ".join(f"{name} {kind} {shape}" for name, kind, *shape in (*inputs, *outputs))
     raise ValueError(
-        f"its inputs and outputs are {found}, and not floats (batch, rows, {MELS}) and floats (batch, values)"
+        f"its inputs and outputs are {found}, and not floats (batch, rows, {MELS}), or (batch, {MELS}, rows) and a"
+        " length, and floats (batch, values)"
     )
 
 
@@ -268,14 +320,19 @@ def _batches(features: Iterable[tuple[int, Floats]], size: int) -> Iterator[Batc
 
 
 def _features(
-    audio: Audio, bounds: Mapping[int, tuple[int, int]], settings: FilterbankSettings
+    audio: Audio, bounds: Mapping[int, tuple[int, int]], kind: FilterbankSettings | MelFeatures
 ) -> Iterator[tuple[int, Floats]]:
-    """Yield each window's index and filterbanks, (rows, 80), minute by minute, in order of start."""
+    """Yield each window's index and features, (rows, 80), in order of start; filterbanks are shared within a minute."""
     ordered = sorted(bounds, key=lambda index: bounds[index][0])
+    if isinstance(kind, MelFeatures):
+        for index in ordered:
+            samples = audio.part(*(row * HOP_SAMPLES for row in bounds[index]))
+            yield index, kind.normalized(np.resize(samples, max(len(samples), round(MIN_WINDOW_S * SAMPLE_RATE))))
+        return
     for _, group in groupby(ordered, key=lambda index: bounds[index][0] // BLOCK_ROWS):
         members = list(group)
         first, last = bounds[members[0]][0], max(bounds[index][1] for index in members)
-        shared = filterbanks(_row_samples(audio, first, last), settings)
+        shared = filterbanks(_row_samples(audio, first, last), kind)
         for index in members:
             own = slice(bounds[index][0] - first, bounds[index][1] - first)
             yield index, shared[own].copy()  # a view would keep the whole minute

@@ -9,12 +9,14 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
+from onnx_asr.preprocessors.numpy_preprocessor import NemoPreprocessorNumpy
 
 from diarist.cli import main
 from diarist.engines.device import CPU
 from diarist.engines.embedded.graph_placement import open_embedder
 from diarist.engines.embedded.parallel import Parallelism
-from diarist.engines.embedded.speaker_embedding import FILTERBANKS, filterbanks
+from diarist.engines.embedded.speaker_embedding import FilterbankSettings, features_named, filterbanks
 from diarist.engines.registry import load_diarizer
 from diarist.errors import ModelCorrupt
 from diarist.models import ModelStore, load_catalog
@@ -43,7 +45,6 @@ def audio() -> Audio:
 def test_the_forms_are_those_of_all_published_files() -> None:
     chosen = {name for name, model in load_catalog().items() if model.role == "embedding" and model.graph is None}
     assert set(FORMS) == chosen
-    assert {entry(name).features for name in chosen} == set(FILTERBANKS)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -58,15 +59,55 @@ def test_a_pulled_file_is_opened_as_it_is(
     path = folder / entry(name).files[0].name
     assert path.read_bytes() == content
     assert [each.name for each in folder.iterdir() if not each.name.startswith(".")] == [path.name]
-    features = FILTERBANKS[str(entry(name).features)]
+    features = features_named(str(entry(name).features))
     found = open_embedder(path, CPU, Parallelism(1, 1), features).embed(audio, WINDOWS, ignore)
     assert found.shape == (len(WINDOWS), FORMS[name].values)
-    rows = filterbanks(audio, features)
     session = onnxruntime.InferenceSession(path)
     for window, embedding in zip(WINDOWS, found, strict=True):
-        own = rows[round(window.start * 100) : round(window.end * 100)]
-        expected = session.run([FORMS[name].target], {FORMS[name].source: (own - own.mean(axis=0))[None]})[0][0]
-        np.testing.assert_allclose(embedding, expected, atol=1e-4)
+        if isinstance(features, FilterbankSettings):
+            own = filterbanks(audio, features)[round(window.start * 100) : round(window.end * 100)]
+            inputs = {FORMS[name].source: (own - own.mean(axis=0))[None]}
+        else:
+            own = nemo_features(audio.cut(window))
+            inputs = {FORMS[name].source: own, "length": np.array([own.shape[2]])}
+        expected = session.run([FORMS[name].target], inputs)[0][0]
+        np.testing.assert_allclose(embedding, expected, atol=2e-3)
+
+
+def nemo_features(audio: Audio) -> NDArray[np.float32]:
+    """Return the features of a window as onnx-asr computes those of NeMo, (1, 80, frames)."""
+    frames = len(audio.samples) // 160
+    features, _ = NemoPreprocessorNumpy("nemo80")(audio.samples[None], np.array([len(audio.samples)]))
+    cut: NDArray[np.float32] = features[:, :, :frames]
+    return cut
+
+
+@pytest.mark.nemo
+def test_the_embeddings_of_an_export_with_nemo_are_those_of_nemo(audio: Audio, tmp_path: Path) -> None:
+    import torch
+
+    from support.random_nemo_models import speaker
+
+    path = tmp_path / "voices.onnx"
+    model = speaker().eval()
+    with torch.no_grad():
+        model.export(str(path))  # as in sherpa-onnx's scripts/nemo/speaker-verification
+    found = open_embedder(path, CPU, Parallelism(1, 1), features_named("nemo-80")).embed(audio, WINDOWS, ignore)
+    for window, embedding in zip(WINDOWS, found, strict=True):
+        expected = model.infer_segment(audio.cut(window).samples)[0][0].numpy()
+        np.testing.assert_allclose(embedding, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.05, 0.19])
+def test_a_short_window_of_nemo_features_is_repeated(seconds: float, audio: Audio, tmp_path: Path) -> None:
+    path = tmp_path / "voices.onnx"
+    path.write_bytes(graph(FORMS["titanet-large"]))
+    embedder = open_embedder(path, CPU, Parallelism(1, 1), features_named("nemo-80"))
+    (short,) = embedder.embed(audio, (Span(1.0, 1.0 + seconds),), ignore)
+    repeated = np.resize(audio.cut(Span(1.0, 1.0 + seconds)).samples, 3_200)
+    longer = Audio(np.concatenate([repeated, np.zeros(400, dtype=np.float32)]))
+    (expected,) = embedder.embed(longer, (Span(0.0, 0.2),), ignore)
+    np.testing.assert_allclose(short, expected, atol=1e-5)
 
 
 def test_a_file_with_another_input_is_refused_by_name(tmp_path: Path) -> None:
