@@ -155,6 +155,11 @@ class Settings(BaseSettings):
     distinguish (`auto`), or clustering with models that were exported to ONNX. If unset, it is `embedded` for the
     embedded engine and `auto` for NeMo."""
 
+    embedding_model: str = "campplus"
+    """The speaker embedding model of the diarizer `embedded`: `campplus`, `wespeaker-resnet34-lm`, `eres2netv2` or
+    `titanet-large`. The limits of the clustering were chosen for `campplus`, and `diarist evaluate` measures the others
+    on your recordings. Other diarizers ignore the setting."""
+
     model: str = ""
     """The speech recognition model: a name that `diarist models list` shows, such as `large-v3-turbo` or
     `parakeet-tdt-0.6b-v3`. It also selects the recognizer that runs the model. If unset, RECOGNIZER and its own setting

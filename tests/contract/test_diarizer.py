@@ -15,6 +15,7 @@ import soundfile
 
 from diarist.engines.distributed_chunks import make_chunk, perform
 from diarist.errors import Cancelled, InvalidOption
+from diarist.models import ModelStore
 from diarist.protocols import Diarizer, DistributedDiarizer, Engine
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Diarization, SpeakerHints, Stage, Turn
@@ -25,6 +26,21 @@ def embedded(request: pytest.FixtureRequest) -> Diarizer:
 
     request.getfixturevalue("model_store")
     return load_diarizer("embedded", load_settings()).part
+
+
+def wespeaker(request: pytest.FixtureRequest) -> Diarizer:
+    """The embedded diarizer with an embedding model that is opened as it was published, with random weights."""
+    from diarist.engines.registry import load_diarizer
+    from support.published_embeddings import FORMS, graph, published
+
+    name = "wespeaker-resnet34-lm"
+    store = request.getfixturevalue("model_store")
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("wespeaker")
+    (folder / "segmentation-3.0").symlink_to(store.root / "segmentation-3.0")
+    settings = load_settings(model_dir=folder, embedding_model=name)
+    with pytest.MonkeyPatch.context() as patch, published(patch, {name: graph(FORMS[name])}):
+        ModelStore.of(settings).pull(name)
+        return load_diarizer("embedded", settings).part
 
 
 def community_1(request: pytest.FixtureRequest) -> Diarizer:
@@ -70,8 +86,11 @@ class Implementation:
     """Whether other machines can process chunks of its work."""
 
 
+WITHOUT_NEMO = ("embedded", "wespeaker", "community-1")
+
 IMPLEMENTATIONS: Mapping[str, Implementation] = {
     "embedded": Implementation(embedded, trained=True, spreads=True),
+    "wespeaker": Implementation(wespeaker, spreads=True),
     "community-1": Implementation(community_1, spreads=True),
     "clustering": Implementation(on_nemo("clustering")),
     "sortformer": Implementation(on_nemo("sortformer"), max_speakers=4),
@@ -83,7 +102,7 @@ IMPLEMENTATIONS: Mapping[str, Implementation] = {
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=pytest.mark.models if name in ("embedded", "community-1") else pytest.mark.nemo)
+        pytest.param(name, marks=pytest.mark.models if name in WITHOUT_NEMO else pytest.mark.nemo)
         for name in IMPLEMENTATIONS
     ],
 )

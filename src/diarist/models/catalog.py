@@ -112,7 +112,8 @@ class Model:
     """The precision of the weights of a TDT model; None for fp32."""
 
     features: str | None = None
-    """The name of the input features of a TDT model."""
+    """The name of the input features of a TDT model, or of a speaker embedding model that ``EMBEDDING_MODEL`` may name:
+    then ``3d-speaker``, ``wespeaker`` or ``nemo-80``."""
 
     frame_step: Seconds = 0.0
     """The time from one frame of a TDT model's output to the next."""

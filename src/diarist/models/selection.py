@@ -23,10 +23,11 @@ RECOGNIZERS: Mapping[RecognizerKind, RecognizerName] = {"whisper": "whisper", "t
 """The recognizer that runs the models of each kind."""
 
 DIARIZER_MODELS: Mapping[str, tuple[str, ...]] = {
-    "embedded": ("segmentation-3.0", "campplus"),
+    "embedded": ("segmentation-3.0",),
     "community-1": ("community-1-segmentation", "community-1-embedding", "community-1-plda"),
 }
-"""The models in the catalog that a diarizer of the registry needs."""
+"""The models in the catalog that a diarizer of the registry always needs. The embedded one also needs that of
+``EMBEDDING_MODEL``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,21 @@ def find_recognizer_model(settings: Settings, name: str, setting: str, kinds: tu
         ConfigurationError: There is no such recognizer of these kinds.
     """
     models = {model.name: model for model in catalog_of(settings).values() if model.kind in kinds}
+    return _find_model(name, models, setting)
+
+
+def select_embedding_model(settings: Settings) -> Model:
+    """Return the speaker embedding model that ``EMBEDDING_MODEL`` selects for the embedded diarizer.
+
+    Raises:
+        ConfigurationError: There is no such model.
+    """
+    catalog = catalog_of(settings).values()
+    models = {model.name: model for model in catalog if model.role == "embedding" and model.features is not None}
+    return _find_model(settings.embedding_model, models, "EMBEDDING_MODEL")
+
+
+def _find_model(name: str, models: Mapping[str, Model], setting: str) -> Model:
     resolved = resolve_name(name, models)
     if resolved is not None:
         return models[resolved]
@@ -115,26 +131,32 @@ def recognizer_summary(settings: Settings) -> str:
 
 
 def log_untested(settings: Settings) -> None:
-    """Log that nobody has run the model with Diarist yet, if it is so.
+    """Log which of the selected models nobody has run with Diarist yet, if there are any.
 
     Raises:
-        ConfigurationError: As ``select_recognizer``.
+        ConfigurationError: As ``required``.
     """
-    selected = select_recognizer(settings)
-    if selected.cataloged and not catalog_of(settings)[selected.model].tested:
-        logger.info(
-            "The developers of Diarist have never run %s with its published weights. `diarist evaluate` measures its"
-            " accuracy on your recordings.", selected.model,
-        )  # fmt: skip
+    recognizer = select_recognizer(settings)
+    selected = [catalog_of(settings)[recognizer.model]] if recognizer.cataloged else []
+    if settings.diarizer_name == "embedded":
+        selected.append(select_embedding_model(settings))
+    for model in selected:
+        if not model.tested:
+            logger.info(
+                "The developers of Diarist have never run %s with its published weights. `diarist evaluate` measures"
+                " its accuracy on your recordings.", model.name,
+            )  # fmt: skip
 
 
 def required(settings: Settings) -> tuple[str, ...]:
     """Return the names of the models in the catalog that the engine needs with these settings.
 
     Raises:
-        ConfigurationError: As ``select_recognizer``.
+        ConfigurationError: As ``select_recognizer`` and, for the embedded diarizer, ``select_embedding_model``.
     """
     diarizer_models = DIARIZER_MODELS.get(settings.diarizer_name, ())
+    if settings.diarizer_name == "embedded":
+        diarizer_models += (select_embedding_model(settings).name,)
     selected = select_recognizer(settings)
     recognizer_models = (selected.model,) if selected.cataloged else ()
     return (*diarizer_models, *recognizer_models)

@@ -10,7 +10,13 @@ import pytest
 from diarist.engines.required_models import required_models
 from diarist.errors import ConfigurationError
 from diarist.models import required, select_recognizer
-from diarist.models.selection import SelectedRecognizer, log_untested, recognizer_names, recognizer_summary
+from diarist.models.selection import (
+    SelectedRecognizer,
+    log_untested,
+    recognizer_names,
+    recognizer_summary,
+    select_embedding_model,
+)
 from diarist.settings import Settings, load_settings
 
 PARAKEET = "parakeet-tdt-0.6b-v3"
@@ -100,9 +106,52 @@ def test_the_log_names_the_model_and_says_whether_it_was_ever_run(
         ({"model": PARAKEET}, f"onnx with {PARAKEET}", True),
         ({}, "whisper with whisper-base", False),
         ({"recognizer": "nemo"}, "nemo", False),
+        ({"model": PARAKEET, "diarizer": "onnx", "embedding_model": "eres2netv2"}, f"onnx with {PARAKEET}", True),
     ):
         caplog.clear()
         assert recognizer_summary(settings(tmp_path, **chosen)) == summary
         log_untested(settings(tmp_path, **chosen))
         assert (f"never run {PARAKEET} with its published weights" in caplog.text) == untested
         assert bool(caplog.records) == untested
+
+
+def test_the_log_says_it_of_the_embedding_model_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="diarist.models.selection")
+    log_untested(settings(tmp_path, embedding_model="eres2netv2"))
+    (line,) = caplog.messages
+    assert line.startswith("The developers of Diarist have never run eres2netv2 with its published weights.")
+    assert "`diarist evaluate`" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("campplus", "campplus"),
+        ("ERes2NetV2", "eres2netv2"),
+        ("wespeaker-resnet34-lm", "wespeaker-resnet34-lm"),
+        ("Wespeaker/wespeaker-voxceleb-resnet34-LM", "wespeaker-resnet34-lm"),
+    ],
+)
+def test_the_embedded_diarizer_needs_the_chosen_embedding_model(name: str, expected: str, tmp_path: Path) -> None:
+    chosen = settings(tmp_path, embedding_model=name)
+    assert select_embedding_model(chosen).name == expected
+    assert required(chosen) == ("segmentation-3.0", expected, "whisper-base")
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [("campus", "Did you mean campplus"), ("community-1-embedding", "Choose one of"), ("base", "Choose one of")],
+)
+def test_a_name_of_no_embedding_model_is_answered_with_those_that_are(
+    name: str, suggested: str, tmp_path: Path
+) -> None:
+    wrong = settings(tmp_path, embedding_model=name)
+    for use in (required, log_untested, select_embedding_model):
+        with pytest.raises(ConfigurationError, match=rf"EMBEDDING_MODEL: there is no model '{name}'\. {suggested}"):
+            use(wrong)
+
+
+@pytest.mark.parametrize("diarizer", ["community-1", "onnx", "sortformer"])
+def test_other_diarizers_ignore_the_embedding_model(diarizer: str, tmp_path: Path) -> None:
+    chosen = {"diarizer": diarizer, "embedding_model": "campus"}
+    assert required(settings(tmp_path, **chosen)) == required(settings(tmp_path, diarizer=diarizer))

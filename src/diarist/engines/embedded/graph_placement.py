@@ -8,8 +8,10 @@ from diarist.engines.device import Device
 from diarist.engines.embedded.parallel import Parallelism
 from diarist.engines.embedded.segmentation import Segmenter
 from diarist.engines.embedded.segmentation_network import SegmentationNetwork
-from diarist.engines.embedded.speaker_embedding import Embedder
+from diarist.engines.embedded.speaker_embedding import THREE_D_SPEAKER, Embedder, FilterbankSettings
+from diarist.engines.onnx.mel_features import MelFeatures
 from diarist.engines.onnx.session import open_graph
+from diarist.errors import ModelCorrupt
 
 SEGMENTER_GPU_BATCH = 32
 EMBEDDER_GPU_BATCH = 64
@@ -28,8 +30,18 @@ def open_segmenter(graph: Path, device: Device, parallelism: Parallelism) -> Seg
     return Segmenter(network, workers=parallelism.workers, device=device.name, **batch)
 
 
-def open_embedder(graph: Path, device: Device, parallelism: Parallelism) -> Embedder:
-    """Open a model of speaker embeddings. Raises EngineUnavailable if it does not fit the memory of the device."""
+def open_embedder(
+    graph: Path, device: Device, parallelism: Parallelism, features: FilterbankSettings | MelFeatures = THREE_D_SPEAKER
+) -> Embedder:
+    """Open a model of speaker embeddings.
+
+    Raises:
+        EngineUnavailable: It does not fit the memory of the device.
+        ModelCorrupt: It has other inputs or outputs than a model of speaker embeddings.
+    """
     session = open_graph(graph, parallelism.threads, device)
     batch = {"batch": EMBEDDER_GPU_BATCH} if device.kind == "cuda" else {}
-    return Embedder(session, workers=parallelism.workers, device=device.name, **batch)
+    try:
+        return Embedder(session, workers=parallelism.workers, device=device.name, features=features, **batch)
+    except ValueError as error:
+        raise ModelCorrupt(f"{graph} cannot be used as a model of speaker embeddings: {error}.") from error

@@ -26,16 +26,13 @@ from diarist.engines.embedded.segmentation import (
     WINDOW_SAMPLES,
     Segmentation,
 )
-from diarist.engines.embedded.speaker_embedding import filterbanks, row_count
+from diarist.engines.embedded.speaker_embedding import WESPEAKER, filterbanks, row_count
 from diarist.models.resnet34_graph import VALUES, frame_count
 from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import Audio, Progress
 
 if TYPE_CHECKING:
     import onnxruntime
-
-SAMPLE_SCALE = 32_768.0
-"""The network was trained on samples of 16 bits."""
 
 MIN_SINGLE_FRAMES = 2
 """A local speaker who speaks alone in no more frames of the segmentation is embedded with the overlap."""
@@ -103,7 +100,7 @@ class LocalSpeakerEmbedder:
         """Return the embeddings of windows, (windows, 3, 256)."""
 
         def run(own: LocalSpeech) -> Floats:
-            rows = filterbanks(Audio(audio.part(own.first_sample, own.stop_sample)), "hamming", SAMPLE_SCALE)
+            rows = filterbanks(Audio(audio.part(own.first_sample, own.stop_sample)), WESPEAKER)
             inputs = {"features": (rows - rows.mean(axis=0))[None], "weights": own.weights[None].astype(np.float32)}
             embeddings: Floats = self._session.run(None, inputs)[0][0]
             return embeddings

@@ -8,13 +8,12 @@ import onnxruntime
 import pytest
 
 from diarist.engines.embedded.local_speaker_embedding import (
-    SAMPLE_SCALE,
     LocalSpeakerEmbedder,
     local_speech,
     speaking_windows,
 )
 from diarist.engines.embedded.segmentation import FRAME_SAMPLES, POWERSET, POWERSET_CLASSES, WINDOW_FRAMES, Segmentation
-from diarist.engines.embedded.speaker_embedding import filterbanks, row_count
+from diarist.engines.embedded.speaker_embedding import WESPEAKER, FilterbankSettings, filterbanks, row_count
 from diarist.errors import Cancelled
 from diarist.models.resnet34_graph import VALUES, build_resnet34, frame_count
 from diarist.types import SAMPLE_RATE, Audio
@@ -118,7 +117,7 @@ def kaldi(samples):
     options.frame_opts.window_type = "hamming"
     options.mel_opts.num_bins = 80
     extractor = kaldi_native_fbank.OnlineFbank(options)
-    extractor.accept_waveform(SAMPLE_RATE, samples * np.float32(SAMPLE_SCALE))
+    extractor.accept_waveform(SAMPLE_RATE, samples * np.float32(32_768))
     extractor.input_finished()
     return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
 
@@ -135,20 +134,20 @@ def mel_bands():
 
 
 def test_the_filter_banks_are_those_of_the_definition():
-    samples = noise(1).samples.astype(np.float64) * SAMPLE_SCALE
+    samples = noise(1).samples.astype(np.float64) * 32_768
     frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]
     frames = frames - frames.mean(axis=1, keepdims=True)
     frames = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     power = np.abs(np.fft.rfft(frames * np.hamming(400), 512)) ** 2
     expected = np.log(np.maximum(power @ mel_bands(), np.finfo(np.float32).eps))
-    rows = filterbanks(noise(1), "hamming", SAMPLE_SCALE)
+    rows = filterbanks(noise(1), WESPEAKER)
     np.testing.assert_allclose(rows, expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("window", ["povey", "hamming"])
 def test_the_scale_adds_a_constant_where_there_is_sound(window):
-    plain, scaled = (filterbanks(noise(1), window, scale) for scale in (1.0, SAMPLE_SCALE))
-    np.testing.assert_allclose(scaled - plain, 2 * np.log(SAMPLE_SCALE), atol=2e-3)
+    plain, scaled = (filterbanks(noise(1), FilterbankSettings(window, scale)) for scale in (1.0, 32_768.0))
+    np.testing.assert_allclose(scaled - plain, 2 * np.log(32_768), atol=2e-3)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

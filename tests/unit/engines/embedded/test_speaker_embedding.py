@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from types import SimpleNamespace
 
 import kaldi_native_fbank
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 
 from diarist.engines.distributed_chunks import dump_arrays
 from diarist.engines.embedded.speaker_embedding import (
-    EMBEDDING_VALUES,
     GROUP_WINDOWS,
     HOP_S,
     MELS,
+    WESPEAKER,
     Embedder,
     filterbanks,
 )
 from diarist.errors import Cancelled
 from diarist.types import SAMPLE_RATE, Audio, Span
+
+VALUES = 192
 
 
 def noise(seconds, seed=0):
@@ -50,7 +53,7 @@ def test_too_little_for_a_row(samples):
     audio = noise(samples / SAMPLE_RATE)
     assert filterbanks(audio).shape == (0, MELS)
     found = Embedder(Network()).embed(audio, [Span(0, 0.01)], ignore)
-    assert found.shape == (1, EMBEDDING_VALUES)
+    assert found.shape == (1, VALUES)
     assert not found.any()
 
 
@@ -61,18 +64,26 @@ def ignore(*_):
 class Network:
     """A network that returns the mean and the number of its input rows, so that its output can be predicted."""
 
-    def __init__(self):
+    def __init__(self, *, names=("features", "embedding"), batch="batch", values=VALUES, batched=True):
         self.shapes = []
+        self.names, self.batch, self.values, self.batched = names, batch, values, batched
 
-    def run(self, _outputs, inputs):
-        batch = inputs["features"]
+    def get_inputs(self):
+        return [SimpleNamespace(name=self.names[0], type="tensor(float)", shape=[self.batch, "rows", MELS])]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name=self.names[1], type="tensor(float)", shape=[self.batch, self.values])]
+
+    def run(self, outputs, inputs):
+        assert outputs == [self.names[1]]
+        batch = inputs[self.names[0]]
         assert batch.dtype == np.float32
         self.shapes.append(batch.shape)
-        found = np.zeros((len(batch), EMBEDDING_VALUES), dtype=np.float32)
+        found = np.zeros((len(batch), self.values), dtype=np.float32)
         found[:, 0] = batch.shape[1]
         found[:, 1] = np.abs(batch).mean(axis=(1, 2))
         found[:, 2] = np.abs(batch.mean(axis=1)).max(axis=1)
-        return [found]
+        return [found if self.batched else found[:1]]
 
 
 WINDOWS = [Span(0.0, 1.5), Span(0.75, 2.25), Span(2.0, 2.9), Span(5.0, 6.5), Span(6.2, 7.7), Span(3.0, 3.9)]
@@ -83,13 +94,42 @@ def test_every_window_gets_its_own_row_whatever_the_batch():
     rows = filterbanks(audio)
     one = Embedder(Network(), batch=1).embed(audio, WINDOWS, ignore)
     many = Embedder(Network(), batch=4).embed(audio, WINDOWS, ignore)
-    assert one.shape == (len(WINDOWS), EMBEDDING_VALUES)
+    assert one.shape == (len(WINDOWS), VALUES)
     assert many == pytest.approx(one, abs=1e-5)
     for window, found in zip(WINDOWS, many, strict=True):
         own = rows[round(window.start / HOP_S) : round(window.end / HOP_S)]
         assert found[0] == len(own)
         assert found[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
         assert found[2] == pytest.approx(0, abs=1e-4)  # each window's own mean is taken from it
+
+
+def test_names_and_size_come_from_the_graph():
+    network = Network(names=("feats", "embs"), values=256)
+    found = Embedder(network).embed(noise(10), WINDOWS, ignore)
+    assert found.shape == (len(WINDOWS), 256)
+    assert np.array_equal(found[:, :VALUES], Embedder(Network()).embed(noise(10), WINDOWS, ignore))
+
+
+def test_a_graph_with_a_fixed_batch_gets_one_window_at_a_time():
+    network = Network(batch=1)
+    found = Embedder(network, batch=4).embed(noise(10), WINDOWS, ignore)
+    assert {shape[0] for shape in network.shapes} == {1}
+    assert found == pytest.approx(Embedder(Network(), batch=4).embed(noise(10), WINDOWS, ignore), abs=1e-5)
+
+
+def test_a_result_that_does_not_fit_its_batch_is_not_repeated():
+    with pytest.raises(ValueError, match=r"\(1, 192\) for a batch of 4 windows"):
+        Embedder(Network(batched=False), batch=4).embed(noise(10), WINDOWS, ignore)
+
+
+def test_the_filterbanks_are_those_of_the_model():
+    audio = noise(10)
+    rows = filterbanks(audio, WESPEAKER)
+    found = Embedder(Network(), features=WESPEAKER).embed(audio, WINDOWS, ignore)
+    for window, embedding in zip(WINDOWS, found, strict=True):
+        own = rows[round(window.start / HOP_S) : round(window.end / HOP_S)]
+        assert embedding[1] == pytest.approx(np.abs(own - own.mean(axis=0)).mean(), abs=1e-4)
+    assert np.abs(found[:, 1] - Embedder(Network()).embed(audio, WINDOWS, ignore)[:, 1]).min() > 1e-4
 
 
 def test_workers_make_no_difference():
@@ -149,7 +189,7 @@ def test_few_windows_are_not_distributed(windows):
 
 def test_a_result_that_does_not_fit_its_chunk_is_rejected():
     def scatter(chunks, progress):
-        yield from (dump_arrays(embeddings=np.zeros((1, EMBEDDING_VALUES), np.float32)) for _ in chunks)
+        yield from (dump_arrays(embeddings=np.zeros((1, VALUES), np.float32)) for _ in chunks)
 
     with pytest.raises(ValueError, match=r"\(1, 192\), expected 192"):
         Embedder(Network()).distribute(noise(241), MANY, ignore, scatter)
@@ -163,7 +203,7 @@ def test_windows_at_and_beyond_the_end_are_cut_to_what_there_is():
 
 
 def test_no_windows():
-    assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, EMBEDDING_VALUES)
+    assert Embedder(Network()).embed(noise(1), [], ignore).shape == (0, VALUES)
 
 
 def test_progress_rises_to_one_and_its_exceptions_are_propagated():
