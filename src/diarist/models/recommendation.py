@@ -3,7 +3,7 @@
 The rules are simple on purpose, and ``docs/which-model.md`` states them:
 
 - Only models whose license permits commercial use are recommended.
-- A model must fit into half of the memory. Where its memory was not measured, 700 MB and 1.5 times its files are
+- A model may need at most three fifths of the memory. Where its memory was not measured, 700 MB and 1.5 times its files are
   assumed.
 - For each group of languages, the first model of a list is taken that fits and for which there are enough cores. The
   lists are in the order of the published word error rates.
@@ -74,5 +74,5 @@ def recommend(models: Mapping[str, Model], machine: Machine) -> Mapping[Language
 
 
 def _is_suitable(model: Model, machine: Machine) -> bool:
-    fits = machine.memory_mb is None or required_memory_mb(model) <= machine.memory_mb // 2
+    fits = machine.memory_mb is None or required_memory_mb(model) <= machine.memory_mb * 3 // 5
     return fits and model.licence in COMMERCIAL_LICENCES

@@ -18,7 +18,7 @@ def test_a_call_is_transcribed_with_models_of_the_real_shapes(sample_recording, 
     segmentation = read_tensors(model_store.root / "segmentation-3.0" / "pytorch_model.bin")
     models = write_source(tmp_path / "source", segmentation=segmentation)
     catalog = load_catalog()
-    monkeypatch.setattr("diarist.models.store.load_catalog", lambda: {**catalog, **models})
+    monkeypatch.setattr("diarist.models.user_catalog.load_catalog", lambda: {**catalog, **models})
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "whisper-base").symlink_to(model_store.root / "whisper-base")
@@ -31,4 +31,7 @@ def test_a_call_is_transcribed_with_models_of_the_real_shapes(sample_recording, 
     assert {segment["speaker"] for segment in segments} == {"SPEAKER_00", "SPEAKER_01"}
     assert sum(len(segment["words"]) for segment in segments) > 40
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted((*NAMES, "whisper-base"))
-    assert sorted(path.name for path in (folder / NAMES[2] / "plda").iterdir()) == ["plda.npz", "xvec_transform.npz"]
+    assert sorted(path.name for path in (folder / NAMES[2] / "plda").glob("[!.]*")) == [
+        "plda.npz",
+        "xvec_transform.npz",
+    ]
