@@ -3,8 +3,8 @@
 The rules are simple on purpose, and ``docs/which-model.md`` states them:
 
 - Only models whose license permits commercial use are recommended.
-- A model may need at most three fifths of the memory. Where its memory was not measured, 700 MB and 1.5 times its files are
-  assumed.
+- A model may need at most three fifths of the memory. Where its memory was not measured, 700 MB and 1.5 times its files
+  are assumed.
 - For each group of languages, the first model of a list is taken that fits and for which there are enough cores. The
   lists are in the order of the published word error rates.
 """
