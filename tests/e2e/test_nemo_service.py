@@ -136,11 +136,11 @@ def test_what_is_wrong_with_a_model_is_said_in_the_status_and_the_log(start, tmp
     broken.write_bytes(nemo_models["tdt"].read_bytes()[:1_000])
     service = start(NEMO_ASR_MODEL=broken)
     line = service.wait_for(r"The engine cannot be loaded: (.*)", READY_S)[1]
-    assert "broken.nemo" in line
+    assert str(broken) in line
     status = call(service.address, "GET", "/status").json
     assert status["status"] == "error"
     assert status["nemo_components_loaded"] is False
-    assert line in " ".join(status["errors"])
+    assert line.replace(f"{tmp_path}/", "") in " ".join(status["errors"]), "callers see no paths of the machine"
     answer = post(service.address, b"RIFF")
     assert answer.status == 503
 

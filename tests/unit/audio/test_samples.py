@@ -10,7 +10,7 @@ import pytest
 
 from diarist.audio import DecodeLimits, decode, limits
 from diarist.audio.samples import SampleBuffer
-from diarist.errors import Cancelled, StorageFull
+from diarist.errors import Cancelled, DiaristError
 from diarist.types import SAMPLE_RATE, Audio, Span
 from support.audio_files import pcm, tone, tones, wav, write
 
@@ -126,8 +126,17 @@ def test_a_long_recording_that_is_stopped_leaves_nothing(tmp_path):
 @pytest.mark.usefixtures("short")
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     path = write(tmp_path / "a.wav", wav(pcm(tone(2.0, SAMPLE_RATE))))
-    with pytest.raises(StorageFull, match=r"nowhere.*TEMP_AUDIO_DIR"):
-        decode(path, DecodeLimits(folder=tmp_path / "nowhere"))
+    (tmp_path / "occupied").write_bytes(b"")
+    with pytest.raises(DiaristError, match=r"occupied.*TEMP_AUDIO_DIR"):
+        decode(path, DecodeLimits(folder=tmp_path / "occupied"))
+
+
+def test_a_folder_that_was_removed_is_created_again(tmp_path):
+    folder = tmp_path / "nowhere"
+    buffer = SampleBuffer(0, 1, folder)
+    buffer.append(np.ones(10, dtype=np.float32))
+    assert buffer.take().tolist() == [1.0] * 10
+    assert list(folder.iterdir()) == []
 
 
 def test_a_full_disk_is_reported(tmp_path):
