@@ -68,7 +68,8 @@ def test_the_events_of_a_job_are_as_described(app, document):
     for script, query in (({"finalize": True}, "?words=true"), ({"fail": "CorruptAudio", "message": "bad"}, "")):
         body = {"audio": (io.BytesIO(json.dumps(script).encode()), "a.wav")}
         job = client.post("/v1/jobs", data=body).get_json()
-        events = parsed(client.get(job["links"]["events"] + query).get_data(as_text=True))
+        with client.get(job["links"]["events"] + query) as answer:
+            events = parsed(answer.get_data(as_text=True))
         validator.validate(events)
         for event in events:
             seen.add(event["event"])

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
+from diarist.errors import StoreUnavailable
 from diarist.jobs.db import sqlite
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,10 @@ def _sqlite(engine: Engine) -> Iterator[Connection]:
             with transaction:
                 yield connection
                 if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-                    raise IntegrityError(None, None, ValueError(f"rows of {broken[0]} refer to rows that do not exist"))
+                    raise StoreUnavailable(
+                        f"The job store {engine.url.database} cannot be upgraded, because rows of {broken[0]} refer to "
+                        "rows that do not exist. It is unchanged. Restore a backup, or use the earlier release."
+                    )
         finally:
             driver.execute(f"PRAGMA busy_timeout = {sqlite.BUSY_TIMEOUT_S * 1_000:.0f}")
             driver.execute("PRAGMA foreign_keys = ON")
