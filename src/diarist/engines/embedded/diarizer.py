@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +21,7 @@ from diarist.clustering import (
 from diarist.engines.embedded import local_speakers
 from diarist.engines.embedded.segmentation import GRID, Segmentation, Segmenter
 from diarist.engines.embedded.speaker_embedding import Embedder
+from diarist.engines.embedded.staged_diarizer import StagedDiarizer
 from diarist.engines.speaker_activity import (
     Window,
     build_diarization,
@@ -33,7 +33,6 @@ from diarist.engines.speaker_activity import (
     top_speakers,
     turns_from_frames,
 )
-from diarist.protocols import Chunk, ScatterChunks
 from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHints
 
 NAME = "embedded"
@@ -74,26 +73,12 @@ class DiarizerConfig:
     """A shorter turn is dropped as noise."""
 
 
-class EmbeddedDiarizer:
-    """Diarization on the CPU, without PyTorch. It keeps no state between calls."""
+class EmbeddedDiarizer(StagedDiarizer[Sequence[Span]]):
+    """Diarization with Diarist's own clustering, without PyTorch. It keeps no state between calls."""
 
     def __init__(self, segmenter: Segmenter, embedder: Embedder, config: DiarizerConfig = DiarizerConfig()) -> None:
-        self._segmenter = segmenter
-        self._embedder = embedder
+        super().__init__(segmenter, embedder)
         self._config = config
-
-    def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        return self._diarize(audio, hints, progress, self._segmenter.segment, self._embedder.embed)
-
-    def diarize_distributed(
-        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks
-    ) -> Diarization:
-        segment = partial(self._segmenter.distribute, scatter=scatter)
-        return self._diarize(audio, hints, progress, segment, partial(self._embedder.distribute, scatter=scatter))
-
-    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
-        part = self._segmenter if chunk.stage == "segmentation" else self._embedder
-        return part.perform(audio, chunk, progress)
 
     def _diarize(
         self, audio: Audio, hints: SpeakerHints, progress: Progress, segment: Segment, embed: Embed

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 from zipfile import BadZipFile
@@ -31,12 +30,13 @@ from diarist.engines.embedded.segmentation import (
     Segmentation,
     Segmenter,
 )
+from diarist.engines.embedded.staged_diarizer import StagedDiarizer
 from diarist.engines.onnx.session import open_graph
 from diarist.engines.speaker_activity import build_diarization, top_speakers, turns_from_frames
 from diarist.errors import ModelCorrupt
 from diarist.models import ModelStore
 from diarist.models.selection import DIARIZER_MODELS
-from diarist.protocols import Chunk, Diarizer, Loaded, ScatterChunks
+from diarist.protocols import Diarizer, Loaded
 from diarist.settings import Settings
 from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
 
@@ -102,26 +102,12 @@ def read_plda(folder: Path) -> Plda:
         raise ModelCorrupt(f"{folder} does not contain the parameters of a PLDA: {error}.") from error
 
 
-class VbxDiarizer:
-    """Diarization on the CPU, without PyTorch. It keeps no state between calls."""
+class VbxDiarizer(StagedDiarizer[Segmentation]):
+    """Diarization with VBx, without PyTorch. It keeps no state between calls."""
 
     def __init__(self, segmenter: Segmenter, embedder: LocalSpeakerEmbedder, plda: Plda) -> None:
-        self._segmenter = segmenter
-        self._embedder = embedder
+        super().__init__(segmenter, embedder)
         self._plda = plda
-
-    def diarize(self, audio: Audio, hints: SpeakerHints, progress: Progress) -> Diarization:
-        return self._diarize(audio, hints, progress, self._segmenter.segment, self._embedder.embed)
-
-    def diarize_distributed(
-        self, audio: Audio, hints: SpeakerHints, progress: Progress, scatter: ScatterChunks
-    ) -> Diarization:
-        segment = partial(self._segmenter.distribute, scatter=scatter)
-        return self._diarize(audio, hints, progress, segment, partial(self._embedder.distribute, scatter=scatter))
-
-    def perform(self, audio: Audio, chunk: Chunk, progress: Progress) -> bytes:
-        part = self._segmenter if chunk.stage == "segmentation" else self._embedder
-        return part.perform(audio, chunk, progress)
 
     def _diarize(
         self, audio: Audio, hints: SpeakerHints, progress: Progress, segment: Segment, embed: Embed
