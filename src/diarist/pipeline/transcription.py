@@ -173,6 +173,9 @@ class _RecognitionWork:
     costs: tuple[Seconds, ...]
     """The cost of each section, as a duration of speech."""
 
+    turns: tuple[Span, ...]
+    """The time of the turns: ordered, disjoint spans."""
+
     @classmethod
     def of(
         cls, audio: Audio, diarization: Diarization, crosstalk: tuple[Span, ...], detects_language: bool
@@ -181,7 +184,8 @@ class _RecognitionWork:
         costs = [section.speech_duration for section in sections]
         if costs and detects_language:
             costs[0] += LANGUAGE_DETECTION_COST_S
-        return cls(audio, sections, crosstalk, tuple(costs))
+        turns = merged_speech(turn.span for turn in diarization.turns)
+        return cls(audio, sections, crosstalk, tuple(costs), turns)
 
     @property
     def total_cost(self) -> Seconds:
@@ -193,6 +197,15 @@ class _RecognitionWork:
         start = section.speech[0].start - RECOGNITION_REACH
         end = section.speech[-1].end + RECOGNITION_REACH
         return tuple(span for span in self.crosstalk if span.end > start and span.start < end)
+
+    def certain_speech(self, section: Section) -> Sequence[Span]:
+        """Return the turns of a section, or its possible speech if it has none.
+
+        The language is detected in them: possible speech is the faintest, and may be of no language at all.
+        """
+        start, end = section.speech[0].start, section.speech[-1].end
+        turns = [span.clamp(start, end) for span in self.turns if span.end > start and span.start < end]
+        return turns or section.speech
 
     def section_audio(self, section: Section) -> Audio:
         """Return the audio for the recognition of a section, in which crosstalk is muted."""
@@ -256,23 +269,24 @@ def _recognize(
     total = work.total_cost
     for number, section in enumerate(sections):
         probability: float | None = None
-        if scatter is not None and number < len(sections) - 1:
-            if unknown and isinstance(recognizer, LanguageDetector):
-                language, probability = recognizer.detect(work.section_audio(section), section.speech)
-            if language is not None or not unknown:
-                progress = meter.subrange("recognition", before[number] / total, 1.0)
-                with closing(_recognize_distributed(work, number, language, scatter, progress)) as results:
-                    first = next(results)
-                    yield first if probability is None else replace(first, language_probability=probability)
-                    if not unknown or first.words:
-                        yield from results
-                        return
-                language = None
-                continue
+        if unknown and isinstance(recognizer, LanguageDetector):
+            language, probability = recognizer.detect(work.section_audio(section), work.certain_speech(section))
+        if scatter is not None and number < len(sections) - 1 and (language is not None or not unknown):
+            progress = meter.subrange("recognition", before[number] / total, 1.0)
+            with closing(_recognize_distributed(work, number, language, scatter, progress)) as results:
+                first = next(results)
+                yield first if probability is None else replace(first, language_probability=probability)
+                if not unknown or first.words:
+                    yield from results
+                    return
+            language = None
+            continue
         progress = meter.subrange("recognition", before[number] / total, before[number + 1] / total)
         recognition = recognizer.recognize(work.section_audio(section), section.speech, language, progress)
-        if unknown and recognition.words:
-            language, unknown = recognition.language, False
+        if probability is not None:
+            recognition = replace(recognition, language_probability=probability)
+        if unknown:
+            language, unknown = (recognition.language, False) if recognition.words else (None, True)
         yield _clamped(recognition, section)
 
 

@@ -745,6 +745,21 @@ def test_with_language_detection_all_sections_are_distributed(meeting, understan
 
 
 @in_short_sections
+def test_the_language_is_detected_in_turns_and_not_in_possible_speech(meeting):
+    class Reverberant(Detecting):
+        def diarize(self, audio, hints, progress):
+            found = super().diarize(audio, hints, progress)
+            return replace(found, possible_speech=(Span(0.0, found.turns[0].span.start),))
+
+    engine = Reverberant()
+    transcript = run(meeting, engine)
+    first_speech, language = next(asked for asked in engine.asked if isinstance(asked[0], tuple))
+    assert first_speech[0].start == 0.0
+    assert engine.detected == [pytest.approx(1.0, abs=0.1)]
+    assert (language, transcript.language, transcript.language_probability) == ("en", "en", 0.75)
+
+
+@in_short_sections
 def test_a_chunk_reads_little_more_than_its_speech(meeting):
     scatter = Elsewhere(Scripted())
     distribute(meeting, Scripted(), scatter, language="en")
