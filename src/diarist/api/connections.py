@@ -17,13 +17,13 @@ from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
 
-ACCEPT_BATCH = 32
+ACCEPT_BATCH = 128
 """The maximum number of connections that are accepted at a time, before the others are served again."""
 
 CHECK_INTERVAL_S = 0.25
 """The interval at which the time limits of connections are checked."""
 
-MIN_QUIET_S = 0.1
+MIN_QUIET_S = 0.03
 """How long a connection must be quiet before it is closed for another. A new one has this time to send a request."""
 
 MIN_QUIET_TRANSFER_S = 5.0

@@ -108,7 +108,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.quiet_since = time.monotonic()
+        self.accepted_at = time.monotonic()
+        self.handled_at = 0.0
+        """When an event of the connection was last handled; 0 before the first one."""
+
+        self.quiet_since = self.accepted_at
         """When the connection was accepted, or last received or sent something that counts as progress.
 
         A few bytes of a request do not count, or else a client could stay by sending a byte from time to time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -222,6 +223,7 @@ def configure(app: APIFlask) -> None:
 
 def _rendered_once(view: Callable[[], Any]) -> Callable[[], Response]:
     """Return a view that calls ``view`` once. Without a key, nobody may ask for more work than most requests cost."""
+    lock = threading.Lock()
 
     @cache
     def render() -> tuple[bytes, str | None]:
@@ -229,7 +231,8 @@ def _rendered_once(view: Callable[[], Any]) -> Callable[[], Response]:
         return response.get_data(), response.mimetype
 
     def send() -> Response:
-        body, mimetype = render()
+        with lock:  # Otherwise all threads that are asked before the first one is done would do it again.
+            body, mimetype = render()
         return Response(body, mimetype=mimetype)
 
     return send

@@ -15,6 +15,7 @@ from waitress.adjustments import Adjustments
 
 from diarist.api import access
 from diarist.api.connections import ConnectionLimits, Connections, Listener
+from diarist.api.event_loop import run_round
 from diarist.api.fair_semaphore import FairSemaphore
 from diarist.api.http_channel import Channel
 from diarist.api.request_queue import RequestQueue
@@ -93,7 +94,7 @@ class Server:
     def run(self) -> None:
         """Answer requests until ``stop`` is called; then answer waiting callers with 503 and send what is ready."""
         while not self._stopped.is_set():
-            wasyncore.loop(timeout=self._connections.poll_timeout_s, use_poll=True, map=self._map, count=1)
+            run_round(self._map, self._connections.poll_timeout_s)
             self._connections.close_expired()
         self._runtime.stopping.set()
         for listener in self._listeners:
@@ -101,7 +102,7 @@ class Server:
             wasyncore.dispatcher.close(listener)
         deadline = time.monotonic() + FLUSH_TIMEOUT_S
         while self._busy() and time.monotonic() < deadline:
-            wasyncore.loop(timeout=0.1, use_poll=True, map=self._map, count=1)
+            run_round(self._map, 0.1)
 
     def stop(self) -> None:
         """Make ``run`` return soon. This may be called from any thread and from a signal handler."""

@@ -21,7 +21,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from waitress.utilities import BadRequest, Error
 
-from diarist.api import connections, http_channel, request_parser, request_queue, server
+from diarist.api import connections, event_loop, http_channel, request_parser, request_queue, server
 
 LOCK = type(threading.Lock())
 METHOD = Callable
@@ -57,20 +57,21 @@ USED: dict[object, dict[str, object]] = {
         "add_task": METHOD, "lock": LOCK, "queue": deque, "queue_cv": threading.Condition, "set_thread_count": METHOD,
         "shutdown": METHOD,
     },
-    wasyncore: {"close_all": METHOD, "dispatcher": type, "loop": METHOD},
-    wasyncore.dispatcher: {"close": METHOD},
+    wasyncore: {"close_all": METHOD, "dispatcher": type, "readwrite": METHOD},
+    wasyncore.dispatcher: {"accepting": bool, "close": METHOD, "readable": METHOD, "writable": METHOD},
 }  # fmt: skip
 """Attributes and their kinds; None is a value that is None until it is known."""
 
 ADDED: dict[object, frozenset[str]] = {
     BaseWSGIServer: frozenset({"connections", "write_slots", "upload_limit_bytes"}),
     Adjustments: frozenset({"authenticator", "min_free_bytes"}),
+    wasyncore.dispatcher: frozenset({"handled_at"}),
 }
 """What the server puts there itself."""
 
 CALLED: tuple[tuple[Callable[..., object], tuple[str, ...]], ...] = (
     (BaseWSGIServer.__init__, ("map", "_sock", "dispatcher", "adj", "bind_socket", "sockinfo")),
-    (wasyncore.loop, ("timeout", "use_poll", "map", "count")),
+    (wasyncore.readwrite, ("obj", "flags")),
     (wasyncore.close_all, ("map", "ignore_all")),
     (ThreadedTaskDispatcher.shutdown, ("cancel_pending", "timeout")),
     (HTTPChannel._flush_exception, ("flush",)),
@@ -98,6 +99,8 @@ EXPRESSIONS: dict[tuple[str | None, str], object] = {
     ("Connections", "channel"): HTTPChannel,
     ("Server", "self._threads"): ThreadedTaskDispatcher,
     ("Server", "wasyncore"): wasyncore,
+    (None, "wasyncore"): wasyncore,
+    (None, "dispatcher"): wasyncore.dispatcher,
     ("Server", "wasyncore.dispatcher"): wasyncore.dispatcher,
 }
 """What waitress's own objects are called in the source of the server, by class."""
@@ -122,6 +125,7 @@ def used() -> Iterator[tuple[object, str]]:
     yield from used_by(connections)
     yield from used_by(request_queue)
     yield from used_by(server)
+    yield from used_by(event_loop)
 
 
 def used_by(module: ModuleType) -> Iterator[tuple[object, str]]:
