@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,6 +25,11 @@ import diarist
 from api.process import shared_service
 from api.wire import diarize as diarize_by_http
 from api.wire import recording as form_with
+from diarist.audio import DecodeLimits, track_decoding
+from diarist.library.engine_program import EngineProgram
+from diarist.library.messages import Ended, Load, Message, Transcribe
+from diarist.pipeline import transcription
+from diarist.types import TranscribeOptions
 
 pytestmark = [pytest.mark.models, pytest.mark.slow, pytest.mark.usefixtures("model_store")]
 
@@ -334,11 +340,46 @@ print(own["ORT_DISABLE_TELEMETRY"], own["OPENBLAS_NUM_THREADS"], own["ONEDNN_PRI
 
 
 def test_it_costs_nothing_beside_the_pipeline(model, sample_recording):
-    """One decoder, the stages of the pipeline, and a result that is small: no samples pass between the processes."""
     started = time.perf_counter()
     transcript = model.transcribe(sample_recording)
     took = time.perf_counter() - started
     assert took - sum(timing.seconds for timing in transcript.timings) < 0.5
+
+
+def test_it_does_each_step_once_and_copies_no_samples(sample_recording, monkeypatch):
+    """The engine process runs the pipeline as it is, and what it sends back is small."""
+
+    def counted(owner: object, name: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: object, **options: object) -> object:
+            calls.append(name)
+            return function(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    sent: list[Message] = []
+    program = EngineProgram(sent.append)
+    program.perform(0, Load(diarist.load_settings(), offline=True, recognizes=True, log_level=30))
+    engine = program._engine
+    calls: list[str] = []
+    counted(track_decoding, "decoder_messages")
+    counted(transcription, "read_recording")
+    counted(type(engine.diarizer), "diarize")
+    counted(type(engine.recognizer), "recognize")
+    options = TranscribeOptions(language="en")
+    transcription.transcribe(sample_recording, engine, options, lambda *_: None, DecodeLimits())
+    alone = list(calls)
+    assert sorted(alone) == ["decoder_messages", "diarize", "read_recording", "recognize"]
+
+    calls.clear()
+    sent.clear()
+    program.perform(1, Transcribe(sample_recording, options))
+    assert calls == alone
+    (ended,) = (message for message in sent if isinstance(message, Ended))
+    assert len(pickle.dumps(ended)) < 20_000
+    assert sum(len(pickle.dumps(message)) for message in sent) < 100_000
+    assert sample_recording.stat().st_size > 900_000
 
 
 def test_loading_and_closing_ten_times_leaves_nothing(model, sample_recording):

@@ -11,7 +11,6 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -163,18 +162,29 @@ def main() -> None:
     """Perform the requests from standard input until it is closed."""
     # A terminal sends Ctrl-C to all its processes. The importing program decides what stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe = _Pipe(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)  # what libraries print is not a message
+    pipe, stdin = _Pipe(os.fdopen(os.dup(1), "wb")), os.fdopen(os.dup(0), "rb")
+    _replace_standard_streams()
     requests: queue.SimpleQueue[Numbered] = queue.SimpleQueue()
     program = EngineProgram(pipe.send)
     logging.getLogger().addHandler(_Forwarder(pipe.send))
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, program), daemon=True).start()
+    threading.Thread(target=_listen, args=(stdin, requests, program), daemon=True).start()
     while True:
         numbered = requests.get()
         assert not isinstance(numbered.request, Cancel)
         if isinstance(numbered.request, Load):
             logging.getLogger("diarist").setLevel(numbered.request.log_level)
         program.perform(numbered.number, numbered.request)
+
+
+def _replace_standard_streams() -> None:
+    """Let what libraries print go to standard error, and give programs that they start no input."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # a program without a console has no standard error
+        os.dup2(nothing, 1)
+    os.close(nothing)
 
 
 def _listen(stdin: BinaryIO, requests: queue.SimpleQueue[Numbered], program: EngineProgram) -> None:

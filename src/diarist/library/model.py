@@ -338,16 +338,18 @@ class Model:
         """
         if self._user == threading.get_ident():
             raise EngineUnavailable("This model is in use by the same thread: finish or close its stream first.")
-        while not self._lock.acquire(timeout=POLL_S):
-            pass
+        acquired = False
         try:
+            while not acquired:
+                acquired = self._lock.acquire(timeout=POLL_S)
             if self._closed:
                 raise EngineUnavailable("This model is closed: load another one.")
             self._user = threading.get_ident()
             yield
         finally:
-            self._user = None
-            self._lock.release()
+            if acquired:
+                self._user = None
+                self._lock.release()
 
 
 def _result(work: Generator[object, None, Any]) -> Any:
