@@ -228,6 +228,38 @@ def test_ctrl_c_ends_a_script_and_everything_that_it_started(long_recording):
     assert alive == []
 
 
+def test_ctrl_c_ends_the_command_line(long_recording):
+    command = [sys.executable, "-m", "diarist.cli", "transcribe", "--offline", "-v", str(long_recording)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(": recognition (" in line for line in iter(process.stderr.readline, ""))
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        pressed = time.monotonic()
+        out, errors = process.communicate(timeout=30)
+        took = time.monotonic() - pressed
+    assert took < STOP_S
+    assert (process.returncode, out, errors.splitlines()[-1]) == (130, "", "diarist: interrupted")
+    _, alive = psutil.wait_procs(started, timeout=2)
+    assert alive == []
+
+
+def test_ctrl_c_stops_the_loading():
+    program = """
+import os, signal, time, diarist
+def interrupt(stage, done):
+    global pressed
+    pressed = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    diarist.load(offline=True, on_progress=interrupt)
+except KeyboardInterrupt:
+    print(time.monotonic() - pressed)
+"""
+    printed = subprocess.check_output([sys.executable, "-c", program], text=True, timeout=60)
+    assert float(printed) < STOP_S
+
+
 def test_a_program_that_is_killed_leaves_no_engine(long_recording):
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(long_recording)], stdout=subprocess.PIPE, text=True
@@ -307,17 +339,6 @@ def test_what_cannot_be_transcribed_is_a_clear_error(model, recording, error):
     assert not getattr(refused.value, "__notes__", [])
     with pytest.raises(diarist.InvalidOption):
         model.transcribe(recording, num_speakers=0)
-
-
-def test_settings_that_are_wrong_are_named(tmp_path):
-    with pytest.raises(diarist.ConfigurationError, match="ENGINE"):
-        diarist.load(engine="magic")
-    with pytest.raises(diarist.ConfigurationError, match="no model 'basse'"):
-        diarist.load(model="basse")
-    settings = diarist.load_settings(model_dir=tmp_path / "none")
-    with pytest.raises(diarist.ModelUnavailable, match="network may not be used"):
-        diarist.load(offline=True, settings=settings)
-    assert len(engine_processes()) <= 1
 
 
 def test_the_environment_of_the_program_is_left_alone_and_the_engine_has_its_own():
