@@ -77,7 +77,7 @@ class Diarist(click.Group):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        set_defaults()  # for this process and those that it starts, before a command loads NumPy
+        set_defaults()  # before a command loads NumPy
         try:
             return super().invoke(ctx)
         except DiaristError as error:

@@ -25,7 +25,6 @@ import psutil
 
 from diarist.child_environment import worker_environment
 from diarist.errors import EngineUnavailable, JobFailed
-from diarist.inference_environment import set_defaults
 from diarist.library.messages import (
     Cancel,
     Ended,
@@ -67,12 +66,10 @@ class EngineProcess:
 
     def __init__(self, folder: Path) -> None:
         path = [str(Path(folder, each)) for each in sys.path]
-        environment = worker_environment()
-        set_defaults(environment)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM.format(path=path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                env=environment, cwd=folder,
+                env=worker_environment(), cwd=folder,
             )  # fmt: skip
         except OSError as error:
             raise EngineUnavailable(f"The engine process cannot be started: {error}") from error
