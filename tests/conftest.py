@@ -13,6 +13,10 @@ from typing import Any, NoReturn, TypeVar
 import hypothesis
 import pytest
 
+from diarist.inference_environment import set_defaults
+
+set_defaults()  # the tests load engines in this process, as a worker does; NumPy reads this when it is loaded
+
 from diarist.settings import Settings, load_settings
 from diarist.types import Audio
 from support import nemo_configuration, random_nemo_models, recordings, servers

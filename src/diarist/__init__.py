@@ -1,16 +1,112 @@
-"""Diarist transcribes recordings and says who speaks when."""
+"""Diarist transcribes recordings and says who speaks when.
 
-import os
-from importlib.metadata import version
+::
 
-# Since version 1.31, ONNX Runtime sends telemetry unless this is set before it is first loaded.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import diarist
 
-# NumPy's threads busy-wait: with several of them, clustering an hour takes twenty times the processor time.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with diarist.load() as model:
+        transcript = model.transcribe("meeting.mp3")
+    for utterance in transcript.utterances:
+        print(utterance.speaker, utterance.start, utterance.text)
+    transcript.save("meeting.srt")
 
-# oneDNN, which runs Whisper's convolutions in CTranslate2, keeps the code that it generates for each shape of input.
-# By default it keeps that of 1,024 shapes, up to a megabyte each, and most recordings bring new ones.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+Importing the package loads none of its libraries and changes nothing in the process: each name is imported when it is
+first used.
+"""
 
-__version__ = version("diarist")
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diarist.errors import (
+        AudioError,
+        AudioTooLong,
+        Cancelled,
+        ConfigurationError,
+        CorruptAudio,
+        DecoderFailed,
+        DiaristError,
+        EmptyAudio,
+        EngineUnavailable,
+        InputError,
+        InvalidOption,
+        JobFailed,
+        ModelCorrupt,
+        ModelError,
+        ModelUnavailable,
+        NotAudio,
+        ServiceError,
+        StorageFull,
+        TrackNotFound,
+        UnsupportedAudio,
+    )
+    from diarist.library.model import Model, diarize, load, transcribe
+    from diarist.library.results import Diarization, Transcript
+    from diarist.settings import Settings, load_settings
+    from diarist.types import Span, Turn, Utterance, Word
+
+    __version__: str
+
+__all__ = [
+    "AudioError",
+    "AudioTooLong",
+    "Cancelled",
+    "ConfigurationError",
+    "CorruptAudio",
+    "DecoderFailed",
+    "DiaristError",
+    "Diarization",
+    "EmptyAudio",
+    "EngineUnavailable",
+    "InputError",
+    "InvalidOption",
+    "JobFailed",
+    "Model",
+    "ModelCorrupt",
+    "ModelError",
+    "ModelUnavailable",
+    "NotAudio",
+    "ServiceError",
+    "Settings",
+    "Span",
+    "StorageFull",
+    "TrackNotFound",
+    "Transcript",
+    "Turn",
+    "UnsupportedAudio",
+    "Utterance",
+    "Word",
+    "__version__",
+    "diarize",
+    "load",
+    "load_settings",
+    "transcribe",
+]
+
+_MODULES = {
+    "diarist.library.model": ("Model", "diarize", "load", "transcribe"),
+    "diarist.library.results": ("Diarization", "Transcript"),
+    "diarist.settings": ("Settings", "load_settings"),
+    "diarist.types": ("Span", "Turn", "Utterance", "Word"),
+}
+"""The modules of the public names; all others are errors."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module 'diarist' has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("diarist")
+        else:
+            from importlib import import_module
+
+            module = next((module for module, names in _MODULES.items() if name in names), "diarist.errors")
+            value = getattr(import_module(module), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

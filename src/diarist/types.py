@@ -65,10 +65,12 @@ class Span:
 
     @property
     def duration(self) -> Seconds:
+        """The seconds from start to end."""
         return self.end - self.start
 
     @property
     def middle(self) -> Seconds:
+        """The time halfway between start and end."""
         return (self.start + self.end) / 2
 
     def overlap(self, other: Span) -> Seconds:
@@ -80,6 +82,7 @@ class Span:
         return max(0.0, max(self.start, other.start) - min(self.end, other.end))
 
     def shift(self, by: Seconds) -> Span:
+        """Return a span that is ``by`` seconds later."""
         return Span(self.start + by, self.end + by)
 
     def clamp(self, start: Seconds, end: Seconds) -> Span:
@@ -129,6 +132,16 @@ class Turn:
 
     span: Span
     speaker: str
+
+    @property
+    def start(self) -> Seconds:
+        """The start of the speech, in seconds from the start of the recording."""
+        return self.span.start
+
+    @property
+    def end(self) -> Seconds:
+        """The end of the speech, in seconds from the start of the recording."""
+        return self.span.end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,6 +260,16 @@ class Word:
     speaker_confidence: float
     """The probability that the speaker is right, 0..1: of many words with 0.9, about nine in ten are right."""
 
+    @property
+    def start(self) -> Seconds:
+        """The start of the word, in seconds from the start of the recording."""
+        return self.span.start
+
+    @property
+    def end(self) -> Seconds:
+        """The end of the word, in seconds from the start of the recording."""
+        return self.span.end
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -262,15 +285,33 @@ class Utterance:
 
     @property
     def speaker(self) -> str:
+        """The label of the speaker, such as ``SPEAKER_00``."""
         return self.words[0].speaker
 
     @property
     def span(self) -> Span:
+        """The time from the start of the first word to the end of the last one."""
         return Span(self.words[0].span.start, max(word.span.end for word in self.words))
 
     @property
+    def start(self) -> Seconds:
+        """The start of the first word, in seconds from the start of the recording."""
+        return self.span.start
+
+    @property
+    def end(self) -> Seconds:
+        """The end of the last word, in seconds from the start of the recording."""
+        return self.span.end
+
+    @property
     def text(self) -> str:
+        """The texts of the words, without white space at the ends."""
         return "".join(word.text for word in self.words).strip()
+
+    @property
+    def confidence(self) -> float:
+        """The mean of the words' confidences, 0..1."""
+        return sum(word.confidence for word in self.words) / len(self.words)
 
     def renamed(self, speaker: str) -> Utterance:
         """Return the same words with another speaker."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from diarist.child_environment import SECRET_SETTINGS, program_environment, worker_environment
+from diarist.inference_environment import DEFAULTS
 from diarist.models import pip_download
 from diarist.models.catalog import Wheel
 
@@ -22,7 +23,11 @@ open(os.path.join(folder, "model-1.whl"), "w").write(json.dumps(dict(os.environ)
 
 
 def test_a_worker_inherits_no_secret_setting():
-    assert worker_environment(SECRETS | CREDENTIALS | OTHERS) == CREDENTIALS | OTHERS
+    assert worker_environment(SECRETS | CREDENTIALS | OTHERS) == {**DEFAULTS, **CREDENTIALS, **OTHERS}
+
+
+def test_a_worker_keeps_the_threads_that_are_set():
+    assert worker_environment({"OPENBLAS_NUM_THREADS": "4"}) == {**DEFAULTS, "OPENBLAS_NUM_THREADS": "4"}
 
 
 def test_another_program_inherits_no_credentials_either():

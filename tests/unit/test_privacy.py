@@ -12,7 +12,10 @@ def test_onnx_runtime_leaves_no_mark_and_reports_to_nobody(tmp_path):
     # On what it takes for a machine of continuous integration it is silent by itself.
     quiet = ("ORT_DISABLE_TELEMETRY", "CI", "TF_BUILD", "GITHUB_ACTIONS")
     environment = {name: value for name, value in os.environ.items() if name not in quiet}
-    code = "import diarist, onnxruntime; onnxruntime.get_available_providers(); onnxruntime.SessionOptions()"
+    code = (
+        "from diarist.inference_environment import set_defaults; set_defaults()\n"
+        "import onnxruntime; onnxruntime.get_available_providers(); onnxruntime.SessionOptions()"
+    )
     for loaded, expected in ((code, []), ("import onnxruntime", None)):
         home = tmp_path / str(expected)
         home.mkdir()

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from diarist.errors import ConfigurationError, DiaristError, EngineUnavailable, InputError, ModelError
+from diarist.inference_environment import set_defaults
 
 FAILED = 1
 USAGE = 2
@@ -76,6 +77,7 @@ class Diarist(click.Group):
             formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        set_defaults()  # before a command loads NumPy
         try:
             return super().invoke(ctx)
         except DiaristError as error:

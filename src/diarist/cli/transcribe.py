@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from diarist.formats import Extras, Format
     from diarist.settings import Settings
     from diarist.tracks import PartialMode
-    from diarist.types import Progress, StatusProgress, TranscribeOptions, Transcript
+    from diarist.types import StatusProgress, TranscribeOptions, Transcript
 
-Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, Progress], Transcript]"
+Transcriber: TypeAlias = "Callable[[Path, TranscribeOptions, StatusProgress], Transcript]"
 """Transcribes one recording; the progress function receives the progress of the whole recording."""
 
 LoadTranscriber: TypeAlias = "Callable[[Settings, ProgressReporter, bool], Transcriber]"
@@ -168,36 +167,28 @@ def _without_skipped(tasks: Sequence[Task]) -> tuple[Task, ...]:
 
 
 def load_transcriber(settings: Settings, report: ProgressReporter, offline: bool) -> Transcriber:
-    """Fetch missing and damaged models, unless ``offline``, and load the engine.
+    """Load the models as ``diarist.load`` does: missing and damaged ones are fetched first, unless ``offline``.
 
     Raises:
         ModelError: A model cannot be fetched.
         EngineUnavailable: The engine cannot be loaded.
     """
-    from diarist.models import ModelStore, required
+    from diarist.library.model import Model
     from diarist.models.selection import log_untested
 
-    store = ModelStore.of(settings)
-    for name in required(settings):
-        try:
-            store.locate(name)
-        except ModelError:
-            with report.step(name) as progress:
-                store.pull(name, partial(_fetching, progress), offline=offline)
-    with report.step("engine") as progress:
-        progress("loading", 0.0)
-        from diarist.audio import DecodeLimits
-        from diarist.engines.registry import load_engine
-        from diarist.pipeline.transcription import transcribe as run_pipeline
-
-        engine = load_engine(settings)
+    with report.step("models") as progress:
+        model = Model(settings, offline=offline, on_progress=progress)
     log_untested(settings)
-    limits = DecodeLimits.of(settings)
-    return lambda path, options, progress: run_pipeline(path, engine, options, progress, limits)
 
+    def transcribe_one(path: Path, options: TranscribeOptions, progress: StatusProgress) -> Transcript:
+        hints = options.hints
+        return model.transcribe(
+            path, num_speakers=hints.num_speakers, min_speakers=hints.min_speakers, max_speakers=hints.max_speakers,
+            language=options.language, channels=options.channels, track=options.track, partial=options.partial,
+            on_progress=progress,
+        )  # fmt: skip
 
-def _fetching(progress: StatusProgress, _: str, done_bytes: int, total_bytes: int) -> None:
-    progress("fetching", done_bytes / total_bytes if total_bytes else 0.0)
+    return transcribe_one
 
 
 def transcribe_all(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diarist.errors import EngineUnavailable
+from diarist.inference_environment import set_defaults
 from diarist.models import select_recognizer
 from diarist.protocols import Diarizer, Engine, Loaded, Recognizer
 from diarist.settings import Settings
@@ -73,6 +74,7 @@ def load_recognizer(name: str, settings: Settings) -> Loaded[Recognizer]:
 
 
 def _load(kind: str, name: str, import_path: str, settings: Settings) -> Any:
+    set_defaults()
     try:
         return pkgutil.resolve_name(import_path)(settings)
     except ImportError as error:

@@ -7,7 +7,7 @@ This is the format of NIST's Rich Transcription evaluations, with ten fields sep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 
 from diarist.errors import InvalidOption
@@ -17,12 +17,16 @@ from diarist.types import Span, Transcript, Turn
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """Return one line for each turn of the diarization, including overlapping ones, rounded to milliseconds.
+    """Return the turns of the diarization of a transcript, as ``render_turns`` does."""
+    return render_turns(transcript.diarization.turns, recording)
+
+
+def render_turns(turns: Sequence[Turn], recording: str) -> str:
+    """Return one line for each turn, including overlapping ones, rounded to milliseconds.
 
     White space in ``recording`` and in speaker names becomes ``_``, since it separates the fields. Names that would
     then be equal are numbered.
     """
-    turns = transcript.diarization.turns
     labels = _labels(turn.speaker for turn in turns)
     name = _field(recording)
     return "".join(

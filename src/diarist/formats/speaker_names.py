@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from diarist.errors import InvalidOption
@@ -32,7 +32,16 @@ def parse_speaker_names(text: str) -> tuple[str, ...]:
         raise InvalidOption(
             "speaker names must be separated by commas, such as Anna,Ben; a name that contains a comma must be quoted"
         ) from None
-    names = tuple(one_line(name) for name in row or [""])
+    return checked_speaker_names(row or [""])
+
+
+def checked_speaker_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Return the names with single spaces as their only white space.
+
+    Raises:
+        InvalidOption: As ``parse_speaker_names``.
+    """
+    names = tuple(one_line(name) for name in given)
     if len(names) > MAX_SPEAKERS:
         raise InvalidOption(f"there are {len(names)} speaker names; the maximum is {MAX_SPEAKERS}")
     for number, name in enumerate(names, start=1):

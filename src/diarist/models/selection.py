@@ -154,9 +154,19 @@ def required(settings: Settings) -> tuple[str, ...]:
     Raises:
         ConfigurationError: As ``select_recognizer`` and, for the embedded diarizer, ``select_embedding_model``.
     """
-    diarizer_models = DIARIZER_MODELS.get(settings.diarizer_name, ())
-    if settings.diarizer_name == "embedded":
-        diarizer_models += (select_embedding_model(settings).name,)
+    diarizer_models = required_by_diarizer(settings)
     selected = select_recognizer(settings)
     recognizer_models = (selected.model,) if selected.cataloged else ()
     return (*diarizer_models, *recognizer_models)
+
+
+def required_by_diarizer(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the models in the catalog that the diarizer needs with these settings.
+
+    Raises:
+        ConfigurationError: As ``select_embedding_model``, for the embedded diarizer.
+    """
+    models = DIARIZER_MODELS.get(settings.diarizer_name, ())
+    if settings.diarizer_name == "embedded":
+        models += (select_embedding_model(settings).name,)
+    return models

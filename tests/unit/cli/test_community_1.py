@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from diarist.cli import main
 from diarist.models import load_catalog
 from diarist.models.checkpoint import read_tensors
+from support import in_process_engine
 from support.random_community_1 import NAMES, write_source
 
 
@@ -25,7 +26,8 @@ def test_a_call_is_transcribed_with_models_of_the_real_shapes(sample_recording, 
     monkeypatch.setenv("MODEL_DIR", str(folder))
     monkeypatch.setenv("MODEL_SOURCE_DIR", str(tmp_path / "source"))
     options = ("--diarizer", "community-1", "--offline", "--format", "json", "--num-speakers", "2", "--words")
-    result = CliRunner().invoke(main, ["transcribe", str(sample_recording), *options], catch_exceptions=False)
+    args = ["transcribe", str(sample_recording), *options]
+    result = CliRunner().invoke(main, args, catch_exceptions=False, obj=in_process_engine.load)
     assert result.exit_code == 0, result.output
     segments = json.loads(result.stdout)["conversation"]
     assert {segment["speaker"] for segment in segments} == {"SPEAKER_00", "SPEAKER_01"}

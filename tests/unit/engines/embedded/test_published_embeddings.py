@@ -23,6 +23,7 @@ from diarist.models import ModelStore, load_catalog
 from diarist.models.catalog import Model
 from diarist.settings import load_settings
 from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints
+from support import in_process_engine
 from support.published_embeddings import FORMS, graph, published
 
 WINDOWS = (Span(0.0, 1.5), Span(0.75, 2.25), Span(2.0, 2.9))
@@ -142,7 +143,8 @@ def test_a_call_is_transcribed_with_a_model_from_the_hub(
     monkeypatch.setenv("EMBEDDING_MODEL", name)
     with published(monkeypatch, {name: graph(FORMS[name])}) as hub:
         options = ("--format", "json", "--num-speakers", "2", "--words", "--verbose")
-        result = CliRunner().invoke(main, ["transcribe", str(sample_recording), *options], catch_exceptions=False)
+        args = ["transcribe", str(sample_recording), *options]
+        result = CliRunner().invoke(main, args, catch_exceptions=False, obj=in_process_engine.load)
         assert hub.requests
     assert result.exit_code == 0, result.output
     assert f"never run {name} with its published weights" in caplog.text

@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
-from diarist import models as models_package
 from diarist.engines import registry
-from diarist.errors import ModelUnavailable
-from diarist.jobs.workers.engine import fetch_models, load_engine, uncataloged_models
+from diarist.errors import Cancelled, ModelUnavailable
+from diarist.jobs.workers import engine
+from diarist.library import loading
+from diarist.library.loading import fetch_models, load_diarizer, load_engine, uncataloged_models
 from diarist.models import ModelStore
 from diarist.models.catalog import Model, ModelFile
+from diarist.settings import load_settings
 
 
 def tiny_model(name: str, content: bytes) -> Model:
@@ -83,37 +85,70 @@ diarizer:
         ),
     ],
 )  # fmt: skip
-def test_uncataloged_models_are_named_before_they_are_loaded(make_settings, tmp_path, chosen, names):
+def test_uncataloged_models_are_named_before_they_are_loaded(tmp_path, chosen, names):
     (tmp_path / "diar_infer_meeting.yaml").write_text(DIAR_CONFIG)
-    models = uncataloged_models(make_settings(model_config_dir=tmp_path, **chosen))
+    models = uncataloged_models(load_settings(model_config_dir=tmp_path, **chosen))
     assert {(model.role, model.name) for model in models} == names
     assert {model.state for model in models} <= {"loading"}
     assert all(model.licence for model in models)
 
 
-def test_models_of_an_unreadable_configuration_are_left_out(make_settings, tmp_path):
+def test_models_of_an_unreadable_configuration_are_left_out(tmp_path):
     (tmp_path / "diar_infer_meeting.yaml").write_text("diarizer: [")
-    settings = make_settings(model_config_dir=tmp_path, diarizer="clustering", recognizer="nemo")
+    settings = load_settings(model_config_dir=tmp_path, diarizer="clustering", recognizer="nemo")
     assert uncataloged_models(settings) == ()
 
 
-def test_all_models_are_reported_while_the_engine_loads(make_settings, tmp_path, monkeypatch, store):
+def test_all_models_are_reported_while_the_engine_loads(tmp_path, monkeypatch, store):
     (tmp_path / "diar_infer_meeting.yaml").write_text(DIAR_CONFIG)
     reported: list[dict[str, str]] = []
     monkeypatch.setattr(registry, "load_engine", lambda settings: settings)
-    monkeypatch.setattr(models_package, "required", lambda _: ("first",))
+    monkeypatch.setattr(loading, "required", lambda _: ("first",))
     monkeypatch.setattr(ModelStore, "of", lambda _: store)
-    settings = make_settings(model_config_dir=tmp_path, recognizer="nemo")
-    load_engine(settings, lambda models: reported.append({model.name: model.state for model in models}))
+    settings = load_settings(model_config_dir=tmp_path, recognizer="nemo")
+    engine.load_engine(settings, lambda models: reported.append({model.name: model.state for model in models}))
     parakeet = {"nvidia/parakeet-tdt-0.6b-v3": "loading"}
     assert reported == [{"first": "loading", **parakeet}, {"first": "ready", **parakeet}]
 
 
 def test_naming_models_imports_no_heavy_library():
     program = (
-        "import sys; from diarist.jobs.workers.engine import uncataloged_models; from diarist.settings import Settings;"
+        "import sys; from diarist.library.loading import uncataloged_models; from diarist.settings import Settings;"
         "uncataloged_models(Settings(_env_file=None, engine='nemo'));"
         "print(*sorted({'torch', 'nemo', 'omegaconf', 'onnxruntime'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     assert run.stdout.split() == []
+
+
+def test_the_progress_of_a_download_is_passed_on_and_may_stop_it(store, monkeypatch):
+    received: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(store, "pull", lambda name, progress, *, offline: progress(name, 3, 5))
+    fetch_models(store, ("first",), lambda _: None, lambda *progress: received.append(progress))
+    assert received == [("first", 3, 5)]
+
+    def stop(*_: object) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fetch_models(store, ("second",), lambda _: None, stop)
+
+
+def test_nothing_is_fetched_over_the_network_if_that_is_forbidden(store, monkeypatch):
+    monkeypatch.setattr(loading, "required", lambda _: ("second",))
+    monkeypatch.setattr(ModelStore, "of", lambda _: store)
+    forbidden: list[bool] = []
+    monkeypatch.setattr(store, "pull", lambda _name, _progress, *, offline: forbidden.append(offline))
+    monkeypatch.setattr(registry, "load_engine", lambda settings: settings)
+    for offline in (True, False):
+        load_engine(load_settings(), offline=offline)
+    assert forbidden == [True, False]
+
+
+def test_a_diarizer_alone_needs_no_recognizer(store, monkeypatch):
+    monkeypatch.setattr(loading, "required_by_diarizer", lambda _: ("first",))
+    monkeypatch.setattr(ModelStore, "of", lambda _: store)
+    monkeypatch.setattr(registry, "load_diarizer", lambda name, _: name)
+    assert load_diarizer(load_settings()) == "embedded"
+    assert store.state("first") == "ready"
+    assert store.state("second") == "missing"
