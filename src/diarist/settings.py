@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     max_connections: int = Field(default=500, ge=16, le=100_000)
     """The maximum number of connections. Further ones replace those that have been idle for longest. The service uses
-    fewer if the process may not open twice as many files (`ulimit -n`)."""
+    fewer if the process may not open twice as many files (`ulimit -n`), and at most 384 on Windows."""
 
     header_timeout_s: float = Field(default=10.0, ge=1.0, le=600.0)
     """The maximum time in seconds from a connection to the end of its first request's head, and for the head of each
