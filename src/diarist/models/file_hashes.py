@@ -23,6 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from diarist.system.file_replacement import replace_file
+
 RECORD_FILE: Final = ".hashes.json"
 
 _CLOCK_STEP_NS = 20_000_000
@@ -66,7 +68,7 @@ class _Place:
         with suppress(OSError):
             try:
                 partial.write_text(content + "\n", encoding="utf-8")
-                partial.replace(self.folder / RECORD_FILE)
+                replace_file(partial, self.folder / RECORD_FILE)
             finally:
                 partial.unlink(missing_ok=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Any
 
 from .formats import (
@@ -14,6 +16,10 @@ from .formats import (
     TRACK_DURATION_FORMATS,
 )
 from .rejection import RecordingRejected
+
+READS_DESCRIPTOR = sys.platform != "win32"
+"""Whether FFmpeg reads descriptor 0 itself. On Windows, its C library may be another one than that of Python, which
+would take the bytes for text: there, Python reads the file."""
 
 
 def open_recording(av: Any, kind: str | None) -> Any:
@@ -28,7 +34,7 @@ def open_recording(av: Any, kind: str | None) -> Any:
 
 def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
     try:
-        return av.open("fd:", options=options, metadata_errors="replace")
+        return av.open("fd:" if READS_DESCRIPTOR else _standard_input(), options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -43,6 +49,12 @@ def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
             f"This looks like {kind}, but its header is damaged or missing, as if a recording or a copy was cut off. "
             "Export or copy it again.",
         ) from error
+
+
+def _standard_input() -> io.FileIO:
+    file = io.FileIO(0, closefd=False)
+    file.name = ""  # PyAV requires a text, which FFmpeg would take for the name of the file
+    return file
 
 
 def audio_tracks(av: Any, container: Any) -> list[Any]:
