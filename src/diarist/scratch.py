@@ -23,7 +23,6 @@ from typing import IO, BinaryIO
 
 from diarist.errors import ConfigurationError, MediaUnavailable, StorageFull
 from diarist.system.file_lock import locked, remove_unlocked
-from diarist.system.file_opening import allow_renaming
 from diarist.system.file_replacement import remove_file
 
 UPLOAD_PREFIX = "diarist-upload-"
@@ -215,8 +214,7 @@ def create_file(folder: Path | None, prefix: str) -> tuple[BinaryIO, Path]:
     The caller removes it. ``folder`` is created unless it exists; None is the default folder of this process.
     """
     descriptor, name = tempfile.mkstemp(prefix=prefix, dir=_existing(folder))
-    path = Path(name)
-    return os.fdopen(allow_renaming(descriptor, path), "w+b"), path
+    return os.fdopen(descriptor, "w+b"), Path(name)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Opening of files that other processes may rename or remove meanwhile.
+"""Opening of files to read, while other processes may rename or remove them.
 
 POSIX systems allow that for every file. Windows allows it only if the file was opened with ``FILE_SHARE_DELETE``, which
 Python does not use. The branches for Windows were not run on a Windows machine.
@@ -24,24 +24,9 @@ def open_to_read(path: Path) -> int:
     if sys.platform == "win32":
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        descriptor = _open_shared(path, _GENERIC_READ, os.O_RDONLY)
+        descriptor = _open_shared(path)
     else:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    return descriptor
-
-
-def allow_renaming(descriptor: int, path: Path) -> int:
-    """Return a descriptor of a file, open for reading and writing, that allows others to rename and remove the file.
-
-    Except on Windows, it is ``descriptor``, which was opened by ``tempfile.mkstemp``. On Windows, that one is closed,
-    also after an error.
-
-    Raises:
-        OSError: The file cannot be opened again.
-    """
-    if sys.platform == "win32":
-        os.close(descriptor)
-        descriptor = _open_shared(path, _GENERIC_READ | _GENERIC_WRITE, os.O_RDWR)
     return descriptor
 
 
@@ -51,7 +36,6 @@ if sys.platform == "win32":
     from ctypes import wintypes
 
     _GENERIC_READ = 0x80000000
-    _GENERIC_WRITE = 0x40000000
     _FILE_SHARE_READ_WRITE_DELETE = 0x1 | 0x2 | 0x4
     _OPEN_EXISTING = 3
     _FILE_ATTRIBUTE_NORMAL = 0x80
@@ -64,11 +48,11 @@ if sys.platform == "win32":
         *(wintypes.DWORD, wintypes.DWORD, wintypes.HANDLE),
     )
 
-    def _open_shared(path: Path, access: int, flags: int) -> int:
+    def _open_shared(path: Path) -> int:
         handle = _kernel32.CreateFileW(
-            str(path), access, _FILE_SHARE_READ_WRITE_DELETE, None, _OPEN_EXISTING, _FILE_ATTRIBUTE_NORMAL, None
+            str(path), _GENERIC_READ, _FILE_SHARE_READ_WRITE_DELETE, None, _OPEN_EXISTING, _FILE_ATTRIBUTE_NORMAL, None
         )
         if handle is None or handle == _INVALID_HANDLE:
             code = ctypes.get_last_error()
             raise OSError(0, ctypes.FormatError(code), str(path), code)  # a subclass, such as FileNotFoundError
-        return msvcrt.open_osfhandle(handle, flags | os.O_BINARY | os.O_NOINHERIT)
+        return msvcrt.open_osfhandle(handle, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -34,7 +35,7 @@ def open_recording(av: Any, kind: str | None) -> Any:
 
 def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
     try:
-        return av.open("fd:" if READS_DESCRIPTOR else _standard_input(), options=options, metadata_errors="replace")
+        return av.open("fd:" if READS_DESCRIPTOR else _StandardInput(), options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -51,10 +52,16 @@ def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
         ) from error
 
 
-def _standard_input() -> io.FileIO:
-    file = io.FileIO(0, closefd=False)
-    file.name = ""  # PyAV requires a text, which FFmpeg would take for the name of the file
-    return file
+class _StandardInput(io.FileIO):
+    def __init__(self) -> None:
+        super().__init__(0, closefd=False)
+        self.name = ""  # PyAV requires a text, which FFmpeg would take for the name of the file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:  # damaged files contain offsets that no file has, which FFmpeg expects to be refused
+            return -(error.errno or errno.EIO)
 
 
 def audio_tracks(av: Any, container: Any) -> list[Any]:
