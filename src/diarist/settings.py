@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     """The maximum time that decoding one recording may take, in seconds."""
 
     decode_memory_mb: int = Field(default=2_048, ge=256, le=1_048_576)
-    """The maximum address space of the decoder process in megabytes, not counting the decoded samples."""
+    """The maximum address space of the decoder process in megabytes, not counting the decoded samples. On Windows and
+    macOS, it is the maximum memory that the process takes."""
 
     job_lease_s: float = Field(default=30.0, ge=0.5, le=3_600.0)
     """The time in seconds after which a worker that has not reported is considered dead. Its job is then taken over."""
