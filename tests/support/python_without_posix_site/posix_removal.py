@@ -51,7 +51,8 @@ def remove(keep: frozenset[str] = frozenset()) -> None:
     names = [name for name in vars(signal) if name.startswith("SIG") and isinstance(vars(signal)[name], signal.Signals)]
     _delete(signal, [name for name in names if name not in SIGNALS_OF_WINDOWS | keep])
     _delete(signal, SIGNAL_FUNCTIONS)
-    _accept_only_sockets()
+    if sys.platform != "win32":
+        _accept_only_sockets()
 
 
 def _delete(module: ModuleType, names: tuple[str, ...] | list[str]) -> None:

@@ -5,18 +5,19 @@ The libraries that have functions of their own for Windows keep those for Linux,
 
 from __future__ import annotations
 
-import asyncio.base_events
+import asyncio.base_events  # noqa: F401 - it needs what is removed
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import posix_removal  # type: ignore[import-not-found]  # it is beside this file
-import psutil
+import psutil  # noqa: F401 - the same
 
 HERE = Path(__file__).parent
 DECODER = os.path.join("decoder_program", "__main__.py")  # noqa: PTH118
-KEEPERS = (asyncio.base_events, psutil, psutil._psposix, subprocess)
+KEEPERS = ("asyncio.base_events", "psutil", "psutil._psposix", "subprocess")
 
 _start = subprocess.Popen.__init__
 
@@ -44,7 +45,7 @@ def _entry() -> tuple[str, ...]:
 
 def _customize() -> None:
     kept = posix_removal.copies()
-    for library in KEEPERS:
+    for library in (sys.modules[name] for name in KEEPERS if name in sys.modules):
         for name, module in kept.items():
             if name in vars(library):
                 setattr(library, name, module)
