@@ -159,7 +159,7 @@ def _bind_error_message(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use. Stop the program that uses it, or set FLASK_PORT to a free port."
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} cannot be used by this user. Set FLASK_PORT to 1024 or more."
+        return f"Port {port} on {host} cannot be used by this user. Set FLASK_PORT to another port, of 1024 or more."
     return f"Port {port} on {host} cannot be listened on ({error.strerror}). Check FLASK_HOST and FLASK_PORT."
 
 
