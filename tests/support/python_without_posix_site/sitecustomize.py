@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio.base_events  # noqa: F401 - it needs what is removed
 import os
+import selectors
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def _customize() -> None:
                 setattr(library, name, module)
     subprocess.Popen.__init__ = _start_as_on_windows  # type: ignore[method-assign]
     posix_removal.remove()
+    selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[assignment,misc]  # as chosen on Windows
 
 
 _customize()
