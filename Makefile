@@ -38,6 +38,8 @@ lint: $(VENV)/.dev ## what has to be clean before a commit: ruff, mypy, import-l
 	$(venv_python) -m ruff check .
 	$(venv_python) -m ruff format --check .
 	$(venv_python) -m mypy
+	$(venv_python) -m mypy --platform win32 --cache-dir .mypy_cache/win32 src
+	$(venv_python) -m mypy --platform darwin --cache-dir .mypy_cache/darwin src
 	$(VENV)/bin/lint-imports
 
 format: $(VENV)/.dev ## let ruff rewrite what it can

@@ -29,8 +29,9 @@ SERVERS = {"redis_server", "postgres_server", "s3_server"}
 
 def pytest_configure() -> None:
     """A shell that starts the suite in the background ignores signals in it; what the tests start would do so too."""
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 
 

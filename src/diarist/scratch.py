@@ -1,8 +1,9 @@
 """Temporary files and folders: their names, who may read them, which are in use, and when they are removed.
 
 The service and the workers put temporary files of recordings into TEMP_AUDIO_DIR. Only the user who runs the process
-can read them. A file that is used for longer than it takes to write it is locked with ``flock``, and a folder has the
-ID of its process in its name, so that a sweep can distinguish what is in use from what a killed process left.
+can read them. A file that is used for longer than it takes to write it is locked (``diarist.system.file_lock``), and a
+folder has the ID of its process in its name, so that a sweep can distinguish what is in use from what a killed process
+left.
 
 Two kinds of temporary file are not here, because they have to be renamed in the folder that they lie in: those of the
 directory of recordings (``diarist.jobs.media.directory``) and the transcripts of the command line.
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from diarist.errors import ConfigurationError, MediaUnavailable, StorageFull
+from diarist.system.file_lock import locked, remove_unlocked
+from diarist.system.file_replacement import remove_file
 
 UPLOAD_PREFIX = "diarist-upload-"
 """Uploads that are being received."""
@@ -221,15 +224,12 @@ def locked_file(folder: Path | None, prefix: str) -> Iterator[Path]:
     A file that was moved away meanwhile stays where it is. ``folder`` is created unless it exists; None is the default
     folder of this process.
     """
-    import fcntl  # not on Windows, where the command line works without it
-
     file, path = create_file(folder, prefix)
     try:
-        with file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        with locked(file, path):
             yield path
     finally:
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def unnamed_file(folder: Path | None) -> IO[bytes]:
@@ -246,9 +246,11 @@ def process_folder(prefix: str) -> Iterator[Path]:
 
     Folders with the same prefix that killed processes left are removed first.
     """
+    import psutil
+
     for path in _existing(None).glob(f"{prefix}*-*"):
         owner = path.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not _is_running(int(owner)):
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as name:
         yield Path(name)
@@ -294,14 +296,8 @@ def sweep(folder: Path, before: datetime, prefixes: Collection[str] | None = Non
 
 
 def _remove_unused(path: Path, before: datetime) -> bool:
-    import fcntl
-
-    with suppress(FileNotFoundError, BlockingIOError, PermissionError):
-        if path.stat().st_mtime < before.timestamp():
-            with path.open("r+b") as file:  # NFS grants an exclusive lock only to a file that is open for writing
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                return True
+    with suppress(FileNotFoundError, PermissionError):
+        return path.stat().st_mtime < before.timestamp() and remove_unlocked(path)
     return False
 
 
@@ -310,13 +306,3 @@ def _existing(folder: Path | None) -> Path:
     existing = Path(tempfile.gettempdir()) if folder is None else folder
     make_private_folder(existing)
     return existing
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # a process of another user
-    return True

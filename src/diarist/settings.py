@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     max_connections: int = Field(default=500, ge=16, le=100_000)
     """The maximum number of connections. Further ones replace those that have been idle for longest. The service uses
-    fewer if the process may not open twice as many files (`ulimit -n`)."""
+    fewer if the process may not open twice as many files (`ulimit -n`), and at most 384 on Windows."""
 
     header_timeout_s: float = Field(default=10.0, ge=1.0, le=600.0)
     """The maximum time in seconds from a connection to the end of its first request's head, and for the head of each
@@ -243,7 +243,8 @@ class Settings(BaseSettings):
     """The maximum time that decoding one recording may take, in seconds."""
 
     decode_memory_mb: int = Field(default=2_048, ge=256, le=1_048_576)
-    """The maximum address space of the decoder process in megabytes, not counting the decoded samples."""
+    """The maximum address space of the decoder process in megabytes, not counting the decoded samples. On Windows and
+    macOS, it is the maximum memory that the process takes."""
 
     job_lease_s: float = Field(default=30.0, ge=0.5, le=3_600.0)
     """The time in seconds after which a worker that has not reported is considered dead. Its job is then taken over."""

@@ -1,4 +1,4 @@
-"""How a process is told to stop: by SIGTERM, by Ctrl-C, or by SIGHUP when its terminal is closed."""
+"""How a process is told to stop: by Ctrl-C, or by a signal such as SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from diarist.system.console_signals import termination_signals
+
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
-    """SIGTERM, Ctrl-C and SIGHUP call ``stop``; a second one ends the process at once.
+    """Ctrl-C and ``termination_signals`` call ``stop``; a second one ends the process at once.
 
-    SIGHUP stays ignored if it is, which is how ``nohup`` lets a process outlive its terminal. Outside the main thread,
-    this does nothing.
+    Outside the main thread, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -25,10 +26,7 @@ def stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         stop()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        numbers.append(hangup)
+    numbers = (signal.SIGINT, *termination_signals())
     before = [signal.signal(each, handle) for each in numbers]
     try:
         yield

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import InvalidOption
 from diarist.languages import parse_language
+from diarist.system.memory_map import release_pages
 from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation, parse_track
 
 Seconds: TypeAlias = float
@@ -121,8 +122,7 @@ class Audio:
         if not isinstance(mapped, mmap.mmap):
             return part
         copied = part.copy()
-        if hasattr(mmap, "MADV_DONTNEED"):  # otherwise every page that was read counts as memory of this process
-            mapped.madvise(mmap.MADV_DONTNEED)
+        release_pages(mapped)
         return copied
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from api.wire import Address
 
 START_S = 60.0
+CTRL_C = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+"""What stops a process as Ctrl-C in its console does. Windows sends Ctrl-C itself to all processes of the console."""
+
 HERE = Path(__file__).parent
 
 
@@ -48,6 +51,7 @@ class ServiceProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -69,7 +73,7 @@ class ServiceProcess:
         match = self.wait_for(r"Listening on http://([\d.]+):(\d+)")
         return match[1], int(match[2])
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 15) -> int:
+    def stop(self, number: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM), timeout: float = 15) -> int:
         """Send the signal, wait until the process ends, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import signal
@@ -15,19 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import psutil
 import pytest
-import soundfile
 
 from api.process import ServiceProcess, shared_service
 from api.wire import FORM, Address, Answer, call, diarize, head, recording
+from e2e.real_service import COMMAND, READY, READY_S, repeated, running, wait_until, worker_of
 
 pytestmark = pytest.mark.models
 
-COMMAND = (sys.executable, str(Path(__file__).parents[2] / "app.py"))
-READY = "engine embedded is ready"
-READY_S = 120.0
 ANSWER_S = 120.0
 
 
@@ -66,36 +61,8 @@ def long_recording(sample_recording: Path) -> bytes:
     return repeated(sample_recording, 16)
 
 
-def repeated(path: Path, times: int) -> bytes:
-    """The recording ``path``, so many times over, as WAV."""
-    samples, rate = soundfile.read(path, dtype="int16")
-    file = io.BytesIO()
-    soundfile.write(file, np.tile(samples, times), rate, format="WAV")
-    return file.getvalue()
-
-
 def post(address: Address, content: bytes, **fields: object) -> Answer:
     return call(address, "POST", "/diarize", recording(content, **fields), FORM, ANSWER_S)
-
-
-def running(address: Address) -> int:
-    return int(call(address, "GET", "/status").json["jobs"]["running"])
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.02)
-
-
-def worker_of(service: ServiceProcess) -> psutil.Process:
-    return psutil.Process(int(re_last(service.log, "started as process ")))
-
-
-def re_last(lines: list[str], before: str) -> str:
-    """What follows ``before`` on the last line that has it."""
-    return next(line.partition(before)[2] for line in reversed(lines) if before in line)
 
 
 def test_a_telephone_call_in_every_container(service, alone, shared_data):

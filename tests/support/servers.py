@@ -7,9 +7,7 @@ the S3 server is moto's. Each server ends with the process that started it, howe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -24,7 +22,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pwd
 
 START_S = 60.0
 PORTS_TRIED = 5
@@ -50,6 +51,8 @@ class Server(ABC):
         self.port = 0
         _remove_abandoned(f"diarist-{self.name}-")
         self.folder = Path(tempfile.mkdtemp(prefix=f"diarist-{self.name}-"))
+        import fcntl  # not on Windows, where these servers do not run
+
         # Locked as long as this process lives. A folder without a lock is left over from a killed process.
         self._held = (self.folder / LOCK).open("wb")
         fcntl.flock(self._held, fcntl.LOCK_EX)
@@ -260,6 +263,8 @@ class PostgresServer(Server):
     @property
     def _account(self) -> pwd.struct_passwd | None:
         """Return the account that runs PostgreSQL if we are root, which PostgreSQL refuses to run as."""
+        import pwd
+
         if os.geteuid():
             return None
         try:
@@ -384,6 +389,8 @@ def postgres_program(name: str) -> str:
 
 
 def _remove_abandoned(prefix: str) -> None:
+    import fcntl
+
     for lock in Path(tempfile.gettempdir()).glob(f"{prefix}*/{LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,9 +44,9 @@ def requirements() -> Iterator[Requirement]:
         yield from map(Requirement, lines)
 
 
-def job() -> dict[str, Any]:
-    (only,) = WORKFLOW["jobs"].values()
-    return only
+def job(name: str = "test") -> dict[str, Any]:
+    found: dict[str, Any] = WORKFLOW["jobs"][name]
+    return found
 
 
 class TestHooks:
@@ -79,9 +79,23 @@ class TestWorkflow:
         run = (ROOT / ".ci/run").read_text("utf-8")
         assert re.findall(r"^make .*$", run, re.MULTILINE) == ["make lint", "make test"]
 
-    def test_the_oldest_and_the_newest_python_are_tried(self) -> None:
-        assert job()["strategy"]["matrix"]["python"] == [supported()[0], supported()[-1]]
+    def test_the_whole_suite_runs_on_the_oldest_python_and_on_a_newer_one(self) -> None:
+        oldest, newer = job()["strategy"]["matrix"]["python"]
+        assert oldest == supported()[0]
+        assert newer in supported()[1:]
         assert job()["strategy"]["fail-fast"] is False
+
+    def test_every_python_is_tried_on_every_system(self) -> None:
+        matrix = job("systems")["strategy"]["matrix"]
+        assert {name.partition("-")[0] for name in matrix["system"]} == {"ubuntu", "macos", "windows"}
+        assert set(supported()) <= set(matrix["python"])
+        assert job("systems")["strategy"]["fail-fast"] is False
+
+    def test_what_is_run_on_every_system_is_there(self) -> None:
+        commands = " ".join(step.get("run", "") for step in job("systems")["steps"])
+        paths = re.findall(r"tests/[\w/.]+", commands)
+        assert "tests/e2e/test_without_posix.py" in paths
+        assert [path for path in paths if not (ROOT / path).exists()] == []
 
     def test_the_makefile_takes_that_python_and_a_pytorch_of_its_version(self) -> None:
         assert job()["env"]["PYTHON"] == "python"
@@ -90,19 +104,20 @@ class TestWorkflow:
 
     def test_it_may_only_read_and_ends_in_time(self) -> None:
         assert WORKFLOW["permissions"] == {"contents": "read"}
-        assert job()["timeout-minutes"] == 90
-        assert "permissions" not in job()
+        assert {name: each["timeout-minutes"] for name, each in WORKFLOW["jobs"].items()} == {"test": 90, "systems": 45}
+        assert all("permissions" not in each for each in WORKFLOW["jobs"].values())
         assert "cancel-in-progress" in WORKFLOW["concurrency"]
 
     def test_every_action_is_of_a_known_major_version(self) -> None:
-        used = dict(step["uses"].split("@") for step in job()["steps"] if "uses" in step)
-        assert used == ACTIONS
+        for each in WORKFLOW["jobs"].values():
+            assert dict(step["uses"].split("@") for step in each["steps"] if "uses" in step) == ACTIONS
 
     def test_what_the_key_of_the_cache_is_made_of_is_there(self) -> None:
-        (step,) = (step for step in job()["steps"] if step.get("uses", "").startswith("actions/cache@"))
-        patterns = re.findall(r"'([^']+)'", step["with"]["key"])
-        assert patterns
-        assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
+        for each in WORKFLOW["jobs"].values():
+            (step,) = (step for step in each["steps"] if step.get("uses", "").startswith("actions/cache@"))
+            patterns = re.findall(r"'([^']+)'", step["with"]["key"])
+            assert patterns
+            assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
 
 
 class TestProject:

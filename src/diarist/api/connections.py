@@ -13,6 +13,8 @@ from waitress.server import TcpWSGIServer
 
 from diarist.api.http_channel import Channel
 from diarist.settings import Settings
+from diarist.system.open_files import max_open_files
+from diarist.system.socket_events import max_sockets
 from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
@@ -53,18 +55,22 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> ConnectionLimits:
-        """Return the limits in ``settings``, with no more connections than the process has descriptors for."""
-        import resource  # not on Windows, where the command line works without it
-
+        """Return the limits in ``settings``, with no more connections than the system allows."""
+        limits = (
+            (max_open_files(), DESCRIPTORS_PER_CONNECTION, "the process may only open %d files (ulimit -n)"),
+            (max_sockets(), 1, "this system cannot wait for more than %d sockets"),
+        )
         maximum = settings.max_connections
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        available = max((descriptors - RESERVED_DESCRIPTORS) // DESCRIPTORS_PER_CONNECTION, MIN_CONNECTIONS)
-        if descriptors != resource.RLIM_INFINITY and available < maximum:
-            logger.warning(
-                "At most %d connections are served at the same time, not MAX_CONNECTIONS (%d), because the process may "
-                "only open %d files (ulimit -n)", available, maximum, descriptors,
-            )  # fmt: skip
-            maximum = available
+        for number, per_connection, reason in limits:
+            if number is None:
+                continue
+            available = max((number - RESERVED_DESCRIPTORS) // per_connection, MIN_CONNECTIONS)
+            if available < maximum:
+                logger.warning(
+                    "At most %d connections are served at the same time, not MAX_CONNECTIONS (%d), because %s",
+                    available, settings.max_connections, reason % number,
+                )  # fmt: skip
+                maximum = available
         return cls(maximum, settings.header_timeout_s, settings.keepalive_timeout_s, settings.send_timeout_s)
 
 

@@ -6,11 +6,11 @@ A service removes what an earlier one left when it starts; it must not remove wh
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout, UnixFileLock
 
 from diarist import scratch
 from diarist.errors import ConfigurationError
@@ -29,46 +29,36 @@ def lock_data_dir(data_dir: Path) -> Iterator[None]:
         StorageFull: the disk is full.
     """
     path = data_dir / LOCK_FILE
+    lock = FileLock(path, timeout=0)
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = path.open("a+b", buffering=0)
+        lock.acquire()
+    except Timeout as error:
+        owner = _owner(path)
+        raise ConfigurationError(
+            f"DATA_DIR {data_dir} is in use by another Diarist service{f' (process {owner})' if owner else ''}. "
+            "Stop that service, or set another DATA_DIR for this one."
+        ) from error
     except OSError as error:
         raise ConfigurationError(
             f"DATA_DIR {data_dir} is not writable ({error.strerror}). Make this user its owner, or set DATA_DIR to "
             "a writable folder."
         ) from error
-    with file:
-        if not _try_lock(file):
-            file.seek(0)
-            owner = file.read().decode(errors="replace").strip()
-            raise ConfigurationError(
-                f"DATA_DIR {data_dir} is in use by another Diarist service{f' (process {owner})' if owner else ''}. "
-                "Stop that service, or set another DATA_DIR for this one."
-            )
-        with scratch.disk_full_errors("the service was started", "DATA_DIR"):
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
+    try:
+        if isinstance(lock, UnixFileLock):
+            with scratch.disk_full_errors("the service was started", "DATA_DIR"):
+                path.write_text(str(os.getpid()), encoding="ascii")
         yield
+    finally:
+        lock.release()
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _owner(path: Path) -> str:
+    """Return the process ID of the service that holds the lock, or an empty string if it cannot be read.
 
-    def _try_lock(file: IO[bytes]) -> bool:
-        # The locked byte is far beyond the end of the file, so that the process ID can still be read.
-        file.seek(2**20)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    It is the first line of the file. On Windows, no other process can read a file that is locked.
+    """
+    try:
+        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+    except OSError:
+        return ""

@@ -85,7 +85,7 @@ def diarize(form: DiarizeForm, query: DiarizeQuery) -> Response:
     spec = JobSpec(
         form.options(), filename, current_request_id(), access.owner(), traceparent=tracing.current_traceparent()
     )
-    job = service.jobs.submit(received(form.recording()).path, spec, sharing_owner=access.sharing_owner())
+    job = service.jobs.submit(received(form.recording()).complete(), spec, sharing_owner=access.sharing_owner())
     with _job_of_request(service, job):
         _wait_until_ended(service, job)
         return transcript_response(service.jobs.result(job.id), form, recording=filename)

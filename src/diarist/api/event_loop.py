@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import select
+import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any
 
-from waitress import wasyncore
-
 from diarist.api.http_channel import Channel
+from diarist.system.socket_events import BROKEN, READABLE, URGENT, WRITABLE, wait_for_events
 from diarist.types import Seconds
 
 MAX_ROUND_S = 0.02
 """How long events are handled before new connections are accepted again. What is left is found ready again then."""
+
+DISCONNECTED = frozenset(
+    (errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNABORTED, errno.EPIPE, errno.EBADF)
+)
+"""The errors that mean that the connection has ended."""
 
 
 def run_round(dispatchers: Mapping[int, Any], timeout_s: Seconds) -> None:
@@ -35,21 +39,41 @@ def run_round(dispatchers: Mapping[int, Any], timeout_s: Seconds) -> None:
             continue
         if isinstance(dispatcher, Channel):
             dispatcher.handled_at = time.monotonic()
-        wasyncore.readwrite(dispatcher, flags)
+        _handle(dispatcher, flags)
         if time.monotonic() > deadline:
             return
 
 
 def _ready(dispatchers: Mapping[int, Any], timeout_s: Seconds) -> list[tuple[int, Any, int]]:
-    """Return the descriptors that are ready, with their dispatchers and the flags of ``select.poll``."""
-    poll = select.poll()
+    """Return the descriptors that are ready, with their dispatchers and the flags of their events."""
+    interests: dict[int, int] = {}
     for fd, dispatcher in tuple(dispatchers.items()):
-        flags = select.POLLIN | select.POLLPRI if dispatcher.readable() else 0
+        flags = READABLE | URGENT if dispatcher.readable() else 0
         if dispatcher.writable() and not dispatcher.accepting:
-            flags |= select.POLLOUT
+            flags |= WRITABLE
         if flags:
-            poll.register(fd, flags)
-    return [(fd, dispatchers[fd], flags) for fd, flags in poll.poll(timeout_s * 1000) if fd in dispatchers]
+            interests[fd] = flags
+    return [(fd, dispatchers[fd], flags) for fd, flags in wait_for_events(interests, timeout_s) if fd in dispatchers]
+
+
+def _handle(dispatcher: Any, flags: int) -> None:
+    """Handle the events of a dispatcher as ``wasyncore.readwrite`` does, which needs ``select.poll``."""
+    try:
+        if flags & READABLE:
+            dispatcher.handle_read_event()
+        if flags & WRITABLE:
+            dispatcher.handle_write_event()
+        if flags & URGENT:
+            dispatcher.handle_expt_event()
+        if flags & BROKEN:
+            dispatcher.handle_close()
+    except OSError as error:
+        if error.errno in DISCONNECTED:
+            dispatcher.handle_close()
+        else:
+            dispatcher.handle_error()
+    except Exception:  # noqa: BLE001 - the dispatcher logs it
+        dispatcher.handle_error()
 
 
 def _in_turn(ready: Sequence[tuple[int, Any, int]]) -> Iterator[tuple[int, Any, int]]:

@@ -13,7 +13,6 @@ import shutil
 import socket
 import tempfile
 import time
-from array import array
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -33,6 +32,7 @@ from diarist.api.request_queue import URGENT_PATHS
 from diarist.api.security_headers import SECURITY_HEADERS
 from diarist.api.upload import too_large
 from diarist.errors import CrossOriginRequest, HostNotAllowed, Unauthorized
+from diarist.system.sockets import unsent_bytes
 from diarist.types import Seconds
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _note_delivery(self, now: Seconds) -> None:
         """Count what a slow client has received as progress. The socket takes more only when much has been received."""
-        undelivered_bytes = _undelivered_bytes(self.socket)
+        undelivered_bytes = unsent_bytes(self.socket)
         if undelivered_bytes < self._undelivered_bytes:
             self.quiet_since = now
         self._undelivered_bytes = undelivered_bytes
@@ -298,14 +298,3 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.socket.shutdown(socket.SHUT_WR)
         self.close_when_flushed = False
         self.lingers_until = time.monotonic() + LINGER_S
-
-
-def _undelivered_bytes(connection: socket.socket) -> int:
-    """Return how much of what was sent the client has not acknowledged, or 0 on systems that do not tell."""
-    import fcntl  # not on Windows, where the command line works without it
-    import termios
-
-    number = array("i", [0])
-    with suppress(OSError):
-        fcntl.ioctl(connection, termios.TIOCOUTQ, number)
-    return number[0]

@@ -85,7 +85,7 @@ def create(query: NewJobQuery) -> Response:
     if upload is None:
         job = service.jobs.submit_url(spec, job_limit, job_id)
     else:
-        job = service.jobs.submit(received(upload).path, spec, job_limit, job_id)
+        job = service.jobs.submit(received(upload).complete(), spec, job_limit, job_id)
     # Two concurrent requests with one idempotency key may both get here. The second one then receives the first job.
     return _job_response(service, job, repeated=job.id != job_id)
 

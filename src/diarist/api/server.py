@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import threading
 import time
@@ -23,6 +22,7 @@ from diarist.api.runtime import SPARE_THREADS, Runtime
 from diarist.api.upload import FORM_BYTES
 from diarist.errors import ConfigurationError
 from diarist.settings import Settings
+from diarist.system.sockets import claim_address
 
 SEND_BUFFER_BYTES = 64 * 2**10
 """The size of a socket's send buffer. By default the kernel keeps megabytes for each client that does not read."""
@@ -138,8 +138,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
         try:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if os.name == "posix":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            claim_address(listener)
             listener.bind((address[0], bound[0].getsockname()[1] if bound else port, *address[2:]))
         except OSError as error:
             listener.close()
@@ -160,7 +159,7 @@ def _bind_error_message(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use. Stop the program that uses it, or set FLASK_PORT to a free port."
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} cannot be used by this user. Set FLASK_PORT to 1024 or more."
+        return f"Port {port} on {host} cannot be used by this user. Set FLASK_PORT to another port, of 1024 or more."
     return f"Port {port} on {host} cannot be listened on ({error.strerror}). Check FLASK_HOST and FLASK_PORT."
 
 

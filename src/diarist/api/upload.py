@@ -116,6 +116,12 @@ class UploadFile:
         with _storage_errors(self._folder):
             return self._file.seek(offset, whence)
 
+    def complete(self) -> Path:
+        """Close the file, which has been received, and return its path. Windows does not let an open file be moved."""
+        with _storage_errors(self._folder):
+            self._file.close()
+        return self.path
+
     def close(self) -> None:
         """Close and remove the file. It is not an error if it was moved away."""
         try:

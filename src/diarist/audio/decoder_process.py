@@ -7,13 +7,11 @@ import json
 import logging
 import math
 import os
-import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,6 +31,7 @@ from diarist.errors import (
     TrackNotFound,
     UnsupportedAudio,
 )
+from diarist.system.child_limits import CHILD_LIMITS_ITSELF, LimitedProcess, interpreter_environment
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ def decoder_messages(
     ``track`` is the number of an audio track, from 1. None is the default one, or else the first that can be decoded.
 
     ``on_progress`` is called with the fraction that is done (0..1) about ten times a second, even while no messages
-    arrive. Exceptions that it raises are passed on. The process and its process group are dead when the context ends.
+    arrive. Exceptions that it raises are passed on. The process and its descendants are dead when the context ends.
 
     Raises:
         AudioError: The process rejected the recording.
@@ -154,6 +153,7 @@ def decoder_messages(
     libraries = importlib.util.find_spec("av")
     if libraries is None or libraries.origin is None:
         raise DecoderFailed("PyAV is not installed. Run `pip install diarist` again.")
+    memory_bytes, cpu_s = memory_mb * 2**20, math.ceil(timeout_s) + 5
     request = {
         "parent": os.getpid(),
         "libraries": str(Path(libraries.origin).parents[1]),
@@ -163,39 +163,30 @@ def decoder_messages(
         "tag_bytes": header.tag_bytes,
         "states_length": header.states_length,
         "max_duration_s": max_duration_s,
-        "memory_bytes": memory_mb * 2**20,
-        "cpu_s": math.ceil(timeout_s) + 5,
+        "memory_bytes": memory_bytes,
+        "cpu_s": cpu_s,
+        "limits_itself": CHILD_LIMITS_ITSELF,
     }
-    process = subprocess.Popen(
+    process = LimitedProcess(
         [sys.executable, "-I", "-S", "-B", str(PROGRAM), json.dumps(request)],
-        stdin=recording, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
-        # An interpreter whose libraries are found through this variable cannot start without it.
-        env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+        stdin=recording, environment=interpreter_environment(), memory_bytes=memory_bytes, cpu_s=cpu_s,
     )  # fmt: skip
     try:
         yield _Reader(process, header.size_bytes, timeout_s, memory_mb, on_progress).read()
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # the ID cannot be reused before the process is waited for
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        process.end()
 
 
 class _Reader:
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: LimitedProcess,
         size_bytes: int,
         timeout_s: float,
         memory_mb: int,
         on_progress: Callable[[float], None],
     ) -> None:
-        assert process.stdout is not None
         self._process = process
-        self._pipe = process.stdout.fileno()
-        self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
         self._deadline = time.monotonic() + timeout_s
         self._size_bytes = size_bytes
         self._timeout_s = timeout_s
@@ -237,16 +228,17 @@ class _Reader:
             if now >= self._last_progress + _POLL_INTERVAL_S:
                 self._last_progress = now
                 self._on_progress(self._done)
+                if self._process.exceeds_memory():
+                    raise self._error_for("memory", "")
             if now >= self._deadline:
                 raise DecoderFailed(
                     f"Decoding took longer than {self._timeout_s:g} s (DECODE_TIMEOUT_S) and was stopped. Send a "
                     "shorter recording, or convert it to WAV first."
                 )
-            if self._poll.poll(min(self._deadline - now, _POLL_INTERVAL_S) * 1000):
-                count = os.readv(self._pipe, [view])
-                if count == 0:
-                    raise self._exit_error()
-                view = view[count:]
+            count = self._process.output.read_into(view, min(self._deadline - now, _POLL_INTERVAL_S))
+            if count == 0:
+                raise self._exit_error()
+            view = view[count or 0 :]
         return received
 
     def _error_for(self, code: str, message: str) -> AudioError | DecoderFailed:
@@ -267,7 +259,7 @@ class _Reader:
 
     def _exit_error(self) -> DecoderFailed:
         try:
-            status = self._process.wait(timeout=max(0.1, min(5.0, self._deadline - time.monotonic())))
+            status = self._process.wait(max(0.1, min(5.0, self._deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
             status = 0
         log.error("The decoder process ended early with status %d", status)

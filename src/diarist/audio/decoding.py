@@ -20,10 +20,13 @@ from diarist.audio.track_decoding import DecodedTrack, TrackRequest, decode_trac
 from diarist.audio.unsupported_types import protected_type, refuse, unsupported_type
 from diarist.channels import ChannelChoice, ChannelMode
 from diarist.errors import AudioError, CorruptAudio, DecoderFailed, EmptyAudio, NotAudio, UnsupportedAudio
+from diarist.system.file_opening import open_to_read
 from diarist.tracks import AudioTracks, PartialMode, TrackChoice, Truncation
 from diarist.types import NO_HINTS, Audio, Seconds, SpeakerHints
 
 log = logging.getLogger(__name__)
+
+_NOT_A_FILE = "This is a folder or a device, not a file. Give the recording itself."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +99,14 @@ def read_recording(
         OSError: The file cannot be opened.
     """
     on_progress = progress or _ignore_progress
-    # O_NONBLOCK: opening a named pipe would otherwise block.
-    recording = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        recording = open_to_read(path)
+    except IsADirectoryError as error:
+        raise NotAudio(_NOT_A_FILE) from error
     try:
         status = os.fstat(recording)
         if not stat.S_ISREG(status.st_mode):
-            raise NotAudio("This is a folder or a device, not a file. Give the recording itself.")
+            raise NotAudio(_NOT_A_FILE)
         if status.st_size == 0:
             raise EmptyAudio("The file is empty (0 bytes): the recording or the upload failed. Send it again.")
         refuse(protected_type(recording))

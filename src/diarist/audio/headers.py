@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diarist.system.positional_read import pread
+
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "WAV"), (8, b"AVI ", "AVI"), (0, b"riff", "W64"), (4, b"ftyp", "MP4"), (4, b"moov", "MP4"),
     (4, b"mdat", "MP4"), (0, b"OggS", "Ogg"), (0, b"fLaC", "FLAC"), (0, b"\x1aE\xdf\xa3", "WebM"), (8, b"AIFF", "AIFF"),
@@ -49,10 +51,10 @@ class Header:
     @classmethod
     def of(cls, recording: int) -> Header:
         """Read the header from the file descriptor ``recording``, without changing its position."""
-        head = os.pread(recording, 16, 0)
+        head = pread(recording, 16, 0)
         kind = next((name for offset, magic, name in _MAGIC if head[offset:].startswith(magic)), None)
-        tag = _tag_bytes(os.pread(recording, 10, 0))
-        first = os.pread(recording, 8_192, tag)
+        tag = _tag_bytes(pread(recording, 10, 0))
+        first = pread(recording, 8_192, tag)
         if kind == "FLV":
             counts = _flv_number(first, b"duration") > 0
         else:
@@ -66,7 +68,7 @@ def read_at(recording: int, count: int, offset: int, size: int) -> bytes:
 
     An offset that follows from the sizes in a file may exceed 64 bits, which the operating system does not accept.
     """
-    return os.pread(recording, count, offset) if offset < size else b""
+    return pread(recording, count, offset) if offset < size else b""
 
 
 def _tag_bytes(head: bytes) -> int:
@@ -98,12 +100,12 @@ def _stated_bytes(recording: int, kind: str | None, size: int) -> int | None:
     if kind in _DATA_END:
         return _DATA_END[kind](recording, size)
     if kind == "AVI":
-        return _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
+        return _end(8, int.from_bytes(pread(recording, 4, 4), "little"))
     if kind == "FLV":
-        stated = _flv_number(os.pread(recording, 8_192, 0), b"filesize")
+        stated = _flv_number(pread(recording, 8_192, 0), b"filesize")
         return int(stated) if 1 <= stated < _MAX_BYTES else None
     if kind == "WMA":
-        head = os.pread(recording, 65_536, 0)
+        head = pread(recording, 65_536, 0)
         at = head.find(_ASF_FILE_PROPERTIES)
         if at >= 0 and len(head) >= at + 92 and not head[at + 88] & 1:  # the broadcast flag: the size is not stated
             return _end(0, int.from_bytes(head[at + 40 : at + 48], "little"))
@@ -116,7 +118,7 @@ def _end(start: int, length: int) -> int | None:
 
 def _wav_bytes(recording: int, size: int) -> int | None:
     """Return the end of the audio by the size of RIFF or of its ``data`` chunk, whichever is smaller."""
-    riff = _end(8, int.from_bytes(os.pread(recording, 4, 4), "little"))
+    riff = _end(8, int.from_bytes(pread(recording, 4, 4), "little"))
     wide: int | None = None
     at = 12
     for _ in range(_MAX_CHUNKS):

@@ -30,7 +30,8 @@ class DecodeLimits:
     max_duration_s: Seconds = 14_400.0
     timeout_s: Seconds = 600.0
     memory_mb: int = 2_048
-    """The maximum address space of the decoder process beyond its libraries, not counting the samples."""
+    """The maximum address space of the decoder process beyond its libraries, not counting the samples. On Windows and
+    macOS, it is the maximum memory that it takes."""
 
     folder: Path | None = None
     """The folder for the samples of a long recording, which are stored in an unlinked file. None is the system's folder

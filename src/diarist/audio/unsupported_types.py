@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from diarist.audio.headers import read_at
 from diarist.errors import AudioError, NotAudio, UnsupportedAudio
+from diarist.system.positional_read import pread
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def unsupported_type(recording: int) -> UnsupportedType | None:
     The position in the file does not change. A file that FFmpeg reads may also match by chance, so this only explains
     why a file could not be read.
     """
-    head = os.pread(recording, _HEAD_BYTES, 0)
+    head = pread(recording, _HEAD_BYTES, 0)
     if len(head) > 4 and head[0] < 16 and head[1:4] in {b"dss", b"ds2"}:
         return _DSS if head[1:4] == b"dss" else _DS2
     for offset, magic, type_ in _MAGIC:
@@ -168,7 +169,7 @@ def protected_type(recording: int) -> UnsupportedType | None:
         if size == 1:
             size = int.from_bytes(head[8:], "big")
         if head[4:8] == b"moov":
-            entry = _SAMPLE_ENTRY.search(os.pread(recording, min(size, file_bytes - at, _MAX_MOOV_BYTES), at))
+            entry = _SAMPLE_ENTRY.search(pread(recording, min(size, file_bytes - at, _MAX_MOOV_BYTES), at))
             return entry and UnsupportedType(UnsupportedAudio, _DRM.format(_PROTECTED_ENTRIES[entry[1]]))
         if size < 8:
             return None

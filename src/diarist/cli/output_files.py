@@ -16,6 +16,7 @@ from diarist.cli import printable
 from diarist.errors import InvalidOption, ServiceError
 from diarist.formats import Format
 from diarist.scratch import PIPED_PREFIX, locked_file
+from diarist.system.file_replacement import replace_file
 
 STDIN = Path("-")
 
@@ -109,7 +110,7 @@ def write(path: Path, text: str, *, replace: bool) -> None:
             raise FileExistsError(
                 f"{path} was created in the meantime. Choose another folder, or replace it with --force"
             )
-        part.replace(path)
+        replace_file(part, path)
     finally:
         part.unlink(missing_ok=True)
 

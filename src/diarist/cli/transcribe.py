@@ -15,6 +15,7 @@ import click
 from diarist.cli.engine_options import engine_options
 from diarist.cli.subtitle_flags import subtitle_flags, subtitle_values
 from diarist.errors import DiaristError, EngineUnavailable, InvalidOption, ModelError
+from diarist.system.console_signals import termination_signals
 
 if TYPE_CHECKING:
     from diarist.channels import ChannelMode
@@ -289,15 +290,15 @@ def configure_logging(*, verbose: bool) -> None:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into ``SystemExit``, so that ``finally`` blocks remove temporary files."""
+    """Turn ``termination_signals`` into ``SystemExit``, so that ``finally`` blocks remove temporary files."""
 
     def exit_with(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-    # nohup ignores SIGHUP, which must stay ignored.
     before = {
-        number: signal.signal(number, exit_with) for number in numbers if signal.getsignal(number) == signal.SIG_DFL
+        number: signal.signal(number, exit_with)
+        for number in termination_signals()
+        if signal.getsignal(number) == signal.SIG_DFL
     }
     try:
         yield

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+import psutil
+
 from diarist.doctor.findings import Finding, error, ok, warning
 from diarist.models import select_recognizer
 from diarist.scratch import check_writable
@@ -150,8 +152,8 @@ def usable_cores() -> int:
 def memory_mb() -> int | None:
     """Return the memory of the machine, or of the container if that has less; None if it is unknown."""
     try:
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
+        memory_bytes = psutil.virtual_memory().total
+    except (psutil.Error, OSError, RuntimeError):
         return None
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         try:

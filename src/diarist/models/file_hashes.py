@@ -2,8 +2,9 @@
 
 Hashing gigabytes at each start would take longer than loading them. The hash of a file is therefore stored in
 ``.hashes.json`` in the folder of the file, together with the size, the inode and the times of modification and change
-of the file. Everything that writes to a file changes its time of change, which no program can set. In a folder that
-cannot be written, hashes are remembered until the process ends.
+of the file. Everything that writes to a file changes its time of change, which no program can set. Python does not tell
+that time on Windows, where a program that resets the time of modification goes unnoticed. In a folder that cannot be
+written, hashes are remembered until the process ends.
 
 Whoever can write to the folder can also write ``.hashes.json``. The hashes protect against damage and mistakes; reading
 a file again (``diarist models verify``) does not depend on that file.
@@ -22,6 +23,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+from diarist.system.file_replacement import replace_file
 
 RECORD_FILE: Final = ".hashes.json"
 
@@ -66,7 +69,7 @@ class _Place:
         with suppress(OSError):
             try:
                 partial.write_text(content + "\n", encoding="utf-8")
-                partial.replace(self.folder / RECORD_FILE)
+                replace_file(partial, self.folder / RECORD_FILE)
             finally:
                 partial.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from diarist.errors import ModelCorrupt, ModelUnavailable
 from diarist.models.catalog import ModelFile
 from diarist.models.file_hashes import sha256_of
+from diarist.system.file_replacement import replace_file
 
 _BLOCK_BYTES = 2**20
 
@@ -96,7 +97,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         partial.write_bytes(content)
-        partial.replace(path)
+        replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

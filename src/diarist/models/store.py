@@ -32,6 +32,7 @@ from diarist.models.sources import (
 from diarist.models.user_catalog import catalog_of
 from diarist.scratch import PULL_PREFIX, staging_folder
 from diarist.settings import Settings
+from diarist.system.file_replacement import replace_file
 from diarist.types import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class ModelStore:
     def _install(self, requested: RequestedFile, path: Path) -> None:
         target = self.root / requested.model.name / requested.file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        replace_file(path, target)
         remember(target, requested.file.sha256)
 
     def _remove_leftovers(self, name: str) -> None:

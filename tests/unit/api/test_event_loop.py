@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 from collections.abc import Callable
 
@@ -27,6 +29,12 @@ class FakeChannel(Channel):
 
     def handle_read_event(self) -> None:
         self._read(self)
+
+
+@pytest.fixture(params=["poll", "select"], autouse=True)
+def _way(request, monkeypatch):
+    if request.param == "select":
+        monkeypatch.delattr(select, "poll")
 
 
 @pytest.fixture
@@ -86,3 +94,21 @@ def test_an_event_of_a_closed_connection_does_not_reach_the_next_one_with_its_de
     map_.update({victim_fd: victim, closer_fd: closer})
     run_round(map_, 1.0)
     assert handled == ["closer"]
+
+
+@pytest.mark.parametrize(
+    ("error", "handler"),
+    [(ConnectionResetError(errno.ECONNRESET, ""), "close"), (OSError(errno.EIO, ""), "error"), (KeyError(), "error")],
+)
+def test_an_error_of_a_connection_ends_only_that_connection(connect, error, handler):
+    handled: list[str] = []
+
+    def fail(_: FakeChannel) -> None:
+        raise error
+
+    fd, failing = connect(1.0, fail)
+    failing.handle_close = lambda: handled.append("close")
+    failing.handle_error = lambda: handled.append("error")
+    other_fd, other = connect(2.0, lambda _: handled.append("other"))
+    run_round({fd: failing, other_fd: other}, 1.0)
+    assert sorted(handled) == sorted([handler, "other"])

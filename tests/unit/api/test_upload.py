@@ -14,3 +14,20 @@ def test_an_upload_leaves_free_what_must_stay_free(tmp_path):
         upload.write(b"RIFF")
     upload.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_upload_is_whole_and_can_be_moved_away(tmp_path):
+    upload = UploadFile(tmp_path, 100)
+    upload.write(b"RIFF")
+    assert upload.complete().read_bytes() == b"RIFF"
+    upload.path.rename(tmp_path / "recording")
+    upload.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["recording"]
+
+
+def test_an_upload_that_nobody_took_is_removed(tmp_path):
+    upload = UploadFile(tmp_path, 100)
+    upload.write(b"RIFF")
+    upload.complete()
+    upload.close()
+    assert list(tmp_path.iterdir()) == []

@@ -57,8 +57,11 @@ USED: dict[object, dict[str, object]] = {
         "add_task": METHOD, "lock": LOCK, "queue": deque, "queue_cv": threading.Condition, "set_thread_count": METHOD,
         "shutdown": METHOD,
     },
-    wasyncore: {"close_all": METHOD, "dispatcher": type, "readwrite": METHOD},
-    wasyncore.dispatcher: {"accepting": bool, "close": METHOD, "readable": METHOD, "writable": METHOD},
+    wasyncore: {"close_all": METHOD, "dispatcher": type},
+    wasyncore.dispatcher: {
+        "accepting": bool, "close": METHOD, "handle_close": METHOD, "handle_error": METHOD, "handle_expt_event": METHOD,
+        "handle_read_event": METHOD, "handle_write_event": METHOD, "readable": METHOD, "writable": METHOD,
+    },
 }  # fmt: skip
 """Attributes and their kinds; None is a value that is None until it is known."""
 
@@ -71,7 +74,6 @@ ADDED: dict[object, frozenset[str]] = {
 
 CALLED: tuple[tuple[Callable[..., object], tuple[str, ...]], ...] = (
     (BaseWSGIServer.__init__, ("map", "_sock", "dispatcher", "adj", "bind_socket", "sockinfo")),
-    (wasyncore.readwrite, ("obj", "flags")),
     (wasyncore.close_all, ("map", "ignore_all")),
     (ThreadedTaskDispatcher.shutdown, ("cancel_pending", "timeout")),
     (HTTPChannel._flush_exception, ("flush",)),
@@ -99,7 +101,6 @@ EXPRESSIONS: dict[tuple[str | None, str], object] = {
     ("Connections", "channel"): HTTPChannel,
     ("Server", "self._threads"): ThreadedTaskDispatcher,
     ("Server", "wasyncore"): wasyncore,
-    (None, "wasyncore"): wasyncore,
     (None, "dispatcher"): wasyncore.dispatcher,
     ("Server", "wasyncore.dispatcher"): wasyncore.dispatcher,
 }

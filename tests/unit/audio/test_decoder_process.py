@@ -228,6 +228,61 @@ def test_the_process_dies_with_its_parent(tmp_path, recording):
     assert gone(int(found[0].name.removeprefix("pid")))
 
 
+@pytest.mark.slow
+def test_the_process_ends_after_its_parent_where_the_system_does_not_do_it(tmp_path):
+    child = (
+        f"import os, sys; sys.path.append({AUDIO_PACKAGE!r}); from decoder_program import resource_limits as limits\n"
+        "limits._PARENT_CHECK_S = 0.05; print(os.getpid(), flush=True); limits.end_with_parent(os.getppid())"
+    )
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    parent = subprocess.Popen([sys.executable, "-c", program, child], stdout=subprocess.PIPE, text=True)
+    try:
+        pid = int(parent.stdout.readline())
+        assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    assert gone(pid)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [
+        ("pcm_s16le", "wav"),
+        ("flac", "flac"),
+        ("aac", "mp4"),
+        ("aac", "mpegts"),
+        ("libopus", "ogg"),
+        ("libopus", "matroska"),
+        ("libmp3lame", "mp3"),
+        ("libmp3lame", "flv"),
+    ],
+)
+def test_python_can_read_the_recording_for_ffmpeg(play, tmp_path, codec, container):
+    path = encode(tmp_path / "a", tone(20.0, rate=48_000 if codec == "libopus" else 44_100),
+                  48_000 if codec == "libopus" else 44_100, codec, container=container)  # fmt: skip
+    (expected,) = decode(path, LIMITS)
+    play("from decoder_program import container\ncontainer.READS_DESCRIPTOR = False\nmain.main()")
+    (found,) = decode(path, LIMITS)
+    assert np.array_equal(found.samples, expected.samples)
+
+
+def test_an_offset_that_no_file_has_is_refused_as_by_the_system(play, recording):
+    play(
+        "from decoder_program import container\nfile = container._StandardInput()\n"
+        "send_text(str([file.seek(-1), file.seek(2)]))"
+    )
+    with pytest.raises(NotAudio, match=r"\[-22, 2\]"):
+        decode(recording, LIMITS)
+
+
+def test_what_python_cannot_read_for_ffmpeg_is_an_error(play, tmp_path):
+    play("from decoder_program import container\ncontainer.READS_DESCRIPTOR = False\nmain.main()")
+    with pytest.raises(NotAudio, match="not a supported audio or video file"):
+        decode(write(tmp_path / "a.bin", bytes(range(1, 256)) * 40), LIMITS)
+
+
 def test_nothing_heavy_is_imported_by_the_parent():
     program = "import sys, diarist.audio; print([m for m in ('av', 'onnxruntime', 'flask') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from diarist.audio import DecodeLimits, decode
+from diarist.audio import DecodeLimits, decode, decoding
 from diarist.audio.unsupported_types import protected_type, unsupported_type
 from diarist.errors import AudioError, CorruptAudio, NotAudio, UnsupportedAudio
 from support.audio_files import encoded_bytes, pcm, tone, wav, write
@@ -130,3 +130,17 @@ def test_sizes_of_boxes_may_be_anything(tmp_path):
         content = struct.pack(">I4s", size, b"ftyp") + b"\xff" * 300
         with (write(tmp_path / "a", content)).open("rb") as file:
             assert protected_type(file.fileno()) is None
+
+
+def test_a_folder_is_not_a_recording(tmp_path):
+    with pytest.raises(NotAudio, match="a folder or a device"):
+        decode(tmp_path, LIMITS)
+
+
+def test_a_folder_that_the_system_does_not_open_is_not_a_recording(tmp_path, monkeypatch):
+    def refuse(path):
+        raise IsADirectoryError(21, "Is a directory", str(path))
+
+    monkeypatch.setattr(decoding, "open_to_read", refuse)  # as on Windows
+    with pytest.raises(NotAudio, match="a folder or a device"):
+        decode(tmp_path, LIMITS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import sys
 from typing import Any
 
 from .formats import (
@@ -14,6 +17,10 @@ from .formats import (
     TRACK_DURATION_FORMATS,
 )
 from .rejection import RecordingRejected
+
+READS_DESCRIPTOR = sys.platform != "win32"
+"""Whether FFmpeg reads descriptor 0 itself. On Windows, its C library may be another one than that of Python, which
+would take the bytes for text: there, Python reads the file."""
 
 
 def open_recording(av: Any, kind: str | None) -> Any:
@@ -28,7 +35,7 @@ def open_recording(av: Any, kind: str | None) -> Any:
 
 def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
     try:
-        return av.open("fd:", options=options, metadata_errors="replace")
+        return av.open("fd:" if READS_DESCRIPTOR else _StandardInput(), options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -43,6 +50,18 @@ def _open(av: Any, kind: str | None, options: dict[str, str]) -> Any:
             f"This looks like {kind}, but its header is damaged or missing, as if a recording or a copy was cut off. "
             "Export or copy it again.",
         ) from error
+
+
+class _StandardInput(io.FileIO):
+    def __init__(self) -> None:
+        super().__init__(0, closefd=False)
+        self.name = ""  # PyAV requires a text, which FFmpeg would take for the name of the file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:  # damaged files contain offsets that no file has, which FFmpeg expects to be refused
+            return -(error.errno or errno.EIO)
 
 
 def audio_tracks(av: Any, container: Any) -> list[Any]:

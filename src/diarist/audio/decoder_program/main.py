@@ -23,7 +23,8 @@ def main() -> None:
             import av
             import av.stream
 
-            apply_memory_limit(request["memory_bytes"])
+            if request["limits_itself"]:
+                apply_memory_limit(request["memory_bytes"])
             decode_recording(av, writer, request)
         except BrokenPipeError:
             os._exit(1)  # the parent has closed the pipe, and closing the stream would fail again

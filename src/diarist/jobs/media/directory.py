@@ -24,6 +24,7 @@ from diarist.jobs.media.base import (
     is_part_name,
 )
 from diarist.jobs.model import check_job_id, is_job_id
+from diarist.system.file_replacement import remove_file, replace_file
 
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
@@ -86,7 +87,7 @@ class DirectoryMedia:
                     shutil.copyfile(source, partial)
                 else:
                     partial.write_bytes(source)
-                partial.replace(target)
+                replace_file(partial, target)
 
     def read_part(self, job_id: str, name: str) -> bytes:
         with self._translated_errors(f"The part {name} of job {job_id} does not exist."):
@@ -115,7 +116,7 @@ class DirectoryMedia:
     def remove_recording(self, job_id: str) -> None:
         path = self.recording(job_id)
         with self._removing(path):
-            path.unlink(missing_ok=True)
+            remove_file(path)
         with suppress(OSError):
             path.parent.rmdir()  # fails if the folder is not empty
 
@@ -181,7 +182,7 @@ class DirectoryMedia:
                 with self._translated_errors():
                     file.close()
             with self._translated_errors():
-                partial.replace(target)
+                replace_file(partial, target)
         return size_bytes
 
     def _move(self, upload: Path, target: Path, limit_bytes: int) -> int:
@@ -189,13 +190,13 @@ class DirectoryMedia:
         check_size(size_bytes, limit_bytes)
         with self._translated_errors():
             try:
-                upload.rename(target)
+                replace_file(upload, target)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 with self._partial(target.parent) as partial:
                     shutil.copyfile(upload, partial)
-                    partial.replace(target)
+                    replace_file(partial, target)
                 upload.unlink()
         return size_bytes
 

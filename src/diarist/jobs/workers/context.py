@@ -12,8 +12,8 @@ from diarist.jobs.media.factory import open_media
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.heartbeat import Heartbeat
 from diarist.jobs.workers.ipc import WorkerChannel, WorkerConfig
-from diarist.jobs.workers.shutdown import end_process
 from diarist.jobs.workers.status import StatusReporter
+from diarist.system.process_tree import kill_own_tree
 
 POLL_S = 1.0
 """The longest time between two attempts to claim a job, in case a wake message was lost."""
@@ -57,4 +57,4 @@ class WorkerContext:
                 self.store.requeue(job.id, self.worker)
         with contextlib.suppress(ServiceError):
             self.chunks.release(self.worker)
-        end_process()
+        kill_own_tree()

@@ -6,6 +6,7 @@ Direction      Line                   Meaning
 to the worker  a JSON object          The configuration (``WorkerConfig``). It is the first line and is sent once.
 to the worker  an empty line          Wake up: there may be a new job, or a running job may have been canceled.
 to the worker  ``drain``              Finish the jobs in progress, claim no other job, and exit.
+to the worker  ``exit``               Requeue the jobs in progress, and exit now.
 to the worker  end of file            The supervisor is gone: exit now.
 from it        ``alive``              The worker is healthy. It is sent at least every half second.
 from it        ``ready``              The engine has been loaded.
@@ -14,8 +15,9 @@ from it        ``gives-up <reason>``  The process ends itself, because its work 
                                       was canceled, deleted or taken over) or ``shutdown`` (it was asked to exit).
 =============  =====================  ===========================================================================
 
-Lines to the worker go to its stdin, and lines from it come from its stdout. SIGTERM asks the worker to exit, like the
-end of file. Its stderr carries its log, as ``diarist.observability.logs`` describes.
+Lines to the worker go to its stdin, and lines from it come from its stdout. SIGTERM asks the worker to exit, like
+``exit``, which the supervisor sends on systems without such a signal. Its stderr carries its log, as
+``diarist.observability.logs`` describes.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from diarist.settings import Settings, load_settings
+from diarist.system.console_signals import EXIT_SIGNALS, call_on_signals
 
 ALIVE = "alive"
 READY = "ready"
@@ -38,6 +40,7 @@ GIVES_UP = "gives-up"
 LEASE_LOST = "lease-lost"
 SHUTDOWN = "shutdown"
 DRAIN = "drain"
+EXIT = "exit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,8 @@ class WorkerChannel:
     It takes over the process's stdin and stdout, so that the output of a library cannot corrupt the messages.
 
     The event ``wake`` is set when there may be a new or a canceled job. ``shutdown`` is set when the worker must exit:
-    its supervisor is gone, or it received SIGTERM. Both are set even while the main thread is inside native code.
-    ``drain`` is set when the worker must exit once it has no job in progress.
+    its supervisor is gone or sent ``exit``, or it received SIGTERM. Both are set even while the main thread is inside
+    native code. ``drain`` is set when the worker must exit once it has no job in progress.
     """
 
     def __init__(self) -> None:
@@ -97,13 +100,7 @@ class WorkerChannel:
 
     def listen(self) -> None:
         """Start to receive messages, the end of the supervisor, and SIGTERM. Call this in the main thread."""
-        signals, signals_writer = os.pipe()
-        os.set_blocking(signals_writer, False)
-        # The interpreter runs signal handlers only between two bytecode instructions of the main thread, which may be
-        # minutes apart in native code. It writes to this file descriptor at once.
-        signal.set_wakeup_fd(signals_writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        threading.Thread(target=self._receive_signals, args=(signals,), name="signals", daemon=True).start()
+        call_on_signals(EXIT_SIGNALS, self._request_shutdown)
         threading.Thread(target=self._receive_messages, name="supervisor-messages", daemon=True).start()
 
     def send(self, message: str) -> None:
@@ -116,13 +113,10 @@ class WorkerChannel:
         while message := self._input.readline():
             if message.strip() == DRAIN.encode():
                 self.drain.set()
+            elif message.strip() == EXIT.encode():
+                self.shutdown.set()
             self.wake.set()
             self.on_message()
-        self._request_shutdown()
-
-    def _receive_signals(self, signals: int) -> None:
-        while signal.SIGTERM not in os.read(signals, 1):
-            pass
         self._request_shutdown()
 
     def _request_shutdown(self) -> None:

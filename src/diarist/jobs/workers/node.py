@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 QUEUE_TIMEOUT_S = 10.0
 """How long connecting to the queue may take before the log says that workers poll for jobs meanwhile."""
 
+SIGNAL_CHECK_S = 1.0
+"""On Windows, Ctrl-C does not interrupt a thread that waits without a time limit."""
+
 
 def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
     """Run workers until SIGTERM, SIGHUP or Ctrl-C, then finish jobs for up to DRAIN_S and requeue the rest.
@@ -67,7 +70,8 @@ def run_workers(settings: Settings, command: Sequence[str] = COMMAND) -> None:
             settings.queues or "all that they can serve",
         )  # fmt: skip
         log_untested(settings)
-        stop.wait()
+        while not stop.wait(SIGNAL_CHECK_S):
+            pass
         logger.info("Shutting down: jobs in progress have %.0f s to finish", settings.drain_s)
         pool.drain(settings.drain_s)
         pool.stop()  # before everything else, because a container may be killed soon after DRAIN_S

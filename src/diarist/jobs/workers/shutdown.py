@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Callable
+
+from diarist.system.process_tree import kill_own_tree
 
 EXIT_GRACE_S = 1.5
 """How long the work may take to stop by itself after a shutdown request, before the process is ended."""
@@ -22,14 +22,7 @@ def shutdown_watchdog(shutdown: threading.Event, stopped: threading.Event, abort
     shutdown.wait()
     if stopped.wait(EXIT_GRACE_S):
         return
-    kill = threading.Timer(EXIT_GRACE_S / 2, end_process)
+    kill = threading.Timer(EXIT_GRACE_S / 2, kill_own_tree)
     kill.daemon = True
     kill.start()
     abort()
-
-
-def end_process() -> None:
-    """Kill this process at once, together with the processes that it started."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)

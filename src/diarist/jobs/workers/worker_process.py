@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
 from diarist.jobs.workers import ipc
 from diarist.jobs.workers.ipc import WorkerConfig
+from diarist.jobs.workers.message_sender import MessageSender
 from diarist.observability import logs
+from diarist.system.process_tree import group_options, is_suspended, kill_tree, request_exit
 
 LOG_LINE_CHARS = 2**20
 """Longer lines of a worker's stderr are split."""
 
 JOIN_S = 5.0
-"""How long the threads that read from an ended process may take to finish."""
+"""How long the threads that read from an ended process, or write to it, may take to finish."""
 
 GIVE_UP_REASONS = {
     ipc.LEASE_LOST: "the work on a job that was canceled, deleted or taken over did not stop",
@@ -30,9 +29,10 @@ GIVE_UP_REASONS = {
 
 
 class WorkerProcess:
-    """A running worker process, which leads its own process group.
+    """A running worker process, which leads its own process group where there are such groups.
 
-    One thread reads its messages, and another one relays its log lines to the log of this process.
+    One thread sends messages to it, another one reads its messages, and a third one relays its log lines to the log of
+    this process.
 
     Args:
         command: starts a process that implements ``diarist.jobs.workers.ipc``.
@@ -64,11 +64,12 @@ class WorkerProcess:
         self.ended_jobs = 0
         self._unresponsive = False
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
-            env=environment,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, **group_options(),
         )  # fmt: skip
         self.pid = self._process.pid
-        self._stdin, stdout, stderr = _pipes(self._process)
+        stdin, stdout, stderr = _pipes(self._process)
+        self._sender = MessageSender(stdin)
         self._readers = (
             threading.Thread(target=self._read_messages, args=(stdout,), name="worker-messages", daemon=True),
             threading.Thread(target=_relay_log, args=(stderr, config.worker), name="worker-log", daemon=True),
@@ -76,18 +77,16 @@ class WorkerProcess:
         try:
             for reader in self._readers:
                 reader.start()
+            self._sender.start()
         except RuntimeError:
             self.kill()
             self._process.wait()
             for reader, pipe in zip(self._readers, (stdout, stderr), strict=True):
                 if reader.ident is None:
                     pipe.close()
-            self._stdin.close()
+            self._sender.close(JOIN_S)
             raise
-        with contextlib.suppress(OSError):  # if it has exited already, wait() returns how
-            self._stdin.write(config.dump())
-            self._stdin.flush()
-            os.set_blocking(self._stdin.fileno(), False)
+        self._sender.send(config.dump())  # if it has exited already, wait() returns how
 
     @property
     def age_s(self) -> float:
@@ -101,13 +100,8 @@ class WorkerProcess:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was stopped by a signal or a debugger. Only Linux tells; elsewhere this is always False."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
-        except OSError:
-            return False
-        # proc_pid_stat(5): the state follows the name of the program, which is in parentheses and may contain some.
-        return fields.rpartition(")")[2].split()[0] in ("T", "t")
+        """Whether it was stopped by a signal or a debugger."""
+        return is_suspended(self.pid)
 
     def reset_silence(self) -> None:
         """Restart the measurement of ``silent_s``, because this process or the whole machine was suspended."""
@@ -115,23 +109,21 @@ class WorkerProcess:
 
     def wake(self) -> None:
         """Notify it that there may be a new or a canceled job."""
-        # If the pipe is full, it holds enough wake messages. If it is broken, the process has exited.
-        with contextlib.suppress(OSError):
-            os.write(self._stdin.fileno(), b"\n")
+        self._sender.send(b"\n")
 
     def drain(self) -> None:
         """Tell it to finish the jobs in progress and exit."""
-        with contextlib.suppress(OSError):
-            os.write(self._stdin.fileno(), ipc.DRAIN.encode() + b"\n")
+        self._sender.send(ipc.DRAIN.encode() + b"\n")
 
     def terminate(self) -> None:
-        """Send SIGTERM: it requeues its jobs and exits."""
-        self._process.terminate()
+        """Tell it to requeue its jobs and exit: by SIGTERM, or else by a message."""
+        if not request_exit(self._process):
+            self._sender.send(ipc.EXIT.encode() + b"\n")
 
     def kill(self) -> None:
         """Kill it at once, together with the processes that it started, unless it has exited already."""
         if self._process.returncode is None:
-            self._kill_group()
+            kill_tree(self._process)
 
     def kill_unresponsive(self) -> None:
         """Kill it because it no longer sends messages; the result of ``wait`` then contains this reason."""
@@ -141,8 +133,7 @@ class WorkerProcess:
     def wait(self) -> str:
         """Wait for its end, and return how it ended as the predicate of a sentence about "the worker process"."""
         code = self._process.wait()
-        # The processes that it started must end too. The ID of a group is not reused while the group has members.
-        self._kill_group()
+        kill_tree(self._process)  # the processes that it started must end too
         self._readers[0].join(JOIN_S)  # its last message may say why it ended
         if self.gave_up is not None:
             return f"ended itself, because {self.gave_up}"
@@ -156,12 +147,7 @@ class WorkerProcess:
         """Close the pipes of a process that has ended."""
         for reader in self._readers:
             reader.join(JOIN_S)
-        with contextlib.suppress(OSError):
-            self._stdin.close()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._sender.close(JOIN_S)
 
     def _read_messages(self, stdout: IO[bytes]) -> None:
         with stdout:
@@ -192,9 +178,8 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[b
 
 
 def _signal_name(number: int) -> str:
-    if number == signal.SIGKILL:
-        return "SIGKILL (possibly out of memory)"
     try:
-        return signal.Signals(number).name
+        name = signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+    return f"{name} (possibly out of memory)" if name == "SIGKILL" else name

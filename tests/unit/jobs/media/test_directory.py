@@ -64,15 +64,15 @@ def test_all_of_a_job_is_for_this_user_alone(media):
 
 
 def test_a_file_of_another_disk_is_copied_whole(media, tmp_path, monkeypatch):
-    upload, rename = tmp_path / "upload", Path.rename
+    upload, replace = tmp_path / "upload", Path.replace
 
     def refuse(path: Path, target: Path) -> Path:
         if path == upload:
             raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return rename(path, target)
+        return replace(path, target)
 
     upload.write_bytes(b"said")
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     job_id = new_job_id()
     assert media.store_recording(job_id, upload, 4) == 4
     assert not upload.exists()

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from diarist.jobs.workers.ipc import ALIVE, DRAIN, JOB_ENDED, READY, WorkerConfig
+from diarist.jobs.workers.ipc import ALIVE, DRAIN, EXIT, JOB_ENDED, READY, WorkerConfig
 
 WORKER = """
 import os, sys
@@ -123,8 +123,16 @@ def test_sigterm_is_received_while_the_main_thread_is_in_native_code(start):
     assert process.poll() is None, "the main thread is still in native code"
 
 
+def test_a_message_asks_to_exit_where_signals_cannot(start):
+    process = start(WORKER)
+    assert received(process).startswith("configured")
+    send(process, EXIT)
+    assert received(process) == "exiting"
+    assert process.wait(30) == 0
+
+
 def test_messages_are_distinct_single_words():
-    messages = (ALIVE, READY, JOB_ENDED, DRAIN)
+    messages = (ALIVE, READY, JOB_ENDED, DRAIN, EXIT)
     assert len(set(messages)) == len(messages)
     assert all(message.split() == [message] for message in messages)
 

@@ -176,6 +176,28 @@ def test_stop_ends_every_process_and_requeues_the_job(bench, script):
         bench.service.wait(job.id, WAIT_S)
 
 
+@pytest.mark.parametrize("script", ["wait never", "block never"])
+def test_stop_requeues_the_job_on_a_system_without_process_groups(make_bench, script, monkeypatch, caplog):
+    monkeypatch.delattr(os, "killpg")
+    bench = make_bench()
+    job = bench.submit(script)
+    bench.until_begun()
+    pid = bench.pid
+    bench.service.stop(timeout=LONGER_THAN_THE_TEST_S)
+    assert has_ended(pid)
+    back = bench.store.get(job.id)
+    assert (back.state, back.attempts) == (JobState.QUEUED, 0)
+    assert "is killed" not in caplog.text
+
+
+def test_a_worker_that_hangs_is_killed_on_a_system_without_process_groups(make_bench, monkeypatch):
+    monkeypatch.delattr(os, "killpg")
+    bench = make_bench(job_lease_s=2.0)
+    job = bench.submit("freeze 1")
+    done = bench.service.wait(job.id, WAIT_S)
+    assert (done.state, done.attempts) == (JobState.SUCCEEDED, 2)
+
+
 def test_a_worker_that_hangs_is_killed_and_the_next_one_runs_its_job(make_bench):
     bench = make_bench(job_lease_s=2.0)
     job = bench.submit("freeze 1")
