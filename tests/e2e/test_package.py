@@ -23,13 +23,18 @@ VERSION = "1.2.3"
 pytestmark = pytest.mark.slow
 
 
-def tracked(*folders: str) -> set[str]:
-    """Return the files of the repository, with those that are about to be added."""
+def tracked(*options: str) -> set[str]:
+    """Return the files that ``git ls-files`` lists with these options."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a git repository")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *folders]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
-    return {name for name in names.split("\0") if name and (ROOT / name).is_file()}
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
+
+
+def about_to_be_added() -> set[str]:
+    return tracked("--others", "--exclude-standard")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +87,15 @@ class TestContents:
     def test_the_sdist_is_the_repository(self, built: Path) -> None:
         with tarfile.open(built / f"diarist-{VERSION}.tar.gz") as archive:
             names = {name.removeprefix(f"diarist-{VERSION}/") for name in archive.getnames()}
-        assert names - {"PKG-INFO"} == tracked()
+        assert tracked() <= names
+        assert names - {"PKG-INFO"} <= tracked() | about_to_be_added()
 
     def test_the_wheel_is_the_package_with_the_configurations(self, wheel: Path) -> None:
         names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
         package = {name.removeprefix("src/") for name in tracked("src")}
-        assert names == package | {f"diarist/{name}" for name in tracked("conf")}
+        configurations = {f"diarist/{name}" for name in tracked("conf")}
+        assert package | configurations <= names
+        assert names - configurations <= package | {name.removeprefix("src/") for name in about_to_be_added()}
         assert {"diarist/py.typed", "diarist/models/catalog.toml", "diarist/conf/diar_infer_general.yaml"} <= names
 
     def test_the_wheel_has_the_licences(self, wheel: Path) -> None:
