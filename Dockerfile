@@ -9,6 +9,8 @@
 # The whole way, fleets and Kubernetes included: docs/deployment.md
 ARG MODELS=volume
 ARG DEVICE=cpu
+# The version, which is otherwise that of the next release: the repository, which has the tags, is not copied.
+ARG VERSION=
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 \
@@ -18,11 +20,14 @@ WORKDIR /build
 COPY constraints.txt pyproject.toml README.md LICENSE NOTICE.md ./
 COPY conf conf
 COPY src src
-RUN /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing]"
+ARG VERSION
+RUN SETUPTOOLS_SCM_PRETEND_VERSION="$VERSION" \
+    /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing]"
 # The builds of ONNX Runtime for the CPU and for GPUs share their folder, so there must be only one.
 ARG DEVICE
 RUN if [ "$DEVICE" = cuda ]; then \
-        /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing,gpu]" \
+        SETUPTOOLS_SCM_PRETEND_VERSION="$VERSION" \
+            /opt/diarist/bin/pip install --no-cache-dir -c constraints.txt ".[distributed,tracing,gpu]" \
         && /opt/diarist/bin/pip uninstall -y onnxruntime \
         && /opt/diarist/bin/pip install --no-cache-dir --no-deps --force-reinstall onnxruntime-gpu==1.26.0; \
     fi

@@ -16,14 +16,14 @@ ONNXRUNTIME_GPU := onnxruntime-gpu==1.26.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: help run setup setup-gpu lint format test-fast test test-nemo test-gpu accuracy bench deploy-check settings lock clean
+.PHONY: help run setup setup-gpu lint format test-fast test test-nemo test-gpu accuracy bench deploy-check settings lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## set up, then serve (settings: .env, see .env.example)
-	@exec $(venv_python) -m diarist.cli serve
+	@exec $(venv_python) -m diarist serve
 
 setup: $(VENV)/.models ## the virtual environment and the models, nothing more
 
@@ -32,7 +32,7 @@ setup-gpu: setup ## the libraries for an NVIDIA GPU (3 GB, without PyTorch): Lin
 	@$(install) -e '.[gpu]'
 	@$(venv_python) -m pip uninstall --quiet --yes onnxruntime
 	@$(install) --no-deps --force-reinstall $(ONNXRUNTIME_GPU)
-	@$(venv_python) -m diarist.cli doctor
+	@$(venv_python) -m diarist doctor
 
 lint: $(VENV)/.dev ## what has to be clean before a commit: ruff, mypy, import-linter
 	$(venv_python) -m ruff check .
@@ -54,7 +54,7 @@ test-fast: $(VENV)/.dev ## the tests that need no models, PyTorch, NeMo or serve
 
 test: $(VENV)/.test ## set up for tests, then the whole suite; ARGS="-k words" narrows it
 	@sh .ci/servers
-	@$(venv_python) -m diarist.cli models pull
+	@$(venv_python) -m diarist models pull
 	@$(venv_python) tests/support/recordings.py
 	$(venv_python) -m pytest $(ARGS)
 
@@ -67,7 +67,7 @@ test-gpu: $(VENV)/.dev setup-gpu ## Whisper and the diarizer on an NVIDIA GPU, c
 	$(venv_python) -m pytest -m gpu -s $(ARGS)
 
 accuracy: $(VENV)/.test ## score the engine anew on what the tests fetch, and record the figures that it is held to
-	@$(venv_python) -m diarist.cli models pull
+	@$(venv_python) -m diarist models pull
 	@$(venv_python) tests/support/recordings.py
 	RECORD_ACCURACY=1 $(venv_python) -m pytest -q tests/e2e/test_accuracy_gate.py
 
@@ -77,7 +77,7 @@ BENCH  := .cache/bench
 
 bench: $(BENCH)/diarist/.ready ## Diarist and its peers side by side: make bench FOLDER=recordings ARGS="--growth 1,10"
 	@test -n "$(FOLDER)" || { echo 'Name the folder of recordings and references: make bench FOLDER=path/to/recordings' >&2; exit 2; }
-	@$(BENCH)/diarist/bin/python -m diarist.cli models pull
+	@$(BENCH)/diarist/bin/python -m diarist models pull
 	@$(BENCH)/diarist/bin/python benchmarks/compare.py "$(FOLDER)" --environments $(BENCH) --torch "$(TORCH)" $(ARGS)
 
 $(BENCH)/diarist/.ready: $(VENV)/.venv pyproject.toml constraints.txt benchmarks/peers/diarist.txt
@@ -136,11 +136,14 @@ $(VENV)/.test: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalog.toml
-	@$(venv_python) -m diarist.cli models pull
+	@$(venv_python) -m diarist models pull
 	@touch $@
 
 lock: $(VENV)/.venv ## choose the versions in constraints.txt anew
 	sh .ci/lock $(venv_python)
+
+dist: $(VENV)/.venv ## build what a release consists of into dist/: sdist, wheel, SBOM, hashes
+	@sh .ci/dist $(venv_python)
 
 clean: ## remove what make made; never recordings, results, logs or models
 	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import threading
-import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -295,9 +294,9 @@ class TestChart:
         size = VALUES["ingress"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
         assert int(size.removesuffix("m")) > Settings.model_fields["max_upload_mb"].default
 
-    def test_it_is_of_the_version_of_the_package(self):
-        version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-        assert yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))["appVersion"] == version
+    def test_it_is_of_the_newest_release(self):
+        released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+        assert yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))["appVersion"] == released[0]
 
     def test_the_values_that_are_read_are_there(self):
         for name, text in TEMPLATES.items():

@@ -13,6 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from diarist.models import required
+from diarist.models.catalog import load_catalog
+from diarist.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 
 HEAVY_MODULES = (
@@ -59,6 +63,15 @@ def test_the_default_install_stays_light() -> None:
     installed = closure("diarist")
     assert {"flask", "onnxruntime", "ctranslate2", "numpy", "werkzeug"} <= installed  # the walk is a real one
     assert installed & HEAVY_DISTRIBUTIONS == set()
+
+
+def test_the_default_install_and_its_models_stay_under_800_mb() -> None:
+    files = [path.locate() for name in closure("diarist") - {"diarist"} for path in distribution(name).files or ()]
+    installed = sum(Path(path).stat().st_size for path in files if Path(path).is_file())
+    catalog = load_catalog()
+    models = sum(catalog[name].disk_bytes for name in required(Settings(_env_file=None)))
+    assert installed > 300e6, "the walk is a real one"
+    assert installed + models < 800e6
 
 
 def test_the_walk_sees_what_an_extra_brings() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -156,10 +158,72 @@ class TestProject:
         for name in ("Documentation", "Changelog"):
             assert (ROOT / urls[name].split("/main/")[1]).exists()
 
-    def test_the_version_has_its_section_in_the_changelog(self) -> None:
+    def test_without_a_tag_the_version_is_that_of_the_next_release(self) -> None:
+        assert PROJECT["dynamic"] == ["version"]
         sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
         assert sections[0] == "Unreleased"
-        assert sections[1] == PROJECT["version"]
+        fallback = Version(PYPROJECT["tool"]["hatch"]["version"]["fallback-version"])
+        assert fallback.is_devrelease
+        assert fallback > Version(sections[1])
+
+    def test_the_tools_of_the_build_are_those_of_the_tests(self) -> None:
+        assert {str(Requirement(line)) for line in PYPROJECT["build-system"]["requires"]} <= set(
+            map(str, requirements())
+        )
+
+    def test_the_sdist_has_every_file_of_the_repository(self) -> None:
+        """tests/e2e/test_package.py builds it; this fails at once after a file was added to the top folder."""
+        if not (ROOT / ".git").exists():
+            pytest.skip("this is not a git repository")
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+        assert top <= set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"])
+
+
+class TestRelease:
+    WORKFLOW: ClassVar[dict[str, Any]] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))
+
+    def steps(self) -> list[dict[str, Any]]:
+        return [step for job in self.WORKFLOW["jobs"].values() for step in job["steps"]]
+
+    def test_a_tag_starts_it(self) -> None:
+        assert self.WORKFLOW[True] == {"push": {"tags": ["v[0-9]*"]}}, "YAML 1.1 reads the key `on` as true"
+
+    def test_it_publishes_what_a_maintainer_builds(self) -> None:
+        assert [step["run"] for step in self.steps() if ".ci/dist" in step.get("run", "")] == ["sh .ci/dist python"]
+        assert "sh .ci/dist $(venv_python)\n" in MAKEFILE
+
+    def test_each_job_may_do_only_what_it_has_to(self) -> None:
+        assert self.WORKFLOW["permissions"] == {}
+        assert {name: job.get("permissions", {}) for name, job in self.WORKFLOW["jobs"].items()} == {
+            "build": {"contents": "read", "id-token": "write", "attestations": "write"},
+            "try": {},
+            "index": {"id-token": "write"},
+            "page": {"contents": "write"},
+        }
+        assert self.WORKFLOW["jobs"]["index"]["environment"]["name"] == "pypi"
+        assert all("timeout-minutes" in job for job in self.WORKFLOW["jobs"].values())
+
+    def test_nothing_is_published_before_it_was_installed_on_every_python(self) -> None:
+        jobs = self.WORKFLOW["jobs"]
+        assert {name: job.get("needs") for name, job in jobs.items()} == {
+            "build": None, "try": "build", "index": "try", "page": "index",
+        }  # fmt: skip
+        assert jobs["try"]["strategy"]["matrix"]["python"] == supported()
+
+    def test_every_action_is_of_a_known_major_version(self) -> None:
+        used = dict(step["uses"].split("@") for step in self.steps() if "uses" in step)
+        assert used == {
+            "actions/checkout": "v4", "actions/setup-python": "v5", "actions/upload-artifact": "v4",
+            "actions/download-artifact": "v4", "actions/attest-build-provenance": "v2", "actions/attest-sbom": "v2",
+            "pypa/gh-action-pypi-publish": "release/v1",
+        }  # fmt: skip
+
+    def test_its_tools_are_pinned(self) -> None:
+        lines = (ROOT / ".ci/dist-requirements.txt").read_text("utf-8").splitlines()
+        needed = [Requirement(line) for line in lines if not line.startswith("#")]
+        assert {need.name for need in needed} == {"build", "cyclonedx-bom", "twine"}
+        assert all([pin.operator for pin in need.specifier] == ["=="] for need in needed)
 
 
 class TestMakefile:

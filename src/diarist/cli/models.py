@@ -154,8 +154,8 @@ def export(model: str, folder: Path | None, name: str | None, quantize: Literal[
         )
     except ImportError as error:
         raise EngineUnavailable(
-            f"The export needs NeMo, which is not installed here ({error}): run `pip install -e '.[nemo]'`, or export"
-            " on another machine and copy the folder."
+            f"The export needs NeMo, which is not installed here ({error}): run `pip install 'diarist[nemo]'`, or"
+            " export on another machine and copy the folder."
         ) from error
     click.echo(f"{path.name}: ready in {path}")
 
@@ -180,7 +180,7 @@ def _pull_nemo(settings: Settings, *, offline: bool) -> None:
         except ImportError as error:
             raise EngineUnavailable(
                 f"{model.reference} is in NVIDIA's catalog, which only NeMo can read, and NeMo is not installed here"
-                f" ({error}): run `pip install -e '.[nemo]'`."
+                f" ({error}): run `pip install 'diarist[nemo]'`."
             ) from error
         click.echo(f"{model.name}: ready in {path}")
 

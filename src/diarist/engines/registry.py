@@ -79,9 +79,9 @@ def _load(kind: str, name: str, import_path: str, settings: Settings) -> Any:
         return pkgutil.resolve_name(import_path)(settings)
     except ImportError as error:
         advice = (
-            "Install the libraries that NeMo needs with `pip install -e '.[nemo]'` (docs/nemo.md says which PyTorch),"
-            f" or set {kind.upper()} to another one."
+            "Install the libraries that NeMo needs with `pip install 'diarist[nemo]'` (docs/nemo.md says which PyTorch)"
+            f", or set {kind.upper()} to another one."
             if (error.name or "").partition(".")[0] in NEMO_LIBRARIES
-            else "Run `make setup`, or install Diarist again with `pip install`."
+            else "Run `pip install diarist` again."
         )
         raise EngineUnavailable(f"The {kind} {name} cannot be loaded: {error}. {advice}") from error

@@ -21,7 +21,7 @@ def test_without_pytorch_it_says_how_to_get_nemo(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = export("nvidia/parakeet-tdt-0.6b-v3")
     assert result.exit_code == UNAVAILABLE
-    assert "pip install -e '.[nemo]'" in result.stderr
+    assert "pip install 'diarist[nemo]'" in result.stderr
     assert "Traceback" not in result.output
     assert list(folder.iterdir()) == []
 
@@ -34,7 +34,7 @@ def test_without_nemo_it_says_how_to_get_it(nemo_models, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "nemo", None)
     result = export(str(path), "--to", "there")
     assert result.exit_code == UNAVAILABLE
-    assert ".[nemo]" in result.stderr or "docs/nemo.md" in result.stderr
+    assert "diarist[nemo]" in result.stderr or "docs/nemo.md" in result.stderr
     assert list(folder.iterdir()) == []
 
 

@@ -100,7 +100,7 @@ def test_what_keeps_parts_from_a_gpu_is_logged_once_and_kept(register, caplog):
 
 
 @pytest.mark.parametrize(
-    ("module", "advice"), [("onnxruntime", "make setup"), ("torch", r"pip install -e '\.\[nemo\]'")]
+    ("module", "advice"), [("onnxruntime", "pip install diarist"), ("torch", r"pip install 'diarist\[nemo\]'")]
 )
 def test_a_missing_library_is_named_with_what_to_do(register, module, advice):
     def load(_settings):
@@ -114,7 +114,7 @@ def test_a_missing_library_is_named_with_what_to_do(register, module, advice):
 
 def test_a_library_that_is_missing_on_import_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setattr(registry, "DIARIZERS", {"embedded": "no_such_library.diarizer:load"})
-    with pytest.raises(EngineUnavailable, match=r"diarizer embedded.*no_such_library.*make setup"):
+    with pytest.raises(EngineUnavailable, match=r"diarizer embedded.*no_such_library.*pip install diarist"):
         registry.load_engine(load_settings())
 
 
