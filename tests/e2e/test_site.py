@@ -80,6 +80,13 @@ def test_every_page_can_be_reached_from_the_navigation(site: Path, check_site: M
     assert pages - links == set()
 
 
+def test_each_part_of_the_navigation_begins_with_a_page_of_the_site(site: Path) -> None:
+    home = (site / "index.html").read_text("utf-8")
+    parts = re.findall(r'<a href="([^"]+)" class="md-tabs__link', home)
+    assert len(parts) == 5
+    assert all((site / part).is_file() for part in parts)
+
+
 SEARCH = """<script>
 const all = root => [...root.querySelectorAll("*")].flatMap(e => [e, ...(e.shadowRoot ? all(e.shadowRoot) : [])]);
 addEventListener("load", () => {

@@ -262,8 +262,8 @@ class TestNavigation:
         targets = list(navigation(self.CONFIGURATION["nav"]))
         pages = [target for target in targets if not target.startswith(REPOSITORY)]
         assert sorted(pages) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in DOCS)
-        outside = [target.removeprefix(f"{REPOSITORY}blob/main/") for target in targets if target not in pages]
-        assert all((ROOT / target).is_file() for target in outside)
+        outside = [re.sub(rf"{REPOSITORY}(?:blob|tree)/main/", "", target) for target in targets if target not in pages]
+        assert all((ROOT / target).exists() for target in outside)
 
     def test_it_has_these_parts(self) -> None:
         parts = [part for entry in self.CONFIGURATION["nav"] for part in entry]
