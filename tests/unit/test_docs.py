@@ -217,7 +217,7 @@ def test_a_page_tells_the_truth(
 ) -> None:
     document = page.read_text("utf-8")
     (tmp_path / "recordings").mkdir()
-    for name in ("meeting.wav", "recordings/monday.wav", "recordings/tuesday.wav"):
+    for name in ("meeting.wav", "call.wav", "recordings/monday.wav", "recordings/tuesday.wav"):
         shutil.copy(sample_recording, tmp_path / name)
     address = documents.SERVICE
     if any(block.needs_service for block in documents.blocks(document)):
