@@ -16,7 +16,7 @@ ONNXRUNTIME_GPU := onnxruntime-gpu==1.26.0
 venv_python := $(VENV)/bin/python
 install     := $(venv_python) -m pip install --quiet -c constraints.txt
 
-.PHONY: help run setup setup-gpu lint format test-fast test test-nemo test-gpu accuracy bench deploy-check settings lock dist clean
+.PHONY: help run setup setup-gpu lint format test-fast test test-nemo test-gpu accuracy bench deploy-check docs settings diagram lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -98,8 +98,14 @@ $(CHECKS)/.ready: $(VENV)/.venv deploy/requirements.txt
 	@$(CHECKS)/bin/python -m pip install --quiet --ignore-requires-python -r deploy/requirements.txt
 	@touch $@
 
+docs: $(VENV)/.docs ## build the documentation into build/site, and check its links
+	$(venv_python) docs/build_site.py build/site
+
 settings: $(VENV)/.base ## write .env.example and docs/settings.md anew from settings.py
 	$(venv_python) docs/describe_settings.py
+
+diagram: $(VENV)/.base ## draw docs/architecture.svg anew
+	$(venv_python) docs/draw_architecture.py
 
 # The stamps: made last, so that a set-up that was broken off is done again.
 
@@ -132,7 +138,12 @@ $(VENV)/.dev: $(VENV)/.base
 $(VENV)/.test: $(VENV)/.dev
 	@echo "Installing PyTorch, NeMo and what else the whole suite needs"
 	@$(install) $(TORCH)
-	@$(install) -e '.[dev,nemo,bench]'
+	@$(install) -e '.[dev,docs,nemo,bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@echo "Installing what builds the documentation"
+	@$(install) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.models: $(VENV)/.base src/diarist/models/catalog.toml

@@ -22,10 +22,26 @@ HEAD = """# Settings
 Settings are read from the environment and from `.env` in the folder that the service is started in. The environment
 takes precedence. With an invalid value the service does not start, and the error names the setting. An empty value
 counts as unset.
-
-| setting | default | accepts | description |
-|---|---|---|---|
 """
+COLUMNS = "| setting | default | accepts | description |\n|---|---|---|---|\n"
+SECTIONS = {
+    "flask_host": "HTTP service",
+    "api_key": "API keys and quotas",
+    "log_level": "Logs",
+    "data_dir": "Data and stores",
+    "model_dir": "Model files",
+    "engine": "Engine and models",
+    "nemo_asr_model": "NeMo's models",
+    "device": "Devices",
+    "onnx_asr_model": "Exported models",
+    "workers": "Workers",
+    "max_upload_mb": "Recordings",
+    "job_lease_s": "Jobs",
+    "retain_recording_s": "Retention",
+    "allowed_networks": "Downloads and webhooks",
+    "traces": "Traces and disk space",
+}
+"""The headings of the page, by the first setting below each of them."""
 
 
 def default(field: FieldInfo) -> str:
@@ -80,18 +96,14 @@ def _plain(text: str) -> str:
 
 def table() -> str:
     """Return the text of ``docs/settings.md``."""
-    rows = [
-        (
-            f"`{name.upper()}`",
-            f"`{default(field)}`" if default(field) else "",
-            accepted_values(field),
-            description(field),
-        )
-        for name, field in Settings.model_fields.items()
-    ]
-    return HEAD.format(written_by=WRITTEN_BY) + "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
-    )
+    lines = [HEAD.format(written_by=WRITTEN_BY)]
+    for name, field in Settings.model_fields.items():
+        if name in SECTIONS:
+            lines.append(f"\n## {SECTIONS[name]}\n\n{COLUMNS}")
+        value = f"`{default(field)}`" if default(field) else ""
+        row = (f"`{name.upper()}`", value, accepted_values(field), description(field))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n")
+    return "".join(lines)
 
 
 FILES = {ROOT / ".env.example": env_example, ROOT / "docs" / "settings.md": table}

@@ -1,6 +1,6 @@
 """Every error that Diarist raises intentionally. The message is for the user and says what to do.
 
-::
+The tree of errors:
 
     DiaristError
     ├── InputError                 the request is wrong: a retry gives the same error

@@ -11,16 +11,39 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from support import documents
 from support.documents import DocumentError, differences
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = sorted(path for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
+REPOSITORY = "https://github.com/diarist/diarist/"
 START_S = 120
+
+OTHER_TESTS = {
+    ("api.md", "json"): "tests/api/test_documentation.py",
+    ("api.md", "sh"): "tests/api/test_documentation.py",
+    ("cli.md", "console"): "tests/unit/cli/test_docs.py",
+    ("cli.md", "sh"): "tests/unit/cli/test_docs.py",
+    ("models.md", "console"): "tests/unit/cli/test_docs.py",
+    ("output.md", "json"): "tests/unit/cli/test_docs.py",
+    ("webhooks.md", "python"): "tests/unit/jobs/outbox/test_webhook_delivery.py",
+}
+"""The blocks without a directive, by page and language, and the test that runs them or compares them."""
+
+
+def runs_here(page: Path) -> bool:
+    """Return whether the page has blocks that are run with the real models, and that no other test runs."""
+    return any(
+        block.kind == "run" and (page.name, block.language) not in OTHER_TESTS
+        for block in documents.blocks(page.read_text("utf-8"))
+    )
 
 
 def fenced(language: str, text: str, directive: str = "") -> str:
@@ -174,29 +197,80 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path)
     pytest.fail(f"the service is not ready after {START_S} s:\n{log.read_text()}")
 
 
-def test_every_block_of_the_readme_says_whether_it_is_run() -> None:
-    document = README.read_text("utf-8")
-    assert documents.faults(document) == ()
-    assert any(block.kind == "run" for block in documents.blocks(document)), "README.md shows nothing that is run"
+@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.name)
+def test_every_block_says_whether_it_is_run(page: Path) -> None:
+    document = page.read_text("utf-8")
+    lines = {block.line for block in documents.blocks(document) if (page.name, block.language) in OTHER_TESTS}
+    faults = [fault for fault in documents.faults(document) if int(fault.split()[1].rstrip(":")) not in lines]
+    assert faults == []
+
+
+def test_the_tests_that_run_other_blocks_read_the_pages() -> None:
+    for (page, _), test in OTHER_TESTS.items():
+        assert f'"{page}"' in (ROOT / test).read_text("utf-8")
 
 
 @pytest.mark.models
-def test_the_readme_tells_the_truth(
-    request: pytest.FixtureRequest, tmp_path: Path, sample_recording: Path, model_store: object
+@pytest.mark.parametrize("page", [page for page in (README, *DOCS) if runs_here(page)], ids=lambda page: page.name)
+def test_a_page_tells_the_truth(
+    page: Path, request: pytest.FixtureRequest, tmp_path: Path, sample_recording: Path, model_store: object
 ) -> None:
-    document = README.read_text("utf-8")
-    shutil.copy(sample_recording, tmp_path / "meeting.wav")
+    document = page.read_text("utf-8")
+    (tmp_path / "recordings").mkdir()
+    for name in ("meeting.wav", "call.wav", "recordings/monday.wav", "recordings/tuesday.wav"):
+        shutil.copy(sample_recording, tmp_path / name)
     address = documents.SERVICE
     if any(block.needs_service for block in documents.blocks(document)):
         if shutil.which("curl") is None:
-            pytest.skip("curl is not installed, and README.md shows it")
+            pytest.skip(f"curl is not installed, and {page.name} shows it")
         address = request.getfixturevalue("service")
-    documents.run(document, tmp_path, address)
+    assert documents.run(document, tmp_path, address) > 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not re.match(r"[a-z]+:|#", target):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} points to {target}"
+        path = target.partition("#")[0]
+        if of_repository := re.fullmatch(rf"{REPOSITORY}(?:blob|tree)/main/(.+)", path):
+            assert (ROOT / of_repository[1]).exists(), f"{page.name} points to {target}"
+        elif not re.match(r"[a-z]+:|#", target):
+            assert (page.parent / path).exists(), f"{page.name} points to {target}"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda path: path.name)
+def test_pages_of_the_site_point_to_files_outside_it_by_their_addresses(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s:]+)\)", page.read_text("utf-8")):
+        path = (page.parent / target.partition("#")[0]).resolve()
+        assert path.is_relative_to(ROOT / "docs"), f"{page.name} points to {target}, which is not in the site"
+
+
+def navigation(entries: list[Any]) -> Iterator[str]:
+    """Yield the targets of the navigation of mkdocs.yml."""
+    for entry in entries:
+        (target,) = entry.values() if isinstance(entry, dict) else (entry,)
+        if isinstance(target, list):
+            yield from navigation(target)
+        else:
+            yield target
+
+
+class TestNavigation:
+    CONFIGURATION = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
+
+    def test_every_page_is_in_it_once_and_nothing_else(self) -> None:
+        targets = list(navigation(self.CONFIGURATION["nav"]))
+        pages = [target for target in targets if not target.startswith(REPOSITORY)]
+        assert sorted(pages) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in DOCS)
+        outside = [re.sub(rf"{REPOSITORY}(?:blob|tree)/main/", "", target) for target in targets if target not in pages]
+        assert all((ROOT / target).exists() for target in outside)
+
+    def test_it_has_these_parts(self) -> None:
+        parts = [part for entry in self.CONFIGURATION["nav"] for part in entry]
+        assert parts == ["Start", "Use", "Operate", "Engines", "Develop"]
+
+    def test_nothing_is_loaded_from_other_sites(self) -> None:
+        assert self.CONFIGURATION["theme"]["font"] is False
+        shims = self.CONFIGURATION["extra"]["polyfills"]
+        assert [shim for shim in shims if "iframe-worker" in shim] == ["assets/iframe-worker.js"]
+        assert all((ROOT / "docs" / path).is_file() for path in (*shims, *self.CONFIGURATION["extra_css"]))

@@ -50,6 +50,12 @@ def test_every_setting_is_in_both_files() -> None:
         assert f"| `{name.upper()}` |" in table
 
 
+def test_every_setting_is_in_a_section(describe_settings: ModuleType) -> None:
+    names = list(Settings.model_fields)
+    assert names[0] in describe_settings.SECTIONS
+    assert list(describe_settings.SECTIONS) == [name for name in names if name in describe_settings.SECTIONS]
+
+
 def test_the_example_with_everything_uncommented_gives_the_defaults(dotenv: Callable[[str], None]) -> None:
     example = (ROOT / ".env.example").read_text("utf-8")
     uncommented = re.sub(r"^# (?=[A-Z_]+=)", "", example, flags=re.MULTILINE)

@@ -24,7 +24,7 @@ MERGE_THRESHOLD = 0.14
 """Two clusters are two speakers when windows within them are more similar than windows across them by this cosine.
 
 Unlike a fixed distance, this also works on a telephone, whose channel makes all speakers similar. See
-``docs/accuracy.md``.
+``docs/experiments.md``.
 """
 
 LARGE_CLUSTER_MERGE_THRESHOLD = 0.18

@@ -43,7 +43,7 @@ Embed: TypeAlias = Callable[[Audio, Sequence[Span], Progress], NDArray[np.float3
 
 @dataclass(frozen=True, slots=True)
 class DiarizerConfig:
-    """The parameters of the pipeline. ``docs/accuracy.md`` gives the effect of each of them."""
+    """The parameters of the pipeline. ``docs/experiments.md`` gives the effect of each of them."""
 
     window: Seconds = 1.5
     """The length of an embedding's window."""

@@ -55,7 +55,7 @@ ALIGNMENT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """The parameters of the recognizer. ``docs/accuracy.md`` gives the effect of each of them."""
+    """The parameters of the recognizer. ``docs/experiments.md`` gives the effect of each of them."""
 
     beam_size: int = 5
     batch_size: int = 8
