@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -20,8 +19,6 @@ import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-
-import psutil
 
 from diarist.child_environment import worker_environment
 from diarist.errors import EngineUnavailable, JobFailed
@@ -37,6 +34,7 @@ from diarist.library.messages import (
     Progressed,
     Request,
 )
+from diarist.system.process_tree import describe_end, kill_with_descendants
 from diarist.types import Utterance
 
 OnProgress: TypeAlias = Callable[[str, float], object]
@@ -157,7 +155,7 @@ class EngineProcess:
 
     def _death(self, request: Request) -> EngineUnavailable | JobFailed:
         code = self._process.wait()
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        how = describe_end(code)
         if isinstance(request, Load):
             return EngineUnavailable(f"The engine process {how} while it loaded the models.")
         return JobFailed(f"The engine process {how}. It is started again for the next recording.")
@@ -176,11 +174,7 @@ def _end(process: subprocess.Popen[bytes], stdin: IO[bytes], reader: threading.T
         return
     with contextlib.suppress(OSError):
         stdin.close()
-    with contextlib.suppress(psutil.Error):
-        tree = psutil.Process(process.pid)
-        for each in (*tree.children(recursive=True), tree):  # a decoder would outlive the process
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+    kill_with_descendants(process)  # a decoder would outlive the process
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(END_S)
     if reader is not threading.current_thread():  # a garbage collection may happen in any thread
@@ -191,12 +185,3 @@ def _relay(record: Any) -> None:
     name, level = record["name"], record["levelno"]
     if logging.getLogger(name).isEnabledFor(level):
         logging.getLogger(name).handle(logging.makeLogRecord(record))
-
-
-def _signal_name(number: int) -> str:
-    if number == getattr(signal, "SIGKILL", None):
-        return "SIGKILL (possibly out of memory)"
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

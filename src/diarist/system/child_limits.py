@@ -14,14 +14,13 @@ processes that psutil finds.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from diarist.system.pipe_reading import read_pipe
+from diarist.system.process_tree import kill_tree
 
 if sys.platform == "win32":
     from diarist.system.job_object import JobObject, process_limits
@@ -128,29 +127,12 @@ class LimitedProcess:
             if self._job is not None:
                 self._job.close()
             self._popen.kill()  # if it could not be added to the job
-        elif _HAS_PROCESS_GROUPS:
-            with suppress(ProcessLookupError, PermissionError):  # the ID cannot be reused before it is waited for
-                os.killpg(self._popen.pid, signal.SIGKILL)
         else:
-            _kill_with_descendants(self._popen)
+            kill_tree(self._popen)
         self._popen.wait()
         self.output.close()
         assert self._popen.stdout is not None
         self._popen.stdout.close()
-
-
-def _kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that has not been waited for, and those of its descendants whose parents have not ended."""
-    import psutil
-
-    try:
-        descendants = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        descendants = []
-    process.kill()
-    for each in descendants:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
 
 
 if sys.platform == "win32":

@@ -46,9 +46,17 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     elif process.returncode is None:
-        descendants = _descendants(process.pid)
-        process.kill()
-        _kill(descendants)
+        kill_with_descendants(process)
+
+
+def kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child process that may be in the process group of its parent, and its descendants.
+
+    Descendants whose parents have ended are not found.
+    """
+    descendants = _descendants(process.pid)
+    process.kill()
+    _kill(descendants)
 
 
 def kill_own_tree() -> NoReturn:
@@ -59,6 +67,17 @@ def kill_own_tree() -> NoReturn:
     else:
         _kill(_descendants(os.getpid()))
     os._exit(1)
+
+
+def describe_end(code: int) -> str:
+    """Return how a process ended, by its ``returncode``, as the predicate of a sentence about it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}{' (possibly out of memory)' * (name == 'SIGKILL')}"
 
 
 def is_suspended(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import threading
 import time
@@ -13,7 +12,7 @@ from diarist.jobs.workers import ipc
 from diarist.jobs.workers.ipc import WorkerConfig
 from diarist.jobs.workers.message_sender import MessageSender
 from diarist.observability import logs
-from diarist.system.process_tree import group_options, is_suspended, kill_tree, request_exit
+from diarist.system.process_tree import describe_end, group_options, is_suspended, kill_tree, request_exit
 
 LOG_LINE_CHARS = 2**20
 """Longer lines of a worker's stderr are split."""
@@ -139,9 +138,7 @@ class WorkerProcess:
             return f"ended itself, because {self.gave_up}"
         if self._unresponsive:
             return "sent no heartbeat and was killed"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        return f"was killed by {_signal_name(-code)}"
+        return describe_end(code)
 
     def close(self) -> None:
         """Close the pipes of a process that has ended."""
@@ -175,11 +172,3 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[b
     assert process.stdout is not None
     assert process.stderr is not None
     return process.stdin, process.stdout, process.stderr
-
-
-def _signal_name(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-    return f"{name} (possibly out of memory)" if name == "SIGKILL" else name
