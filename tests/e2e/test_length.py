@@ -12,7 +12,7 @@ import soundfile
 from diarist.audio import DecodeLimits, decode, limits
 from diarist.clustering import l2_normalize
 from diarist.engines.embedded import load_diarizer
-from diarist.engines.embedded.diarizer import SEGMENTATION_STEP_FRAMES, EmbeddedDiarizer
+from diarist.engines.embedded.diarizer import EmbeddedDiarizer
 from diarist.engines.embedded.segmentation import FRAME_SAMPLES, RECEPTIVE_FIELD_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
 from diarist.engines.registry import load_engine
 from diarist.pipeline.transcription import transcribe
@@ -23,6 +23,7 @@ from diarist.types import SAMPLE_RATE, Audio, Span, SpeakerHints, TranscribeOpti
 pytestmark = pytest.mark.models
 
 HOURS = 4
+STEP_FRAMES = 59
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +81,15 @@ class Repeated:
         self._real = diarizer
         self._twice = Audio(np.concatenate([segment.samples, segment.samples]))
         self._period_s = segment.duration
-        self._windows = len(segment.samples) // (SEGMENTATION_STEP_FRAMES * FRAME_SAMPLES)
+        self._windows = len(segment.samples) // (STEP_FRAMES * FRAME_SAMPLES)
         self._references = diarizer.diarize(segment, SpeakerHints(), lambda *_: None).embeddings
         self._random = np.random.default_rng(1)
 
     def segment(self, audio, progress):
         local = self._real._segmenter.segment(self._twice, progress)
-        windows = 1 + -(-(len(audio.samples) - WINDOW_SAMPLES) // (SEGMENTATION_STEP_FRAMES * FRAME_SAMPLES))
+        windows = 1 + -(-(len(audio.samples) - WINDOW_SAMPLES) // (STEP_FRAMES * FRAME_SAMPLES))
         rows = np.arange(windows) % self._windows
-        starts = np.arange(windows) * SEGMENTATION_STEP_FRAMES
+        starts = np.arange(windows) * STEP_FRAMES
         frames = round((len(audio.samples) - RECEPTIVE_FIELD_SAMPLES / 2) / FRAME_SAMPLES + 0.5)
         return replace(
             local, activity=local.activity[rows], classes=local.classes[rows], starts=starts,
@@ -109,8 +110,7 @@ class Repeated:
 def test_a_speaker_keeps_one_label_for_hours(model_store, make_conversation):
     conversation = make_conversation(4)
     segment = decode(conversation.path, DecodeLimits())[0].samples
-    step_samples = SEGMENTATION_STEP_FRAMES * FRAME_SAMPLES
-    whole = segment[: len(segment) // step_samples * step_samples]
+    whole = segment[: len(segment) // (STEP_FRAMES * FRAME_SAMPLES) * (STEP_FRAMES * FRAME_SAMPLES)]
     diarizer = load_diarizer(load_settings()).part
     assert isinstance(diarizer, EmbeddedDiarizer)
     repeated = Repeated(diarizer, Audio(whole))

@@ -75,7 +75,9 @@ def samples_of(path: Path) -> np.ndarray:
 
 
 def engine_processes() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    """Return the engine processes of this program, which may also have started database servers for other tests."""
+    children = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in children if "diarist.library.engine_program" in " ".join(each.cmdline())]
 
 
 def test_it_returns_what_the_service_returns(expected, sample_recording, tmp_path):

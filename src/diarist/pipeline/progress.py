@@ -14,10 +14,10 @@ ItemT = TypeVar("ItemT")
 
 WEIGHTS: Mapping[Stage, float] = {
     "decode": 0.02,
-    "segmentation": 0.17,
-    "embedding": 0.15,
+    "segmentation": 0.22,
+    "embedding": 0.16,
     "clustering": 0.01,
-    "recognition": 0.64,
+    "recognition": 0.58,
     "attribution": 0.01,
 }
 """The share of each stage in the total time of a recording without pauses, so that the progress advances evenly.

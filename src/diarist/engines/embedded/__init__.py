@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diarist.engines.device import choose_here
-from diarist.engines.embedded.diarizer import SEGMENTATION_STEP_FRAMES, EmbeddedDiarizer
+from diarist.engines.embedded.diarizer import EmbeddedDiarizer
 from diarist.engines.embedded.graph_placement import open_embedder, open_segmenter, parallelism_on
 from diarist.engines.embedded.speaker_embedding import features_named
 from diarist.engines.embedded.whisper import WhisperRecognizer
@@ -33,7 +33,7 @@ def load_diarizer(settings: Settings) -> Loaded[Diarizer]:
     choice = choose_here(settings, "onnxruntime")
     parallelism = parallelism_on(choice.device, settings.threads)
     diarizer = EmbeddedDiarizer(
-        open_segmenter(segmentation_graph, choice.device, parallelism, SEGMENTATION_STEP_FRAMES),
+        open_segmenter(segmentation_graph, choice.device, parallelism),
         open_embedder(embedding_graph, choice.device, parallelism, features_named(embedding.features)),
     )
     infos = (store.info(segmentation), store.info(embedding.name))

@@ -37,9 +37,6 @@ from diarist.types import Audio, Diarization, Progress, Seconds, Span, SpeakerHi
 
 NAME = "embedded"
 
-SEGMENTATION_STEP_FRAMES = 74
-"""The windows of the segmentation are 1.25 s apart: as accurate as 1 s, in four fifths of the time."""
-
 Segment: TypeAlias = Callable[[Audio, Progress], Segmentation]
 Embed: TypeAlias = Callable[[Audio, Sequence[Span], Progress], NDArray[np.float32]]
 

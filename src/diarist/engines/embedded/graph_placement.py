@@ -23,15 +23,11 @@ def parallelism_on(device: Device, threads: int) -> Parallelism:
     return Parallelism(1, threads) if device.kind == "cuda" else Parallelism.of(threads)
 
 
-def open_segmenter(graph: Path, device: Device, parallelism: Parallelism, step_frames: int) -> Segmenter:
-    """Open a segmentation model whose windows are ``step_frames`` frames apart.
-
-    Raises:
-        EngineUnavailable: The model does not fit the memory of the device.
-    """
+def open_segmenter(graph: Path, device: Device, parallelism: Parallelism) -> Segmenter:
+    """Open a segmentation model. Raises EngineUnavailable if it does not fit the memory of the device."""
     network = SegmentationNetwork(graph, parallelism.threads, device)
     batch = {"batch": SEGMENTER_GPU_BATCH} if device.kind == "cuda" else {}
-    return Segmenter(network, step_frames, workers=parallelism.workers, device=device.name, **batch)
+    return Segmenter(network, workers=parallelism.workers, device=device.name, **batch)
 
 
 def open_embedder(

@@ -42,8 +42,7 @@ work but take more memory; with 12, a sixth of the work remains. It does not dep
 the results do not either."""
 
 CHUNK_BLOCKS = 10
-"""The number of blocks in one chunk when other machines help: with a step of 1.25 s, two and a half minutes of the
-recording, 24 chunks per hour."""
+"""The number of blocks in one chunk when other machines help: two minutes of the recording, thirty chunks per hour."""
 
 LOCAL_SPEAKERS = 3
 POWERSET_CLASSES = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
@@ -119,7 +118,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, network: Network, step_frames: int, batch: int = 4, workers: int = 1, device: str = "cpu"
+        self, network: Network, step_frames: int = 59, batch: int = 4, workers: int = 1, device: str = "cpu"
     ) -> None:
         self._network = network
         self._step_frames = step_frames

@@ -42,9 +42,6 @@ from diarist.types import Audio, Diarization, Progress, Seconds, SpeakerHints
 
 NAME = "community-1"
 
-SEGMENTATION_STEP_FRAMES = 59
-"""A tenth of the window, as in pyannote."""
-
 MIN_CLUSTERED_SHARE = 0.2
 """A local speaker who speaks alone in a smaller share of the window is not clustered: pyannote's published value."""
 
@@ -83,7 +80,7 @@ def open_diarizer(store: ModelStore, device: Device, parallelism: Parallelism) -
     """Open the models of a store. Raises the same errors as ``load``."""
     segmentation, embedding, plda = (store.locate(name) for name in DIARIZER_MODELS[NAME])
     return VbxDiarizer(
-        open_segmenter(segmentation, device, parallelism, SEGMENTATION_STEP_FRAMES),
+        open_segmenter(segmentation, device, parallelism),
         LocalSpeakerEmbedder(open_graph(embedding, parallelism.threads, device), workers=parallelism.workers),
         read_plda(plda / "plda"),
     )
