@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import diarist
 from diarist import errors
 from support.browser import CHROMIUM, shown
+from support.scripts import loaded_script
 
 ROOT = Path(__file__).parents[2]
 BUILD_S = 120
@@ -35,16 +35,8 @@ QUESTIONS = {
 
 @pytest.fixture(scope="module")
 def check_site() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("check_site", ROOT / "docs" / "check_site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
+    with loaded_script(ROOT / "docs" / "check_site.py") as module:
         yield module
-    finally:
-        del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")

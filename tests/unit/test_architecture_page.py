@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ import pytest
 
 from diarist.pipeline import transcription
 from diarist.types import Stage
+from support.scripts import loaded_script
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -30,16 +30,8 @@ NOT_DRAWN = {
 
 @pytest.fixture(scope="module")
 def drawing() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
+    with loaded_script(ROOT / "docs" / "draw_architecture.py") as module:
         yield module
-    finally:
-        del sys.modules[spec.name]
 
 
 def local_functions() -> dict[str, ast.FunctionDef]:
